@@ -1,0 +1,302 @@
+//! Names and numbers that everything else speaks of: parsed once, valid ever after.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The name of a node: 1–128 bytes of ASCII letters, digits and `._-:@`.
+///
+/// A node proves its id with a certificate that carries it. Ids are compared byte by byte; there is no case folding.
+/// Cloning is cheap (a reference count).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeId(Arc<str>);
+
+impl NodeId {
+    /// The longest id, in bytes.
+    pub const MAX_LEN: usize = 128;
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The address that switched packets carry for this node.
+    #[must_use]
+    pub fn addr(&self) -> NodeAddr {
+        NodeAddr::from(self)
+    }
+}
+
+/// The name of a service that a node offers: 1–64 bytes of ASCII letters, digits and `._-:@`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ServiceName(Arc<str>);
+
+impl ServiceName {
+    /// The longest name, in bytes.
+    pub const MAX_LEN: usize = 64;
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a text is not a [`NodeId`] or a [`ServiceName`]. The caller's fault; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidName {
+    /// The text is empty.
+    #[error("a {kind} must not be empty")]
+    Empty {
+        /// What the text was to name.
+        kind: &'static str,
+    },
+    /// The text is too long.
+    #[error("a {kind} has at most {max} bytes; this one has {len}")]
+    TooLong {
+        /// What the text was to name.
+        kind: &'static str,
+        /// The most that is allowed, in bytes.
+        max: usize,
+        /// What it had, in bytes.
+        len: usize,
+    },
+    /// The text has a character that is not allowed.
+    #[error("a {kind} is made of ASCII letters, digits and `._-:@`; {found:?} at byte {at} is none of them")]
+    BadCharacter {
+        /// What the text was to name.
+        kind: &'static str,
+        /// The character.
+        found: char,
+        /// Where it stands, in bytes from the start.
+        at: usize,
+    },
+}
+
+fn check_name(text: &str, kind: &'static str, max: usize) -> Result<(), InvalidName> {
+    if text.is_empty() {
+        return Err(InvalidName::Empty { kind });
+    }
+    if text.len() > max {
+        return Err(InvalidName::TooLong { kind, max, len: text.len() });
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-:@".contains(c);
+    match text.char_indices().find(|(_, c)| !allowed(*c)) {
+        Some((at, found)) => Err(InvalidName::BadCharacter { kind, found, at }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! name_impls {
+    ($name:ident, $kind:literal) => {
+        impl TryFrom<&str> for $name {
+            type Error = InvalidName;
+
+            fn try_from(text: &str) -> Result<Self, InvalidName> {
+                check_name(text, $kind, Self::MAX_LEN)?;
+                Ok(Self(text.into()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                Self::try_from(text.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Self::try_from(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+    };
+}
+
+name_impls!(NodeId, "node id");
+name_impls!(ServiceName, "service name");
+
+/// The address of a node in switched packets: the first 8 bytes of SHA-256 of its id.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeAddr(pub [u8; 8]);
+
+impl From<&NodeId> for NodeAddr {
+    fn from(id: &NodeId) -> Self {
+        let digest = Sha256::digest(id.as_str().as_bytes());
+        let mut addr = [0; 8];
+        addr.copy_from_slice(&digest[..8]);
+        Self(addr)
+    }
+}
+
+impl fmt::Display for NodeAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for NodeAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What it costs to send over a link: 1 to 65,535, smaller is better. The default is 1.
+///
+/// The bound keeps the sum over any path far from overflow, and a hostile record from outweighing honest ones.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Cost(NonZeroU32);
+
+impl Cost {
+    /// The largest cost of one link.
+    pub const MAX: u32 = 65_535;
+    /// The cost of a link that nobody priced.
+    pub const DEFAULT: Self = Self(NonZeroU32::MIN);
+
+    /// The cost as a number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl Default for Cost {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// A number that is not a [`Cost`]. The caller's fault; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a cost is a whole number from 1 to {max}; {0} is not", max = Cost::MAX)]
+pub struct InvalidCost(pub u32);
+
+impl TryFrom<u32> for Cost {
+    type Error = InvalidCost;
+
+    fn try_from(cost: u32) -> Result<Self, InvalidCost> {
+        match NonZeroU32::new(cost) {
+            Some(cost) if cost.get() <= Self::MAX => Ok(Self(cost)),
+            _ => Err(InvalidCost(cost)),
+        }
+    }
+}
+
+impl From<Cost> for u32 {
+    fn from(cost: Cost) -> Self {
+        cost.get()
+    }
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// The version of a record, compared epoch first, then sequence, then instance.
+///
+/// The instance is drawn at random at each process start, so that the versions of two processes are never equal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Version {
+    /// Greater than that of any earlier start of the node, as far as the node knows.
+    pub epoch: u64,
+    /// Counts the node's originations within an epoch.
+    pub sequence: u64,
+    /// Random per process start.
+    pub instance: u64,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}/{:016x}", self.epoch, self.sequence, self.instance)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_id_takes_what_is_allowed_and_names_what_is_not() {
+        assert_eq!(NodeId::try_from("edge-1.site:7@x_y").unwrap().as_str(), "edge-1.site:7@x_y");
+        assert_eq!(NodeId::try_from(""), Err(InvalidName::Empty { kind: "node id" }));
+        assert_eq!(
+            NodeId::try_from("a/b"),
+            Err(InvalidName::BadCharacter { kind: "node id", found: '/', at: 1 })
+        );
+        assert!(NodeId::try_from("x".repeat(128)).is_ok());
+        assert!(NodeId::try_from("x".repeat(129)).is_err());
+        assert!(ServiceName::try_from("x".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn an_address_is_the_head_of_the_hash_of_the_id() {
+        // printf controller | sha256sum
+        assert_eq!(NodeId::try_from("controller").unwrap().addr().to_string(), "c1472135b14c77c8");
+    }
+
+    #[test]
+    fn costs_have_bounds() {
+        assert_eq!(Cost::try_from(0), Err(InvalidCost(0)));
+        assert_eq!(Cost::try_from(65_536), Err(InvalidCost(65_536)));
+        assert_eq!(Cost::try_from(65_535).unwrap().get(), 65_535);
+    }
+
+    #[test]
+    fn versions_compare_epoch_then_sequence_then_instance() {
+        let v = |epoch, sequence, instance| Version { epoch, sequence, instance };
+        assert!(v(2, 0, 0) > v(1, 9, 9));
+        assert!(v(1, 2, 0) > v(1, 1, 9));
+        assert!(v(1, 1, 2) > v(1, 1, 1));
+    }
+
+    #[test]
+    fn bad_names_are_refused_when_decoded() {
+        let bytes = rmp_serde::to_vec("a b").unwrap();
+        assert!(rmp_serde::from_slice::<NodeId>(&bytes).is_err());
+    }
+}

@@ -1,0 +1,3 @@
+//! The `receptor` binary.
+
+fn main() {}

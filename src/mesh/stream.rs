@@ -1,0 +1,302 @@
+//! A bidirectional stream to a service on another node.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::transport::code::{CloseCode, StreamCode};
+
+/// A bidirectional stream to a service on another node, ordered and reliable, with backpressure from end to end.
+///
+/// It implements [`AsyncRead`] and [`AsyncWrite`]. `shutdown` finishes the sending side: the other end reads to the
+/// end of what was written. Dropping the stream resets what was not finished and stops what was not read to its end;
+/// the other side sees [`StreamError::Reset`] or [`StreamError::Stopped`] with [`StreamCode::Dropped`].
+#[derive(Debug)]
+pub struct Stream {
+    /// The sending half.
+    pub send: SendHalf,
+    /// The receiving half.
+    pub recv: RecvHalf,
+}
+
+impl Stream {
+    pub(crate) fn new(send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
+        Self { send: SendHalf { inner: send, sent: 0, finished: false }, recv: RecvHalf { inner: recv, received: 0 } }
+    }
+
+    /// The two halves, to be used from two tasks.
+    #[must_use]
+    pub fn split(self) -> (SendHalf, RecvHalf) {
+        (self.send, self.recv)
+    }
+}
+
+/// The sending half of a [`Stream`]. Dropped before [`finish`](Self::finish), it resets its direction.
+#[derive(Debug)]
+pub struct SendHalf {
+    inner: quinn::SendStream,
+    sent: u64,
+    finished: bool,
+}
+
+impl SendHalf {
+    /// Writes all of `data` without copying it. Waits while the other side's window is full.
+    ///
+    /// Not cancel safe: dropped half-way, some of the data may have been written.
+    ///
+    /// # Errors
+    /// The other side stopped the stream, or the connection was lost. Nothing more can be written.
+    pub async fn write_chunk(&mut self, data: Bytes) -> Result<(), StreamError> {
+        let len = data.len() as u64;
+        match self.inner.write_chunk(data).await {
+            Ok(()) => {
+                self.sent += len;
+                Ok(())
+            }
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
+    /// Writes all of `data`, copying it. As [`write_chunk`](Self::write_chunk) otherwise.
+    ///
+    /// # Errors
+    /// As [`write_chunk`](Self::write_chunk).
+    pub async fn write_all(&mut self, data: &[u8]) -> Result<(), StreamError> {
+        match self.inner.write_all(data).await {
+            Ok(()) => {
+                self.sent += data.len() as u64;
+                Ok(())
+            }
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
+    /// Says that no more data comes. What was written is still delivered, as long as the node lives.
+    pub fn finish(&mut self) {
+        self.finished = true;
+        // An error means that it was finished or reset before: nothing is left to do.
+        let _ = self.inner.finish();
+    }
+
+    /// Gives up: what was not delivered yet is lost, and the other side's reads fail with `code`.
+    pub fn reset(&mut self, code: StreamCode) {
+        self.finished = true;
+        let _ = self.inner.reset(code.to_quic());
+    }
+
+    /// Waits until the other side has acknowledged everything after [`finish`](Self::finish) (`None`), or has stopped reading (the code).
+    ///
+    /// # Errors
+    /// The connection was lost first.
+    pub async fn stopped(&self) -> Result<Option<StreamCode>, StreamError> {
+        match self.inner.stopped().await {
+            Ok(code) => Ok(code.map(StreamCode::from)),
+            Err(quinn::StoppedError::ConnectionLost(error)) => Err(StreamError::lost(&error, self.sent)),
+            Err(quinn::StoppedError::ZeroRttRejected) => {
+                Err(StreamError::Unreachable { bytes: self.sent, why: "early data was rejected".to_owned() })
+            }
+        }
+    }
+
+    /// How many bytes were handed over for sending.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Sets the priority against the other streams of the same connection: higher goes first, 0 is the default.
+    pub fn set_priority(&self, priority: i32) {
+        let _ = self.inner.set_priority(priority);
+    }
+
+    fn explain(&self, error: quinn::WriteError) -> StreamError {
+        match error {
+            quinn::WriteError::Stopped(code) => StreamError::Stopped { code: code.into(), bytes: self.sent },
+            quinn::WriteError::ConnectionLost(error) => StreamError::lost(&error, self.sent),
+            quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => {
+                StreamError::Finished { bytes: self.sent }
+            }
+        }
+    }
+}
+
+impl Drop for SendHalf {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = self.inner.reset(StreamCode::Dropped.to_quic());
+        }
+    }
+}
+
+impl AsyncWrite for SendHalf {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        Pin::new(&mut this.inner).poll_write(cx, buf).map(|result| match result {
+            Ok(len) => {
+                this.sent += len as u64;
+                Ok(len)
+            }
+            Err(error) => Err(this.explain(error).into()),
+        })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.finish();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The receiving half of a [`Stream`]. Dropped before its end, it tells the other side to stop.
+#[derive(Debug)]
+pub struct RecvHalf {
+    inner: quinn::RecvStream,
+    received: u64,
+}
+
+impl RecvHalf {
+    /// The next piece, of at most `max` bytes, without copying; `None` at the end. Cancel safe.
+    ///
+    /// # Errors
+    /// The other side reset the stream, or the connection was lost: the data so far is not all there was to be.
+    pub async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
+        match self.inner.read_chunk(max, true).await {
+            Ok(Some(chunk)) => {
+                self.received += chunk.bytes.len() as u64;
+                Ok(Some(chunk.bytes))
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
+    /// Tells the other side that nothing more will be read.
+    pub fn stop(&mut self, code: StreamCode) {
+        let _ = self.inner.stop(code.to_quic());
+    }
+
+    /// How many bytes were read.
+    #[must_use]
+    pub fn bytes_received(&self) -> u64 {
+        self.received
+    }
+
+    fn explain(&self, error: quinn::ReadError) -> StreamError {
+        match error {
+            quinn::ReadError::Reset(code) => StreamError::Reset { code: code.into(), bytes: self.received },
+            quinn::ReadError::ConnectionLost(error) => StreamError::lost(&error, self.received),
+            quinn::ReadError::ClosedStream
+            | quinn::ReadError::IllegalOrderedRead
+            | quinn::ReadError::ZeroRttRejected => StreamError::Finished { bytes: self.received },
+        }
+    }
+}
+
+impl AsyncRead for RecvHalf {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        this.inner.poll_read_buf(cx, buf).map(|result| match result {
+            Ok(()) => {
+                this.received += (buf.filled().len() - before) as u64;
+                Ok(())
+            }
+            Err(error) => Err(this.explain(error).into()),
+        })
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.recv).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.send).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_shutdown(cx)
+    }
+}
+
+/// Why a running stream ended before its time. Each says how many bytes had gone through this half.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The other side gave up sending.
+    #[error("the other side reset the stream after {bytes} bytes: {code}")]
+    Reset {
+        /// Why.
+        code: StreamCode,
+        /// Bytes read before.
+        bytes: u64,
+    },
+    /// The other side does not want to read more.
+    #[error("the other side stopped reading after {bytes} bytes were sent: {code}")]
+    Stopped {
+        /// Why.
+        code: StreamCode,
+        /// Bytes handed over before.
+        bytes: u64,
+    },
+    /// The node that serves the stream closed the connection in order.
+    #[error("the connection was closed after {bytes} bytes: {code}")]
+    Closed {
+        /// Why.
+        code: CloseCode,
+        /// Bytes through this half before.
+        bytes: u64,
+    },
+    /// The other node could not be reached for longer than the idle limit. Try again when there is a route.
+    #[error("unreachable after {bytes} bytes: {why}")]
+    Unreachable {
+        /// Bytes through this half before.
+        bytes: u64,
+        /// What was seen.
+        why: String,
+    },
+    /// This half was finished, reset or stopped before: the caller's fault.
+    #[error("this half was finished before, after {bytes} bytes")]
+    Finished {
+        /// Bytes through this half before.
+        bytes: u64,
+    },
+}
+
+impl StreamError {
+    fn lost(error: &quinn::ConnectionError, bytes: u64) -> Self {
+        match error {
+            quinn::ConnectionError::ApplicationClosed(close) => {
+                Self::Closed { code: close.error_code.into(), bytes }
+            }
+            quinn::ConnectionError::LocallyClosed => Self::Closed { code: CloseCode::Leaving, bytes },
+            other => Self::Unreachable { bytes, why: other.to_string() },
+        }
+    }
+}
+
+impl From<StreamError> for io::Error {
+    fn from(error: StreamError) -> Self {
+        let kind = match &error {
+            StreamError::Reset { .. } => io::ErrorKind::ConnectionReset,
+            StreamError::Stopped { .. } => io::ErrorKind::BrokenPipe,
+            StreamError::Closed { .. } => io::ErrorKind::ConnectionAborted,
+            StreamError::Unreachable { .. } => io::ErrorKind::TimedOut,
+            StreamError::Finished { .. } => io::ErrorKind::NotConnected,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,1 @@
+//! A virtual network of UDP sockets under real quinn, in virtual time.

@@ -1,0 +1,114 @@
+//! The named codes with which links and streams are closed. They go over the wire: never renumber.
+
+use std::fmt;
+
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $value:literal => $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$vdoc])* $variant,)*
+            /// A code that this version does not know.
+            #[serde(untagged)]
+            Unknown(u64),
+        }
+
+        impl $name {
+            /// The number on the wire.
+            #[must_use]
+            pub const fn number(self) -> u64 {
+                match self {
+                    $(Self::$variant => $value,)*
+                    Self::Unknown(number) => number,
+                }
+            }
+
+            /// The code of a number from the wire.
+            #[must_use]
+            pub const fn from_number(number: u64) -> Self {
+                match number {
+                    $($value => Self::$variant,)*
+                    other => Self::Unknown(other),
+                }
+            }
+
+            /// The code as QUIC carries it.
+            pub(crate) fn to_quic(self) -> quinn::VarInt {
+                quinn::VarInt::from_u64(self.number()).unwrap_or(quinn::VarInt::MAX)
+            }
+        }
+
+        impl From<quinn::VarInt> for $name {
+            fn from(number: quinn::VarInt) -> Self {
+                Self::from_number(number.into_inner())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$variant => f.write_str($text),)*
+                    Self::Unknown(number) => write!(f, "unknown code {number}"),
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Why a link or a peer connection was closed.
+    CloseCode {
+        /// The other side leaves, in order.
+        Leaving = 0x00 => "the node is leaving",
+        /// Another link to the same neighbour was kept.
+        DuplicateLink = 0x01 => "another link to this neighbour is kept",
+        /// The neighbour restarted, and its new link took this one's place.
+        Replaced = 0x02 => "replaced by the neighbour's new link",
+        /// The id that was claimed is not in the certificate.
+        WrongName = 0x03 => "the claimed id is not in the certificate",
+        /// The id is on the deny list, or not on the allow list.
+        Denied = 0x04 => "denied",
+        /// A frame was longer than its type allows.
+        FrameTooLong = 0x05 => "a frame was too long",
+        /// A frame could not be read.
+        BadFrame = 0x06 => "a frame could not be read",
+        /// No protocol version in common.
+        Version = 0x07 => "no protocol version in common",
+        /// Another process that is alive uses the same id.
+        DuplicateId = 0x08 => "another live node has this id",
+        /// The handshake was not finished in time.
+        HandshakeTimeout = 0x09 => "the handshake was not finished in time",
+        /// Too many links or peers.
+        Overloaded = 0x0a => "too many connections",
+        /// A message broke a rule of the routing protocol.
+        RoutingViolation = 0x0b => "a routing message broke the protocol",
+        /// A peer connection was not used for the idle limit.
+        Idle = 0x0c => "idle",
+        /// The id has the same address as another known one.
+        AddressCollision = 0x0d => "the id's address collides with another node's",
+        /// A node linked to itself.
+        SelfLink = 0x0e => "a node cannot link to itself",
+        /// The certificate is no longer accepted.
+        Revoked = 0x0f => "the certificate is no longer accepted",
+    }
+}
+
+codes! {
+    /// Why one direction of a stream was reset or stopped.
+    StreamCode {
+        /// The half was dropped without finishing.
+        Dropped = 0x00 => "dropped by the other side",
+        /// The operation was cancelled.
+        Cancelled = 0x01 => "cancelled",
+        /// The OPEN or another header could not be read.
+        BadHeader = 0x02 => "a header could not be read",
+        /// The deadline passed.
+        Deadline = 0x03 => "the deadline passed",
+        /// The node that served the stream is leaving.
+        Leaving = 0x04 => "the node is leaving",
+        /// The stream was refused; the answer before it says why.
+        Refused = 0x05 => "refused",
+    }
+}

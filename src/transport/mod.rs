@@ -1,0 +1,3 @@
+//! QUIC under the mesh: identities, TLS, the one UDP socket, framing.
+
+pub mod code;

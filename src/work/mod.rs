@@ -1,0 +1,1 @@
+//! Work: directives, calls and commands over mesh streams.
