@@ -1,1 +1,26 @@
-//! What to do with one packet. Pure.
+//! What to do with one packet. Pure: no I/O, no clock, no randomness.
+//!
+//! A switched packet is a [`Header`] and, behind it, a QUIC packet of somebody else's connection, which the switch
+//! cannot read. The node holds a [`ForwardingTable`], an immutable snapshot that is replaced as a whole whenever a
+//! route or a link changes; [`ForwardingTable::decide`] maps a header to a [`Decision`].
+//!
+//! ```text
+//!   packet ──▶ cookie known? ──▶ source plausible? ──▶ for me? ──▶ transit? ──▶ hops left? ──▶ route? ──▶ forward
+//!                  │ no             │ no                │ yes        │ no         │ no           │ no
+//!                  ▼                ▼                   ▼            ▼            ▼              ▼
+//!                drop             drop               deliver       drop         drop       hold, then drop
+//! ```
+//!
+//! Each step's failure is a [`DropReason`], counted in [`SwitchCounters`]. A packet without a route is held for up to
+//! a second in the [`HoldQueue`], because the flood that brings the route is usually just behind.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod counters;
+mod header;
+mod hold;
+mod table;
+
+pub use counters::{DropReason, SwitchCounters, SwitchStatus};
+pub use header::{Cookie, Header, HeaderError};
+pub use hold::{HeldPacket, HoldQueue};
+pub use table::{Decision, ForwardingTable, Ingress, NextHop, TableRoute};

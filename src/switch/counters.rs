@@ -1,0 +1,114 @@
+//! What the switch did, by outcome.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+/// Why a switched packet was dropped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DropReason {
+    /// Not a switched packet: too short, or of an unknown type.
+    BadHeader,
+    /// The cookie is of no link: an outsider, or a link that has ended.
+    UnknownCookie,
+    /// The source is this node itself, or not the neighbour that may only send its own.
+    ForgedSource,
+    /// This node does not carry other nodes' packets.
+    TransitDenied,
+    /// The packet has been handled by as many nodes as its sender allowed.
+    HopLimit,
+    /// No route came up while the packet was held.
+    NoRoute,
+    /// Too many packets are held already.
+    HoldFull,
+    /// The socket could not take more, and the backlog is full.
+    QueueFull,
+    /// The operating system refused to send.
+    SendFailed,
+}
+
+impl DropReason {
+    const ALL: [Self; 9] = [
+        Self::BadHeader,
+        Self::UnknownCookie,
+        Self::ForgedSource,
+        Self::TransitDenied,
+        Self::HopLimit,
+        Self::NoRoute,
+        Self::HoldFull,
+        Self::QueueFull,
+        Self::SendFailed,
+    ];
+}
+
+/// Counts of packets, by outcome; shared between the socket and whoever asks.
+#[derive(Debug, Default)]
+pub struct SwitchCounters {
+    forwarded: AtomicU64,
+    forwarded_bytes: AtomicU64,
+    delivered: AtomicU64,
+    dropped: [AtomicU64; DropReason::ALL.len()],
+}
+
+impl SwitchCounters {
+    /// Counts packets sent on to another node.
+    pub fn forwarded(&self, packets: u64, bytes: u64) {
+        self.forwarded.fetch_add(packets, Ordering::Relaxed);
+        self.forwarded_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts packets that ended here.
+    pub fn delivered(&self, packets: u64) {
+        self.delivered.fetch_add(packets, Ordering::Relaxed);
+    }
+
+    /// Counts dropped packets.
+    pub fn dropped(&self, reason: DropReason, packets: u64) {
+        self.dropped[reason as usize].fetch_add(packets, Ordering::Relaxed);
+    }
+
+    /// The counts so far.
+    #[must_use]
+    pub fn status(&self) -> SwitchStatus {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        SwitchStatus {
+            forwarded: count(&self.forwarded),
+            forwarded_bytes: count(&self.forwarded_bytes),
+            delivered: count(&self.delivered),
+            dropped: DropReason::ALL.into_iter().map(|r| (r, count(&self.dropped[r as usize]))).collect(),
+        }
+    }
+}
+
+/// Counts of switched packets since the node started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SwitchStatus {
+    /// Packets sent on for others.
+    pub forwarded: u64,
+    /// Their bytes, headers included.
+    pub forwarded_bytes: u64,
+    /// Packets that ended here.
+    pub delivered: u64,
+    /// Packets dropped, by reason.
+    pub dropped: BTreeMap<DropReason, u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter() {
+        let counters = SwitchCounters::default();
+        for (i, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, i);
+            counters.dropped(reason, 1 + i as u64);
+        }
+        let status = counters.status();
+        assert_eq!(status.dropped.values().copied().collect::<Vec<_>>(), (1..=9).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,100 @@
+//! Packets that wait for a route.
+
+use std::collections::VecDeque;
+
+use crate::id::NodeAddr;
+
+/// A packet without a route, and what is needed to try it again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldPacket {
+    /// The neighbour it came from; `None` for this node's own.
+    pub ingress: Option<NodeAddr>,
+    /// The node it is for.
+    pub destination: NodeAddr,
+    /// The whole packet, header included.
+    pub packet: Vec<u8>,
+}
+
+/// A bounded queue of packets that wait for a route, for one to two ticks.
+///
+/// Without a clock: whoever owns it calls [`tick`](Self::tick) every [`TICK_MILLIS`](Self::TICK_MILLIS) milliseconds,
+/// and a packet that has seen two ticks is given up.
+#[derive(Debug, Default)]
+pub struct HoldQueue {
+    old: VecDeque<HeldPacket>,
+    young: VecDeque<HeldPacket>,
+    bytes: usize,
+}
+
+impl HoldQueue {
+    /// The most packets held at a time.
+    pub const MAX_PACKETS: usize = 256;
+    /// The most bytes held at a time.
+    pub const MAX_BYTES: usize = 512 * 1024;
+    /// The time between two ticks, in milliseconds: a packet is held for half a second to a second.
+    pub const TICK_MILLIS: u64 = 500;
+
+    /// Holds a packet; `false` if the queue is full.
+    #[must_use]
+    pub fn push(&mut self, packet: HeldPacket) -> bool {
+        let len = packet.packet.len();
+        if self.old.len() + self.young.len() >= Self::MAX_PACKETS || self.bytes + len > Self::MAX_BYTES {
+            return false;
+        }
+        self.bytes += len;
+        self.young.push_back(packet);
+        true
+    }
+
+    /// Takes everything, oldest first, to be tried against a new table.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<HeldPacket> {
+        self.bytes = 0;
+        self.old.drain(..).chain(self.young.drain(..)).collect()
+    }
+
+    /// Says that a tick has passed; returns how many packets were given up.
+    pub fn tick(&mut self) -> usize {
+        let expired = self.old.len();
+        self.bytes -= self.old.iter().map(|held| held.packet.len()).sum::<usize>();
+        self.old = std::mem::take(&mut self.young);
+        expired
+    }
+
+    /// Whether nothing is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.old.is_empty() && self.young.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(len: usize) -> HeldPacket {
+        HeldPacket { ingress: None, destination: NodeAddr([1; 8]), packet: vec![0; len] }
+    }
+
+    #[test]
+    fn a_packet_is_given_up_at_its_second_tick() {
+        let mut hold = HoldQueue::default();
+        assert!(hold.push(packet(10)));
+        assert_eq!(hold.tick(), 0);
+        assert!(hold.push(packet(20)));
+        assert_eq!(hold.tick(), 1);
+        assert_eq!(hold.take(), vec![packet(20)]);
+        assert!(hold.is_empty());
+    }
+
+    #[test]
+    fn the_queue_is_bounded_in_packets_and_bytes() {
+        let mut hold = HoldQueue::default();
+        assert_eq!((0..300).filter(|_| hold.push(packet(1))).count(), HoldQueue::MAX_PACKETS);
+        let mut hold = HoldQueue::default();
+        assert_eq!((0..9).filter(|_| hold.push(packet(64 * 1024))).count(), 8);
+        hold.tick();
+        hold.tick();
+        assert!(hold.push(packet(64 * 1024)), "what was given up makes room");
+    }
+}
