@@ -1,0 +1,172 @@
+//! What a node knows and does, as plain data.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::id::NodeId;
+use crate::switch::SwitchStatus;
+
+/// A snapshot of a node.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// The node.
+    pub node_id: NodeId,
+    /// Random per process start, in hexadecimal.
+    pub instance: String,
+    /// Greater than that of any earlier start.
+    pub epoch: u64,
+    /// The crate's version.
+    pub version: &'static str,
+    /// How long the node has run, in milliseconds.
+    pub uptime_ms: u64,
+    /// Whether it carries other nodes' packets.
+    pub transit: bool,
+    /// Whether it is an ephemeral: an entry in its neighbour's record, without a database.
+    pub ephemeral: bool,
+    /// Where it takes packets.
+    pub listen: Vec<SocketAddr>,
+    /// The certificate it shows.
+    pub certificate: CertificateStatus,
+    /// Its links, and the peers it tries to link to.
+    pub links: Vec<LinkStatus>,
+    /// Every node it can reach.
+    pub routes: Vec<RouteStatus>,
+    /// Every link of the mesh that its database knows, from each end that lists it.
+    pub edges: Vec<EdgeStatus>,
+    /// Its peer connections, neighbours included.
+    pub peers: Vec<PeerStatus>,
+    /// Its packet switch.
+    pub switch: SwitchStatus,
+    /// The services it offers.
+    pub services: Vec<String>,
+    /// Calls that run here.
+    pub running_calls: usize,
+}
+
+/// The certificate that a node shows.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct CertificateStatus {
+    /// The ids it may claim.
+    pub names: Vec<NodeId>,
+    /// When it expires, in seconds since the Unix epoch.
+    pub not_after: u64,
+    /// Whole days until then; negative once it has expired.
+    pub days_left: i64,
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub fingerprint: String,
+}
+
+/// The state of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum LinkState {
+    /// An attempt is under way.
+    Dialling,
+    /// Waiting for the next attempt.
+    Backoff,
+    /// Connected; the databases are being brought together.
+    Syncing,
+    /// Connected, synced and advertised.
+    Up,
+    /// Another link to the same neighbour took its place; its streams run out.
+    Draining,
+}
+
+/// Which end opened a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// This node dialled.
+    Outgoing,
+    /// The neighbour dialled.
+    Incoming,
+}
+
+/// A link, or the attempt at one.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct LinkStatus {
+    /// The neighbour, where it is known.
+    pub peer: Option<NodeId>,
+    /// Where the link stands.
+    pub state: LinkState,
+    /// Who dialled.
+    pub direction: Direction,
+    /// The neighbour's address, or the name that is dialled.
+    pub address: String,
+    /// The smoothed round trip, in milliseconds, of a connected link.
+    pub rtt_ms: Option<f64>,
+    /// The cost, of a connected link: the larger of the two ends'.
+    pub cost: Option<u32>,
+    /// How long it has been in use, in milliseconds.
+    pub up_ms: Option<u64>,
+    /// Whether the neighbour is an ephemeral.
+    pub ephemeral: bool,
+    /// The address at which the neighbour sees this node.
+    pub observed: Option<SocketAddr>,
+    /// Attempts since the last success.
+    pub attempts: u32,
+    /// Why the last attempt or link ended.
+    pub last_error: Option<String>,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RouteStatus {
+    /// The node.
+    pub node: NodeId,
+    /// The neighbour that its packets go to.
+    pub next_hop: NodeId,
+    /// The sum of the link costs.
+    pub cost: u64,
+    /// How many links.
+    pub hops: u32,
+}
+
+/// One end's claim of a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct EdgeStatus {
+    /// Who claims it.
+    pub from: NodeId,
+    /// The other end.
+    pub to: NodeId,
+    /// What the claimant says it costs; 100 for a dormant one, which carries no traffic.
+    pub cost: u32,
+    /// `active`, `stub` or `dormant`.
+    pub class: &'static str,
+}
+
+/// How the packets of a peer travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PeerPath {
+    /// The peer is a neighbour: its streams ride the link.
+    Link,
+    /// Through other nodes.
+    Relayed,
+    /// Straight to the peer, though it is no neighbour.
+    Direct,
+}
+
+/// A node that this one has a connection to.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct PeerStatus {
+    /// The node.
+    pub node: NodeId,
+    /// How its packets travel.
+    pub path: PeerPath,
+    /// The neighbour they go to first, if relayed.
+    pub via: Option<NodeId>,
+    /// The smoothed round trip, in milliseconds.
+    pub rtt_ms: f64,
+    /// Streams that are open now.
+    pub streams: usize,
+}
