@@ -277,6 +277,7 @@ mod tests {
     fn an_address_is_the_head_of_the_hash_of_the_id() {
         // printf controller | sha256sum
         assert_eq!(NodeId::try_from("controller").unwrap().addr().to_string(), "c1472135b14c77c8");
+        assert!(include_str!("../docs/protocol.md").contains("| `controller` | `c1472135b14c77c8` |"));
     }
 
     #[test]

@@ -1,1 +1,466 @@
 //! ROUTE2, the link-state router. Pure: no I/O, no clock, no randomness of its own.
+//!
+//! Every node originates one [`Record`] that lists its own links, and nobody else's. Neighbours repeat it to theirs, never
+//! back to where it came from, so that every node holds the record of every other in its database, and computes a
+//! [`Table`] of next hops from it. What makes this converge, whatever happens to nodes and links:
+//!
+//! - **The record per origin is the truth.** Its version, (epoch, sequence, instance) in that order of weight, decides
+//!   alone: newer is stored and repeated; equal is a duplicate; older is answered with the id of the newer. The cache
+//!   of seen ids saves work and decides nothing.
+//! - **Databases are compared when a session starts, and only then is the link advertised.** So a link attracts no
+//!   traffic before its end knows the mesh, and a node that restarted has learned its own old version, and overtaken it,
+//!   before it speaks.
+//! - **A set of dirty origins per neighbour, not a queue.** When the stream can take more, the current record goes out.
+//!   A slow neighbour misses versions that were superseded, and nothing else.
+//! - **Payloads travel along a tree, ids over all other links** ([`FloodMode::Tree`]). Every node derives the tree from its
+//!   own database; where two disagree, a record comes twice, or is pulled. Nothing depends on the tree but the load.
+//! - **After a quiet second, neighbours compare digests**, and repair what differs. Nothing is refreshed, and nothing is sent
+//!   while nothing changes.
+//! - **An edge counts if both ends list it as active**; its cost is the larger of the two. Reachability over such edges is
+//!   the lease of a record: unreachable for a minute, it is no longer offered; for a quarter of an hour, it is deleted.
+//!
+//! ```text
+//!   session up ──▶ DIGEST ⇄ DIGEST ──── equal ────▶ SYNC-END ──▶ own record lists the link
+//!                      │ different                      ▲              │
+//!                      └──▶ SUMMARY ⇄ SUMMARY ──▶ what the other lacks ▼
+//!                                                              UPDATE to all neighbours
+//!   UPDATE ─▶ seen? ─▶ newer than stored? ──yes─▶ store ─▶ dirty at all neighbours but the sender ─▶ paths ─▶ table
+//!                           │                          (below in the tree: UPDATE; others: HAVE, in batches)
+//!                           │ no: older
+//!                           └─▶ HAVE(what is stored) ─▶ (100 ms) WANT ─▶ UPDATE
+//! ```
+//!
+//! A [`Router`] is a state machine: it takes messages, sessions and the time, and gives messages, events and a
+//! deadline. The same inputs give the same outputs.
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+
+//! use receptor_quic::NodeId;
+//! use receptor_quic::id::Cost;
+//! use receptor_quic::router::{Config, NeighbourKind, Router, SessionUp};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let now = Instant::now();
+//! let (a, b) = (NodeId::try_from("a")?, NodeId::try_from("b")?);
+//! let mut routers = [Router::new(Config::new(a.clone(), 1, 1, 1), now), Router::new(Config::new(b.clone(), 1, 2, 2), now)];
+//!
+//! // A session came up between them.
+//! let up = |id: &NodeId, instance| SessionUp { neighbour: id.clone(), instance, cost: Cost::DEFAULT, kind: NeighbourKind::Full };
+//! routers[0].handle_session_up(up(&b, 2), now)?;
+//! routers[1].handle_session_up(up(&a, 1), now)?;
+//!
+//! // Carry messages until neither has more to say.
+//! let mut quiet = false;
+//! while !quiet {
+//!     quiet = true;
+//!     for from in 0..2 {
+//!         while let Some(transmit) = routers[from].poll_transmit() {
+//!             quiet = false;
+//!             let id = routers[from].id().clone();
+//!             routers[1 - from].handle_message(&id, transmit.message, now)?;
+//!         }
+//!         routers[from].handle_writable(if from == 0 { &b } else { &a }, now);
+//!     }
+//! }
+//! // Paths are computed now and then, at most for a tenth of the time: give it a moment.
+//! routers[0].handle_timeout(now + Duration::from_millis(1));
+//! assert_eq!(routers[0].table().route(&b).map(|route| route.cost), Some(1));
+//! # Ok(())
+//! # }
+//! ```
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::id::{Cost, NodeAddr, NodeId, Version};
+
+mod advertisement;
+mod compact;
+mod config;
+mod counters;
+mod database;
+mod event;
+mod explain;
+mod flood;
+mod graph;
+mod neighbour;
+mod origin;
+mod outbox;
+mod parked;
+mod pull;
+mod quiet;
+mod receive;
+mod record;
+mod seen;
+mod settle;
+mod spf;
+mod table;
+mod throttle;
+mod wire;
+
+pub use advertisement::Advertisement;
+pub use compact::DecodeError;
+pub use config::{Config, FloodMode, Limits, Timers};
+pub use counters::Counters;
+pub use event::{Deadline, DeadlineReason, Event, Limit, PeerError, SessionError, Transmit};
+pub use explain::Explanation;
+pub use neighbour::{NeighbourKind, NeighbourState, NeighbourView, SessionUp};
+pub use record::{Draft, Link, LinkClass, Record, Stamp};
+pub use table::{Route, Table};
+pub use wire::{Digest, Entry, Message};
+
+use database::Database;
+use flood::Flood;
+use neighbour::{Neighbour, Neighbours};
+use origin::{Origin, Urgency};
+use parked::Parked;
+use pull::Pulls;
+use quiet::Quiet;
+use seen::Seen;
+use spf::Schedule;
+use table::Collision;
+
+/// The router of one node.
+///
+/// Four families of methods:
+/// - **getters** (`&self`) look and change nothing;
+/// - **`handle_*`** take what happened: sessions, messages, time;
+/// - **commands** (`set_*`, [`leave`](Self::leave)) take what this node wants;
+/// - **`poll_*`** give what is to be done.
+///
+/// **The drain rule**: after every `handle_*` or command, call [`poll_transmit`](Self::poll_transmit) until it gives none, then
+/// [`poll_event`](Self::poll_event) until it gives none, then sleep until [`poll_timeout`](Self::poll_timeout) or the
+/// next input. `now` never goes back from one call to the next.
+///
+/// No call blocks, and the work of each is bounded by the size of the database. Dropping a router tells nobody; call
+/// [`leave`](Self::leave) before to leave in order.
+#[derive(Debug)]
+pub struct Router {
+    config: Config,
+    last_now: Instant,
+    origin: Origin,
+    database: Database,
+    neighbours: Neighbours,
+    seen: Seen,
+    flood: Flood,
+    pulls: Pulls,
+    parked: Parked,
+    quiet: Quiet,
+    schedule: Schedule,
+    table: Arc<Table>,
+    collisions: BTreeSet<Collision>,
+    limits_hit: BTreeSet<Limit>,
+    events: VecDeque<Event>,
+    /// Another process of this id that had to be overtaken, and how often.
+    rival: Option<(u64, u32)>,
+    counters: Counters,
+}
+
+impl Router {
+    /// A router without neighbours. It says nothing until it has synced with one.
+    #[must_use]
+    pub fn new(mut config: Config, now: Instant) -> Self {
+        config.limits = config.limits.clamped();
+        let (limits, timers) = (config.limits.clone(), config.timers.clone());
+        let mut router = Self {
+            last_now: now,
+            origin: Origin::new(&config, now),
+            database: Database::new(config.id.clone(), timers.clone(), limits.clone(), now),
+            seen: Seen::new(limits.seen_ids),
+            flood: Flood::new(&config, now),
+            pulls: Pulls::new(timers.pull_delay, timers.pull_retry, limits.origins),
+            neighbours: Neighbours::new(limits, timers.clone()),
+            parked: Parked::default(),
+            quiet: Quiet::new(timers.quiet, timers.quiet_max, config.seed),
+            schedule: Schedule::new(now),
+            table: Arc::default(),
+            collisions: BTreeSet::new(),
+            limits_hit: BTreeSet::new(),
+            events: VecDeque::new(),
+            rival: None,
+            counters: Counters::default(),
+            config,
+        };
+        router.set_capabilities(router.config.capabilities.clone(), now);
+        router.set_dormant(router.config.dormant.clone(), now);
+        router
+    }
+}
+
+/// Getters.
+impl Router {
+    /// The name of this node.
+    #[must_use]
+    pub fn id(&self) -> &NodeId {
+        &self.config.id
+    }
+
+    /// The version of this node's newest record; with sequence 0, if it has not spoken yet.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.origin.version()
+    }
+
+    /// The table as it is now. Readers can keep it; a change makes a new one and an [`Event::TableChanged`].
+    #[must_use]
+    pub fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table)
+    }
+
+    /// All records that are held, ascending by origin, this node's own among them once it has spoken.
+    pub fn database(&self) -> impl Iterator<Item = &Record> {
+        self.database.iter()
+    }
+
+    /// The neighbours, ascending by id.
+    pub fn neighbours(&self) -> impl Iterator<Item = NeighbourView> {
+        self.neighbours.view()
+    }
+
+    /// What was done since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+}
+
+/// What happened.
+impl Router {
+    /// A session came up. One with the same neighbour that was up before is replaced: what was in flight on it is lost.
+    ///
+    /// # Errors
+    /// The session is not taken; the variant says why. Close it. The state is as before.
+    pub fn handle_session_up(&mut self, up: SessionUp, now: Instant) -> Result<(), SessionError> {
+        self.check_session(&up)?;
+        let old = self.end_session(&up.neighbour, Some(&up), now);
+        let state = match (up.kind, old) {
+            (NeighbourKind::Stub, _) => NeighbourState::Up,
+            (NeighbourKind::Full, Some(old)) if continues(&old, &up) => old.state,
+            _ => NeighbourState::Syncing,
+        };
+        let (digest, count) = self.database.offered_digest(now);
+        let id = up.neighbour.clone();
+        self.neighbours.insert(id.clone(), Neighbour::new(&up, state, digest, now));
+        self.flood.on_sessions_changed();
+        if let Some(outbox) = self.neighbours.outbox(&id) {
+            outbox.digest(digest, count);
+            self.database.restart_deletion_clock(now);
+        } else {
+            self.schedule.on_change();
+        }
+        if state == NeighbourState::Up {
+            self.origin.on_change(Urgency::Now, now);
+        }
+        self.settle(now);
+        Ok(())
+    }
+
+    /// The session with this neighbour ended. Without one, nothing happens.
+    pub fn handle_session_down(&mut self, neighbour: &NodeId, now: Instant) {
+        self.end_session(neighbour, None, now);
+        self.settle(now);
+    }
+
+    /// A message came from a neighbour, over the session that is up now. Messages of one session are handled in the order in
+    /// which they were sent; those that come late from an older session must be dropped.
+    ///
+    /// # Errors
+    /// The neighbour broke the protocol: close the session, and call
+    /// [`handle_session_down`](Self::handle_session_down). What the session brought before stays valid.
+    pub fn handle_message(&mut self, from: &NodeId, message: Message, now: Instant) -> Result<(), PeerError> {
+        self.receive(from, message, now)?;
+        self.settle(now);
+        Ok(())
+    }
+
+    /// The stream to this neighbour took all that [`poll_transmit`](Self::poll_transmit) gave for it: there can be more.
+    pub fn handle_writable(&mut self, neighbour: &NodeId, now: Instant) {
+        self.neighbours.on_writable(neighbour);
+        self.last_now = now;
+    }
+
+    /// The time of [`poll_timeout`](Self::poll_timeout) came. Calling it earlier does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.expire(now);
+        self.settle(now);
+    }
+}
+
+/// Commands.
+impl Router {
+    /// Changes what this node says about itself. Above [`Limits::capabilities`] it says nothing, and
+    /// [`Event::LimitHit`] tells.
+    pub fn set_capabilities(&mut self, capabilities: Bytes, now: Instant) {
+        let fits = self.origin.set_capabilities(capabilities);
+        self.note_limit(Limit::Capabilities, !fits);
+        self.change(now);
+    }
+
+    /// Changes the neighbours known from the connection manifest, connected or not.
+    pub fn set_dormant(&mut self, dormant: Vec<NodeId>, now: Instant) {
+        self.origin.set_dormant(dormant);
+        self.change(now);
+    }
+
+    /// Changes what it costs to send to a neighbour, until its session is replaced. Without a session, nothing happens.
+    pub fn set_cost(&mut self, neighbour: &NodeId, cost: Cost, now: Instant) {
+        if let Some(session) = self.neighbours.get_mut(neighbour) {
+            session.cost = cost;
+            self.schedule.on_change();
+            self.change(now);
+        }
+    }
+
+    /// Changes whether others may route through this node.
+    pub fn set_transit(&mut self, transit: bool, now: Instant) {
+        self.origin.set_transit(transit);
+        self.change(now);
+    }
+
+    /// Leaves the mesh in order: a last record without links goes out to all neighbours. Drain the router, see that the
+    /// streams took what it gave, then close the sessions. It cannot be taken back; new sessions are refused.
+    pub fn leave(&mut self, now: Instant) {
+        self.origin.leave(now);
+        self.schedule.on_change();
+        self.settle(now);
+    }
+
+    fn change(&mut self, now: Instant) {
+        self.origin.on_change(Urgency::Now, now);
+        self.settle(now);
+    }
+}
+
+/// What is to be done.
+impl Router {
+    /// The next message to send. Messages for one neighbour must reach it in this order, or its session must end.
+    ///
+    /// For each neighbour at most a window of messages is given ([`Limits::window_messages`],
+    /// [`Limits::window_bytes`]) until [`handle_writable`](Self::handle_writable) says that the stream took them.
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        let transmit = self.neighbours.poll_transmit(&self.database, self.last_now)?;
+        match &transmit.message {
+            Message::Update(_) => self.counters.updates_sent += 1,
+            Message::Have(entries) => self.counters.ids_sent += entries.len() as u64,
+            Message::Digest { .. } => self.counters.digests_sent += 1,
+            Message::Summary { entries, .. } => self.counters.summary_entries_sent += entries.len() as u64,
+            Message::Want(_) | Message::Nack(_) | Message::SyncEnd => {}
+        }
+        Some(transmit)
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called, and why. Output that waits means now.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        use DeadlineReason as Why;
+        let now = self.last_now;
+        let output = self.neighbours.has_output() || !self.events.is_empty();
+        let originate = if self.may_speak() { self.origin.next_timeout(now) } else { None };
+        let deadlines = [
+            (output.then_some(now), Why::Output),
+            (originate, Why::Originate),
+            (self.schedule.next_timeout(), Why::ShortestPaths),
+            (self.neighbours.next_announce(), Why::Announce),
+            (self.pulls.next_timeout(), Why::Pull),
+            (self.parked.next_timeout(), Why::Accept),
+            (self.quiet.next_timeout(), Why::QuietDigest),
+            (self.neighbours.next_hold(), Why::LinkHold),
+            (self.neighbours.next_stall(), Why::SyncStall),
+            (self.neighbours.next_forget(), Why::Expire),
+            (self.database.next_timeout(), Why::Expire),
+        ];
+        deadlines.into_iter().filter_map(|(at, reason)| Some(Deadline { at: at?, reason })).min()
+    }
+}
+
+impl Router {
+    fn check_session(&self, up: &SessionUp) -> Result<(), SessionError> {
+        if self.origin.is_leaving() {
+            return Err(SessionError::Leaving);
+        }
+        if up.neighbour == *self.id() {
+            return Err(SessionError::SelfLink);
+        }
+        if let Some(known) = self.holder_of(up.neighbour.addr()).filter(|known| *known != up.neighbour) {
+            return Err(SessionError::AddressCollision { known, refused: up.neighbour.clone() });
+        }
+        let replaces = self.neighbours.get(&up.neighbour).is_some_and(|old| old.kind == up.kind);
+        let max = match up.kind {
+            NeighbourKind::Full => self.config.limits.active_links,
+            NeighbourKind::Stub => self.config.limits.stub_links,
+        };
+        if !replaces && self.neighbours.count(up.kind) >= max {
+            return Err(SessionError::TooManyLinks { max });
+        }
+        Ok(())
+    }
+
+    /// Ends a session, which `by` replaces if given.
+    fn end_session(&mut self, id: &NodeId, by: Option<&SessionUp>, now: Instant) -> Option<Neighbour> {
+        let old = self.neighbours.remove(id)?;
+        self.pulls.on_session_down(id, now);
+        self.flood.on_sessions_changed();
+        if by.is_some_and(|up| continues(&old, up)) {
+            return Some(old);
+        }
+        if old.kind == NeighbourKind::Full
+            && matches!(old.state, NeighbourState::Up | NeighbourState::Held(_))
+        {
+            self.neighbours.on_loss(id, now);
+        }
+        self.schedule.on_change();
+        self.origin.on_change(Urgency::Coalesce, now);
+        Some(old)
+    }
+
+    /// Whether traffic may use the link to this neighbour, as far as this end is concerned.
+    fn uses_link(&self, neighbour: &NodeId) -> bool {
+        let session = self.neighbours.get(neighbour);
+        session
+            .is_some_and(|session| session.kind == NeighbourKind::Full && session.state == NeighbourState::Up)
+    }
+
+    /// The known node with this address.
+    fn holder_of(&self, addr: NodeAddr) -> Option<NodeId> {
+        if self.id().addr() == addr {
+            return Some(self.id().clone());
+        }
+        let known = self.database.origin_with(addr).or_else(|| self.neighbours.with_addr(addr));
+        known.or_else(|| self.table.route_addr(addr).map(|route| &route.id)).cloned()
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.events.len() < self.config.limits.events {
+            self.events.push_back(event);
+        } else {
+            self.counters.events_dropped += 1;
+        }
+    }
+
+    /// Reports that a bound was hit, once until it was not.
+    fn note_limit(&mut self, limit: Limit, hit: bool) {
+        if !hit {
+            self.limits_hit.remove(&limit);
+        } else if self.limits_hit.insert(limit) {
+            self.event(Event::LimitHit(limit));
+        }
+    }
+}
+
+/// Whether a new session is only another path to the same process.
+fn continues(old: &Neighbour, up: &SessionUp) -> bool {
+    old.kind == NeighbourKind::Full && old.kind == up.kind && old.instance == up.instance
+}

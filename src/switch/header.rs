@@ -120,6 +120,8 @@ mod tests {
             destination: NodeAddr(*b"to-there"),
             source: NodeAddr(*b"fromhere"),
         };
+        let hex: String = header.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(include_str!("../../docs/protocol.md").contains(&hex), "not on the page: {hex}");
         let mut packet = header.encode().to_vec();
         packet.push(0x40);
         assert_eq!(Header::decode(&packet), Ok(header));
@@ -146,10 +148,7 @@ mod tests {
         let mut packet = header.encode().to_vec();
         packet.extend_from_slice(b"@payload");
         Header::rewrite(&mut packet, Cookie([9; 8]));
-        assert_eq!(
-            Header::decode(&packet),
-            Ok(Header { hop_limit: 1, cookie: Cookie([9; 8]), ..header })
-        );
+        assert_eq!(Header::decode(&packet), Ok(Header { hop_limit: 1, cookie: Cookie([9; 8]), ..header }));
         assert!(packet.ends_with(b"@payload"));
     }
 }

@@ -46,11 +46,23 @@ impl HoldQueue {
         true
     }
 
-    /// Takes everything, oldest first, to be tried against a new table.
+    /// Takes the packets that `find` finds a way for, oldest first, each with its way. The others stay, as old as they are.
     #[must_use]
-    pub fn take(&mut self) -> Vec<HeldPacket> {
-        self.bytes = 0;
-        self.old.drain(..).chain(self.young.drain(..)).collect()
+    pub fn take_routable<T>(
+        &mut self,
+        mut find: impl FnMut(&HeldPacket) -> Option<T>,
+    ) -> Vec<(HeldPacket, T)> {
+        let mut found = Vec::new();
+        for queue in [&mut self.old, &mut self.young] {
+            for held in std::mem::take(queue) {
+                match find(&held) {
+                    Some(way) => found.push((held, way)),
+                    None => queue.push_back(held),
+                }
+            }
+        }
+        self.bytes -= found.iter().map(|(held, _)| held.packet.len()).sum::<usize>();
+        found
     }
 
     /// Says that a tick has passed; returns how many packets were given up.
@@ -83,8 +95,22 @@ mod tests {
         assert_eq!(hold.tick(), 0);
         assert!(hold.push(packet(20)));
         assert_eq!(hold.tick(), 1);
-        assert_eq!(hold.take(), vec![packet(20)]);
+        assert_eq!(hold.take_routable(|_| Some(())), vec![(packet(20), ())]);
         assert!(hold.is_empty());
+    }
+
+    #[test]
+    fn packets_without_a_way_stay_as_old_as_they_are() {
+        let mut hold = HoldQueue::default();
+        assert!(hold.push(packet(10)) && hold.push(packet(20)));
+        hold.tick();
+        assert!(hold.push(packet(30)) && hold.push(packet(20)));
+        let twenties = hold.take_routable(|held| (held.packet.len() == 20).then_some(()));
+        assert_eq!(twenties.len(), 2);
+        assert_eq!(hold.tick(), 1);
+        assert_eq!(hold.bytes, 30);
+        assert_eq!(hold.take_routable(|_| Some(())), vec![(packet(30), ())]);
+        assert_eq!(hold.bytes, 0);
     }
 
     #[test]

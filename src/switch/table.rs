@@ -1,7 +1,7 @@
 //! The forwarding table and the decision made from it.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Cookie, DropReason, Header};
 use crate::id::NodeAddr;
@@ -13,6 +13,8 @@ pub struct NextHop {
     pub neighbour: NodeAddr,
     /// Where its packets go.
     pub to: SocketAddr,
+    /// The address that they come from, where the link has one: a NAT on the way knows no other.
+    pub from: Option<IpAddr>,
     /// What admits them there.
     pub cookie: Cookie,
 }
@@ -145,7 +147,7 @@ mod tests {
     const FROM_RIGHT: Cookie = Cookie([12; 8]);
 
     fn hop(neighbour: NodeAddr) -> NextHop {
-        NextHop { neighbour, to: "127.0.0.1:9".parse().unwrap(), cookie: Cookie([7; 8]) }
+        NextHop { neighbour, to: "127.0.0.1:9".parse().unwrap(), from: None, cookie: Cookie([7; 8]) }
     }
 
     fn relay(transit: bool) -> ForwardingTable {
@@ -188,10 +190,7 @@ mod tests {
     fn an_edge_takes_its_own_packets_and_carries_nobody_elses() {
         let table = relay(false);
         assert_eq!(table.decide(&packet(FROM_RIGHT, FAR, ME)), Decision::Deliver);
-        assert_eq!(
-            table.decide(&packet(FROM_RIGHT, FAR, LEFT)),
-            Decision::Drop(DropReason::TransitDenied)
-        );
+        assert_eq!(table.decide(&packet(FROM_RIGHT, FAR, LEFT)), Decision::Drop(DropReason::TransitDenied));
     }
 
     #[test]

@@ -1,0 +1,47 @@
+//! What a router has done since its start.
+
+/// What a router has done since its start. All only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Own records made.
+    pub originations: u64,
+    /// Times that a newer record of this node's own id was overtaken.
+    pub resyncs: u64,
+    /// Updates that brought something newer.
+    pub updates_accepted: u64,
+    /// Updates of a copy that was held already.
+    pub updates_duplicate: u64,
+    /// Updates older than what was held; each was answered.
+    pub updates_stale: u64,
+    /// Updates that were refused: an address collision, no room, an epoch too far ahead.
+    pub updates_refused: u64,
+    /// Updates that came faster than their origin may speak, and were delayed.
+    pub updates_delayed: u64,
+    /// Updates that the cache of seen ids saved from being decoded.
+    pub seen_hits: u64,
+    /// Updates given to neighbours.
+    pub updates_sent: u64,
+    /// Ids given to neighbours, in HAVE messages.
+    pub ids_sent: u64,
+    /// Digests given to neighbours.
+    pub digests_sent: u64,
+    /// Entries given to neighbours in summaries.
+    pub summary_entries_sent: u64,
+    /// Records that neighbours were asked for.
+    pub pulls: u64,
+    /// Sessions that synced.
+    pub syncs: u64,
+    /// Quiet comparisons that found a difference.
+    pub digest_mismatches: u64,
+    /// Times that the paths were computed.
+    pub path_runs: u64,
+    /// Records that were forgotten after their time.
+    pub records_expired: u64,
+    /// Records that made room for others before their time.
+    pub records_evicted: u64,
+    /// Announcements and requests of neighbours that went beyond a bound and were not remembered.
+    pub requests_dropped: u64,
+    /// Events that nobody polled.
+    pub events_dropped: u64,
+}

@@ -1,0 +1,158 @@
+//! What a router reports, and what it refuses.
+
+use std::time::Instant;
+
+use super::compact::DecodeError;
+use super::wire::Message;
+use crate::id::{NodeId, Version};
+
+/// A message for a neighbour, to be sent in order with the others for that neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// The neighbour.
+    pub to: NodeId,
+    /// The message.
+    pub message: Message,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The table was replaced: [`Router::table`](super::Router::table) gives the new one.
+    TableChanged,
+    /// The node is in the table now, and was not before.
+    NodeReachable(NodeId),
+    /// The node is no longer in the table.
+    NodeUnreachable(NodeId),
+    /// The node said that it leaves, in order. A dormant entry for an ephemeral one can be dropped.
+    NodeLeft(NodeId),
+    /// The node's record is of another process than before.
+    NodeRestarted(NodeId),
+    /// The session with this neighbour has synced; the link is advertised from now on, unless it is held back after
+    /// flapping.
+    Synced(NodeId),
+    /// The session with this neighbour has not synced, and nothing came from it for the stall time. The neighbour's
+    /// fault; close the session.
+    SyncStalled(NodeId),
+    /// Two ids have the same address. The one known first stays; the other is refused.
+    AddressCollision {
+        /// The id that is known.
+        known: NodeId,
+        /// The id that was refused.
+        refused: NodeId,
+    },
+    /// A newer record of this node's own id was seen, from before its start; its version was overtaken.
+    Resynced {
+        /// The version that was seen.
+        seen: Version,
+    },
+    /// Again and again a newer record of this node's own id is seen, of the same other process: most likely it is alive.
+    /// The place of a proof, and of yielding, is here.
+    DuplicateSuspected {
+        /// The other process.
+        instance: u64,
+    },
+    /// A bound was hit. Reported once until the router was below it again.
+    LimitHit(Limit),
+}
+
+/// Which bound was hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// [`Limits::origins`](super::Limits::origins): an unreachable record was dropped early, or a new one refused.
+    Origins,
+    /// [`Limits::record`](super::Limits::record): this node's own record was cut.
+    Record,
+    /// [`Limits::capabilities`](super::Limits::capabilities): this node's own capabilities were left out.
+    Capabilities,
+    /// [`Limits::epoch_ahead`](super::Limits::epoch_ahead): a record was ignored.
+    EpochAhead,
+    /// [`Limits::accept_burst`](super::Limits::accept_burst): updates of an origin are delayed.
+    AcceptRate,
+}
+
+/// Why a session was not taken. The state is as before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The neighbour has this node's own id. The configuration's fault; close the session.
+    #[error("a node cannot link to itself")]
+    SelfLink,
+    /// The neighbour's address is that of another known node. Nobody's fault; close the session, and rename one.
+    #[error("the address of {refused} is that of {known}")]
+    AddressCollision {
+        /// The id that is known.
+        known: NodeId,
+        /// The id that was refused.
+        refused: NodeId,
+    },
+    /// [`Limits::active_links`](super::Limits::active_links) or [`Limits::stub_links`](super::Limits::stub_links) is
+    /// reached. Close the session; try again when there are fewer.
+    #[error("at most {max} links of this kind")]
+    TooManyLinks {
+        /// The bound.
+        max: usize,
+    },
+    /// This node is leaving. Close the session.
+    #[error("this node is leaving")]
+    Leaving,
+}
+
+/// Why a message was not taken. The sender's fault unless said otherwise: close its session with a named code. What the
+/// session brought before stays; the router serves the others on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// The caller's fault: there is no session with this neighbour. Nothing was changed; drop the message.
+    #[error("there is no session with {0}")]
+    NoSession(NodeId),
+    /// A stub has no part in routing.
+    #[error("a stub sent a routing message")]
+    StubSpoke,
+    /// The first message was no digest.
+    #[error("a session begins with a digest")]
+    DigestMissing,
+    /// The sync ended twice.
+    #[error("the sync ended twice")]
+    SyncEndedTwice,
+    /// An update held no valid record. Nothing was changed.
+    #[error("bad record: {0}")]
+    BadRecord(#[from] DecodeError),
+}
+
+/// When [`Router::handle_timeout`](super::Router::handle_timeout) is to be called, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline {
+    /// When.
+    pub at: Instant,
+    /// Why.
+    pub reason: DeadlineReason,
+}
+
+/// Why a router wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum DeadlineReason {
+    /// Messages or events wait to be polled.
+    Output,
+    /// This node's own record is due.
+    Originate,
+    /// The paths are to be computed.
+    ShortestPaths,
+    /// Ids of new records are to be announced, in a batch.
+    Announce,
+    /// A record that a neighbour announced is to be asked for.
+    Pull,
+    /// An update that came too fast is to be accepted.
+    Accept,
+    /// Nothing changed for a while: compare digests.
+    QuietDigest,
+    /// A link that was held back after flapping is to be advertised.
+    LinkHold,
+    /// A session makes no progress in its sync.
+    SyncStall,
+    /// Something is to be forgotten.
+    Expire,
+}

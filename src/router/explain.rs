@@ -1,0 +1,181 @@
+//! Why a node is, or is not, reachable.
+
+use std::time::Instant;
+
+use super::Router;
+use super::record::{LinkClass, Record};
+use super::spf::Paths;
+use super::table::Route;
+use crate::id::{NodeId, Version};
+
+/// What a router knows about a node, and why traffic for it goes where it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Explanation {
+    /// The node asked.
+    Myself,
+    /// It is reachable.
+    Reachable {
+        /// How.
+        route: Route,
+        /// The version of its record.
+        version: Version,
+        /// The way as this node's database has it, from this node to that one.
+        path: Vec<NodeId>,
+    },
+    /// It has no record of its own in reach, and is attached as a stub.
+    Stub {
+        /// The nodes that it is attached to, ascending.
+        of: Vec<NodeId>,
+        /// How it is reached; none: those nodes are not reachable themselves, or its address is that of another node.
+        route: Option<Route>,
+    },
+    /// Reachable nodes list a link to it, and it does not list them: a link that is coming up or going down, or a false
+    /// claim.
+    OneWay {
+        /// Those nodes, ascending.
+        claimed_by: Vec<NodeId>,
+    },
+    /// It is connected, and every way to it leads through nodes that refuse transit.
+    NoTransit {
+        /// The version of its record.
+        version: Version,
+        /// Nodes next to it, ascending.
+        neighbours: Vec<NodeId>,
+    },
+    /// Its record is known, and no two-way link leads to it.
+    KnownUnreachable {
+        /// The version of its last record.
+        version: Version,
+        /// Since when.
+        since: Instant,
+        /// Whether it said that it leaves.
+        left: bool,
+        /// Its neighbours by its last record.
+        neighbours: Vec<NodeId>,
+    },
+    /// Nodes know it from their connection manifests, and none is connected to it.
+    Dormant {
+        /// Those nodes, ascending.
+        known_by: Vec<NodeId>,
+    },
+    /// No record names it.
+    NeverHeardOf,
+}
+
+impl Router {
+    /// Why the node is, or is not, reachable. Looks through the whole database; not for the path of packets.
+    #[must_use]
+    pub fn explain(&self, id: &NodeId) -> Explanation {
+        if id == self.id() {
+            return Explanation::Myself;
+        }
+        let record = self.database.get(id);
+        let route = self.table.route(id).cloned();
+        if let (Some(route), Some(record)) = (route.clone().filter(|route| !route.stub), record) {
+            return Explanation::Reachable {
+                route,
+                version: record.version,
+                path: self.path(id).unwrap_or_default(),
+            };
+        }
+        let of = self.listed_by(id, LinkClass::Stub);
+        if !of.is_empty() {
+            return Explanation::Stub { of, route };
+        }
+        let claimed_by = self.claimed_by(id);
+        if !claimed_by.is_empty() {
+            return Explanation::OneWay { claimed_by };
+        }
+        if let Some(record) = record {
+            return self.explain_unrouted(record);
+        }
+        let known_by = self.listed_by(id, LinkClass::Dormant);
+        if known_by.is_empty() { Explanation::NeverHeardOf } else { Explanation::Dormant { known_by } }
+    }
+
+    /// The way from this node to another, both included: at each step the hop that the node there would choose, as this
+    /// node's database has it. None: not reachable. Takes as long as computing all paths.
+    #[must_use]
+    pub fn path(&self, id: &NodeId) -> Option<Vec<NodeId>> {
+        let route = self.table.route(id)?;
+        if !route.stub {
+            return self.walk_to(id);
+        }
+        let mut path = match self.attached_at(route) {
+            owner if owner == *self.id() => vec![owner],
+            owner => self.walk_to(&owner)?,
+        };
+        path.push(id.clone());
+        Some(path)
+    }
+
+    fn explain_unrouted(&self, record: &Record) -> Explanation {
+        let version = record.version;
+        let links = record.links.iter().filter(|link| link.class == LinkClass::Active);
+        let neighbours = links.map(|link| link.peer.clone()).collect();
+        match self.database.unreachable_since(&record.origin) {
+            Some(since) => Explanation::KnownUnreachable { version, since, left: record.leaving, neighbours },
+            None => Explanation::NoTransit { version, neighbours },
+        }
+    }
+
+    /// The node through which the table reaches a stub.
+    fn attached_at(&self, stub: &Route) -> NodeId {
+        let owners = self.database.iter().filter(|record| record.origin != *self.id());
+        let owner = owners.filter_map(|record| {
+            let link = record.link(&stub.id).filter(|link| link.class == LinkClass::Stub)?;
+            let owner = self.table.route(&record.origin).filter(|route| !route.stub)?;
+            (owner.cost + u64::from(link.cost.get()) == stub.cost && stub.hops > 1).then(|| owner.id.clone())
+        });
+        owner.min().unwrap_or_else(|| self.id().clone())
+    }
+
+    fn walk_to(&self, target: &NodeId) -> Option<Vec<NodeId>> {
+        let graph = self.database.graph();
+        let (me, target) = (graph.number(self.id())?, graph.number(target)?);
+        let usable = |from: u32, to: u32| {
+            (from != me || self.uses_link(graph.id(to))) && (to != me || self.uses_link(graph.id(from)))
+        };
+        let paths = Paths::find(graph, target, usable);
+        let (mut at, mut path) = (me, vec![self.id().clone()]);
+        while at != target {
+            let steps = graph.vertex(at).edges.iter().filter(|edge| {
+                usable(at, edge.to)
+                    && (edge.to == target || graph.vertex(edge.to).record.transit)
+                    && paths.cost[edge.to as usize].checked_add(edge.cost.into())
+                        == Some(paths.cost[at as usize])
+            });
+            at = steps.map(|edge| edge.to).min_by_key(|&to| graph.id(to))?;
+            path.push(graph.id(at).clone());
+        }
+        Some(path)
+    }
+
+    fn listed_by(&self, id: &NodeId, class: LinkClass) -> Vec<NodeId> {
+        let lists =
+            self.database.iter().filter(|record| record.link(id).is_some_and(|link| link.class == class));
+        let mut names: Vec<NodeId> = lists.map(|record| record.origin.clone()).collect();
+        if class == LinkClass::Stub
+            && self.neighbours.stubs().any(|(stub, _)| stub == id)
+            && !names.contains(self.id())
+        {
+            names.push(self.id().clone());
+            names.sort();
+        }
+        names
+    }
+
+    /// The reachable nodes that list an active link to the node, which the node does not list.
+    fn claimed_by(&self, id: &NodeId) -> Vec<NodeId> {
+        let theirs = self.database.get(id);
+        let reachable =
+            |node: &NodeId| node == self.id() || self.table.route(node).is_some_and(|route| !route.stub);
+        let claims = self.database.iter().filter(|record| {
+            record.active(id).is_some()
+                && reachable(&record.origin)
+                && theirs.is_none_or(|theirs| theirs.active(&record.origin).is_none())
+        });
+        claims.map(|record| record.origin.clone()).collect()
+    }
+}

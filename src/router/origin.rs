@@ -1,0 +1,196 @@
+//! This node's own record: what it says, and when.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::config::{Config, Limits, Timers};
+use super::database::earlier;
+use super::record::{BASE_SIZE, Draft, Link, LinkClass};
+use super::throttle::Bucket;
+use crate::id::{Cost, NodeId, Version};
+
+/// This node's own record: its version, its content other than links, and when the next one is due.
+///
+/// That something changed is a flag, never the difference of two graphs; requests to speak are merged, never dropped.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    id: NodeId,
+    version: Version,
+    /// When the newest record was made; none: this process has not spoken yet.
+    spoke_at: Option<Instant>,
+    transit: bool,
+    leaving: bool,
+    capabilities: Bytes,
+    dormant: BTreeSet<NodeId>,
+    due: Option<Instant>,
+    /// The next record goes out even if it says the same as the last one.
+    forced: bool,
+    pace: Bucket,
+    limits: Limits,
+    timers: Timers,
+}
+
+/// Whether news can wait for more of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    Now,
+    Coalesce,
+}
+
+/// A draft of the next record, and whether it was cut to fit.
+#[derive(Debug)]
+pub(crate) struct Next {
+    pub(crate) draft: Draft,
+    pub(crate) cut: bool,
+    pub(crate) forced: bool,
+}
+
+impl Origin {
+    pub(crate) fn new(config: &Config, now: Instant) -> Self {
+        let timers = config.timers.clone();
+        Self {
+            id: config.id.clone(),
+            version: Version { epoch: config.epoch, sequence: 0, instance: config.instance },
+            spoke_at: None,
+            transit: config.transit,
+            leaving: false,
+            capabilities: Bytes::new(),
+            dormant: BTreeSet::new(),
+            due: None,
+            forced: false,
+            pace: Bucket::new(timers.originate_burst, timers.originate_interval, now),
+            limits: config.limits.clone(),
+            timers,
+        }
+    }
+
+    /// The version of the newest record, or the one that the first record will overtake.
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether any record was originated yet.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.spoke_at.is_some()
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Takes new capabilities. Says whether they fit.
+    pub(crate) fn set_capabilities(&mut self, capabilities: Bytes) -> bool {
+        let fits = capabilities.len() <= self.limits.capabilities;
+        self.capabilities = if fits { capabilities } else { Bytes::new() };
+        fits
+    }
+
+    pub(crate) fn set_dormant(&mut self, dormant: Vec<NodeId>) {
+        self.dormant = dormant.into_iter().filter(|id| *id != self.id).collect();
+    }
+
+    pub(crate) fn set_transit(&mut self, transit: bool) {
+        self.transit = transit;
+    }
+
+    /// The last record waits for nothing.
+    pub(crate) fn leave(&mut self, now: Instant) {
+        self.leaving = true;
+        self.due = Some(now);
+    }
+
+    /// Something that the record says has changed. The first of several news goes out at once, what follows closely goes
+    /// together.
+    pub(crate) fn on_change(&mut self, urgency: Urgency, now: Instant) {
+        let at = match (urgency, self.spoke_at) {
+            (Urgency::Now, Some(last)) => now.max(last + self.timers.coalesce),
+            (Urgency::Now, None) => now,
+            (Urgency::Coalesce, _) => now + self.timers.coalesce,
+        };
+        self.due = earlier(self.due, at);
+    }
+
+    /// Whether a record is to be made yet that will stand above this version.
+    pub(crate) fn overtakes(&self, seen: Version) -> bool {
+        let pending = self.forced || !self.has_spoken();
+        pending && (seen.epoch, seen.sequence) <= (self.version.epoch, self.version.sequence)
+    }
+
+    /// A newer record of this node's own id was seen: overtake it.
+    pub(crate) fn overtake(&mut self, seen: Version, now: Instant) {
+        self.version = Version { instance: self.version.instance, ..seen };
+        if self.has_spoken() {
+            self.forced = true;
+            self.on_change(Urgency::Now, now);
+        }
+    }
+
+    pub(crate) fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        // The record of a node that leaves is not held back: it is the last one.
+        self.due.map(|at| if self.leaving { at } else { at.max(self.pace.ready_at(now)) })
+    }
+
+    /// The next record, if it is due. `links` are active links and stubs.
+    pub(crate) fn poll(&mut self, links: impl FnOnce() -> Vec<Link>, now: Instant) -> Option<Next> {
+        if self.next_timeout(now).is_none_or(|at| now < at) {
+            return None;
+        }
+        self.due = None;
+        let (links, cut) =
+            if self.leaving { (Vec::new(), false) } else { self.cut(self.with_dormant(links())) };
+        let draft = Draft {
+            origin: self.id.clone(),
+            version: self.version,
+            transit: self.transit,
+            leaving: self.leaving,
+            links,
+            capabilities: self.capabilities.clone(),
+        };
+        Some(Next { draft, cut, forced: self.forced })
+    }
+
+    /// The draft is to be spoken: gives it its version.
+    pub(crate) fn speak(&mut self, draft: &mut Draft, now: Instant) {
+        self.pace.take(now);
+        self.spoke_at = Some(now);
+        self.forced = false;
+        self.version = match self.version.sequence.checked_add(1) {
+            Some(sequence) => Version { sequence, ..self.version },
+            None => Version { epoch: self.version.epoch.saturating_add(1), sequence: 0, ..self.version },
+        };
+        draft.version = self.version;
+    }
+
+    fn with_dormant(&self, mut links: Vec<Link>) -> Vec<Link> {
+        let live: BTreeSet<&NodeId> = links.iter().map(|link| &link.peer).collect();
+        let dormant: Vec<Link> = self
+            .dormant
+            .iter()
+            .filter(|id| !live.contains(id))
+            .map(|id| Link { peer: id.clone(), class: LinkClass::Dormant, cost: Cost::DEFAULT })
+            .collect();
+        links.extend(dormant);
+        links
+    }
+
+    /// Leaves out what makes the record too large, the least needed first, and puts the links in order.
+    fn cut(&self, mut links: Vec<Link>) -> (Vec<Link>, bool) {
+        links.sort_by(|a, b| (a.class, &a.peer).cmp(&(b.class, &b.peer)));
+        let mut room =
+            self.limits.record.min(Limits::MAX_RECORD).saturating_sub(BASE_SIZE + self.capabilities.len());
+        let before = links.len();
+        let fits = links.iter().take_while(|link| match room.checked_sub(link.size()) {
+            Some(rest) => {
+                room = rest;
+                true
+            }
+            None => false,
+        });
+        let fits = fits.count();
+        links.truncate(fits);
+        links.sort_by(|a, b| a.peer.cmp(&b.peer));
+        (links, fits < before)
+    }
+}

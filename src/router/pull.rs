@@ -1,0 +1,189 @@
+//! Records that neighbours announced and this node does not hold yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::record::Stamp;
+use crate::id::NodeId;
+
+/// Records that neighbours announced and this node does not hold yet: who announced which copy, and who was asked.
+///
+/// A pull ends when the record is held, or when every announcer has refused or its session has ended.
+#[derive(Debug)]
+pub(crate) struct Pulls {
+    pulls: BTreeMap<NodeId, Pull>,
+    due: BTreeSet<(Instant, NodeId)>,
+    delay: Duration,
+    retry: Duration,
+    max: usize,
+}
+
+#[derive(Debug)]
+struct Pull {
+    announcers: BTreeMap<NodeId, Stamp>,
+    /// Who was asked last.
+    asked: Option<NodeId>,
+    due: Instant,
+}
+
+/// To be asked of a neighbour.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ask {
+    pub(crate) neighbour: NodeId,
+    pub(crate) origin: NodeId,
+}
+
+impl Pulls {
+    /// Waits `delay` for an announced record to come by itself, `retry` for an answer; at most `max` records at a time.
+    pub(crate) fn new(delay: Duration, retry: Duration, max: usize) -> Self {
+        Self { pulls: BTreeMap::new(), due: BTreeSet::new(), delay, retry, max }
+    }
+
+    /// A neighbour announced a copy newer than what is held. Says whether there was room to remember it.
+    pub(crate) fn on_announced(
+        &mut self,
+        from: &NodeId,
+        origin: &NodeId,
+        stamp: Stamp,
+        now: Instant,
+    ) -> bool {
+        if !self.pulls.contains_key(origin) {
+            if self.pulls.len() >= self.max {
+                return false;
+            }
+            let due = now + self.delay;
+            self.pulls.insert(origin.clone(), Pull { announcers: BTreeMap::new(), asked: None, due });
+            self.due.insert((due, origin.clone()));
+        }
+        if let Some(pull) = self.pulls.get_mut(origin) {
+            pull.announcers.insert(from.clone(), stamp);
+        }
+        true
+    }
+
+    /// A copy was taken or refused: announcements of it and of older ones are done with, and `from` holds no newer one.
+    pub(crate) fn on_copy(&mut self, from: Option<&NodeId>, origin: &NodeId, stamp: Stamp) {
+        self.retain(origin, |announcer, announced| Some(announcer) != from && announced > stamp);
+    }
+
+    /// The neighbour has no record of this origin.
+    pub(crate) fn on_refused(&mut self, from: &NodeId, origin: &NodeId, now: Instant) {
+        let asked = self.pulls.get(origin).is_some_and(|pull| pull.asked.as_ref() == Some(from));
+        self.retain(origin, |announcer, _| announcer != from);
+        if asked {
+            self.reschedule(origin, now);
+        }
+    }
+
+    /// The session with the neighbour ended.
+    pub(crate) fn on_session_down(&mut self, neighbour: &NodeId, now: Instant) {
+        let origins: Vec<NodeId> = self.pulls.keys().cloned().collect();
+        for origin in origins {
+            self.on_refused(neighbour, &origin, now);
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Who is to be asked now.
+    pub(crate) fn poll(&mut self, now: Instant) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        while let Some((at, origin)) = self.due.first().cloned()
+            && at <= now
+        {
+            self.reschedule(&origin, now + self.retry);
+            let Some(pull) = self.pulls.get_mut(&origin) else { continue };
+            pull.asked = pull.next_announcer();
+            asks.extend(pull.asked.clone().map(|neighbour| Ask { neighbour, origin }));
+        }
+        asks
+    }
+
+    fn retain(&mut self, origin: &NodeId, keep: impl Fn(&NodeId, Stamp) -> bool) {
+        let Some(pull) = self.pulls.get_mut(origin) else { return };
+        pull.announcers.retain(|announcer, stamp| keep(announcer, *stamp));
+        if pull.announcers.is_empty() {
+            self.due.remove(&(pull.due, origin.clone()));
+            self.pulls.remove(origin);
+        }
+    }
+
+    fn reschedule(&mut self, origin: &NodeId, at: Instant) {
+        if let Some(pull) = self.pulls.get_mut(origin) {
+            self.due.remove(&(pull.due, origin.clone()));
+            pull.due = at;
+            self.due.insert((at, origin.clone()));
+        }
+    }
+}
+
+impl Pull {
+    /// The next announcer after the one asked last, round the names.
+    fn next_announcer(&self) -> Option<NodeId> {
+        let after =
+            self.announcers.keys().find(|name| self.asked.as_ref().is_some_and(|asked| *name > asked));
+        after.or_else(|| self.announcers.keys().next()).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Version;
+
+    #[test]
+    fn announcers_are_asked_in_turn_until_the_record_comes() {
+        let (mut pulls, now) = pulls();
+        assert!(pulls.on_announced(&id("n1"), &id("o"), stamp(2), now));
+        assert!(pulls.on_announced(&id("n2"), &id("o"), stamp(3), now));
+        assert_eq!(pulls.poll(now), []);
+        let mut at = pulls.next_timeout().unwrap();
+        for neighbour in ["n1", "n2", "n1"] {
+            assert_eq!(pulls.poll(at), [Ask { neighbour: id(neighbour), origin: id("o") }]);
+            at = pulls.next_timeout().unwrap();
+        }
+        pulls.on_copy(Some(&id("n1")), &id("o"), stamp(2));
+        assert_eq!(pulls.poll(at), [Ask { neighbour: id("n2"), origin: id("o") }]);
+        pulls.on_copy(Some(&id("n2")), &id("o"), stamp(3));
+        assert_eq!((pulls.pulls.len(), pulls.next_timeout()), (0, None));
+    }
+
+    #[test]
+    fn a_refusal_or_the_end_of_a_session_turns_to_the_next_at_once() {
+        let (mut pulls, now) = pulls();
+        for neighbour in ["n1", "n2", "n3"] {
+            pulls.on_announced(&id(neighbour), &id("o"), stamp(2), now);
+        }
+        let at = pulls.next_timeout().unwrap();
+        assert_eq!(pulls.poll(at)[0].neighbour, id("n1"));
+        pulls.on_refused(&id("n1"), &id("o"), at);
+        assert_eq!(pulls.poll(at)[0].neighbour, id("n2"));
+        pulls.on_session_down(&id("n2"), at);
+        assert_eq!(pulls.poll(at)[0].neighbour, id("n3"));
+        pulls.on_session_down(&id("n3"), at);
+        assert_eq!(pulls.pulls.len(), 0);
+    }
+
+    #[test]
+    fn a_neighbour_cannot_announce_without_bound() {
+        let (mut pulls, now) = pulls();
+        let taken =
+            (0..100).filter(|n| pulls.on_announced(&id("n"), &id(&format!("o{n}")), stamp(1), now)).count();
+        assert_eq!(taken, 10);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs some first instant")]
+    fn pulls() -> (Pulls, Instant) {
+        (Pulls::new(Duration::from_millis(100), Duration::from_secs(1), 10), Instant::now())
+    }
+
+    fn id(text: &str) -> NodeId {
+        text.try_into().unwrap()
+    }
+
+    fn stamp(sequence: u64) -> Stamp {
+        Stamp { version: Version { epoch: 1, sequence, instance: 1 }, check: 0 }
+    }
+}

@@ -1,0 +1,375 @@
+//! What each message does.
+
+use std::time::Instant;
+
+use super::Router;
+use super::advertisement::Advertisement;
+use super::event::{Event, Limit, PeerError};
+use super::flood::Ways;
+use super::neighbour::{Neighbour, NeighbourKind, NeighbourState};
+use super::origin::Urgency;
+use super::outbox::Owed;
+use super::record::{Record, Stamp};
+use super::wire::{Digest, Entry, Message};
+use crate::id::{NodeId, Version};
+
+/// Digests that differ one after the other, before one is believed although changes go on.
+const MISMATCHES_BELIEVED: u8 = 3;
+
+impl Router {
+    pub(super) fn receive(&mut self, from: &NodeId, message: Message, now: Instant) -> Result<(), PeerError> {
+        let session = self.neighbours.get_mut(from).ok_or_else(|| PeerError::NoSession(from.clone()))?;
+        if session.kind == NeighbourKind::Stub {
+            return Err(PeerError::StubSpoke);
+        }
+        session.on_heard(now);
+        if !session.got_digest && !matches!(message, Message::Digest { .. }) {
+            return Err(PeerError::DigestMissing);
+        }
+        match message {
+            Message::Digest { digest, .. } => self.on_digest(from, digest, now),
+            Message::Summary { after, entries, last } => {
+                self.on_summary(from, after.as_ref(), &entries, last, now)
+            }
+            Message::Update(advertisement) => self.on_update(from, &advertisement, now)?,
+            Message::Have(entries) => self.on_have(from, &entries, now),
+            Message::Want(origins) => self.on_want(from, origins),
+            Message::Nack(origins) => {
+                origins.iter().for_each(|origin| self.pulls.on_refused(from, origin, now))
+            }
+            Message::SyncEnd => self.on_sync_end(from, now)?,
+        }
+        Ok(())
+    }
+
+    fn on_digest(&mut self, from: &NodeId, digest: Digest, now: Instant) {
+        let Some(session) = self.neighbours.get_mut(from) else { return };
+        if std::mem::replace(&mut session.got_digest, true) {
+            return self.on_quiet_digest(from, digest, now);
+        }
+        let equal = session.opened_with == digest;
+        session.ends_sync = equal;
+        let Some(outbox) = self.neighbours.outbox(from) else { return };
+        if equal {
+            outbox.end_sync();
+        } else {
+            outbox.summary();
+        }
+    }
+
+    /// The neighbour was quiet and said what it can reach. If this node is quiet too, both should agree.
+    fn on_quiet_digest(&mut self, from: &NodeId, digest: Digest, now: Instant) {
+        let (mine, _) = self.database.reachable_digest();
+        let quiet = self.quiet.is_quiet();
+        let Some(session) = self.neighbours.get_mut(from) else { return };
+        if mine == digest {
+            session.told = Some(mine);
+            session.owes_digest = false;
+            session.mismatches = 0;
+            return;
+        }
+        session.mismatches += 1;
+        session.owes_digest = !quiet;
+        if quiet || session.mismatches >= MISMATCHES_BELIEVED {
+            session.mismatches = 0;
+            self.counters.digest_mismatches += 1;
+            if let Some(outbox) = self.neighbours.outbox(from) {
+                outbox.summary();
+            }
+        } else {
+            self.quiet.on_change(now);
+        }
+    }
+
+    /// Owes what the neighbour lacks, and pulls what it has newer.
+    fn on_summary(
+        &mut self,
+        from: &NodeId,
+        after: Option<&NodeId>,
+        entries: &[Entry],
+        last: bool,
+        now: Instant,
+    ) {
+        let lacking = self.database.lacking(after, entries, last, now);
+        if let Some(outbox) = self.neighbours.outbox(from) {
+            lacking.into_iter().for_each(|origin| outbox.owe(origin, Owed::Payload));
+        }
+        for entry in entries {
+            if self.database.stamp(&entry.origin).is_none_or(|held| held <= entry.stamp) {
+                self.on_id(from, entry, now);
+            }
+        }
+        let Some(session) = self.neighbours.get_mut(from) else { return };
+        if last
+            && !std::mem::replace(&mut session.ends_sync, true)
+            && let Some(outbox) = self.neighbours.outbox(from)
+        {
+            outbox.end_sync();
+        }
+    }
+
+    fn on_have(&mut self, from: &NodeId, entries: &[Entry], now: Instant) {
+        entries.iter().for_each(|entry| self.on_id(from, entry, now));
+    }
+
+    /// The neighbour holds this copy.
+    fn on_id(&mut self, from: &NodeId, Entry { origin, stamp }: &Entry, now: Instant) {
+        if origin == self.id() {
+            return self.on_own(from, *stamp, now);
+        }
+        match self.database.stamp(origin) {
+            Some(held) if held == *stamp => self.settle_with(from, origin),
+            Some(held) if held > *stamp => self.owe(from, origin, Owed::Id),
+            _ if self.is_too_far_ahead(stamp.version) => {}
+            _ => {
+                self.settle_with(from, origin);
+                if !self.pulls.on_announced(from, origin, *stamp, now) {
+                    self.counters.requests_dropped += 1;
+                }
+            }
+        }
+    }
+
+    fn on_want(&mut self, from: &NodeId, origins: Vec<NodeId>) {
+        for origin in origins {
+            let held = self.database.get(&origin).is_some();
+            let Some(outbox) = self.neighbours.outbox(from) else { return };
+            if held {
+                outbox.owe(origin, Owed::Payload);
+            } else if !outbox.nack(origin, self.config.limits.origins) {
+                self.counters.requests_dropped += 1;
+            }
+        }
+    }
+
+    fn on_sync_end(&mut self, from: &NodeId, now: Instant) -> Result<(), PeerError> {
+        if self.neighbours.get(from).is_none_or(|session| session.got_end) {
+            return Err(PeerError::SyncEndedTwice);
+        }
+        self.neighbours.on_synced(from, now);
+        self.database.restart_deletion_clock(now);
+        self.schedule.on_change();
+        self.origin.on_change(Urgency::Now, now);
+        self.quiet.on_change(now);
+        self.counters.syncs += 1;
+        self.event(Event::Synced(from.clone()));
+        Ok(())
+    }
+
+    fn on_update(
+        &mut self,
+        from: &NodeId,
+        advertisement: &Advertisement,
+        now: Instant,
+    ) -> Result<(), PeerError> {
+        let (origin, stamp, record) = match self.seen.get(advertisement.id()) {
+            Some((origin, stamp)) => {
+                self.counters.seen_hits += 1;
+                (origin, stamp, None)
+            }
+            None => {
+                let record = Record::decode(advertisement)?;
+                self.seen.insert(advertisement.id(), record.origin.clone(), record.stamp());
+                (record.origin.clone(), record.stamp(), Some(record))
+            }
+        };
+        if origin == *self.id() {
+            self.on_own(from, stamp, now);
+            return Ok(());
+        }
+        match self.database.stamp(&origin) {
+            Some(held) if held == stamp => {
+                self.counters.updates_duplicate += 1;
+                self.settle_with(from, &origin);
+            }
+            Some(held) if held > stamp => {
+                self.counters.updates_stale += 1;
+                self.owe(from, &origin, Owed::Id);
+            }
+            _ => {
+                let record = record.map_or_else(|| Record::decode(advertisement), Ok)?;
+                self.on_newer(from, record, now);
+            }
+        }
+        // What a neighbour sends is what it has: no announcement of its own stands above it.
+        self.pulls.on_copy(Some(from), &origin, stamp);
+        Ok(())
+    }
+
+    /// A copy of this node's own record, or its stamp, came back. One from before this process started is overtaken.
+    fn on_own(&mut self, from: &NodeId, stamp: Stamp, now: Instant) {
+        let (id, held) = (self.id().clone(), self.database.stamp(self.id()));
+        if held == Some(stamp) {
+            self.settle_with(from, &id);
+        } else if held.is_some_and(|held| held.version > stamp.version) {
+            self.owe(from, &id, Owed::Id);
+        } else if self.origin.overtakes(stamp.version) {
+            // The next record stands above it anyway.
+        } else if self.is_too_far_ahead(stamp.version) {
+            self.counters.updates_refused += 1;
+        } else {
+            self.origin.overtake(stamp.version, now);
+            self.counters.resyncs += 1;
+            self.event(Event::Resynced { seen: stamp.version });
+            self.suspect_duplicate(stamp.version);
+        }
+    }
+
+    /// A dead process is overtaken once or, with copies of several ages about, a few times. One that goes on is alive.
+    fn suspect_duplicate(&mut self, seen: Version) {
+        if seen.instance == self.config.instance || !self.origin.has_spoken() {
+            return;
+        }
+        let times = match self.rival {
+            Some((instance, times)) if instance == seen.instance => times.saturating_add(1),
+            _ => 1,
+        };
+        self.rival = Some((seen.instance, times));
+        if times == 3 {
+            self.event(Event::DuplicateSuspected { instance: seen.instance });
+        }
+    }
+
+    fn on_newer(&mut self, from: &NodeId, record: Record, now: Instant) {
+        if self.is_too_far_ahead(record.version) {
+            self.counters.updates_refused += 1;
+            return;
+        }
+        if let Some(known) = self.holder_of(record.addr()).filter(|known| *known != record.origin) {
+            self.counters.updates_refused += 1;
+            self.event(Event::AddressCollision { known, refused: record.origin.clone() });
+            return;
+        }
+        if !self.has_room(&record.origin) {
+            self.counters.updates_refused += 1;
+            return;
+        }
+        let ready_at = self.database.pace_mut(&record.origin).map(|pace| pace.ready_at(now));
+        match ready_at {
+            Some(at) if at > now => {
+                self.counters.updates_delayed += 1;
+                self.parked.park(record, from.clone(), at);
+                self.note_limit(Limit::AcceptRate, true);
+            }
+            _ => {
+                self.counters.updates_accepted += 1;
+                self.store(record, Some(from), now);
+            }
+        }
+    }
+
+    pub(super) fn has_room(&mut self, origin: &NodeId) -> bool {
+        let room = self.database.make_room(origin);
+        self.note_limit(Limit::Origins, room != Ok(false));
+        self.counters.records_evicted += u64::from(room == Ok(true));
+        room.is_ok()
+    }
+
+    /// Stores a record that is newer than what is held, and sees that all neighbours get it but the one it came from.
+    pub(super) fn store(&mut self, record: Record, from: Option<&NodeId>, now: Instant) {
+        let (origin, stamp) = (record.origin.clone(), record.stamp());
+        if record.leaving && self.database.get(&origin).is_some_and(|held| !held.leaving) {
+            self.on_leaving(&record, now);
+        }
+        let instance = record.version.instance;
+        if self.database.get(&origin).is_some_and(|held| held.version.instance != instance) {
+            self.event(Event::NodeRestarted(origin.clone()));
+        }
+        let withdrawn = self.withdrawn_by(&record);
+        if self.database.store(record, now) {
+            self.schedule.on_change();
+        }
+        if let Some(pace) = self.database.pace_mut(&origin) {
+            pace.take(now);
+        }
+        self.quiet.on_change(now);
+        self.pulls.on_copy(from, &origin, stamp);
+        let ways = Ways { graph: self.database.graph(), neighbours: &self.neighbours, now };
+        let eager = self.flood.eager(&ways, &origin, withdrawn.as_ref());
+        let announce_at = self.flood.announce_at(now);
+        for neighbour in self.neighbours.full() {
+            let synced = self.neighbours.get(&neighbour).is_some_and(Neighbour::is_synced);
+            if Some(&neighbour) == from {
+                self.settle_with(&neighbour, &origin);
+            } else if eager.contains(&neighbour) || !synced {
+                self.owe(&neighbour, &origin, Owed::Payload);
+            } else {
+                self.neighbours.announce(&neighbour, origin.clone(), announce_at);
+            }
+        }
+    }
+
+    /// The record that a withdrawal, one without links, is about to replace.
+    fn withdrawn_by(&self, record: &Record) -> Option<Record> {
+        let withdraws = record.active_peers().next().is_none();
+        withdraws.then(|| self.database.get(&record.origin).cloned()).flatten()
+    }
+
+    /// A node said that it leaves. If it is a neighbour, its link goes at once.
+    fn on_leaving(&mut self, record: &Record, now: Instant) {
+        self.event(Event::NodeLeft(record.origin.clone()));
+        let session = self.neighbours.get_mut(&record.origin);
+        if let Some(session) = session.filter(|session| session.instance == record.version.instance) {
+            session.state = NeighbourState::Leaving;
+            self.schedule.on_change();
+            self.origin.on_change(Urgency::Coalesce, now);
+        }
+    }
+
+    fn is_too_far_ahead(&mut self, version: Version) -> bool {
+        let ahead = version.epoch > self.config.epoch.saturating_add(self.config.limits.epoch_ahead);
+        self.note_limit(Limit::EpochAhead, ahead);
+        ahead
+    }
+
+    fn owe(&mut self, neighbour: &NodeId, origin: &NodeId, owed: Owed) {
+        if let Some(outbox) = self.neighbours.outbox(neighbour) {
+            outbox.owe(origin.clone(), owed);
+        }
+    }
+
+    fn settle_with(&mut self, neighbour: &NodeId, origin: &NodeId) {
+        if let Some(outbox) = self.neighbours.outbox(neighbour) {
+            outbox.settle(origin);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::graph::tests::{id, record};
+    use super::super::{Config, NeighbourKind, SessionError, SessionUp};
+    use super::*;
+    use crate::id::Cost;
+
+    #[test]
+    fn an_id_whose_address_is_taken_is_refused_and_reported() {
+        let (mut router, now) = router();
+        router.on_newer(&id("n"), record("known", &[]), now);
+        router.on_newer(&id("n"), record("twin", &[]).with_addr(id("known").addr()), now);
+        assert!(router.database.get(&id("twin")).is_none());
+        let (known, refused) = (id("known"), id("twin"));
+        assert_eq!(router.poll_event(), Some(Event::AddressCollision { known, refused }));
+
+        router.on_newer(&id("n"), record("mine", &[]).with_addr(id("me").addr()), now);
+        let (known, refused) = (id("me"), id("mine"));
+        assert_eq!(router.poll_event(), Some(Event::AddressCollision { known, refused }));
+    }
+
+    #[test]
+    fn a_session_whose_address_is_taken_is_refused() {
+        let (mut router, now) = router();
+        router.on_newer(&id("n"), record("known", &[]).with_addr(id("twin").addr()), now);
+        let up =
+            SessionUp { neighbour: id("twin"), instance: 1, cost: Cost::DEFAULT, kind: NeighbourKind::Stub };
+        let (known, refused) = (id("known"), id("twin"));
+        let refusal = SessionError::AddressCollision { known, refused };
+        assert_eq!(router.handle_session_up(up, now), Err(refusal));
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs some first instant")]
+    fn router() -> (Router, Instant) {
+        let now = Instant::now();
+        (Router::new(Config::new(id("me"), 1, 1, 1), now), now)
+    }
+}

@@ -1,0 +1,376 @@
+//! The record: what one node says about itself, and the only thing that is flooded.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::advertisement::Advertisement;
+use super::compact::{self, DecodeError, Fields, Tolerant};
+use super::config::Limits;
+use crate::id::{Cost, NodeAddr, NodeId, Version};
+
+/// What one node says about itself: its links and its capabilities, under one version. Nobody else speaks for it.
+///
+/// Cloning is cheap (a reference count). On the wire it is the MessagePack array
+/// `[origin, epoch, sequence, instance, flags, [[peer, class, cost], …], capabilities]`; further fields are skipped and
+/// repeated untouched. Places for the instance that a record overrides, and whether it did so late, are further fields;
+/// the signature travels beside the record, not in it.
+#[derive(Clone)]
+pub struct Record(Arc<Inner>);
+
+struct Inner {
+    draft: Draft,
+    addr: NodeAddr,
+    /// Addresses of the links' peers, in the same order: hashed once, used at every table.
+    peer_addrs: Vec<NodeAddr>,
+    advertisement: Advertisement,
+}
+
+/// The content of a [`Record`] before it is encoded. Simulators and tests make records by hand with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// The node that speaks.
+    pub origin: NodeId,
+    /// Which of its records this is.
+    pub version: Version,
+    /// Whether others may route through the node.
+    pub transit: bool,
+    /// The node's last record: it is leaving, in order.
+    pub leaving: bool,
+    /// Its links, ascending by peer, each peer once, never the origin itself.
+    pub links: Vec<Link>,
+    /// What it says about itself otherwise, opaque to the router; at most 4 KiB.
+    pub capabilities: Bytes,
+}
+
+/// One link of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The other end.
+    pub peer: NodeId,
+    /// What the link may be used for.
+    pub class: LinkClass,
+    /// What it costs to send over it, as this end sees it.
+    pub cost: Cost,
+}
+
+/// What a link may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum LinkClass {
+    /// A live, synced session. It carries traffic if the other end lists it too; its cost is the larger of both.
+    Active,
+    /// An attached ephemeral or leaf node, which has no record of its own. It is reached through this node, and never
+    /// routed through.
+    Stub,
+    /// Known from the connection manifest, not connected now: inventory, never a way for traffic.
+    Dormant,
+}
+
+/// Which copy of a record this is: the version, and a check that orders copies of one version, which only a faulty node
+/// makes, so that all nodes still settle on the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// The version.
+    pub version: Version,
+    /// The first four bytes of the advertisement's id.
+    pub check: u32,
+}
+
+const FLAG_LEAVING: u8 = 1;
+const FLAG_NO_TRANSIT: u8 = 2;
+
+impl Draft {
+    /// Encodes the record.
+    ///
+    /// # Errors
+    /// The content breaks a rule of the format. The caller's fault; the message of the error names the rule.
+    pub fn seal(self) -> Result<Record, DecodeError> {
+        check(&self)?;
+        let bytes = self.encode();
+        check_size(bytes.len())?;
+        Ok(Record::assemble(self, Advertisement::new(bytes.into())))
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let flags = u8::from(self.leaving) * FLAG_LEAVING + u8::from(!self.transit) * FLAG_NO_TRANSIT;
+        let Version { epoch, sequence, instance } = self.version;
+        let links: Vec<WireLink<'_>> = self
+            .links
+            .iter()
+            .map(|link| WireLink(link.peer.as_str(), link.class.code(), link.cost))
+            .collect();
+        compact::encode(&(
+            self.origin.as_str(),
+            epoch,
+            sequence,
+            instance,
+            flags,
+            links,
+            serde_bytes::Bytes::new(&self.capabilities),
+        ))
+    }
+}
+
+impl Record {
+    /// Reads the record of an advertisement. Total: any bytes give a record or an error.
+    ///
+    /// # Errors
+    /// The bytes are no record; the fault of whoever sent or repeated them.
+    pub fn decode(advertisement: &Advertisement) -> Result<Self, DecodeError> {
+        check_size(advertisement.bytes().len())?;
+        let WireRecord(draft) = compact::decode(advertisement.bytes())?;
+        check(&draft)?;
+        Ok(Self::assemble(draft, advertisement.clone()))
+    }
+
+    fn assemble(draft: Draft, advertisement: Advertisement) -> Self {
+        let peer_addrs = draft.links.iter().map(|link| link.peer.addr()).collect();
+        Self(Arc::new(Inner { addr: draft.origin.addr(), draft, peer_addrs, advertisement }))
+    }
+
+    /// The same record with another address, for tests of collisions, which nobody can make otherwise.
+    #[cfg(test)]
+    pub(crate) fn with_addr(&self, addr: NodeAddr) -> Self {
+        let (draft, peer_addrs) = (self.0.draft.clone(), self.0.peer_addrs.clone());
+        Self(Arc::new(Inner { draft, addr, peer_addrs, advertisement: self.0.advertisement.clone() }))
+    }
+
+    /// The record as it travels.
+    #[must_use]
+    pub fn advertisement(&self) -> &Advertisement {
+        &self.0.advertisement
+    }
+
+    /// Version and check.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp { version: self.version, check: self.advertisement().check() }
+    }
+
+    /// The origin's address.
+    #[must_use]
+    pub fn addr(&self) -> NodeAddr {
+        self.0.addr
+    }
+
+    /// The link to `peer`, if the record lists one.
+    #[must_use]
+    pub fn link(&self, peer: &NodeId) -> Option<&Link> {
+        self.links.binary_search_by(|link| link.peer.cmp(peer)).ok().map(|at| &self.links[at])
+    }
+
+    /// The cost of the active link to `peer`, if the record lists one.
+    pub(crate) fn active(&self, peer: &NodeId) -> Option<Cost> {
+        self.link(peer).filter(|link| link.class == LinkClass::Active).map(|link| link.cost)
+    }
+
+    /// The peers of the active links, ascending.
+    pub(crate) fn active_peers(&self) -> impl Iterator<Item = &NodeId> {
+        self.links.iter().filter(|link| link.class == LinkClass::Active).map(|link| &link.peer)
+    }
+
+    /// The stubs attached to the origin, with their addresses.
+    pub(crate) fn stubs(&self) -> impl Iterator<Item = (&Link, NodeAddr)> {
+        let links = self.links.iter().zip(self.0.peer_addrs.iter().copied());
+        links.filter(|(link, _)| link.class == LinkClass::Stub)
+    }
+}
+
+/// The fields of a record are read through its [`Draft`].
+impl Deref for Record {
+    type Target = Draft;
+
+    fn deref(&self) -> &Draft {
+        &self.0.draft
+    }
+}
+
+impl PartialEq for Record {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.advertisement == other.0.advertisement
+    }
+}
+
+impl Eq for Record {}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("origin", &self.origin)
+            .field("version", &format_args!("{}", self.version))
+            .field("links", &self.links.len())
+            .field("leaving", &self.leaving)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LinkClass {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Active => 0,
+            Self::Stub => 1,
+            Self::Dormant => 2,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Active),
+            1 => Some(Self::Stub),
+            2 => Some(Self::Dormant),
+            _ => None,
+        }
+    }
+}
+
+impl Link {
+    /// The most bytes that the link takes in an encoded record.
+    pub(crate) fn size(&self) -> usize {
+        // Array head, text head of up to two bytes, class, cost of up to three.
+        1 + 2 + self.peer.as_str().len() + 1 + 3
+    }
+}
+
+/// The most bytes that a record without links and capabilities takes, with the heads of both.
+pub(crate) const BASE_SIZE: usize = 1 + 2 + NodeId::MAX_LEN + 3 * 9 + 1 + 5 + 3;
+
+fn check_size(len: usize) -> Result<(), DecodeError> {
+    if len > Limits::MAX_RECORD {
+        return Err(DecodeError::TooLong { len, max: Limits::MAX_RECORD });
+    }
+    Ok(())
+}
+
+fn check(draft: &Draft) -> Result<(), DecodeError> {
+    if !draft.links.is_sorted_by(|a, b| a.peer < b.peer) {
+        return Err(DecodeError::Rule("links ascend by peer, each peer once"));
+    }
+    if draft.links.iter().any(|link| link.peer == draft.origin) {
+        return Err(DecodeError::Rule("a node has no link to itself"));
+    }
+    let limits = Limits::default();
+    let count = |class| draft.links.iter().filter(|link| link.class == class).count();
+    if count(LinkClass::Active) > limits.active_links || count(LinkClass::Stub) > limits.stub_links {
+        return Err(DecodeError::Rule("a record has at most 4,096 active links and 65,536 stubs"));
+    }
+    if draft.capabilities.len() > limits.capabilities {
+        return Err(DecodeError::Rule("capabilities have at most 4 KiB"));
+    }
+    if draft.leaving && !draft.links.is_empty() {
+        return Err(DecodeError::Rule("a node that leaves has no links"));
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct WireLink<'a>(&'a str, u8, Cost);
+
+struct WireRecord(Draft);
+
+impl<'de> Tolerant<'de> for WireRecord {
+    const NAME: &'static str = "a record";
+
+    fn read<A: serde::de::SeqAccess<'de>>(mut fields: Fields<A>) -> Result<Self, A::Error> {
+        let origin = fields.next("origin")?;
+        let version = fields.version()?;
+        let flags: u8 = fields.next("flags")?;
+        let links: Vec<compact::Read<WireLinkRead>> = fields.next("links")?;
+        let capabilities: serde_bytes::ByteBuf = fields.next("capabilities")?;
+        fields.finish()?;
+        Ok(Self(Draft {
+            origin,
+            version,
+            transit: flags & FLAG_NO_TRANSIT == 0,
+            leaving: flags & FLAG_LEAVING != 0,
+            links: links.into_iter().filter_map(|link| link.0.0).collect(),
+            capabilities: capabilities.into_vec().into(),
+        }))
+    }
+}
+
+/// None: a class of link that this version does not know.
+struct WireLinkRead(Option<Link>);
+
+impl<'de> Tolerant<'de> for WireLinkRead {
+    const NAME: &'static str = "a link";
+
+    fn read<A: serde::de::SeqAccess<'de>>(mut fields: Fields<A>) -> Result<Self, A::Error> {
+        let peer = fields.next("peer")?;
+        let class: u8 = fields.next("class")?;
+        let cost = fields.next("cost")?;
+        fields.finish()?;
+        Ok(Self(LinkClass::from_code(class).map(|class| Link { peer, class, cost })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft() -> Draft {
+        Draft {
+            origin: id("a"),
+            version: Version { epoch: 1, sequence: 2, instance: 3 },
+            transit: false,
+            leaving: false,
+            links: vec![
+                Link { peer: id("b"), class: LinkClass::Active, cost: Cost::DEFAULT },
+                Link { peer: id("c"), class: LinkClass::Stub, cost: Cost::try_from(700).unwrap() },
+                Link { peer: id("d"), class: LinkClass::Dormant, cost: Cost::DEFAULT },
+            ],
+            capabilities: Bytes::from_static(b"caps"),
+        }
+    }
+
+    #[test]
+    fn a_record_survives_the_wire() {
+        let record = draft().seal().unwrap();
+        let read = Record::decode(&Advertisement::new(record.advertisement().bytes().clone())).unwrap();
+        assert_eq!(*read, draft());
+        assert_eq!(read, record);
+    }
+
+    #[test]
+    fn fields_and_classes_that_are_not_known_yet_are_skipped_and_kept_in_the_bytes() {
+        let links = vec![("b", 0u8, 1u32, "later"), ("c", 9u8, 1u32, "later")];
+        let bytes =
+            compact::encode(&("a", 1u64, 2u64, 3u64, 0u8, links, serde_bytes::Bytes::new(b""), "later", 7));
+        let record = Record::decode(&Advertisement::new(bytes.clone().into())).unwrap();
+        assert_eq!(record.links.len(), 1);
+        assert_eq!(record.advertisement().bytes(), &bytes);
+    }
+
+    #[test]
+    fn records_that_break_a_rule_are_refused() {
+        let twice = Draft { links: vec![draft().links[0].clone(), draft().links[0].clone()], ..draft() };
+        assert!(matches!(twice.seal(), Err(DecodeError::Rule(_))));
+        let own = Link { peer: id("a"), class: LinkClass::Active, cost: Cost::DEFAULT };
+        assert!(matches!(Draft { links: vec![own], ..draft() }.seal(), Err(DecodeError::Rule(_))));
+        assert!(matches!(Draft { leaving: true, ..draft() }.seal(), Err(DecodeError::Rule(_))));
+        assert!(Draft { capabilities: vec![0; 5000].into(), ..draft() }.seal().is_err());
+        let many = |n: u32| Draft {
+            links: (0..n)
+                .map(|i| Link { peer: id(&format!("{i:06}")), class: LinkClass::Stub, cost: Cost::DEFAULT })
+                .collect(),
+            ..draft()
+        };
+        assert!(many(5_000).seal().is_ok());
+        assert!(matches!(many(10_000).seal(), Err(DecodeError::TooLong { .. })));
+    }
+
+    #[test]
+    fn the_size_of_a_record_is_never_underestimated() {
+        let record = draft().seal().unwrap();
+        let estimate =
+            BASE_SIZE + record.links.iter().map(Link::size).sum::<usize>() + record.capabilities.len();
+        assert!(record.advertisement().bytes().len() <= estimate);
+    }
+
+    fn id(text: &str) -> NodeId {
+        text.try_into().unwrap()
+    }
+}

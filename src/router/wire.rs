@@ -1,0 +1,246 @@
+//! The messages between two neighbours, and their bytes.
+//!
+//! A frame, without the length that the transport puts before it, is the MessagePack array `[type, field, …]`. Fields
+//! that follow the known ones are skipped, and so are frames of unknown types.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use serde::de::{Error as _, SeqAccess};
+use serde::{Serialize, Serializer};
+
+use super::advertisement::Advertisement;
+use super::compact::{self, DecodeError, Fields, Read, Tolerant};
+use super::record::Stamp;
+use crate::id::NodeId;
+
+/// What two neighbours tell each other. Later versions add types: BUCKETS 0x11, DELTA 0x14, ECHO 0x18, ATTACH 0x1a and
+/// ATTACHED 0x1b are reserved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Message {
+    /// The sum of a set of records. The first message of a session, over the records that the sender offers; later, after
+    /// a quiet time, over those that it can reach.
+    Digest {
+        /// The sum.
+        digest: Digest,
+        /// How many records it covers. Informative.
+        count: u64,
+    },
+    /// What the sender offers of the origins after `after` up to the last entry, or up to the end if `last` is set. An
+    /// origin in that range that is not listed is not offered.
+    Summary {
+        /// Where the range starts, exclusive; none: at the first origin.
+        after: Option<NodeId>,
+        /// Which copy of each origin's record the sender holds, ascending by origin.
+        entries: Vec<Entry>,
+        /// Whether the range goes to the end.
+        last: bool,
+    },
+    /// A record. A further field is the place of its signature.
+    Update(Advertisement),
+    /// The sender holds these copies.
+    Have(Vec<Entry>),
+    /// The sender asks for the records of these origins.
+    Want(Vec<NodeId>),
+    /// The sender was asked for the records of these origins and has none.
+    Nack(Vec<NodeId>),
+    /// The sender has sent all that the difference of the databases asked for.
+    SyncEnd,
+}
+
+/// Which copy of an origin's record the sender of a message holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose record.
+    pub origin: NodeId,
+    /// Which copy.
+    pub stamp: Stamp,
+}
+
+/// The sum modulo 2^128 of the ids of a set of advertisements: equal sets have equal digests, in any order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Digest(pub u128);
+
+impl Digest {
+    /// The digest of the set with one more member.
+    #[must_use]
+    pub fn with(self, advertisement: &Advertisement) -> Self {
+        Self(self.0.wrapping_add(advertisement.id().as_u128()))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+const DIGEST: u8 = 0x10;
+const SUMMARY: u8 = 0x12;
+const UPDATE: u8 = 0x13;
+const HAVE: u8 = 0x15;
+const WANT: u8 = 0x16;
+const NACK: u8 = 0x17;
+const SYNC_END: u8 = 0x19;
+
+impl Message {
+    /// The frame types that belong to ROUTE2. Those below are the link's own.
+    pub const TYPES: RangeInclusive<u8> = 0x10..=0x3f;
+
+    /// Entries that this version puts into one summary, HAVE, WANT or NACK at most.
+    pub const MAX_ENTRIES: usize = 256;
+
+    /// The longest frame of a type, in bytes. What is longer must not be read; close the session.
+    ///
+    /// Every bound leaves room for fields of later versions; unknown types may be as long as the longest known one.
+    #[must_use]
+    pub const fn max_len(frame_type: u8) -> usize {
+        match frame_type {
+            DIGEST | SYNC_END => 1024,
+            HAVE | WANT | NACK | SUMMARY => 64 * 1024,
+            _ => 72 * 1024,
+        }
+    }
+
+    /// The type of the frame.
+    #[must_use]
+    pub const fn frame_type(&self) -> u8 {
+        match self {
+            Self::Digest { .. } => DIGEST,
+            Self::Summary { .. } => SUMMARY,
+            Self::Update(_) => UPDATE,
+            Self::Have(_) => HAVE,
+            Self::Want(_) => WANT,
+            Self::Nack(_) => NACK,
+            Self::SyncEnd => SYNC_END,
+        }
+    }
+
+    /// The frame, without its length.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let frame_type = self.frame_type();
+        match self {
+            Self::Digest { digest, count } => {
+                compact::encode(&(frame_type, serde_bytes::Bytes::new(&digest.0.to_be_bytes()), count))
+            }
+            Self::Summary { after, entries, last } => compact::encode(&(frame_type, after, entries, last)),
+            Self::Update(advertisement) => {
+                compact::encode(&(frame_type, serde_bytes::Bytes::new(advertisement.bytes())))
+            }
+            Self::Have(entries) => compact::encode(&(frame_type, entries)),
+            Self::Want(origins) | Self::Nack(origins) => compact::encode(&(frame_type, origins)),
+            Self::SyncEnd => compact::encode(&(frame_type,)),
+        }
+    }
+
+    /// Reads a frame, without its length. `Ok(None)`: a type that this version does not know; skip it.
+    ///
+    /// Total: any bytes give a message, a skip or an error, and what is allocated is bounded by their number. The record
+    /// of an update is checked when the router takes it, unless it saw the same bytes before.
+    ///
+    /// # Errors
+    /// The frame breaks the format: the sender's fault. Nothing was changed; close its session.
+    pub fn decode(frame: &[u8]) -> Result<Option<Self>, DecodeError> {
+        let max = Self::max_len(UPDATE);
+        if frame.len() > max {
+            return Err(DecodeError::TooLong { len: frame.len(), max });
+        }
+        let Frame(message) = compact::decode(frame)?;
+        if let Some(message) = &message {
+            message.check(frame.len())?;
+        }
+        Ok(message)
+    }
+
+    /// About how many bytes the frame takes. Used to size windows, where exactness does not matter.
+    pub(crate) fn estimate(&self) -> usize {
+        match self {
+            Self::Digest { .. } => 28,
+            Self::Summary { entries, .. } | Self::Have(entries) => 16 + entries.len() * 48,
+            Self::Update(advertisement) => 8 + advertisement.bytes().len(),
+            Self::Want(origins) | Self::Nack(origins) => 8 + origins.len() * 24,
+            Self::SyncEnd => 2,
+        }
+    }
+
+    fn check(&self, len: usize) -> Result<(), DecodeError> {
+        let max = Self::max_len(self.frame_type());
+        if len > max {
+            return Err(DecodeError::TooLong { len, max });
+        }
+        let Self::Summary { after, entries, last } = self else { return Ok(()) };
+        if !entries.is_sorted_by(|a, b| a.origin < b.origin) {
+            return Err(DecodeError::Rule("a summary ascends by origin, each origin once"));
+        }
+        match (after, entries.first()) {
+            (Some(after), Some(first)) if first.origin <= *after => {
+                Err(DecodeError::Rule("a summary starts after where it says"))
+            }
+            (_, None) if !last => Err(DecodeError::Rule("only the last part of a summary may be empty")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let version = self.stamp.version;
+        (&self.origin, version.epoch, version.sequence, version.instance, self.stamp.check)
+            .serialize(serializer)
+    }
+}
+
+/// None: a type that this version does not know.
+struct Frame(Option<Message>);
+
+impl<'de> Tolerant<'de> for Frame {
+    const NAME: &'static str = "a frame";
+
+    fn read<A: SeqAccess<'de>>(mut fields: Fields<A>) -> Result<Self, A::Error> {
+        let frame_type: u8 = fields.next("type")?;
+        let message = match frame_type {
+            DIGEST => Some(Message::Digest { digest: digest(&mut fields)?, count: fields.next("count")? }),
+            SUMMARY => Some(Message::Summary {
+                after: fields.next("after")?,
+                entries: entries(&mut fields)?,
+                last: fields.next("last")?,
+            }),
+            UPDATE => {
+                let bytes: serde_bytes::ByteBuf = fields.next("record")?;
+                Some(Message::Update(Advertisement::new(bytes.into_vec().into())))
+            }
+            HAVE => Some(Message::Have(entries(&mut fields)?)),
+            WANT => Some(Message::Want(fields.next("origins")?)),
+            NACK => Some(Message::Nack(fields.next("origins")?)),
+            SYNC_END => Some(Message::SyncEnd),
+            _ => None,
+        };
+        fields.finish()?;
+        Ok(Self(message))
+    }
+}
+
+fn digest<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Digest, A::Error> {
+    let bytes: serde_bytes::ByteBuf = fields.next("digest")?;
+    let bytes =
+        <[u8; 16]>::try_from(bytes.as_slice()).map_err(|_| A::Error::invalid_length(bytes.len(), &"16"))?;
+    Ok(Digest(u128::from_be_bytes(bytes)))
+}
+
+fn entries<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Vec<Entry>, A::Error> {
+    let entries: Vec<Read<Entry>> = fields.next("entries")?;
+    Ok(entries.into_iter().map(|entry| entry.0).collect())
+}
+
+impl<'de> Tolerant<'de> for Entry {
+    const NAME: &'static str = "an entry";
+
+    fn read<A: SeqAccess<'de>>(mut fields: Fields<A>) -> Result<Self, A::Error> {
+        let origin = fields.next("origin")?;
+        let stamp = Stamp { version: fields.version()?, check: fields.next("check")? };
+        fields.finish()?;
+        Ok(Self { origin, stamp })
+    }
+}

@@ -1,0 +1,135 @@
+//! The bytes on the wire, which never change for a message of this version.
+
+use receptor_quic::Version;
+use receptor_quic::router::{Advertisement, Digest, Draft, Entry, LinkClass, Message, Record, Stamp};
+
+use crate::probe::link;
+use crate::sim::id;
+
+const PAGE: &str = include_str!("../../docs/protocol.md");
+
+#[test]
+fn the_bytes_of_every_message_are_as_documented() {
+    let vectors = [
+        ("DIGEST", "9310c41000112233445566778899aabbccddeeff03"),
+        (
+            "SUMMARY, the only part",
+            "9412c09295aa636f6e74726f6c6c6572cf0000019b76daa80007cf0123456789abcdefcedeadbeef95a772656c61792d31cf0000019b76daa801cd012ccffedcba9876543210ce4fc3dab8c3",
+        ),
+        (
+            "SUMMARY, a later part",
+            "9412aa636f6e74726f6c6c65729195a772656c61792d31cf0000019b76daa801cd012ccffedcba9876543210ce4fc3dab8c2",
+        ),
+        (
+            "UPDATE",
+            "9213c45597a772656c61792d31cf0000019b76daa801cd012ccffedcba9876543210009493aa636f6e74726f6c6c6572000193a6656467652d3100ccfa93a6656467652d32020193a66c6170746f7001cdffffc40481a17601",
+        ),
+        ("HAVE", "92159195aa636f6e74726f6c6c6572cf0000019b76daa80007cf0123456789abcdefcedeadbeef"),
+        ("WANT", "921692aa636f6e74726f6c6c6572a772656c61792d31"),
+        ("NACK", "921791aa636f6e74726f6c6c6572"),
+        ("SYNC-END", "9119"),
+    ];
+    for ((name, message), (vector, hex)) in messages().into_iter().zip(vectors) {
+        assert_eq!((name, to_hex(&message.encode()).as_str()), (vector, hex));
+        assert_on_page(hex);
+    }
+}
+
+#[test]
+fn the_limits_of_messages_are_as_documented() {
+    let (_, page) = PAGE.split_once("### Messages").unwrap();
+    for (_, message) in messages() {
+        let start = format!("| `{:#04x}` |", message.frame_type());
+        let row = page.lines().find(|line| line.starts_with(&start)).unwrap();
+        let limit = row.trim_end_matches(" |").rsplit("| ").next().unwrap().replace(',', "");
+        assert_eq!(limit, Message::max_len(message.frame_type()).to_string(), "{row}");
+    }
+}
+
+#[test]
+fn the_bytes_of_a_record_and_its_id_are_as_documented() {
+    let record = relay();
+    for text in [
+        to_hex(record.advertisement().bytes()),
+        record.advertisement().id().to_string(),
+        to_hex(leaving().advertisement().bytes()),
+        record.addr().to_string(),
+    ] {
+        assert_on_page(&text);
+    }
+    assert_eq!(
+        to_hex(record.advertisement().bytes()),
+        "97a772656c61792d31cf0000019b76daa801cd012ccffedcba9876543210009493aa636f6e74726f6c6c6572000193a6656467652d3100ccfa93a6656467652d32020193a66c6170746f7001cdffffc40481a17601"
+    );
+    // printf RECORD | xxd -r -p | sha256sum
+    assert_eq!(record.advertisement().id().to_string(), "4fc3dab8-df5d-ce92-4685-10d53d5c71a6");
+    assert_eq!(to_hex(leaving().advertisement().bytes()), "97a6656467652d310506070390c400");
+    assert_eq!(record.addr().to_string(), "4045d2ef356c7f67");
+    let digest = Digest::default().with(record.advertisement()).with(leaving().advertisement());
+    assert_eq!(format!("{digest:?}"), "aec8c08c13cd1d99f06565508bc658e2");
+    assert_on_page(&format!("{digest:?}"));
+    assert_eq!(Record::decode(&Advertisement::new(record.advertisement().bytes().clone())), Ok(record));
+}
+
+pub(crate) fn messages() -> Vec<(&'static str, Message)> {
+    vec![
+        ("DIGEST", Message::Digest { digest: Digest(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff), count: 3 }),
+        ("SUMMARY, the only part", Message::Summary { after: None, entries: entries(), last: true }),
+        (
+            "SUMMARY, a later part",
+            Message::Summary { after: Some(id("controller")), entries: entries()[1..].to_vec(), last: false },
+        ),
+        ("UPDATE", Message::Update(relay().advertisement().clone())),
+        ("HAVE", Message::Have(entries()[..1].to_vec())),
+        ("WANT", Message::Want(vec![id("controller"), id("relay-1")])),
+        ("NACK", Message::Nack(vec![id("controller")])),
+        ("SYNC-END", Message::SyncEnd),
+    ]
+}
+
+pub(crate) fn entries() -> Vec<Entry> {
+    let version = |epoch, sequence, instance| Version { epoch, sequence, instance };
+    vec![
+        Entry {
+            origin: id("controller"),
+            stamp: Stamp {
+                version: version(1_767_225_600_000, 7, 0x0123_4567_89ab_cdef),
+                check: 0xdead_beef,
+            },
+        },
+        Entry { origin: id("relay-1"), stamp: relay().stamp() },
+    ]
+}
+
+fn relay() -> Record {
+    let draft = Draft {
+        origin: id("relay-1"),
+        version: Version { epoch: 1_767_225_600_001, sequence: 300, instance: 0xfedc_ba98_7654_3210 },
+        transit: true,
+        leaving: false,
+        links: vec![
+            link("controller", LinkClass::Active, 1),
+            link("edge-1", LinkClass::Active, 250),
+            link("edge-2", LinkClass::Dormant, 1),
+            link("laptop", LinkClass::Stub, 65_535),
+        ],
+        capabilities: vec![0x81, 0xa1, b'v', 0x01].into(),
+    };
+    draft.seal().unwrap()
+}
+
+fn leaving() -> Record {
+    let version = Version { epoch: 5, sequence: 6, instance: 7 };
+    let (links, capabilities) = (Vec::new(), Default::default());
+    Draft { origin: id("edge-1"), version, transit: false, leaving: true, links, capabilities }
+        .seal()
+        .unwrap()
+}
+
+fn assert_on_page(text: &str) {
+    assert!(PAGE.contains(&format!("`{text}`")), "not on the page: {text}");
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,34 @@
+//! The router under a deterministic simulator, against a naive reference.
+//!
+//! Everything here is a test, and its helpers.
+
+#[cfg(test)]
+mod cold_start;
+#[cfg(test)]
+mod decoder;
+#[cfg(test)]
+mod flood;
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod lives;
+#[cfg(test)]
+mod probe;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod regressions;
+#[cfg(test)]
+mod restart;
+#[cfg(test)]
+mod rng;
+#[cfg(test)]
+mod routes;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod stubs;
+#[cfg(test)]
+mod topologies;

@@ -1,0 +1,100 @@
+//! Stubs: reachable at once, and nothing left behind.
+
+use std::time::Duration;
+
+use receptor_quic::id::Cost;
+use receptor_quic::router::{DeadlineReason, Explanation, LinkClass, NeighbourKind};
+
+use crate::cold_start::cold;
+use crate::probe::{Probe, draft, link, names, record};
+use crate::reference::assert_converged;
+use crate::sim::{id, in_both_modes};
+use crate::topologies;
+
+#[test]
+fn a_stub_is_reached_through_its_neighbour_by_everybody() {
+    in_both_modes(|| {
+        let mut sim = cold(1, &topologies::ring_with_chord());
+        sim.attach(&id("n01"), id("leaf"), Cost::try_from(4).unwrap());
+        sim.run_for(Duration::from_millis(200));
+        assert_converged_stub(&sim, "leaf", 5);
+        let explained = sim.router("n00").explain(&id("leaf"));
+        assert!(matches!(explained, Explanation::Stub { of, route: Some(_) } if of == names(&["n01"])));
+        assert_eq!(sim.router("n00").path(&id("leaf")), Some(names(&["n00", "n01", "leaf"])));
+        sim.detach(&id("n01"), &id("leaf"));
+        sim.run_for(Duration::from_millis(200));
+        assert!(sim.router("n00").table().route(&id("leaf")).is_none());
+        assert_eq!(sim.router("n00").explain(&id("leaf")), Explanation::NeverHeardOf);
+    });
+}
+
+fn assert_converged_stub(sim: &crate::sim::Sim, stub: &str, cost: u64) {
+    let route = sim.router("n00").table().route(&id(stub)).cloned().unwrap();
+    assert_eq!((route.cost, route.hops, route.stub), (cost, 2, true));
+}
+
+#[test]
+fn r12_b11_a_thousand_stubs_come_and_go_and_leave_nothing() {
+    in_both_modes(|| {
+        let mut sim = cold(2, &topologies::ring_with_chord());
+        sim.settle();
+        let before: Vec<usize> = sim.nodes.values().map(|node| node.router.database().count()).collect();
+        for n in 0..1_000 {
+            let stub = id(&format!("one-shot-{n}"));
+            sim.attach(&id("n02"), stub.clone(), Cost::DEFAULT);
+            sim.run_for(Duration::from_millis(100));
+            sim.detach(&id("n02"), &stub);
+            sim.run_for(Duration::from_millis(20));
+        }
+        sim.settle();
+        assert_converged(&sim);
+        let after: Vec<usize> = sim.nodes.values().map(|node| node.router.database().count()).collect();
+        assert_eq!(before, after);
+        for node in sim.nodes.values() {
+            assert_eq!(node.router.table().len(), 5);
+            assert!(node.router.database().all(|record| record.links.len() <= 3));
+            assert!(
+                node.router.poll_timeout().is_none_or(|deadline| deadline.reason == DeadlineReason::Expire)
+            );
+        }
+    });
+}
+
+#[test]
+fn a_node_without_routers_around_it_serves_its_stubs() {
+    let mut probe = Probe::new();
+    probe.up("leaf", NeighbourKind::Stub).unwrap();
+    assert_eq!(probe.cost("leaf"), Some(1));
+    assert_eq!(probe.router.path(&id("leaf")), Some(names(&["me", "leaf"])));
+    assert_eq!(probe.held("me").unwrap().links, [link("leaf", LinkClass::Stub, 1)]);
+    assert!(probe.sent.is_empty(), "a stub is sent nothing");
+}
+
+#[test]
+fn a_claim_to_a_stub_never_takes_a_node_with_a_record_of_its_own() {
+    let mut probe = Probe::new();
+    probe.sync("n");
+    probe.sync("liar");
+    probe.update("n", &record("n", (5, 1), &[("me", 9)]));
+    let links = vec![link("me", LinkClass::Active, 1), link("n", LinkClass::Stub, 1)];
+    probe.update("liar", &draft("liar", (5, 1), links).seal().unwrap());
+    let route = probe.router.table().route(&id("n")).cloned().unwrap();
+    assert!(!route.stub);
+    assert_eq!(route.next_hops, names(&["n"]));
+}
+
+#[test]
+fn a_stub_with_two_neighbours_takes_the_cheaper_one_and_survives_its_loss() {
+    in_both_modes(|| {
+        let mut sim = cold(3, &topologies::line(4));
+        sim.attach(&id("n01"), id("leaf"), Cost::DEFAULT);
+        sim.attach(&id("n03"), id("leaf"), Cost::DEFAULT);
+        sim.settle();
+        assert_converged(&sim);
+        assert_eq!(sim.router("n00").path(&id("leaf")), Some(names(&["n00", "n01", "leaf"])));
+        sim.detach(&id("n01"), &id("leaf"));
+        sim.settle();
+        assert_converged(&sim);
+        assert_eq!(sim.router("n00").table().route(&id("leaf")).unwrap().cost, 4);
+    });
+}
