@@ -1,0 +1,140 @@
+//! A UDP socket of the virtual network, as quinn takes it.
+
+use super::{fabric::SocketId, inbox::Inbox, network::Network};
+use quinn::{
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+use std::{
+    io::{self, IoSliceMut},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
+};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Datagrams that one transmit may hold.
+const MAX_TRANSMIT_SEGMENTS: usize = 10;
+
+/// A UDP socket of a [`Network`], made by [`Network::bind`] or [`Network::bind_host`]; give it to
+/// [`quinn::Endpoint::new_with_abstract_socket`], or to a wrapper of your own.
+///
+/// Sending never blocks and never fails: what the network does not carry, it drops and counts. Receiving
+/// gives one datagram per buffer, with its ECN bits and the sender's address; an IPv4 sender is reported as
+/// IPv4, also on a socket bound to an IPv6 address. Destinations may be IPv4-mapped.
+///
+/// Receiving uses a timer of the tokio runtime it is polled in. One task at a time can wait to receive.
+/// Dropping the socket frees its address; what is on its way to it, or unread, is gone.
+#[derive(Debug)]
+pub struct VirtualSocket {
+    network: Network,
+    id: SocketId,
+    local: SocketAddr,
+    /// Wakes the receiver when the next datagram arrives; made at first need, as it belongs to a runtime.
+    timer: Mutex<Option<Pin<Box<Sleep>>>>,
+}
+
+impl VirtualSocket {
+    pub(super) fn new(network: Network, id: SocketId, local: SocketAddr) -> Self {
+        Self { network, id, local, timer: Mutex::new(None) }
+    }
+
+    /// Where others reach this socket: what it was bound to, or what [`Network::rebind`] made of it since.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.network.fabric().address(self.id).unwrap_or(self.local)
+    }
+
+    /// Completes when the first datagram on its way is due. Pending, and without a timer, if there is none.
+    fn poll_due(&self, due: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(due) = due else { return Poll::Pending };
+        let mut timer = self.timer.lock().expect("no holder of this lock panics");
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+impl AsyncUdpSocket for VirtualSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let waker = self.network.fabric().send(self.id, transmit, Instant::now());
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        if bufs.is_empty() || meta.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            let (due, _stale_waker) = {
+                let mut fabric = self.network.fabric();
+                let inbox = fabric.inbox(self.id, Instant::now());
+                let received = receive(inbox, bufs, meta);
+                if received > 0 {
+                    return Poll::Ready(Ok(received));
+                }
+                (inbox.next_due(), inbox.register(cx.waker()))
+            };
+            ready!(self.poll_due(due, cx));
+        }
+    }
+
+    /// What the socket was bound to. Like a host behind a NAT, it does not notice a [`Network::rebind`].
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        MAX_TRANSMIT_SEGMENTS
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for VirtualSocket {
+    fn drop(&mut self) {
+        let unbound = self.network.fabric().unbind(self.id);
+        // Its waker may hold the last reference to a task with sockets of its own: the lock is free by now.
+        drop(unbound);
+    }
+}
+
+/// Copies what has arrived into the buffers, and says how many of them hold a datagram now. What is longer
+/// than its buffer is cut short.
+fn receive(inbox: &mut Inbox, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> usize {
+    let mut received = 0;
+    for (buf, meta) in bufs.iter_mut().zip(meta) {
+        let Some(datagram) = inbox.pop() else { break };
+        let len = datagram.contents.len().min(buf.len());
+        buf[..len].copy_from_slice(&datagram.contents[..len]);
+        *meta = RecvMeta { addr: datagram.source, len, stride: len, ecn: datagram.ecn, dst_ip: None };
+        received += 1;
+    }
+    received
+}
+
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
