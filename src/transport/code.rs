@@ -92,6 +92,8 @@ codes! {
         SelfLink = 0x0e => "a node cannot link to itself",
         /// The certificate is no longer accepted.
         Revoked = 0x0f => "the certificate is no longer accepted",
+        /// An ephemeral node takes no links.
+        NotListening = 0x10 => "the node takes no links",
     }
 }
 
@@ -110,5 +112,32 @@ codes! {
         Leaving = 0x04 => "the node is leaving",
         /// The stream was refused; the answer before it says why.
         Refused = 0x05 => "refused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_on_the_protocol_page_are_whole() {
+        let page = include_str!("../../docs/protocol.md");
+        let (_, page) = page.split_once("\nClose codes:").unwrap();
+        let (closes, streams) = page.split_once("\nStream codes:").unwrap();
+        for code in
+            (0..).map(CloseCode::from_number).take_while(|code| !matches!(code, CloseCode::Unknown(_)))
+        {
+            assert_row(closes, code.number(), &serde_json::to_value(code).unwrap(), &code.to_string());
+        }
+        for code in
+            (0..).map(StreamCode::from_number).take_while(|code| !matches!(code, StreamCode::Unknown(_)))
+        {
+            assert_row(streams, code.number(), &serde_json::to_value(code).unwrap(), &code.to_string());
+        }
+    }
+
+    fn assert_row(table: &str, number: u64, name: &serde_json::Value, text: &str) {
+        let row = format!("| `{number:#04x}` | {} | {text}", name.as_str().unwrap());
+        assert!(table.contains(&row), "not on the page: {row}");
     }
 }

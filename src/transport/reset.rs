@@ -1,0 +1,111 @@
+//! Stateless resets that a restarted node can still send.
+//!
+//! A peer of the process before goes on sending until it times out, unless it is told that its connection is gone. QUIC's
+//! stateless reset tells it at once, if the key that the reset tokens are made with outlives the process: it is derived
+//! from the node's private key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::ConnectionId;
+use quinn::crypto::{CryptoError, HmacKey};
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::crypto::tls13::{Hkdf, OkmBlock};
+use zeroize::Zeroizing;
+
+use super::identity::Identity;
+use super::tls::provider;
+
+impl Identity {
+    /// The key that stateless reset tokens are made with. The same after a restart with the same key file.
+    pub(crate) fn reset_key(&self) -> [u8; 32] {
+        self.derive_secret("receptor-quic stateless reset 1")
+    }
+}
+
+/// quinn's defaults, with resets that outlive the process.
+///
+/// quinn's own connection ids are signed with a key of the process, and packets with others are dropped without a word.
+/// Plain random ones are used instead, so that packets for the process before are answered; quinn limits how often.
+pub(crate) fn endpoint_config(identity: &Identity) -> quinn::EndpointConfig {
+    let mut config = quinn::EndpointConfig::new(Arc::new(ResetKey(Zeroizing::new(identity.reset_key()))));
+    config.cid_generator(|| Box::new(RandomConnectionIds));
+    config
+}
+
+/// HMAC-SHA256, as the TLS provider has it.
+struct ResetKey(Zeroizing<[u8; 32]>);
+
+impl ResetKey {
+    fn tag(&self, data: &[u8]) -> rustls::crypto::hmac::Tag {
+        let hkdf: &dyn Hkdf =
+            TLS13_AES_128_GCM_SHA256.tls13().expect("it is a suite of TLS 1.3").hkdf_provider;
+        hkdf.hmac_sign(&OkmBlock::new(&*self.0), data)
+    }
+}
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        signature_out.copy_from_slice(self.tag(data).as_ref());
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let tag = self.tag(data);
+        // Every byte is looked at, so that the time taken tells nothing.
+        let difference = tag.as_ref().iter().zip(signature).fold(0, |sum, (a, b)| sum | (a ^ b));
+        if signature.len() == tag.as_ref().len() && difference == 0 { Ok(()) } else { Err(CryptoError) }
+    }
+}
+
+/// Connection ids of 8 random bytes.
+struct RandomConnectionIds;
+
+impl RandomConnectionIds {
+    const LEN: usize = 8;
+}
+
+impl quinn::ConnectionIdGenerator for RandomConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut bytes = [0; Self::LEN];
+        provider().secure_random.fill(&mut bytes).expect("the system gave randomness for the handshake");
+        ConnectionId::new(&bytes)
+    }
+
+    fn cid_len(&self) -> usize {
+        Self::LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::testdata::identity;
+
+    #[test]
+    fn the_key_depends_on_the_private_key_alone() {
+        assert_eq!(identity("uri").reset_key(), identity("uri").reset_key());
+        assert_ne!(identity("uri").reset_key(), identity("dns").reset_key());
+    }
+
+    #[test]
+    fn tags_are_hmac_sha256() {
+        // RFC 4231, test case 1, whose key is zero-padded to 32 bytes: HMAC pads with zeros as well.
+        let mut key = [0; 32];
+        key[..20].fill(0x0b);
+        let key = ResetKey(Zeroizing::new(key));
+        let mut tag = [0; 32];
+        key.sign(b"Hi There", &mut tag);
+        assert_eq!(tag[..8], [0xb0, 0x34, 0x4c, 0x61, 0xd8, 0xdb, 0x38, 0x53]);
+        assert!(key.verify(b"Hi There", &tag).is_ok());
+        assert!(key.verify(b"Hi there", &tag).is_err());
+        assert!(key.verify(b"Hi There", &tag[..31]).is_err());
+    }
+}

@@ -1,0 +1,157 @@
+//! The TLS of every connection: version 1.3, both sides authenticated, one application protocol, no resumption.
+
+use std::sync::{Arc, LazyLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use quinn::Side;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::sign::SingleCertAndKey;
+use rustls::version::TLS13;
+
+use super::identity::Identity;
+use super::names::{NamesError, ids_in_certificate};
+use super::refusal::Refusal;
+use super::trust::Trust;
+use super::verify::{PeerRole, PeerVerifier};
+use crate::id::NodeId;
+
+/// The application protocol of links and peer connections.
+pub(crate) const ALPN: &[u8] = b"receptor-quic/1";
+
+/// What a dialler gives quinn as the name of the server. It means nothing: nodes are known by the ids in their
+/// certificates, and the name is not sent.
+pub(crate) const SERVER_NAME: &str = "receptor";
+
+/// The TLS configurations of one identity under one trust. A reload makes a new one; live connections keep theirs.
+#[derive(Clone)]
+pub(crate) struct TlsConfig {
+    server: Arc<QuicServerConfig>,
+    client: rustls::ClientConfig,
+    trust: Trust,
+}
+
+impl TlsConfig {
+    /// Certificates are accepted by `trust`, which may be stricter than the roots that the identity was loaded with.
+    pub(crate) fn new(identity: &Identity, trust: &Trust) -> Self {
+        Self {
+            server: Arc::new(server(identity, trust)),
+            client: client(identity, trust),
+            trust: trust.clone(),
+        }
+    }
+
+    /// For [`quinn::ServerConfig::with_crypto`]; to be set anew on the endpoint at a reload.
+    pub(crate) fn server(&self) -> Arc<QuicServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    /// For [`quinn::ClientConfig::new`]. With `expected`, a certificate without that id is refused.
+    ///
+    /// One is made per dial; all but the expectation is shared between them.
+    pub(crate) fn client(&self, expected: Option<NodeId>) -> Arc<QuicClientConfig> {
+        let mut config = self.client.clone();
+        if expected.is_some() {
+            let verifier = PeerVerifier::new(self.trust.clone(), expected);
+            config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        }
+        Arc::new(
+            QuicClientConfig::try_from(config)
+                .expect("the provider has the cipher suite that QUIC starts with"),
+        )
+    }
+}
+
+/// The certificates of the other side of a connection, its own first. Empty only before the handshake is over.
+pub(crate) fn peer_certificates(connection: &quinn::Connection) -> Vec<CertificateDer<'static>> {
+    connection
+        .peer_identity()
+        .and_then(|any| any.downcast().ok())
+        .map_or_else(Vec::new, |certificates| *certificates)
+}
+
+/// The ids that the certificate of the other side carries.
+///
+/// # Errors
+/// There are none: the handshake is not over.
+pub(crate) fn peer_ids(connection: &quinn::Connection) -> Result<Vec<NodeId>, NamesError> {
+    let certificates = peer_certificates(connection);
+    ids_in_certificate(certificates.first().ok_or(NamesError::NoNodeId)?)
+}
+
+/// The ids that the certificate of the other side of a live connection carries, if `trust` would accept it now: for a
+/// reload, which may have taken away trust that the handshake relied on.
+///
+/// # Errors
+/// It would be refused, and why.
+pub(crate) fn recheck(
+    connection: &quinn::Connection,
+    trust: &Trust,
+    now: SystemTime,
+) -> Result<Vec<NodeId>, Refusal> {
+    let certificates = peer_certificates(connection);
+    let Some((own, intermediates)) = certificates.split_first() else {
+        return Err(Refusal::NoClientCertificate);
+    };
+    let role = match connection.side() {
+        Side::Client => PeerRole::Acceptor,
+        Side::Server => PeerRole::Dialler,
+    };
+    let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+    PeerVerifier::new(trust.clone(), None)
+        .verify(own, intermediates, role, now)
+        .map_err(|error| Refusal::from_certificate_error(&error))
+}
+
+/// The provider of all cryptography. It is handed over, never installed as the default of the process: the application
+/// may have another.
+pub(crate) fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
+    &PROVIDER
+}
+
+const PROVIDER_HAS_TLS13: &str = "the provider has cipher suites of TLS 1.3";
+
+fn server(identity: &Identity, trust: &Trust) -> QuicServerConfig {
+    let verifier = PeerVerifier::new(trust.clone(), None);
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(provider()))
+        .with_protocol_versions(&[&TLS13])
+        .expect(PROVIDER_HAS_TLS13)
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity.certified()))));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // No resumption: the certificate is not looked at again in a resumed session, so that what was revoked, denied or
+    // renewed since would go unseen. Nor early data, which can be replayed.
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    QuicServerConfig::try_from(config).expect("the provider has the cipher suite that QUIC starts with")
+}
+
+fn client(identity: &Identity, trust: &Trust) -> rustls::ClientConfig {
+    let verifier = PeerVerifier::new(trust.clone(), None);
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(provider()))
+        .with_protocol_versions(&[&TLS13])
+        .expect(PROVIDER_HAS_TLS13)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity.certified()))));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // No resumption, for the same reason as on the server.
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    // Who dials whom is nobody's business on the way.
+    config.enable_sni = false;
+    config
+}
+
+impl std::fmt::Debug for TlsConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsConfig").field("trust", &self.trust).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+//! Whose certificates a node accepts.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor};
+use webpki::{CertRevocationList, OwnedCertRevocationList};
+
+use super::files::{FileError, Pem};
+use super::fingerprint::Fingerprint;
+use super::key::to_pem;
+use crate::id::NodeId;
+
+/// Whose certificates a node accepts: those that chain to one of the given root certificates, minus what is revoked or
+/// denied.
+///
+/// Only the given roots count, never the operating system's or the public web's. On top of them come, each optional:
+///
+/// - revocation lists ([`with_crls`](Self::with_crls)),
+/// - a deny list ([`with_denied`](Self::with_denied)): refused if the certificate carries any of these ids,
+/// - an allow list ([`with_allowed`](Self::with_allowed)): refused unless the certificate carries one of these ids,
+/// - pins ([`with_pins`](Self::with_pins)): refused unless the certificate's public key is one of these.
+///
+/// Cloning is cheap (a reference count). A `Trust` does not change once it is in use: a reload makes a new one.
+#[derive(Clone)]
+pub struct Trust {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    roots: Vec<Root>,
+    anchors: Vec<TrustAnchor<'static>>,
+    crls: Vec<Arc<CertRevocationList<'static>>>,
+    denied: BTreeSet<NodeId>,
+    allowed: Option<BTreeSet<NodeId>>,
+    pins: Option<BTreeSet<Fingerprint>>,
+}
+
+type Root = CertificateDer<'static>;
+
+impl Trust {
+    /// Trusts these root certificates, given as PEM, one or more. Other sections of the text are skipped.
+    ///
+    /// # Errors
+    /// There is no certificate in it, or one that cannot be read.
+    pub fn from_pem(roots: &str) -> Result<Self, TrustError> {
+        Self::from_roots(&Pem::given("roots", roots))
+    }
+
+    pub(crate) fn from_roots(pem: &Pem) -> Result<Self, TrustError> {
+        let unreadable = |number: usize, problem: String| TrustError::BadRoot {
+            origin: pem.origin.clone(),
+            number,
+            problem,
+        };
+        let mut roots: Vec<Root> = Vec::new();
+        for certificate in CertificateDer::pem_slice_iter(pem.text.as_bytes()) {
+            roots.push(certificate.map_err(|error| unreadable(roots.len() + 1, error.to_string()))?);
+        }
+        if roots.is_empty() {
+            return Err(TrustError::NoRoots { origin: pem.origin.clone() });
+        }
+        let anchors = roots
+            .iter()
+            .zip(1..)
+            .map(|(root, number)| {
+                webpki::anchor_from_trusted_cert(root)
+                    .map(|anchor| anchor.to_owned())
+                    .map_err(|error| unreadable(number, error.to_string()))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                roots,
+                anchors,
+                crls: Vec::new(),
+                denied: BTreeSet::new(),
+                allowed: None,
+                pins: None,
+            }),
+        })
+    }
+
+    /// Adds certificate revocation lists, given as PEM. A certificate is refused if any of the lists revokes it, or an
+    /// intermediate CA above it; one of which no list speaks is accepted.
+    ///
+    /// The age of a list is not looked at: a list past its next update still revokes what it revokes, so that a forgotten
+    /// renewal does not stop the mesh. Replacing the lists is the operator's part.
+    ///
+    /// # Errors
+    /// There is no list in it, or one that cannot be read. The signatures of the lists are checked when they are used.
+    pub fn with_crls(self, pem: &str) -> Result<Self, TrustError> {
+        self.with_crls_from(&Pem::given("revocation lists", pem))
+    }
+
+    /// As [`with_crls`](Self::with_crls), from a file.
+    ///
+    /// # Errors
+    /// As [`with_crls`](Self::with_crls); or the file cannot be read.
+    pub fn with_crl_file(self, path: &std::path::Path) -> Result<Self, TrustError> {
+        self.with_crls_from(&Pem::read(path)?)
+    }
+
+    fn with_crls_from(self, pem: &Pem) -> Result<Self, TrustError> {
+        let unreadable = |problem: String| TrustError::BadCrl { origin: pem.origin.clone(), problem };
+        let mut added = Vec::new();
+        for list in CertificateRevocationListDer::pem_slice_iter(pem.text.as_bytes()) {
+            let list = list.map_err(|error| unreadable(error.to_string()))?;
+            let list = OwnedCertRevocationList::from_der(&list).map_err(|error| {
+                unreadable(format!(
+                    "{error} (it must be of version 2, with a CRL number: see RFC 5280, section 5)"
+                ))
+            })?;
+            added.push(Arc::new(CertRevocationList::from(list)));
+        }
+        if added.is_empty() {
+            return Err(unreadable("there is no revocation list (PEM) in it".to_owned()));
+        }
+        if self.inner.crls.len() + added.len() > Self::MAX_CRLS {
+            return Err(unreadable(format!("there are more than {} revocation lists", Self::MAX_CRLS)));
+        }
+        Ok(self.change(|inner| inner.crls.extend(added)))
+    }
+
+    /// Refuses certificates that carry any of these ids, whatever else they carry. Adds to those denied before.
+    #[must_use]
+    pub fn with_denied(self, ids: impl IntoIterator<Item = NodeId>) -> Self {
+        self.change(|inner| inner.denied.extend(ids))
+    }
+
+    /// Refuses certificates that carry none of these ids. Adds to those allowed before; an empty first list refuses everyone.
+    #[must_use]
+    pub fn with_allowed(self, ids: impl IntoIterator<Item = NodeId>) -> Self {
+        self.change(|inner| inner.allowed.get_or_insert_default().extend(ids))
+    }
+
+    /// Refuses certificates whose public key is none of these: SHA-256 over the SubjectPublicKeyInfo in DER, see
+    /// [`Identity::key_fingerprint`](super::Identity::key_fingerprint). Adds to those pinned before; an empty first list
+    /// refuses everyone.
+    #[must_use]
+    pub fn with_pins(self, pins: impl IntoIterator<Item = Fingerprint>) -> Self {
+        self.change(|inner| inner.pins.get_or_insert_default().extend(pins))
+    }
+
+    /// The root certificates as PEM.
+    #[must_use]
+    pub fn roots_pem(&self) -> String {
+        self.inner.roots.iter().map(|root| to_pem("CERTIFICATE", root).to_string()).collect()
+    }
+
+    /// The most revocation lists: each costs a look at every handshake.
+    pub const MAX_CRLS: usize = 64;
+
+    pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.inner.anchors
+    }
+
+    pub(crate) fn crls(&self) -> &[Arc<CertRevocationList<'static>>] {
+        &self.inner.crls
+    }
+
+    /// Whether a certificate with these ids and this public key (SubjectPublicKeyInfo in DER) is let in.
+    pub(crate) fn admit(&self, ids: &[NodeId], public_key: &[u8]) -> Result<(), Denial> {
+        if let Some(id) = ids.iter().find(|id| self.inner.denied.contains(*id)) {
+            return Err(Denial::OnDenyList(id.clone()));
+        }
+        if let Some(allowed) = &self.inner.allowed
+            && !ids.iter().any(|id| allowed.contains(id))
+        {
+            return Err(Denial::NotOnAllowList);
+        }
+        match &self.inner.pins {
+            Some(pins) if !pins.contains(&Fingerprint::of(public_key)) => Err(Denial::NotPinned),
+            _ => Ok(()),
+        }
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.inner));
+        self
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust")
+            .field("roots", &self.inner.roots.len())
+            .field("crls", &self.inner.crls.len())
+            .field("denied", &self.inner.denied)
+            .field("allowed", &self.inner.allowed)
+            .field("pins", &self.inner.pins)
+            .finish()
+    }
+}
+
+/// Why a certificate that is genuine is not let in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Denial {
+    #[error("{0} is on the deny list")]
+    OnDenyList(NodeId),
+    #[error("none of its ids is on the allow list")]
+    NotOnAllowList,
+    #[error("its public key is not pinned")]
+    NotPinned,
+}
+
+/// Why roots or revocation lists are not accepted. The caller's fault; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// There is no root certificate.
+    #[error("{origin}: there is no certificate (PEM) in it")]
+    NoRoots {
+        /// Where it was looked for.
+        origin: String,
+    },
+    /// A root certificate cannot be read.
+    #[error("{origin}: certificate {number} cannot be read: {problem}")]
+    BadRoot {
+        /// Where it came from.
+        origin: String,
+        /// Which one, counted from 1.
+        number: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A revocation list cannot be read.
+    #[error("{origin}: not a usable revocation list: {problem}")]
+    BadCrl {
+        /// Where it came from.
+        origin: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::testdata::{fixtures, id, text};
+
+    #[test]
+    fn roots_must_be_there_and_readable() {
+        let error = Trust::from_pem("nothing").unwrap_err();
+        assert_eq!(error.to_string(), "the given roots: there is no certificate (PEM) in it");
+        let two = text("ca.crt") + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(matches!(Trust::from_pem(&two), Err(TrustError::BadRoot { number: 2, .. })));
+    }
+
+    #[test]
+    fn roots_are_given_back_as_pem() {
+        let trust = Trust::from_pem(&(text("ca.crt") + &text("stranger/ca.crt"))).unwrap();
+        assert_eq!(trust.roots_pem(), text("ca.crt") + &text("stranger/ca.crt"));
+    }
+
+    #[test]
+    fn revocation_lists_add_up_and_the_original_stays_as_it_was() {
+        let one = Trust::from_pem(&text("ca.crt")).unwrap().with_crls(&text("crl.pem")).unwrap();
+        let two = one.clone().with_crl_file(&fixtures().join("crl.pem")).unwrap();
+        assert_eq!((one.crls().len(), two.crls().len()), (1, 2));
+        let error = one.clone().with_crls(&text("ca.crt")).unwrap_err();
+        assert!(error.to_string().contains("no revocation list"), "{error}");
+        let many = text("crl.pem").repeat(Trust::MAX_CRLS);
+        assert!(matches!(one.with_crls(&many), Err(TrustError::BadCrl { .. })));
+    }
+
+    #[test]
+    fn who_is_let_in_depends_on_every_list() {
+        let open = Trust::from_pem(&text("ca.crt")).unwrap();
+        let ids = [id("a"), id("b")];
+        assert_eq!(open.admit(&ids, b"key"), Ok(()));
+        let denying = open.clone().with_denied([id("b"), id("c")]);
+        assert_eq!(denying.admit(&ids, b"key"), Err(Denial::OnDenyList(id("b"))));
+        assert_eq!(denying.admit(&ids[..1], b"key"), Ok(()));
+        let allowing = open.clone().with_allowed([id("b")]);
+        assert_eq!(allowing.admit(&ids, b"key"), Ok(()));
+        assert_eq!(allowing.admit(&ids[..1], b"key"), Err(Denial::NotOnAllowList));
+        let pinning = open.with_pins([Fingerprint::of(b"key")]);
+        assert_eq!(pinning.admit(&ids, b"key"), Ok(()));
+        assert_eq!(pinning.admit(&ids, b"another"), Err(Denial::NotPinned));
+    }
+}

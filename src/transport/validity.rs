@@ -1,0 +1,140 @@
+//! Whether an identity is good at a given time, and for how long.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::UnixTime;
+use x509_cert::der::DateTime;
+
+use super::identity::Identity;
+use super::refusal::Refusal;
+use super::verify::{PeerRole, PeerVerifier};
+
+impl Identity {
+    /// How long ahead [`check`](Self::check) speaks of expiry: 30 days, or a third of the certificate's life if that is
+    /// shorter.
+    pub const EXPIRY_NOTICE: Duration = Duration::from_secs(30 * DAY);
+
+    /// Whether others that trust the same roots would accept the certificate at this time, and for how long.
+    ///
+    /// # Errors
+    /// What is wrong, or soon will be. The identity can still be used; a link with it may be refused.
+    pub fn check(&self, now: SystemTime) -> Result<(), IdentityProblem> {
+        let (not_before, not_after) = (self.not_before(), self.not_after());
+        if now < not_before {
+            return Err(IdentityProblem::NotYetValid { from: rfc3339(not_before) });
+        }
+        let Ok(left) = not_after.duration_since(now) else {
+            return Err(IdentityProblem::Expired { since: rfc3339(not_after) });
+        };
+        self.check_against_own_roots(now)?;
+        let life = not_after.duration_since(not_before).unwrap_or_default();
+        if left <= Self::EXPIRY_NOTICE.min(life / 3) {
+            return Err(IdentityProblem::ExpiresSoon { days: left.as_secs() / DAY });
+        }
+        Ok(())
+    }
+
+    fn check_against_own_roots(&self, now: SystemTime) -> Result<(), IdentityProblem> {
+        let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let verifier = PeerVerifier::new(self.trust().clone(), None);
+        let (own, intermediates) = self.certified().cert.split_first().expect("checked when it was made");
+        for role in [PeerRole::Acceptor, PeerRole::Dialler] {
+            verifier
+                .verify(own, intermediates, role, now)
+                .map_err(|error| IdentityProblem::Refused(Refusal::from_certificate_error(&error)))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with an identity now, or soon will be. It can still be used; links with it may be refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum IdentityProblem {
+    /// The certificate has expired: every node refuses it.
+    #[error("the certificate expired on {since}; issue a new one, or correct the clock")]
+    Expired {
+        /// When, as RFC 3339.
+        since: String,
+    },
+    /// The certificate is not valid yet: every node refuses it.
+    #[error("the certificate is not valid before {from}; correct the clock, or issue one that is")]
+    NotYetValid {
+        /// From when, as RFC 3339.
+        from: String,
+    },
+    /// The certificate expires soon. Nothing is refused yet.
+    #[error("the certificate expires in {days} days; issue a new one")]
+    ExpiresSoon {
+        /// Whole days that are left.
+        days: u64,
+    },
+    /// The node itself would refuse its certificate, as will those that trust the same roots.
+    #[error("the node's own roots and lists refuse its certificate: {0}")]
+    Refused(Refusal),
+}
+
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    DateTime::from_unix_duration(since_epoch)
+        .map_or_else(|_| "a time after 9999".to_owned(), |time| time.to_string())
+}
+
+pub(super) const DAY: u64 = 24 * 60 * 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::testdata::{identity, stranger, text};
+
+    const YEAR: u64 = 365 * DAY;
+
+    /// 2026-01-01, give or take.
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(56 * YEAR + 14 * DAY)
+    }
+
+    #[test]
+    fn certificates_made_by_openssl_are_good() {
+        for name in ["othername", "uri", "dns", "p384", "many", "chained"] {
+            assert_eq!(identity(name).check(now()), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn validity_is_checked_against_the_time_given() {
+        assert_eq!(
+            identity("expired").check(now()),
+            Err(IdentityProblem::Expired { since: "2020-02-01T00:00:00Z".to_owned() })
+        );
+        assert_eq!(
+            identity("future").check(now()),
+            Err(IdentityProblem::NotYetValid { from: "2119-01-01T00:00:00Z".to_owned() })
+        );
+        let uri = identity("uri");
+        let before_end = |seconds: u64| uri.not_after() - Duration::from_secs(seconds);
+        assert_eq!(uri.check(before_end(31 * DAY)), Ok(()));
+        assert_eq!(uri.check(before_end(7 * DAY + 60)), Err(IdentityProblem::ExpiresSoon { days: 7 }));
+        assert_eq!(uri.check(before_end(60)), Err(IdentityProblem::ExpiresSoon { days: 0 }));
+        // The short-lived one lives for 31 days: it is not nagged about from its first day.
+        let short = identity("expired");
+        assert_eq!(short.check(short.not_before()), Ok(()));
+        assert_eq!(
+            short.check(short.not_after() - Duration::from_secs(10 * DAY)),
+            Err(IdentityProblem::ExpiresSoon { days: 10 })
+        );
+    }
+
+    #[test]
+    fn an_identity_that_its_own_roots_refuse_is_told_so() {
+        let mixed = Identity::from_pem(&text("uri.crt"), &text("uri.key"), &text("stranger/ca.crt")).unwrap();
+        assert_eq!(mixed.check(now()), Err(IdentityProblem::Refused(Refusal::UnknownCa)));
+        assert_eq!(stranger().check(now()), Ok(()));
+        let client_only = identity("client-only").check(now());
+        assert!(
+            matches!(client_only, Err(IdentityProblem::Refused(Refusal::BadCertificate { .. }))),
+            "{client_only:?}"
+        );
+    }
+}

@@ -1,0 +1,239 @@
+//! Whether the certificate of the other side is accepted: chain, revocation, names, lists, in this order.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible, SignatureScheme,
+};
+use webpki::{
+    EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptions, RevocationOptionsBuilder,
+    UnknownStatusPolicy,
+};
+
+use super::names::{NamesError, ids_in_certificate};
+use super::refusal::WrongName;
+use super::tls::provider;
+use super::trust::Trust;
+use crate::id::NodeId;
+
+/// Which side of the handshake the certificate that is looked at belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PeerRole {
+    /// It answered our dial: its certificate must be good for a TLS server.
+    Acceptor,
+    /// It dialled us: its certificate must be good for a TLS client.
+    Dialler,
+}
+
+/// Checks the other side's certificate during the handshake.
+///
+/// rustls' own verifiers want a DNS name or an IP address to compare with; a node is known by its id instead, which may
+/// stand in an otherName or a URI alone.
+#[derive(Debug)]
+pub(crate) struct PeerVerifier {
+    trust: Trust,
+    expected: Option<NodeId>,
+}
+
+impl PeerVerifier {
+    /// With `expected`, a certificate without that id is refused.
+    pub(crate) fn new(trust: Trust, expected: Option<NodeId>) -> Self {
+        Self { trust, expected }
+    }
+
+    /// The ids that the certificate carries, if it is accepted at this time.
+    pub(crate) fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        role: PeerRole,
+        now: UnixTime,
+    ) -> Result<Vec<NodeId>, CertificateError> {
+        let certificate = EndEntityCert::try_from(end_entity).map_err(certificate_error)?;
+        self.verify_chain(&certificate, intermediates, role, now)?;
+        // Only now: names are read of nothing that a trusted CA has not signed.
+        let ids = ids_in_certificate(end_entity).map_err(|error| match error {
+            NamesError::Unreadable(_) => CertificateError::BadEncoding,
+            NamesError::NoNodeId => {
+                wrong_name(WrongName { expected: self.expected.clone(), found: Vec::new() })
+            }
+        })?;
+        self.trust.admit(&ids, &certificate.subject_public_key_info()).map_err(|denial| {
+            // The other side is told that it is denied, not by what.
+            tracing::debug!(?ids, reason = %denial, "certificate denied");
+            CertificateError::ApplicationVerificationFailure
+        })?;
+        match &self.expected {
+            Some(expected) if !ids.contains(expected) => {
+                Err(wrong_name(WrongName { expected: Some(expected.clone()), found: ids }))
+            }
+            _ => Ok(ids),
+        }
+    }
+
+    fn verify_chain(
+        &self,
+        certificate: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        role: PeerRole,
+        now: UnixTime,
+    ) -> Result<(), CertificateError> {
+        self.verify_path(certificate, intermediates, role, now, None)?;
+        // One by one: of several lists by one issuer webpki asks only the first, and an outdated one may come first.
+        for crl in self.trust.crls() {
+            let lists = [&**crl];
+            let revocation = RevocationOptionsBuilder::new(&lists)
+                .expect("there is one")
+                .with_status_policy(UnknownStatusPolicy::Allow)
+                .with_expiration_policy(ExpirationPolicy::Ignore)
+                .build();
+            self.verify_path(certificate, intermediates, role, now, Some(revocation))?;
+        }
+        Ok(())
+    }
+
+    fn verify_path(
+        &self,
+        certificate: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        role: PeerRole,
+        now: UnixTime,
+        revocation: Option<RevocationOptions<'_>>,
+    ) -> Result<(), CertificateError> {
+        // A certificate that says nothing about its usage is good for both sides.
+        let usage = match role {
+            PeerRole::Acceptor => KeyUsage::server_auth(),
+            PeerRole::Dialler => KeyUsage::client_auth(),
+        };
+        certificate
+            .verify_for_usage(
+                algorithms().all,
+                self.trust.anchors(),
+                intermediates,
+                now,
+                usage,
+                revocation,
+                None,
+            )
+            .map(|_| ())
+            .map_err(certificate_error)
+    }
+
+    fn verify_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &algorithms())
+    }
+}
+
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    provider().signature_verification_algorithms
+}
+
+fn wrong_name(names: WrongName) -> CertificateError {
+    CertificateError::Other(OtherError(Arc::new(names)))
+}
+
+/// What rustls calls the errors of webpki: it chooses the TLS alert by them.
+fn certificate_error(error: webpki::Error) -> CertificateError {
+    use webpki::Error as Pki;
+    #[expect(deprecated, reason = "webpki may still report the older variants")]
+    match error {
+        Pki::BadDer | Pki::BadDerTime | Pki::TrailingData(_) => CertificateError::BadEncoding,
+        Pki::CertNotValidYet { time, not_before } => {
+            CertificateError::NotValidYetContext { time, not_before }
+        }
+        Pki::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        Pki::InvalidCertValidity => CertificateError::Expired,
+        Pki::CertRevoked => CertificateError::Revoked,
+        // A signature that does not fit: another CA of the same name. Names prove nothing, so it is unknown.
+        Pki::UnknownIssuer
+        | Pki::InvalidSignatureForPublicKey
+        | Pki::UnsupportedSignatureAlgorithmForPublicKey
+        | Pki::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => CertificateError::UnknownIssuer,
+        Pki::RequiredEkuNotFound | Pki::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    }
+}
+
+impl ServerCertVerifier for PeerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.verify(end_entity, intermediates, PeerRole::Acceptor, now)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for PeerVerifier {
+    /// None: a node has one certificate, there is nothing to choose by.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.verify(end_entity, intermediates, PeerRole::Dialler, now)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
