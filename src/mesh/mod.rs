@@ -1,5 +1,7 @@
-//! The mesh: neighbours, peers, services and streams.
+//! The mesh: services and streams.
 
+mod open;
 pub mod stream;
 
+pub use open::{OpenError, RefuseCode, RefusedOpen};
 pub use stream::{RecvHalf, SendHalf, Stream, StreamError};

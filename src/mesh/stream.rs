@@ -1,12 +1,16 @@
 //! A bidirectional stream to a service on another node.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::open::{ACCEPTED, RefusedOpen};
+use crate::transport::Refusal;
 use crate::transport::code::{CloseCode, StreamCode};
 
 /// A bidirectional stream to a service on another node, ordered and reliable, with backpressure from end to end.
@@ -23,8 +27,36 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// A stream that needs no answer: the side that accepted it.
     pub(crate) fn new(send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
-        Self { send: SendHalf { inner: send, sent: 0, finished: false }, recv: RecvHalf { inner: recv, received: 0 } }
+        Self {
+            send: SendHalf { inner: send, sent: 0, finished: false, _lease: None },
+            recv: RecvHalf { inner: recv, received: 0, answer: Answer::Accepted, _lease: None },
+        }
+    }
+
+    /// A stream whose OPEN header is on its way: what comes first is the answer to it.
+    pub(crate) fn opened(send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
+        let mut stream = Self::new(send, recv);
+        stream.recv.answer = Answer::Awaited(Vec::new());
+        stream
+    }
+
+    /// Keeps the connection in use for as long as either half lives.
+    pub(crate) fn leased(mut self, lease: Lease) -> Self {
+        self.send._lease = Some(lease.clone());
+        self.recv._lease = Some(lease);
+        self
+    }
+
+    /// Waits until the other side has accepted the stream. Data may be written before: no round trip is needed.
+    ///
+    /// Not needed before reading, which waits for the answer by itself. Cancel safe.
+    ///
+    /// # Errors
+    /// [`StreamError::Refused`] says why it was not accepted; else the stream was reset or its connection lost.
+    pub async fn accepted(&mut self) -> Result<(), StreamError> {
+        poll_fn(|cx| self.recv.poll_answer(cx)).await
     }
 
     /// The two halves, to be used from two tasks.
@@ -40,6 +72,7 @@ pub struct SendHalf {
     inner: quinn::SendStream,
     sent: u64,
     finished: bool,
+    _lease: Option<Lease>,
 }
 
 impl SendHalf {
@@ -158,6 +191,41 @@ impl AsyncWrite for SendHalf {
 pub struct RecvHalf {
     inner: quinn::RecvStream,
     received: u64,
+    answer: Answer,
+    _lease: Option<Lease>,
+}
+
+/// Counts the streams of a connection; shared by all that hand out leases.
+#[derive(Debug, Default)]
+pub(crate) struct Usage(Lease);
+
+/// Held by both halves of a stream; a connection without any may be closed as idle.
+pub(crate) type Lease = Arc<()>;
+
+impl Usage {
+    /// One more user.
+    pub(crate) fn lease(&self) -> Lease {
+        self.0.clone()
+    }
+
+    /// Whether anybody uses the connection.
+    pub(crate) fn in_use(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// The streams that are open. A stream with one half left counts as one.
+    pub(crate) fn streams(&self) -> usize {
+        (Arc::strong_count(&self.0) - 1).div_ceil(2)
+    }
+}
+
+/// What came of the OPEN header.
+#[derive(Debug)]
+enum Answer {
+    /// Not known yet; the bytes of a refusal as far as they came.
+    Awaited(Vec<u8>),
+    Accepted,
+    Refused(RefusedOpen),
 }
 
 impl RecvHalf {
@@ -166,6 +234,9 @@ impl RecvHalf {
     /// # Errors
     /// The other side reset the stream, or the connection was lost: the data so far is not all there was to be.
     pub async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
+        if !matches!(self.answer, Answer::Accepted) {
+            poll_fn(|cx| self.poll_answer(cx)).await?;
+        }
         match self.inner.read_chunk(max, true).await {
             Ok(Some(chunk)) => {
                 self.received += chunk.bytes.len() as u64;
@@ -187,6 +258,37 @@ impl RecvHalf {
         self.received
     }
 
+    /// Reads the answer to the OPEN header, if it was not read before.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        loop {
+            let refusal = match &mut self.answer {
+                Answer::Accepted => return Poll::Ready(Ok(())),
+                Answer::Refused(why) => return Poll::Ready(Err(StreamError::Refused(why.clone()))),
+                Answer::Awaited(refusal) => refusal,
+            };
+            // The first byte alone, so that nothing of the data behind it is taken.
+            let mut bytes = [0; RefusedOpen::MAX_LEN];
+            let wanted = if refusal.is_empty() {
+                1
+            } else {
+                RefusedOpen::MAX_LEN - refusal.len().min(RefusedOpen::MAX_LEN - 1)
+            };
+            let mut buf = ReadBuf::new(&mut bytes[..wanted]);
+            match ready!(self.inner.poll_read_buf(cx, &mut buf)) {
+                Ok(()) => {}
+                Err(error) => return Poll::Ready(Err(self.explain(error))),
+            }
+            let came = buf.filled();
+            if refusal.is_empty() && came == [ACCEPTED] {
+                self.answer = Answer::Accepted;
+            } else if came.is_empty() || refusal.len() + came.len() >= RefusedOpen::MAX_LEN {
+                self.answer = Answer::Refused(RefusedOpen::decode(refusal.get(1..).unwrap_or_default()));
+            } else {
+                refusal.extend_from_slice(came);
+            }
+        }
+    }
+
     fn explain(&self, error: quinn::ReadError) -> StreamError {
         match error {
             quinn::ReadError::Reset(code) => StreamError::Reset { code: code.into(), bytes: self.received },
@@ -199,8 +301,13 @@ impl RecvHalf {
 }
 
 impl AsyncRead for RecvHalf {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        ready!(this.poll_answer(cx))?;
         let before = buf.filled().len();
         this.inner.poll_read_buf(cx, buf).map(|result| match result {
             Ok(()) => {
@@ -213,7 +320,11 @@ impl AsyncRead for RecvHalf {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.recv).poll_read(cx, buf)
     }
 }
@@ -236,6 +347,12 @@ impl AsyncWrite for Stream {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
+    /// The other side did not accept the stream.
+    #[error("{0}")]
+    Refused(RefusedOpen),
+    /// The other node does not accept this node's certificate.
+    #[error("{0}")]
+    NotTrusted(Refusal),
     /// The other side gave up sending.
     #[error("the other side reset the stream after {bytes} bytes: {code}")]
     Reset {
@@ -260,6 +377,13 @@ pub enum StreamError {
         /// Bytes through this half before.
         bytes: u64,
     },
+    /// This node closed the connection: it is shut down, the connection was idle or replaced by another, or the other
+    /// node's certificate is no longer accepted.
+    #[error("this node closed the connection after {bytes} bytes")]
+    ClosedHere {
+        /// Bytes through this half before.
+        bytes: u64,
+    },
     /// The other node could not be reached for longer than the idle limit. Try again when there is a route.
     #[error("unreachable after {bytes} bytes: {why}")]
     Unreachable {
@@ -278,11 +402,14 @@ pub enum StreamError {
 
 impl StreamError {
     fn lost(error: &quinn::ConnectionError, bytes: u64) -> Self {
+        if let Some(refusal) = Refusal::from_connection_error(error) {
+            return Self::NotTrusted(refusal);
+        }
         match error {
             quinn::ConnectionError::ApplicationClosed(close) => {
                 Self::Closed { code: close.error_code.into(), bytes }
             }
-            quinn::ConnectionError::LocallyClosed => Self::Closed { code: CloseCode::Leaving, bytes },
+            quinn::ConnectionError::LocallyClosed => Self::ClosedHere { bytes },
             other => Self::Unreachable { bytes, why: other.to_string() },
         }
     }
@@ -291,9 +418,11 @@ impl StreamError {
 impl From<StreamError> for io::Error {
     fn from(error: StreamError) -> Self {
         let kind = match &error {
+            StreamError::Refused(_) => io::ErrorKind::ConnectionRefused,
+            StreamError::NotTrusted(_) => io::ErrorKind::PermissionDenied,
             StreamError::Reset { .. } => io::ErrorKind::ConnectionReset,
             StreamError::Stopped { .. } => io::ErrorKind::BrokenPipe,
-            StreamError::Closed { .. } => io::ErrorKind::ConnectionAborted,
+            StreamError::Closed { .. } | StreamError::ClosedHere { .. } => io::ErrorKind::ConnectionAborted,
             StreamError::Unreachable { .. } => io::ErrorKind::TimedOut,
             StreamError::Finished { .. } => io::ErrorKind::NotConnected,
         };

@@ -1,0 +1,274 @@
+//! The first bytes on a stream to a service: OPEN, and the answer.
+//!
+//! The opener writes a u32 length and a MessagePack array `[version, service, deadline in ms | nil]`, and may send data
+//! right behind it. The accepting side answers one byte 0x00 and goes on with its own data, or 0x01, then
+//! `[code, text]`, and the end of the stream.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::io::AsyncReadExt;
+
+use crate::id::{NodeId, ServiceName};
+use crate::transport::Refusal;
+
+/// The version of the header.
+const VERSION: u16 = 1;
+/// The longest header, in bytes, without its length.
+const MAX_HEADER: usize = 256;
+/// The first byte of the answer.
+pub(crate) const ACCEPTED: u8 = 0x00;
+const REFUSED: u8 = 0x01;
+
+/// What a stream is opened for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct OpenHeader {
+    pub(crate) service: ServiceName,
+    /// How long the opener will wait.
+    pub(crate) deadline: Option<Duration>,
+}
+
+impl OpenHeader {
+    /// The header as bytes, its length in front.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let deadline = self.deadline.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        let body = rmp_serde::to_vec(&(VERSION, &self.service, deadline))
+            .expect("writing plain data to a vector cannot fail");
+        [&(body.len() as u32).to_be_bytes()[..], &body].concat()
+    }
+
+    /// Reads the header from the start of a stream; `None` if there is none.
+    pub(crate) async fn read(stream: &mut quinn::RecvStream) -> Option<Result<Self, RefuseCode>> {
+        let len = stream.read_u32().await.ok()? as usize;
+        if len > MAX_HEADER {
+            return None;
+        }
+        let mut body = vec![0; len];
+        stream.read_exact(&mut body).await.ok()?;
+        Some(Self::decode(&body))
+    }
+
+    fn decode(body: &[u8]) -> Result<Self, RefuseCode> {
+        // Fields of later versions follow the ones known here.
+        let mut cursor = body;
+        let bad = |_| RefuseCode::BadHeader;
+        let fields = rmp::decode::read_array_len(&mut cursor).map_err(|_| RefuseCode::BadHeader)?;
+        if fields < 3 {
+            return Err(RefuseCode::BadHeader);
+        }
+        let mut fields = rmp_serde::Deserializer::new(cursor);
+        let version: u16 = serde::Deserialize::deserialize(&mut fields).map_err(bad)?;
+        if version != VERSION {
+            return Err(RefuseCode::Version);
+        }
+        let service: String = serde::Deserialize::deserialize(&mut fields).map_err(bad)?;
+        let deadline: Option<u64> = serde::Deserialize::deserialize(&mut fields).map_err(bad)?;
+        let service = ServiceName::try_from(service).map_err(|_| RefuseCode::UnknownService)?;
+        Ok(Self { service, deadline: deadline.map(Duration::from_millis) })
+    }
+}
+
+/// Why the other side did not accept a stream. The numbers go over the wire: never renumber.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum RefuseCode {
+    /// The node offers no such service. Check the name.
+    UnknownService,
+    /// The node does not let this caller use the service.
+    NotAllowed,
+    /// The service has as many streams waiting as it takes. Try again later.
+    Overloaded,
+    /// The deadline passed before the stream was accepted.
+    Deadline,
+    /// The node is leaving. Try again when it is back.
+    Leaving,
+    /// The header has a version that the node does not know.
+    Version,
+    /// The header could not be read.
+    BadHeader,
+    /// A reason that this version does not know.
+    #[serde(untagged)]
+    Unknown(u16),
+}
+
+impl RefuseCode {
+    const fn number(self) -> u16 {
+        match self {
+            Self::UnknownService => 1,
+            Self::NotAllowed => 2,
+            Self::Overloaded => 3,
+            Self::Deadline => 4,
+            Self::Leaving => 5,
+            Self::Version => 6,
+            Self::BadHeader => 7,
+            Self::Unknown(number) => number,
+        }
+    }
+
+    const fn from_number(number: u16) -> Self {
+        match number {
+            1 => Self::UnknownService,
+            2 => Self::NotAllowed,
+            3 => Self::Overloaded,
+            4 => Self::Deadline,
+            5 => Self::Leaving,
+            6 => Self::Version,
+            7 => Self::BadHeader,
+            other => Self::Unknown(other),
+        }
+    }
+}
+
+impl fmt::Display for RefuseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownService => f.write_str("the node offers no such service"),
+            Self::NotAllowed => f.write_str("not allowed"),
+            Self::Overloaded => f.write_str("the service is overloaded"),
+            Self::Deadline => f.write_str("the deadline passed"),
+            Self::Leaving => f.write_str("the node is leaving"),
+            Self::Version => f.write_str("the node does not know this version of the header"),
+            Self::BadHeader => f.write_str("the node could not read the header"),
+            Self::Unknown(number) => write!(f, "refused with the unknown code {number}"),
+        }
+    }
+}
+
+/// A refusal, as the opener sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct RefusedOpen {
+    /// Why.
+    pub code: RefuseCode,
+    /// The other side's words, for people.
+    pub text: String,
+}
+
+impl RefusedOpen {
+    /// The longest refusal, in bytes.
+    pub(crate) const MAX_LEN: usize = 512;
+
+    pub(crate) fn new(code: RefuseCode) -> Self {
+        Self { code, text: String::new() }
+    }
+
+    /// The answer as bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let body = rmp_serde::to_vec(&(self.code.number(), &self.text))
+            .expect("writing plain data to a vector cannot fail");
+        [&[REFUSED][..], &body].concat()
+    }
+
+    /// Reads what follows the first byte. A refusal that cannot be read is a refusal all the same.
+    pub(crate) fn decode(body: &[u8]) -> Self {
+        match rmp_serde::from_slice::<(u16, String)>(body) {
+            Ok((code, text)) => Self { code: RefuseCode::from_number(code), text },
+            Err(_) => Self::new(RefuseCode::BadHeader),
+        }
+    }
+}
+
+impl fmt::Display for RefusedOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        match self.text.as_str() {
+            "" => Ok(()),
+            text => write!(f, ": {text}"),
+        }
+    }
+}
+
+/// Why a stream could not be opened. Nothing was sent to the service.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The mesh has no route to the node: it is unknown, down, or cut off. Try again when it is reachable.
+    #[error("no route to {node}")]
+    NoRoute {
+        /// The node.
+        node: NodeId,
+    },
+    /// There is a route, but the node did not answer.
+    #[error("{node} is unreachable: {why}")]
+    Unreachable {
+        /// The node.
+        node: NodeId,
+        /// What was seen.
+        why: String,
+    },
+    /// The two nodes do not accept each other's certificates.
+    #[error("{node}: {why}")]
+    NotTrusted {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: Refusal,
+    },
+    /// The node did not accept the stream.
+    #[error("{node}: {why}")]
+    Refused {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: RefusedOpen,
+    },
+    /// The deadline passed first.
+    #[error("the deadline of {0:?} passed")]
+    Deadline(Duration),
+    /// This node has as many peer connections as it may, all in use. Close some streams.
+    #[error("too many peer connections ({max})")]
+    TooManyPeers {
+        /// The bound.
+        max: usize,
+    },
+    /// This node is shut down.
+    #[error("this node is shut down")]
+    ShutDown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_has_the_bytes_that_the_protocol_page_shows() {
+        let page = include_str!("../../docs/protocol.md");
+        let assert_on_page = |bytes: &[u8]| {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert!(page.contains(&format!("`{hex}`")), "not on the page: {hex}");
+        };
+        for deadline in [Some(Duration::from_secs(5)), None] {
+            let header = OpenHeader { service: "echo".parse().unwrap(), deadline };
+            assert_on_page(&header.encode());
+            assert_eq!(OpenHeader::decode(&header.encode()[4..]), Ok(header));
+        }
+        let refused = RefusedOpen { code: RefuseCode::Overloaded, text: "try later".to_owned() };
+        assert_on_page(&refused.encode());
+    }
+
+    #[test]
+    fn later_fields_are_skipped_and_later_versions_refused() {
+        let later = rmp_serde::to_vec(&(1_u16, "echo", None::<u64>, "more")).unwrap();
+        assert!(OpenHeader::decode(&later).is_ok());
+        let later = rmp_serde::to_vec(&(2_u16, "echo", None::<u64>)).unwrap();
+        assert_eq!(OpenHeader::decode(&later), Err(RefuseCode::Version));
+        assert_eq!(OpenHeader::decode(&[0x93, 1]), Err(RefuseCode::BadHeader));
+        assert_eq!(OpenHeader::decode(&[]), Err(RefuseCode::BadHeader));
+    }
+
+    #[test]
+    fn every_refusal_is_read_as_it_was_written() {
+        let (_, page) = include_str!("../../docs/protocol.md").split_once("**REFUSED**").unwrap();
+        for number in 0..20 {
+            let code = RefuseCode::from_number(number);
+            assert_eq!(code.number(), number);
+            let row = format!("| {number} | {code}");
+            assert!(code == RefuseCode::Unknown(number) || page.contains(&row), "not on the page: {row}");
+        }
+        let refused = RefusedOpen { code: RefuseCode::Overloaded, text: "try later".to_owned() };
+        assert_eq!(RefusedOpen::decode(&refused.encode()[1..]), refused);
+        assert_eq!(RefusedOpen::decode(b"garbage").code, RefuseCode::BadHeader);
+    }
+}

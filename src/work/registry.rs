@@ -1,0 +1,409 @@
+//! What a node handles, and the calls that run.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+use super::code::Code;
+use super::command::Command;
+use super::directive::Directive;
+use super::handler::{Handler, HandlerError, Request};
+use super::inflight::Inflight;
+use super::responder::Responder;
+use super::serve;
+use crate::id::NodeId;
+use crate::mesh::Stream;
+
+/// The most directives that one node handles: 1024.
+pub const MAX_HANDLERS: usize = 1024;
+
+/// How many calls run at the same time by default: 1024.
+pub const DEFAULT_MAX_RUNNING: usize = 1024;
+
+/// How long a shutdown waits for what it cut off: last responses to be received, commands to be killed.
+const CUT_OFF_WAIT: Duration = Duration::from_secs(5);
+
+/// What a node handles: a handler for each directive, and the calls that run.
+///
+/// Cloning is cheap; the clones are one registry. A handler that is replaced or removed finishes the calls it has.
+/// Dropping the last clone does not end calls that run; [`shutdown`](Self::shutdown) does.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    handlers: RwLock<BTreeMap<Directive, Arc<dyn Handler>>>,
+    max_running: usize,
+    running: Mutex<Table>,
+    counters: Counters,
+    phase: watch::Sender<Phase>,
+    inflight: Inflight,
+}
+
+#[derive(Default)]
+struct Table {
+    /// Call ids come from callers, so they cannot be keys.
+    next_key: u64,
+    calls: BTreeMap<u64, Entry>,
+}
+
+struct Entry {
+    id: Uuid,
+    directive: Directive,
+    caller: NodeId,
+    since: Instant,
+}
+
+/// Where the registry is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// Calls are taken.
+    Open,
+    /// Calls finish; none is taken.
+    Draining,
+    /// What still runs is cut off.
+    CuttingOff,
+}
+
+impl Registry {
+    /// A registry without handlers, which runs [`DEFAULT_MAX_RUNNING`] calls at the same time.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_max_running(DEFAULT_MAX_RUNNING)
+    }
+
+    /// A registry which runs `max_running` calls at the same time.
+    ///
+    /// A call beyond is refused with [`Code::Overloaded`], at once, and counted. With 0, all are.
+    /// A call that runs costs two tasks and, at worst, 256 KiB of responses that wait.
+    #[must_use]
+    pub fn with_max_running(max_running: usize) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                handlers: RwLock::default(),
+                max_running,
+                running: Mutex::default(),
+                counters: Counters::default(),
+                phase: watch::Sender::new(Phase::Open),
+                inflight: Inflight::new(),
+            }),
+        }
+    }
+
+    /// Handles `directive` with `handler`, from the next call on.
+    ///
+    /// The handler runs as a task of its own for each call. Returning `Ok` is success at the caller; returning an error,
+    /// or panicking, is a failure there. When the call is over before it returns, it is dropped at its next await.
+    ///
+    /// # Errors
+    /// The directive has a handler already, or there are too many. Nothing was changed.
+    pub fn handle<F, Fut>(&self, directive: Directive, handler: F) -> Result<(), RegisterError>
+    where
+        F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.register(directive, Arc::new(handler), false)
+    }
+
+    /// As [`handle`](Self::handle), in the place of the handler that may be there.
+    ///
+    /// # Errors
+    /// There are too many handlers. Nothing was changed.
+    pub fn replace<F, Fut>(&self, directive: Directive, handler: F) -> Result<(), RegisterError>
+    where
+        F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.register(directive, Arc::new(handler), true)
+    }
+
+    /// Handles `directive` with an external command, run anew for each call.
+    ///
+    /// # Errors
+    /// As [`handle`](Self::handle). Whether the command exists is found out when it is called.
+    pub fn command(&self, directive: Directive, command: Command) -> Result<(), RegisterError> {
+        let inflight = self.inner.inflight.clone();
+        self.handle(directive, move |request, responder| {
+            command.clone().run(request, responder, inflight.clone())
+        })
+    }
+
+    /// Takes no calls of `directive` any more. False where there was no handler.
+    pub fn remove(&self, directive: &Directive) -> bool {
+        self.inner.handlers.write().unwrap_or_else(PoisonError::into_inner).remove(directive).is_some()
+    }
+
+    /// The directives that have a handler, sorted.
+    #[must_use]
+    pub fn directives(&self) -> Vec<Directive> {
+        self.inner.handlers.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// The calls that run, oldest first.
+    #[must_use]
+    pub fn running(&self) -> Vec<RunningCall> {
+        self.table()
+            .calls
+            .values()
+            .map(|entry| RunningCall {
+                id: entry.id,
+                directive: entry.directive.clone(),
+                caller: entry.caller.clone(),
+                age: entry.since.elapsed(),
+            })
+            .collect()
+    }
+
+    /// How many calls there were, by how they ended.
+    #[must_use]
+    pub fn counts(&self) -> CallCounts {
+        self.inner.counters.snapshot()
+    }
+
+    /// Takes no new calls, lets those that run finish for `grace`, and cuts off the rest, whose callers get [`Code::Leaving`].
+    ///
+    /// Complete when no call and no command is left, at the latest 5 s after `grace`. There is no way back. Cancel safe:
+    /// dropped, the registry takes no calls, and those that run go on.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.enter_phase(Phase::Draining);
+        if timeout(grace, self.inner.inflight.none()).await.is_ok() {
+            return;
+        }
+        self.enter_phase(Phase::CuttingOff);
+        if timeout(CUT_OFF_WAIT, self.inner.inflight.none()).await.is_err() {
+            tracing::warn!("calls or commands are left after the registry's shutdown");
+        }
+    }
+
+    /// Waits until no call and no command is left.
+    #[cfg(test)]
+    pub(super) async fn idle(&self) {
+        self.inner.inflight.none().await;
+    }
+
+    /// Serves one call from `caller` on a stream that was just accepted. Complete when the call is over.
+    ///
+    /// Dropped, it ends the call: the handler is dropped and both directions of the stream are reset.
+    pub(crate) async fn serve(&self, caller: NodeId, stream: Stream) {
+        let _inflight = self.inner.inflight.enter();
+        serve::serve(self, caller, stream).await;
+    }
+
+    fn register(
+        &self,
+        directive: Directive,
+        handler: Arc<dyn Handler>,
+        replace: bool,
+    ) -> Result<(), RegisterError> {
+        let mut handlers = self.inner.handlers.write().unwrap_or_else(PoisonError::into_inner);
+        match handlers.contains_key(&directive) {
+            true if !replace => return Err(RegisterError::Taken { directive }),
+            false if handlers.len() >= MAX_HANDLERS => return Err(RegisterError::TooMany),
+            _ => handlers.insert(directive, handler),
+        };
+        Ok(())
+    }
+
+    /// What the phases go through from now on, the current one first.
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.inner.phase.subscribe()
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
+    /// The handler for a call, and its place among those that run; or why it is refused.
+    pub(super) fn admit(
+        &self,
+        caller: &NodeId,
+        id: Uuid,
+        directive: &Directive,
+    ) -> Result<(Arc<dyn Handler>, Place), Code> {
+        let handler = {
+            let handlers = self.inner.handlers.read().unwrap_or_else(PoisonError::into_inner);
+            handlers.get(directive).cloned()
+        };
+        let handler = handler.ok_or(Code::UnknownDirective)?;
+        if *self.inner.phase.borrow() != Phase::Open {
+            return Err(Code::Leaving);
+        }
+        let mut table = self.table();
+        if table.calls.len() >= self.inner.max_running {
+            return Err(Code::Overloaded);
+        }
+        let key = table.next_key;
+        table.next_key += 1;
+        let entry = Entry { id, directive: directive.clone(), caller: caller.clone(), since: Instant::now() };
+        table.calls.insert(key, entry);
+        Ok((handler, Place { inner: self.inner.clone(), key }))
+    }
+
+    fn enter_phase(&self, phase: Phase) {
+        self.inner.phase.send_if_modified(|current| {
+            let forward = *current == Phase::Open || phase == Phase::CuttingOff;
+            if forward {
+                *current = phase;
+            }
+            forward
+        });
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.inner.table()
+    }
+}
+
+impl Inner {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("directives", &self.directives())
+            .field("running", &self.table().calls.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A place among the calls that run. Dropping it frees the place.
+pub(super) struct Place {
+    inner: Arc<Inner>,
+    key: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.inner.table().calls.remove(&self.key);
+    }
+}
+
+/// A call that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunningCall {
+    /// The id that the caller gave it.
+    pub id: Uuid,
+    /// What it asks for.
+    pub directive: Directive,
+    /// Who calls.
+    pub caller: NodeId,
+    /// How long it has been running.
+    pub age: Duration,
+}
+
+/// Why a handler was not registered. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// The directive has a handler: remove it first, or replace it.
+    #[error("{directive} has a handler already")]
+    Taken {
+        /// The directive.
+        directive: Directive,
+    },
+    /// There are [`MAX_HANDLERS`] handlers.
+    #[error("a node handles at most {max} directives", max = MAX_HANDLERS)]
+    TooMany,
+}
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// How many calls a registry got since it was made, by how they ended.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+        #[non_exhaustive]
+        pub struct CallCounts {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        #[derive(Default)]
+        pub(super) struct Counters {
+            $(pub(super) $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            fn snapshot(&self) -> CallCounts {
+                CallCounts { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+counts! {
+    /// The handler returned `Ok`, and the last response was written.
+    succeeded,
+    /// The handler, or the command, failed.
+    failed,
+    /// The handler panicked.
+    panicked,
+    /// The caller cancelled, or went away.
+    cancelled,
+    /// The deadline passed.
+    expired,
+    /// Cut off or refused by a shutdown.
+    left,
+    /// Refused: nobody handles the directive.
+    unknown,
+    /// Refused: as many calls ran as may.
+    overloaded,
+    /// The stream carried no readable call.
+    bad_calls,
+}
+
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn nothing(_: Request, _: Responder) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    fn directive(text: &str) -> Directive {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_directive_is_registered_once_replaced_on_purpose_and_removed() {
+        let registry = Registry::new();
+        registry.handle(directive("a:b"), nothing).unwrap();
+        assert_eq!(
+            registry.handle(directive("a:b"), nothing),
+            Err(RegisterError::Taken { directive: directive("a:b") })
+        );
+        registry.replace(directive("a:b"), nothing).unwrap();
+        registry.command(directive("a:a"), Command::new("true")).unwrap();
+        assert_eq!(registry.directives(), [directive("a:a"), directive("a:b")]);
+        assert!(registry.remove(&directive("a:b")));
+        assert!(!registry.remove(&directive("a:b")));
+    }
+
+    #[test]
+    fn the_number_of_handlers_is_bounded() {
+        let registry = Registry::new();
+        for n in 0..MAX_HANDLERS {
+            registry.handle(directive(&format!("a:{n}")), nothing).unwrap();
+        }
+        assert_eq!(registry.handle(directive("a:more"), nothing), Err(RegisterError::TooMany));
+        registry.replace(directive("a:0"), nothing).unwrap();
+    }
+}

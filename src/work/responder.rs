@@ -1,0 +1,164 @@
+//! How a handler answers.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use tokio::sync::mpsc::{self, OwnedPermit, error::SendError as QueueClosed};
+
+use super::frame::MAX_RESPONSE;
+use super::over::Over;
+
+/// How many responses of one call wait for the stream: 4, so at most 256 KiB.
+pub(super) const RESPONSE_QUEUE: usize = 4;
+
+/// How a handler answers: each [`send`](Self::send) is a response with the next serial, from 1.
+///
+/// The last response is not sent by the handler but follows from what it returns. Clones answer the same call; what they
+/// send after the handler returned is refused.
+#[derive(Clone, Debug)]
+pub struct Responder {
+    queue: mpsc::Sender<Bytes>,
+    last: LastBody,
+    over: Over,
+}
+
+/// What the last response is to carry.
+pub(super) type LastBody = Arc<Mutex<Bytes>>;
+
+impl Responder {
+    pub(super) fn new(queue: mpsc::Sender<Bytes>, last: LastBody, over: Over) -> Self {
+        Self { queue, last, over }
+    }
+
+    /// Sends a response of at most [`MAX_RESPONSE`] bytes. Waits while the caller reads slowly.
+    ///
+    /// Cancel safe: dropped before it is ready, nothing is sent. Ready means queued, not received.
+    ///
+    /// # Errors
+    /// The body is too long, or the call is over. Nothing was sent.
+    pub async fn send(&self, body: Bytes) -> Result<(), SendError> {
+        check_len(&body)?;
+        self.queue.send(body).await.map_err(|_| SendError::Over)
+    }
+
+    /// Sets what the last response carries when the handler succeeds: nothing by default, at most [`MAX_RESPONSE`] bytes.
+    ///
+    /// An answer of one piece goes out as one response this way.
+    ///
+    /// # Errors
+    /// The body is too long, or the call is over. What was set before stays.
+    pub fn set_last(&self, body: Bytes) -> Result<(), SendError> {
+        check_len(&body)?;
+        if self.is_cancelled() {
+            return Err(SendError::Over);
+        }
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = body;
+        Ok(())
+    }
+
+    /// Writes a stream of bytes as responses: each write is one, of at most [`MAX_RESPONSE`] bytes.
+    ///
+    /// Nothing is held back. Wrap it into a [`tokio::io::BufWriter`] where writes are small.
+    #[must_use]
+    pub fn writer(&self) -> ResponseWriter {
+        ResponseWriter { queue: self.queue.clone(), state: State::Idle }
+    }
+
+    /// Waits until the call is over: the caller went away or cancelled, the deadline passed, the node stopped waiting, or
+    /// the handler returned.
+    ///
+    /// The handler itself is dropped then, at its next await. This is for tasks and threads that it started.
+    pub async fn cancelled(&self) {
+        self.over.wait().await;
+    }
+
+    /// Whether the call is over. For threads, which cannot wait for [`cancelled`](Self::cancelled).
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.over.is_over()
+    }
+}
+
+fn check_len(body: &Bytes) -> Result<(), SendError> {
+    if body.len() > MAX_RESPONSE { Err(SendError::TooLong { len: body.len() }) } else { Ok(()) }
+}
+
+/// Why a response was not sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The body is too long: the handler's fault. Split it, or use [`Responder::writer`].
+    #[error("a response has at most {max} bytes; this one has {len}", max = MAX_RESPONSE)]
+    TooLong {
+        /// What it had, in bytes.
+        len: usize,
+    },
+    /// The call is over: nobody wants responses any more.
+    #[error("the call is over")]
+    Over,
+}
+
+/// Writes a stream of bytes as responses. Made by [`Responder::writer`].
+///
+/// `shutdown` ends this writer, not the call.
+pub struct ResponseWriter {
+    queue: mpsc::Sender<Bytes>,
+    state: State,
+}
+
+type Reserve = Pin<Box<dyn Future<Output = Result<OwnedPermit<Bytes>, QueueClosed<()>>> + Send + Sync>>;
+
+enum State {
+    Idle,
+    Waiting(Reserve),
+    ShutDown,
+}
+
+impl AsyncWrite for ResponseWriter {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let body = &buf[..buf.len().min(MAX_RESPONSE)];
+        loop {
+            match &mut self.state {
+                State::ShutDown => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+                State::Idle => match self.queue.clone().try_reserve_owned() {
+                    Ok(permit) => {
+                        permit.send(Bytes::copy_from_slice(body));
+                        return Poll::Ready(Ok(body.len()));
+                    }
+                    Err(error) => self.state = State::Waiting(Box::pin(error.into_inner().reserve_owned())),
+                },
+                State::Waiting(reserve) => {
+                    let permit = ready!(reserve.as_mut().poll(cx));
+                    self.state = State::Idle;
+                    let permit =
+                        permit.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, SendError::Over))?;
+                    permit.send(Bytes::copy_from_slice(body));
+                    return Poll::Ready(Ok(body.len()));
+                }
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.state = State::ShutDown;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for ResponseWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseWriter").finish_non_exhaustive()
+    }
+}
