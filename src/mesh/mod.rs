@@ -1,7 +1,52 @@
-//! The mesh: services and streams.
+//! The mesh: neighbours, peers, services and streams.
+//!
+//! One task, the driver, owns all that changes: the router, the links, the contests between links. It waits for one
+//! `Input`, hands it to whom it concerns, drains what comes out, and sleeps until the next deadline. It reads the
+//! clock, nobody else does. What others need to read it publishes as a whole: the switch's table to the socket, the
+//! `View` to those who open streams.
+//!
+//! ```text
+//!   dialler ─┐                                    ┌─▶ socket: forwarding table
+//!   acceptor ┼─ Established ─▶ ┌────────┐ ────────┤
+//!   link ────┼─ Frame ───────▶ │ driver │         ├─▶ view: links and routes ─▶ open ─▶ link or peer connection
+//!   node ────┴─ Command ─────▶ └───┬────┘         ├─▶ events
+//!                              router, contests   └─▶ link outboxes
+//! ```
 
-mod open;
+mod acceptor;
+pub(crate) mod clock;
+mod contest;
+pub(crate) mod core;
+pub(crate) mod datadir;
+mod dialler;
+mod driver;
+mod events;
+mod expiry;
+mod forwarding;
+mod input;
+mod link;
+mod manifest;
+mod neighbours;
+pub(crate) mod open;
+pub(crate) mod peer_addr;
+mod peers;
+mod services;
+mod snapshot;
+mod status;
 pub mod stream;
+pub(crate) mod view;
 
+pub use events::Event;
 pub use open::{OpenError, RefuseCode, RefusedOpen};
+pub use peer_addr::{InvalidPeerAddr, PeerAddr};
+pub use peers::MAX_PEERS;
+pub use services::{Incoming, Listener, MAX_SERVICES, MAX_WAITING, ServeError};
+pub use status::{
+    CertificateStatus, Direction, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus, RouteStatus,
+    Status,
+};
 pub use stream::{RecvHalf, SendHalf, Stream, StreamError};
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests;

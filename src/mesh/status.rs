@@ -25,7 +25,7 @@ pub struct Status {
     pub transit: bool,
     /// Whether it is an ephemeral: an entry in its neighbour's record, without a database.
     pub ephemeral: bool,
-    /// Where it takes packets.
+    /// Where it takes links; empty if it only dials.
     pub listen: Vec<SocketAddr>,
     /// The certificate it shows.
     pub certificate: CertificateStatus,
@@ -126,6 +126,11 @@ pub struct RouteStatus {
     pub cost: u64,
     /// How many links.
     pub hops: u32,
+    /// The directives that it says it handles, beside the built-in ones.
+    pub directives: Vec<String>,
+    /// What they are read from.
+    #[serde(skip)]
+    pub(crate) capabilities: bytes::Bytes,
 }
 
 /// One end's claim of a link.

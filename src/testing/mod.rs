@@ -91,6 +91,7 @@ mod cuts;
 mod fabric;
 mod inbox;
 mod lane;
+mod mesh;
 mod network;
 mod quality;
 mod rng;
@@ -100,6 +101,7 @@ mod socket;
 mod quic_tests;
 
 pub use counters::NetCounters;
+pub use mesh::{Mesh, mesh};
 pub use network::Network;
 pub use quality::LinkQuality;
 pub use socket::VirtualSocket;

@@ -1,14 +1,23 @@
 //! QUIC under the mesh: identities, TLS, the one UDP socket, framing.
 
 mod authority;
+pub(crate) mod backoff;
+pub(crate) mod bind;
 pub mod code;
+pub(crate) mod endpoint;
 mod files;
 mod fingerprint;
+pub(crate) mod frame;
+pub(crate) mod handshake;
 mod identity;
 mod key;
 mod names;
+pub(crate) mod overlay;
+pub(crate) mod random;
 mod refusal;
 mod reset;
+pub(crate) mod settings;
+mod socket;
 #[cfg(test)]
 mod testdata;
 pub(crate) mod tls;
@@ -23,5 +32,7 @@ pub use identity::{Identity, IdentityError};
 pub use key::KeyError;
 pub use names::{NameKind, NamesError, NodeName, id_for_address, ids_in_certificate};
 pub use refusal::Refusal;
+pub use settings::Liveness;
+pub(crate) use socket::Socket;
 pub use trust::{Trust, TrustError};
 pub use validity::IdentityProblem;

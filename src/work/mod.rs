@@ -33,7 +33,9 @@
 //!
 //! A [`Command`] is a handler: a call that is cut off ends the process group.
 
+mod builtin;
 mod call;
+mod capabilities;
 mod code;
 mod command;
 mod directive;
@@ -59,3 +61,6 @@ pub use payload::{CollectError, Payload};
 pub use registry::{CallCounts, DEFAULT_MAX_RUNNING, MAX_HANDLERS, RegisterError, Registry, RunningCall};
 pub use responder::{Responder, ResponseWriter, SendError};
 
+pub use builtin::{ActiveWork, PingError, Pong, TraceHop};
+pub(crate) use builtin::{SpawnError, call_node, ping, remove_builtins, spawn, trace};
+pub(crate) use capabilities::{capabilities, directives};

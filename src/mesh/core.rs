@@ -1,0 +1,392 @@
+//! The handle to a running mesh: what the node and the work layer use.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::Connection;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracing::{Instrument, info_span};
+
+use super::acceptor::Acceptor;
+use super::clock;
+use super::datadir::{self, DataDir};
+use super::dialler::{Dialled, Dialler, MakeHello};
+use super::driver::{Driver, Role, Start, Stub};
+use super::events::Event;
+use super::expiry::ExpiryWatch;
+use super::input::{Command, Input, MAX_INPUTS};
+use super::manifest::Manifest;
+use super::neighbours::Neighbours;
+use super::open::{OpenError, OpenHeader};
+use super::peer_addr::PeerAddr;
+use super::peers::Peers;
+use super::services::{Listener, ServeError, Services};
+use super::status::Status;
+use super::stream::{Lease, Stream};
+use super::view::View;
+use crate::id::{Cost, NodeId, ServiceName};
+use crate::router::{self, Explanation, Router};
+use crate::switch::Cookie;
+use crate::transport::code::CloseCode;
+use crate::transport::endpoint::Endpoint;
+use crate::transport::frame::{Hello, VERSIONS};
+use crate::transport::{Identity, Liveness, Refusal, Socket, random};
+
+/// Events that a slow listener may fall behind, at most; it then misses the oldest, and is told so.
+pub(crate) const MAX_EVENTS: usize = 1_024;
+/// How long to wait for a route that is not there: the flood that brings it is usually just behind.
+const ROUTE_WAIT: Duration = Duration::from_secs(1);
+/// How long the neighbours have to take the node's last words.
+const LEAVE_WAIT: Duration = Duration::from_secs(2);
+
+/// The parts that a mesh is made of, checked.
+pub(crate) struct Parts {
+    pub(crate) id: NodeId,
+    pub(crate) identity: Identity,
+    pub(crate) socket: Socket,
+    /// Whether links from outside are let in; a node that only dials takes none.
+    pub(crate) accept_links: bool,
+    pub(crate) peers: Vec<PeerAddr>,
+    pub(crate) transit: bool,
+    pub(crate) ephemeral: bool,
+    pub(crate) cost: Cost,
+    pub(crate) liveness: Liveness,
+    pub(crate) epoch: u64,
+    pub(crate) data_dir: Option<DataDir>,
+    pub(crate) manifest: datadir::Manifest,
+}
+
+/// A running mesh; clones share it. When the last one is dropped, the mesh is closed, without a farewell.
+#[derive(Clone)]
+pub(crate) struct Mesh(Arc<Inner>);
+
+struct Inner {
+    id: NodeId,
+    endpoint: Arc<Endpoint>,
+    services: Services,
+    peers: Peers,
+    dialled: Vec<Dialled>,
+    inputs: mpsc::Sender<Input>,
+    view: watch::Receiver<Arc<View>>,
+    events: broadcast::Sender<Event>,
+    /// Dropped, or sent `true`, it ends the driver.
+    life: watch::Sender<bool>,
+}
+
+/// What every HELLO of a node says.
+struct Greeting {
+    id: NodeId,
+    start: Start,
+    cost: Cost,
+    stub: bool,
+    transit: bool,
+}
+
+impl MakeHello for Greeting {
+    fn hello(&self, remote: SocketAddr) -> Hello {
+        Hello {
+            versions: VERSIONS.to_vec(),
+            id: self.id.clone(),
+            epoch: self.start.epoch,
+            instance: self.start.instance,
+            cost: self.cost,
+            stub: self.stub,
+            transit: self.transit,
+            observed: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
+            cookie: Cookie(random::bytes()),
+            agent: concat!("receptor-quic/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+impl Mesh {
+    /// Starts the tasks on the current tokio runtime.
+    pub(crate) fn spawn(parts: Parts) -> std::io::Result<Self> {
+        let now = clock::now();
+        let start = Start { epoch: parts.epoch, instance: random::bits() };
+        let endpoint = Arc::new(Endpoint::new(Arc::new(parts.socket), parts.identity, parts.liveness)?);
+        let services = Services::default();
+        let peers = Peers::new(endpoint.clone(), services.clone());
+        let dialled: Vec<_> = parts.peers.into_iter().map(Dialled::new).collect();
+        let (inputs, queue) = mpsc::channel(MAX_INPUTS);
+        let (view, shown) = watch::channel(Arc::default());
+        let (events, _) = broadcast::channel(MAX_EVENTS);
+        let (life, living) = watch::channel(false);
+        let greeting: Arc<dyn MakeHello> = Arc::new(Greeting {
+            id: parts.id.clone(),
+            start,
+            cost: parts.cost,
+            stub: parts.ephemeral,
+            transit: parts.transit,
+        });
+        let manifest = Manifest::new(parts.data_dir, parts.manifest, now);
+        let role = if parts.ephemeral {
+            Role::Stub(Stub::default())
+        } else {
+            let mut config =
+                router::Config::new(parts.id.clone(), start.epoch, start.instance, random::bits());
+            config.transit = parts.transit;
+            config.dormant = manifest.known();
+            Role::Full(Box::new(Router::new(config, now)))
+        };
+        let driver = Driver {
+            id: parts.id.clone(),
+            transit: parts.transit,
+            accept_links: parts.accept_links,
+            role,
+            neighbours: Neighbours::new(parts.id.clone()),
+            manifest,
+            endpoint: endpoint.clone(),
+            services: services.clone(),
+            peers: peers.clone(),
+            dialled: dialled.clone(),
+            inputs: inputs.clone(),
+            view,
+            events: events.clone(),
+            started: now,
+            published: now,
+            leaving: false,
+            start,
+            next_tick: now,
+            next_sweep: now,
+            expiry: ExpiryWatch::new(),
+            changed: true,
+        };
+        let span = info_span!("node", id = %parts.id);
+        tokio::spawn(driver.run(queue, living).instrument(span.clone()));
+        let acceptor = Acceptor {
+            endpoint: endpoint.clone(),
+            hello: greeting.clone(),
+            inputs: inputs.clone(),
+            peers: peers.clone(),
+            events: events.clone(),
+            accept_links: parts.accept_links,
+        };
+        tokio::spawn(acceptor.run().instrument(span.clone()));
+        let dialler = Dialler {
+            endpoint: endpoint.clone(),
+            hello: greeting,
+            inputs: inputs.clone(),
+            view: shown.clone(),
+            events: events.clone(),
+        };
+        for peer in &dialled {
+            tokio::spawn(dialler.clone().keep_linked(peer.clone()).instrument(span.clone()));
+        }
+        Ok(Self(Arc::new(Inner {
+            id: parts.id,
+            endpoint,
+            services,
+            peers,
+            dialled,
+            inputs,
+            view: shown,
+            events,
+            life,
+        })))
+    }
+
+    pub(crate) fn id(&self) -> &NodeId {
+        &self.0.id
+    }
+
+    /// Where the node takes packets.
+    pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.0.endpoint.socket().bound_addrs()
+    }
+
+    /// Offers a service.
+    pub(crate) fn serve(&self, service: ServiceName) -> Result<Listener, ServeError> {
+        self.0.services.offer(service)
+    }
+
+    /// Opens a stream to a service of a node. Returns once the header is on its way: the answer comes with the data.
+    pub(crate) async fn open(
+        &self,
+        node: &NodeId,
+        service: &ServiceName,
+        deadline: Option<Duration>,
+    ) -> Result<Stream, OpenError> {
+        let opening = async {
+            let (connection, lease) = self.connection(node).await?;
+            let lost = |error: quinn::ConnectionError| match Refusal::from_connection_error(&error) {
+                Some(why) => OpenError::NotTrusted { node: node.clone(), why },
+                None => OpenError::Unreachable { node: node.clone(), why: error.to_string() },
+            };
+            let (mut send, recv) = connection.open_bi().await.map_err(lost)?;
+            let header = OpenHeader { service: service.clone(), deadline };
+            match send.write_all(&header.encode()).await {
+                Ok(()) => Ok(Stream::opened(send, recv).leased(lease)),
+                Err(quinn::WriteError::ConnectionLost(error)) => Err(lost(error)),
+                Err(error) => Err(OpenError::Unreachable { node: node.clone(), why: error.to_string() }),
+            }
+        };
+        match deadline {
+            None => opening.await,
+            Some(deadline) => {
+                tokio::time::timeout(deadline, opening).await.unwrap_or(Err(OpenError::Deadline(deadline)))
+            }
+        }
+    }
+
+    /// The link to a neighbour, or the peer connection to another node.
+    async fn connection(&self, node: &NodeId) -> Result<(Connection, Lease), OpenError> {
+        let mut view = self.0.view.clone();
+        let known = |view: &Arc<View>| {
+            view.closed || *node == self.0.id || live_link(view, node).is_some() || has_route(view, node)
+        };
+        let waiting = async { view.wait_for(known).await.map(|view| view.clone()) };
+        let view = match tokio::time::timeout(ROUTE_WAIT, waiting).await {
+            Ok(Ok(view)) => view,
+            Ok(Err(_)) => return Err(OpenError::ShutDown),
+            Err(_) => return Err(OpenError::NoRoute { node: node.clone() }),
+        };
+        if view.closed {
+            return Err(OpenError::ShutDown);
+        }
+        if let Some(link) = live_link(&view, node) {
+            return Ok(link);
+        }
+        if view.stub && *node != self.0.id && self.ask_for_route(node).await.is_none() {
+            return Err(OpenError::NoRoute { node: node.clone() });
+        }
+        self.0.peers.connection(node).await
+    }
+
+    /// A stub asks its neighbour, more than once: it may hear of the node a moment later.
+    async fn ask_for_route(&self, node: &NodeId) -> Option<(u64, u32)> {
+        let asking = async {
+            loop {
+                if let Some(Some(route)) = self.ask(|reply| Command::Query(node.clone(), reply)).await {
+                    return route;
+                }
+                tokio::time::sleep(ROUTE_WAIT / 5).await;
+            }
+        };
+        tokio::time::timeout(ROUTE_WAIT, asking).await.ok()
+    }
+
+    /// Waits until there is a way to a node.
+    pub(crate) async fn routable(&self, node: &NodeId) {
+        let mut view = self.0.view.clone();
+        let known =
+            |view: &Arc<View>| *node == self.0.id || live_link(view, node).is_some() || has_route(view, node);
+        if view.wait_for(known).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The neighbour that packets for a node go to, and the cost and hops, as far as this node knows.
+    pub(crate) fn next_hop(&self, node: &NodeId) -> Option<(NodeId, u64, u32)> {
+        next_hop(&self.0.view.borrow(), node)
+    }
+
+    /// The routes and links as they are now, and as they change.
+    pub(crate) fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.0.view.clone()
+    }
+
+    /// Waits until the node is part of the mesh, or every configured peer has refused it.
+    pub(crate) async fn linked(&self) -> Result<(), Vec<(PeerAddr, Refusal)>> {
+        let mut events = self.0.events.subscribe();
+        let mut view = self.0.view.clone();
+        loop {
+            let refusals: Vec<_> = self
+                .0
+                .dialled
+                .iter()
+                .filter_map(|dialled| {
+                    Some((dialled.peer.clone(), dialled.with(|state| state.refusal.clone())?))
+                })
+                .collect();
+            if !refusals.is_empty() && refusals.len() == self.0.dialled.len() {
+                return Err(refusals);
+            }
+            tokio::select! {
+                biased;
+                linked = view.wait_for(|view| view.linked || view.closed) => {
+                    return match linked {
+                        Ok(view) if view.linked => Ok(()),
+                        _ => Err(Vec::new()),
+                    };
+                }
+                // Whatever happened, the peers are looked at again.
+                _ = events.recv() => {}
+            }
+        }
+    }
+
+    pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
+        self.0.events.subscribe()
+    }
+
+    /// A snapshot; `None` once the mesh is closed.
+    pub(crate) async fn status(&self) -> Option<Status> {
+        self.ask(Command::Status).await
+    }
+
+    pub(crate) async fn explain(&self, node: &NodeId) -> Option<Explanation> {
+        self.ask(|reply| Command::Explain(node.clone(), reply)).await
+    }
+
+    /// What the node advertises of itself.
+    pub(crate) fn set_capabilities(&self, capabilities: bytes::Bytes) {
+        // A full queue means that the driver is behind; what it advertises is set again with the next change.
+        let _ = self.0.inputs.try_send(Input::Command(Command::Capabilities(capabilities)));
+    }
+
+    /// Shows another identity from now on, and closes the links that it would not accept.
+    pub(crate) async fn reload(&self, identity: Identity) {
+        let trust = identity.trust().clone();
+        self.0.endpoint.reload(identity);
+        self.0.peers.recheck(&trust);
+        let _ = self.0.inputs.send(Input::Command(Command::Recheck(Box::new(trust)))).await;
+    }
+
+    /// Takes no more streams.
+    pub(crate) fn refuse_streams(&self) {
+        self.0.services.leave();
+    }
+
+    /// Withdraws, waits for the neighbours to hear it, and closes.
+    pub(crate) async fn shutdown(&self) {
+        self.refuse_streams();
+        self.0.peers.close().await;
+        let farewell = async {
+            self.ask(Command::Leave).await;
+            let mut view = self.0.view.clone();
+            let _ = view.wait_for(|view| view.links.is_empty() || view.closed).await;
+        };
+        // A neighbour that does not listen is not waited for.
+        let _ = tokio::time::timeout(LEAVE_WAIT, farewell).await;
+        self.0.life.send_replace(true);
+        self.0.endpoint.close(CloseCode::Leaving, "leaving");
+        let _ = tokio::time::timeout(LEAVE_WAIT, self.0.endpoint.wait_idle()).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.0.inputs.send(Input::Command(command(reply))).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// The neighbour that packets for a node go to, and the cost and hops.
+pub(crate) fn next_hop(view: &View, node: &NodeId) -> Option<(NodeId, u64, u32)> {
+    match view.table.route(node) {
+        Some(route) => Some((route.next_hops.first()?.clone(), route.cost, route.hops)),
+        // A stub's packets go to whom it is attached to, and straight there if that is the node.
+        None if view.stub => view.links.keys().next().map(|neighbour| (neighbour.clone(), 0, 0)),
+        None => None,
+    }
+}
+
+fn live_link(view: &View, node: &NodeId) -> Option<(Connection, Lease)> {
+    let link = view.links.get(node)?;
+    link.connection.close_reason().is_none().then(|| (link.connection.clone(), link.usage.lease()))
+}
+
+fn has_route(view: &View, node: &NodeId) -> bool {
+    view.table.route(node).is_some() || (view.stub && view.linked)
+}

@@ -1,0 +1,506 @@
+//! The one loop: waits for one input, hands it on, drains what comes out, sleeps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn::ConnectionError;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracing::{debug, error, info, warn};
+
+use super::clock;
+use super::dialler::Dialled;
+use super::events::Event;
+use super::expiry::ExpiryWatch;
+use super::forwarding::{Sources, forwarding_table};
+use super::input::{Command, Input};
+use super::link::{Link, LinkId, Phase};
+use super::manifest::Manifest;
+use super::neighbours::{Change, Neighbours};
+use super::peers::{Peers, SWEEP};
+use super::services::Services;
+use super::status::Status;
+use super::view::{LinkView, View};
+use crate::id::NodeId;
+use crate::router::{
+    self, Explanation, NeighbourKind, NeighbourState, Router, SessionError, SessionUp, Table,
+};
+use crate::switch::HoldQueue;
+use crate::transport::Trust;
+use crate::transport::code::CloseCode;
+use crate::transport::endpoint::Endpoint;
+use crate::transport::frame::Frame;
+use crate::transport::handshake::Established;
+use crate::transport::tls;
+
+/// How often things are looked at that tell nobody when they change: neighbours' addresses, drained links, held packets.
+const TICK: Duration = Duration::from_millis(HoldQueue::TICK_MILLIS);
+/// How often links and routes are published while inputs keep coming.
+const PUBLISH_EVERY: Duration = Duration::from_millis(10);
+/// Questions of a stub that wait for an answer, at most.
+const MAX_QUERIES: usize = 1_024;
+
+/// What a node is to the mesh.
+pub(super) enum Role {
+    /// A node with a record and a database.
+    Full(Box<Router>),
+    /// An entry in its neighbours' records, with a default route.
+    Stub(Stub),
+}
+
+/// Where the cost and hops of a route go, if there is one.
+type Asker = oneshot::Sender<Option<(u64, u32)>>;
+
+/// What a stub knows: nothing but whom to ask.
+#[derive(Default)]
+pub(super) struct Stub {
+    attached: bool,
+    queries: BTreeMap<NodeId, Vec<Asker>>,
+}
+
+/// Owns all that changes in the mesh.
+pub(super) struct Driver {
+    pub(super) id: NodeId,
+    pub(super) transit: bool,
+    pub(super) accept_links: bool,
+    pub(super) role: Role,
+    pub(super) neighbours: Neighbours,
+    pub(super) manifest: Manifest,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) services: Services,
+    pub(super) peers: Peers,
+    pub(super) dialled: Vec<Dialled>,
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) view: watch::Sender<Arc<View>>,
+    pub(super) events: broadcast::Sender<Event>,
+    pub(super) started: Instant,
+    pub(super) start: Start,
+    pub(super) next_tick: Instant,
+    pub(super) next_sweep: Instant,
+    pub(super) expiry: ExpiryWatch,
+    /// Whether links or routes changed since they were last published.
+    pub(super) changed: bool,
+    pub(super) published: Instant,
+    /// Whether the node has withdrawn.
+    pub(super) leaving: bool,
+}
+
+/// What tells this run of the node from others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    pub(super) epoch: u64,
+    pub(super) instance: u64,
+}
+
+impl Driver {
+    /// Runs until the node is shut down.
+    ///
+    /// `life` ends the driver when it turns true, or when its sender is dropped.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Input>, mut life: watch::Receiver<bool>) {
+        loop {
+            self.drain(clock::now());
+            self.publish_changes(queue.is_empty(), clock::now());
+            let deadline = self.next_timeout();
+            let input = tokio::select! {
+                biased;
+                _ = life.wait_for(|ended| *ended) => break,
+                input = queue.recv() => input,
+                () = tokio::time::sleep_until(deadline.into()) => None,
+            };
+            let now = clock::now();
+            if let Some(input) = input {
+                self.handle_input(input, now);
+            }
+            if now >= deadline {
+                self.handle_timeout(now);
+            }
+        }
+        self.close();
+    }
+
+    /// Ends everything that hangs on the driver.
+    fn close(&self) {
+        self.services.close();
+        self.endpoint.close(CloseCode::Leaving, "leaving");
+        self.view.send_modify(|view| *view = Arc::new(View { closed: true, ..View::default() }));
+    }
+
+    fn next_timeout(&self) -> Instant {
+        let router = match &self.role {
+            Role::Full(router) => router.poll_timeout().map(|deadline| deadline.at),
+            Role::Stub(_) => None,
+        };
+        [router, self.neighbours.next_timeout()].into_iter().flatten().fold(self.next_tick, Instant::min)
+    }
+
+    fn handle_input(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Established(established) => self.arrived(*established, now),
+            Input::Frame { link, frame } => self.frame(link, frame, now),
+            Input::Route { link, message } => self.route_frame(link, message, now),
+            Input::Written { link } => self.written(link, now),
+            Input::LinkClosed { link, why } => self.link_closed(link, &why, now),
+            Input::Command(command) => self.command(command, now),
+        }
+    }
+
+    fn arrived(&mut self, established: Established, now: Instant) {
+        if self.leaving {
+            established.connection.close(CloseCode::Leaving.to_quic(), b"leaving");
+            return;
+        }
+        let stub = matches!(self.role, Role::Stub(_));
+        if stub && (!established.dialled || established.hello.stub) {
+            established
+                .connection
+                .close(CloseCode::NotListening.to_quic(), b"an ephemeral node takes no links");
+            return;
+        }
+        let id = self.neighbours.next_id();
+        let link = Link::spawn(id, established, &self.inputs, &self.services, now);
+        debug!(peer = %link.peer, address = %link.remote, dialled = link.dialled, "linked");
+        let changes = self.neighbours.arrive(link, now);
+        self.changed = true;
+        self.apply(changes, now);
+    }
+
+    fn frame(&mut self, id: LinkId, frame: Frame, now: Instant) {
+        let Some(link) = self.neighbours.link(id) else { return };
+        match frame {
+            Frame::Ping(nonce) => link.send(&Frame::Pong(nonce)),
+            Frame::Pong(nonce) => {
+                let changes = self.neighbours.answered(id, nonce, now);
+                self.apply(changes, now);
+            }
+            Frame::Select(number) => {
+                let changes = self.neighbours.selected(id, number, now);
+                self.apply(changes, now);
+            }
+            Frame::Query(node) => self.query(id, node),
+            Frame::Answer(node, route) => {
+                if let Role::Stub(stub) = &mut self.role {
+                    for asker in stub.queries.remove(&node).unwrap_or_default() {
+                        let _ = asker.send(route);
+                    }
+                }
+            }
+            Frame::Attached(nodes) => {
+                if let Role::Stub(stub) = &mut self.role {
+                    debug!(peer = %link.peer, nodes, "attached");
+                    stub.attached = true;
+                    self.changed = true;
+                }
+            }
+            Frame::Hello(_) => link.close(CloseCode::BadFrame, "HELLO comes first, and once"),
+            // The link's reader has made a message of it.
+            Frame::Route(_) => {}
+        }
+    }
+
+    fn route_frame(&mut self, id: LinkId, message: router::Message, now: Instant) {
+        let Some(link) = self.neighbours.link(id) else { return };
+        // Between the choice of another link and its arrival at the other end, this one's session is over.
+        if link.phase != Phase::Active {
+            return;
+        }
+        let Role::Full(router) = &mut self.role else { return };
+        if let Err(error) = router.handle_message(&link.peer, message, now) {
+            warn!(peer = %link.peer, %error, "closing a link that broke the routing protocol");
+            link.close(CloseCode::RoutingViolation, &error.to_string());
+        }
+    }
+
+    /// A stub asks for a route.
+    fn query(&self, id: LinkId, node: NodeId) {
+        let (Some(link), Role::Full(router)) = (self.neighbours.link(id), &self.role) else { return };
+        let route = if node == self.id {
+            Some((0, 0))
+        } else {
+            router.table().route(&node).map(|route| (route.cost, route.hops))
+        };
+        link.send(&Frame::Answer(node, route));
+    }
+
+    fn written(&mut self, id: LinkId, now: Instant) {
+        if let (Role::Full(router), Some(link)) = (&mut self.role, self.neighbours.link(id))
+            && link.phase == Phase::Active
+        {
+            router.handle_writable(&link.peer, now);
+        }
+    }
+
+    fn link_closed(&mut self, id: LinkId, why: &ConnectionError, now: Instant) {
+        let active = self.neighbours.link(id).is_some_and(|link| link.phase == Phase::Active);
+        let peer = self.neighbours.link(id).map(|link| link.peer.clone());
+        let changes = self.neighbours.closed(id, now);
+        self.changed = true;
+        self.apply(changes, now);
+        if let Some(peer) = peer.filter(|_| active) {
+            info!(%peer, %why, "link down");
+            self.emit(Event::LinkDown { peer, why: why.to_string() });
+        }
+    }
+
+    /// Tells the router of sessions that came and went.
+    fn apply(&mut self, changes: Vec<Change>, now: Instant) {
+        for change in changes {
+            self.changed = true;
+            match change {
+                Change::SessionUp(id) => self.session_up(id, now),
+                Change::SessionDown(peer) => self.session_down(&peer, now),
+                Change::DuplicateId { node, address } => {
+                    warn!(%node, %address, "refused a second live node with this id");
+                    self.emit(Event::DuplicateId { node, address });
+                }
+            }
+        }
+    }
+
+    fn session_up(&mut self, id: LinkId, now: Instant) {
+        let Some(link) = self.neighbours.link(id) else { return };
+        let (peer, address) = (link.peer.clone(), link.remote.to_string());
+        if let Role::Full(router) = &mut self.role {
+            let kind = if link.stub { NeighbourKind::Stub } else { NeighbourKind::Full };
+            let up = SessionUp { neighbour: peer.clone(), instance: link.instance, cost: link.cost, kind };
+            if let Err(error) = router.handle_session_up(up, now) {
+                warn!(%peer, %error, "closing a link that the router does not take");
+                link.close(refused_session(&error), &error.to_string());
+                return;
+            }
+            if link.stub {
+                link.send(&Frame::Attached(router.table().len() as u64 + 1));
+            } else {
+                self.manifest.seen(&peer, clock::unix_secs());
+                router.set_dormant(self.manifest.known(), now);
+            }
+        }
+        info!(%peer, %address, "link up");
+        self.emit(Event::LinkUp { peer, address });
+    }
+
+    fn session_down(&mut self, peer: &NodeId, now: Instant) {
+        match &mut self.role {
+            Role::Full(router) => {
+                router.handle_session_down(peer, now);
+                router.set_dormant(self.manifest.known(), now);
+            }
+            Role::Stub(stub) => {
+                stub.attached = !self.neighbours.active().is_empty();
+                // Nobody is left to answer; the askers see it.
+                stub.queries.clear();
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Status(reply) => drop(reply.send(self.status(now))),
+            Command::Explain(node, reply) => drop(reply.send(self.explain(&node))),
+            Command::Query(node, reply) => self.ask(node, reply),
+            Command::Capabilities(capabilities) => {
+                if let Role::Full(router) = &mut self.role {
+                    router.set_capabilities(capabilities, now);
+                }
+            }
+            Command::Recheck(trust) => self.recheck(&trust),
+            Command::Leave(reply) => self.leave(reply, now),
+        }
+    }
+
+    fn explain(&self, node: &NodeId) -> Explanation {
+        match &self.role {
+            Role::Full(router) => router.explain(node),
+            Role::Stub(_) if *node == self.id => Explanation::Myself,
+            Role::Stub(_) => Explanation::NeverHeardOf,
+        }
+    }
+
+    /// A stub passes a question on to its neighbour.
+    fn ask(&mut self, node: NodeId, reply: Asker) {
+        let Role::Stub(stub) = &mut self.role else { return };
+        let Some(link) = self.neighbours.active().values().find_map(|id| self.neighbours.link(*id)) else {
+            return;
+        };
+        if stub.queries.values().map(Vec::len).sum::<usize>() < MAX_QUERIES {
+            stub.queries.entry(node.clone()).or_default().push(reply);
+            link.send(&Frame::Query(node));
+        }
+    }
+
+    /// Closes the links whose certificates would not be accepted any more.
+    fn recheck(&self, trust: &Trust) {
+        for link in self.neighbours.links().values() {
+            if let Err(why) = tls::recheck(&link.connection, trust, clock::system()) {
+                warn!(peer = %link.peer, %why, "closing a link whose certificate is no longer accepted");
+                link.close(CloseCode::Revoked, &why.to_string());
+            }
+        }
+    }
+
+    /// Withdraws the node's record. The frames that say so are on their way when `reply` comes.
+    fn leave(&mut self, reply: oneshot::Sender<()>, now: Instant) {
+        if let Role::Full(router) = &mut self.role {
+            router.leave(now);
+        }
+        self.drain(now);
+        self.leaving = true;
+        self.changed = true;
+        self.neighbours.finish();
+        let _ = reply.send(());
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if let Role::Full(router) = &mut self.role {
+            router.handle_timeout(now);
+        }
+        let changes = self.neighbours.handle_timeout(now);
+        self.apply(changes, now);
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.tick(now);
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.endpoint.socket().tick();
+        if let Role::Stub(stub) = &mut self.role {
+            // Askers that have given up make room for others.
+            stub.queries.retain(|_, askers| {
+                askers.retain(|asker| !asker.is_closed());
+                !askers.is_empty()
+            });
+        }
+        // A neighbour behind a NAT may have a new address; quinn follows it, and the switch must, too.
+        self.changed |= self.neighbours.follow_addresses();
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP;
+            self.peers.sweep();
+            self.expiry.look(&self.endpoint.identity(), clock::system());
+            for peer in self.neighbours.active().keys() {
+                if self.neighbours.active_link(peer).is_some_and(|link| !link.stub) {
+                    self.manifest.touch(peer, clock::unix_secs());
+                }
+            }
+        }
+        if self.manifest.sweep(now, clock::unix_secs())
+            && let Role::Full(router) = &mut self.role
+        {
+            router.set_dormant(self.manifest.known(), now);
+        }
+    }
+
+    /// Takes everything that the router has to say, then publishes what changed.
+    fn drain(&mut self, now: Instant) {
+        while let Role::Full(router) = &mut self.role
+            && let Some(transmit) = router.poll_transmit()
+        {
+            if let Some(link) = self.neighbours.active_link(&transmit.to) {
+                link.send(&Frame::Route(transmit.message.encode().into()));
+            }
+        }
+        while let Role::Full(router) = &mut self.role
+            && let Some(event) = router.poll_event()
+        {
+            self.router_event(event, now);
+        }
+    }
+
+    /// Publishes what has changed: at once if nothing else waits, and not more often than needed in a storm.
+    fn publish_changes(&mut self, idle: bool, now: Instant) {
+        if self.changed && (idle || now >= self.published + PUBLISH_EVERY) {
+            self.changed = false;
+            self.published = now;
+            self.publish();
+        }
+    }
+
+    fn router_event(&mut self, event: router::Event, now: Instant) {
+        use router::Event as Routing;
+        match event {
+            Routing::TableChanged => self.changed = true,
+            Routing::NodeReachable(node) => {
+                info!(%node, "reachable");
+                self.emit(Event::NodeReachable { node });
+            }
+            Routing::NodeUnreachable(node) => {
+                info!(%node, "unreachable");
+                self.emit(Event::NodeUnreachable { node });
+            }
+            Routing::NodeRestarted(node) => self.peers.restarted(&node),
+            Routing::Synced(peer) => {
+                debug!(%peer, "synced");
+                self.changed = true;
+                self.emit(Event::Synced { peer });
+            }
+            Routing::SyncStalled(peer) => {
+                if let Some(link) = self.neighbours.active_link(&peer) {
+                    link.close(CloseCode::RoutingViolation, "the databases could not be brought together");
+                }
+            }
+            Routing::NodeLeft(node) => {
+                self.manifest.forget(&node);
+                if let Role::Full(router) = &mut self.role {
+                    router.set_dormant(self.manifest.known(), now);
+                }
+            }
+            Routing::AddressCollision { known, refused } => {
+                error!(%known, %refused, "two ids have the same address; rename one of the nodes");
+                self.emit(Event::AddressCollision { known, refused });
+            }
+            Routing::DuplicateSuspected { .. } => {
+                warn!(node = %self.id, "another live node seems to have this node's id");
+                self.emit(Event::DuplicateId {
+                    node: self.id.clone(),
+                    address: "elsewhere in the mesh".to_owned(),
+                });
+            }
+            other => debug!(event = ?other, "router"),
+        }
+    }
+
+    /// Shows links and routes to the switch and to those who open streams.
+    fn publish(&self) {
+        let (table, linked) = match &self.role {
+            Role::Full(router) => {
+                let synced = |n: router::NeighbourView| n.state != NeighbourState::Syncing;
+                (router.table(), router.neighbours().any(synced))
+            }
+            Role::Stub(stub) => (Arc::new(Table::default()), stub.attached),
+        };
+        let stub = matches!(self.role, Role::Stub(_));
+        self.endpoint.socket().publish(forwarding_table(&Sources {
+            me: self.id.addr(),
+            transit: self.transit,
+            stub,
+            links: self.neighbours.links(),
+            active: self.neighbours.active(),
+            table: &table,
+        }));
+        let links = self.neighbours.active().iter().filter_map(|(peer, id)| {
+            let link = self.neighbours.link(*id)?;
+            let view = LinkView { connection: link.connection.clone(), usage: link.usage.clone() };
+            Some((peer.clone(), view))
+        });
+        let view = View { links: links.collect(), table, stub, linked, leaving: self.leaving, closed: false };
+        self.view.send_replace(Arc::new(view));
+    }
+
+    fn emit(&self, event: Event) {
+        // Nobody listening is no error.
+        let _ = self.events.send(event);
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        super::snapshot::snapshot(self, now)
+    }
+}
+
+/// The code for a session that the router does not take.
+fn refused_session(error: &SessionError) -> CloseCode {
+    match error {
+        SessionError::SelfLink => CloseCode::SelfLink,
+        SessionError::AddressCollision { .. } => CloseCode::AddressCollision,
+        SessionError::TooManyLinks { .. } => CloseCode::Overloaded,
+        SessionError::Leaving => CloseCode::Leaving,
+    }
+}

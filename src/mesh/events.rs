@@ -1,0 +1,70 @@
+//! What happens in the mesh, as it happens.
+
+use serde::Serialize;
+
+use crate::id::NodeId;
+use crate::transport::Refusal;
+
+/// Something that a node saw.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A neighbour is linked; the databases are being brought together.
+    LinkUp {
+        /// The neighbour.
+        peer: NodeId,
+        /// Its address.
+        address: String,
+    },
+    /// The databases of this node and a neighbour agree; the link carries traffic from now on.
+    Synced {
+        /// The neighbour.
+        peer: NodeId,
+    },
+    /// A neighbour is not linked any more.
+    LinkDown {
+        /// The neighbour.
+        peer: NodeId,
+        /// What was seen.
+        why: String,
+    },
+    /// An attempt at a link failed.
+    DialFailed {
+        /// What was dialled.
+        address: String,
+        /// What was seen.
+        why: String,
+    },
+    /// An attempt at a link failed because one side does not accept the other.
+    LinkRefused {
+        /// What was dialled, or who dialled.
+        address: String,
+        /// Why.
+        why: Refusal,
+    },
+    /// There is a route to a node now.
+    NodeReachable {
+        /// The node.
+        node: NodeId,
+    },
+    /// There is no route to a node any more.
+    NodeUnreachable {
+        /// The node.
+        node: NodeId,
+    },
+    /// Another live process uses a neighbour's id, and was refused.
+    DuplicateId {
+        /// The id.
+        node: NodeId,
+        /// Where it dialled from.
+        address: String,
+    },
+    /// Two ids have the same address; the later one was refused.
+    AddressCollision {
+        /// The id that is known.
+        known: NodeId,
+        /// The id that was refused.
+        refused: NodeId,
+    },
+}

@@ -1,0 +1,49 @@
+//! What wakes the driver: one of these at a time.
+
+use quinn::ConnectionError;
+use tokio::sync::oneshot;
+
+use super::link::LinkId;
+use super::status::Status;
+use crate::id::NodeId;
+use crate::router::{Explanation, Message};
+use crate::transport::Trust;
+use crate::transport::frame::Frame;
+use crate::transport::handshake::Established;
+
+/// Inputs that wait for the driver, at most; beyond that the links' readers wait, and QUIC's flow control with them.
+pub(crate) const MAX_INPUTS: usize = 1_024;
+
+/// What wakes the driver.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A handshake is done.
+    Established(Box<Established>),
+    /// A frame came in on a control stream.
+    Frame { link: LinkId, frame: Frame },
+    /// A message for the router came in on a control stream.
+    Route { link: LinkId, message: Message },
+    /// A control stream took what it was given.
+    Written { link: LinkId },
+    /// A link ended.
+    LinkClosed { link: LinkId, why: ConnectionError },
+    /// A request from this process.
+    Command(Command),
+}
+
+/// What this process may ask of the driver. A requester that has gone is no error.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A snapshot; the parts that the driver does not know are left empty.
+    Status(oneshot::Sender<Status>),
+    /// Why a node is or is not reachable.
+    Explain(NodeId, oneshot::Sender<Explanation>),
+    /// A stub's question to its neighbour: cost and hops to a node.
+    Query(NodeId, oneshot::Sender<Option<(u64, u32)>>),
+    /// What the node advertises of itself.
+    Capabilities(bytes::Bytes),
+    /// The certificates were reloaded: links that would not be accepted any more are closed.
+    Recheck(Box<Trust>),
+    /// Withdraw, and say when that is on its way.
+    Leave(oneshot::Sender<()>),
+}

@@ -1,0 +1,240 @@
+//! A link: a QUIC connection to a neighbour, with its three tasks.
+//!
+//! ```text
+//!   control stream in ──▶ reader ──▶ inputs ──▶ driver ──▶ outbox ──▶ writer ──▶ control stream out
+//!   other streams     ──▶ acceptor ──▶ services
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn::Connection;
+use tokio::sync::mpsc;
+use tracing::{Instrument, Span, debug, info_span};
+
+use super::input::Input;
+use super::peers::accept_streams;
+use super::services::Services;
+use super::stream::Usage;
+use crate::id::{Cost, NodeId};
+use crate::router::{DecodeError, Message};
+use crate::switch::Cookie;
+use crate::transport::code::CloseCode;
+use crate::transport::frame::{Frame, FrameReader, ReadFrameError};
+use crate::transport::handshake::Established;
+use crate::transport::settings;
+
+/// Frames that wait for a link's writer, at most. The router keeps within its own window; what answers the neighbour's
+/// own frames is bounded by this, and a neighbour that asks without reading loses its link.
+const MAX_OUTBOX: usize = 256;
+/// How long a neighbour has to acknowledge the last frames.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Bytes that the writer takes at a time, at most.
+const WRITE_BATCH: usize = 64 * 1024;
+
+/// A number that a link has within the process, never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct LinkId(pub(crate) u64);
+
+/// What a link is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Connected; the end with the smaller id has not chosen it yet.
+    Waiting,
+    /// It carries the session with its neighbour.
+    Active,
+    /// Another one does; its streams run out.
+    Draining { since: Instant },
+}
+
+/// A link to a neighbour.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) id: LinkId,
+    pub(crate) peer: NodeId,
+    pub(crate) instance: u64,
+    /// Whether the neighbour is a stub.
+    pub(crate) stub: bool,
+    /// Whether the neighbour carries other nodes' packets.
+    pub(crate) transit: bool,
+    /// What this end says that the link costs.
+    pub(crate) cost: Cost,
+    /// What the neighbour says.
+    pub(crate) their_cost: Cost,
+    pub(crate) dialled: bool,
+    pub(crate) connection: Connection,
+    /// What the neighbour puts into its packets to us.
+    pub(crate) cookie_in: Cookie,
+    /// What we put into packets to the neighbour.
+    pub(crate) cookie_out: Cookie,
+    /// The address at which the neighbour sees us.
+    pub(crate) observed: SocketAddr,
+    /// Where packets to the neighbour go, as last published.
+    pub(crate) remote: SocketAddr,
+    pub(crate) since: Instant,
+    pub(crate) phase: Phase,
+    /// The number with which the neighbour has chosen this link; a larger one was said later.
+    pub(crate) selected: Option<u64>,
+    /// Counts the streams on the link.
+    pub(crate) usage: Arc<Usage>,
+    outbox: Option<mpsc::Sender<Vec<u8>>>,
+    span: Span,
+}
+
+impl Link {
+    /// Starts the tasks of a link whose HELLO is done.
+    pub(crate) fn spawn(
+        id: LinkId,
+        established: Established,
+        inputs: &mpsc::Sender<Input>,
+        services: &Services,
+        now: Instant,
+    ) -> Self {
+        let Established { connection, hello, own, dialled, control, frames } = established;
+        let span = info_span!("link", peer = %hello.id, link = id.0);
+        connection.set_max_concurrent_bi_streams(settings::MAX_STREAMS.into());
+        let (outbox, queue) = mpsc::channel(MAX_OUTBOX);
+        let usage = Arc::new(Usage::default());
+        tokio::spawn(read(id, frames, connection.clone(), inputs.clone()).instrument(span.clone()));
+        tokio::spawn(write(id, control, connection.clone(), queue, inputs.clone()).instrument(span.clone()));
+        let (accepting, peer, services, shared) =
+            (connection.clone(), hello.id.clone(), services.clone(), usage.clone());
+        let accept = async move {
+            accept_streams(&accepting, &peer, &services, &shared).await;
+        };
+        tokio::spawn(accept.instrument(span.clone()));
+        Self {
+            id,
+            peer: hello.id,
+            instance: hello.instance,
+            stub: hello.stub,
+            transit: hello.transit,
+            cost: own.cost,
+            their_cost: hello.cost,
+            dialled,
+            cookie_in: own.cookie,
+            cookie_out: hello.cookie,
+            observed: hello.observed,
+            remote: connection.remote_address(),
+            connection,
+            since: now,
+            phase: Phase::Waiting,
+            selected: None,
+            usage,
+            outbox: Some(outbox),
+            span,
+        }
+    }
+
+    /// Queues a frame for the neighbour. A neighbour that does not take its frames loses the link.
+    pub(crate) fn send(&self, frame: &Frame) {
+        // A closed link stays until its end comes back as an input; its frames may still be coming in.
+        if let Some(outbox) = &self.outbox
+            && self.connection.close_reason().is_none()
+            && outbox.try_send(frame.encode()).is_err()
+        {
+            self.close(CloseCode::Overloaded, "control frames are not being read");
+        }
+    }
+
+    /// Sends nothing more, and closes the connection once the neighbour has what was sent.
+    pub(crate) fn finish(&mut self) {
+        self.outbox = None;
+    }
+
+    /// Closes the connection; its end comes back as an input.
+    pub(crate) fn close(&self, code: CloseCode, why: &str) {
+        debug!(parent: &self.span, %code, why, "closing");
+        self.connection.close(code.to_quic(), why.as_bytes());
+    }
+
+    /// Bytes that tell two connections between the same two nodes apart, the same at both ends.
+    pub(crate) fn exporter(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        // It fails only before the handshake is done, and then for all alike.
+        let _ = self.connection.export_keying_material(&mut bytes, b"EXPORTER receptor-quic link", b"");
+        bytes
+    }
+}
+
+async fn read(id: LinkId, mut frames: FrameReader, connection: Connection, inputs: mpsc::Sender<Input>) {
+    loop {
+        match frames.next().await {
+            Ok(Some(frame)) => match input(id, frame) {
+                Ok(Some(input)) => {
+                    if inputs.send(input).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => {}
+                Err((code, why)) => {
+                    debug!(%code, why, "closing");
+                    connection.close(code.to_quic(), why.as_bytes());
+                    break;
+                }
+            },
+            Ok(None) => {
+                connection.close(CloseCode::Leaving.to_quic(), b"the neighbour said that it leaves");
+                break;
+            }
+            Err(ReadFrameError::Frame(error)) => {
+                debug!(%error, "closing");
+                connection.close(error.code().to_quic(), error.to_string().as_bytes());
+                break;
+            }
+            Err(ReadFrameError::Stream(_)) => {
+                if connection.close_reason().is_none() {
+                    connection.close(CloseCode::BadFrame.to_quic(), b"the control stream was reset");
+                }
+                break;
+            }
+        }
+    }
+    let why = connection.closed().await;
+    let _ = inputs.send(Input::LinkClosed { link: id, why }).await;
+}
+
+/// What a frame is to the driver; nothing, if it is a message of ROUTE2 that this version does not know.
+fn input(link: LinkId, frame: Frame) -> Result<Option<Input>, (CloseCode, String)> {
+    let Frame::Route(message) = frame else { return Ok(Some(Input::Frame { link, frame })) };
+    match Message::decode(&message) {
+        Ok(message) => Ok(message.map(|message| Input::Route { link, message })),
+        Err(error @ DecodeError::TooLong { .. }) => Err((CloseCode::FrameTooLong, error.to_string())),
+        Err(error) => Err((CloseCode::BadFrame, error.to_string())),
+    }
+}
+
+async fn write(
+    id: LinkId,
+    mut control: quinn::SendStream,
+    connection: Connection,
+    mut queue: mpsc::Receiver<Vec<u8>>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let mut batch = Vec::new();
+    while let Some(frame) = queue.recv().await {
+        batch.extend_from_slice(&frame);
+        while batch.len() < WRITE_BATCH
+            && let Ok(frame) = queue.try_recv()
+        {
+            batch.extend_from_slice(&frame);
+        }
+        if let Err(error) = control.write_all(&batch).await {
+            // The loss of the connection is the reader's to report; here, only this half may be over.
+            if matches!(error, quinn::WriteError::Stopped(_)) {
+                connection.close(CloseCode::BadFrame.to_quic(), b"the control stream is not being read");
+            }
+            return;
+        }
+        batch.clear();
+        if queue.is_empty() && inputs.send(Input::Written { link: id }).await.is_err() {
+            return;
+        }
+    }
+    // The driver is done with the link: what was written is delivered before the connection is closed.
+    if control.finish().is_ok() {
+        let _ = tokio::time::timeout(FAREWELL, control.stopped()).await;
+    }
+    connection.close(CloseCode::Leaving.to_quic(), b"leaving");
+}

@@ -1,0 +1,292 @@
+//! Connections to nodes that are no neighbours, through the switch: opened on demand, kept for a while, bounded.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use quinn::{Connection, Side};
+use tracing::{Instrument, debug, debug_span, warn};
+
+use super::clock;
+use super::open::OpenError;
+use super::services::Services;
+use super::stream::{Lease, Usage};
+use crate::id::NodeId;
+use crate::transport::code::CloseCode;
+use crate::transport::endpoint::Endpoint;
+use crate::transport::handshake::certified_names;
+use crate::transport::{Refusal, Trust, overlay, settings, tls};
+
+/// Peers with a connection at a time, at most.
+pub const MAX_PEERS: usize = 1_024;
+/// Connections with one peer, at most: two if both open at the same time, more while it restarts.
+pub(super) const MAX_CONNECTIONS_OF_ONE: usize = 4;
+/// How long a peer may take to answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Sweeps that a connection survives without any use at the end that opened it. The other end waits twice as long, so
+/// that the two do not close it while one of them begins to use it.
+const IDLE_SWEEPS: u32 = 4;
+/// A connection younger than this, when the peer's new record comes, is with the new process.
+const RESTART_WINDOW: Duration = Duration::from_secs(1);
+/// How long the farewells have to reach the peers: a round trip, within bounds.
+const FAREWELL_AT_LEAST: Duration = Duration::from_millis(20);
+const FAREWELL_AT_MOST: Duration = Duration::from_millis(500);
+/// The time between two sweeps: a peer connection without streams is closed after a minute.
+pub(crate) const SWEEP: Duration = Duration::from_secs(15);
+
+/// The peer connections by node; clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Peers {
+    endpoint: Arc<Endpoint>,
+    services: Services,
+    slots: Arc<Mutex<BTreeMap<NodeId, Arc<Slot>>>>,
+}
+
+/// One peer's place. Whoever needs a connection first makes it, under the lock; the others wait for that, and share a
+/// failure as well.
+#[derive(Debug, Default)]
+struct Slot {
+    connecting: tokio::sync::Mutex<()>,
+    /// Attempts that are over.
+    attempts: AtomicU64,
+    failure: Mutex<Option<OpenError>>,
+    /// Oldest first; the oldest live one is used.
+    connections: Mutex<Vec<Kept>>,
+    usage: Arc<Usage>,
+    idle_sweeps: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Kept {
+    connection: Connection,
+    since: Instant,
+}
+
+impl Kept {
+    fn is_live(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+}
+
+/// A peer connection, as status shows it.
+#[derive(Debug)]
+pub(crate) struct PeerView {
+    pub(crate) node: NodeId,
+    pub(crate) rtt: Duration,
+    pub(crate) streams: usize,
+}
+
+impl Peers {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, services: Services) -> Self {
+        Self { endpoint, services, slots: Arc::default() }
+    }
+
+    /// The connection to `node`, made now if there is none, and a lease that keeps it.
+    ///
+    /// Cancel safe: a handshake that is given up half-way is begun anew by the next caller.
+    pub(crate) async fn connection(&self, node: &NodeId) -> Result<(Connection, Lease), OpenError> {
+        let (slot, lease) = self.slot(node)?;
+        if let Some(connection) = slot.live() {
+            return Ok((connection, lease));
+        }
+        let attempts = slot.attempts.load(Ordering::Acquire);
+        let _connecting = slot.connecting.lock().await;
+        if let Some(connection) = slot.live() {
+            return Ok((connection, lease));
+        }
+        if slot.attempts.load(Ordering::Acquire) != attempts
+            && let Some(failure) = lock(&slot.failure).clone()
+        {
+            return Err(failure);
+        }
+        let connected = self.connect(node).await;
+        *lock(&slot.failure) = connected.as_ref().err().cloned();
+        slot.attempts.fetch_add(1, Ordering::Release);
+        let connection = connected?;
+        self.adopt(node, &slot, &connection);
+        Ok((connection, lease))
+    }
+
+    async fn connect(&self, node: &NodeId) -> Result<Connection, OpenError> {
+        let unreachable = |why: String| OpenError::Unreachable { node: node.clone(), why };
+        let connecting = self.endpoint.connect_peer(node).map_err(|error| unreachable(error.to_string()))?;
+        // The peer judges our certificate after we are done with the handshake: its refusal shows on the first stream.
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(match Refusal::from_connection_error(&error) {
+                Some(why) => OpenError::NotTrusted { node: node.clone(), why },
+                None => unreachable(error.to_string()),
+            }),
+            Err(_) => Err(unreachable(format!("no answer within {CONNECT_TIMEOUT:?}"))),
+        }
+    }
+
+    /// Takes a connection that a peer has opened; its address says which of its certified names it uses.
+    pub(crate) fn accepted(&self, connection: &Connection) {
+        let Some(addr) = overlay::node_addr(connection.remote_address()) else { return };
+        let Some(node) = certified_names(connection).into_iter().find(|name| name.addr() == addr) else {
+            connection
+                .close(CloseCode::WrongName.to_quic(), b"no id in the certificate has the source address");
+            return;
+        };
+        match self.slot(&node) {
+            Ok((slot, _lease)) => self.adopt(&node, &slot, connection),
+            Err(_) => connection.close(CloseCode::Overloaded.to_quic(), b"too many peer connections"),
+        }
+    }
+
+    /// Serves what the peer opens on the connection, and keeps the connection for streams the other way.
+    fn adopt(&self, node: &NodeId, slot: &Arc<Slot>, connection: &Connection) {
+        connection.set_max_concurrent_bi_streams(settings::MAX_STREAMS.into());
+        {
+            let mut connections = lock(&slot.connections);
+            connections.retain(Kept::is_live);
+            if connections.len() >= MAX_CONNECTIONS_OF_ONE {
+                connections
+                    .remove(0)
+                    .connection
+                    .close(CloseCode::Replaced.to_quic(), b"too many connections with one peer");
+            }
+            connections.push(Kept { connection: connection.clone(), since: clock::now() });
+        }
+        let span = debug_span!("peer", %node);
+        debug!(parent: &span, "connected");
+        let (services, node, slot, connection) =
+            (self.services.clone(), node.clone(), slot.clone(), connection.clone());
+        let serve = async move {
+            let why = accept_streams(&connection, &node, &services, &slot.usage).await;
+            debug!(%why, "disconnected");
+            lock(&slot.connections).retain(|kept| kept.connection.stable_id() != connection.stable_id());
+        };
+        tokio::spawn(serve.instrument(span));
+    }
+
+    /// Closes the connections that nobody has used for a while, and forgets the peers without any. To be called every
+    /// [`SWEEP`].
+    pub(crate) fn sweep(&self) {
+        let mut gone = Vec::new();
+        let mut slots = lock(&self.slots);
+        for (node, slot) in slots.iter() {
+            if slot.usage.in_use() {
+                slot.idle_sweeps.store(0, Ordering::Relaxed);
+                continue;
+            }
+            let idle = slot.idle_sweeps.fetch_add(1, Ordering::Relaxed);
+            let mut connections = lock(&slot.connections);
+            connections.retain(|kept| {
+                let opened = kept.connection.side() == Side::Client;
+                if idle >= if opened { IDLE_SWEEPS } else { 2 * IDLE_SWEEPS } {
+                    kept.connection.close(CloseCode::Idle.to_quic(), b"idle");
+                }
+                kept.is_live()
+            });
+            if connections.is_empty() {
+                gone.push(node.clone());
+            }
+        }
+        for node in gone {
+            slots.remove(&node);
+            self.endpoint.socket().untrack(node.addr());
+        }
+    }
+
+    /// Says farewell to every peer, while the links are up: the packets that say so travel over them, and are given the
+    /// time for that.
+    pub(crate) async fn close(&self) {
+        let mut farthest = None;
+        for slot in lock(&self.slots).values() {
+            for Kept { connection, .. } in lock(&slot.connections).iter() {
+                connection.close(CloseCode::Leaving.to_quic(), b"leaving");
+                farthest = farthest.max(Some(connection.rtt()));
+            }
+        }
+        if let Some(rtt) = farthest {
+            tokio::time::sleep(rtt.clamp(FAREWELL_AT_LEAST, FAREWELL_AT_MOST)).await;
+        }
+    }
+
+    /// The node has another process than before: what is connected to the one before is closed, since whoever opened a
+    /// stream on it would wait for its end. What is connected just now is the new process's.
+    pub(crate) fn restarted(&self, node: &NodeId) {
+        let Some(slot) = lock(&self.slots).get(node).cloned() else { return };
+        let lately = clock::now().checked_sub(RESTART_WINDOW);
+        for kept in lock(&slot.connections).iter() {
+            if lately.is_some_and(|lately| kept.since < lately) {
+                kept.connection.close(CloseCode::Replaced.to_quic(), b"the peer has restarted");
+            }
+        }
+    }
+
+    /// Closes the connections whose certificates would not be accepted any more.
+    pub(crate) fn recheck(&self, trust: &Trust) {
+        for (node, slot) in lock(&self.slots).iter() {
+            for Kept { connection, .. } in lock(&slot.connections).iter() {
+                if let Err(why) = tls::recheck(connection, trust, clock::system()) {
+                    warn!(%node, %why, "closing a peer connection whose certificate is no longer accepted");
+                    connection.close(CloseCode::Revoked.to_quic(), why.to_string().as_bytes());
+                }
+            }
+        }
+    }
+
+    /// Every peer with a live connection.
+    pub(crate) fn views(&self) -> Vec<PeerView> {
+        let view = |(node, slot): (&NodeId, &Arc<Slot>)| {
+            let connection = slot.live()?;
+            Some(PeerView { node: node.clone(), rtt: connection.rtt(), streams: slot.usage.streams() })
+        };
+        lock(&self.slots).iter().filter_map(view).collect()
+    }
+
+    /// The peer's place, with a lease so that it is not given to another one meanwhile.
+    fn slot(&self, node: &NodeId) -> Result<(Arc<Slot>, Lease), OpenError> {
+        let mut slots = lock(&self.slots);
+        if !slots.contains_key(node) && slots.len() >= MAX_PEERS {
+            let unused = slots.iter().find(|(_, slot)| !slot.usage.in_use()).map(|(node, _)| node.clone());
+            let Some(unused) = unused else { return Err(OpenError::TooManyPeers { max: MAX_PEERS }) };
+            if let Some(slot) = slots.remove(&unused) {
+                for Kept { connection, .. } in lock(&slot.connections).drain(..) {
+                    connection.close(CloseCode::Idle.to_quic(), b"idle, and its place is needed");
+                }
+                self.endpoint.socket().untrack(unused.addr());
+            }
+        }
+        let slot = slots.entry(node.clone()).or_insert_with(|| {
+            self.endpoint.socket().track(node.addr());
+            Arc::default()
+        });
+        slot.idle_sweeps.store(0, Ordering::Relaxed);
+        Ok((slot.clone(), slot.usage.lease()))
+    }
+}
+
+impl Slot {
+    fn live(&self) -> Option<Connection> {
+        lock(&self.connections).iter().find(|kept| kept.is_live()).map(|kept| kept.connection.clone())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change behind these locks is one step, so a panic elsewhere has not spoilt it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hands the streams that come in on a connection to the services, until the connection ends.
+pub(crate) async fn accept_streams(
+    connection: &Connection,
+    node: &NodeId,
+    services: &Services,
+    usage: &Arc<Usage>,
+) -> quinn::ConnectionError {
+    loop {
+        match connection.accept_bi().await {
+            Ok((send, recv)) => {
+                let (services, node, usage) = (services.clone(), node.clone(), usage.clone());
+                // Bounded by the streams that the connection permits.
+                tokio::spawn(async move { services.dispatch(node, send, recv, usage).await });
+            }
+            Err(error) => return error,
+        }
+    }
+}

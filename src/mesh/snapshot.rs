@@ -1,0 +1,165 @@
+//! Makes a [`Status`] of what the driver knows.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::clock;
+use super::driver::{Driver, Role};
+use super::link::{Link, Phase};
+use super::status::{
+    CertificateStatus, Direction, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus, RouteStatus,
+    Status,
+};
+use crate::id::NodeId;
+use crate::router::{LinkClass, NeighbourState, Router};
+use crate::transport::Identity;
+
+/// What a dormant edge is shown to cost, as the seed had it. It carries no traffic.
+const DORMANT_COST: u32 = 100;
+
+/// A snapshot of the mesh as `driver` sees it.
+pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
+    let router = match &driver.role {
+        Role::Full(router) => Some(&**router),
+        Role::Stub(_) => None,
+    };
+    Status {
+        node_id: driver.id.clone(),
+        instance: format!("{:016x}", driver.start.instance),
+        epoch: driver.start.epoch,
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_ms: millis(now.saturating_duration_since(driver.started)),
+        transit: driver.transit,
+        ephemeral: router.is_none(),
+        listen: if driver.accept_links { driver.endpoint.socket().bound_addrs() } else { Vec::new() },
+        certificate: certificate(&driver.endpoint.identity()),
+        links: links(driver, router, now),
+        routes: router.map(routes).unwrap_or_default(),
+        edges: router.map(edges).unwrap_or_default(),
+        peers: peers(driver, router),
+        switch: driver.endpoint.socket().counters().status(),
+        services: driver.services.names().iter().map(ToString::to_string).collect(),
+        running_calls: 0,
+    }
+}
+
+fn certificate(identity: &Identity) -> CertificateStatus {
+    let not_after =
+        identity.not_after().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let left =
+        i64::try_from(not_after).unwrap_or(i64::MAX) - i64::try_from(clock::unix_secs()).unwrap_or(i64::MAX);
+    CertificateStatus {
+        names: identity.ids().to_vec(),
+        not_after,
+        days_left: left.div_euclid(24 * 60 * 60),
+        fingerprint: identity.fingerprint().to_string(),
+    }
+}
+
+fn links(driver: &Driver, router: Option<&Router>, now: Instant) -> Vec<LinkStatus> {
+    let synced = |peer: &NodeId| match router {
+        Some(router) => router.neighbours().any(|n| n.id == *peer && n.state != NeighbourState::Syncing),
+        None => true,
+    };
+    let connected = driver.neighbours.links().values().map(|link| link_status(link, synced(&link.peer), now));
+    let dialled = driver.dialled.iter().filter_map(|dialled| {
+        dialled.status().filter(|status| {
+            let linked = |peer: &NodeId| driver.neighbours.active().contains_key(peer);
+            !status.peer.as_ref().is_some_and(linked)
+        })
+    });
+    connected.chain(dialled).collect()
+}
+
+fn link_status(link: &Link, synced: bool, now: Instant) -> LinkStatus {
+    let state = match link.phase {
+        Phase::Active if synced => LinkState::Up,
+        Phase::Active | Phase::Waiting => LinkState::Syncing,
+        Phase::Draining { .. } => LinkState::Draining,
+    };
+    LinkStatus {
+        peer: Some(link.peer.clone()),
+        state,
+        direction: if link.dialled { Direction::Outgoing } else { Direction::Incoming },
+        address: canonical(link.remote).to_string(),
+        rtt_ms: Some(rtt_ms(link.connection.rtt())),
+        cost: Some(link.cost.max(link.their_cost).get()),
+        up_ms: Some(millis(now.saturating_duration_since(link.since))),
+        ephemeral: link.stub,
+        observed: Some(canonical(link.observed)),
+        attempts: 0,
+        last_error: None,
+    }
+}
+
+fn routes(router: &Router) -> Vec<RouteStatus> {
+    let capabilities: BTreeMap<_, _> =
+        router.database().map(|record| (record.origin.clone(), record.capabilities.clone())).collect();
+    let route = |route: &crate::router::Route| {
+        Some(RouteStatus {
+            directives: Vec::new(),
+            capabilities: capabilities.get(&route.id).cloned().unwrap_or_default(),
+            node: route.id.clone(),
+            next_hop: route.next_hops.first()?.clone(),
+            cost: route.cost,
+            hops: route.hops,
+        })
+    };
+    router.table().iter().filter_map(route).collect()
+}
+
+fn edges(router: &Router) -> Vec<EdgeStatus> {
+    router
+        .database()
+        .flat_map(|record| {
+            record.links.iter().map(|link| EdgeStatus {
+                from: record.origin.clone(),
+                to: link.peer.clone(),
+                cost: if link.class == LinkClass::Dormant { DORMANT_COST } else { link.cost.get() },
+                class: match link.class {
+                    LinkClass::Active => "active",
+                    LinkClass::Stub => "stub",
+                    LinkClass::Dormant => "dormant",
+                },
+            })
+        })
+        .collect()
+}
+
+fn peers(driver: &Driver, router: Option<&Router>) -> Vec<PeerStatus> {
+    let neighbours = driver.neighbours.active().keys().filter_map(|peer| {
+        let link = driver.neighbours.active_link(peer)?;
+        Some(PeerStatus {
+            node: peer.clone(),
+            path: PeerPath::Link,
+            via: None,
+            rtt_ms: rtt_ms(link.connection.rtt()),
+            streams: link.usage.streams(),
+        })
+    });
+    let table = router.map(Router::table);
+    let relayed = driver.peers.views().into_iter().map(|peer| PeerStatus {
+        via: match &table {
+            Some(table) => table.route(&peer.node).and_then(|route| route.next_hops.first().cloned()),
+            None => driver.neighbours.active().keys().next().cloned(),
+        },
+        node: peer.node,
+        path: PeerPath::Relayed,
+        rtt_ms: rtt_ms(peer.rtt),
+        streams: peer.streams,
+    });
+    neighbours.chain(relayed).collect()
+}
+
+fn canonical(addr: std::net::SocketAddr) -> std::net::SocketAddr {
+    std::net::SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn rtt_ms(rtt: std::time::Duration) -> f64 {
+    // Microseconds are what a round trip is known to.
+    rtt.as_micros() as f64 / 1_000.0
+}

@@ -1,0 +1,34 @@
+//! What the driver shows to the rest of the process: replaced as a whole, read without asking.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quinn::Connection;
+
+use super::stream::Usage;
+use crate::id::NodeId;
+use crate::router::Table;
+
+/// A snapshot of links and routes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    /// The links that new streams may use.
+    pub(crate) links: BTreeMap<NodeId, LinkView>,
+    /// The routes; empty on a stub.
+    pub(crate) table: Arc<Table>,
+    /// Whether the node is a stub: it asks its neighbour for routes.
+    pub(crate) stub: bool,
+    /// Whether the node is part of the mesh: synced with a neighbour, or attached to one.
+    pub(crate) linked: bool,
+    /// Whether the node is about to be shut down.
+    pub(crate) leaving: bool,
+    /// Whether the node is shut down.
+    pub(crate) closed: bool,
+}
+
+/// A link, for those who open streams.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkView {
+    pub(crate) connection: Connection,
+    pub(crate) usage: Arc<Usage>,
+}

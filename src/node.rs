@@ -1,0 +1,477 @@
+//! A node: the whole of it, from configuration to shutdown.
+//!
+//! ```text
+//!   builder ─▶ checked parts ─▶ spawn ─▶ Node ─▶ shutdown: refuse, drain, withdraw, close
+//! ```
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use crate::id::{Cost, NodeId, ServiceName};
+use crate::mesh::core::{Mesh, Parts};
+use crate::mesh::datadir::{DataDir, Manifest};
+use crate::mesh::{Event, Listener, OpenError, PeerAddr, ServeError, Status, Stream, clock};
+use crate::router::Explanation;
+use crate::switch::SwitchCounters;
+use crate::transport::{Identity, Liveness, Refusal, Socket, bind};
+use crate::work::{
+    self, Call, CallOptions, Command, Directive, HandlerError, PingError, Pong, RegisterError, Registry,
+    Request, Responder, TraceHop,
+};
+
+/// How long running calls may go on after [`Node::shutdown`] was called.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Sockets that a node listens on, at most.
+pub const MAX_LISTEN: usize = 8;
+
+/// A node of the mesh.
+///
+/// Clones are cheap and share the node. When the last one is dropped, the node is closed at once: its neighbours see the
+/// connections end, and streams fail. [`shutdown`](Self::shutdown) is the orderly way. A handler that holds a clone of
+/// the node that it is registered with keeps it alive until then.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    mesh: Mesh,
+    registry: Registry,
+}
+
+impl Node {
+    /// Begins a node with this id, which the identity's certificate must carry.
+    pub fn builder(id: NodeId, identity: Identity) -> NodeBuilder {
+        NodeBuilder {
+            id,
+            identity,
+            listen: Vec::new(),
+            peers: Vec::new(),
+            transit: false,
+            ephemeral: false,
+            data_dir: None,
+            cost: Cost::DEFAULT,
+            liveness: Liveness::default(),
+            registry: Registry::new(),
+            sockets: None,
+        }
+    }
+
+    /// The node's id.
+    #[must_use]
+    pub fn id(&self) -> &NodeId {
+        self.0.mesh.id()
+    }
+
+    /// Where the node takes packets, with the ports that the system chose.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.0.mesh.local_addrs()
+    }
+
+    /// Waits until the node is part of the mesh: synced with a neighbour or, as an ephemeral, attached to one.
+    ///
+    /// A node without configured peers waits until somebody links to it. Cancel safe.
+    ///
+    /// # Errors
+    /// Every configured peer has refused this node, or is refused by it; or the node was shut down. The node goes on
+    /// trying all the same.
+    pub async fn linked(&self) -> Result<(), NotLinked> {
+        self.0.mesh.linked().await.map_err(|refusals| match refusals.is_empty() {
+            true => NotLinked::ShutDown,
+            false => NotLinked::Refused(refusals),
+        })
+    }
+
+    /// Waits until this node has a way to `node`. Cancel safe; waits for ever if there is none, or after shutdown.
+    pub async fn routable(&self, node: &NodeId) {
+        self.0.mesh.routable(node).await;
+    }
+
+    /// Opens a stream to a service of a node, whether it is a neighbour, far away, or this one.
+    ///
+    /// Returns as soon as the request is on its way: on a connection that is up no round trip is spent before data
+    /// flows. What the other side answers shows at the first read, or with [`Stream::accepted`]. If there is no route,
+    /// one is waited for, for a second. Cancel safe.
+    ///
+    /// # Errors
+    /// [`OpenError`] says whose fault it is and what to do.
+    pub async fn open(&self, node: &NodeId, service: &ServiceName) -> Result<Stream, OpenError> {
+        self.0.mesh.open(node, service, None).await
+    }
+
+    /// As [`open`](Self::open), giving up after `deadline`; the other side is told of it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`OpenError::Deadline`].
+    pub async fn open_within(
+        &self,
+        node: &NodeId,
+        service: &ServiceName,
+        deadline: Duration,
+    ) -> Result<Stream, OpenError> {
+        self.0.mesh.open(node, service, Some(deadline)).await
+    }
+
+    /// Offers a service: streams that other nodes open to it come out of the listener until that is dropped.
+    ///
+    /// # Errors
+    /// The service is offered already, there are too many, or the node is shut down.
+    pub fn serve(&self, service: ServiceName) -> Result<Listener, ServeError> {
+        self.0.mesh.serve(service)
+    }
+
+    /// Handles calls for a directive with a function.
+    ///
+    /// # Errors
+    /// The directive is handled already, or there are too many.
+    pub fn handle<F, Fut>(&self, directive: Directive, handler: F) -> Result<(), RegisterError>
+    where
+        F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.0.registry.handle(directive, handler)?;
+        self.0.mesh.set_capabilities(work::capabilities(&self.0.registry));
+        Ok(())
+    }
+
+    /// Handles calls for a directive with an external command.
+    ///
+    /// # Errors
+    /// As [`handle`](Self::handle).
+    pub fn command(&self, directive: Directive, command: Command) -> Result<(), RegisterError> {
+        self.0.registry.command(directive, command)?;
+        self.0.mesh.set_capabilities(work::capabilities(&self.0.registry));
+        Ok(())
+    }
+
+    /// Calls a directive on a node. The payload is written and the responses are read with the [`Call`].
+    ///
+    /// # Errors
+    /// The call could not be sent. What happens to it afterwards, the call's own errors say.
+    pub async fn call(&self, node: &NodeId, directive: Directive) -> Result<Call, OpenError> {
+        self.call_with(node, directive, CallOptions::default()).await
+    }
+
+    /// As [`call`](Self::call), with options.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_with(
+        &self,
+        node: &NodeId,
+        directive: Directive,
+        options: CallOptions,
+    ) -> Result<Call, OpenError> {
+        work::call_node(&self.0.mesh, node, directive, options).await
+    }
+
+    /// Asks a node whether it is there, and what it is doing.
+    ///
+    /// # Errors
+    /// The node could not be asked, or did not answer.
+    pub async fn ping(&self, node: &NodeId) -> Result<Pong, PingError> {
+        work::ping(&self.0.mesh, node).await
+    }
+
+    /// The nodes that packets for `node` pass, in order, as each of them says itself, with the round trip to each.
+    ///
+    /// # Errors
+    /// There is no route, or a node on the way did not answer.
+    pub async fn trace(&self, node: &NodeId) -> Result<Vec<TraceHop>, PingError> {
+        work::trace(&self.0.mesh, node).await
+    }
+
+    /// A snapshot of the node; `None` once it is shut down.
+    pub async fn status(&self) -> Option<Status> {
+        let mut status = self.0.mesh.status().await?;
+        status.running_calls = self.0.registry.running().len();
+        for route in &mut status.routes {
+            route.directives =
+                work::directives(&route.capabilities).iter().map(ToString::to_string).collect();
+        }
+        Some(status)
+    }
+
+    /// Why a node is, or is not, reachable, as far as this node knows; `None` once it is shut down.
+    pub async fn explain(&self, node: &NodeId) -> Option<Explanation> {
+        self.0.mesh.explain(node).await
+    }
+
+    /// What happens from now on. A listener that falls more than 1,024 events behind misses the oldest, and is told.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.0.mesh.events()
+    }
+
+    /// Shows another identity for the same id from now on.
+    ///
+    /// Connections that are up stay up, except those whose certificates the new identity's trust does not accept.
+    ///
+    /// # Errors
+    /// The certificate does not carry the node's id. The old identity stays in use.
+    pub async fn reload(&self, identity: Identity) -> Result<(), StartError> {
+        check_identity(self.id(), &identity)?;
+        self.0.mesh.reload(identity).await;
+        Ok(())
+    }
+
+    /// Leaves in order: takes no more streams, lets running calls end for up to [`SHUTDOWN_GRACE`], withdraws from the
+    /// mesh, closes all connections. At most 15 seconds. Other clones see the node as shut down.
+    pub async fn shutdown(&self) {
+        self.0.mesh.refuse_streams();
+        self.0.registry.shutdown(SHUTDOWN_GRACE).await;
+        self.0.mesh.shutdown().await;
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The built-in handlers hold the registry, and it holds them.
+        work::remove_builtins(&self.registry);
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", self.id()).finish_non_exhaustive()
+    }
+}
+
+/// What a node will be.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct NodeBuilder {
+    id: NodeId,
+    identity: Identity,
+    listen: Vec<SocketAddr>,
+    peers: Vec<PeerAddr>,
+    transit: bool,
+    ephemeral: bool,
+    data_dir: Option<PathBuf>,
+    cost: Cost,
+    liveness: Liveness,
+    registry: Registry,
+    sockets: Option<Vec<Arc<dyn quinn::AsyncUdpSocket>>>,
+}
+
+impl NodeBuilder {
+    /// Listens on this UDP address; port 0 lets the system choose. May be given up to [`MAX_LISTEN`] times, each with
+    /// another IP address. Without any, the node only dials: it uses any port, and answers nobody who dials it.
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.listen.push(addr);
+        self
+    }
+
+    /// Keeps a link to this neighbour. May be given several times.
+    pub fn peer(mut self, peer: impl Into<PeerAddr>) -> Self {
+        self.peers.push(peer.into());
+        self
+    }
+
+    /// Whether the node carries other nodes' packets. Off by default: relays grant it, edges do not.
+    pub fn transit(mut self, transit: bool) -> Self {
+        self.transit = transit;
+        self
+    }
+
+    /// Makes the node an ephemeral: it dials, has no record and no database of its own, and leaves nothing behind.
+    pub fn ephemeral(mut self, ephemeral: bool) -> Self {
+        self.ephemeral = ephemeral;
+        self
+    }
+
+    /// Where the node keeps its epoch and its connection manifest between runs. Without, it keeps nothing, and is
+    /// recognised after a restart all the same; it then needs one flood more.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// What this node says that its links cost: 1 by default. The larger of the two ends' counts.
+    pub fn cost(mut self, cost: Cost) -> Self {
+        self.cost = cost;
+        self
+    }
+
+    /// How eagerly the loss of a neighbour is noticed.
+    pub fn liveness(mut self, liveness: Liveness) -> Self {
+        self.liveness = liveness;
+        self
+    }
+
+    /// Handles calls for a directive with a function, from the first moment on.
+    ///
+    /// # Errors
+    /// As [`Node::handle`].
+    pub fn handle<F, Fut>(self, directive: Directive, handler: F) -> Result<Self, RegisterError>
+    where
+        F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.registry.handle(directive, handler)?;
+        Ok(self)
+    }
+
+    /// Handles calls for a directive with an external command, from the first moment on.
+    ///
+    /// # Errors
+    /// As [`Node::handle`].
+    pub fn command(self, directive: Directive, command: Command) -> Result<Self, RegisterError> {
+        self.registry.command(directive, command)?;
+        Ok(self)
+    }
+
+    /// Uses this socket instead of binding one: the virtual network's.
+    #[cfg(feature = "testing")]
+    pub fn socket(mut self, socket: Arc<dyn quinn::AsyncUdpSocket>) -> Self {
+        self.sockets.get_or_insert_default().push(socket);
+        self
+    }
+
+    /// Checks the settings, binds, and starts the node's tasks on the current tokio runtime. Returns at once: links
+    /// come up in the background, see [`Node::linked`].
+    ///
+    /// # Errors
+    /// A setting is wrong, or the system refused something. Nothing is left running.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time.
+    #[expect(clippy::unused_async, reason = "starting needs a runtime, and may come to wait")]
+    pub async fn start(self) -> Result<Node, StartError> {
+        self.check()?;
+        let (epoch, data_dir, manifest) = self.open_data_dir()?;
+        let accept_links = !self.listen.is_empty() || self.sockets.is_some();
+        let sockets = match self.sockets {
+            Some(sockets) => sockets,
+            None => bind::bind(&self.listen)?,
+        };
+        let socket = Socket::new(sockets, self.id.addr(), Arc::new(SwitchCounters::default()))?;
+        let mesh = Mesh::spawn(Parts {
+            id: self.id,
+            identity: self.identity,
+            socket,
+            accept_links,
+            peers: self.peers,
+            transit: self.transit && !self.ephemeral,
+            ephemeral: self.ephemeral,
+            cost: self.cost,
+            liveness: self.liveness,
+            epoch,
+            data_dir,
+            manifest,
+        })?;
+        let registry = self.registry;
+        work::spawn(&mesh, &registry).map_err(|error| match error {
+            work::SpawnError::Serve(error) => StartError::Serve(error),
+            work::SpawnError::Register(error) => StartError::Register(error),
+        })?;
+        mesh.set_capabilities(work::capabilities(&registry));
+        Ok(Node(Arc::new(Inner { mesh, registry })))
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        check_identity(&self.id, &self.identity)?;
+        if self.listen.len() > MAX_LISTEN {
+            return Err(StartError::TooManyListen);
+        }
+        for (nth, addr) in self.listen.iter().enumerate() {
+            if self.listen[..nth].iter().any(|before| before.ip() == addr.ip()) {
+                return Err(StartError::ListenTwice(addr.ip()));
+            }
+        }
+        if self.ephemeral && self.peers.is_empty() {
+            return Err(StartError::EphemeralWithoutPeer);
+        }
+        Ok(())
+    }
+
+    fn open_data_dir(&self) -> Result<(u64, Option<DataDir>, Manifest), StartError> {
+        let now = clock::unix_ms();
+        let Some(path) = self.data_dir.clone().filter(|_| !self.ephemeral) else {
+            return Ok((now, None, Manifest::new()));
+        };
+        let failed = |error| StartError::DataDir { path: path.clone(), error };
+        let dir = DataDir::open(path.clone()).map_err(failed)?;
+        let epoch = dir.next_epoch(now).map_err(failed)?;
+        let manifest = dir.manifest(clock::unix_secs()).map_err(failed)?;
+        Ok((epoch, Some(dir), manifest))
+    }
+}
+
+fn check_identity(id: &NodeId, identity: &Identity) -> Result<(), StartError> {
+    if !identity.may_claim(id) {
+        return Err(StartError::NotInCertificate { id: id.clone(), names: identity.ids().to_vec() });
+    }
+    if let Err(problem) = identity.check(clock::system()) {
+        tracing::warn!(node = %id, %problem, "certificate");
+    }
+    Ok(())
+}
+
+/// Why a node did not start, or did not take an identity.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The certificate is another node's. The configuration's fault.
+    #[error("the certificate does not carry the id {id}; it names {}", list(names))]
+    NotInCertificate {
+        /// The node's id.
+        id: NodeId,
+        /// What the certificate carries.
+        names: Vec<NodeId>,
+    },
+    /// More than [`MAX_LISTEN`] addresses.
+    #[error("a node listens on at most {MAX_LISTEN} addresses")]
+    TooManyListen,
+    /// Two addresses with the same IP.
+    #[error("two listen addresses have the IP {0}; a node listens on one port of each")]
+    ListenTwice(std::net::IpAddr),
+    /// An ephemeral takes no links, so it must dial.
+    #[error("an ephemeral node needs a peer to dial")]
+    EphemeralWithoutPeer,
+    /// The data directory cannot be used.
+    #[error("cannot use the data directory {}: {error}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The system refused a socket.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The service of calls could not be offered.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A built-in directive was registered by the application.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+}
+
+/// Why a node is not part of the mesh.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotLinked {
+    /// No configured peer and this node accept each other; each with the reason.
+    #[error("{}", refusals(.0))]
+    Refused(Vec<(PeerAddr, Refusal)>),
+    /// The node is shut down.
+    #[error("this node is shut down")]
+    ShutDown,
+}
+
+fn refusals(refusals: &[(PeerAddr, Refusal)]) -> String {
+    refusals.iter().map(|(peer, why)| format!("{peer}: {why}")).collect::<Vec<_>>().join("; ")
+}
+
+fn list(names: &[NodeId]) -> String {
+    match names {
+        [] => "no node".to_owned(),
+        names => names.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", "),
+    }
+}

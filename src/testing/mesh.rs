@@ -1,0 +1,196 @@
+//! One line to a running mesh.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::{Network, VirtualSocket};
+use crate::id::NodeId;
+use crate::{Authority, Node, NodeBuilder, PeerAddr};
+
+/// The seed of the network under [`mesh`].
+const SEED: u64 = 1;
+
+/// Where the sockets of killed nodes go.
+const GRAVEYARD: std::net::Ipv4Addr = std::net::Ipv4Addr::new(10, 255, 0, 0);
+
+/// A running mesh over a virtual network.
+#[derive(Debug)]
+pub struct Mesh {
+    network: Network,
+    authority: Authority,
+    nodes: BTreeMap<NodeId, Node>,
+    addrs: BTreeMap<NodeId, SocketAddr>,
+    graves: u32,
+}
+
+/// Starts a mesh of the nodes and links that are named: `mesh(["a-r", "r-b"])` is a, b, and r between them.
+///
+/// A link is written `DIALLER-LISTENER`; a name alone is a node without links of its own, and a name is made of what
+/// node ids allow, but for `-`. Every node carries other nodes' packets. Returns when every node has a route to every
+/// other that it is connected with. To be called on a paused current-thread runtime, see the [module's docs](super).
+///
+/// # Panics
+/// A name is no node id, or the mesh does not come up within a minute of virtual time.
+#[allow(clippy::panic, reason = "a test that cannot be set up has failed")]
+pub async fn mesh<'a>(links: impl IntoIterator<Item = &'a str>) -> Mesh {
+    Mesh::on(Network::new(SEED), links).await
+}
+
+impl Mesh {
+    /// As [`mesh`], on a network that was prepared before.
+    ///
+    /// # Panics
+    /// As [`mesh`].
+    pub async fn on<'a>(network: Network, links: impl IntoIterator<Item = &'a str>) -> Self {
+        let authority = Authority::new("testing", 1).expect("a CA can be made");
+        let mut mesh = Self { network, authority, nodes: BTreeMap::new(), addrs: BTreeMap::new(), graves: 0 };
+        let mut dials: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+        for link in links {
+            let mut ends = link.split('-').map(|name| name.parse::<NodeId>().expect("a node id"));
+            let dialler = ends.next().expect("split gives at least one");
+            let dialled = dials.entry(dialler).or_default();
+            dialled.extend(ends.next());
+            let listener = dialled.last().cloned();
+            listener.map(|listener| dials.entry(listener).or_default());
+        }
+        let mut sockets = BTreeMap::new();
+        for id in dials.keys() {
+            let socket = mesh.network.bind_host();
+            mesh.addrs.insert(id.clone(), socket.address());
+            sockets.insert(id.clone(), socket);
+        }
+        for (id, dialled) in &dials {
+            let socket = sockets.remove(id).expect("bound above");
+            let node = mesh.start_with(id, socket, dialled, |builder| builder.transit(true)).await;
+            mesh.nodes.insert(id.clone(), node);
+        }
+        mesh.converge().await;
+        mesh
+    }
+
+    /// A node by its name.
+    ///
+    /// # Panics
+    /// There is none of that name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> &Node {
+        self.nodes.get(name).expect("a node of this mesh")
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// A node's address on the network.
+    ///
+    /// # Panics
+    /// There is none of that name.
+    #[must_use]
+    pub fn addr(&self, name: &str) -> SocketAddr {
+        *self.addrs.get(name).expect("a node of this mesh")
+    }
+
+    /// The network, to make it worse.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Who issues the nodes' certificates.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// A builder for one more node, with a certificate and a host of its own, that dials the named ones.
+    ///
+    /// # Panics
+    /// A name is no node id, or not of this mesh.
+    pub fn joiner(&self, name: &str, peers: &[&str]) -> NodeBuilder {
+        let id: NodeId = name.parse().expect("a node id");
+        let identity = self.authority.issue(&id, 1).expect("the CA can issue");
+        let builder = Node::builder(id, identity).socket(self.network.bind_host());
+        peers
+            .iter()
+            .fold(builder, |builder, peer| builder.peer(self.peer_addr(&peer.parse().expect("a node id"))))
+    }
+
+    /// Stops a node as a power cut would: no farewell, and nothing from or to its host passes any more.
+    ///
+    /// # Panics
+    /// There is none of that name.
+    pub fn kill(&mut self, name: &str) {
+        let addr = self.addr(name);
+        self.network.isolate(addr.ip());
+        // The dead process's socket goes where nobody hears it, so that its address is free for the next one.
+        self.graves += 1;
+        let grave = std::net::Ipv4Addr::from_bits(GRAVEYARD.to_bits() + self.graves).into();
+        self.network.isolate(grave);
+        self.network.rebind(addr, SocketAddr::new(grave, addr.port())).expect("the node was bound there");
+        self.nodes.remove(name).expect("a node of this mesh");
+    }
+
+    /// Starts a node again that was killed: the same id and certificate authority, another process, on a new port.
+    ///
+    /// # Panics
+    /// The node was not of this mesh.
+    pub async fn restart(&mut self, name: &str, peers: &[&str]) {
+        let id: NodeId = name.parse().expect("a node id");
+        let ip = self.addr(name).ip();
+        self.network.rejoin(ip);
+        let socket = self.network.bind(SocketAddr::new(ip, 0)).expect("a free port");
+        self.addrs.insert(id.clone(), socket.address());
+        let peers: Vec<NodeId> = peers.iter().map(|peer| peer.parse().expect("a node id")).collect();
+        let node = self.start_with(&id, socket, &peers, |builder| builder.transit(true)).await;
+        self.nodes.insert(id, node);
+    }
+
+    /// As [`restart`](Self::restart), at the address that the node had: a relay that its edges find again.
+    ///
+    /// # Panics
+    /// The node was not of this mesh.
+    pub async fn restart_in_place(&mut self, name: &str, peers: &[&str]) {
+        let addr = self.addr(name);
+        self.network.rejoin(addr.ip());
+        let socket = self.network.bind(addr).expect("the address is free");
+        let id: NodeId = name.parse().expect("a node id");
+        let peers: Vec<NodeId> = peers.iter().map(|peer| peer.parse().expect("a node id")).collect();
+        let node = self.start_with(&id, socket, &peers, |builder| builder.transit(true)).await;
+        self.nodes.insert(id, node);
+    }
+
+    /// Waits until every node has a route to every other one.
+    ///
+    /// # Panics
+    /// That takes more than a minute of virtual time.
+    pub async fn converge(&self) {
+        let all = async {
+            for from in self.nodes.values() {
+                for to in self.nodes.keys() {
+                    from.routable(to).await;
+                }
+            }
+        };
+        let limit = std::time::Duration::from_secs(60);
+        tokio::time::timeout(limit, all).await.expect("the mesh converges within a minute");
+    }
+
+    async fn start_with(
+        &self,
+        id: &NodeId,
+        socket: std::sync::Arc<VirtualSocket>,
+        peers: &[NodeId],
+        settings: impl FnOnce(NodeBuilder) -> NodeBuilder,
+    ) -> Node {
+        let identity = self.authority.issue(id, 1).expect("the CA can issue");
+        let builder = settings(Node::builder(id.clone(), identity).socket(socket));
+        let builder = peers.iter().fold(builder, |builder, peer| builder.peer(self.peer_addr(peer)));
+        builder.start().await.expect("a node can be started")
+    }
+
+    fn peer_addr(&self, id: &NodeId) -> PeerAddr {
+        let addr = self.addrs.get(id).expect("a node of this mesh");
+        PeerAddr { expected: Some(id.clone()), ..PeerAddr::from(*addr) }
+    }
+}

@@ -1,0 +1,91 @@
+//! When to dial again. Pure: the random draw comes in by argument.
+
+use std::time::Duration;
+
+/// The delays between dial attempts: none at first, then exponential with full jitter.
+///
+/// The upper bound of the draw doubles from [`FIRST`](Self::FIRST) up to a cap: [`FRESH_CAP`](Self::FRESH_CAP) as long as the peer was linked
+/// less than [`FRESH_FOR`](Self::FRESH_FOR) ago, so that a relay that restarts finds its edges back within seconds, and
+/// [`CAP`](Self::CAP) otherwise, so that a peer that is gone costs little. Full jitter keeps a thousand edges from
+/// dialling a returning relay in step.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    /// The upper bound of the first delay that is not zero.
+    pub(crate) const FIRST: Duration = Duration::from_millis(250);
+    /// The largest delay while the peer was linked a short while ago.
+    pub(crate) const FRESH_CAP: Duration = Duration::from_secs(2);
+    /// How long after the loss of a link that holds.
+    pub(crate) const FRESH_FOR: Duration = Duration::from_secs(300);
+    /// The largest delay.
+    pub(crate) const CAP: Duration = Duration::from_secs(30);
+    /// A link that lasted this long starts the delays anew.
+    pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(60);
+
+    /// The delay before the next attempt. `draw` is uniform over all u64; `fresh` says that the peer was linked lately.
+    pub(crate) fn next(&mut self, fresh: bool, draw: u64) -> Duration {
+        let attempts = self.attempts;
+        self.attempts = attempts.saturating_add(1);
+        if attempts == 0 {
+            return Duration::ZERO;
+        }
+        let cap = if fresh { Self::FRESH_CAP } else { Self::CAP };
+        let bound = Self::FIRST.saturating_mul(1 << (attempts - 1).min(16)).min(cap);
+        // The top 32 bits are as random as all of them, and keep the product within u128 and the result exact enough.
+        Duration::from_nanos(((bound.as_nanos() * u128::from(draw >> 32)) >> 32) as u64)
+    }
+
+    /// Attempts since the last reset.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// A link ended that had lasted for `up`: after a stable one the next attempt is made at once.
+    pub(crate) fn link_ended(&mut self, up: Duration) {
+        if up >= Self::STABLE_AFTER {
+            self.reset();
+        } else {
+            self.attempts = self.attempts.max(1);
+        }
+    }
+
+    /// Starts the delays anew: the network changed, or the operator asked.
+    pub(crate) fn reset(&mut self) {
+        self.attempts = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_attempt_is_made_at_once_and_later_ones_within_a_doubling_bound() {
+        let mut backoff = Backoff::default();
+        let delays: Vec<_> = (0..12).map(|_| backoff.next(false, u64::MAX).as_millis()).collect();
+        assert_eq!(delays, [0, 249, 499, 999, 1999, 3999, 7999, 15999, 29999, 29999, 29999, 29999]);
+        assert_eq!(backoff.next(false, 0), Duration::ZERO, "full jitter reaches down to nothing");
+    }
+
+    #[test]
+    fn a_peer_lost_lately_is_dialled_every_other_second_at_least() {
+        let mut backoff = Backoff::default();
+        for _ in 0..40 {
+            assert!(backoff.next(true, u64::MAX) <= Backoff::FRESH_CAP);
+        }
+    }
+
+    #[test]
+    fn only_a_stable_link_resets_the_delays() {
+        let mut backoff = Backoff::default();
+        backoff.next(false, 0);
+        backoff.next(false, 0);
+        backoff.link_ended(Duration::from_secs(59));
+        assert_ne!(backoff.next(false, u64::MAX), Duration::ZERO);
+        backoff.link_ended(Duration::from_secs(60));
+        assert_eq!(backoff.next(false, u64::MAX), Duration::ZERO);
+    }
+}

@@ -1,0 +1,96 @@
+//! Relays die, and streams go on where another way exists.
+
+use std::time::Duration;
+
+use receptor_quic::testing::{LinkQuality, mesh};
+use receptor_quic::{OpenError, StreamError};
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use crate::support::{id, serve_sink, service, transfer};
+
+/// 8 MiB a second, so that a transfer lasts long enough to be interrupted.
+fn slow() -> LinkQuality {
+    LinkQuality { bandwidth: Some(8 * 1024 * 1024), ..LinkQuality::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_survives_the_death_of_its_relay() {
+    let mut mesh = mesh(["a-r1", "a-r2", "b-r1", "b-r2"]).await;
+    mesh.network().set_default(slow());
+    serve_sink(mesh.node("b"));
+    let (a, b) = (mesh.node("a").clone(), id("b"));
+    let stream = a.open(&b, &service("sink")).await.unwrap();
+    let transfer = tokio::spawn(transfer(stream, 512));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let status = a.status().await.unwrap();
+    let via = status.peers.iter().find(|peer| peer.node == b).unwrap().via.clone().unwrap();
+    mesh.kill(via.as_str());
+    let longest = transfer.await.unwrap();
+    assert!(longest > Duration::from_secs(1), "the relay in use was the one that died: {longest:?}");
+    assert!(longest < Duration::from_secs(7), "stalled for {longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_another_way_the_caller_is_told_and_does_not_hang() {
+    let mut mesh = mesh(["a-r", "b-r"]).await;
+    serve_sink(mesh.node("b"));
+    let mut stream = mesh.node("a").open(&id("b"), &service("sink")).await.unwrap();
+    stream.write_all(&[0; 1000]).await.unwrap();
+    stream.accepted().await.unwrap();
+    mesh.kill("r");
+    let start = Instant::now();
+    let error = stream.recv.read_chunk(1).await.unwrap_err();
+    assert!(matches!(error, StreamError::Unreachable { .. }), "{error:?}");
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let error = mesh.node("a").open(&id("b"), &service("sink")).await.unwrap_err();
+    assert_eq!(error, OpenError::NoRoute { node: id("b") });
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mesh_heals_within_five_seconds_of_a_relays_return() {
+    for down_secs in [1, 7, 45, 200] {
+        let mut mesh = mesh(["a-r", "b-r"]).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        mesh.kill("r");
+        tokio::time::sleep(Duration::from_secs(down_secs)).await;
+        // The relay is back at the address that its edges dial.
+        mesh.restart_in_place("r", &[]).await;
+        let start = Instant::now();
+        mesh.node("a").routable(&id("b")).await;
+        let healed = start.elapsed();
+        assert!(healed < Duration::from_secs(5), "after {down_secs} s it took {healed:?}");
+        mesh.node("a").ping(&id("b")).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_heals_by_itself() {
+    let mesh = mesh(["a-r1", "r1-r2", "b-r2", "c-r2"]).await;
+    let (r1, r2) = (mesh.addr("r1").ip(), mesh.addr("r2").ip());
+    mesh.network().cut(r1, r2);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(mesh.node("a").ping(&id("b")).await.is_err());
+    mesh.node("b").ping(&id("c")).await.unwrap();
+    mesh.network().restore(r1, r2);
+    mesh.converge().await;
+    mesh.node("a").ping(&id("b")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_call_after_a_restart_does_not_go_to_the_process_before() {
+    let mut mesh = mesh(["a-r", "b-r"]).await;
+    for _ in 0..3 {
+        mesh.node("a").ping(&id("b")).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        mesh.kill("b");
+        mesh.restart("b", &["r"]).await;
+        mesh.converge().await;
+        // Until the new record is here, the old process's connection looks alive.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let start = Instant::now();
+        mesh.node("a").ping(&id("b")).await.unwrap();
+        assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+        tokio::time::sleep(Duration::from_secs(400)).await;
+    }
+}

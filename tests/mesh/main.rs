@@ -1,0 +1,11 @@
+//! Whole nodes on a virtual network, in virtual time.
+#![cfg(feature = "testing")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod ephemerals;
+mod failover;
+mod links;
+mod routes;
+mod streams;
+mod support;
+mod work;

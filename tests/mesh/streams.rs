@@ -1,0 +1,120 @@
+//! Streams between neighbours, through relays, and to nowhere.
+
+use std::time::Duration;
+
+use receptor_quic::mesh::{RefuseCode, StreamError};
+use receptor_quic::testing::mesh;
+use receptor_quic::{OpenError, transport::code::StreamCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use crate::support::{id, serve_echo, serve_sink, service, transfer};
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_echoes_over_a_link_through_relays_and_to_the_node_itself() {
+    let mesh = mesh(["a-r1", "r1-r2", "b-r2"]).await;
+    for name in ["a", "r1", "b"] {
+        serve_echo(mesh.node(name));
+        let mut stream = mesh.node("a").open(&id(name), &service("echo")).await.unwrap();
+        stream.write_all(name.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_service_is_refused_with_its_reason() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    for name in ["r", "b"] {
+        let mut stream = mesh.node("a").open(&id(name), &service("nothing")).await.unwrap();
+        let error = stream.accepted().await.unwrap_err();
+        let StreamError::Refused(refused) = error else { panic!("{error:?}") };
+        assert_eq!(refused.code, RefuseCode::UnknownService);
+        assert!(stream.read_u8().await.unwrap_err().to_string().contains("no such service"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_nobody_knows_is_no_route_after_a_second() {
+    let mesh = mesh(["a-r"]).await;
+    let start = Instant::now();
+    let error = mesh.node("a").open(&id("nobody"), &service("echo")).await.unwrap_err();
+    assert_eq!(error, OpenError::NoRoute { node: id("nobody") });
+    assert!(start.elapsed() < Duration::from_millis(1_100), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_ends_the_wait_for_a_route() {
+    let mesh = mesh(["a-r"]).await;
+    let deadline = Duration::from_millis(50);
+    let error = mesh.node("a").open_within(&id("nobody"), &service("echo"), deadline).await.unwrap_err();
+    assert_eq!(error, OpenError::Deadline(deadline));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_a_stream_resets_it_and_finishing_does_not() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    let mut listener = mesh.node("b").serve(service("s")).unwrap();
+    let mut stream = mesh.node("a").open(&id("b"), &service("s")).await.unwrap();
+    stream.write_all(b"half").await.unwrap();
+    let mut incoming = listener.accept().await.unwrap();
+    assert_eq!(incoming.peer, id("a"));
+    let mut half = [0; 4];
+    incoming.stream.read_exact(&mut half).await.unwrap();
+    drop(stream);
+    let error = incoming.stream.recv.read_chunk(1).await.unwrap_err();
+    assert_eq!(error, StreamError::Reset { code: StreamCode::Dropped, bytes: 4 });
+    let stopped = incoming.stream.send.stopped().await.unwrap();
+    assert_eq!(stopped, Some(StreamCode::Dropped));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_holds_up_nobody_else() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    serve_sink(mesh.node("b"));
+    let mut unread = mesh.node("b").serve(service("unread")).unwrap();
+    let mut slow = mesh.node("a").open(&id("b"), &service("unread")).await.unwrap();
+    let incoming = async { unread.accept().await.unwrap() };
+    let flood = async {
+        // Nobody reads: the window fills, and the writer waits.
+        loop {
+            if tokio::time::timeout(Duration::from_secs(1), slow.write_all(&[0; 65_536])).await.is_err() {
+                return;
+            }
+        }
+    };
+    let (_incoming, ()) = tokio::join!(incoming, flood);
+    let stream = mesh.node("a").open(&id("b"), &service("sink")).await.unwrap();
+    assert!(transfer(stream, 16).await < Duration::from_millis(200));
+    let pong = mesh.node("a").ping(&id("b")).await.unwrap();
+    assert!(pong.rtt_ms < 20.0, "{pong:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_does_not_carry_other_nodes_packets() {
+    let mesh = mesh(["a"]).await;
+    let b = mesh.joiner("b", &[]).start().await.unwrap();
+    let edge = mesh.joiner("edge", &["a"]).peer(b.local_addrs()[0]).start().await.unwrap();
+    edge.routable(&id("a")).await;
+    edge.routable(&id("b")).await;
+    edge.ping(&id("a")).await.unwrap();
+    edge.ping(&id("b")).await.unwrap();
+    let error = mesh.node("a").open(&id("b"), &service("echo")).await.unwrap_err();
+    assert_eq!(error, OpenError::NoRoute { node: id("b") });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_leaves_ends_its_streams_in_order() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    serve_echo(mesh.node("b"));
+    let mut stream = mesh.node("a").open(&id("b"), &service("echo")).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'x');
+    mesh.node("b").shutdown().await;
+    assert!(matches!(stream.recv.read_chunk(1).await, Err(StreamError::Closed { .. })));
+    let error = mesh.node("a").open(&id("b"), &service("echo")).await.unwrap_err();
+    assert_eq!(error, OpenError::NoRoute { node: id("b") });
+    assert_eq!(mesh.node("b").open(&id("a"), &service("echo")).await.unwrap_err(), OpenError::ShutDown);
+}
