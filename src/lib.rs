@@ -93,6 +93,9 @@
 //!
 //! Without any, there is the router and the switch alone: no async, no sockets, no clock, no TLS.
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 pub mod id;
 pub mod router;
 pub mod switch;

@@ -1,3 +1,10 @@
-//! The `receptor` binary.
+//! The `receptor` binary: parse, run, say how it went.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use receptor_quic::cli;
+
+fn main() -> ExitCode {
+    cli::run(cli::Args::parse())
+}

@@ -1,0 +1,305 @@
+//! The command line, as typed. Values are checked later, together with those of the environment and of the file, so that
+//! an error can name where the value came from.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::id::NodeId;
+use crate::transport::Authority;
+use crate::work::Directive;
+
+/// Join programs into one mesh over mutually authenticated QUIC.
+///
+/// Nodes find each other by name, over as many hops as it takes, and stream to each other sealed end to end.
+#[derive(Debug, Parser)]
+#[command(name = "receptor", version, after_long_help = EXIT_STATUS, max_term_width = 110)]
+pub struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done
+  1  the work failed
+  2  usage or configuration
+  3  no route, or unreachable
+  4  refused: authentication or permission
+
+First steps:
+  receptor demo                              see a mesh at work, on this machine
+  receptor cert init --dir certs             make a certificate authority
+  receptor cert issue relay-1 --dir certs    make a node's certificate
+  receptor node --id relay-1 --certs certs --listen 0.0.0.0:4433 --transit";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a certificate authority, and certificates for nodes
+    Cert {
+        #[command(subcommand)]
+        command: CertCommand,
+    },
+    /// Run a node until SIGTERM or Ctrl-C
+    #[command(after_long_help = NODE_EXAMPLES)]
+    Node(Box<NodeArgs>),
+    /// Show what a node knows and does: links, routes, peers, counters
+    Status(StatusArgs),
+    /// Measure the round trip to a node
+    #[command(after_long_help = PING_EXAMPLES)]
+    Ping(PingArgs),
+    /// Show the way to a node, hop by hop
+    Trace(TraceArgs),
+    /// Hand a node work, and get the responses as they come
+    #[command(after_long_help = SEND_EXAMPLES)]
+    Send(SendArgs),
+    /// Show a mesh at work: five nodes on this machine, real work, and a relay that is killed in the middle of a transfer
+    Demo,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CertCommand {
+    /// Make a certificate authority: DIR/ca.crt and DIR/ca.key
+    ///
+    /// Every node of the mesh trusts ca.crt. Whoever has ca.key can admit nodes: keep it where you issue, not on the nodes. Files that are
+    /// there already are never overwritten.
+    Init {
+        /// Where the files go; made if it is not there
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The name of the authority, for people to read
+        #[arg(long, value_name = "NAME", default_value = "receptor mesh")]
+        name: String,
+        /// How long it is valid, in days
+        #[arg(long, value_name = "N", default_value_t = Authority::DEFAULT_DAYS, value_parser = days())]
+        days: u32,
+    },
+    /// Make a node's certificate and key: DIR/NODE.crt and DIR/NODE.key
+    ///
+    /// The node needs these two and DIR/ca.crt. Files that are there already are never overwritten: to renew, move the old ones away
+    /// first; a running node takes the new ones on SIGHUP.
+    Issue {
+        /// The id of the node: 1 to 128 letters, digits and `._-:@`
+        #[arg(value_name = "NODE")]
+        node: NodeId,
+        /// Where ca.crt and ca.key are, and where the files go
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// How long it is valid, in days
+        #[arg(long, value_name = "N", default_value_t = Authority::DEFAULT_IDENTITY_DAYS, value_parser = days())]
+        days: u32,
+    },
+}
+
+fn days() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(Authority::MAX_DAYS))
+}
+
+/// Settings of a node. Each may come from the flag, else from the environment, else from the file, else there is a default.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct NodeArgs {
+    /// Who this node is; a name in its certificate [env: RECEPTOR_ID]
+    #[arg(long, value_name = "ID")]
+    pub(super) id: Option<String>,
+    /// The directory with ca.crt, ID.crt and ID.key, as `receptor cert` makes them [env: RECEPTOR_CERTS]
+    #[arg(long, value_name = "DIR")]
+    pub(super) certs: Option<PathBuf>,
+    /// An address to take links at, with its UDP port: `0.0.0.0:4433`, `[::]:4433`, or `:4433` for every address of the machine; port 0 takes a
+    /// free one. Repeatable [env: RECEPTOR_LISTEN, separated by commas] [default: none; the node only dials out]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Vec<String>,
+    /// A node to link to, and to keep linked to: relay.example:4433, or relay-1@relay.example:4433 to accept nobody else there.
+    /// Repeatable [env: RECEPTOR_PEER, separated by commas]
+    #[arg(long, value_name = "[ID@]HOST:PORT")]
+    pub(super) peer: Vec<String>,
+    /// Carry other nodes' packets [env: RECEPTOR_TRANSIT, true or false] [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) transit: Option<String>,
+    /// Offer an external command: payload on its standard input, its standard output sent back. The command line is split as a shell
+    /// does it, but no shell runs it. Repeatable [env: RECEPTOR_COMMAND, one a line]
+    #[arg(long, value_name = "NS:ACTION=CMDLINE")]
+    pub(super) command: Vec<String>,
+    /// Where the node keeps what it should know after a restart; made if it is not there [env: RECEPTOR_DATA_DIR] [default: none;
+    /// nothing is kept]
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// The control socket, for `receptor status` and the like on this machine [env: RECEPTOR_CONTROL] [default:
+    /// $XDG_RUNTIME_DIR/receptor/ID.sock; else /run/receptor/ID.sock for root, /tmp/receptor-UID/ID.sock for others]
+    #[arg(long, value_name = "PATH")]
+    pub(super) control: Option<PathBuf>,
+    /// What this node's links cost, 1 to 65535; traffic takes the cheapest way [env: RECEPTOR_COST] [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(super) cost: Option<String>,
+    /// How log lines look: text or json. They go to standard error; RUST_LOG says which (default info) [env: RECEPTOR_LOG_FORMAT]
+    /// [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) log_format: Option<String>,
+    /// A file with these settings [env: RECEPTOR_CONFIG] [default: none]
+    #[arg(long, value_name = "FILE.toml")]
+    pub(super) config: Option<PathBuf>,
+    /// Leave when standard input ends: for a parent that must not leave nodes behind.
+    #[arg(long, hide = true)]
+    pub(super) until_stdin_ends: bool,
+}
+
+const NODE_EXAMPLES: &str = r#"
+Settings come from the flag, else from the environment, else from the file, else
+there is a default. A list from one of them replaces that of the next. In the
+file, keys are named as the flags are; relative paths start at its directory:
+
+  id = "edge-1"
+  certs = "certs"
+  peer = ["relay-1@one.example:4433", "relay-2@two.example:4433"]
+  data-dir = "/var/lib/receptor"
+
+  [command]
+  "text:upper" = "tr a-z A-Z"
+  "files:list" = ["ls", "-l", "/srv/with spaces"]
+
+Signals: SIGTERM and Ctrl-C withdraw and drain, then exit with 0; a second one
+exits at once. SIGHUP reloads the certificates without dropping links.
+
+Examples:
+  receptor node --id relay-1 --certs certs --listen 0.0.0.0:4433 --transit
+  receptor node --id edge-1 --certs certs --peer relay-1@relay.example:4433 \
+                --command 'text:upper=tr a-z A-Z'"#;
+
+/// Where a command runs: on a node of this machine, through its control socket; or on an ephemeral node that joins for it.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Where it runs")]
+pub(super) struct PlaceArgs {
+    /// The control socket of a node on this machine [env: RECEPTOR_CONTROL] [default: the one in the default directory]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["id", "certs", "peer"])]
+    pub(super) control: Option<PathBuf>,
+    /// Join as an ephemeral node of this id instead, and leave when done; needs --certs and --peer [env: RECEPTOR_ID]
+    #[arg(long, value_name = "ID")]
+    pub(super) id: Option<String>,
+    /// Where the ephemeral node's ca.crt, ID.crt and ID.key are [env: RECEPTOR_CERTS]
+    #[arg(long, value_name = "DIR")]
+    pub(super) certs: Option<PathBuf>,
+    /// Who the ephemeral node links to; repeatable, the first that answers will do [env: RECEPTOR_PEER]
+    #[arg(long, value_name = "[ID@]HOST:PORT")]
+    pub(super) peer: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// Print JSON, with every detail
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) place: PlaceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PingArgs {
+    /// The node to ping
+    #[arg(value_name = "NODE")]
+    pub(super) node: NodeId,
+    /// How many pings
+    #[arg(long, short = 'c', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) count: u64,
+    /// From one ping to the next, in seconds
+    #[arg(long, short = 'i', value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub(super) interval: Duration,
+    /// How long to wait for a reply, in seconds
+    #[arg(long, short = 't', value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(super) timeout: Duration,
+    /// Print JSON, one object a reply
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) place: PlaceArgs,
+}
+
+const PING_EXAMPLES: &str = "\
+Examples:
+  receptor ping edge-1
+  receptor ping edge-1 --count 10 --interval 0.2 --json
+  receptor ping edge-1 --id laptop --certs certs --peer relay-1@relay.example:4433";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TraceArgs {
+    /// The node to trace
+    #[arg(value_name = "NODE")]
+    pub(super) node: NodeId,
+    /// Print JSON, a list of hops
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) place: PlaceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SendArgs {
+    /// The node that does the work
+    #[arg(value_name = "NODE")]
+    pub(super) node: NodeId,
+    /// What is to be done
+    #[arg(value_name = "NS:ACTION")]
+    pub(super) directive: Directive,
+    /// What to do it with: a text; `-` for standard input; `@FILE` for a file. Streamed, of any size [default: nothing]
+    #[arg(value_name = "PAYLOAD", allow_hyphen_values = true)]
+    pub(super) payload: Option<std::ffi::OsString>,
+    #[command(flatten)]
+    pub(super) place: PlaceArgs,
+}
+
+const SEND_EXAMPLES: &str = "\
+Responses go to standard output as they arrive, raw. If the work fails, why goes
+to standard error, and the exit status is 1. Ctrl-C cancels the work on the other
+side as well.
+
+Examples:
+  receptor send edge-1 text:upper 'hello'
+  tail -f app.log | receptor send edge-1 text:upper -
+  receptor send edge-1 sum:sha256 @image.iso";
+
+/// Seconds with a fraction: from a millisecond to a day.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let allowed = 0.001..=86_400.0;
+    match text.parse::<f64>() {
+        Ok(seconds) if allowed.contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("seconds from 0.001 to 86400, a fraction is allowed".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_socket_and_an_ephemeral_node_exclude_each_other() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' '));
+        assert!(parse("receptor ping a --control x").is_ok());
+        assert!(parse("receptor ping a --id b --certs c --peer d:1").is_ok());
+        assert!(parse("receptor ping a --control x --id b").is_err());
+    }
+
+    #[test]
+    fn transit_takes_a_value_only_with_an_equals_sign() {
+        let transit = |line: &str| match Args::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Node(args) => args.transit,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(transit("receptor node --transit --id a").as_deref(), Some("true"));
+        assert_eq!(transit("receptor node --transit=false").as_deref(), Some("false"));
+        assert_eq!(transit("receptor node"), None);
+    }
+
+    #[test]
+    fn seconds_have_bounds_and_fractions() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for bad in ["0", "-1", "NaN", "inf", "1e9", "1s"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

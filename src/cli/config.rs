@@ -1,0 +1,241 @@
+//! The checked configuration of a node: whatever is in it can be run.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::args::NodeArgs;
+use super::control::path::ControlPath;
+use super::env::Env;
+use super::exit::Failure;
+use super::file::{CommandLine, File};
+use super::log::LogFormat;
+use super::settings::{
+    CERTS, COMMAND, CONFIG, CONTROL, COST, DATA_DIR, ID, LISTEN, LOG_FORMAT, PEER, Source, Sourced, TRANSIT,
+    switch,
+};
+use crate::id::{Cost, NodeId};
+use crate::mesh::PeerAddr;
+use crate::work::Directive;
+
+/// The checked configuration of a node.
+#[derive(Debug)]
+pub(super) struct NodeConfig {
+    pub(super) id: NodeId,
+    pub(super) certs: PathBuf,
+    pub(super) listen: Vec<SocketAddr>,
+    pub(super) peers: Vec<PeerAddr>,
+    pub(super) transit: bool,
+    pub(super) commands: Vec<CommandSpec>,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) control: ControlPath,
+    pub(super) cost: Cost,
+    pub(super) log_format: LogFormat,
+    pub(super) until_stdin_ends: bool,
+}
+
+/// A directive that an external command handles.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct CommandSpec {
+    pub(super) directive: Directive,
+    pub(super) program: String,
+    pub(super) args: Vec<String>,
+}
+
+impl NodeConfig {
+    /// Brings flags, environment and file together, and checks every value.
+    pub(super) fn resolve(args: NodeArgs, env: &Env) -> Result<Self, Failure> {
+        let file = match CONFIG.path(args.config, env) {
+            Some(path) => File::read(&path.value)?,
+            None => File::default(),
+        };
+        let id = ID.text(args.id, env)?.or(file.id);
+        let id: NodeId = id.ok_or_else(|| ID.missing("the node's id"))?.parse()?;
+        let certs = CERTS.path(args.certs, env).or(file.certs);
+        let certs = certs.ok_or_else(|| CERTS.missing("the directory of the certificates"))?.value;
+        let listen = over(LISTEN.list(args.listen, env, ',')?, file.listen);
+        let listen: Vec<_> =
+            listen.into_iter().map(|addr| addr.and_then(listen_addr)).collect::<Result<_, _>>()?;
+        let peers = over(PEER.list(args.peer, env, ',')?, file.peer);
+        let peers: Vec<PeerAddr> = peers.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?;
+        if listen.is_empty() && peers.is_empty() {
+            return Err(Failure::usage(
+                "a node without a neighbour is of no use: give an address to take links at (--listen) or a node to link to (--peer)",
+            ));
+        }
+        let transit = TRANSIT.text(args.transit, env)?.map(|text| text.and_then(switch)).transpose()?;
+        let control = match CONTROL.path(args.control, env).or(file.control) {
+            Some(path) => ControlPath::Given(path.value),
+            None => ControlPath::default_of(&id, env),
+        };
+        let cost = COST.text(args.cost, env)?.or(file.cost);
+        let log_format = LOG_FORMAT.text(args.log_format, env)?.or(file.log_format);
+        Ok(Self {
+            certs,
+            listen,
+            peers,
+            transit: transit.or(file.transit).unwrap_or_default(),
+            commands: commands(COMMAND.list(args.command, env, '\n')?, file.command)?,
+            data_dir: DATA_DIR.path(args.data_dir, env).or(file.data_dir).map(|path| path.value),
+            control,
+            cost: cost.map(|cost| cost.and_then(parse_cost)).transpose()?.unwrap_or_default(),
+            log_format: log_format.map(Sourced::parse).transpose()?.unwrap_or_default(),
+            until_stdin_ends: args.until_stdin_ends,
+            id,
+        })
+    }
+}
+
+/// The first list, unless it is empty.
+fn over<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
+    if first.is_empty() { second } else { first }
+}
+
+/// An address to listen at. `:PORT` is every address of the machine.
+fn listen_addr(text: String) -> Result<SocketAddr, String> {
+    let any = text.strip_prefix(':').and_then(|port| port.parse().ok());
+    let addr = match any {
+        Some(port) => Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+        None => text.parse().ok(),
+    };
+    addr.ok_or_else(|| format!("{text:?}: an address with its UDP port: 0.0.0.0:4433, [::]:4433 or :4433"))
+}
+
+fn parse_cost(text: String) -> Result<Cost, String> {
+    let cost = text.parse::<u32>().ok().and_then(|cost| Cost::try_from(cost).ok());
+    cost.ok_or_else(|| format!("{text:?}: a whole number from 1 to {}", Cost::MAX))
+}
+
+fn commands(
+    given: Vec<Sourced<String>>,
+    in_file: Vec<Sourced<(String, CommandLine)>>,
+) -> Result<Vec<CommandSpec>, Failure> {
+    let split = |command: Sourced<String>| match command.value.split_once('=') {
+        Some((directive, line)) => Ok(Sourced::new(
+            (directive.to_owned(), CommandLine::Text(line.to_owned())),
+            command.source.clone(),
+        )),
+        None => Err(command.bad(format!("{:?}: NS:ACTION=CMDLINE", command.value))),
+    };
+    let given = given.into_iter().map(split).collect::<Result<Vec<_>, _>>()?;
+    let mut specs = Vec::<CommandSpec>::new();
+    for command in over(given, in_file) {
+        let source = command.source.clone();
+        let spec = command.and_then(|(directive, line)| command_spec(&directive, line))?;
+        if specs.iter().any(|other| other.directive == spec.directive) {
+            return Err(twice(source, &spec.directive));
+        }
+        specs.push(spec);
+    }
+    Ok(specs)
+}
+
+fn twice(source: Source, directive: &Directive) -> Failure {
+    Sourced::new((), source).bad(format!("{directive} has a command already"))
+}
+
+fn command_spec(directive: &str, line: CommandLine) -> Result<CommandSpec, String> {
+    let directive = directive.parse::<Directive>().map_err(|why| format!("{directive:?}: {why}"))?;
+    let words = match line {
+        CommandLine::Text(text) => {
+            shlex::split(&text).ok_or_else(|| format!("{text:?}: a quote or an escape is not closed"))?
+        }
+        CommandLine::Words(words) => words,
+    };
+    let mut words = words.into_iter();
+    match words.next().filter(|program| !program.is_empty()) {
+        Some(program) => Ok(CommandSpec { directive, program, args: words.collect() }),
+        None => Err(format!("{directive}: the command line is empty")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit::Exit;
+
+    fn flags() -> NodeArgs {
+        NodeArgs {
+            id: Some("edge-1".to_owned()),
+            certs: Some("certs".into()),
+            listen: vec![":4433".to_owned()],
+            control: Some("c.sock".into()),
+            ..NodeArgs::default()
+        }
+    }
+
+    fn resolve(args: NodeArgs) -> Result<NodeConfig, Failure> {
+        NodeConfig::resolve(args, &Env::default())
+    }
+
+    fn error(args: NodeArgs) -> String {
+        let failure = resolve(args).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        failure.text
+    }
+
+    #[test]
+    fn a_flag_goes_over_the_environment_and_that_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.toml");
+        std::fs::write(&path, "id = \"file\"\ncost = 3\nlisten = [\"127.0.0.1:3\"]\ncerts = \"certs\"")
+            .unwrap();
+        let config = path.to_str().unwrap();
+        let env = Env::from([("RECEPTOR_ID", "env"), ("RECEPTOR_COST", "2"), ("RECEPTOR_CONFIG", config)]);
+        let config =
+            NodeConfig::resolve(NodeArgs { id: Some("flag".to_owned()), ..NodeArgs::default() }, &env)
+                .unwrap();
+        assert_eq!(config.id.as_str(), "flag");
+        assert_eq!(config.cost.get(), 2);
+        assert_eq!(config.listen, ["127.0.0.1:3".parse().unwrap()]);
+        assert_eq!(config.certs, dir.path().join("certs"));
+        assert!(!config.transit);
+    }
+
+    #[test]
+    fn a_node_needs_an_id_certificates_and_a_way_to_neighbours() {
+        assert!(error(NodeArgs { id: None, ..flags() }).contains("--id or RECEPTOR_ID"));
+        assert!(error(NodeArgs { certs: None, ..flags() }).contains("--certs or RECEPTOR_CERTS"));
+        assert!(error(NodeArgs { listen: Vec::new(), ..flags() }).contains("--peer"));
+    }
+
+    #[test]
+    fn a_bad_value_names_its_flag_and_what_is_allowed() {
+        let bad = |args| error(args);
+        assert!(
+            bad(NodeArgs { id: Some("a/b".to_owned()), ..flags() }).starts_with("--id: \"a/b\": a node id")
+        );
+        assert!(
+            bad(NodeArgs { listen: vec!["4433".to_owned()], ..flags() }).starts_with("--listen: \"4433\": ")
+        );
+        assert!(bad(NodeArgs { cost: Some("0".to_owned()), ..flags() }).contains("1 to 65535"));
+        assert!(
+            bad(NodeArgs { peer: vec!["nowhere".to_owned()], ..flags() })
+                .starts_with("--peer: \"nowhere\": ")
+        );
+        assert!(bad(NodeArgs { transit: Some("yes".to_owned()), ..flags() }).contains("`true` or `false`"));
+        assert!(bad(NodeArgs { log_format: Some("xml".to_owned()), ..flags() }).contains("`text` or `json`"));
+    }
+
+    #[test]
+    fn a_command_line_is_split_as_a_shell_does_it() {
+        let commands = |command: &str| resolve(NodeArgs { command: vec![command.to_owned()], ..flags() });
+        let specs = commands("a:b=grep -e 'two words' x=y").unwrap().commands;
+        assert_eq!(specs[0].program, "grep");
+        assert_eq!(specs[0].args, ["-e", "two words", "x=y"]);
+        assert!(commands("a:b=echo 'open").unwrap_err().text.contains("not closed"));
+        assert!(commands("a:b= ").unwrap_err().text.contains("empty"));
+        assert!(commands("ab=echo").unwrap_err().text.contains("no colon"));
+        assert!(commands("a:b").unwrap_err().text.contains("NS:ACTION=CMDLINE"));
+    }
+
+    #[test]
+    fn two_commands_for_one_directive_are_an_error() {
+        let command = vec!["a:b=cat".to_owned(), "a:b=wc".to_owned()];
+        assert!(error(NodeArgs { command, ..flags() }).contains("a:b has a command already"));
+    }
+
+    #[test]
+    fn a_port_alone_is_every_address_of_the_machine() {
+        assert_eq!(resolve(flags()).unwrap().listen, ["[::]:4433".parse().unwrap()]);
+    }
+}

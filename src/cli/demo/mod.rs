@@ -1,0 +1,60 @@
+//! `receptor demo`: a mesh at work, on this machine, in ten seconds.
+//!
+//! Five nodes on loopback with a throw-away CA: the controller and edge-2 in this process, the two relays and edge-1 as
+//! processes of their own, so that a relay can be killed as the kernel would kill it. Each step is checked: the
+//! demo succeeds only if all of it happened. Whatever happens, nothing of it is left.
+
+mod script;
+mod stage;
+mod transfer;
+
+use std::io::Write;
+
+use super::exit::Failure;
+use super::signals::Stop;
+use super::text::{Colour, Paint, escape_lines};
+use stage::Stage;
+
+/// Plays the demo, and cleans up: also when a step failed, and on Ctrl-C.
+pub(super) async fn run() -> Result<(), Failure> {
+    let mut stop = Stop::watch()?;
+    let screen = Screen { paint: Paint::for_stdout() };
+    let mut stage = Stage::new()?;
+    let played = tokio::select! {
+        played = script::play(&mut stage, &screen) => played,
+        () = stop.wait() => Err(Failure::failed("interrupted")),
+    };
+    let logs = if played.is_err() { stage.last_words() } else { String::new() };
+    let cleaned = stage.close().await;
+    if let Err(failure) = &played
+        && !failure.is_quiet()
+    {
+        let _ = write!(std::io::stderr(), "{}", escape_lines(&logs));
+    }
+    played?;
+    cleaned?;
+    screen.step("cleaned up", "no process and no file is left")
+}
+
+/// What the demo says.
+#[derive(Clone, Copy, Debug)]
+struct Screen {
+    paint: Paint,
+}
+
+impl Screen {
+    /// A step that is done.
+    fn step(&self, name: &str, what: &str) -> Result<(), Failure> {
+        self.print(&format!("{} {what}\n", self.paint.paint(Colour::Green, &format!("{name:<11}"))))
+    }
+
+    /// More about the step before.
+    fn detail(&self, what: &str) -> Result<(), Failure> {
+        self.print(&format!("            {what}\n"))
+    }
+
+    fn print(&self, text: &str) -> Result<(), Failure> {
+        let mut out = std::io::stdout();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+    }
+}

@@ -1,0 +1,96 @@
+//! How a command ends: its exit status and what it says.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::{Deserialize, Serialize};
+
+use super::text::escape_lines;
+
+/// The exit status of a command that did not do all it was asked for. The control socket carries it by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Exit {
+    /// The work failed.
+    Failed = 1,
+    /// Usage or configuration.
+    Usage = 2,
+    /// No route, or unreachable.
+    Unreachable = 3,
+    /// Refused: authentication or permission.
+    Refused = 4,
+}
+
+/// Why a command did not do all it was asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Failure {
+    /// The exit status.
+    pub(super) exit: Exit,
+    /// For the user. Empty if there is nothing to say: nobody reads standard output any more.
+    pub(super) text: String,
+}
+
+impl Failure {
+    pub(super) fn failed(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Failed, text: text.to_string() }
+    }
+
+    pub(super) fn usage(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Usage, text: text.to_string() }
+    }
+
+    pub(super) fn unreachable(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Unreachable, text: text.to_string() }
+    }
+
+    pub(super) fn refused(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Refused, text: text.to_string() }
+    }
+
+    /// A write to standard output failed. A reader that went away is not worth a word.
+    pub(super) fn output(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self { exit: Exit::Failed, text: String::new() },
+            _ => Self::failed(format!("cannot write to standard output: {error}")),
+        }
+    }
+
+    /// Whether nobody reads standard output any more: the command ends without a word.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// Says why on standard error, and makes the exit status of it. The quiet failure is a success: the reader had enough.
+    pub(super) fn report(&self) -> ExitCode {
+        if self.is_quiet() {
+            return ExitCode::SUCCESS;
+        }
+        complain(&self.text);
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Says what is wrong, on standard error. Control characters are escaped: the text may come from the network.
+pub(super) fn complain(text: &str) {
+    // Standard error is the last resort: if it is gone, there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "receptor: {}", escape_lines(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_went_away_ends_the_command_without_a_word() {
+        let failure = Failure::output(&io::ErrorKind::BrokenPipe.into());
+        assert!(failure.is_quiet());
+        assert!(!Failure::output(&io::ErrorKind::StorageFull.into()).is_quiet());
+    }
+}

@@ -1,0 +1,229 @@
+//! The configuration file of a node.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor, value::SeqAccessDeserializer};
+use toml::Spanned;
+
+use super::exit::Failure;
+use super::settings::{Source, Sourced};
+
+/// The most that a configuration file may have, in bytes: 1 MiB. A longer one is another kind of file.
+const MAX_LEN: u64 = 1024 * 1024;
+
+/// What a configuration file sets. Every value knows its line.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) id: Option<Sourced<String>>,
+    pub(super) certs: Option<Sourced<PathBuf>>,
+    pub(super) listen: Vec<Sourced<String>>,
+    pub(super) peer: Vec<Sourced<String>>,
+    pub(super) transit: Option<bool>,
+    pub(super) command: Vec<Sourced<(String, CommandLine)>>,
+    pub(super) data_dir: Option<Sourced<PathBuf>>,
+    pub(super) control: Option<Sourced<PathBuf>>,
+    pub(super) cost: Option<Sourced<String>>,
+    pub(super) log_format: Option<Sourced<String>>,
+}
+
+/// A command line: one text that is split, or its words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum CommandLine {
+    Text(String),
+    Words(Vec<String>),
+}
+
+impl File {
+    /// Reads a file. Relative paths in it start at its directory.
+    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+        let fail = |why: &dyn fmt::Display| Failure::usage(format!("{}: {why}", path.display()));
+        let len = std::fs::metadata(path).map_err(|error| fail(&error))?.len();
+        if len > MAX_LEN {
+            return Err(fail(&format!("{len} bytes; a configuration file has at most {MAX_LEN}")));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, Failure> {
+        let raw: Raw = toml::from_str(text).map_err(|error| bad_file(path, text, &error))?;
+        let at = Place { path, text };
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
+        Ok(Self {
+            id: raw.id.map(|id| at.sourced(id)),
+            certs: raw.certs.map(|path| at.path(path, base)),
+            listen: raw.listen.into_iter().map(|addr| at.sourced(addr)).collect(),
+            peer: raw.peer.into_iter().map(|peer| at.sourced(peer)).collect(),
+            transit: raw.transit,
+            command: raw.command.into_iter().map(|(directive, line)| at.command(directive, line)).collect(),
+            data_dir: raw.data_dir.map(|path| at.path(path, base)),
+            control: raw.control.map(|path| at.path(path, base)),
+            cost: raw.cost.map(|cost| at.sourced_as(cost, |cost| cost.to_string())),
+            log_format: raw.log_format.map(|format| at.sourced(format)),
+        })
+    }
+}
+
+/// The file as TOML sees it. Keys are named as the flags are.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Raw {
+    id: Option<Spanned<String>>,
+    certs: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    listen: Vec<Spanned<String>>,
+    #[serde(default)]
+    peer: Vec<Spanned<String>>,
+    transit: Option<bool>,
+    #[serde(default)]
+    command: BTreeMap<Spanned<String>, CommandLine>,
+    data_dir: Option<Spanned<PathBuf>>,
+    control: Option<Spanned<PathBuf>>,
+    cost: Option<Spanned<i64>>,
+    log_format: Option<Spanned<String>>,
+}
+
+impl<'de> Deserialize<'de> for CommandLine {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrWords;
+
+        impl<'de> Visitor<'de> for TextOrWords {
+            type Value = CommandLine;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a command line, as one string or as a list of words")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<CommandLine, E> {
+                Ok(CommandLine::Text(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<CommandLine, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(CommandLine::Words)
+            }
+        }
+
+        deserializer.deserialize_any(TextOrWords)
+    }
+}
+
+/// A file and its text: turns spans into lines.
+struct Place<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Place<'_> {
+    fn source(&self, span: Range<usize>) -> Source {
+        Source::File { path: self.path.to_owned(), line: line_of(self.text, span.start) }
+    }
+
+    fn sourced<T>(&self, spanned: Spanned<T>) -> Sourced<T> {
+        self.sourced_as(spanned, |value| value)
+    }
+
+    fn sourced_as<T, U>(&self, spanned: Spanned<T>, convert: impl FnOnce(T) -> U) -> Sourced<U> {
+        let source = self.source(spanned.span());
+        Sourced::new(convert(spanned.into_inner()), source)
+    }
+
+    fn path(&self, path: Spanned<PathBuf>, base: &Path) -> Sourced<PathBuf> {
+        self.sourced_as(path, |path| base.join(path))
+    }
+
+    fn command(&self, directive: Spanned<String>, line: CommandLine) -> Sourced<(String, CommandLine)> {
+        self.sourced_as(directive, |directive| (directive, line))
+    }
+}
+
+/// Counted from 1, as editors do.
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+fn bad_file(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
+    let line = error.span().map_or(1, |span| line_of(text, span.start));
+    let source = Source::File { path: path.to_owned(), line };
+    Failure::usage(format!("{source}: {}", error.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<File, Failure> {
+        File::parse(Path::new("/etc/receptor/r.toml"), text)
+    }
+
+    fn error(text: &str) -> String {
+        parse(text).unwrap_err().text
+    }
+
+    #[test]
+    fn every_key_is_read_and_knows_its_line() {
+        let file = parse(
+            r#"
+            id = "edge-1"
+            certs = "certs"
+            listen = ["127.0.0.1:0"]
+            peer = [
+                "relay-1@r:1",
+                "r:2",
+            ]
+            transit = true
+            data-dir = "/var/lib/receptor"
+            control = "c.sock"
+            cost = 7
+            log-format = "json"
+
+            [command]
+            "text:upper" = "tr a-z A-Z"
+            "text:words" = ["wc", "-w"]
+            "#,
+        )
+        .unwrap();
+        let line = |source: &Source| match source {
+            Source::File { line, .. } => *line,
+            other => panic!("{other}"),
+        };
+        assert_eq!(file.id.unwrap().value, "edge-1");
+        assert_eq!(file.certs.unwrap().value, Path::new("/etc/receptor/certs"));
+        assert_eq!(file.data_dir.unwrap().value, Path::new("/var/lib/receptor"));
+        assert_eq!(file.peer.iter().map(|peer| line(&peer.source)).collect::<Vec<_>>(), [6, 7]);
+        assert_eq!(file.cost.unwrap().value, "7");
+        assert_eq!(
+            file.command
+                .iter()
+                .map(|command| (line(&command.source), command.value.clone()))
+                .collect::<Vec<_>>(),
+            [
+                (16, ("text:upper".to_owned(), CommandLine::Text("tr a-z A-Z".to_owned()))),
+                (17, ("text:words".to_owned(), CommandLine::Words(vec!["wc".to_owned(), "-w".to_owned()]))),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_says_where_and_what_is_allowed() {
+        let text = error("id = \"a\"\n\nlisten-on = []\n");
+        assert!(text.starts_with("/etc/receptor/r.toml, line 3: unknown field `listen-on`"), "{text}");
+        assert!(text.contains("`listen`") && text.contains("`log-format`"), "{text}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_an_error_that_says_where_and_what_is_allowed() {
+        let text = error("id = \"a\"\ntransit = \"yes\"\n");
+        assert!(
+            text.starts_with("/etc/receptor/r.toml, line 2: ") && text.contains("expected a boolean"),
+            "{text}"
+        );
+        let text = error("[command]\n\n\"a:b\" = 7\n");
+        assert!(text.contains("line 3: ") && text.contains("list of words"), "{text}");
+        let text = error("id = \n");
+        assert!(text.starts_with("/etc/receptor/r.toml, line 1: "), "{text}");
+    }
+}

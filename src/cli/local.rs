@@ -1,0 +1,153 @@
+//! What commands do with a node of this process: behind the control socket, or as an ephemeral one.
+//!
+//! The errors of the node become exit statuses here, and nowhere else.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::exit::Failure;
+use super::flow::{Sink, Source};
+use crate::id::NodeId;
+use crate::mesh::{OpenError, RefuseCode, StreamError};
+use crate::node::Node;
+use crate::work::{ActiveWork, Call, CallError, Directive, PayloadWriter, PingError, Pong};
+
+/// A node of this process, as commands use it. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub(super) struct Local {
+    node: Node,
+}
+
+/// The reply to a ping.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct PingReply {
+    /// Who replied.
+    pub(super) node: NodeId,
+    /// The round trip, in milliseconds.
+    pub(super) rtt_ms: f64,
+    /// When the ping was sent, by the asking node's clock, in milliseconds since the Unix epoch.
+    initial_time: u64,
+    /// When it was answered, by the other node's clock.
+    response_time: u64,
+    /// The calls that run there.
+    active_work: Vec<ActiveWork>,
+}
+
+impl From<Pong> for PingReply {
+    fn from(pong: Pong) -> Self {
+        let Pong { node, rtt_ms, initial_time, response_time, active_work } = pong;
+        Self { node, rtt_ms, initial_time, response_time, active_work }
+    }
+}
+
+/// A node on the way.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct Hop {
+    /// The node.
+    pub(super) node: NodeId,
+    /// The round trip to it, in milliseconds; `None` if it did not answer.
+    pub(super) rtt_ms: Option<f64>,
+}
+
+impl Local {
+    pub(super) fn new(node: Node) -> Self {
+        Self { node }
+    }
+
+    pub(super) async fn status(&self) -> Result<Value, Failure> {
+        let status = self.node.status().await.ok_or_else(|| Failure::failed("the node is shut down"))?;
+        Ok(serde_json::to_value(status).expect("plain data is JSON"))
+    }
+
+    pub(super) async fn ping(&self, node: &NodeId, limit: Duration) -> Result<PingReply, Failure> {
+        match timeout(limit, self.node.ping(node)).await {
+            Ok(Ok(pong)) => Ok(pong.into()),
+            Ok(Err(error)) => Err(ping_failure(error)),
+            Err(_) => Err(Failure::unreachable(format!("{node} did not answer within {limit:?}"))),
+        }
+    }
+
+    pub(super) async fn trace(&self, node: &NodeId) -> Result<Vec<Hop>, Failure> {
+        let hops = self.node.trace(node).await.map_err(ping_failure)?;
+        Ok(hops.into_iter().map(|hop| Hop { node: hop.node, rtt_ms: hop.rtt_ms }).collect())
+    }
+
+    /// Begins a call. Dropped, it cancels the call.
+    pub(super) async fn call(&self, node: &NodeId, directive: Directive) -> Result<Call, Failure> {
+        self.node.call(node, directive).await.map_err(open_failure)
+    }
+
+    /// Leaves the mesh in order.
+    pub(super) async fn leave(&self) {
+        self.node.shutdown().await;
+    }
+}
+
+/// Sends the payload and hands on the responses, both at the same time, until the call has ended. Dropped, it cancels the call.
+pub(super) async fn exchange(
+    call: Call,
+    mut payload: impl Source,
+    mut responses: impl Sink,
+) -> Result<(), Failure> {
+    let (mut writer, mut reader) = call.split();
+    let upload = async {
+        match upload(&mut payload, &mut writer).await {
+            Ok(()) => payload.gone().await,
+            Err(failure) => failure,
+        }
+    };
+    let download = async {
+        while let Some(response) = reader.next().await.map_err(call_failure)? {
+            if !response.body.is_empty() {
+                responses.put(response.body).await?;
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        result = download => result,
+        failure = upload => Err(failure),
+    }
+}
+
+/// Sends the payload. A handler that takes no more of it is no failure: the responses say how the call went.
+async fn upload(payload: &mut impl Source, writer: &mut PayloadWriter) -> Result<(), Failure> {
+    while let Some(piece) = payload.next().await? {
+        if writer.write_chunk(piece).await.is_err() {
+            return Ok(());
+        }
+    }
+    writer.finish();
+    Ok(())
+}
+
+fn ping_failure(error: PingError) -> Failure {
+    match error {
+        PingError::Open(error) => open_failure(error),
+        PingError::Call { error: CallError::Lost(_) | CallError::Deadline, .. } => {
+            Failure::unreachable(error)
+        }
+        PingError::Call { .. } | PingError::BadReply { .. } => Failure::failed(error),
+    }
+}
+
+fn open_failure(error: OpenError) -> Failure {
+    match &error {
+        OpenError::NoRoute { .. } | OpenError::Unreachable { .. } | OpenError::Deadline(_) => {
+            Failure::unreachable(error)
+        }
+        OpenError::NotTrusted { .. } => Failure::refused(error),
+        OpenError::Refused { why, .. } if why.code == RefuseCode::NotAllowed => Failure::refused(error),
+        _ => Failure::failed(error),
+    }
+}
+
+fn call_failure(error: CallError) -> Failure {
+    match &error {
+        CallError::Lost(StreamError::Unreachable { .. }) => Failure::unreachable(error),
+        _ => Failure::failed(error),
+    }
+}

@@ -1,0 +1,94 @@
+//! The `receptor` binary: `arguments → checked settings → run → exit status`.
+//!
+//! ```text
+//!  args ─▶ settings ─▶ config ─▶ node ── serves ──▶ control socket ◀─┐
+//!   │   (flag, env, file)          │                                 │
+//!   │                              ▼                                 │
+//!   │                        local (a Node in this process)          │
+//!   │                              ▲                                 │
+//!   └─▶ status, ping, trace, send ─┴── place: local or remote ───────┘
+//! ```
+//!
+//! `node` runs a node and serves its control socket. `status`, `ping`, `trace` and `send` run on a place: a running
+//! node behind its socket, or an ephemeral one that joins for this one thing. Everything that touches a node for them is in
+//! `local`, which the socket's server uses as well, so that both ways do the same.
+
+mod args;
+mod cert;
+mod config;
+mod control;
+mod demo;
+mod env;
+mod exit;
+mod file;
+mod flow;
+mod join;
+mod local;
+mod log;
+mod node;
+mod ping;
+mod place;
+mod send;
+mod settings;
+mod signals;
+mod status;
+mod text;
+mod trace;
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub use args::Args;
+use args::Command;
+use env::Env;
+use exit::Failure;
+
+/// Runs what the arguments ask for, to its end, and returns the exit status: 0 done, 1 the work failed, 2 usage or
+/// configuration, 3 no route or unreachable, 4 refused.
+#[must_use]
+pub fn run(args: Args) -> ExitCode {
+    match dispatch(args.command, &Env::of_process()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(command: Command, env: &Env) -> Result<(), Failure> {
+    match command {
+        Command::Cert { command } => cert::run(command),
+        Command::Node(args) => {
+            let config = config::NodeConfig::resolve(*args, env)?;
+            log::init(config.log_format);
+            block_on(node::run(config), WIND_UP)
+        }
+        Command::Status(args) => client(status::run(args, env)),
+        Command::Ping(args) => client(ping::run(args, env)),
+        Command::Trace(args) => client(trace::run(args, env)),
+        Command::Send(args) => client(send::run(args, env)),
+        Command::Demo => {
+            log::init_quiet();
+            block_on(demo::run(), WIND_UP)
+        }
+    }
+}
+
+/// Runs a command that is one thing on a node that is there already.
+fn client(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    log::init_quiet();
+    // A read of standard input that nobody waits for any more must not hold the process back.
+    block_on(command, Duration::ZERO)
+}
+
+/// How long tasks may take to be dropped after all is said and done: commands are killed then, if the node stopped at once.
+const WIND_UP: Duration = Duration::from_secs(1);
+
+fn block_on(future: impl Future<Output = Result<(), Failure>>, wind_up: Duration) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(wind_up);
+    result
+}

@@ -1,0 +1,117 @@
+//! `receptor node`: a node until it is told to stop.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::pin::pin;
+
+use tokio::io::AsyncReadExt;
+
+use super::config::{CommandSpec, NodeConfig};
+use super::control::listen::ControlSocket;
+use super::control::server;
+use super::exit::Failure;
+use super::local::Local;
+use super::signals::{self, Stop};
+use crate::node::Node;
+use crate::transport::Identity;
+use crate::work;
+
+/// Runs a node, and its control socket, until SIGTERM or Ctrl-C; then withdraws and drains. A second one exits at once.
+pub(super) async fn run(config: NodeConfig) -> Result<(), Failure> {
+    let mut stop = Stop::watch()?;
+    let mut reload = signals::reload()?;
+    let identity = Identity::load(&config.certs, &config.id).map_err(Failure::usage)?;
+    // First, so that a second node on the same socket does not disturb the mesh.
+    let socket = ControlSocket::bind(&config.control)?;
+    let node = start(&config, identity).await?;
+    announce(&node, &socket, config.listen.is_empty());
+    let local = Local::new(node.clone());
+    // It serves to the end: who asks while the node leaves gets an answer.
+    let mut serve = pin!(server::serve(&socket, &local));
+    tokio::select! {
+        () = &mut serve => {}
+        () = stop.wait() => {}
+        () = parent_gone(config.until_stdin_ends) => {}
+        () = async { while reload.recv().await.is_some() { renew(&config, &node).await } } => {}
+    }
+    tracing::info!("leaving");
+    tokio::select! {
+        () = node.shutdown() => Ok(()),
+        () = serve => Ok(()),
+        () = stop.wait() => Err(Failure::failed("stopped at once, by a second signal")),
+    }
+}
+
+async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure> {
+    let mut builder = Node::builder(config.id.clone(), identity).transit(config.transit).cost(config.cost);
+    builder = config.listen.iter().fold(builder, |builder, addr| builder.listen(*addr));
+    builder = config.peers.iter().fold(builder, |builder, peer| builder.peer(peer.clone()));
+    if let Some(dir) = &config.data_dir {
+        builder = builder.data_dir(dir.clone());
+    }
+    for CommandSpec { directive, program, args } in &config.commands {
+        let command = work::Command::new(program).args(args);
+        builder = builder.command(directive.clone(), command).map_err(Failure::usage)?;
+    }
+    builder.start().await.map_err(Failure::usage)
+}
+
+/// Says in one line who the node is and what it listens on. A parent process reads the ports there.
+fn announce(node: &Node, socket: &ControlSocket, dials_only: bool) {
+    let addrs: Vec<_> = node.local_addrs().iter().map(ToString::to_string).collect();
+    let (id, addrs, socket) = (node.id(), addrs.join(" "), socket.path().display());
+    let mut out = io::stdout();
+    let place = if dials_only { DIALLING } else { LISTENING };
+    // A node runs on without anyone reading along.
+    let _ = writeln!(out, "receptor node {id}{place}{addrs}{CONTROL}{socket}").and_then(|()| out.flush());
+}
+
+const LISTENING: &str = ", listening on ";
+const DIALLING: &str = ", dialling out only, from ";
+const CONTROL: &str = ", control socket ";
+
+/// The addresses in the line with which a node announces itself.
+pub(super) fn announced_addrs(line: &str) -> Option<Vec<SocketAddr>> {
+    let (_, rest) = line.split_once(LISTENING).or_else(|| line.split_once(DIALLING))?;
+    let (addrs, _) = rest.split_once(CONTROL)?;
+    addrs.split(' ').map(|addr| addr.parse().ok()).collect()
+}
+
+/// Takes the certificates as they are on disk now; keeps the old ones if they cannot be used.
+async fn renew(config: &NodeConfig, node: &Node) {
+    let keep =
+        |error: &dyn Error| tracing::error!(%error, "certificates not reloaded; the old ones stay in use");
+    match Identity::load(&config.certs, &config.id) {
+        Ok(identity) => match node.reload(identity).await {
+            Ok(()) => tracing::info!("certificates reloaded"),
+            Err(error) => keep(&error),
+        },
+        Err(error) => keep(&error),
+    }
+}
+
+/// Waits until standard input ends, if that is asked for.
+async fn parent_gone(asked: bool) {
+    if !asked {
+        return std::future::pending().await;
+    }
+    let mut stdin = tokio::io::stdin();
+    let mut ignored = [0; 256];
+    while stdin.read(&mut ignored).await.is_ok_and(|len| len > 0) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_reads_the_addresses_in_the_announcement() {
+        let line = "receptor node a, listening on 127.0.0.1:1 [::1]:2, control socket /run/x y.sock";
+        assert_eq!(
+            announced_addrs(line),
+            Some(vec!["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()])
+        );
+        assert_eq!(announced_addrs("something else"), None);
+    }
+}

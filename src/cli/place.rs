@@ -1,0 +1,105 @@
+//! Where a command runs: on a node of this machine, or on one that joins for it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::args::PlaceArgs;
+use super::control::client::Client;
+use super::control::path::the_one_there_is;
+use super::env::Env;
+use super::exit::Failure;
+use super::flow::{Sink, Source};
+use super::join;
+use super::local::{Hop, Local, PingReply, exchange};
+use super::settings::CONTROL;
+use super::signals;
+use crate::id::NodeId;
+use crate::work::Directive;
+
+/// Where a command runs.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// A running node, behind its control socket.
+    Remote(Client),
+    /// An ephemeral node in this process.
+    Local(Local),
+}
+
+impl Place {
+    /// Does one thing on a place, and leaves it in order: also when the thing failed, and on Ctrl-C.
+    pub(super) async fn with<T>(
+        args: PlaceArgs,
+        env: &Env,
+        thing: impl AsyncFnOnce(&Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut stop = signals::Stop::watch()?;
+        let interrupted = || Err(Failure::failed("interrupted"));
+        let place = tokio::select! {
+            place = Self::open(args, env) => place?,
+            () = stop.wait() => return interrupted(),
+        };
+        let result = tokio::select! {
+            result = thing(&place) => result,
+            () = stop.wait() => interrupted(),
+        };
+        tokio::select! {
+            () = place.leave() => result,
+            () = stop.wait() => interrupted(),
+        }
+    }
+
+    async fn open(args: PlaceArgs, env: &Env) -> Result<Self, Failure> {
+        let asked = args.id.is_some() || args.certs.is_some() || !args.peer.is_empty();
+        let socket = args.control.is_some() || CONTROL.path(None, env).is_some();
+        if asked || (!socket && join::is_set_up(env)) {
+            return join::join(args, env).await.map(Self::Local);
+        }
+        let path = match CONTROL.path(args.control, env) {
+            Some(path) => path.value,
+            None => the_one_there_is(env)?,
+        };
+        Ok(Self::Remote(Client::new(path)))
+    }
+
+    async fn leave(&self) {
+        if let Self::Local(local) = self {
+            local.leave().await;
+        }
+    }
+
+    pub(super) async fn status(&self) -> Result<Value, Failure> {
+        match self {
+            Self::Remote(client) => client.status().await,
+            Self::Local(local) => local.status().await,
+        }
+    }
+
+    pub(super) async fn ping(&self, node: &NodeId, timeout: Duration) -> Result<PingReply, Failure> {
+        match self {
+            Self::Remote(client) => client.ping(node, timeout).await,
+            Self::Local(local) => local.ping(node, timeout).await,
+        }
+    }
+
+    pub(super) async fn trace(&self, node: &NodeId) -> Result<Vec<Hop>, Failure> {
+        match self {
+            Self::Remote(client) => client.trace(node).await,
+            Self::Local(local) => local.trace(node).await,
+        }
+    }
+
+    /// Makes a call. Dropped, it cancels the call.
+    pub(super) async fn send(
+        &self,
+        node: &NodeId,
+        directive: Directive,
+        payload: impl Source,
+        responses: impl Sink,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Remote(client) => client.send(node, &directive, payload, responses).await,
+            Self::Local(local) => exchange(local.call(node, directive).await?, payload, responses).await,
+        }
+    }
+}

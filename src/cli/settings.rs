@@ -1,0 +1,181 @@
+//! Where a setting comes from: flag over environment over file over default. A bad value is blamed on its source.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::env::Env;
+use super::exit::Failure;
+
+/// Where a value was set.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// A flag of the command line.
+    Flag(&'static str),
+    /// An environment variable.
+    Env(&'static str),
+    /// A file, with the line.
+    File { path: PathBuf, line: usize },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) => write!(f, "--{name}"),
+            Self::Env(name) => f.write_str(name),
+            Self::File { path, line } => write!(f, "{}, line {line}", path.display()),
+        }
+    }
+}
+
+/// A value, and where it was set.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Sourced<T> {
+    pub(super) value: T,
+    pub(super) source: Source,
+}
+
+impl<T> Sourced<T> {
+    pub(super) fn new(value: T, source: Source) -> Self {
+        Self { value, source }
+    }
+
+    /// The error that this value is not what it must be.
+    pub(super) fn bad(&self, why: impl fmt::Display) -> Failure {
+        bad(&self.source, why)
+    }
+
+    pub(super) fn and_then<U, E: fmt::Display>(
+        self,
+        check: impl FnOnce(T) -> Result<U, E>,
+    ) -> Result<U, Failure> {
+        let Self { value, source } = self;
+        check(value).map_err(|why| bad(&source, why))
+    }
+}
+
+impl Sourced<String> {
+    /// The value as what it must be.
+    pub(super) fn parse<T: FromStr<Err: fmt::Display>>(self) -> Result<T, Failure> {
+        self.and_then(|text| text.parse().map_err(|why| format!("{text:?}: {why}")))
+    }
+}
+
+fn bad(source: &Source, why: impl fmt::Display) -> Failure {
+    Failure::usage(format!("{source}: {why}"))
+}
+
+/// The name of a setting: of its flag and of its variable. The file's key is the flag's name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name {
+    pub(super) flag: &'static str,
+    pub(super) variable: &'static str,
+}
+
+pub(super) const ID: Name = Name { flag: "id", variable: "RECEPTOR_ID" };
+pub(super) const CERTS: Name = Name { flag: "certs", variable: "RECEPTOR_CERTS" };
+pub(super) const LISTEN: Name = Name { flag: "listen", variable: "RECEPTOR_LISTEN" };
+pub(super) const PEER: Name = Name { flag: "peer", variable: "RECEPTOR_PEER" };
+pub(super) const TRANSIT: Name = Name { flag: "transit", variable: "RECEPTOR_TRANSIT" };
+pub(super) const COMMAND: Name = Name { flag: "command", variable: "RECEPTOR_COMMAND" };
+pub(super) const DATA_DIR: Name = Name { flag: "data-dir", variable: "RECEPTOR_DATA_DIR" };
+pub(super) const CONTROL: Name = Name { flag: "control", variable: "RECEPTOR_CONTROL" };
+pub(super) const COST: Name = Name { flag: "cost", variable: "RECEPTOR_COST" };
+pub(super) const LOG_FORMAT: Name = Name { flag: "log-format", variable: "RECEPTOR_LOG_FORMAT" };
+pub(super) const CONFIG: Name = Name { flag: "config", variable: "RECEPTOR_CONFIG" };
+
+impl Name {
+    /// A text: from the flag, else from the environment.
+    pub(super) fn text(self, flag: Option<String>, env: &Env) -> Result<Option<Sourced<String>>, Failure> {
+        match flag {
+            Some(text) => Ok(Some(Sourced::new(text, Source::Flag(self.flag)))),
+            None => self.variable(env),
+        }
+    }
+
+    /// A path: from the flag, else from the environment.
+    pub(super) fn path(self, flag: Option<PathBuf>, env: &Env) -> Option<Sourced<PathBuf>> {
+        let from_env = || Some(Sourced::new(env.get(self.variable)?.into(), Source::Env(self.variable)));
+        flag.map(|path| Sourced::new(path, Source::Flag(self.flag))).or_else(from_env)
+    }
+
+    /// A list: from the flags, else from the environment, where `separator` stands between its items. Empty if it is set nowhere.
+    pub(super) fn list(
+        self,
+        flags: Vec<String>,
+        env: &Env,
+        separator: char,
+    ) -> Result<Vec<Sourced<String>>, Failure> {
+        if !flags.is_empty() {
+            return Ok(flags.into_iter().map(|text| Sourced::new(text, Source::Flag(self.flag))).collect());
+        }
+        let Some(Sourced { value, source }) = self.variable(env)? else { return Ok(Vec::new()) };
+        let items = value.split(separator).map(str::trim).filter(|item| !item.is_empty());
+        Ok(items.map(|item| Sourced::new(item.to_owned(), source.clone())).collect())
+    }
+
+    /// The error that the setting is needed, and how to give it.
+    pub(super) fn missing(self, what: &str) -> Failure {
+        Failure::usage(format!("{what} is not given: use --{} or {}", self.flag, self.variable))
+    }
+
+    fn variable(self, env: &Env) -> Result<Option<Sourced<String>>, Failure> {
+        let Some(value) = env.get(self.variable) else { return Ok(None) };
+        let source = Source::Env(self.variable);
+        match value.to_str() {
+            Some(text) => Ok(Some(Sourced::new(text.to_owned(), source))),
+            None => Err(bad(&source, format!("{value:?} is not UTF-8"))),
+        }
+    }
+}
+
+/// A switch in text: `true` or `false`.
+pub(super) fn switch(text: String) -> Result<bool, String> {
+    match text.as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("{text:?}: `true` or `false`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_goes_over_the_environment() {
+        let env = Env::from([("RECEPTOR_ID", "from-env")]);
+        assert_eq!(
+            ID.text(Some("from-flag".to_owned()), &env).unwrap(),
+            Some(Sourced::new("from-flag".to_owned(), Source::Flag("id")))
+        );
+        assert_eq!(
+            ID.text(None, &env).unwrap(),
+            Some(Sourced::new("from-env".to_owned(), Source::Env("RECEPTOR_ID")))
+        );
+        assert_eq!(ID.text(None, &Env::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn an_empty_variable_is_an_unset_one() {
+        assert_eq!(ID.text(None, &Env::from([("RECEPTOR_ID", "")])).unwrap(), None);
+    }
+
+    #[test]
+    fn a_list_in_the_environment_is_split_and_a_list_of_flags_is_not() {
+        let env = Env::from([("RECEPTOR_LISTEN", "a:1, b:2,")]);
+        let values = |list: Vec<Sourced<String>>| list.into_iter().map(|item| item.value).collect::<Vec<_>>();
+        assert_eq!(values(LISTEN.list(Vec::new(), &env, ',').unwrap()), ["a:1", "b:2"]);
+        assert_eq!(values(LISTEN.list(vec!["c,d".to_owned()], &env, ',').unwrap()), ["c,d"]);
+    }
+
+    #[test]
+    fn a_bad_value_is_blamed_on_its_source() {
+        let port = |source| Sourced::new("x".to_owned(), source).parse::<u16>().unwrap_err().text;
+        assert_eq!(port(Source::Flag("cost")), "--cost: \"x\": invalid digit found in string");
+        assert!(port(Source::Env("RECEPTOR_COST")).starts_with("RECEPTOR_COST: "));
+        assert!(
+            port(Source::File { path: "/etc/r.toml".into(), line: 3 }).starts_with("/etc/r.toml, line 3: ")
+        );
+    }
+}

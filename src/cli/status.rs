@@ -1,0 +1,282 @@
+//! `receptor status`: what a node knows and does.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use serde::Deserialize;
+
+use super::args::StatusArgs;
+use super::env::Env;
+use super::exit::Failure;
+use super::place::Place;
+use super::text::{Cell, Colour, Paint, Table, escape, millis, span};
+
+/// Prints the status: for people, or as JSON with every detail.
+pub(super) async fn run(args: StatusArgs, env: &Env) -> Result<(), Failure> {
+    let status = Place::with(args.place, env, async |place| place.status().await).await?;
+    let text = if args.json {
+        format!("{status:#}\n")
+    } else {
+        let view = StatusView::deserialize(&status)
+            .map_err(|error| Failure::failed(format!("the node's status is not understood: {error}")))?;
+        view.render(Paint::for_stdout())
+    };
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+}
+
+/// What people are shown of a status. The node may be of another version: what it does not say is left out.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct StatusView {
+    node_id: String,
+    version: String,
+    uptime_ms: u64,
+    transit: bool,
+    ephemeral: bool,
+    listen: Vec<String>,
+    certificate: CertificateView,
+    pub(super) links: Vec<LinkView>,
+    pub(super) routes: Vec<RouteView>,
+    pub(super) edges: Vec<EdgeView>,
+    peers: Vec<PeerView>,
+    switch: SwitchView,
+    services: Vec<String>,
+    running_calls: usize,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct CertificateView {
+    days_left: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct LinkView {
+    pub(super) peer: Option<String>,
+    pub(super) state: String,
+    direction: String,
+    address: String,
+    rtt_ms: Option<f64>,
+    cost: Option<u32>,
+    up_ms: Option<u64>,
+    last_error: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RouteView {
+    pub(super) node: String,
+    pub(super) next_hop: String,
+    cost: u64,
+    hops: u32,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct EdgeView {
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) cost: u32,
+    pub(super) class: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PeerView {
+    node: String,
+    path: String,
+    via: Option<String>,
+    rtt_ms: f64,
+    streams: usize,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct SwitchView {
+    forwarded: u64,
+    delivered: u64,
+    dropped: BTreeMap<String, u64>,
+}
+
+/// A certificate with fewer days left is shown in yellow; with none, in red.
+const FEW_DAYS: i64 = 30;
+
+impl StatusView {
+    fn render(&self, paint: Paint) -> String {
+        let mut text = self.head(paint);
+        let mut section = |name: &str, table: &Table| {
+            if !table.is_empty() {
+                text += &format!("\n{}\n{}", paint.paint(Colour::Bold, name), table.render(paint));
+            }
+        };
+        section("Links", &self.links());
+        section("Routes", &self.routes());
+        section("Peers", &self.peers());
+        section("Edges of the mesh", &self.edges());
+        text + &self.switch(paint)
+    }
+
+    fn head(&self, paint: Paint) -> String {
+        let kind = match (self.ephemeral, self.transit) {
+            (true, _) => "ephemeral",
+            (_, true) => "carries others' packets",
+            (_, false) => "carries no others' packets",
+        };
+        let mut text = format!(
+            "{}  {kind}, up {}, version {}\n",
+            paint.paint(Colour::Bold, &escape(&self.node_id)),
+            span(self.uptime_ms),
+            escape(&self.version)
+        );
+        let listen = match self.listen.as_slice() {
+            [] => "nothing: it only dials".to_owned(),
+            addrs => escape(&addrs.join(", ")).into_owned(),
+        };
+        text += &format!("  listens on   {listen}\n");
+        if let Some(days) = self.certificate.days_left {
+            let left = match days {
+                days if days < 0 => paint.paint(Colour::Red, "expired"),
+                days if days < FEW_DAYS => paint.paint(Colour::Yellow, &format!("{days} days left")),
+                days => format!("{days} days left"),
+            };
+            text += &format!("  certificate  {left}\n");
+        }
+        if !self.services.is_empty() {
+            text += &format!("  services     {}\n", escape(&self.services.join(", ")));
+        }
+        if self.running_calls > 0 {
+            text += &format!("  calls        {} running\n", self.running_calls);
+        }
+        text
+    }
+
+    fn links(&self) -> Table {
+        let mut table = Table::new(["PEER", "STATE", "DIRECTION", "ADDRESS", "ROUND TRIP", "COST", "UP", ""]);
+        for link in &self.links {
+            let colour = match link.state.as_str() {
+                "up" => Colour::Green,
+                "backoff" => Colour::Red,
+                _ => Colour::Yellow,
+            };
+            let trouble = link.last_error.as_deref().filter(|_| link.state != "up");
+            table.row([
+                Cell::plain(or_dash(link.peer.clone())),
+                Cell::plain(&link.state).coloured(colour),
+                Cell::plain(&link.direction),
+                Cell::plain(&link.address),
+                Cell::plain(or_dash(link.rtt_ms.map(millis))),
+                Cell::plain(or_dash(link.cost.map(|cost| cost.to_string()))),
+                Cell::plain(or_dash(link.up_ms.map(span))),
+                Cell::plain(trouble.unwrap_or_default()),
+            ]);
+        }
+        table
+    }
+
+    fn routes(&self) -> Table {
+        let mut table = Table::new(["NODE", "NEXT HOP", "COST", "HOPS"]);
+        for route in &self.routes {
+            table.row([
+                Cell::plain(&route.node),
+                Cell::plain(&route.next_hop),
+                Cell::plain(route.cost.to_string()),
+                Cell::plain(route.hops.to_string()),
+            ]);
+        }
+        table
+    }
+
+    fn peers(&self) -> Table {
+        let mut table = Table::new(["NODE", "PATH", "VIA", "ROUND TRIP", "STREAMS"]);
+        for peer in &self.peers {
+            table.row([
+                Cell::plain(&peer.node),
+                Cell::plain(&peer.path),
+                Cell::plain(or_dash(peer.via.clone())),
+                Cell::plain(millis(peer.rtt_ms)),
+                Cell::plain(peer.streams.to_string()),
+            ]);
+        }
+        table
+    }
+
+    fn edges(&self) -> Table {
+        let mut table = Table::new(["FROM", "TO", "COST", "CLASS"]);
+        for edge in &self.edges {
+            table.row([
+                Cell::plain(&edge.from),
+                Cell::plain(&edge.to),
+                Cell::plain(edge.cost.to_string()),
+                Cell::plain(&edge.class),
+            ]);
+        }
+        table
+    }
+
+    fn switch(&self, paint: Paint) -> String {
+        let SwitchView { forwarded, delivered, dropped } = &self.switch;
+        let dropped: Vec<_> = dropped.iter().filter(|(_, count)| **count > 0).collect();
+        let reasons: Vec<_> = dropped.iter().map(|(why, count)| format!("{count} {}", escape(why))).collect();
+        let total: u64 = dropped.iter().map(|(_, count)| **count).sum();
+        let reasons = if total == 0 { String::new() } else { format!(" ({})", reasons.join(", ")) };
+        let head = paint.paint(Colour::Bold, "Switched packets");
+        format!("\n{head}\n  {forwarded} forwarded, {delivered} delivered, {total} dropped{reasons}\n")
+    }
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn render(status: serde_json::Value) -> String {
+        StatusView::deserialize(&status).unwrap().render(Paint::off())
+    }
+
+    #[test]
+    fn a_status_is_shown_in_aligned_sections() {
+        let text = render(json!({
+            "node_id": "edge-1", "version": "0.1.0", "uptime_ms": 61_000, "listen": ["127.0.0.1:4433"],
+            "certificate": { "days_left": 90 },
+            "links": [{ "peer": "relay-1", "state": "up", "direction": "outgoing", "address": "127.0.0.1:1",
+                        "rtt_ms": 0.25, "cost": 1, "up_ms": 60_000, "last_error": "old" }],
+            "routes": [{ "node": "controller", "next_hop": "relay-1", "cost": 2, "hops": 2 }],
+            "switch": { "forwarded": 0, "delivered": 7, "dropped": { "no_route": 2, "hop_limit": 0 } },
+        }));
+        let expected = "\
+edge-1  carries no others' packets, up 1 min 1 s, version 0.1.0
+  listens on   127.0.0.1:4433
+  certificate  90 days left
+
+Links
+  PEER     STATE  DIRECTION  ADDRESS      ROUND TRIP  COST  UP
+  relay-1  up     outgoing   127.0.0.1:1  0.25 ms     1     1 min 0 s
+
+Routes
+  NODE        NEXT HOP  COST  HOPS
+  controller  relay-1   2     2
+
+Switched packets
+  0 forwarded, 7 delivered, 2 dropped (2 no_route)
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_status_of_another_version_is_shown_as_far_as_it_goes() {
+        assert!(render(json!({ "node_id": "old", "new_field": 1 })).starts_with("old  "));
+    }
+
+    #[test]
+    fn what_a_neighbour_says_cannot_steer_the_terminal() {
+        let links = json!([{ "state": "backoff", "last_error": "\u{1b}[2Jgone" }]);
+        assert!(render(json!({ "links": links })).contains("\\u{1b}[2Jgone"));
+    }
+}

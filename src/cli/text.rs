@@ -1,0 +1,209 @@
+//! Text for people: aligned columns, colours on a terminal only, and nothing that could steer the terminal.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+
+/// Replaces control characters, so that a text from the network cannot steer the terminal.
+pub(super) fn escape(text: &str) -> Cow<'_, str> {
+    escape_except(text, |_| false)
+}
+
+/// As [`escape`], but leaves line ends and tabs: for texts of several lines.
+pub(super) fn escape_lines(text: &str) -> Cow<'_, str> {
+    escape_except(text, |c| c == '\n' || c == '\t')
+}
+
+fn escape_except(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let harmless = |c: char| keep(c) || !(c.is_control() || is_invisible(c));
+    if text.chars().all(harmless) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if harmless(c) {
+            escaped.push(c);
+        } else {
+            escaped.extend(c.escape_default());
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Characters that change the order or the look of their neighbours without being seen themselves.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A colour, used sparingly: for what the eye looks for first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Colour {
+    Green,
+    Yellow,
+    Red,
+    Dim,
+    Bold,
+}
+
+/// Colours texts, or leaves them alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Paint {
+    on: bool,
+}
+
+impl Paint {
+    /// Colours if standard output is a terminal, and `NO_COLOR` is unset or empty.
+    pub(super) fn for_stdout() -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { on: std::io::stdout().is_terminal() && !unwanted }
+    }
+
+    #[cfg(test)]
+    pub(super) fn off() -> Self {
+        Self { on: false }
+    }
+
+    pub(super) fn paint(self, colour: Colour, text: &str) -> String {
+        if !self.on {
+            return text.to_owned();
+        }
+        let code = match colour {
+            Colour::Green => "32",
+            Colour::Yellow => "33",
+            Colour::Red => "31",
+            Colour::Dim => "2",
+            Colour::Bold => "1",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+/// Rows of cells, aligned by column. Cells are escaped when they are put in.
+#[derive(Debug)]
+pub(super) struct Table {
+    heads: Vec<Cell>,
+    rows: Vec<Vec<Cell>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Cell {
+    text: String,
+    colour: Option<Colour>,
+}
+
+impl Table {
+    pub(super) fn new<const N: usize>(heads: [&str; N]) -> Self {
+        let heads = heads.into_iter().map(|head| Cell::plain(head).coloured(Colour::Dim)).collect();
+        Self { heads, rows: Vec::new() }
+    }
+
+    pub(super) fn row<const N: usize>(&mut self, cells: [Cell; N]) {
+        debug_assert_eq!(N, self.heads.len(), "a row has a cell for each head");
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The table as text, each line indented by two.
+    pub(super) fn render(&self, paint: Paint) -> String {
+        let all = || std::iter::once(&self.heads).chain(&self.rows);
+        let widths: Vec<usize> = (0..self.heads.len())
+            .map(|column| all().map(|row| row[column].width()).max().unwrap_or_default())
+            .collect();
+        let mut text = String::new();
+        for row in all() {
+            let mut line = String::from("  ");
+            let last = row.iter().rposition(|cell| !cell.text.is_empty()).unwrap_or(0);
+            for (column, cell) in row.iter().enumerate().take(last + 1) {
+                match cell.colour {
+                    Some(colour) => line.push_str(&paint.paint(colour, &cell.text)),
+                    None => line.push_str(&cell.text),
+                }
+                if column < last {
+                    let _ = write!(line, "{:1$}", "", widths[column] - cell.width() + 2);
+                }
+            }
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+impl Cell {
+    pub(super) fn plain(text: impl AsRef<str>) -> Self {
+        Self { text: escape(text.as_ref()).into_owned(), colour: None }
+    }
+
+    pub(super) fn coloured(self, colour: Colour) -> Self {
+        Self { colour: Some(colour), ..self }
+    }
+
+    fn width(&self) -> usize {
+        self.text.chars().count()
+    }
+}
+
+/// Milliseconds, with as many digits as the eye can use.
+pub(super) fn millis(ms: f64) -> String {
+    match ms {
+        ms if ms < 10.0 => format!("{ms:.2} ms"),
+        ms if ms < 100.0 => format!("{ms:.1} ms"),
+        ms if ms < 10_000.0 => format!("{ms:.0} ms"),
+        ms => format!("{:.1} s", ms / 1000.0),
+    }
+}
+
+/// A span of time in its two largest units.
+pub(super) fn span(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_from_the_network_do_not_reach_the_terminal() {
+        assert_eq!(escape("plain ünïcode"), "plain ünïcode");
+        assert_eq!(escape("\x1b[2J\r\n\u{9b}31m"), "\\u{1b}[2J\\r\\n\\u{9b}31m");
+        assert_eq!(escape("evil\u{202e}txt"), "evil\\u{202e}txt");
+        assert_eq!(escape_lines("two\nlines\x07"), "two\nlines\\u{7}");
+    }
+
+    #[test]
+    fn columns_are_aligned_and_lines_have_no_trailing_blanks() {
+        let mut table = Table::new(["NODE", "RTT"]);
+        table.row([Cell::plain("a"), Cell::plain("1 ms")]);
+        table.row([Cell::plain("longer"), Cell::plain("")]);
+        assert_eq!(table.render(Paint::off()), "  NODE    RTT\n  a       1 ms\n  longer\n");
+    }
+
+    #[test]
+    fn colours_do_not_change_the_alignment() {
+        let mut table = Table::new(["A", "B"]);
+        table.row([Cell::plain("up").coloured(Colour::Green), Cell::plain("x")]);
+        let coloured = table.render(Paint { on: true });
+        assert_eq!(coloured, "  \x1b[2mA\x1b[0m   \x1b[2mB\x1b[0m\n  \x1b[32mup\x1b[0m  x\n");
+    }
+
+    #[test]
+    fn times_are_written_as_people_read_them() {
+        assert_eq!(
+            [0.1234, 12.34, 123.4, 12_345.0].map(millis),
+            ["0.12 ms", "12.3 ms", "123 ms", "12.3 s"].map(str::to_owned)
+        );
+        assert_eq!(
+            [1_500, 61_000, 3_700_000, 90_000_000].map(span),
+            ["1 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"].map(str::to_owned)
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! The binary as its users run it: real processes, real sockets on loopback.
+#![cfg(feature = "cli")]
+
+mod cert;
+mod control;
+mod demo;
+#[cfg(test)]
+mod harness;
+mod mesh;
+mod node;
+mod settings;

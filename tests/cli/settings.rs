@@ -1,0 +1,60 @@
+//! Settings: flag over environment over file over default, and errors that say where and what.
+
+use crate::harness::{World, finish};
+
+#[test]
+fn an_unknown_key_in_the_file_names_the_file_the_line_and_what_is_allowed() {
+    let world = World::empty();
+    world.write("r.toml", "id = \"edge-1\"\n\nlisten-on = [\"127.0.0.1:0\"]\n");
+    let said = world.run(&["node", "--config", "r.toml"]).failed(2);
+    assert!(said.contains("r.toml, line 3: ") && said.contains("`listen`"), "{said}");
+}
+
+#[test]
+fn a_bad_value_in_the_file_names_the_file_the_line_and_what_is_allowed() {
+    let world = World::empty();
+    world.write(
+        "r.toml",
+        "id = \"edge-1\"\ncerts = \"certs\"\nlisten = [\n  \"127.0.0.1:0\",\n  \"4433\",\n]\n",
+    );
+    let said = world.run(&["node", "--config", "r.toml"]).failed(2);
+    assert!(said.contains("r.toml, line 5: ") && said.contains("0.0.0.0:4433"), "{said}");
+}
+
+#[test]
+fn a_bad_value_in_the_environment_names_the_variable() {
+    let world = World::empty();
+    let mut command = world.command(&["node", "--id", "a", "--certs", "certs"]);
+    let said = finish(command.env("RECEPTOR_LISTEN", "nonsense")).failed(2);
+    assert!(said.contains("RECEPTOR_LISTEN: \"nonsense\": "), "{said}");
+}
+
+#[test]
+fn a_bad_flag_is_named() {
+    let world = World::empty();
+    let said = world.run(&["node", "--id", "a", "--certs", "certs", "--peer", "nowhere"]).failed(2);
+    assert!(said.contains("--peer: "), "{said}");
+    let said = world.run(&["ping", "a", "--count", "0"]).failed(2);
+    assert!(said.contains("--count"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let said = World::empty().run(&["node", "--config", "absent.toml"]).failed(2);
+    assert!(said.contains("absent.toml"), "{said}");
+}
+
+#[test]
+fn certificates_that_are_not_there_are_named() {
+    let said = World::empty().run(&["node", "--id", "a", "--certs", "certs", "--listen", ":0"]).failed(2);
+    assert!(said.contains("certs/a.crt"), "{said}");
+}
+
+#[test]
+fn help_shows_defaults_and_exit_statuses() {
+    let world = World::empty();
+    let help = world.run(&["--help"]).ok();
+    assert!(help.contains("no route, or unreachable"), "{help}");
+    let help = world.run(&["node", "--help"]).ok();
+    assert!(help.contains("RECEPTOR_DATA_DIR") && help.contains("SIGHUP"), "{help}");
+}
