@@ -37,12 +37,13 @@ fn issue(dir: &Path, node: &NodeId, days: u32) -> Result<String, Failure> {
     let identity = authority.issue(node, days).map_err(Failure::usage)?;
     identity.save(dir, node).map_err(Failure::failed)?;
     let dir = dir.display();
+    let valid = days_of(&identity);
+    let cut = if valid < u64::from(days) { ", no longer than the CA itself" } else { "" };
     Ok(format!(
         "\
-made {dir}/{node}.crt and {dir}/{node}.key, valid for {} days
+made {dir}/{node}.crt and {dir}/{node}.key, valid for {valid} days{cut}
 next: bring these two and {dir}/ca.crt to the node; there: receptor node --id {node} --certs DIR --listen ADDR or --peer HOST:PORT
-",
-        days_of(&identity)
+"
     ))
 }
 
