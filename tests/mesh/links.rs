@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use receptor_quic::testing::mesh;
+use receptor_quic::testing::{LinkQuality, Mesh, Network, mesh};
 use receptor_quic::{Authority, Event, Node, NotLinked, Refusal};
 use tokio::time::Instant;
 
@@ -148,4 +148,31 @@ async fn a_node_that_does_not_listen_takes_no_links() {
     let caller = start("caller", Some(&quiet)).await;
     // Nothing comes back, as from a port where nobody is.
     assert!(tokio::time::timeout(Duration::from_millis(500), caller.linked()).await.is_err());
+}
+
+/// Both ends dial, packets are lost and overtake each other: in the end both use the same link, and keep it.
+#[tokio::test(start_paused = true)]
+async fn two_nodes_that_dial_each_other_over_rough_links_agree_on_one() {
+    for seed in 0..40 {
+        let network = Network::new(seed);
+        network.set_default(LinkQuality {
+            latency: Duration::from_millis(20),
+            jitter: Duration::from_millis(60),
+            reorder: true,
+            loss: 0.05,
+            ..LinkQuality::default()
+        });
+        let mesh = Mesh::on(network, ["a-b", "b-a"]).await;
+        let mut events = mesh.node("a").events();
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        for (name, other) in [("a", "b"), ("b", "a")] {
+            let links = mesh.node(name).status().await.unwrap().links;
+            assert_eq!(links.len(), 1, "seed {seed}: {links:#?}");
+            assert_eq!(up_links(mesh.node(name)).await, [other], "seed {seed}");
+        }
+        while let Ok(event) = events.try_recv() {
+            assert!(!matches!(event, Event::LinkDown { .. }), "seed {seed}: {event:?}");
+        }
+        mesh.node("a").ping(&id("b")).await.unwrap();
+    }
 }
