@@ -2,8 +2,9 @@
 //!
 //! One task, the driver, owns all that changes: the router, the links, the contests between links. It waits for one
 //! `Input`, hands it to whom it concerns, drains what comes out, and sleeps until the next deadline. It reads the
-//! clock, nobody else does. What others need to read it publishes as a whole: the switch's table to the socket, the
-//! `View` to those who open streams.
+//! clock once an input, and everything below gets the time by argument; beside it only the diallers, which time their
+//! attempts, and the peer connections, for their age, ask `clock`. What others need to read the driver publishes as a
+//! whole: the switch's table to the socket, the `View` to those who open streams.
 //!
 //! ```text
 //!   dialler ─┐                                    ┌─▶ socket: forwarding table

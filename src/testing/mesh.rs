@@ -31,7 +31,6 @@ pub struct Mesh {
 ///
 /// # Panics
 /// A name is no node id, or the mesh does not come up within a minute of virtual time.
-#[allow(clippy::panic, reason = "a test that cannot be set up has failed")]
 pub async fn mesh<'a>(links: impl IntoIterator<Item = &'a str>) -> Mesh {
     Mesh::on(Network::new(SEED), links).await
 }
