@@ -10,10 +10,14 @@ use uuid::Uuid;
 ///
 /// Because the bytes are repeated as they are, fields that a node does not know yet reach those that do. Cloning is
 /// cheap (a reference count).
+///
+/// Beside the bytes travels their proof, see [`Proof`](super::Proof), which the id does not cover. It is empty where nothing
+/// is signed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Advertisement {
     id: Uuid,
     bytes: Bytes,
+    proof: Bytes,
 }
 
 impl Advertisement {
@@ -23,7 +27,13 @@ impl Advertisement {
         let digest = Sha256::digest(&bytes);
         let mut id = [0; 16];
         id.copy_from_slice(&digest[..16]);
-        Self { id: Uuid::from_bytes(id), bytes }
+        Self { id: Uuid::from_bytes(id), bytes, proof: Bytes::new() }
+    }
+
+    /// The same with this proof, which need not be a valid one.
+    #[must_use]
+    pub fn with_proof(self, proof: Bytes) -> Self {
+        Self { proof, ..self }
     }
 
     /// The unique id: the first 128 bits of SHA-256 over origin, version and content, which is what the bytes are.
@@ -42,6 +52,17 @@ impl Advertisement {
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The proof that the bytes are of their origin, as it travels; empty: none.
+    #[must_use]
+    pub fn proof(&self) -> &Bytes {
+        &self.proof
+    }
+
+    /// Names bytes and proof together.
+    pub(crate) fn copy_id(&self) -> Uuid {
+        Uuid::from_u128(self.id.as_u128() ^ Self::new(self.proof.clone()).id.as_u128())
     }
 }
 

@@ -49,6 +49,11 @@ impl<'de, A: SeqAccess<'de>> Fields<A> {
         self.0.next_element()?.ok_or_else(|| de::Error::missing_field(name))
     }
 
+    /// The next field, or its default if there is none: what a version added, and senders may leave out.
+    pub(crate) fn next_or_default<T: Deserialize<'de> + Default>(&mut self) -> Result<T, A::Error> {
+        Ok(self.0.next_element()?.unwrap_or_default())
+    }
+
     /// The next three fields as a version.
     pub(crate) fn version(&mut self) -> Result<Version, A::Error> {
         Ok(Version {

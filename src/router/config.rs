@@ -1,9 +1,11 @@
 //! What a router is told at the start.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::notary::Notary;
 use crate::id::NodeId;
 
 /// What a [`Router`](super::Router) is told at the start.
@@ -31,6 +33,10 @@ pub struct Config {
     /// Neighbours known from the connection manifest, whether connected or not. Those that are not connected are
     /// advertised as dormant: inventory, never a way for traffic. Default: none.
     pub dormant: Vec<NodeId>,
+    /// Who signs this node's records and verifies those of others. Default: none, for simulators: nothing is signed, and every
+    /// record is believed. All nodes of a mesh sign, or none does: with a notary, a record without a proof costs the
+    /// neighbour that sent it the session.
+    pub notary: Option<Arc<dyn Notary>>,
     /// How updates travel. Default: [`FloodMode::Tree`].
     pub flood: FloodMode,
     /// Bounds of everything that grows.
@@ -51,6 +57,7 @@ impl Config {
             transit: true,
             capabilities: Bytes::new(),
             dormant: Vec::new(),
+            notary: None,
             flood: FloodMode::default(),
             limits: Limits::default(),
             timers: Timers::default(),

@@ -16,6 +16,18 @@ pub struct Counters {
     pub updates_stale: u64,
     /// Updates that were refused: an address collision, no room, an epoch too far ahead.
     pub updates_refused: u64,
+    /// Records of others whose proof was verified and held.
+    pub records_verified: u64,
+    /// Records that somebody forged, or sent without a proof; each cost its sender the session.
+    pub records_forged: u64,
+    /// Records whose credential is not trusted here; each time that one was refused counts.
+    pub records_untrusted: u64,
+    /// Records that were dropped because nobody who had sent them gave the credential.
+    pub records_unproven: u64,
+    /// Credentials that neighbours were asked for and gave.
+    pub credentials_pulled: u64,
+    /// Credentials given to neighbours.
+    pub credentials_sent: u64,
     /// Updates that came faster than their origin may speak, and were delayed.
     pub updates_delayed: u64,
     /// Updates that the cache of seen ids saved from being decoded.

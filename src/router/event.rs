@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::compact::DecodeError;
+use super::notary::{Distrust, Proof};
 use super::wire::Message;
 use crate::id::{NodeId, Version};
 
@@ -35,6 +36,24 @@ pub enum Event {
     /// The session with this neighbour has not synced, and nothing came from it for the stall time. The neighbour's
     /// fault; close the session.
     SyncStalled(NodeId),
+    /// What this neighbour sent before turned out to break the protocol, once it could be verified. The neighbour's fault:
+    /// close its session, as for an error of [`Router::handle_message`](super::Router::handle_message).
+    Violation {
+        /// The neighbour.
+        neighbour: NodeId,
+        /// What it did.
+        error: PeerError,
+    },
+    /// A record is not taken because its origin's credential is not trusted here, be it expired or revoked. Nobody's fault
+    /// but the credential's or this node's configuration; nodes that trust it route by the record.
+    Untrusted {
+        /// Whose record.
+        origin: NodeId,
+        /// Why.
+        reason: Distrust,
+    },
+    /// The notary could not sign this node's record. It is asked again a second later; until then this node does not speak.
+    SigningFailed,
     /// Two ids have the same address. The one known first stays; the other is refused.
     AddressCollision {
         /// The id that is known.
@@ -120,6 +139,21 @@ pub enum PeerError {
     /// An update held no valid record. Nothing was changed.
     #[error("bad record: {0}")]
     BadRecord(#[from] DecodeError),
+    /// A record is not of its origin: nobody who had verified it could have sent it. Nothing was changed.
+    #[error("the record of {0} is forged")]
+    Forged(NodeId),
+    /// A record came without a proof, where all are signed. Nothing was changed.
+    #[error("the record of {0} is not signed")]
+    Unsigned(NodeId),
+    /// The proof of an update was too long. Nothing was changed.
+    #[error("a proof of {len} bytes, where {max} are allowed", max = Proof::MAX)]
+    ProofTooLong {
+        /// What it had, in bytes.
+        len: usize,
+    },
+    /// A credential was too long, or another one than its name says. Nothing was changed.
+    #[error("a credential of {0} that is none")]
+    BadCredential(NodeId),
 }
 
 /// When [`Router::handle_timeout`](super::Router::handle_timeout) is to be called, and why.
@@ -153,6 +187,8 @@ pub enum DeadlineReason {
     LinkHold,
     /// A session makes no progress in its sync.
     SyncStall,
+    /// A credential that a neighbour was asked for has not come.
+    Credential,
     /// Something is to be forgotten.
     Expire,
 }

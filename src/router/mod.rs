@@ -80,16 +80,19 @@ use bytes::Bytes;
 
 use crate::id::{Cost, NodeAddr, NodeId, Version};
 
+mod admission;
 mod advertisement;
 mod compact;
 mod config;
 mod counters;
+mod credentials;
 mod database;
 mod event;
 mod explain;
 mod flood;
 mod graph;
 mod neighbour;
+mod notary;
 mod origin;
 mod outbox;
 mod parked;
@@ -111,10 +114,13 @@ pub use counters::Counters;
 pub use event::{Deadline, DeadlineReason, Event, Limit, PeerError, SessionError, Transmit};
 pub use explain::Explanation;
 pub use neighbour::{NeighbourKind, NeighbourState, NeighbourView, SessionUp};
+pub use notary::{CredentialName, Distrust, Notary, Proof, Verdict};
 pub use record::{Draft, Link, LinkClass, Record, Stamp};
 pub use table::{Route, Table};
 pub use wire::{Digest, Entry, Message};
 
+use admission::Refusals;
+use credentials::Credentials;
 use database::Database;
 use flood::Flood;
 use neighbour::{Neighbour, Neighbours};
@@ -151,6 +157,8 @@ pub struct Router {
     flood: Flood,
     pulls: Pulls,
     parked: Parked,
+    credentials: Credentials,
+    refusals: Refusals,
     quiet: Quiet,
     schedule: Schedule,
     table: Arc<Table>,
@@ -177,6 +185,8 @@ impl Router {
             pulls: Pulls::new(timers.pull_delay, timers.pull_retry, limits.origins),
             neighbours: Neighbours::new(limits, timers.clone()),
             parked: Parked::default(),
+            credentials: Credentials::default(),
+            refusals: Refusals::new(),
             quiet: Quiet::new(timers.quiet, timers.quiet_max, config.seed),
             schedule: Schedule::new(now),
             table: Arc::default(),
@@ -187,6 +197,9 @@ impl Router {
             counters: Counters::default(),
             config,
         };
+        if let Some(notary) = router.config.notary.clone() {
+            router.change_notary(notary, now);
+        }
         router.set_capabilities(router.config.capabilities.clone(), now);
         router.set_dormant(router.config.dormant.clone(), now);
         router
@@ -323,6 +336,13 @@ impl Router {
         self.change(now);
     }
 
+    /// Changes who signs this node's records and verifies those of others. With another credential than before, this node
+    /// speaks anew, so that the mesh learns it; what it holds of others stays.
+    pub fn set_notary(&mut self, notary: Arc<dyn Notary>, now: Instant) {
+        self.change_notary(notary, now);
+        self.settle(now);
+    }
+
     /// Leaves the mesh in order: a last record without links goes out to all neighbours. Drain the router, see that the
     /// streams took what it gave, then close the sessions. It cannot be taken back; new sessions are refused.
     pub fn leave(&mut self, now: Instant) {
@@ -352,6 +372,7 @@ impl Router {
             Message::Digest { .. } => self.counters.digests_sent += 1,
             Message::Summary { entries, .. } => self.counters.summary_entries_sent += entries.len() as u64,
             Message::Want(_) | Message::Nack(_) | Message::SyncEnd => {}
+            Message::CredentialWant(_) | Message::Credential { .. } => {}
         }
         Some(transmit)
     }
@@ -376,6 +397,7 @@ impl Router {
             (self.neighbours.next_announce(), Why::Announce),
             (self.pulls.next_timeout(), Why::Pull),
             (self.parked.next_timeout(), Why::Accept),
+            (self.credentials.next_timeout(), Why::Credential),
             (self.quiet.next_timeout(), Why::QuietDigest),
             (self.neighbours.next_hold(), Why::LinkHold),
             (self.neighbours.next_stall(), Why::SyncStall),
@@ -412,6 +434,9 @@ impl Router {
     fn end_session(&mut self, id: &NodeId, by: Option<&SessionUp>, now: Instant) -> Option<Neighbour> {
         let old = self.neighbours.remove(id)?;
         self.pulls.on_session_down(id, now);
+        let asks = self.credentials.on_session_down(id, now);
+        self.ask_for_credentials(asks);
+        self.end_syncs(now);
         self.flood.on_sessions_changed();
         if by.is_some_and(|up| continues(&old, up)) {
             return Some(old);

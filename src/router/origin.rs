@@ -127,6 +127,12 @@ impl Origin {
         }
     }
 
+    /// Another record is to be made, not before `at`, even if it says the same as the last one.
+    pub(crate) fn again(&mut self, at: Instant) {
+        self.forced = true;
+        self.due = earlier(self.due, at);
+    }
+
     pub(crate) fn next_timeout(&self, now: Instant) -> Option<Instant> {
         // The record of a node that leaves is not held back: it is the last one.
         self.due.map(|at| if self.leaving { at } else { at.max(self.pace.ready_at(now)) })

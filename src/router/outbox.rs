@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Instant;
 
+use bytes::Bytes;
+
+use super::credentials::Key;
 use super::database::Database;
 use super::wire::{Digest, Entry, Message};
 use crate::id::NodeId;
@@ -18,6 +21,9 @@ pub(crate) struct Outbox {
     summary: Option<SummaryCursor>,
     wants: BTreeSet<NodeId>,
     nacks: BTreeSet<NodeId>,
+    credential_wants: BTreeSet<Key>,
+    /// Answers to the neighbour; none: this node does not have it.
+    credentials: BTreeMap<Key, Option<Bytes>>,
     dirty: BTreeMap<NodeId, Owed>,
     /// Origins whose id waits for more of its kind. Never in `dirty` as well.
     announced: BTreeSet<NodeId>,
@@ -60,6 +66,19 @@ impl Outbox {
         let room = self.nacks.len() < max;
         if room {
             self.nacks.insert(origin);
+        }
+        room
+    }
+
+    pub(crate) fn want_credential(&mut self, key: Key) {
+        self.credential_wants.insert(key);
+    }
+
+    /// Answers are bounded like refusals.
+    pub(crate) fn give_credential(&mut self, key: Key, credential: Option<Bytes>, max: usize) -> bool {
+        let room = self.credentials.len() < max;
+        if room {
+            self.credentials.insert(key, credential);
         }
         room
     }
@@ -126,6 +145,12 @@ impl Outbox {
         if let Some(origins) = take_some(&mut self.nacks) {
             return Some(Message::Nack(origins));
         }
+        if let Some(wanted) = take_some(&mut self.credential_wants) {
+            return Some(Message::CredentialWant(wanted));
+        }
+        if let Some(((origin, name), credential)) = self.credentials.pop_first() {
+            return Some(Message::Credential { origin, name, credential });
+        }
         self.next_end().or_else(|| self.next_dirty(database))
     }
 
@@ -178,7 +203,7 @@ impl Outbox {
     }
 }
 
-fn take_some(set: &mut BTreeSet<NodeId>) -> Option<Vec<NodeId>> {
+fn take_some<T: Ord>(set: &mut BTreeSet<T>) -> Option<Vec<T>> {
     if set.is_empty() {
         return None;
     }

@@ -6,30 +6,26 @@ use std::time::Instant;
 use super::record::Record;
 use crate::id::NodeId;
 
-/// Updates that came faster than their origin may speak: of each origin the newest, until its time comes. Excess is
-/// delayed, never lost.
+/// Updates that came faster than their origin may speak: of each origin the newest that each neighbour sent, until the
+/// origin's time comes. Excess is delayed, never lost. None of them is verified yet, so that what one neighbour sends does
+/// not push out what another has sent.
 #[derive(Debug, Default)]
 pub(crate) struct Parked {
-    records: BTreeMap<NodeId, Waiting>,
+    /// By origin and neighbour.
+    records: BTreeMap<NodeId, BTreeMap<NodeId, Record>>,
     due: BTreeSet<(Instant, NodeId)>,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    record: Record,
-    from: NodeId,
-}
-
 impl Parked {
-    /// Keeps the record until `at`, or until the time that an older one of the origin waits for.
+    /// Keeps the record until `at`, or until the time that another one of the origin waits for.
     pub(crate) fn park(&mut self, record: Record, from: NodeId, at: Instant) {
-        match self.records.get_mut(&record.origin) {
-            Some(waiting) if waiting.record.stamp() >= record.stamp() => {}
-            Some(waiting) => *waiting = Waiting { record, from },
-            None => {
-                self.due.insert((at, record.origin.clone()));
-                self.records.insert(record.origin.clone(), Waiting { record, from });
-            }
+        let origin = record.origin.clone();
+        let waiting = self.records.entry(origin.clone()).or_default();
+        if waiting.is_empty() {
+            self.due.insert((at, origin));
+        }
+        if waiting.get(&from).is_none_or(|held| held.stamp() < record.stamp()) {
+            waiting.insert(from, record);
         }
     }
 
@@ -41,10 +37,13 @@ impl Parked {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// A record whose time has come, and who sent it.
-    pub(crate) fn poll(&mut self, now: Instant) -> Option<(Record, NodeId)> {
+    /// The records of an origin whose time has come, and who sent each; the newest first.
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Vec<(Record, NodeId)>> {
         self.next_timeout().filter(|&at| at <= now)?;
         let (_, origin) = self.due.pop_first()?;
-        self.records.remove(&origin).map(|waiting| (waiting.record, waiting.from))
+        let waiting = self.records.remove(&origin)?;
+        let mut waiting: Vec<_> = waiting.into_iter().map(|(from, record)| (record, from)).collect();
+        waiting.sort_by_key(|(record, _)| std::cmp::Reverse(record.stamp()));
+        Some(waiting)
     }
 }

@@ -6,9 +6,14 @@ use std::time::{Duration, Instant};
 use super::record::Stamp;
 use crate::id::NodeId;
 
+/// How often one announcer is asked for one announcement, with twice the time between from one round to the next: what is
+/// announced may not exist.
+const MAX_ASKS: u32 = 8;
+
 /// Records that neighbours announced and this node does not hold yet: who announced which copy, and who was asked.
 ///
-/// A pull ends when the record is held, or when every announcer has refused or its session has ended.
+/// A pull ends when the record is held, or when every announcer has refused, was asked [`MAX_ASKS`] times, or its session has
+/// ended. What is given up so is found again by the next comparison of digests.
 #[derive(Debug)]
 pub(crate) struct Pulls {
     pulls: BTreeMap<NodeId, Pull>,
@@ -20,10 +25,16 @@ pub(crate) struct Pulls {
 
 #[derive(Debug)]
 struct Pull {
-    announcers: BTreeMap<NodeId, Stamp>,
+    announcers: BTreeMap<NodeId, Announced>,
     /// Who was asked last.
     asked: Option<NodeId>,
     due: Instant,
+}
+
+#[derive(Debug)]
+struct Announced {
+    stamp: Stamp,
+    asks: u32,
 }
 
 /// To be asked of a neighbour.
@@ -56,14 +67,26 @@ impl Pulls {
             self.due.insert((due, origin.clone()));
         }
         if let Some(pull) = self.pulls.get_mut(origin) {
-            pull.announcers.insert(from.clone(), stamp);
+            pull.announcers.insert(from.clone(), Announced { stamp, asks: 0 });
         }
         true
     }
 
     /// A copy was taken or refused: announcements of it and of older ones are done with, and `from` holds no newer one.
     pub(crate) fn on_copy(&mut self, from: Option<&NodeId>, origin: &NodeId, stamp: Stamp) {
-        self.retain(origin, |announcer, announced| Some(announcer) != from && announced > stamp);
+        self.retain(origin, |announcer, announced| Some(announcer) != from && announced.stamp > stamp);
+    }
+
+    /// What this neighbour holds is of no use, or not yet: others that announced may do.
+    pub(crate) fn on_not_taken(&mut self, from: &NodeId, origin: &NodeId) {
+        self.retain(origin, |announcer, _| announcer != from);
+    }
+
+    /// The record is to be asked for at once.
+    pub(crate) fn hasten(&mut self, origin: &NodeId, now: Instant) {
+        if self.pulls.get(origin).is_some_and(|pull| pull.asked.is_none()) {
+            self.reschedule(origin, now);
+        }
     }
 
     /// The neighbour has no record of this origin.
@@ -93,17 +116,22 @@ impl Pulls {
         while let Some((at, origin)) = self.due.first().cloned()
             && at <= now
         {
-            self.reschedule(&origin, now + self.retry);
+            self.retain(&origin, |_, announced| announced.asks < MAX_ASKS);
             let Some(pull) = self.pulls.get_mut(&origin) else { continue };
-            pull.asked = pull.next_announcer();
-            asks.extend(pull.asked.clone().map(|neighbour| Ask { neighbour, origin }));
+            let Some(neighbour) = pull.next_announcer() else { continue };
+            pull.asked = Some(neighbour.clone());
+            let Some(announced) = pull.announcers.get_mut(&neighbour) else { continue };
+            let wait = self.retry * (1 << announced.asks);
+            announced.asks += 1;
+            self.reschedule(&origin, now + wait);
+            asks.push(Ask { neighbour, origin });
         }
         asks
     }
 
-    fn retain(&mut self, origin: &NodeId, keep: impl Fn(&NodeId, Stamp) -> bool) {
+    fn retain(&mut self, origin: &NodeId, keep: impl Fn(&NodeId, &Announced) -> bool) {
         let Some(pull) = self.pulls.get_mut(origin) else { return };
-        pull.announcers.retain(|announcer, stamp| keep(announcer, *stamp));
+        pull.announcers.retain(|announcer, announced| keep(announcer, announced));
         if pull.announcers.is_empty() {
             self.due.remove(&(pull.due, origin.clone()));
             self.pulls.remove(origin);
@@ -163,6 +191,18 @@ mod tests {
         pulls.on_session_down(&id("n2"), at);
         assert_eq!(pulls.poll(at)[0].neighbour, id("n3"));
         pulls.on_session_down(&id("n3"), at);
+        assert_eq!(pulls.pulls.len(), 0);
+    }
+
+    #[test]
+    fn an_announcement_of_what_never_comes_is_given_up() {
+        let (mut pulls, now) = pulls();
+        pulls.on_announced(&id("liar"), &id("o"), stamp(2), now);
+        let mut asked = Vec::new();
+        while let Some(at) = pulls.next_timeout() {
+            asked.extend(pulls.poll(at).iter().map(|_| (at - now).as_millis()));
+        }
+        assert_eq!(asked, [100, 1_100, 3_100, 7_100, 15_100, 31_100, 63_100, 127_100]);
         assert_eq!(pulls.pulls.len(), 0);
     }
 

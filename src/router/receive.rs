@@ -3,10 +3,12 @@
 use std::time::Instant;
 
 use super::Router;
+use super::admission::Admission;
 use super::advertisement::Advertisement;
 use super::event::{Event, Limit, PeerError};
 use super::flood::Ways;
 use super::neighbour::{Neighbour, NeighbourKind, NeighbourState};
+use super::notary::Proof;
 use super::origin::Urgency;
 use super::outbox::Owed;
 use super::record::{Record, Stamp};
@@ -38,6 +40,10 @@ impl Router {
                 origins.iter().for_each(|origin| self.pulls.on_refused(from, origin, now))
             }
             Message::SyncEnd => self.on_sync_end(from, now)?,
+            Message::CredentialWant(wanted) => self.on_credential_want(from, wanted),
+            Message::Credential { origin, name, credential } => {
+                self.on_credential(from, &(origin, name), credential, now)?
+            }
         }
         Ok(())
     }
@@ -115,7 +121,7 @@ impl Router {
     /// The neighbour holds this copy.
     fn on_id(&mut self, from: &NodeId, Entry { origin, stamp }: &Entry, now: Instant) {
         if origin == self.id() {
-            return self.on_own(from, *stamp, now);
+            return self.on_own_stamp(from, *stamp, now);
         }
         match self.database.stamp(origin) {
             Some(held) if held == *stamp => self.settle_with(from, origin),
@@ -143,9 +149,16 @@ impl Router {
     }
 
     fn on_sync_end(&mut self, from: &NodeId, now: Instant) -> Result<(), PeerError> {
-        if self.neighbours.get(from).is_none_or(|session| session.got_end) {
+        if self.neighbours.get(from).is_none_or(|session| session.got_end) || self.credentials.ends(from) {
             return Err(PeerError::SyncEndedTwice);
         }
+        if !self.credentials.holds_end(from) {
+            self.end_sync(from, now);
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_sync(&mut self, from: &NodeId, now: Instant) {
         self.neighbours.on_synced(from, now);
         self.database.restart_deletion_clock(now);
         self.schedule.on_change();
@@ -153,7 +166,6 @@ impl Router {
         self.quiet.on_change(now);
         self.counters.syncs += 1;
         self.event(Event::Synced(from.clone()));
-        Ok(())
     }
 
     fn on_update(
@@ -162,6 +174,9 @@ impl Router {
         advertisement: &Advertisement,
         now: Instant,
     ) -> Result<(), PeerError> {
+        if advertisement.proof().len() > Proof::MAX {
+            return Err(PeerError::ProofTooLong { len: advertisement.proof().len() });
+        }
         let (origin, stamp, record) = match self.seen.get(advertisement.id()) {
             Some((origin, stamp)) => {
                 self.counters.seen_hits += 1;
@@ -174,8 +189,8 @@ impl Router {
             }
         };
         if origin == *self.id() {
-            self.on_own(from, stamp, now);
-            return Ok(());
+            let record = record.map_or_else(|| Record::decode(advertisement), Ok)?;
+            return self.on_own_record(from, record, now);
         }
         match self.database.stamp(&origin) {
             Some(held) if held == stamp => {
@@ -188,7 +203,11 @@ impl Router {
             }
             _ => {
                 let record = record.map_or_else(|| Record::decode(advertisement), Ok)?;
-                self.on_newer(from, record, now);
+                match self.on_newer(from, record, now)? {
+                    Admission::Done => {}
+                    Admission::NotThisCopy => return Ok(self.pulls.on_not_taken(from, &origin)),
+                    Admission::Later => return Ok(()),
+                }
             }
         }
         // What a neighbour sends is what it has: no announcement of its own stands above it.
@@ -197,7 +216,7 @@ impl Router {
     }
 
     /// A copy of this node's own record, or its stamp, came back. One from before this process started is overtaken.
-    fn on_own(&mut self, from: &NodeId, stamp: Stamp, now: Instant) {
+    pub(super) fn on_own(&mut self, from: &NodeId, stamp: Stamp, now: Instant) {
         let (id, held) = (self.id().clone(), self.database.stamp(self.id()));
         if held == Some(stamp) {
             self.settle_with(from, &id);
@@ -230,19 +249,15 @@ impl Router {
         }
     }
 
-    fn on_newer(&mut self, from: &NodeId, record: Record, now: Instant) {
+    fn on_newer(&mut self, from: &NodeId, record: Record, now: Instant) -> Result<Admission, PeerError> {
         if self.is_too_far_ahead(record.version) {
             self.counters.updates_refused += 1;
-            return;
+            return Ok(Admission::Done);
         }
         if let Some(known) = self.holder_of(record.addr()).filter(|known| *known != record.origin) {
             self.counters.updates_refused += 1;
             self.event(Event::AddressCollision { known, refused: record.origin.clone() });
-            return;
-        }
-        if !self.has_room(&record.origin) {
-            self.counters.updates_refused += 1;
-            return;
+            return Ok(Admission::Done);
         }
         let ready_at = self.database.pace_mut(&record.origin).map(|pace| pace.ready_at(now));
         match ready_at {
@@ -250,18 +265,21 @@ impl Router {
                 self.counters.updates_delayed += 1;
                 self.parked.park(record, from.clone(), at);
                 self.note_limit(Limit::AcceptRate, true);
+                // Nobody has verified it yet.
+                let signed = self.config.notary.is_some();
+                Ok(if signed { Admission::NotThisCopy } else { Admission::Done })
             }
-            _ => {
-                self.counters.updates_accepted += 1;
-                self.store(record, Some(from), now);
-            }
+            _ => self.admit(from, record, now),
         }
     }
 
     pub(super) fn has_room(&mut self, origin: &NodeId) -> bool {
         let room = self.database.make_room(origin);
         self.note_limit(Limit::Origins, room != Ok(false));
-        self.counters.records_evicted += u64::from(room == Ok(true));
+        if room == Ok(true) {
+            self.counters.records_evicted += 1;
+            self.forget_credentials();
+        }
         room.is_ok()
     }
 
@@ -316,7 +334,7 @@ impl Router {
         }
     }
 
-    fn is_too_far_ahead(&mut self, version: Version) -> bool {
+    pub(super) fn is_too_far_ahead(&mut self, version: Version) -> bool {
         let ahead = version.epoch > self.config.epoch.saturating_add(self.config.limits.epoch_ahead);
         self.note_limit(Limit::EpochAhead, ahead);
         ahead
@@ -328,7 +346,7 @@ impl Router {
         }
     }
 
-    fn settle_with(&mut self, neighbour: &NodeId, origin: &NodeId) {
+    pub(super) fn settle_with(&mut self, neighbour: &NodeId, origin: &NodeId) {
         if let Some(outbox) = self.neighbours.outbox(neighbour) {
             outbox.settle(origin);
         }
@@ -345,13 +363,13 @@ mod tests {
     #[test]
     fn an_id_whose_address_is_taken_is_refused_and_reported() {
         let (mut router, now) = router();
-        router.on_newer(&id("n"), record("known", &[]), now);
-        router.on_newer(&id("n"), record("twin", &[]).with_addr(id("known").addr()), now);
+        router.on_newer(&id("n"), record("known", &[]), now).unwrap();
+        router.on_newer(&id("n"), record("twin", &[]).with_addr(id("known").addr()), now).unwrap();
         assert!(router.database.get(&id("twin")).is_none());
         let (known, refused) = (id("known"), id("twin"));
         assert_eq!(router.poll_event(), Some(Event::AddressCollision { known, refused }));
 
-        router.on_newer(&id("n"), record("mine", &[]).with_addr(id("me").addr()), now);
+        router.on_newer(&id("n"), record("mine", &[]).with_addr(id("me").addr()), now).unwrap();
         let (known, refused) = (id("me"), id("mine"));
         assert_eq!(router.poll_event(), Some(Event::AddressCollision { known, refused }));
     }
@@ -359,7 +377,7 @@ mod tests {
     #[test]
     fn a_session_whose_address_is_taken_is_refused() {
         let (mut router, now) = router();
-        router.on_newer(&id("n"), record("known", &[]).with_addr(id("twin").addr()), now);
+        router.on_newer(&id("n"), record("known", &[]).with_addr(id("twin").addr()), now).unwrap();
         let up =
             SessionUp { neighbour: id("twin"), instance: 1, cost: Cost::DEFAULT, kind: NeighbourKind::Stub };
         let (known, refused) = (id("known"), id("twin"));

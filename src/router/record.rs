@@ -127,6 +127,16 @@ impl Record {
         Ok(Self::assemble(draft, advertisement.clone()))
     }
 
+    /// The same record with this proof beside it.
+    #[must_use]
+    pub fn with_proof(self, proof: Bytes) -> Self {
+        let advertisement = self.advertisement().clone().with_proof(proof);
+        match Arc::try_unwrap(self.0) {
+            Ok(inner) => Self(Arc::new(Inner { advertisement, ..inner })),
+            Err(shared) => Self::assemble(shared.draft.clone(), advertisement),
+        }
+    }
+
     fn assemble(draft: Draft, advertisement: Advertisement) -> Self {
         let peer_addrs = draft.links.iter().map(|link| link.peer.addr()).collect();
         Self(Arc::new(Inner { addr: draft.origin.addr(), draft, peer_addrs, advertisement }))

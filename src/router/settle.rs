@@ -1,7 +1,7 @@
 //! What follows from a change: this node's own record, paths, comparisons, and what is to be forgotten.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Router;
 use super::event::{Event, Limit};
@@ -11,6 +11,9 @@ use super::record::Draft;
 use super::spf::{self, Paths};
 use super::table::Table;
 use crate::id::Version;
+
+/// How long a notary that could not sign is given.
+const SIGN_AGAIN: Duration = Duration::from_secs(1);
 
 impl Router {
     /// What is due after any input. First this node speaks, then it computes: a flood never waits for paths.
@@ -37,14 +40,15 @@ impl Router {
                 self.counters.pulls += 1;
             }
         }
-        while let Some((record, from)) = self.parked.poll(now) {
+        while let Some(waiting) = self.parked.poll(now) {
             self.note_limit(Limit::AcceptRate, !self.parked.is_empty());
-            let newer = self.database.stamp(&record.origin).is_none_or(|held| held < record.stamp());
-            if newer && self.has_room(&record.origin) {
-                self.counters.updates_accepted += 1;
-                self.store(record, Some(&from), now);
+            for (record, from) in waiting {
+                if self.database.stamp(&record.origin).is_none_or(|held| held < record.stamp()) {
+                    self.admit_later(&from, record, now);
+                }
             }
         }
+        self.poll_credentials(now);
         if self.quiet.poll(now) {
             self.compare_digests();
         }
@@ -52,7 +56,11 @@ impl Router {
             self.event(Event::SyncStalled(neighbour));
         }
         self.neighbours.poll_forget(now);
-        self.counters.records_expired += self.database.sweep(now).len() as u64;
+        let expired = self.database.sweep(now).len() as u64;
+        self.counters.records_expired += expired;
+        if expired > 0 {
+            self.forget_credentials();
+        }
     }
 
     /// A node speaks only after it has synced with one neighbour, so that it has learned its own old version first.
@@ -79,7 +87,13 @@ impl Router {
         self.origin.speak(&mut draft, now);
         self.counters.originations += 1;
         let record = draft.seal().expect("this node's own record keeps the rules of the format");
-        self.store(record, None, now);
+        match self.prove(&record) {
+            Some(proof) => self.store(record.with_proof(proof), None, now),
+            None => {
+                self.origin.again(now + SIGN_AGAIN);
+                self.event(Event::SigningFailed);
+            }
+        }
     }
 
     fn compute_paths(&mut self, now: Instant) {

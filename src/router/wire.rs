@@ -6,11 +6,13 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use bytes::Bytes;
 use serde::de::{Error as _, SeqAccess};
 use serde::{Serialize, Serializer};
 
 use super::advertisement::Advertisement;
 use super::compact::{self, DecodeError, Fields, Read, Tolerant};
+use super::notary::CredentialName;
 use super::record::Stamp;
 use crate::id::NodeId;
 
@@ -37,7 +39,7 @@ pub enum Message {
         /// Whether the range goes to the end.
         last: bool,
     },
-    /// A record. A further field is the place of its signature.
+    /// A record, and its proof.
     Update(Advertisement),
     /// The sender holds these copies.
     Have(Vec<Entry>),
@@ -47,6 +49,17 @@ pub enum Message {
     Nack(Vec<NodeId>),
     /// The sender has sent all that the difference of the databases asked for.
     SyncEnd,
+    /// The sender asks for the credentials of these origins' records.
+    CredentialWant(Vec<(NodeId, CredentialName)>),
+    /// A credential that the receiver asked for.
+    Credential {
+        /// Whose it is.
+        origin: NodeId,
+        /// Which one was asked for.
+        name: CredentialName,
+        /// The credential; none: the sender does not have it.
+        credential: Option<Bytes>,
+    },
 }
 
 /// Which copy of an origin's record the sender of a message holds.
@@ -83,6 +96,8 @@ const HAVE: u8 = 0x15;
 const WANT: u8 = 0x16;
 const NACK: u8 = 0x17;
 const SYNC_END: u8 = 0x19;
+const CREDENTIAL_WANT: u8 = 0x1c;
+const CREDENTIAL: u8 = 0x1d;
 
 impl Message {
     /// The frame types that belong to ROUTE2. Those below are the link's own.
@@ -98,7 +113,8 @@ impl Message {
     pub const fn max_len(frame_type: u8) -> usize {
         match frame_type {
             DIGEST | SYNC_END => 1024,
-            HAVE | WANT | NACK | SUMMARY => 64 * 1024,
+            HAVE | WANT | NACK | SUMMARY | CREDENTIAL_WANT => 64 * 1024,
+            CREDENTIAL => 12 * 1024,
             _ => 72 * 1024,
         }
     }
@@ -114,6 +130,8 @@ impl Message {
             Self::Want(_) => WANT,
             Self::Nack(_) => NACK,
             Self::SyncEnd => SYNC_END,
+            Self::CredentialWant(_) => CREDENTIAL_WANT,
+            Self::Credential { .. } => CREDENTIAL,
         }
     }
 
@@ -127,11 +145,22 @@ impl Message {
             }
             Self::Summary { after, entries, last } => compact::encode(&(frame_type, after, entries, last)),
             Self::Update(advertisement) => {
-                compact::encode(&(frame_type, serde_bytes::Bytes::new(advertisement.bytes())))
+                let (record, proof) = (advertisement.bytes(), advertisement.proof());
+                let [record, proof] = [record, proof].map(|bytes| serde_bytes::Bytes::new(bytes));
+                if proof.is_empty() {
+                    compact::encode(&(frame_type, record))
+                } else {
+                    compact::encode(&(frame_type, record, proof))
+                }
             }
             Self::Have(entries) => compact::encode(&(frame_type, entries)),
             Self::Want(origins) | Self::Nack(origins) => compact::encode(&(frame_type, origins)),
             Self::SyncEnd => compact::encode(&(frame_type,)),
+            Self::CredentialWant(wanted) => compact::encode(&(frame_type, wanted)),
+            Self::Credential { origin, name, credential } => {
+                let credential = credential.as_ref().map(|bytes| serde_bytes::Bytes::new(bytes));
+                compact::encode(&(frame_type, origin, name, credential))
+            }
         }
     }
 
@@ -159,9 +188,11 @@ impl Message {
         match self {
             Self::Digest { .. } => 28,
             Self::Summary { entries, .. } | Self::Have(entries) => 16 + entries.len() * 48,
-            Self::Update(advertisement) => 8 + advertisement.bytes().len(),
+            Self::Update(advertisement) => 8 + advertisement.bytes().len() + advertisement.proof().len(),
             Self::Want(origins) | Self::Nack(origins) => 8 + origins.len() * 24,
             Self::SyncEnd => 2,
+            Self::CredentialWant(wanted) => 8 + wanted.len() * 40,
+            Self::Credential { credential, .. } => 48 + credential.as_ref().map_or(0, Bytes::len),
         }
     }
 
@@ -209,12 +240,25 @@ impl<'de> Tolerant<'de> for Frame {
             }),
             UPDATE => {
                 let bytes: serde_bytes::ByteBuf = fields.next("record")?;
-                Some(Message::Update(Advertisement::new(bytes.into_vec().into())))
+                let proof: serde_bytes::ByteBuf = fields.next_or_default()?;
+                let advertisement = Advertisement::new(bytes.into_vec().into());
+                Some(Message::Update(advertisement.with_proof(proof.into_vec().into())))
             }
             HAVE => Some(Message::Have(entries(&mut fields)?)),
             WANT => Some(Message::Want(fields.next("origins")?)),
             NACK => Some(Message::Nack(fields.next("origins")?)),
             SYNC_END => Some(Message::SyncEnd),
+            CREDENTIAL_WANT => {
+                let wanted: Vec<Read<WantedCredential>> = fields.next("wanted")?;
+                Some(Message::CredentialWant(wanted.into_iter().map(|wanted| wanted.0.0).collect()))
+            }
+            CREDENTIAL => Some(Message::Credential {
+                origin: fields.next("origin")?,
+                name: fields.next("name")?,
+                credential: fields
+                    .next::<Option<serde_bytes::ByteBuf>>("credential")?
+                    .map(|bytes| bytes.into_vec().into()),
+            }),
             _ => None,
         };
         fields.finish()?;
@@ -232,6 +276,18 @@ fn digest<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Digest, A::E
 fn entries<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Vec<Entry>, A::Error> {
     let entries: Vec<Read<Entry>> = fields.next("entries")?;
     Ok(entries.into_iter().map(|entry| entry.0).collect())
+}
+
+struct WantedCredential((NodeId, CredentialName));
+
+impl<'de> Tolerant<'de> for WantedCredential {
+    const NAME: &'static str = "an origin and the name of its credential";
+
+    fn read<A: SeqAccess<'de>>(mut fields: Fields<A>) -> Result<Self, A::Error> {
+        let wanted = (fields.next("origin")?, fields.next("name")?);
+        fields.finish()?;
+        Ok(Self(wanted))
+    }
 }
 
 impl<'de> Tolerant<'de> for Entry {

@@ -64,6 +64,11 @@ fn fields_of_later_versions_are_skipped() {
         let mut frame = message.encode();
         assert_eq!(frame[0] & 0xf0, 0x90, "{name} is a short array");
         frame[0] += 2;
+        if matches!(&message, Message::Update(advertisement) if advertisement.proof().is_empty()) {
+            // The place of the proof.
+            frame[0] += 1;
+            frame.extend(b"\xc4\x00");
+        }
         frame.extend(b"\x93\x01\xa1x\xc0\x07");
         assert_eq!(Message::decode(&frame), Ok(Some(message)), "{name}");
         frame.push(0);

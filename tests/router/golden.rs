@@ -1,7 +1,10 @@
 //! The bytes on the wire, which never change for a message of this version.
 
+use bytes::Bytes;
 use receptor_quic::Version;
-use receptor_quic::router::{Advertisement, Digest, Draft, Entry, LinkClass, Message, Record, Stamp};
+use receptor_quic::router::{
+    Advertisement, CredentialName, Digest, Draft, Entry, LinkClass, Message, Proof, Record, Stamp,
+};
 
 use crate::probe::link;
 use crate::sim::id;
@@ -28,6 +31,16 @@ fn the_bytes_of_every_message_are_as_documented() {
         ("WANT", "921692aa636f6e74726f6c6c6572a772656c61792d31"),
         ("NACK", "921791aa636f6e74726f6c6c6572"),
         ("SYNC-END", "9119"),
+        (
+            "UPDATE, signed",
+            "9313c45597a772656c61792d31cf0000019b76daa801cd012ccffedcba9876543210009493aa636f6e74726f6c6c6572000193a6656467652d3100ccfa93a6656467652d32020193a66c6170746f7001cdffffc40481a17601c419f78c06aa55a0e2d18b5653884184079a7369676e6174757265",
+        ),
+        ("CREDENTIAL-WANT", "921c9192a772656c61792d31c410f78c06aa55a0e2d18b5653884184079a"),
+        (
+            "CREDENTIAL",
+            "941da772656c61792d31c410f78c06aa55a0e2d18b5653884184079ac40c636572746966696361746573",
+        ),
+        ("CREDENTIAL, not there", "941da772656c61792d31c410f78c06aa55a0e2d18b5653884184079ac0"),
     ];
     for ((name, message), (vector, hex)) in messages().into_iter().zip(vectors) {
         assert_eq!((name, to_hex(&message.encode()).as_str()), (vector, hex));
@@ -84,6 +97,20 @@ pub(crate) fn messages() -> Vec<(&'static str, Message)> {
         ("WANT", Message::Want(vec![id("controller"), id("relay-1")])),
         ("NACK", Message::Nack(vec![id("controller")])),
         ("SYNC-END", Message::SyncEnd),
+        ("UPDATE, signed", Message::Update(relay().with_proof(proof()).advertisement().clone())),
+        ("CREDENTIAL-WANT", Message::CredentialWant(vec![(id("relay-1"), credential())])),
+        (
+            "CREDENTIAL",
+            Message::Credential {
+                origin: id("relay-1"),
+                name: credential(),
+                credential: Some(b"certificates".as_slice().into()),
+            },
+        ),
+        (
+            "CREDENTIAL, not there",
+            Message::Credential { origin: id("relay-1"), name: credential(), credential: None },
+        ),
     ]
 }
 
@@ -99,6 +126,14 @@ pub(crate) fn entries() -> Vec<Entry> {
         },
         Entry { origin: id("relay-1"), stamp: relay().stamp() },
     ]
+}
+
+fn credential() -> CredentialName {
+    CredentialName::of(b"certificates")
+}
+
+fn proof() -> Bytes {
+    Proof { credential: credential(), signature: b"signature".as_slice().into() }.encode()
 }
 
 fn relay() -> Record {

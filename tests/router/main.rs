@@ -15,6 +15,8 @@ mod golden;
 #[cfg(test)]
 mod lives;
 #[cfg(test)]
+mod notary;
+#[cfg(test)]
 mod probe;
 #[cfg(test)]
 mod reference;
@@ -26,6 +28,8 @@ mod restart;
 mod rng;
 #[cfg(test)]
 mod routes;
+#[cfg(test)]
+mod signed;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]

@@ -1,0 +1,365 @@
+//! Whether a record is let in: its proof, and the credential that the proof needs.
+//!
+//! ```text
+//!   newer than stored, within limits ─▶ refused before? ─▶ credential known? ──yes─▶ verify ─▶ valid: store, repeat
+//!                                                               │ no                   ├─▶ forged: the session ends
+//!                                                               ▼                      └─▶ untrusted: not taken
+//!                                         the record waits; CREDENTIAL-WANT to who sent it ─▶ CREDENTIAL ─▶ verify
+//! ```
+//!
+//! What a node sends it has verified, so it has the credential, too. Where the sender's session ends or it refuses, others that
+//! sent the same copy are asked; a record that stays without is dropped, and pulled again when it is announced again.
+
+use std::fmt;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lru::LruCache;
+use uuid::Uuid;
+
+use super::Router;
+use super::credentials::{Ask, Key, Park, Waiting};
+use super::event::{Event, PeerError};
+use super::notary::{CredentialName, Distrust, Notary, Proof, Verdict};
+use super::record::{Record, Stamp};
+use crate::id::NodeId;
+
+/// What became of a record that is newer than what is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It was stored, or is of no use whoever sends it.
+    Done,
+    /// It was not taken, or waits: another neighbour's copy may do.
+    NotThisCopy,
+    /// There was no room for it to wait: it is pulled again.
+    Later,
+}
+
+/// What was found about a record.
+enum Finding {
+    Good,
+    Untrusted(Untrusted),
+    Needs(CredentialName),
+}
+
+struct Untrusted {
+    reason: Distrust,
+    /// It was refused before, and reported.
+    known: bool,
+}
+
+impl Router {
+    /// Verifies a record that is newer than what is held and within the limits, then stores it.
+    pub(super) fn admit(
+        &mut self,
+        from: &NodeId,
+        record: Record,
+        now: Instant,
+    ) -> Result<Admission, PeerError> {
+        Ok(match self.examine(&record, None, now)? {
+            Finding::Good => {
+                self.take(record, from, now);
+                Admission::Done
+            }
+            Finding::Untrusted(why) => {
+                self.refuse(from, &record, &why, now);
+                Admission::NotThisCopy
+            }
+            Finding::Needs(name) => self.park(record, name, from, now),
+        })
+    }
+
+    /// As [`admit`](Self::admit), for what was taken from the neighbour's stream before.
+    pub(super) fn admit_later(&mut self, from: &NodeId, record: Record, now: Instant) {
+        if let Err(error) = self.admit(from, record, now) {
+            self.event(Event::Violation { neighbour: from.clone(), error });
+        }
+    }
+
+    /// A stamp of this node's own id. Where records are signed, a stamp proves nothing: the record itself is asked for.
+    pub(super) fn on_own_stamp(&mut self, from: &NodeId, stamp: Stamp, now: Instant) {
+        if self.config.notary.is_none() || !self.is_ahead(stamp) {
+            return self.on_own(from, stamp, now);
+        }
+        let id = self.id().clone();
+        if !self.pulls.on_announced(from, &id, stamp, now) {
+            self.counters.requests_dropped += 1;
+        } else if self.neighbours.get(from).is_some_and(|session| session.got_end) {
+            // Nobody is to send it unasked, and until it is here this node may not be heard.
+            self.pulls.hasten(&id, now);
+        }
+    }
+
+    /// A copy of this node's own record came back.
+    pub(super) fn on_own_record(
+        &mut self,
+        from: &NodeId,
+        record: Record,
+        now: Instant,
+    ) -> Result<(), PeerError> {
+        let (id, stamp) = (self.id().clone(), record.stamp());
+        if self.config.notary.is_none() || !self.is_ahead(stamp) {
+            self.on_own(from, stamp, now);
+        } else if self.admit(from, record, now)? == Admission::Later {
+            return Ok(());
+        }
+        self.pulls.on_not_taken(from, &id);
+        Ok(())
+    }
+
+    pub(super) fn on_credential_want(&mut self, from: &NodeId, wanted: Vec<Key>) {
+        for (origin, name) in wanted {
+            let credential = self.credentials.get(&origin, name).cloned();
+            let given = u64::from(credential.is_some());
+            let Some(outbox) = self.neighbours.outbox(from) else { return };
+            if outbox.give_credential((origin, name), credential, self.config.limits.origins) {
+                self.counters.credentials_sent += given;
+            } else {
+                self.counters.requests_dropped += 1;
+            }
+        }
+    }
+
+    pub(super) fn on_credential(
+        &mut self,
+        from: &NodeId,
+        key: &Key,
+        credential: Option<Bytes>,
+        now: Instant,
+    ) -> Result<(), PeerError> {
+        let Some(credential) = credential else {
+            let ask = self.credentials.on_refused(from, key, now);
+            self.ask_for_credentials(ask);
+            self.end_syncs(now);
+            return Ok(());
+        };
+        if credential.len() > Proof::MAX_CREDENTIAL || CredentialName::of(&credential) != key.1 {
+            return Err(PeerError::BadCredential(key.0.clone()));
+        }
+        if !self.credentials.wants(key) {
+            // It was given up, or came from another neighbour first.
+            self.counters.requests_dropped += 1;
+            return Ok(());
+        }
+        self.counters.credentials_pulled += 1;
+        for waiting in self.credentials.take(key) {
+            self.admit_waiting(waiting, &credential, now);
+        }
+        self.end_syncs(now);
+        Ok(())
+    }
+
+    /// Ends the sync with neighbours whose records all have their credentials now, or never will.
+    pub(super) fn end_syncs(&mut self, now: Instant) {
+        for neighbour in self.credentials.take_ended() {
+            self.end_sync(&neighbour, now);
+        }
+    }
+
+    pub(super) fn ask_for_credentials(&mut self, asks: impl IntoIterator<Item = Ask>) {
+        for Ask { neighbour, key } in asks {
+            if let Some(outbox) = self.neighbours.outbox(&neighbour) {
+                outbox.want_credential(key);
+            }
+        }
+    }
+
+    /// Asks others where a neighbour did not answer, and gives up in the end.
+    pub(super) fn poll_credentials(&mut self, now: Instant) {
+        let (asks, dropped) = self.credentials.poll(now);
+        self.counters.records_unproven += dropped as u64;
+        self.ask_for_credentials(asks);
+        self.end_syncs(now);
+    }
+
+    /// Forgets the credentials of records that are gone.
+    pub(super) fn forget_credentials(&mut self) {
+        let (id, database) = (&self.config.id, &self.database);
+        self.credentials.retain(|origin| origin == id || database.get(origin).is_some());
+    }
+
+    /// Changes who signs and verifies from now on. A node whose credential is another one speaks anew.
+    pub(super) fn change_notary(&mut self, notary: Arc<dyn Notary>, now: Instant) {
+        let name = CredentialName::of(&notary.credential());
+        let known = self.credentials.get(&self.config.id, name).is_some();
+        self.credentials.keep(self.config.id.clone(), notary.credential());
+        self.config.notary = Some(notary);
+        self.refusals.clear();
+        if !known && self.origin.has_spoken() {
+            self.origin.again(now);
+        }
+    }
+
+    /// The proof of a record of this node's own. None: the notary cannot sign now.
+    pub(super) fn prove(&self, record: &Record) -> Option<Bytes> {
+        let Some(notary) = &self.config.notary else { return Some(Bytes::new()) };
+        let signature = notary.sign(record.advertisement().bytes())?;
+        Some(Proof { credential: CredentialName::of(&notary.credential()), signature }.encode())
+    }
+
+    fn examine(
+        &mut self,
+        record: &Record,
+        given: Option<&Bytes>,
+        now: Instant,
+    ) -> Result<Finding, PeerError> {
+        let Some(notary) = self.config.notary.clone() else { return Ok(Finding::Good) };
+        let (origin, advertisement) = (&record.origin, record.advertisement());
+        let forged = || PeerError::Forged(origin.clone());
+        if advertisement.proof().is_empty() {
+            self.counters.records_forged += 1;
+            return Err(PeerError::Unsigned(origin.clone()));
+        }
+        let Some(proof) = Proof::decode(advertisement.proof()) else {
+            self.counters.records_forged += 1;
+            return Err(forged());
+        };
+        let copy = advertisement.copy_id();
+        let refused = self.refusals.get(copy, now);
+        let verdict = refused.unwrap_or_else(|| {
+            let credential = given.or_else(|| self.credentials.get(origin, proof.credential));
+            notary.verify(origin, advertisement.bytes(), &proof, credential.map(|bytes| &bytes[..]))
+        });
+        match verdict {
+            Verdict::Valid => {
+                self.counters.records_verified += 1;
+                Ok(Finding::Good)
+            }
+            Verdict::Forged => {
+                self.refusals.insert(copy, verdict, now);
+                self.counters.records_forged += 1;
+                Err(forged())
+            }
+            Verdict::Untrusted(reason) => {
+                self.refusals.insert(copy, verdict, now);
+                Ok(Finding::Untrusted(Untrusted { reason, known: refused.is_some() }))
+            }
+            Verdict::NeedsCredential => Ok(Finding::Needs(proof.credential)),
+        }
+    }
+
+    /// The record is of its origin, and newer than what is held.
+    fn take(&mut self, record: Record, from: &NodeId, now: Instant) {
+        if record.origin == *self.id() {
+            return self.on_own(from, record.stamp(), now);
+        }
+        if self.has_room(&record.origin) {
+            self.counters.updates_accepted += 1;
+            self.store(record, Some(from), now);
+        } else {
+            self.counters.updates_refused += 1;
+        }
+    }
+
+    /// The record is not taken. If it is of this node itself, and genuine but for its time, its version counts all the same:
+    /// others may hold it.
+    fn refuse(&mut self, from: &NodeId, record: &Record, why: &Untrusted, now: Instant) {
+        self.counters.records_untrusted += 1;
+        if record.origin == *self.id() && why.reason.is_genuine() {
+            self.on_own(from, record.stamp(), now);
+        } else if !why.known {
+            self.event(Event::Untrusted { origin: record.origin.clone(), reason: why.reason });
+        }
+    }
+
+    fn park(&mut self, record: Record, name: CredentialName, from: &NodeId, now: Instant) -> Admission {
+        let (origin, stamp) = (record.origin.clone(), record.stamp());
+        match self.credentials.park(record, name, from, now) {
+            Park::Ask(ask) => self.ask_for_credentials([ask]),
+            Park::Waits => {}
+            Park::Full => {
+                self.counters.requests_dropped += 1;
+                self.pulls.on_announced(from, &origin, stamp, now);
+                return Admission::Later;
+            }
+        }
+        Admission::NotThisCopy
+    }
+
+    /// The credential that a record waited for is here.
+    fn admit_waiting(&mut self, waiting: Waiting, credential: &Bytes, now: Instant) {
+        let Waiting { record, senders } = waiting;
+        let Some(from) = senders.first() else { return };
+        let own = record.origin == *self.id();
+        let newer = if own {
+            self.is_ahead(record.stamp())
+        } else {
+            self.database.stamp(&record.origin).is_none_or(|held| held < record.stamp())
+        };
+        if !newer {
+            return;
+        }
+        match self.examine(&record, Some(credential), now) {
+            Ok(Finding::Good) => {
+                let origin = record.origin.clone();
+                self.take(record, from, now);
+                if !own && self.database.get(&origin).is_some() {
+                    self.credentials.keep(origin.clone(), credential.clone());
+                }
+                senders.iter().for_each(|sender| self.settle_with(sender, &origin));
+            }
+            Ok(Finding::Untrusted(why)) => self.refuse(from, &record, &why, now),
+            // A notary that wants what it has been given.
+            Ok(Finding::Needs(_)) => self.counters.records_unproven += 1,
+            Err(error) => {
+                for neighbour in senders {
+                    self.event(Event::Violation { neighbour, error: error.clone() });
+                }
+            }
+        }
+    }
+
+    /// Whether this stamp of this node's own id stands above all that this node has said, or is about to.
+    fn is_ahead(&mut self, stamp: Stamp) -> bool {
+        let held = self.database.stamp(self.id());
+        held != Some(stamp)
+            && held.is_none_or(|held| held.version <= stamp.version)
+            && !self.origin.overtakes(stamp.version)
+            && !self.is_too_far_ahead(stamp.version)
+    }
+}
+
+/// Copies that were refused lately, so that none is verified twice.
+///
+/// A copy is a record with its proof: the bytes alone can be foreseen, and a liar could have them refused beforehand.
+pub(super) struct Refusals(LruCache<Uuid, (Verdict, Instant), BuildHasherDefault<DefaultHasher>>);
+
+impl Refusals {
+    /// Copies remembered.
+    const MAX: usize = 4_096;
+
+    /// How long a distrust is remembered: clocks are set right.
+    const MEMORY: Duration = Duration::from_secs(60);
+
+    pub(super) fn new() -> Self {
+        Self(LruCache::unbounded_with_hasher(BuildHasherDefault::new()))
+    }
+
+    fn get(&mut self, copy: Uuid, now: Instant) -> Option<Verdict> {
+        let &(verdict, at) = self.0.get(&copy)?;
+        let holds = verdict == Verdict::Forged || now.saturating_duration_since(at) < Self::MEMORY;
+        holds.then_some(verdict)
+    }
+
+    fn insert(&mut self, copy: Uuid, verdict: Verdict, now: Instant) {
+        // One that is refused again does not live longer for it.
+        if self.get(copy, now).is_none() {
+            self.0.put(copy, (verdict, now));
+        }
+        if self.0.len() > Self::MAX {
+            self.0.pop_lru();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl fmt::Debug for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusals").field("len", &self.0.len()).finish()
+    }
+}

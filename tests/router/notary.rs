@@ -1,0 +1,74 @@
+//! A notary that proves nothing: whoever knows a node's name can sign for it. For simulators.
+
+use bytes::Bytes;
+use receptor_quic::NodeId;
+use receptor_quic::router::{CredentialName, Distrust, Notary, Proof, Record, Verdict};
+
+/// Signs by a hash. Its credential is the text `[WHY:]ID#SERIAL`; one with a why is not trusted for that reason.
+#[derive(Debug)]
+pub(crate) struct Plain {
+    credential: String,
+}
+
+impl Plain {
+    pub(crate) fn of(id: &NodeId) -> Self {
+        Self::renewed(id, 1)
+    }
+
+    pub(crate) fn renewed(id: &NodeId, serial: u32) -> Self {
+        Self { credential: format!("{id}#{serial}") }
+    }
+
+    /// Genuine, but for this.
+    pub(crate) fn untrusted(id: &NodeId, why: &str) -> Self {
+        assert!(distrust(why).is_some(), "{why}");
+        Self { credential: format!("{why}:{id}#1") }
+    }
+
+    /// The record with a proof of this notary's.
+    pub(crate) fn seal(&self, record: &Record) -> Record {
+        let signature = self.sign(record.advertisement().bytes()).unwrap();
+        let credential = CredentialName::of(self.credential.as_bytes());
+        record.clone().with_proof(Proof { credential, signature }.encode())
+    }
+
+    pub(crate) fn name(&self) -> CredentialName {
+        CredentialName::of(self.credential.as_bytes())
+    }
+}
+
+impl Notary for Plain {
+    fn credential(&self) -> Bytes {
+        self.credential.clone().into()
+    }
+
+    fn sign(&self, record: &[u8]) -> Option<Bytes> {
+        Some(signature(self.credential.as_bytes(), record))
+    }
+
+    fn verify(&self, origin: &NodeId, record: &[u8], proof: &Proof, credential: Option<&[u8]>) -> Verdict {
+        let Some(credential) = credential else { return Verdict::NeedsCredential };
+        let text = std::str::from_utf8(credential).unwrap_or_default();
+        let (why, named) = text.split_once(':').unwrap_or(("", text));
+        if named.split_once('#').is_none_or(|(id, _)| id != origin.as_str()) {
+            return Verdict::Forged;
+        }
+        if signature(credential, record) != proof.signature {
+            return Verdict::Forged;
+        }
+        distrust(why).map_or(Verdict::Valid, Verdict::Untrusted)
+    }
+}
+
+fn distrust(why: &str) -> Option<Distrust> {
+    match why {
+        "expired" => Some(Distrust::Expired),
+        "revoked" => Some(Distrust::Revoked),
+        "stranger" => Some(Distrust::UnknownIssuer),
+        _ => None,
+    }
+}
+
+fn signature(credential: &[u8], record: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(&CredentialName::of(&[b"signed by ", credential, record].concat()).0)
+}
