@@ -205,7 +205,10 @@ impl Router {
                 let record = record.map_or_else(|| Record::decode(advertisement), Ok)?;
                 match self.on_newer(from, record, now)? {
                     Admission::Done => {}
-                    Admission::NotThisCopy => return Ok(self.pulls.on_not_taken(from, &origin)),
+                    Admission::NotThisCopy => {
+                        self.pulls.on_not_taken(from, &origin);
+                        return Ok(());
+                    }
                     Admission::Later => return Ok(()),
                 }
             }
