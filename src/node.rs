@@ -78,12 +78,14 @@ impl Node {
     /// A node without configured peers waits until somebody links to it. Cancel safe.
     ///
     /// # Errors
-    /// Every configured peer has refused this node, or is refused by it; or the node was shut down. The node goes on
-    /// trying all the same.
+    /// Every configured peer has refused this node, or is refused by it: the node goes on trying all the same. Or the node
+    /// was shut down, or has yielded its id to another live process.
     pub async fn linked(&self) -> Result<(), NotLinked> {
-        self.0.mesh.linked().await.map_err(|refusals| match refusals.is_empty() {
-            true => NotLinked::ShutDown,
-            false => NotLinked::Refused(refusals),
+        let yielded_to = || self.0.mesh.view().borrow().yielded_to.clone();
+        self.0.mesh.linked().await.map_err(|refusals| match yielded_to() {
+            Some(to) => NotLinked::Yielded { to },
+            None if refusals.is_empty() => NotLinked::ShutDown,
+            None => NotLinked::Refused(refusals),
         })
     }
 
@@ -460,6 +462,13 @@ pub enum NotLinked {
     /// No configured peer and this node accept each other; each with the reason.
     #[error("{}", refusals(.0))]
     Refused(Vec<(PeerAddr, Refusal)>),
+    /// Another live process has this node's id, and keeps it. Stop one of the two, or give it another id, and start
+    /// this one again.
+    #[error("this node has yielded its id to another live process, at {to}")]
+    Yielded {
+        /// Where the other process is, as far as it is known.
+        to: String,
+    },
     /// The node is shut down.
     #[error("this node is shut down")]
     ShutDown,

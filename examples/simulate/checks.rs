@@ -197,7 +197,9 @@ fn idle(router: &Router, node: usize, findings: &mut Findings) {
         findings
             .complain(node, || format!("{me} to {}: {:?}, {} to be sent", view.id, view.state, view.backlog));
     }
-    if let Some(deadline) = router.poll_timeout().filter(|deadline| deadline.reason != DeadlineReason::Expire)
+    if let Some(deadline) = router
+        .poll_timeout()
+        .filter(|deadline| !matches!(deadline.reason, DeadlineReason::Expire | DeadlineReason::Audit))
     {
         findings.complain(node, || format!("{me} is not at rest: {:?}", deadline.reason));
     }

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use receptor_quic::router::{Counters, Message, Record};
 use receptor_quic::{NodeId, Version};
 
-/// Types of frames that this version has no name for yet.
-const DELTA: u8 = 0x14;
+/// A type of frames that this version has no name for yet.
 const ECHO: u8 = 0x18;
 
 /// What all nodes did together.
@@ -90,13 +89,16 @@ impl Meter {
 
     pub(crate) fn on_sent(&mut self, message: &Message, bytes: usize) {
         let totals = &mut self.totals;
+        if matches!(message, Message::Rekeyed { .. }) {
+            // Once an hour, whatever happens: no part of what an event costs.
+            return;
+        }
         totals.messages += 1;
         let flood = match message {
-            Message::Update(_) => count(&mut totals.payloads, 1),
-            Message::Have(entries) => count(&mut totals.ids, entries.len()),
+            Message::Update(_) | Message::Delta(_) => count(&mut totals.payloads, 1),
+            Message::Have(entries) | Message::Offer(entries) => count(&mut totals.ids, entries.len()),
             Message::Want(origins) => count(&mut totals.pulls, origins.len()),
             Message::Nack(_) => true,
-            other if other.frame_type() == DELTA => count(&mut totals.payloads, 1),
             other if other.frame_type() == ECHO => count(&mut totals.echoes, 1),
             _ => false,
         };
@@ -175,9 +177,14 @@ impl Totals {
 
 /// Whose record a message carries, and which.
 pub(crate) fn carried(message: &Message) -> Option<(NodeId, Version)> {
-    let Message::Update(advertisement) = message else { return None };
-    let record = Record::decode(advertisement).ok()?;
-    Some((record.origin.clone(), record.version))
+    match message {
+        Message::Update(advertisement) => {
+            let record = Record::decode(advertisement).ok()?;
+            Some((record.origin.clone(), record.version))
+        }
+        Message::Delta(delta) => Some((delta.origin.clone(), delta.version)),
+        _ => None,
+    }
 }
 
 fn count(counter: &mut u64, by: usize) -> bool {

@@ -104,9 +104,11 @@ impl<'a> Report<'a> {
         )?;
         writeln!(
             out,
-            "cold start: {} records made and {} messages sent, {:.1} s of work",
+            "cold start: {} records made and {} messages sent, {} of them payloads ({:.2} n²), {:.1} s of work",
             cold.totals.originations,
             cold.totals.messages,
+            cold.totals.payloads,
+            cold.totals.payloads as f64 / (args.nodes * args.nodes) as f64,
             self.outcome.cold_wall.as_secs_f64()
         )?;
         writeln!(out, "\n{} x {}: {}", self.outcome.events.len(), args.event.name(), args.event.story())?;

@@ -42,7 +42,7 @@ pub(super) async fn join(args: PlaceArgs, env: &Env) -> Result<Local, Failure> {
     let node = node.map_err(Failure::failed)?;
     match timeout(JOIN_TIMEOUT, node.linked()).await {
         Ok(Ok(())) => Ok(Local::new(node)),
-        Ok(Err(error @ NotLinked::Refused(_))) => Err(Failure::refused(error)),
+        Ok(Err(error @ (NotLinked::Refused(_) | NotLinked::Yielded { .. }))) => Err(Failure::refused(error)),
         Ok(Err(error @ NotLinked::ShutDown)) => Err(Failure::failed(error)),
         Err(_) => {
             let links = node.status().await.map(|status| status.links).unwrap_or_default();

@@ -139,7 +139,7 @@ fn open_failure(error: OpenError) -> Failure {
         OpenError::NoRoute { .. } | OpenError::Unreachable { .. } | OpenError::Deadline(_) => {
             Failure::unreachable(error)
         }
-        OpenError::NotTrusted { .. } => Failure::refused(error),
+        OpenError::NotTrusted { .. } | OpenError::Yielded { .. } => Failure::refused(error),
         OpenError::Refused { why, .. } if why.code == RefuseCode::NotAllowed => Failure::refused(error),
         _ => Failure::failed(error),
     }

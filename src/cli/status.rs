@@ -35,6 +35,7 @@ pub(super) struct StatusView {
     transit: bool,
     ephemeral: bool,
     listen: Vec<String>,
+    duplicate: Option<DuplicateView>,
     certificate: CertificateView,
     pub(super) links: Vec<LinkView>,
     pub(super) routes: Vec<RouteView>,
@@ -43,6 +44,13 @@ pub(super) struct StatusView {
     switch: SwitchView,
     services: Vec<String>,
     running_calls: usize,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct DuplicateView {
+    address: Option<String>,
+    yielded: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -135,6 +143,18 @@ impl StatusView {
             addrs => escape(&addrs.join(", ")).into_owned(),
         };
         text += &format!("  listens on   {listen}\n");
+        if let Some(DuplicateView { address, yielded }) = &self.duplicate {
+            let place = escape(address.as_deref().unwrap_or("an unknown address"));
+            text += &match yielded {
+                true => format!(
+                    "  duplicate    {} at {place}; this node is silent until it is started again\n",
+                    paint.paint(Colour::Red, "has yielded its id to another live process")
+                ),
+                false => {
+                    format!("  duplicate    another live process had this id at {place}, and has yielded\n")
+                }
+            };
+        }
         if let Some(days) = self.certificate.days_left {
             let left = match days {
                 days if days < 0 => paint.paint(Colour::Red, "expired"),
@@ -267,6 +287,19 @@ Switched packets
   0 forwarded, 7 delivered, 2 dropped (2 no_route)
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_node_that_has_yielded_its_id_says_so_and_so_does_the_one_that_keeps_it() {
+        let render = |yielded| {
+            render(
+                json!({ "node_id": "a", "duplicate": { "instance": "1", "address": "192.0.2.1:1", "yielded": yielded } }),
+            )
+        };
+        let yielded = "has yielded its id to another live process at 192.0.2.1:1; this node is silent until it is started again";
+        assert!(render(true).contains(&format!("  duplicate    {yielded}\n")), "{}", render(true));
+        let keeps = "another live process had this id at 192.0.2.1:1, and has yielded";
+        assert!(render(false).contains(&format!("  duplicate    {keeps}\n")), "{}", render(false));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::dialler::{Dialled, Dialler, MakeHello};
 use super::driver::{Driver, Role, Start, Stub};
 use super::events::Event;
 use super::expiry::ExpiryWatch;
+use super::forwarding::RouteCache;
 use super::input::{Command, Input, MAX_INPUTS};
 use super::manifest::Manifest;
 use super::neighbours::Neighbours;
@@ -135,6 +136,7 @@ impl Mesh {
             transit: parts.transit,
             accept_links: parts.accept_links,
             role,
+            routes: RouteCache::default(),
             neighbours: Neighbours::new(parts.id.clone()),
             manifest,
             endpoint: endpoint.clone(),
@@ -147,6 +149,7 @@ impl Mesh {
             started: now,
             published: now,
             leaving: false,
+            yielded: None,
             start,
             next_tick: now,
             next_sweep: now,
@@ -222,6 +225,13 @@ impl Mesh {
                 Err(error) => Err(OpenError::Unreachable { node: node.clone(), why: error.to_string() }),
             }
         };
+        let opening = async {
+            tokio::select! {
+                biased;
+                to = self.yielded_to(), if *node != self.0.id => Err(OpenError::Yielded { to }),
+                opened = opening => opened,
+            }
+        };
         match deadline {
             None => opening.await,
             Some(deadline) => {
@@ -267,6 +277,19 @@ impl Mesh {
         tokio::time::timeout(ROUTE_WAIT, asking).await.ok()
     }
 
+    /// Waits until this node has yielded its id, and says where the other process is.
+    async fn yielded_to(&self) -> String {
+        let mut view = self.0.view.clone();
+        let to = match view.wait_for(|view| view.yielded_to.is_some()).await {
+            Ok(view) => view.yielded_to.clone(),
+            Err(_) => None,
+        };
+        match to {
+            Some(to) => to,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Waits until there is a way to a node.
     pub(crate) async fn routable(&self, node: &NodeId) {
         let mut view = self.0.view.clone();
@@ -287,7 +310,7 @@ impl Mesh {
         self.0.view.clone()
     }
 
-    /// Waits until the node is part of the mesh, or every configured peer has refused it.
+    /// Waits until the node is part of the mesh, or every configured peer has refused it. An empty error: it never will.
     pub(crate) async fn linked(&self) -> Result<(), Vec<(PeerAddr, Refusal)>> {
         let mut events = self.0.events.subscribe();
         let mut view = self.0.view.clone();
@@ -305,9 +328,9 @@ impl Mesh {
             }
             tokio::select! {
                 biased;
-                linked = view.wait_for(|view| view.linked || view.closed) => {
+                linked = view.wait_for(|view| view.linked || view.closed || view.yielded_to.is_some()) => {
                     return match linked {
-                        Ok(view) if view.linked => Ok(()),
+                        Ok(view) if view.linked && view.yielded_to.is_none() => Ok(()),
                         _ => Err(Vec::new()),
                     };
                 }
@@ -374,12 +397,13 @@ impl Mesh {
 
 /// The neighbour that packets for a node go to, and the cost and hops.
 pub(crate) fn next_hop(view: &View, node: &NodeId) -> Option<(NodeId, u64, u32)> {
-    match view.table.route(node) {
-        Some(route) => Some((route.next_hops.first()?.clone(), route.cost, route.hops)),
+    let (cost, hops) = match view.table.route(node) {
+        Some(route) => (route.cost, route.hops),
         // A stub's packets go to whom it is attached to, and straight there if that is the node.
-        None if view.stub => view.links.keys().next().map(|neighbour| (neighbour.clone(), 0, 0)),
-        None => None,
-    }
+        None if view.stub => (0, 0),
+        None => return None,
+    };
+    Some((view.first_hop(node)?, cost, hops))
 }
 
 fn live_link(view: &View, node: &NodeId) -> Option<(Connection, Lease)> {

@@ -98,13 +98,13 @@ pub(crate) struct Dialler {
 }
 
 impl Dialler {
-    /// Runs until the node is shut down.
+    /// Runs until the node is shut down, or has yielded its id.
     pub(crate) async fn keep_linked(self, dialled: Dialled) {
         let span = info_span!("dial", peer = %dialled.peer);
         let mut view = self.view.clone();
         tokio::select! {
             biased;
-            _ = view.wait_for(|view| view.closed || view.leaving) => {}
+            _ = view.wait_for(|view| view.closed || view.leaving || view.yielded_to.is_some()) => {}
             () = self.dial_forever(&dialled).instrument(span) => {}
         }
     }

@@ -1,6 +1,7 @@
 //! The one loop: waits for one input, hands it on, drains what comes out, sleeps.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use super::clock;
 use super::dialler::Dialled;
 use super::events::Event;
 use super::expiry::ExpiryWatch;
-use super::forwarding::{Sources, forwarding_table};
+use super::forwarding::{RouteCache, Sources, forwarding_table};
 use super::input::{Command, Input};
 use super::link::{Link, LinkId, Phase};
 use super::manifest::Manifest;
@@ -25,7 +26,7 @@ use crate::id::NodeId;
 use crate::router::{
     self, Explanation, NeighbourKind, NeighbourState, Router, SessionError, SessionUp, Table,
 };
-use crate::switch::HoldQueue;
+use crate::switch::{ForwardingTable, HoldQueue, Routes};
 use crate::transport::Trust;
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
@@ -64,6 +65,7 @@ pub(super) struct Driver {
     pub(super) transit: bool,
     pub(super) accept_links: bool,
     pub(super) role: Role,
+    pub(super) routes: RouteCache,
     pub(super) neighbours: Neighbours,
     pub(super) manifest: Manifest,
     pub(super) endpoint: Arc<Endpoint>,
@@ -83,6 +85,8 @@ pub(super) struct Driver {
     pub(super) published: Instant,
     /// Whether the node has withdrawn.
     pub(super) leaving: bool,
+    /// When the links of a node that has yielded its id are closed.
+    pub(super) yielded: Option<Instant>,
 }
 
 /// What tells this run of the node from others.
@@ -147,6 +151,10 @@ impl Driver {
     fn arrived(&mut self, established: Established, now: Instant) {
         if self.leaving {
             established.connection.close(CloseCode::Leaving.to_quic(), b"leaving");
+            return;
+        }
+        if self.yielded.is_some() {
+            established.connection.close(CloseCode::DuplicateId.to_quic(), b"this node has yielded its id");
             return;
         }
         let stub = matches!(self.role, Role::Stub(_));
@@ -234,6 +242,10 @@ impl Driver {
         let peer = self.neighbours.link(id).map(|link| link.peer.clone());
         let changes = self.neighbours.closed(id, now);
         self.changed = true;
+        if active {
+            // At once, since the search for new paths can take its time, or be put off: until then alternates serve.
+            self.publish_forwarding(self.routes.last());
+        }
         self.apply(changes, now);
         if let Some(peer) = peer.filter(|_| active) {
             info!(%peer, %why, "link down");
@@ -248,9 +260,9 @@ impl Driver {
             match change {
                 Change::SessionUp(id) => self.session_up(id, now),
                 Change::SessionDown(peer) => self.session_down(&peer, now),
-                Change::DuplicateId { node, address } => {
-                    warn!(%node, %address, "refused a second live node with this id");
-                    self.emit(Event::DuplicateId { node, address });
+                Change::DuplicateId { node, keeps, refused: yields } => {
+                    warn!(%node, keeps = %keeps.place(), refused = %yields.place(), "refused a second live node with this id");
+                    self.emit(Event::DuplicateId { node, keeps, yields, yielded: false });
                 }
             }
         }
@@ -260,6 +272,10 @@ impl Driver {
         let Some(link) = self.neighbours.link(id) else { return };
         let (peer, address) = (link.peer.clone(), link.remote.to_string());
         if let Role::Full(router) = &mut self.role {
+            if self.neighbours.active().len() == 1 {
+                let observed = SocketAddr::new(link.observed.ip().to_canonical(), link.observed.port());
+                router.set_place(&observed.to_string());
+            }
             let kind = if link.stub { NeighbourKind::Stub } else { NeighbourKind::Full };
             let up = SessionUp { neighbour: peer.clone(), instance: link.instance, cost: link.cost, kind };
             if let Err(error) = router.handle_session_up(up, now) {
@@ -363,6 +379,7 @@ impl Driver {
 
     fn tick(&mut self, now: Instant) {
         self.endpoint.socket().tick();
+        self.close_if_yielded(now);
         if let Role::Stub(stub) = &mut self.role {
             // Askers that have given up make room for others.
             stub.queries.retain(|_, askers| {
@@ -447,19 +464,13 @@ impl Driver {
                 error!(%known, %refused, "two ids have the same address; rename one of the nodes");
                 self.emit(Event::AddressCollision { known, refused });
             }
-            Routing::DuplicateSuspected { .. } => {
-                warn!(node = %self.id, "another live node seems to have this node's id");
-                self.emit(Event::DuplicateId {
-                    node: self.id.clone(),
-                    address: "elsewhere in the mesh".to_owned(),
-                });
-            }
+            Routing::DuplicateId(duplicate) => self.on_duplicate(&duplicate, now),
             other => debug!(event = ?other, "router"),
         }
     }
 
     /// Shows links and routes to the switch and to those who open streams.
-    fn publish(&self) {
+    fn publish(&mut self) {
         let (table, linked) = match &self.role {
             Role::Full(router) => {
                 let synced = |n: router::NeighbourView| n.state != NeighbourState::Syncing;
@@ -467,25 +478,42 @@ impl Driver {
             }
             Role::Stub(stub) => (Arc::new(Table::default()), stub.attached),
         };
+        let routes = self.routes.of(&table);
+        let forwarding = Some(self.publish_forwarding(routes));
         let stub = matches!(self.role, Role::Stub(_));
-        self.endpoint.socket().publish(forwarding_table(&Sources {
-            me: self.id.addr(),
-            transit: self.transit,
-            stub,
-            links: self.neighbours.links(),
-            active: self.neighbours.active(),
-            table: &table,
-        }));
         let links = self.neighbours.active().iter().filter_map(|(peer, id)| {
             let link = self.neighbours.link(*id)?;
             let view = LinkView { connection: link.connection.clone(), usage: link.usage.clone() };
             Some((peer.clone(), view))
         });
-        let view = View { links: links.collect(), table, stub, linked, leaving: self.leaving, closed: false };
+        let view = View {
+            links: links.collect(),
+            table,
+            forwarding,
+            stub,
+            linked,
+            leaving: self.leaving,
+            yielded_to: self.yielded_to(),
+            closed: false,
+        };
         self.view.send_replace(Arc::new(view));
     }
 
-    fn emit(&self, event: Event) {
+    /// Shows links and these routes to the switch.
+    fn publish_forwarding(&self, routes: Arc<Routes>) -> Arc<ForwardingTable> {
+        let forwarding = Arc::new(forwarding_table(&Sources {
+            me: self.id.addr(),
+            transit: self.transit,
+            stub: matches!(self.role, Role::Stub(_)),
+            links: self.neighbours.links(),
+            active: self.neighbours.active(),
+            routes,
+        }));
+        self.endpoint.socket().publish(Arc::clone(&forwarding));
+        forwarding
+    }
+
+    pub(super) fn emit(&self, event: Event) {
         // Nobody listening is no error.
         let _ = self.events.send(event);
     }
@@ -502,5 +530,6 @@ fn refused_session(error: &SessionError) -> CloseCode {
         SessionError::AddressCollision { .. } => CloseCode::AddressCollision,
         SessionError::TooManyLinks { .. } => CloseCode::Overloaded,
         SessionError::Leaving => CloseCode::Leaving,
+        SessionError::Yielded => CloseCode::DuplicateId,
     }
 }

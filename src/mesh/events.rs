@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::status::ProcessStatus;
 use crate::id::NodeId;
 use crate::transport::Refusal;
 
@@ -53,12 +54,17 @@ pub enum Event {
         /// The node.
         node: NodeId,
     },
-    /// Another live process uses a neighbour's id, and was refused.
+    /// Two live processes have one id: this node's, which was proven by their records, or a neighbour's, of which the
+    /// second was refused.
     DuplicateId {
         /// The id.
         node: NodeId,
-        /// Where it dialled from.
-        address: String,
+        /// The process that keeps the id.
+        keeps: ProcessStatus,
+        /// The process that yields it, or was refused.
+        yields: ProcessStatus,
+        /// Whether this node is the one that yields: it closes all links, and stays silent until it is started again.
+        yielded: bool,
     },
     /// Two ids have the same address; the later one was refused.
     AddressCollision {

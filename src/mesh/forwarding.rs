@@ -1,11 +1,12 @@
 //! The switch's table, made from the router's and the links.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::link::{Link, LinkId};
 use crate::id::{NodeAddr, NodeId};
 use crate::router::Table;
-use crate::switch::{ForwardingTable, Ingress, NextHop, TableRoute};
+use crate::switch::{ForwardingTable, Ingress, NextHop, Place, Routes};
 
 /// The hop limit of packets from a stub, which knows no path: twice a long path.
 const STUB_HOP_LIMIT: u8 = 64;
@@ -17,12 +18,50 @@ pub(crate) struct Sources<'a> {
     pub(crate) stub: bool,
     pub(crate) links: &'a BTreeMap<LinkId, Link>,
     pub(crate) active: &'a BTreeMap<NodeId, LinkId>,
-    pub(crate) table: &'a Table,
+    pub(crate) routes: Arc<Routes>,
 }
 
-/// Makes the table.
+/// The switch's routes, kept as long as the router's table is the same: links come and go without them.
+#[derive(Debug, Default)]
+pub(crate) struct RouteCache {
+    of: Arc<Table>,
+    routes: Arc<Routes>,
+}
+
+impl RouteCache {
+    /// The routes as they were when last asked for.
+    pub(crate) fn last(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes)
+    }
+
+    /// The routes of this table.
+    pub(crate) fn of(&mut self, table: &Arc<Table>) -> Arc<Routes> {
+        if !Arc::ptr_eq(&self.of, table) {
+            self.of = Arc::clone(table);
+            self.routes = Arc::new(routes(table));
+        }
+        self.last()
+    }
+}
+
+fn routes(table: &Table) -> Routes {
+    let mut routes = Routes::default();
+    // Addresses are hashes: made once for each neighbour, and not for each route.
+    let mut places: BTreeMap<&NodeId, Place> = BTreeMap::new();
+    for id in table.iter().flat_map(|route| route.next_hops.iter().chain(&route.alternates)) {
+        places.entry(id).or_insert_with(|| routes.place(id.addr()));
+    }
+    for route in table {
+        let next_hops = route.next_hops.iter().filter_map(|id| places.get(id).copied());
+        let alternates = route.alternates.iter().filter_map(|id| places.get(id).copied());
+        routes.insert(route.addr, next_hops, alternates, hop_limit(route.hops));
+    }
+    routes
+}
+
+/// Makes the table: the routes, as far as there are links to use.
 pub(crate) fn forwarding_table(sources: &Sources<'_>) -> ForwardingTable {
-    let mut forwarding = ForwardingTable::new(sources.me, sources.transit);
+    let mut forwarding = ForwardingTable::new(sources.me, sources.transit, Arc::clone(&sources.routes));
     // Whatever is connected may send: a link that drains has packets on the way.
     for link in sources.links.values() {
         let ingress = Ingress { neighbour: link.peer.addr(), transit: link.transit && !link.stub };
@@ -33,18 +72,15 @@ pub(crate) fn forwarding_table(sources: &Sources<'_>) -> ForwardingTable {
         let from = link.connection.local_ip();
         Some(NextHop { neighbour: peer.addr(), to: link.remote, from, cookie: link.cookie_out })
     };
-    for route in sources.table.iter() {
-        let next_hops: Vec<_> = route.next_hops.iter().filter_map(next_hop).collect();
-        if !next_hops.is_empty() {
-            forwarding.route(route.addr, TableRoute { next_hops, hop_limit: hop_limit(route.hops) });
-        }
-    }
+    // In the order in which questions go to them: the first is the one that was asked.
+    let hops = sources.active.keys().filter_map(next_hop);
     if sources.stub {
-        // In the order in which questions go to them: the first is the one that was asked.
-        let next_hops: Vec<_> = sources.active.keys().filter_map(next_hop).collect();
-        if !next_hops.is_empty() {
-            forwarding.set_default_route(TableRoute { next_hops, hop_limit: STUB_HOP_LIMIT });
+        let hops: Vec<_> = hops.collect();
+        if !hops.is_empty() {
+            forwarding.set_default_route(hops, STUB_HOP_LIMIT);
         }
+    } else {
+        hops.for_each(|hop| forwarding.link(hop));
     }
     forwarding
 }

@@ -35,6 +35,7 @@ mod services;
 mod snapshot;
 mod status;
 pub mod stream;
+mod twin;
 pub(crate) mod view;
 
 pub use events::Event;
@@ -43,8 +44,8 @@ pub use peer_addr::{InvalidPeerAddr, PeerAddr};
 pub use peers::MAX_PEERS;
 pub use services::{Incoming, Listener, MAX_SERVICES, MAX_WAITING, ServeError};
 pub use status::{
-    CertificateStatus, Direction, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus, RouteStatus,
-    Status,
+    CertificateStatus, Direction, DuplicateStatus, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus,
+    ProcessStatus, RouteStatus, Status,
 };
 pub use stream::{RecvHalf, SendHalf, Stream, StreamError};
 

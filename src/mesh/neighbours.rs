@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::contest::{Cause, Contest, Preference};
 use super::link::{Link, LinkId, Phase};
+use super::status::ProcessStatus;
+use super::twin::process_at;
 use crate::id::NodeId;
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;
@@ -34,7 +36,7 @@ pub(crate) enum Change {
     /// The neighbour has no session any more.
     SessionDown(NodeId),
     /// A second live process with the neighbour's id was refused.
-    DuplicateId { node: NodeId, address: String },
+    DuplicateId { node: NodeId, keeps: ProcessStatus, refused: ProcessStatus },
 }
 
 /// All links of a node.
@@ -221,8 +223,9 @@ impl Neighbours {
             Cause::Restart => {
                 let Some(rival) = self.links.get(&contest.rival) else { return Vec::new() };
                 rival.close(CloseCode::DuplicateId, "another live node has this id");
-                let address = rival.connection.remote_address().to_string();
-                vec![Change::DuplicateId { node: rival.peer.clone(), address }]
+                let Some(tested) = self.links.get(&contest.tested) else { return Vec::new() };
+                let (keeps, refused) = (process_at(tested), process_at(rival));
+                vec![Change::DuplicateId { node: rival.peer.clone(), keeps, refused }]
             }
             Cause::Duplicate => {
                 let changes = self.choose(contest.tested, now);

@@ -223,6 +223,13 @@ pub enum OpenError {
         /// The bound.
         max: usize,
     },
+    /// Another live process has this node's id, and keeps it. Stop one of the two, or give it another id, and start
+    /// this one again.
+    #[error("this node has yielded its id to another live process, at {to}")]
+    Yielded {
+        /// Where the other process is, as far as it is known.
+        to: String,
+    },
     /// This node is shut down.
     #[error("this node is shut down")]
     ShutDown,

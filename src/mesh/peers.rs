@@ -206,6 +206,15 @@ impl Peers {
         }
     }
 
+    /// Closes every connection with this code, and waits for nothing.
+    pub(crate) fn close_now(&self, code: CloseCode, why: &str) {
+        for slot in lock(&self.slots).values() {
+            for Kept { connection, .. } in lock(&slot.connections).iter() {
+                connection.close(code.to_quic(), why.as_bytes());
+            }
+        }
+    }
+
     /// The node has another process than before: what is connected to the one before is closed, since whoever opened a
     /// stream on it would wait for its end. What is connected just now is the new process's.
     pub(crate) fn restarted(&self, node: &NodeId) {

@@ -1,6 +1,7 @@
 //! Makes a [`Status`] of what the driver knows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::clock;
@@ -10,8 +11,9 @@ use super::status::{
     CertificateStatus, Direction, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus, RouteStatus,
     Status,
 };
-use crate::id::NodeId;
+use crate::id::{NodeAddr, NodeId};
 use crate::router::{LinkClass, NeighbourState, Router};
+use crate::switch::ForwardingTable;
 use crate::transport::Identity;
 
 /// What a dormant edge is shown to cost, as the seed had it. It carries no traffic.
@@ -23,6 +25,7 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         Role::Full(router) => Some(&**router),
         Role::Stub(_) => None,
     };
+    let first_hops = FirstHops::of_now(driver);
     Status {
         node_id: driver.id.clone(),
         instance: format!("{:016x}", driver.start.instance),
@@ -32,14 +35,34 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         transit: driver.transit,
         ephemeral: router.is_none(),
         listen: if driver.accept_links { driver.endpoint.socket().bound_addrs() } else { Vec::new() },
+        duplicate: router.and_then(super::twin::status),
         certificate: certificate(&driver.endpoint.identity()),
         links: links(driver, router, now),
-        routes: router.map(routes).unwrap_or_default(),
+        routes: router.map(|router| routes(router, &first_hops)).unwrap_or_default(),
         edges: router.map(edges).unwrap_or_default(),
-        peers: peers(driver, router),
+        peers: peers(driver, &first_hops),
         switch: driver.endpoint.socket().counters().status(),
         services: driver.services.names().iter().map(ToString::to_string).collect(),
         running_calls: 0,
+    }
+}
+
+/// The neighbours that this node's own packets go to.
+struct FirstHops {
+    forwarding: Option<Arc<ForwardingTable>>,
+    names: BTreeMap<NodeAddr, NodeId>,
+}
+
+impl FirstHops {
+    fn of_now(driver: &Driver) -> Self {
+        let forwarding = driver.view.borrow().forwarding.clone();
+        let names = driver.neighbours.active().keys().map(|id| (id.addr(), id.clone())).collect();
+        Self { forwarding, names }
+    }
+
+    fn of(&self, node: NodeAddr) -> Option<NodeId> {
+        let (hop, _) = self.forwarding.as_ref()?.originate(node)?;
+        self.names.get(&hop.neighbour).cloned()
     }
 }
 
@@ -92,7 +115,7 @@ fn link_status(link: &Link, synced: bool, now: Instant) -> LinkStatus {
     }
 }
 
-fn routes(router: &Router) -> Vec<RouteStatus> {
+fn routes(router: &Router, first_hops: &FirstHops) -> Vec<RouteStatus> {
     let capabilities: BTreeMap<_, _> =
         router.database().map(|record| (record.origin.clone(), record.capabilities.clone())).collect();
     let route = |route: &crate::router::Route| {
@@ -100,7 +123,7 @@ fn routes(router: &Router) -> Vec<RouteStatus> {
             directives: Vec::new(),
             capabilities: capabilities.get(&route.id).cloned().unwrap_or_default(),
             node: route.id.clone(),
-            next_hop: route.next_hops.first()?.clone(),
+            next_hop: first_hops.of(route.addr).or_else(|| route.next_hops.first().cloned())?,
             cost: route.cost,
             hops: route.hops,
         })
@@ -126,7 +149,7 @@ fn edges(router: &Router) -> Vec<EdgeStatus> {
         .collect()
 }
 
-fn peers(driver: &Driver, router: Option<&Router>) -> Vec<PeerStatus> {
+fn peers(driver: &Driver, first_hops: &FirstHops) -> Vec<PeerStatus> {
     let neighbours = driver.neighbours.active().keys().filter_map(|peer| {
         let link = driver.neighbours.active_link(peer)?;
         Some(PeerStatus {
@@ -137,12 +160,8 @@ fn peers(driver: &Driver, router: Option<&Router>) -> Vec<PeerStatus> {
             streams: link.usage.streams(),
         })
     });
-    let table = router.map(Router::table);
     let relayed = driver.peers.views().into_iter().map(|peer| PeerStatus {
-        via: match &table {
-            Some(table) => table.route(&peer.node).and_then(|route| route.next_hops.first().cloned()),
-            None => driver.neighbours.active().keys().next().cloned(),
-        },
+        via: first_hops.of(peer.node.addr()),
         node: peer.node,
         path: PeerPath::Relayed,
         rtt_ms: rtt_ms(peer.rtt),

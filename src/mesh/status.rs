@@ -27,6 +27,9 @@ pub struct Status {
     pub ephemeral: bool,
     /// Where it takes links; empty if it only dials.
     pub listen: Vec<SocketAddr>,
+    /// The other live process with this node's id that was proven last. A node that has yielded to it has no links, and
+    /// stays silent until it is started again.
+    pub duplicate: Option<DuplicateStatus>,
     /// The certificate it shows.
     pub certificate: CertificateStatus,
     /// Its links, and the peers it tries to link to.
@@ -43,6 +46,28 @@ pub struct Status {
     pub services: Vec<String>,
     /// Calls that run here.
     pub running_calls: usize,
+}
+
+/// Another live process with a node's id.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct DuplicateStatus {
+    /// The other process's instance, in hexadecimal.
+    pub instance: String,
+    /// The address at which a neighbour sees it, as far as it is known.
+    pub address: Option<String>,
+    /// Whether this node has yielded; else the other one has.
+    pub yielded: bool,
+}
+
+/// One of two processes with the same id.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ProcessStatus {
+    /// Its instance, in hexadecimal.
+    pub instance: String,
+    /// The address at which a neighbour sees it, as far as it is known.
+    pub address: Option<String>,
 }
 
 /// The certificate that a node shows.

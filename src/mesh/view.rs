@@ -8,6 +8,7 @@ use quinn::Connection;
 use super::stream::Usage;
 use crate::id::NodeId;
 use crate::router::Table;
+use crate::switch::ForwardingTable;
 
 /// A snapshot of links and routes.
 #[derive(Clone, Debug, Default)]
@@ -16,14 +17,26 @@ pub(crate) struct View {
     pub(crate) links: BTreeMap<NodeId, LinkView>,
     /// The routes; empty on a stub.
     pub(crate) table: Arc<Table>,
+    /// What the switch does with packets; none before the first was published.
+    pub(crate) forwarding: Option<Arc<ForwardingTable>>,
     /// Whether the node is a stub: it asks its neighbour for routes.
     pub(crate) stub: bool,
     /// Whether the node is part of the mesh: synced with a neighbour, or attached to one.
     pub(crate) linked: bool,
     /// Whether the node is about to be shut down.
     pub(crate) leaving: bool,
+    /// Where the process is that this node has yielded its id to.
+    pub(crate) yielded_to: Option<String>,
     /// Whether the node is shut down.
     pub(crate) closed: bool,
+}
+
+impl View {
+    /// The neighbour that this node's own packets for a node go to.
+    pub(crate) fn first_hop(&self, node: &NodeId) -> Option<NodeId> {
+        let (hop, _) = self.forwarding.as_ref()?.originate(node.addr())?;
+        self.links.keys().find(|id| id.addr() == hop.neighbour).cloned()
+    }
 }
 
 /// A link, for those who open streams.

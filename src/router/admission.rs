@@ -81,8 +81,13 @@ impl Router {
     /// A stamp of this node's own id. Where records are signed, a stamp proves nothing: the record itself is asked for.
     pub(super) fn on_own_stamp(&mut self, from: &NodeId, stamp: Stamp, now: Instant) {
         if self.config.notary.is_none() || !self.is_ahead(stamp) {
-            return self.on_own(from, stamp, now);
+            return self.on_own(from, stamp, None, now);
         }
+        self.want_own(from, stamp, now);
+    }
+
+    /// Asks for a record of this node's own id.
+    pub(super) fn want_own(&mut self, from: &NodeId, stamp: Stamp, now: Instant) {
         let id = self.id().clone();
         if !self.pulls.on_announced(from, &id, stamp, now) {
             self.counters.requests_dropped += 1;
@@ -100,8 +105,10 @@ impl Router {
         now: Instant,
     ) -> Result<(), PeerError> {
         let (id, stamp) = (self.id().clone(), record.stamp());
-        if self.config.notary.is_none() || !self.is_ahead(stamp) {
-            self.on_own(from, stamp, now);
+        if self.config.notary.is_none() {
+            self.on_own(from, stamp, Some(&record), now);
+        } else if !self.is_ahead(stamp) && !self.tells_of_twin(&record) {
+            self.on_own(from, stamp, None, now);
         } else if self.admit(from, record, now)? == Admission::Later {
             return Ok(());
         }
@@ -243,7 +250,7 @@ impl Router {
     /// The record is of its origin, and newer than what is held.
     fn take(&mut self, record: Record, from: &NodeId, now: Instant) {
         if record.origin == *self.id() {
-            return self.on_own(from, record.stamp(), now);
+            return self.on_own(from, record.stamp(), Some(&record), now);
         }
         if self.has_room(&record.origin) {
             self.counters.updates_accepted += 1;
@@ -258,7 +265,7 @@ impl Router {
     fn refuse(&mut self, from: &NodeId, record: &Record, why: &Untrusted, now: Instant) {
         self.counters.records_untrusted += 1;
         if record.origin == *self.id() && why.reason.is_genuine() {
-            self.on_own(from, record.stamp(), now);
+            self.on_own(from, record.stamp(), Some(record), now);
         } else if !why.known {
             self.event(Event::Untrusted { origin: record.origin.clone(), reason: why.reason });
         }
@@ -284,7 +291,7 @@ impl Router {
         let Some(from) = senders.first() else { return };
         let own = record.origin == *self.id();
         let newer = if own {
-            self.is_ahead(record.stamp())
+            self.is_ahead(record.stamp()) || self.tells_of_twin(&record)
         } else {
             self.database.stamp(&record.origin).is_none_or(|held| held < record.stamp())
         };

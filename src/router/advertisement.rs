@@ -48,6 +48,14 @@ impl Advertisement {
         (self.id.as_u128() >> 96) as u32
     }
 
+    /// The same id, with a last byte that is not what it was.
+    #[cfg(test)]
+    pub(crate) fn corrupted(&self) -> Self {
+        let mut bytes = self.bytes.to_vec();
+        bytes.iter_mut().rev().take(1).for_each(|byte| *byte ^= 1);
+        Self { bytes: bytes.into(), ..self.clone() }
+    }
+
     /// The encoded record.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {

@@ -49,6 +49,11 @@ impl<'de, A: SeqAccess<'de>> Fields<A> {
         self.0.next_element()?.ok_or_else(|| de::Error::missing_field(name))
     }
 
+    /// The next field, where it is there and not nil: one that a later version added, or that is not always written.
+    pub(crate) fn optional<T: Deserialize<'de>>(&mut self) -> Result<Option<T>, A::Error> {
+        Ok(self.0.next_element::<Option<T>>()?.flatten())
+    }
+
     /// The next field, or its default if there is none: what a version added, and senders may leave out.
     pub(crate) fn next_or_default<T: Deserialize<'de> + Default>(&mut self) -> Result<T, A::Error> {
         Ok(self.0.next_element()?.unwrap_or_default())

@@ -110,6 +110,16 @@ pub struct Limits {
     pub window_messages: usize,
     /// Bytes given for one neighbour likewise, estimated. Default: 64 KiB; one message may exceed it.
     pub window_bytes: usize,
+    /// Records up to which two databases are compared by listing all of them; larger ones are compared in buckets
+    /// first. Default: 255. Nodes of different values work together, at the price of longer lists.
+    pub whole_summary: usize,
+    /// Bytes of a record from which on its update may travel as the change against the version before. Default: 1,024, some 40
+    /// links: below, a change saves little. A node takes changes of records of any size.
+    pub delta_over: usize,
+    /// The most that such a change may take, in hundredths of the record. Default: 25. One change is kept beside each
+    /// record, so this bounds the memory for them too; above, the whole record is sent. Both bounds only choose what is sent,
+    /// each node for itself.
+    pub delta_percent: usize,
     /// Events that wait for [`Router::poll_event`](super::Router::poll_event). Default: 65,536. More are dropped and
     /// counted.
     pub events: usize,
@@ -129,6 +139,9 @@ impl Default for Limits {
             epoch_ahead: 100 * 366 * 24 * 3600 * 1000,
             window_messages: 32,
             window_bytes: 64 * 1024,
+            whole_summary: 255,
+            delta_over: 1_024,
+            delta_percent: 25,
             events: 65_536,
             accept_burst: 20,
         }
@@ -160,6 +173,9 @@ pub struct Timers {
     pub originate_burst: u32,
     /// After the burst, one origination per this time. Default: 1 s.
     pub originate_interval: Duration,
+    /// How long a process that has synced with one neighbour, and has not spoken yet, waits for its other sessions to
+    /// sync. Default: 100 ms.
+    pub first_word: Duration,
     /// After the burst of [`Limits::accept_burst`], one update of an origin is accepted per this time; others wait, and
     /// only the newest is kept. Default: 500 ms.
     pub accept_interval: Duration,
@@ -182,6 +198,9 @@ pub struct Timers {
     pub quiet: Duration,
     /// Digests are compared at least this often while changes go on. Default: 60 s.
     pub quiet_max: Duration,
+    /// How often each end of a link sends a digest that is computed anew from all records, under a fresh key; the first
+    /// one within this time of the sync, when exactly depends on the seed. Default: 1 h.
+    pub audit: Duration,
     /// A record whose origin was unreachable for this long is no longer offered to neighbours. Default: 60 s.
     pub withhold: Duration,
     /// A record whose origin was unreachable for this long is deleted; the clock restarts whenever a session starts or
@@ -200,6 +219,7 @@ impl Default for Timers {
             coalesce: Duration::from_millis(10),
             originate_burst: 10,
             originate_interval: Duration::from_secs(1),
+            first_word: Duration::from_millis(100),
             accept_interval: Duration::from_millis(500),
             flap_hold: Duration::from_secs(1),
             flap_hold_max: Duration::from_secs(64),
@@ -209,6 +229,7 @@ impl Default for Timers {
             pull_retry: Duration::from_secs(1),
             quiet: Duration::from_secs(1),
             quiet_max: Duration::from_secs(60),
+            audit: Duration::from_secs(3_600),
             withhold: Duration::from_secs(60),
             delete: Duration::from_secs(900),
             tombstone: Duration::from_secs(60),

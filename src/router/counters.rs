@@ -30,14 +30,29 @@ pub struct Counters {
     pub credentials_sent: u64,
     /// Updates that came faster than their origin may speak, and were delayed.
     pub updates_delayed: u64,
-    /// Updates that the cache of seen ids saved from being decoded.
+    /// Updates that the cache of seen ids saved from being decoded, and changes that give a record seen before.
     pub seen_hits: u64,
-    /// Updates given to neighbours.
+    /// Updates given to neighbours as whole records.
     pub updates_sent: u64,
+    /// Updates given to neighbours as changes against the version before.
+    pub deltas_sent: u64,
+    /// Changes that gave a record, which then counts like one that came whole.
+    pub deltas_applied: u64,
+    /// Changes from a copy that is not held, or that gave another record than they said; the neighbour was asked for the whole
+    /// record, if it had not been before.
+    pub deltas_failed: u64,
     /// Ids given to neighbours, in HAVE messages.
     pub ids_sent: u64,
     /// Digests given to neighbours.
     pub digests_sent: u64,
+    /// Digests in buckets given to neighbours, to compare large databases in parts.
+    pub buckets_sent: u64,
+    /// Digests under a key of their own given to neighbours, to find corruption.
+    pub audits_sent: u64,
+    /// Such digests of neighbours that differed again after a repetition: the records were checked, and compared.
+    pub audit_mismatches: u64,
+    /// Records that were no longer what they had been when they were stored, and were dropped.
+    pub records_corrupted: u64,
     /// Entries given to neighbours in summaries.
     pub summary_entries_sent: u64,
     /// Records that neighbours were asked for.
@@ -48,6 +63,8 @@ pub struct Counters {
     pub digest_mismatches: u64,
     /// Times that the paths were computed.
     pub path_runs: u64,
+    /// Times that the paths of a neighbour were searched, for alternates.
+    pub alternate_runs: u64,
     /// Records that were forgotten after their time.
     pub records_expired: u64,
     /// Records that made room for others before their time.

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::advertisement::Advertisement;
+use super::buckets::{BucketSet, Buckets};
 use super::config::{Limits, Timers};
+use super::delta::{self, Delta};
 use super::graph::Graph;
 use super::record::{Record, Stamp};
 use super::throttle::Bucket;
@@ -31,6 +34,8 @@ pub(crate) struct Database {
 #[derive(Debug)]
 struct Stored {
     record: Record,
+    /// How the record differs from the one before, if that is worth sending instead.
+    delta: Option<Arc<Delta>>,
     /// None: reachable.
     unreachable_since: Option<Instant>,
     pace: Bucket,
@@ -57,6 +62,11 @@ impl Database {
 
     pub(crate) fn get(&self, origin: &NodeId) -> Option<&Record> {
         self.records.get(origin).map(|stored| &stored.record)
+    }
+
+    /// How the record of `origin` differs from the one that was held before.
+    pub(crate) fn delta(&self, origin: &NodeId) -> Option<Arc<Delta>> {
+        self.records.get(origin).and_then(|stored| stored.delta.clone())
     }
 
     pub(crate) fn stamp(&self, origin: &NodeId) -> Option<Stamp> {
@@ -99,9 +109,11 @@ impl Database {
         self.digest = None;
         let stored = self.records.entry(origin.clone()).or_insert_with(|| Stored {
             record: record.clone(),
+            delta: None,
             unreachable_since: (origin != self.me).then_some(now),
             pace: Bucket::new(self.limits.accept_burst, self.timers.accept_interval, now),
         });
+        stored.delta = delta::worth_keeping(&stored.record, &record, &self.limits);
         stored.record = record.clone();
         if (stored.unreachable_since.is_some() || record.leaving) && origin != self.me {
             stored.unreachable_since = Some(now);
@@ -139,6 +151,12 @@ impl Database {
         changed
     }
 
+    /// The reachable records, ascending by origin.
+    pub(crate) fn reachable(&self) -> impl Iterator<Item = &Record> {
+        let reachable = self.records.values().filter(|stored| stored.unreachable_since.is_none());
+        reachable.map(|stored| &stored.record)
+    }
+
     /// The digest of the reachable records.
     pub(crate) fn reachable_digest(&mut self) -> (Digest, u64) {
         *self.digest.get_or_insert_with(|| {
@@ -152,9 +170,21 @@ impl Database {
         digest_of(self.offered(Bound::Unbounded, now))
     }
 
-    /// A part of the summary of what is offered: the entries after `after`, and whether they are the last.
-    pub(crate) fn summary(&self, after: Option<&NodeId>, now: Instant) -> (Vec<Entry>, bool) {
-        let mut offered = self.offered(after.map_or(Bound::Unbounded, Bound::Excluded), now);
+    /// The digests of what is offered, in 2^`bits` buckets. Tombstones are outside, as of every digest.
+    pub(crate) fn buckets(&self, bits: u32, now: Instant) -> Buckets {
+        Buckets::of(self.offered(Bound::Unbounded, now).filter(|record| !record.leaving), bits)
+    }
+
+    /// A part of the summary of what is offered in these buckets: the entries after `after`, and whether they are the last.
+    pub(crate) fn summary(
+        &self,
+        after: Option<&NodeId>,
+        only: Option<&BucketSet>,
+        now: Instant,
+    ) -> (Vec<Entry>, bool) {
+        let mut offered = self
+            .offered(after.map_or(Bound::Unbounded, Bound::Excluded), now)
+            .filter(|record| only.is_none_or(|only| only.contains(record.addr())));
         let entries: Vec<Entry> = offered
             .by_ref()
             .take(Message::MAX_ENTRIES)
@@ -169,6 +199,7 @@ impl Database {
         after: Option<&NodeId>,
         entries: &[Entry],
         last: bool,
+        only: Option<&BucketSet>,
         now: Instant,
     ) -> Vec<NodeId> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -176,6 +207,7 @@ impl Database {
         let unlisted = self
             .offered(start, now)
             .take_while(|record| end.is_none_or(|end| record.origin <= *end))
+            .filter(|record| only.is_none_or(|only| only.contains(record.addr())))
             .filter(|record| entries.binary_search_by(|entry| entry.origin.cmp(&record.origin)).is_err());
         // What is listed with an older copy is answered even where it is no longer offered.
         let older =
@@ -233,7 +265,7 @@ impl Database {
             .map(|stored| &stored.record)
     }
 
-    fn remove(&mut self, origin: &NodeId) {
+    pub(crate) fn remove(&mut self, origin: &NodeId) {
         if let Some(stored) = self.records.remove(origin) {
             self.addrs.remove(&stored.record.addr());
             self.graph.remove(origin);

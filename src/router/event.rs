@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::compact::DecodeError;
 use super::notary::{Distrust, Proof};
+use super::twin::Duplicate;
 use super::wire::Message;
 use crate::id::{NodeId, Version};
 
@@ -20,7 +21,8 @@ pub struct Transmit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The table was replaced: [`Router::table`](super::Router::table) gives the new one.
+    /// The table was replaced: [`Router::table`](super::Router::table) gives the new one. A change of the paths replaces it
+    /// once, and once more when the alternates to them are found, each time only if a route differs.
     TableChanged,
     /// The node is in the table now, and was not before.
     NodeReachable(NodeId),
@@ -66,12 +68,12 @@ pub enum Event {
         /// The version that was seen.
         seen: Version,
     },
-    /// Again and again a newer record of this node's own id is seen, of the same other process: most likely it is alive.
-    /// The place of a proof, and of yielding, is here.
-    DuplicateSuspected {
-        /// The other process.
-        instance: u64,
-    },
+    /// Another live process has this node's own id, which is proven. Reported once for each.
+    ///
+    /// If this one yields, it originates nothing more: give the neighbours a moment to take what
+    /// [`Router::poll_transmit`](super::Router::poll_transmit) gave, then close all sessions. Do not leave: a withdrawal
+    /// would erase the other one.
+    DuplicateId(Duplicate),
     /// A bound was hit. Reported once until the router was below it again.
     LimitHit(Limit),
 }
@@ -117,6 +119,9 @@ pub enum SessionError {
     /// This node is leaving. Close the session.
     #[error("this node is leaving")]
     Leaving,
+    /// This node has yielded its id to another live process. Close the session.
+    #[error("this node has yielded its id to another live process")]
+    Yielded,
 }
 
 /// Why a message was not taken. The sender's fault unless said otherwise: close its session with a named code. What the
@@ -175,6 +180,8 @@ pub enum DeadlineReason {
     Originate,
     /// The paths are to be computed.
     ShortestPaths,
+    /// A neighbour's paths are to be searched, for [alternates](super::Route::alternates).
+    Alternates,
     /// Ids of new records are to be announced, in a batch.
     Announce,
     /// A record that a neighbour announced is to be asked for.
@@ -191,4 +198,6 @@ pub enum DeadlineReason {
     Credential,
     /// Something is to be forgotten.
     Expire,
+    /// Records are to be compared under a fresh key, as every hour. A node at rest has this deadline alone.
+    Audit,
 }

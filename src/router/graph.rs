@@ -200,7 +200,7 @@ pub(crate) mod tests {
         links.sort_by(|a, b| a.peer.cmp(&b.peer));
         let version = Version { epoch: 1, sequence: 1, instance: 1 };
         let (capabilities, origin) = (Bytes::new(), id(origin));
-        Draft { origin, version, transit: true, leaving: false, links, capabilities }.seal().unwrap()
+        Draft { links, capabilities, ..Draft::new(origin, version) }.seal().unwrap()
     }
 
     pub(crate) fn id(text: &str) -> NodeId {

@@ -14,16 +14,28 @@
 //!   A slow neighbour misses versions that were superseded, and nothing else.
 //! - **Payloads travel along a tree, ids over all other links** ([`FloodMode::Tree`]). Every node derives the tree from its
 //!   own database; where two disagree, a record comes twice, or is pulled. Nothing depends on the tree but the load.
+//! - **Large records travel as changes** ([`Delta`]) to those that hold the version before. What does not fit is asked for as
+//!   a whole, so nothing depends on knowing who holds what.
 //! - **After a quiet second, neighbours compare digests**, and repair what differs. Nothing is refreshed, and nothing is sent
-//!   while nothing changes.
+//!   while nothing changes, but for one digest an hour, a link and end, that is computed anew under a fresh key: what broke in
+//!   memory does not stay.
+//! - **Large databases are compared in parts**: digests of buckets first, then lists of those that differ.
+//! - **Nobody speaks before it knows enough.** A process waits a moment for all its first sessions to sync; a record whose tree
+//!   is not known yet is offered, and asked for. So a mesh that starts all at once sends little more than one copy of each
+//!   record to each node.
+//! - **Two live processes of one id are proven**, by what each has seen of the other, and exactly one yields
+//!   ([`Event::DuplicateId`]). A restart never does.
+//! - **Flood, then compute.** A node repeats a record before it computes paths, and computes next hops before the
+//!   [alternates](Route::alternates) that stand in for them.
 //! - **An edge counts if both ends list it as active**; its cost is the larger of the two. Reachability over such edges is
 //!   the lease of a record: unreachable for a minute, it is no longer offered; for a quarter of an hour, it is deleted.
 //!
 //! ```text
-//!   session up ──▶ DIGEST ⇄ DIGEST ──── equal ────▶ SYNC-END ──▶ own record lists the link
-//!                      │ different                      ▲              │
-//!                      └──▶ SUMMARY ⇄ SUMMARY ──▶ what the other lacks ▼
-//!                                                              UPDATE to all neighbours
+//!   session up ──▶ DIGEST ⇄ DIGEST ──── equal ────────▶ SYNC-END ──▶ own record lists the link
+//!                      │      │ different                   ▲              │
+//!                      │      └──▶ SUMMARY ⇄ SUMMARY ──▶ what the other lacks
+//!                      │ and large       ▲ what differs                    ▼
+//!                      └──▶ BUCKETS ⇄ BUCKETS                  UPDATE to all neighbours
 //!   UPDATE ─▶ seen? ─▶ newer than stored? ──yes─▶ store ─▶ dirty at all neighbours but the sender ─▶ paths ─▶ table
 //!                           │                          (below in the tree: UPDATE; others: HAVE, in batches)
 //!                           │ no: older
@@ -82,13 +94,19 @@ use crate::id::{Cost, NodeAddr, NodeId, Version};
 
 mod admission;
 mod advertisement;
+mod alternates;
+mod audit;
+mod buckets;
 mod compact;
+mod comparison;
 mod config;
 mod counters;
 mod credentials;
 mod database;
+mod delta;
 mod event;
 mod explain;
+mod first_word;
 mod flood;
 mod graph;
 mod neighbour;
@@ -105,21 +123,27 @@ mod settle;
 mod spf;
 mod table;
 mod throttle;
+mod twin;
 mod wire;
 
 pub use advertisement::Advertisement;
+pub use buckets::{BucketSet, Buckets};
 pub use compact::DecodeError;
 pub use config::{Config, FloodMode, Limits, Timers};
 pub use counters::Counters;
+pub use delta::Delta;
 pub use event::{Deadline, DeadlineReason, Event, Limit, PeerError, SessionError, Transmit};
 pub use explain::Explanation;
 pub use neighbour::{NeighbourKind, NeighbourState, NeighbourView, SessionUp};
 pub use notary::{CredentialName, Distrust, Notary, Proof, Verdict};
 pub use record::{Draft, Link, LinkClass, Record, Stamp};
 pub use table::{Route, Table};
+pub use twin::{Duplicate, Override, Process};
 pub use wire::{Digest, Entry, Message};
 
 use admission::Refusals;
+use alternates::Alternates;
+use audit::Audits;
 use credentials::Credentials;
 use database::Database;
 use flood::Flood;
@@ -129,8 +153,9 @@ use parked::Parked;
 use pull::Pulls;
 use quiet::Quiet;
 use seen::Seen;
-use spf::Schedule;
+use spf::{Paths, Schedule};
 use table::Collision;
+use twin::Twins;
 
 /// The router of one node.
 ///
@@ -160,14 +185,19 @@ pub struct Router {
     credentials: Credentials,
     refusals: Refusals,
     quiet: Quiet,
+    audits: Audits,
     schedule: Schedule,
+    /// What the table was made of.
+    paths: Option<Paths>,
+    alternates: Alternates,
     table: Arc<Table>,
     collisions: BTreeSet<Collision>,
     limits_hit: BTreeSet<Limit>,
     events: VecDeque<Event>,
-    /// Another process of this id that had to be overtaken, and how often.
-    rival: Option<(u64, u32)>,
+    twins: Twins,
     counters: Counters,
+    /// When a sync first ended.
+    first_synced: Option<Instant>,
 }
 
 impl Router {
@@ -188,13 +218,17 @@ impl Router {
             credentials: Credentials::default(),
             refusals: Refusals::new(),
             quiet: Quiet::new(timers.quiet, timers.quiet_max, config.seed),
+            audits: Audits::new(timers.audit, 4 * timers.quiet, config.seed),
             schedule: Schedule::new(now),
+            paths: None,
+            alternates: Alternates::new(now),
             table: Arc::default(),
             collisions: BTreeSet::new(),
             limits_hit: BTreeSet::new(),
             events: VecDeque::new(),
-            rival: None,
+            twins: Twins::new(config.instance),
             counters: Counters::default(),
+            first_synced: None,
             config,
         };
         if let Some(notary) = router.config.notary.clone() {
@@ -236,6 +270,12 @@ impl Router {
         self.neighbours.view()
     }
 
+    /// The other live process with this node's id that was proven last, and which of the two yields.
+    #[must_use]
+    pub fn duplicate(&self) -> Option<&Duplicate> {
+        self.twins.duplicate()
+    }
+
     /// What was done since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -259,7 +299,9 @@ impl Router {
         };
         let (digest, count) = self.database.offered_digest(now);
         let id = up.neighbour.clone();
-        self.neighbours.insert(id.clone(), Neighbour::new(&up, state, digest, now));
+        let mut session = Neighbour::new(&up, state, digest, now);
+        session.opened_count = count;
+        self.neighbours.insert(id.clone(), session);
         self.flood.on_sessions_changed();
         if let Some(outbox) = self.neighbours.outbox(&id) {
             outbox.digest(digest, count);
@@ -336,6 +378,12 @@ impl Router {
         self.change(now);
     }
 
+    /// Where this process is, for people: the address at which a neighbour sees it. Opaque to the router, cut to
+    /// [`Override::MAX_PLACE`] bytes. It is told to others only in a record that overrides another process's.
+    pub fn set_place(&mut self, place: &str) {
+        self.twins.set_place(place);
+    }
+
     /// Changes who signs this node's records and verifies those of others. With another credential than before, this node
     /// speaks anew, so that the mesh learns it; what it holds of others stays.
     pub fn set_notary(&mut self, notary: Arc<dyn Notary>, now: Instant) {
@@ -344,7 +392,8 @@ impl Router {
     }
 
     /// Leaves the mesh in order: a last record without links goes out to all neighbours. Drain the router, see that the
-    /// streams took what it gave, then close the sessions. It cannot be taken back; new sessions are refused.
+    /// streams took what it gave, then close the sessions. It cannot be taken back; new sessions are refused. A node that
+    /// has yielded its id says nothing.
     pub fn leave(&mut self, now: Instant) {
         self.origin.leave(now);
         self.schedule.on_change();
@@ -368,8 +417,13 @@ impl Router {
         let transmit = self.neighbours.poll_transmit(&self.database, self.last_now)?;
         match &transmit.message {
             Message::Update(_) => self.counters.updates_sent += 1,
-            Message::Have(entries) => self.counters.ids_sent += entries.len() as u64,
+            Message::Delta(_) => self.counters.deltas_sent += 1,
+            Message::Have(entries) | Message::Offer(entries) => {
+                self.counters.ids_sent += entries.len() as u64;
+            }
             Message::Digest { .. } => self.counters.digests_sent += 1,
+            Message::Buckets(_) => self.counters.buckets_sent += 1,
+            Message::Rekeyed { .. } => self.counters.audits_sent += 1,
             Message::Summary { entries, .. } => self.counters.summary_entries_sent += entries.len() as u64,
             Message::Want(_) | Message::Nack(_) | Message::SyncEnd => {}
             Message::CredentialWant(_) | Message::Credential { .. } => {}
@@ -389,11 +443,12 @@ impl Router {
         use DeadlineReason as Why;
         let now = self.last_now;
         let output = self.neighbours.has_output() || !self.events.is_empty();
-        let originate = if self.may_speak() { self.origin.next_timeout(now) } else { None };
+        let originate = self.speaks_at(now);
         let deadlines = [
             (output.then_some(now), Why::Output),
             (originate, Why::Originate),
             (self.schedule.next_timeout(), Why::ShortestPaths),
+            (self.alternates.next_timeout().filter(|_| !self.schedule.is_wanted()), Why::Alternates),
             (self.neighbours.next_announce(), Why::Announce),
             (self.pulls.next_timeout(), Why::Pull),
             (self.parked.next_timeout(), Why::Accept),
@@ -403,6 +458,7 @@ impl Router {
             (self.neighbours.next_stall(), Why::SyncStall),
             (self.neighbours.next_forget(), Why::Expire),
             (self.database.next_timeout(), Why::Expire),
+            (self.audits.next_timeout(), Why::Audit),
         ];
         deadlines.into_iter().filter_map(|(at, reason)| Some(Deadline { at: at?, reason })).min()
     }
@@ -412,6 +468,9 @@ impl Router {
     fn check_session(&self, up: &SessionUp) -> Result<(), SessionError> {
         if self.origin.is_leaving() {
             return Err(SessionError::Leaving);
+        }
+        if self.twins.has_yielded() {
+            return Err(SessionError::Yielded);
         }
         if up.neighbour == *self.id() {
             return Err(SessionError::SelfLink);
@@ -434,6 +493,7 @@ impl Router {
     fn end_session(&mut self, id: &NodeId, by: Option<&SessionUp>, now: Instant) -> Option<Neighbour> {
         let old = self.neighbours.remove(id)?;
         self.pulls.on_session_down(id, now);
+        self.audits.on_session_down(id);
         let asks = self.credentials.on_session_down(id, now);
         self.ask_for_credentials(asks);
         self.end_syncs(now);
@@ -453,9 +513,7 @@ impl Router {
 
     /// Whether traffic may use the link to this neighbour, as far as this end is concerned.
     fn uses_link(&self, neighbour: &NodeId) -> bool {
-        let session = self.neighbours.get(neighbour);
-        session
-            .is_some_and(|session| session.kind == NeighbourKind::Full && session.state == NeighbourState::Up)
+        self.neighbours.uses(neighbour)
     }
 
     /// The known node with this address.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::config::{Limits, Timers};
 use super::database::{Database, earlier};
 use super::event::Transmit;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Owed};
 use super::record::{Link, LinkClass};
 use super::throttle::Flaps;
 use super::wire::Digest;
@@ -78,7 +78,11 @@ pub(crate) struct Neighbour {
     pub(crate) state: NeighbourState,
     /// The digest that this side began with.
     pub(crate) opened_with: Digest,
+    /// How many records that covers.
+    pub(crate) opened_count: u64,
     pub(crate) got_digest: bool,
+    /// A summary for the sync was sent, or will be.
+    pub(crate) listed: bool,
     pub(crate) got_end: bool,
     /// The end of the sync was sent, or will be once what is owed before has gone.
     pub(crate) ends_sync: bool,
@@ -108,7 +112,9 @@ impl Neighbour {
             kind: up.kind,
             state,
             opened_with,
+            opened_count: 0,
             got_digest: false,
+            listed: false,
             got_end: false,
             ends_sync: false,
             told: None,
@@ -190,6 +196,13 @@ impl Neighbours {
     pub(crate) fn full(&self) -> Vec<NodeId> {
         let full = self.sessions.iter().filter(|(_, session)| session.kind == NeighbourKind::Full);
         full.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether traffic may use the link to this neighbour, as far as this end is concerned.
+    pub(crate) fn uses(&self, id: &NodeId) -> bool {
+        let session = self.sessions.get(id);
+        session
+            .is_some_and(|session| session.kind == NeighbourKind::Full && session.state == NeighbourState::Up)
     }
 
     pub(crate) fn stubs(&self) -> impl Iterator<Item = (&NodeId, &Neighbour)> {
@@ -283,9 +296,9 @@ impl Neighbours {
 
     /// Owes a router among them the id of a record, in a batch that goes out at `at`, if it is
     /// the first of its batch.
-    pub(crate) fn announce(&mut self, id: &NodeId, origin: NodeId, at: Instant) {
+    pub(crate) fn announce(&mut self, id: &NodeId, origin: NodeId, owed: Owed, at: Instant) {
         let session = self.sessions.get_mut(id).filter(|session| session.kind == NeighbourKind::Full);
-        if session.is_some_and(|session| session.outbox.announce(origin)) {
+        if session.is_some_and(|session| session.outbox.announce(origin, owed)) {
             self.announce_at.get_or_insert(at);
         }
     }

@@ -153,6 +153,7 @@ impl Origin {
             leaving: self.leaving,
             links,
             capabilities: self.capabilities.clone(),
+            over: None,
         };
         Some(Next { draft, cut, forced: self.forced })
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::buckets::BucketSet;
 use super::credentials::Key;
 use super::database::Database;
 use super::wire::{Digest, Entry, Message};
@@ -18,6 +19,10 @@ use crate::id::NodeId;
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     digest: Option<(Digest, u64)>,
+    /// A digest under a key of its own.
+    rekeyed: Option<([u8; 16], Digest)>,
+    /// Digests of so many buckets, as a power of two.
+    buckets: Option<u32>,
     summary: Option<SummaryCursor>,
     wants: BTreeSet<NodeId>,
     nacks: BTreeSet<NodeId>,
@@ -26,7 +31,7 @@ pub(crate) struct Outbox {
     credentials: BTreeMap<Key, Option<Bytes>>,
     dirty: BTreeMap<NodeId, Owed>,
     /// Origins whose id waits for more of its kind. Never in `dirty` as well.
-    announced: BTreeSet<NodeId>,
+    announced: BTreeMap<NodeId, Owed>,
     /// Where the round through `dirty` stands, so that busy origins do not starve others.
     turn: Option<NodeId>,
     /// Records that must go before the end of the sync; none: the end was sent, or is not due.
@@ -38,6 +43,10 @@ pub(crate) struct Outbox {
 pub(crate) enum Owed {
     /// The stamp, in a HAVE.
     Id,
+    /// The same, of a record that does not come by itself.
+    Offer,
+    /// The record, or its change against the one before, if one is kept.
+    Change,
     /// The record.
     Payload,
 }
@@ -45,6 +54,7 @@ pub(crate) enum Owed {
 #[derive(Debug)]
 struct SummaryCursor {
     after: Option<NodeId>,
+    only: Option<BucketSet>,
 }
 
 impl Outbox {
@@ -52,9 +62,18 @@ impl Outbox {
         self.digest = Some((digest, count));
     }
 
-    /// Sends a whole summary, from the start.
-    pub(crate) fn summary(&mut self) {
-        self.summary = Some(SummaryCursor { after: None });
+    pub(crate) fn rekeyed(&mut self, key: [u8; 16], digest: Digest) {
+        self.rekeyed = Some((key, digest));
+    }
+
+    /// Sends the digests of 2^`bits` buckets.
+    pub(crate) fn buckets(&mut self, bits: u32) {
+        self.buckets = Some(bits);
+    }
+
+    /// Sends a summary from the start, of these buckets alone where some are given.
+    pub(crate) fn summary(&mut self, only: Option<BucketSet>) {
+        self.summary = Some(SummaryCursor { after: None, only });
     }
 
     pub(crate) fn want(&mut self, origin: NodeId) {
@@ -83,6 +102,11 @@ impl Outbox {
         room
     }
 
+    /// Whether anything of this origin waits.
+    pub(crate) fn owes(&self, origin: &NodeId) -> bool {
+        self.dirty.contains_key(origin) || self.announced.contains_key(origin)
+    }
+
     pub(crate) fn owe(&mut self, origin: NodeId, owed: Owed) {
         self.announced.remove(&origin);
         let entry = self.dirty.entry(origin).or_insert(owed);
@@ -91,19 +115,21 @@ impl Outbox {
 
     /// Owes the id once [`release`](Self::release) is called, unless the neighbour shows before that it holds the record.
     /// Says whether that is to come.
-    pub(crate) fn announce(&mut self, origin: NodeId) -> bool {
-        let waits = !self.dirty.contains_key(&origin);
-        if waits {
-            self.announced.insert(origin);
+    pub(crate) fn announce(&mut self, origin: NodeId, announced: Owed) -> bool {
+        if let Some(owed) = self.dirty.get_mut(&origin) {
+            // A change from what the neighbour was not sent is of no use to it.
+            *owed = if *owed == Owed::Change { Owed::Payload } else { *owed };
+            return false;
         }
-        waits
+        self.announced.insert(origin, announced);
+        true
     }
 
     /// What was announced goes out now. Says whether there was anything.
     pub(crate) fn release(&mut self) -> bool {
         let announced = std::mem::take(&mut self.announced);
         let any = !announced.is_empty();
-        self.dirty.extend(announced.into_iter().map(|origin| (origin, Owed::Id)));
+        self.dirty.extend(announced);
         any
     }
 
@@ -131,13 +157,19 @@ impl Outbox {
         if let Some((digest, count)) = self.digest.take() {
             return Some(Message::Digest { digest, count });
         }
-        if let Some(SummaryCursor { after }) = self.summary.take() {
-            let (entries, last) = database.summary(after.as_ref(), now);
+        if let Some((key, digest)) = self.rekeyed.take() {
+            return Some(Message::Rekeyed { key, digest });
+        }
+        if let Some(bits) = self.buckets.take() {
+            return Some(Message::Buckets(database.buckets(bits, now)));
+        }
+        if let Some(SummaryCursor { after, only }) = self.summary.take() {
+            let (entries, last) = database.summary(after.as_ref(), only.as_ref(), now);
             if !last {
-                self.summary =
-                    entries.last().map(|entry| SummaryCursor { after: Some(entry.origin.clone()) });
+                let after = entries.last().map(|entry| entry.origin.clone());
+                self.summary = Some(SummaryCursor { after, only: only.clone() });
             }
-            return Some(Message::Summary { after, entries, last });
+            return Some(Message::Summary { after, entries, last, buckets: only });
         }
         if let Some(origins) = take_some(&mut self.wants) {
             return Some(Message::Want(origins));
@@ -157,12 +189,17 @@ impl Outbox {
     fn next_dirty(&mut self, database: &Database) -> Option<Message> {
         while let Some((origin, owed)) = self.take_dirty() {
             let Some(record) = database.get(&origin) else { continue };
-            if owed == Owed::Payload {
+            if owed == Owed::Change
+                && let Some(delta) = database.delta(&origin)
+            {
+                return Some(Message::Delta(delta));
+            }
+            if owed >= Owed::Change {
                 return Some(Message::Update(record.advertisement().clone()));
             }
             let mut entries = vec![Entry { origin, stamp: record.stamp() }];
-            self.gather_ids(database, &mut entries);
-            return Some(Message::Have(entries));
+            self.gather_ids(database, owed, &mut entries);
+            return Some(if owed == Owed::Id { Message::Have(entries) } else { Message::Offer(entries) });
         }
         None
     }
@@ -176,13 +213,13 @@ impl Outbox {
         Some((origin, owed))
     }
 
-    /// Other ids that are owed go in the same HAVE.
-    fn gather_ids(&mut self, database: &Database, entries: &mut Vec<Entry>) {
+    /// Other ids that are owed alike go in the same message.
+    fn gather_ids(&mut self, database: &Database, alike: Owed, entries: &mut Vec<Entry>) {
         let room = Message::MAX_ENTRIES - entries.len();
         let ids: Vec<NodeId> = self
             .dirty
             .iter()
-            .filter(|(_, owed)| **owed == Owed::Id)
+            .filter(|(_, owed)| **owed == alike)
             .take(room)
             .map(|(id, _)| id.clone())
             .collect();

@@ -29,6 +29,11 @@ impl Parked {
         }
     }
 
+    /// What waits of this origin, from this neighbour.
+    pub(crate) fn get(&self, origin: &NodeId, from: &NodeId) -> Option<&Record> {
+        self.records.get(origin)?.get(from)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }

@@ -44,6 +44,17 @@ pub(crate) struct Ask {
     pub(crate) origin: NodeId,
 }
 
+/// What came of the wish to ask at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// The neighbour is to be asked now.
+    Now,
+    /// It was asked before, and has not answered yet.
+    Before,
+    /// Too many records are awaited.
+    NoRoom,
+}
+
 impl Pulls {
     /// Waits `delay` for an announced record to come by itself, `retry` for an answer; at most `max` records at a time.
     pub(crate) fn new(delay: Duration, retry: Duration, max: usize) -> Self {
@@ -70,6 +81,35 @@ impl Pulls {
             pull.announcers.insert(from.clone(), Announced { stamp, asks: 0 });
         }
         true
+    }
+
+    /// What was announced does not come by itself: it is to be asked for at once, unless it was.
+    pub(crate) fn hurry(&mut self, origin: &NodeId, now: Instant) {
+        if self.pulls.get(origin).is_some_and(|pull| pull.asked.is_none() && pull.due > now) {
+            self.reschedule(origin, now);
+        }
+    }
+
+    /// A neighbour holds this copy, which will not come by itself: it is to be asked for at once.
+    pub(crate) fn ask(&mut self, from: &NodeId, origin: &NodeId, stamp: Stamp, now: Instant) -> Asked {
+        let before = self.is_asking(from, origin);
+        if !self.on_announced(from, origin, stamp, now) {
+            return Asked::NoRoom;
+        }
+        if before {
+            return Asked::Before;
+        }
+        if let Some(pull) = self.pulls.get_mut(origin) {
+            pull.asked = Some(from.clone());
+        }
+        self.reschedule(origin, now + self.retry);
+        Asked::Now
+    }
+
+    /// Whether this neighbour was asked last, and has not answered yet.
+    pub(crate) fn is_asking(&self, from: &NodeId, origin: &NodeId) -> bool {
+        let pull = self.pulls.get(origin);
+        pull.is_some_and(|pull| pull.asked.as_ref() == Some(from) && pull.announcers.contains_key(from))
     }
 
     /// A copy was taken or refused: announcements of it and of older ones are done with, and `from` holds no newer one.

@@ -5,8 +5,10 @@ use std::time::Instant;
 use super::Router;
 use super::admission::Admission;
 use super::advertisement::Advertisement;
+use super::buckets::BucketSet;
+use super::config::FloodMode;
 use super::event::{Event, Limit, PeerError};
-use super::flood::Ways;
+use super::flood::{Eager, Ways};
 use super::neighbour::{Neighbour, NeighbourKind, NeighbourState};
 use super::notary::Proof;
 use super::origin::Urgency;
@@ -29,17 +31,21 @@ impl Router {
             return Err(PeerError::DigestMissing);
         }
         match message {
-            Message::Digest { digest, .. } => self.on_digest(from, digest, now),
-            Message::Summary { after, entries, last } => {
-                self.on_summary(from, after.as_ref(), &entries, last, now)
+            Message::Digest { digest, count } => self.on_digest(from, digest, count, now),
+            Message::Buckets(buckets) => self.on_buckets(from, &buckets, now),
+            Message::Summary { after, entries, last, buckets } => {
+                self.on_summary(from, after.as_ref(), &entries, (last, buckets), now)
             }
             Message::Update(advertisement) => self.on_update(from, &advertisement, now)?,
+            Message::Delta(delta) => self.on_delta(from, &delta, now)?,
             Message::Have(entries) => self.on_have(from, &entries, now),
+            Message::Offer(entries) => self.on_offer(from, &entries, now),
             Message::Want(origins) => self.on_want(from, origins),
             Message::Nack(origins) => {
                 origins.iter().for_each(|origin| self.pulls.on_refused(from, origin, now))
             }
             Message::SyncEnd => self.on_sync_end(from, now)?,
+            Message::Rekeyed { key, digest } => self.on_rekeyed(from, key, digest, now),
             Message::CredentialWant(wanted) => self.on_credential_want(from, wanted),
             Message::Credential { origin, name, credential } => {
                 self.on_credential(from, &(origin, name), credential, now)?
@@ -48,23 +54,22 @@ impl Router {
         Ok(())
     }
 
-    fn on_digest(&mut self, from: &NodeId, digest: Digest, now: Instant) {
+    fn on_digest(&mut self, from: &NodeId, digest: Digest, count: u64, now: Instant) {
         let Some(session) = self.neighbours.get_mut(from) else { return };
         if std::mem::replace(&mut session.got_digest, true) {
-            return self.on_quiet_digest(from, digest, now);
+            return self.on_quiet_digest(from, digest, count, now);
         }
         let equal = session.opened_with == digest;
         session.ends_sync = equal;
-        let Some(outbox) = self.neighbours.outbox(from) else { return };
-        if equal {
+        if !equal {
+            self.compare_at_start(from, digest, count);
+        } else if let Some(outbox) = self.neighbours.outbox(from) {
             outbox.end_sync();
-        } else {
-            outbox.summary();
         }
     }
 
     /// The neighbour was quiet and said what it can reach. If this node is quiet too, both should agree.
-    fn on_quiet_digest(&mut self, from: &NodeId, digest: Digest, now: Instant) {
+    fn on_quiet_digest(&mut self, from: &NodeId, digest: Digest, count: u64, now: Instant) {
         let (mine, _) = self.database.reachable_digest();
         let quiet = self.quiet.is_quiet();
         let Some(session) = self.neighbours.get_mut(from) else { return };
@@ -79,9 +84,7 @@ impl Router {
         if quiet || session.mismatches >= MISMATCHES_BELIEVED {
             session.mismatches = 0;
             self.counters.digest_mismatches += 1;
-            if let Some(outbox) = self.neighbours.outbox(from) {
-                outbox.summary();
-            }
+            self.compare_again(from, count);
         } else {
             self.quiet.on_change(now);
         }
@@ -93,10 +96,10 @@ impl Router {
         from: &NodeId,
         after: Option<&NodeId>,
         entries: &[Entry],
-        last: bool,
+        (last, buckets): (bool, Option<BucketSet>),
         now: Instant,
     ) {
-        let lacking = self.database.lacking(after, entries, last, now);
+        let lacking = self.database.lacking(after, entries, last, buckets.as_ref(), now);
         if let Some(outbox) = self.neighbours.outbox(from) {
             lacking.into_iter().for_each(|origin| outbox.owe(origin, Owed::Payload));
         }
@@ -106,16 +109,26 @@ impl Router {
             }
         }
         let Some(session) = self.neighbours.get_mut(from) else { return };
-        if last
-            && !std::mem::replace(&mut session.ends_sync, true)
-            && let Some(outbox) = self.neighbours.outbox(from)
-        {
-            outbox.end_sync();
+        if last && !std::mem::replace(&mut session.ends_sync, true) {
+            if buckets.is_none() {
+                self.list_in_return(from);
+            }
+            if let Some(outbox) = self.neighbours.outbox(from) {
+                outbox.end_sync();
+            }
         }
     }
 
     fn on_have(&mut self, from: &NodeId, entries: &[Entry], now: Instant) {
         entries.iter().for_each(|entry| self.on_id(from, entry, now));
+    }
+
+    /// The neighbour holds these copies, and sends them to nobody who does not ask.
+    fn on_offer(&mut self, from: &NodeId, entries: &[Entry], now: Instant) {
+        for entry in entries {
+            self.on_id(from, entry, now);
+            self.pulls.hurry(&entry.origin, now);
+        }
     }
 
     /// The neighbour holds this copy.
@@ -160,6 +173,8 @@ impl Router {
 
     pub(super) fn end_sync(&mut self, from: &NodeId, now: Instant) {
         self.neighbours.on_synced(from, now);
+        self.first_synced.get_or_insert(now);
+        self.audits.on_synced(from, now);
         self.database.restart_deletion_clock(now);
         self.schedule.on_change();
         self.origin.on_change(Urgency::Now, now);
@@ -168,7 +183,7 @@ impl Router {
         self.event(Event::Synced(from.clone()));
     }
 
-    fn on_update(
+    pub(super) fn on_update(
         &mut self,
         from: &NodeId,
         advertisement: &Advertisement,
@@ -218,37 +233,32 @@ impl Router {
         Ok(())
     }
 
-    /// A copy of this node's own record, or its stamp, came back. One from before this process started is overtaken.
-    pub(super) fn on_own(&mut self, from: &NodeId, stamp: Stamp, now: Instant) {
+    /// A copy of this node's own record, or its stamp alone, came back. One of a process before this one is overtaken.
+    ///
+    /// Once this process has spoken, another process's record is needed for that, not only its stamp: it may prove that
+    /// the other one is alive, and two that overtake each other's stamps would never see. `record` is one that is
+    /// verified, where records are signed.
+    pub(super) fn on_own(&mut self, from: &NodeId, stamp: Stamp, record: Option<&Record>, now: Instant) {
         let (id, held) = (self.id().clone(), self.database.stamp(self.id()));
-        if held == Some(stamp) {
+        let other = stamp.version.instance != self.config.instance;
+        let certain = record.is_some() || self.config.notary.is_none();
+        if other && certain && !self.origin.has_spoken() {
+            self.twins.on_seen_first(stamp.version, now);
+        }
+        if held == Some(stamp) || (other && self.is_done_speaking()) {
             self.settle_with(from, &id);
+        } else if self.is_too_far_ahead(stamp.version) {
+            self.counters.updates_refused += 1;
+        } else if let Some(twin) = record.filter(|record| self.twins.is_proof(record)) {
+            self.on_twin(from, twin, now);
         } else if held.is_some_and(|held| held.version > stamp.version) {
             self.owe(from, &id, Owed::Id);
         } else if self.origin.overtakes(stamp.version) {
             // The next record stands above it anyway.
-        } else if self.is_too_far_ahead(stamp.version) {
-            self.counters.updates_refused += 1;
+        } else if other && self.origin.has_spoken() && record.is_none() {
+            self.want_own(from, stamp, now);
         } else {
-            self.origin.overtake(stamp.version, now);
-            self.counters.resyncs += 1;
-            self.event(Event::Resynced { seen: stamp.version });
-            self.suspect_duplicate(stamp.version);
-        }
-    }
-
-    /// A dead process is overtaken once or, with copies of several ages about, a few times. One that goes on is alive.
-    fn suspect_duplicate(&mut self, seen: Version) {
-        if seen.instance == self.config.instance || !self.origin.has_spoken() {
-            return;
-        }
-        let times = match self.rival {
-            Some((instance, times)) if instance == seen.instance => times.saturating_add(1),
-            _ => 1,
-        };
-        self.rival = Some((seen.instance, times));
-        if times == 3 {
-            self.event(Event::DuplicateSuspected { instance: seen.instance });
+            self.overtake(stamp.version, now);
         }
     }
 
@@ -308,14 +318,18 @@ impl Router {
         let ways = Ways { graph: self.database.graph(), neighbours: &self.neighbours, now };
         let eager = self.flood.eager(&ways, &origin, withdrawn.as_ref());
         let announce_at = self.flood.announce_at(now);
+        // Without a tree, all would send it to all: who lacks it asks instead.
+        let treeless = from.is_some() && eager == Eager::All && self.config.flood == FloodMode::Tree;
         for neighbour in self.neighbours.full() {
             let synced = self.neighbours.get(&neighbour).is_some_and(Neighbour::is_synced);
             if Some(&neighbour) == from {
                 self.settle_with(&neighbour, &origin);
+            } else if treeless {
+                self.neighbours.announce(&neighbour, origin.clone(), Owed::Offer, announce_at);
             } else if eager.contains(&neighbour) || !synced {
-                self.owe(&neighbour, &origin, Owed::Payload);
+                self.owe_newer(&neighbour, &origin, synced);
             } else {
-                self.neighbours.announce(&neighbour, origin.clone(), announce_at);
+                self.neighbours.announce(&neighbour, origin.clone(), Owed::Id, announce_at);
             }
         }
     }
@@ -337,13 +351,18 @@ impl Router {
         }
     }
 
+    /// Whether nothing that is seen of this node's own id makes it speak again.
+    pub(super) fn is_done_speaking(&self) -> bool {
+        self.twins.has_yielded() || self.origin.is_leaving()
+    }
+
     pub(super) fn is_too_far_ahead(&mut self, version: Version) -> bool {
         let ahead = version.epoch > self.config.epoch.saturating_add(self.config.limits.epoch_ahead);
         self.note_limit(Limit::EpochAhead, ahead);
         ahead
     }
 
-    fn owe(&mut self, neighbour: &NodeId, origin: &NodeId, owed: Owed) {
+    pub(super) fn owe(&mut self, neighbour: &NodeId, origin: &NodeId, owed: Owed) {
         if let Some(outbox) = self.neighbours.outbox(neighbour) {
             outbox.owe(origin.clone(), owed);
         }

@@ -10,14 +10,15 @@ use serde::Serialize;
 use super::advertisement::Advertisement;
 use super::compact::{self, DecodeError, Fields, Tolerant};
 use super::config::Limits;
+use super::twin::Override;
 use crate::id::{Cost, NodeAddr, NodeId, Version};
 
 /// What one node says about itself: its links and its capabilities, under one version. Nobody else speaks for it.
 ///
 /// Cloning is cheap (a reference count). On the wire it is the MessagePack array
-/// `[origin, epoch, sequence, instance, flags, [[peer, class, cost], …], capabilities]`; further fields are skipped and
-/// repeated untouched. Places for the instance that a record overrides, and whether it did so late, are further fields;
-/// the signature travels beside the record, not in it.
+/// `[origin, epoch, sequence, instance, flags, [[peer, class, cost], …], capabilities]`, with `over, place` behind them
+/// where it overrides another process's; further fields are skipped and repeated untouched. The signature travels beside
+/// the record, not in it.
 #[derive(Clone)]
 pub struct Record(Arc<Inner>);
 
@@ -44,6 +45,8 @@ pub struct Draft {
     pub links: Vec<Link>,
     /// What it says about itself otherwise, opaque to the router; at most 4 KiB.
     pub capabilities: Bytes,
+    /// The process of the same id whose record this one overrides, if that was lately.
+    pub over: Option<Override>,
 }
 
 /// One link of a record.
@@ -82,8 +85,16 @@ pub struct Stamp {
 
 const FLAG_LEAVING: u8 = 1;
 const FLAG_NO_TRANSIT: u8 = 2;
+const FLAG_LATE: u8 = 8;
 
 impl Draft {
+    /// A record that says nothing but whose it is: it permits transit, and has no links and no capabilities.
+    #[must_use]
+    pub fn new(origin: NodeId, version: Version) -> Self {
+        let (links, capabilities) = (Vec::new(), Bytes::new());
+        Self { origin, version, transit: true, leaving: false, links, capabilities, over: None }
+    }
+
     /// Encodes the record.
     ///
     /// # Errors
@@ -96,22 +107,23 @@ impl Draft {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let flags = u8::from(self.leaving) * FLAG_LEAVING + u8::from(!self.transit) * FLAG_NO_TRANSIT;
+        let late = self.over.as_ref().is_some_and(|over| over.late);
+        let flags = u8::from(self.leaving) * FLAG_LEAVING
+            + u8::from(!self.transit) * FLAG_NO_TRANSIT
+            + u8::from(late) * FLAG_LATE;
         let Version { epoch, sequence, instance } = self.version;
         let links: Vec<WireLink<'_>> = self
             .links
             .iter()
             .map(|link| WireLink(link.peer.as_str(), link.class.code(), link.cost))
             .collect();
-        compact::encode(&(
-            self.origin.as_str(),
-            epoch,
-            sequence,
-            instance,
-            flags,
-            links,
-            serde_bytes::Bytes::new(&self.capabilities),
-        ))
+        let (origin, capabilities) = (self.origin.as_str(), serde_bytes::Bytes::new(&self.capabilities));
+        match &self.over {
+            None => compact::encode(&(origin, epoch, sequence, instance, flags, links, capabilities)),
+            Some(Override { instance: over, place, .. }) => {
+                compact::encode(&(origin, epoch, sequence, instance, flags, links, capabilities, over, place))
+            }
+        }
     }
 }
 
@@ -153,6 +165,24 @@ impl Record {
     #[must_use]
     pub fn advertisement(&self) -> &Advertisement {
         &self.0.advertisement
+    }
+
+    /// Whether bytes, id and content still belong together.
+    pub(crate) fn is_intact(&self) -> bool {
+        let again = Advertisement::new(self.advertisement().bytes().clone());
+        again.id() == self.advertisement().id() && Self::decode(&again).is_ok_and(|record| *record == **self)
+    }
+
+    /// The same record after a bit in memory fell over, for tests.
+    #[cfg(test)]
+    pub(crate) fn corrupted(&self) -> Self {
+        let (draft, peer_addrs) = (self.0.draft.clone(), self.0.peer_addrs.clone());
+        Self(Arc::new(Inner {
+            draft,
+            addr: self.addr(),
+            peer_addrs,
+            advertisement: self.advertisement().corrupted(),
+        }))
     }
 
     /// Version and check.
@@ -246,7 +276,7 @@ impl Link {
 }
 
 /// The most bytes that a record without links and capabilities takes, with the heads of both.
-pub(crate) const BASE_SIZE: usize = 1 + 2 + NodeId::MAX_LEN + 3 * 9 + 1 + 5 + 3;
+pub(crate) const BASE_SIZE: usize = 1 + 2 + NodeId::MAX_LEN + 3 * 9 + 1 + 5 + 3 + 9 + 2 + Override::MAX_PLACE;
 
 fn check_size(len: usize) -> Result<(), DecodeError> {
     if len > Limits::MAX_RECORD {
@@ -273,11 +303,14 @@ fn check(draft: &Draft) -> Result<(), DecodeError> {
     if draft.leaving && !draft.links.is_empty() {
         return Err(DecodeError::Rule("a node that leaves has no links"));
     }
+    if draft.over.as_ref().is_some_and(|over| over.place.len() > Override::MAX_PLACE) {
+        return Err(DecodeError::Rule("a place has at most 64 bytes"));
+    }
     Ok(())
 }
 
 #[derive(Serialize)]
-struct WireLink<'a>(&'a str, u8, Cost);
+pub(crate) struct WireLink<'a>(pub(crate) &'a str, pub(crate) u8, pub(crate) Cost);
 
 struct WireRecord(Draft);
 
@@ -290,6 +323,7 @@ impl<'de> Tolerant<'de> for WireRecord {
         let flags: u8 = fields.next("flags")?;
         let links: Vec<compact::Read<WireLinkRead>> = fields.next("links")?;
         let capabilities: serde_bytes::ByteBuf = fields.next("capabilities")?;
+        let (over, place): (Option<u64>, Option<String>) = (fields.optional()?, fields.optional()?);
         fields.finish()?;
         Ok(Self(Draft {
             origin,
@@ -298,12 +332,17 @@ impl<'de> Tolerant<'de> for WireRecord {
             leaving: flags & FLAG_LEAVING != 0,
             links: links.into_iter().filter_map(|link| link.0.0).collect(),
             capabilities: capabilities.into_vec().into(),
+            over: over.map(|instance| Override {
+                instance,
+                late: flags & FLAG_LATE != 0,
+                place: place.unwrap_or_default(),
+            }),
         }))
     }
 }
 
 /// None: a class of link that this version does not know.
-struct WireLinkRead(Option<Link>);
+pub(crate) struct WireLinkRead(pub(crate) Option<Link>);
 
 impl<'de> Tolerant<'de> for WireLinkRead {
     const NAME: &'static str = "a link";
@@ -333,6 +372,7 @@ mod tests {
                 Link { peer: id("d"), class: LinkClass::Dormant, cost: Cost::DEFAULT },
             ],
             capabilities: Bytes::from_static(b"caps"),
+            over: Some(Override { instance: u64::MAX, late: true, place: "x".repeat(64) }),
         }
     }
 
@@ -342,15 +382,20 @@ mod tests {
         let read = Record::decode(&Advertisement::new(record.advertisement().bytes().clone())).unwrap();
         assert_eq!(*read, draft());
         assert_eq!(read, record);
+        let alone = Draft { over: None, ..draft() }.seal().unwrap();
+        assert_eq!(*Record::decode(alone.advertisement()).unwrap(), Draft { over: None, ..draft() });
     }
 
     #[test]
     fn fields_and_classes_that_are_not_known_yet_are_skipped_and_kept_in_the_bytes() {
         let links = vec![("b", 0u8, 1u32, "later"), ("c", 9u8, 1u32, "later")];
-        let bytes =
-            compact::encode(&("a", 1u64, 2u64, 3u64, 0u8, links, serde_bytes::Bytes::new(b""), "later", 7));
+        let none = serde_bytes::Bytes::new(b"");
+        let bytes = compact::encode(&("a", 1u64, 2u64, 3u64, 8u8, links, none, ((), ()), "later", 7));
+        assert!(Record::decode(&Advertisement::new(bytes.into())).is_err(), "an instance is a number");
+        let links = vec![("b", 0u8, 1u32, "later"), ("c", 9u8, 1u32, "later")];
+        let bytes = compact::encode(&("a", 1u64, 2u64, 3u64, 8u8, links, none, (), (), "later", 7));
         let record = Record::decode(&Advertisement::new(bytes.clone().into())).unwrap();
-        assert_eq!(record.links.len(), 1);
+        assert_eq!((record.links.len(), &record.over), (1, &None));
         assert_eq!(record.advertisement().bytes(), &bytes);
     }
 
@@ -362,6 +407,8 @@ mod tests {
         assert!(matches!(Draft { links: vec![own], ..draft() }.seal(), Err(DecodeError::Rule(_))));
         assert!(matches!(Draft { leaving: true, ..draft() }.seal(), Err(DecodeError::Rule(_))));
         assert!(Draft { capabilities: vec![0; 5000].into(), ..draft() }.seal().is_err());
+        let far = Override { instance: 1, late: false, place: "x".repeat(65) };
+        assert!(matches!(Draft { over: Some(far), ..draft() }.seal(), Err(DecodeError::Rule(_))));
         let many = |n: u32| Draft {
             links: (0..n)
                 .map(|i| Link { peer: id(&format!("{i:06}")), class: LinkClass::Stub, cost: Cost::DEFAULT })

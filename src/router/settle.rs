@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::Router;
 use super::event::{Event, Limit};
-use super::neighbour::NeighbourKind;
 use super::origin::Urgency;
 use super::record::Draft;
-use super::spf::{self, Paths};
+use super::spf::{self, Paths, Schedule};
 use super::table::Table;
 use crate::id::Version;
 
@@ -19,11 +18,13 @@ impl Router {
     /// What is due after any input. First this node speaks, then it computes: a flood never waits for paths.
     pub(super) fn settle(&mut self, now: Instant) {
         self.last_now = now;
-        if self.may_speak() {
+        if self.speaks_at(now).is_some_and(|at| at <= now) {
             self.originate(now);
         }
         if self.schedule.take(self.database.graph(), now) {
             self.compute_paths(now);
+        } else if !self.schedule.is_wanted() && self.alternates.next_timeout().is_some_and(|at| at <= now) {
+            self.search_alternates(now);
         }
     }
 
@@ -55,6 +56,7 @@ impl Router {
         for neighbour in self.neighbours.poll_stalls(now) {
             self.event(Event::SyncStalled(neighbour));
         }
+        self.audit(now);
         self.neighbours.poll_forget(now);
         let expired = self.database.sweep(now).len() as u64;
         self.counters.records_expired += expired;
@@ -63,36 +65,28 @@ impl Router {
         }
     }
 
-    /// A node speaks only after it has synced with one neighbour, so that it has learned its own old version first.
-    pub(super) fn may_speak(&self) -> bool {
-        if self.origin.has_spoken() {
-            return true;
-        }
-        let mut full =
-            self.neighbours.iter().filter(|(_, session)| session.kind == NeighbourKind::Full).peekable();
-        let alone = full.peek().is_none();
-        full.any(|(_, session)| session.got_end) || (alone && self.neighbours.count(NeighbourKind::Stub) > 0)
-    }
-
     fn originate(&mut self, now: Instant) {
         let neighbours = &self.neighbours;
         let Some(next) = self.origin.poll(|| neighbours.links(), now) else { return };
         self.note_limit(Limit::Record, next.cut);
         let mut draft = next.draft;
-        let same = |held: &Draft| Draft { version: Version::default(), ..held.clone() };
+        let same = |held: &Draft| Draft { version: Version::default(), over: None, ..held.clone() };
         let held = self.database.get(&self.config.id);
         if !next.forced && held.is_some_and(|held| same(held) == same(&draft)) {
             return;
         }
         self.origin.speak(&mut draft, now);
+        draft.over = self.twins.over(now);
         self.counters.originations += 1;
         let record = draft.seal().expect("this node's own record keeps the rules of the format");
-        match self.prove(&record) {
-            Some(proof) => self.store(record.with_proof(proof), None, now),
-            None => {
-                self.origin.again(now + SIGN_AGAIN);
-                self.event(Event::SigningFailed);
-            }
+        let Some(proof) = self.prove(&record) else {
+            self.origin.again(now + SIGN_AGAIN);
+            return self.event(Event::SigningFailed);
+        };
+        let record = record.with_proof(proof);
+        self.store(record.clone(), None, now);
+        if let Some(duplicate) = self.twins.on_spoken(&record) {
+            self.event(Event::DuplicateId(duplicate));
         }
     }
 
@@ -104,7 +98,16 @@ impl Router {
         let paths = source.map(|source| Paths::find(graph, source, usable));
         let connected = source.map_or_else(Vec::new, |source| spf::connected(graph, source, usable));
         let stubs = self.neighbours.stubs().map(|(id, session)| (id.clone(), session.cost));
-        let (table, collisions) = Table::build(graph, paths.as_ref(), self.id(), stubs);
+        let (mut table, collisions) =
+            Table::build(graph, paths.as_ref().map(|paths| (paths, None)), self.id(), stubs);
+        // Those of routes that did not change stay until they are found anew.
+        table.keep_alternates(&self.table, |id| self.uses_link(id));
+        match (source, &paths) {
+            (Some(source), Some(paths)) => {
+                self.alternates.on_paths(graph, source, paths, self.schedule.not_before());
+            }
+            _ => self.alternates.stop(),
+        }
         let reaches = |number: u32| connected.get(number as usize) == Some(&true);
         if self.database.mark_reachable(reaches, now) {
             self.quiet.on_change(now);
@@ -114,6 +117,23 @@ impl Router {
             self.event(Event::AddressCollision { known: new.known, refused: new.refused });
         }
         self.collisions = collisions;
+        self.paths = paths;
+        self.publish(table);
+    }
+
+    /// One step on the way to the alternates of the paths as they are.
+    fn search_alternates(&mut self, now: Instant) {
+        let graph = self.database.graph();
+        let (Some(paths), Some(source)) = (&self.paths, graph.number(self.id())) else { return };
+        let (neighbours, me) = (&self.neighbours, source);
+        let usable = |from: u32, to: u32| {
+            (from != me || neighbours.uses(graph.id(to))) && (to != me || neighbours.uses(graph.id(from)))
+        };
+        self.counters.alternate_runs += 1;
+        let rest = Schedule::rest(graph);
+        let Some(found) = self.alternates.step(graph, source, paths, usable, rest, now) else { return };
+        let stubs = self.neighbours.stubs().map(|(id, session)| (id.clone(), session.cost));
+        let (table, _) = Table::build(graph, Some((paths, Some(&found))), self.id(), stubs);
         self.publish(table);
     }
 
@@ -124,11 +144,11 @@ impl Router {
         let old = std::mem::replace(&mut self.table, Arc::new(table));
         let new = self.table();
         self.event(Event::TableChanged);
-        for route in new.iter().filter(|route| old.route(&route.id).is_none()) {
-            self.event(Event::NodeReachable(route.id.clone()));
+        for id in new.ids_not_in(&old) {
+            self.event(Event::NodeReachable(id.clone()));
         }
-        for route in old.iter().filter(|route| new.route(&route.id).is_none()) {
-            self.event(Event::NodeUnreachable(route.id.clone()));
+        for id in old.ids_not_in(&new) {
+            self.event(Event::NodeUnreachable(id.clone()));
         }
     }
 

@@ -91,8 +91,9 @@ impl Paths {
         paths
     }
 
+    /// Not what has a number since the paths were found.
     pub(crate) fn reaches(&self, node: u32) -> bool {
-        self.cost[node as usize] != Self::UNREACHABLE
+        self.cost.get(node as usize).is_some_and(|&cost| cost != Self::UNREACHABLE)
     }
 
     fn relax(
@@ -114,6 +115,27 @@ impl Paths {
             self.next[at] = self.next[at].union(next);
         }
     }
+}
+
+/// What it costs to reach every node from `source`, by node number, under the same rules as [`Paths::find`].
+pub(crate) fn costs(graph: &Graph, source: u32, usable: impl Fn(u32, u32) -> bool) -> Vec<u64> {
+    let mut costs = vec![Paths::UNREACHABLE; graph.bound()];
+    let mut queue = BinaryHeap::from([Reverse((0, source))]);
+    costs[source as usize] = 0;
+    while let Some(Reverse((cost, node))) = queue.pop() {
+        let vertex = graph.vertex(node);
+        if cost > costs[node as usize] || !(vertex.record.transit || node == source) {
+            continue;
+        }
+        for edge in vertex.edges.iter().filter(|edge| usable(node, edge.to)) {
+            let cost = cost + u64::from(edge.cost);
+            if cost < costs[edge.to as usize] {
+                costs[edge.to as usize] = cost;
+                queue.push(Reverse((cost, edge.to)));
+            }
+        }
+    }
+    costs
 }
 
 /// What is connected to `source` over the edges that `usable` allows, by node number, whether or not the nodes between
@@ -159,12 +181,26 @@ impl Schedule {
             return false;
         }
         self.wanted = false;
-        self.not_before = now + 10 * estimate(graph.node_count(), graph.edge_count());
+        self.not_before = now + Self::rest(graph);
         true
+    }
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// When the processor has rested long enough after the last run.
+    pub(crate) fn not_before(&self) -> Instant {
+        self.not_before
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.wanted.then_some(self.not_before)
+    }
+
+    /// A run over this graph, and nine times as long to rest.
+    pub(crate) fn rest(graph: &Graph) -> Duration {
+        10 * estimate(graph.node_count(), graph.edge_count())
     }
 }
 

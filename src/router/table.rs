@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::alternates::Standby;
 use super::graph::Graph;
 use super::spf::Paths;
 use crate::id::{Cost, NodeAddr, NodeId};
@@ -29,6 +30,18 @@ pub struct Route {
     pub hops: u32,
     /// The neighbours through which the node is reached at this cost: one to eight, lowest ids first.
     pub next_hops: Vec<NodeId>,
+    /// The neighbours that can stand in at once when the links to all next hops are gone, best first: none to two.
+    ///
+    /// A neighbour m is a loop-free alternate (RFC 5286) to d if it is no next hop and its own shortest paths to d do not
+    /// lead through this node: dist(m, d) < dist(m, this node) + dist(this node, d), or this node refuses transit. One
+    /// that refuses transit is an alternate to nothing but itself. Those whose paths avoid all the next hops, too, come
+    /// first: they serve also when a next hop fails as a whole, and not only the link to it. Then the cheaper come first,
+    /// then those with lower ids.
+    ///
+    /// They are found after the next hops, in the background, among the eight neighbours with the cheapest links (then
+    /// those with the most links); a route that has just changed has none for a moment. A stub has those of the node that
+    /// it is attached to; one attached to this node has none.
+    pub alternates: Vec<NodeId>,
     /// Whether the node is a stub, attached to the node before it.
     pub stub: bool,
 }
@@ -75,18 +88,40 @@ impl Table {
     /// attached to it now.
     pub(crate) fn build(
         graph: &Graph,
-        paths: Option<&Paths>,
+        paths: Option<(&Paths, Option<&Vec<Standby>>)>,
         me: &NodeId,
         own_stubs: impl Iterator<Item = (NodeId, Cost)>,
     ) -> (Self, Vec<Collision>) {
         let mut stubs = Stubs { me, found: BTreeMap::new() };
         own_stubs.for_each(|(id, cost)| stubs.add_own(id, cost));
         let mut routes = Vec::new();
-        if let Some(paths) = paths {
-            routes = node_routes(graph, paths, me);
+        if let Some((paths, alternates)) = paths {
+            routes = node_routes(graph, paths, alternates.map_or(&[], Vec::as_slice), me);
             stubs.add_all(graph, &routes);
         }
         Self::join(routes, stubs)
+    }
+
+    /// Takes over the alternates of routes that are the same as in `old`, as far as they are links in use.
+    pub(crate) fn keep_alternates(&mut self, old: &Self, usable: impl Fn(&NodeId) -> bool) {
+        let mut before = old.routes.iter().peekable();
+        for route in &mut self.routes {
+            while before.next_if(|old| old.id < route.id).is_some() {}
+            let Some(old) = before.next_if(|old| old.id == route.id) else { continue };
+            if !old.alternates.is_empty() && old.cost == route.cost && old.next_hops == route.next_hops {
+                route.alternates = old.alternates.iter().filter(|id| usable(id)).cloned().collect();
+            }
+        }
+    }
+
+    /// The ids that the other table lacks, ascending.
+    pub(crate) fn ids_not_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a NodeId> {
+        let mut others = other.routes.iter().peekable();
+        let ids = self.routes.iter().map(|route| &route.id);
+        ids.filter(move |id| {
+            while others.next_if(|other| other.id < **id).is_some() {}
+            others.next_if(|other| other.id == **id).is_none()
+        })
     }
 
     /// Nodes with records of their own are never taken for stubs, whatever others claim, and keep their addresses.
@@ -127,17 +162,20 @@ impl<'a> IntoIterator for &'a Table {
 }
 
 /// The routes to nodes with records of their own, ascending.
-fn node_routes(graph: &Graph, paths: &Paths, me: &NodeId) -> Vec<Route> {
+fn node_routes(graph: &Graph, paths: &Paths, alternates: &[Standby], me: &NodeId) -> Vec<Route> {
     let others = graph.nodes().filter(|(id, number)| *id != me && paths.reaches(*number));
+    let names = |places: &[u16]| -> Vec<NodeId> {
+        places.iter().map(|&place| graph.id(paths.first[usize::from(place)]).clone()).collect()
+    };
     let route = |(id, number): (&NodeId, u32)| {
         let at = number as usize;
-        let next_hops = paths.next[at].as_slice().iter();
         Route {
             id: id.clone(),
             addr: graph.vertex(number).record.addr(),
             cost: paths.cost[at],
             hops: paths.hops[at],
-            next_hops: next_hops.map(|&place| graph.id(paths.first[usize::from(place)]).clone()).collect(),
+            next_hops: names(paths.next[at].as_slice()),
+            alternates: alternates.get(at).map_or_else(Vec::new, |standby| names(standby.as_slice())),
             stub: false,
         }
     };
@@ -152,8 +190,9 @@ struct Stubs<'a> {
 
 impl Stubs<'_> {
     fn add_own(&mut self, id: NodeId, cost: Cost) {
-        let (addr, next_hops) = (id.addr(), vec![id.clone()]);
-        let route = Route { id: id.clone(), addr, cost: cost.get().into(), hops: 1, next_hops, stub: true };
+        let (addr, cost, hops) = (id.addr(), cost.get().into(), 1);
+        let (next_hops, alternates) = (vec![id.clone()], Vec::new());
+        let route = Route { id: id.clone(), addr, cost, hops, next_hops, alternates, stub: true };
         self.found.insert(id, route);
     }
 
@@ -166,8 +205,14 @@ impl Stubs<'_> {
                 if self.found.get(&link.peer).is_some_and(|known| known.cost <= cost) {
                     continue;
                 }
-                let (id, next_hops) = (link.peer.clone(), owner.next_hops.clone());
-                let route = Route { id, addr, cost, hops: owner.hops + 1, next_hops, stub: true };
+                let route = Route {
+                    id: link.peer.clone(),
+                    addr,
+                    cost,
+                    hops: owner.hops + 1,
+                    stub: true,
+                    ..owner.clone()
+                };
                 self.found.insert(link.peer.clone(), route);
             }
         }
@@ -206,6 +251,14 @@ mod tests {
     }
 
     fn route(name: &str, addr: NodeAddr, stub: bool) -> Route {
-        Route { id: id(name), addr, cost: 1, hops: 1, next_hops: vec![id(name)], stub }
+        Route {
+            id: id(name),
+            addr,
+            cost: 1,
+            hops: 1,
+            next_hops: vec![id(name)],
+            alternates: Vec::new(),
+            stub,
+        }
     }
 }

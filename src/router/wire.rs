@@ -5,18 +5,21 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::{Error as _, SeqAccess};
 use serde::{Serialize, Serializer};
 
 use super::advertisement::Advertisement;
+use super::buckets::{BucketSet, Buckets};
 use super::compact::{self, DecodeError, Fields, Read, Tolerant};
+use super::delta::Delta;
 use super::notary::CredentialName;
 use super::record::Stamp;
 use crate::id::NodeId;
 
-/// What two neighbours tell each other. Later versions add types: BUCKETS 0x11, DELTA 0x14, ECHO 0x18, ATTACH 0x1a and
+/// What two neighbours tell each other. Later versions add types: ECHO 0x18, ATTACH 0x1a and
 /// ATTACHED 0x1b are reserved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -29,6 +32,8 @@ pub enum Message {
         /// How many records it covers. Informative.
         count: u64,
     },
+    /// The digests of what the sender offers, in buckets: asks for a summary of those that differ.
+    Buckets(Buckets),
     /// What the sender offers of the origins after `after` up to the last entry, or up to the end if `last` is set. An
     /// origin in that range that is not listed is not offered.
     Summary {
@@ -38,17 +43,30 @@ pub enum Message {
         entries: Vec<Entry>,
         /// Whether the range goes to the end.
         last: bool,
+        /// The buckets to which the range is limited; none: it is not.
+        buckets: Option<BucketSet>,
     },
     /// A record, and its proof.
     Update(Advertisement),
+    /// A record, as the change against the one before. The proof is that of the whole.
+    Delta(Arc<Delta>),
     /// The sender holds these copies.
     Have(Vec<Entry>),
+    /// The same, and the sender sends these copies to nobody who does not ask. On the wire it is a HAVE with a mark.
+    Offer(Vec<Entry>),
     /// The sender asks for the records of these origins.
     Want(Vec<NodeId>),
     /// The sender was asked for the records of these origins and has none.
     Nack(Vec<NodeId>),
     /// The sender has sent all that the difference of the databases asked for.
     SyncEnd,
+    /// The digest of the records that the sender can reach, computed anew from their bytes, under a key of its own.
+    Rekeyed {
+        /// The key, another one each time.
+        key: [u8; 16],
+        /// The sum of what the key makes of each record.
+        digest: Digest,
+    },
     /// The sender asks for the credentials of these origins' records.
     CredentialWant(Vec<(NodeId, CredentialName)>),
     /// A credential that the receiver asked for.
@@ -90,12 +108,15 @@ impl fmt::Debug for Digest {
 }
 
 const DIGEST: u8 = 0x10;
+const BUCKETS: u8 = 0x11;
 const SUMMARY: u8 = 0x12;
 const UPDATE: u8 = 0x13;
+const DELTA: u8 = 0x14;
 const HAVE: u8 = 0x15;
 const WANT: u8 = 0x16;
 const NACK: u8 = 0x17;
 const SYNC_END: u8 = 0x19;
+const REKEYED: u8 = 0x1e;
 const CREDENTIAL_WANT: u8 = 0x1c;
 const CREDENTIAL: u8 = 0x1d;
 
@@ -112,8 +133,8 @@ impl Message {
     #[must_use]
     pub const fn max_len(frame_type: u8) -> usize {
         match frame_type {
-            DIGEST | SYNC_END => 1024,
-            HAVE | WANT | NACK | SUMMARY | CREDENTIAL_WANT => 64 * 1024,
+            DIGEST | REKEYED | SYNC_END => 1024,
+            BUCKETS | HAVE | WANT | NACK | SUMMARY | CREDENTIAL_WANT => 64 * 1024,
             CREDENTIAL => 12 * 1024,
             _ => 72 * 1024,
         }
@@ -124,12 +145,15 @@ impl Message {
     pub const fn frame_type(&self) -> u8 {
         match self {
             Self::Digest { .. } => DIGEST,
+            Self::Buckets(_) => BUCKETS,
             Self::Summary { .. } => SUMMARY,
             Self::Update(_) => UPDATE,
-            Self::Have(_) => HAVE,
+            Self::Have(_) | Self::Offer(_) => HAVE,
+            Self::Delta(_) => DELTA,
             Self::Want(_) => WANT,
             Self::Nack(_) => NACK,
             Self::SyncEnd => SYNC_END,
+            Self::Rekeyed { .. } => REKEYED,
             Self::CredentialWant(_) => CREDENTIAL_WANT,
             Self::Credential { .. } => CREDENTIAL,
         }
@@ -143,7 +167,16 @@ impl Message {
             Self::Digest { digest, count } => {
                 compact::encode(&(frame_type, serde_bytes::Bytes::new(&digest.0.to_be_bytes()), count))
             }
-            Self::Summary { after, entries, last } => compact::encode(&(frame_type, after, entries, last)),
+            Self::Buckets(buckets) => {
+                compact::encode(&(frame_type, serde_bytes::Bytes::new(&buckets.to_bytes())))
+            }
+            Self::Summary { after, entries, last, buckets: None } => {
+                compact::encode(&(frame_type, after, entries, last))
+            }
+            Self::Summary { after, entries, last, buckets: Some(buckets) } => {
+                let buckets = serde_bytes::Bytes::new(buckets.bytes());
+                compact::encode(&(frame_type, after, entries, last, buckets))
+            }
             Self::Update(advertisement) => {
                 let (record, proof) = (advertisement.bytes(), advertisement.proof());
                 let [record, proof] = [record, proof].map(|bytes| serde_bytes::Bytes::new(bytes));
@@ -153,9 +186,15 @@ impl Message {
                     compact::encode(&(frame_type, record, proof))
                 }
             }
+            Self::Delta(delta) => delta.encode(frame_type),
             Self::Have(entries) => compact::encode(&(frame_type, entries)),
+            Self::Offer(entries) => compact::encode(&(frame_type, entries, true)),
             Self::Want(origins) | Self::Nack(origins) => compact::encode(&(frame_type, origins)),
             Self::SyncEnd => compact::encode(&(frame_type,)),
+            Self::Rekeyed { key, digest } => {
+                let digest = digest.0.to_be_bytes();
+                compact::encode(&(frame_type, serde_bytes::Bytes::new(key), serde_bytes::Bytes::new(&digest)))
+            }
             Self::CredentialWant(wanted) => compact::encode(&(frame_type, wanted)),
             Self::Credential { origin, name, credential } => {
                 let credential = credential.as_ref().map(|bytes| serde_bytes::Bytes::new(bytes));
@@ -187,8 +226,13 @@ impl Message {
     pub(crate) fn estimate(&self) -> usize {
         match self {
             Self::Digest { .. } => 28,
-            Self::Summary { entries, .. } | Self::Have(entries) => 16 + entries.len() * 48,
+            Self::Buckets(buckets) => 8 + (3 << buckets.bits()),
+            Self::Summary { entries, .. } | Self::Have(entries) | Self::Offer(entries) => {
+                16 + entries.len() * 48
+            }
+            Self::Rekeyed { .. } => 38,
             Self::Update(advertisement) => 8 + advertisement.bytes().len() + advertisement.proof().len(),
+            Self::Delta(delta) => delta.size(),
             Self::Want(origins) | Self::Nack(origins) => 8 + origins.len() * 24,
             Self::SyncEnd => 2,
             Self::CredentialWant(wanted) => 8 + wanted.len() * 40,
@@ -201,7 +245,7 @@ impl Message {
         if len > max {
             return Err(DecodeError::TooLong { len, max });
         }
-        let Self::Summary { after, entries, last } = self else { return Ok(()) };
+        let Self::Summary { after, entries, last, .. } = self else { return Ok(()) };
         if !entries.is_sorted_by(|a, b| a.origin < b.origin) {
             return Err(DecodeError::Rule("a summary ascends by origin, each origin once"));
         }
@@ -233,10 +277,12 @@ impl<'de> Tolerant<'de> for Frame {
         let frame_type: u8 = fields.next("type")?;
         let message = match frame_type {
             DIGEST => Some(Message::Digest { digest: digest(&mut fields)?, count: fields.next("count")? }),
+            BUCKETS => Some(Message::Buckets(buckets(&mut fields)?)),
             SUMMARY => Some(Message::Summary {
                 after: fields.next("after")?,
                 entries: entries(&mut fields)?,
                 last: fields.next("last")?,
+                buckets: bucket_set(&mut fields)?,
             }),
             UPDATE => {
                 let bytes: serde_bytes::ByteBuf = fields.next("record")?;
@@ -244,10 +290,18 @@ impl<'de> Tolerant<'de> for Frame {
                 let advertisement = Advertisement::new(bytes.into_vec().into());
                 Some(Message::Update(advertisement.with_proof(proof.into_vec().into())))
             }
-            HAVE => Some(Message::Have(entries(&mut fields)?)),
+            HAVE => {
+                let entries = entries(&mut fields)?;
+                let offered = fields.optional::<bool>()?.unwrap_or(false);
+                Some(if offered { Message::Offer(entries) } else { Message::Have(entries) })
+            }
+            DELTA => Some(Message::Delta(Arc::new(Delta::read(&mut fields)?))),
             WANT => Some(Message::Want(fields.next("origins")?)),
             NACK => Some(Message::Nack(fields.next("origins")?)),
             SYNC_END => Some(Message::SyncEnd),
+            REKEYED => {
+                Some(Message::Rekeyed { key: sixteen(&mut fields, "key")?, digest: digest(&mut fields)? })
+            }
             CREDENTIAL_WANT => {
                 let wanted: Vec<Read<WantedCredential>> = fields.next("wanted")?;
                 Some(Message::CredentialWant(wanted.into_iter().map(|wanted| wanted.0.0).collect()))
@@ -267,10 +321,22 @@ impl<'de> Tolerant<'de> for Frame {
 }
 
 fn digest<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Digest, A::Error> {
-    let bytes: serde_bytes::ByteBuf = fields.next("digest")?;
-    let bytes =
-        <[u8; 16]>::try_from(bytes.as_slice()).map_err(|_| A::Error::invalid_length(bytes.len(), &"16"))?;
-    Ok(Digest(u128::from_be_bytes(bytes)))
+    sixteen(fields, "digest").map(|bytes| Digest(u128::from_be_bytes(bytes)))
+}
+
+fn sixteen<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>, name: &'static str) -> Result<[u8; 16], A::Error> {
+    let bytes: serde_bytes::ByteBuf = fields.next(name)?;
+    <[u8; 16]>::try_from(bytes.as_slice()).map_err(|_| A::Error::invalid_length(bytes.len(), &"16"))
+}
+
+fn buckets<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Buckets, A::Error> {
+    let bytes: serde_bytes::ByteBuf = fields.next("buckets")?;
+    Buckets::from_bytes(&bytes).map_err(A::Error::custom)
+}
+
+fn bucket_set<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Option<BucketSet>, A::Error> {
+    let bytes: Option<serde_bytes::ByteBuf> = fields.optional()?;
+    bytes.map(|bytes| BucketSet::from_bytes(&bytes).map_err(A::Error::custom)).transpose()
 }
 
 fn entries<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Vec<Entry>, A::Error> {

@@ -11,16 +11,24 @@
 //!                drop             drop               deliver       drop         drop       hold, then drop
 //! ```
 //!
+//! Of several next hops at equal cost each [`Flow`] takes one, and keeps it. A link that is gone is not used from that
+//! moment: its flows take another next hop, or the route's alternate, a neighbour whose own way does not lead back
+//! here; never the neighbour that a packet came from.
+//!
 //! Each step's failure is a [`DropReason`], counted in [`SwitchCounters`]. A packet without a route is held for up to
 //! a second in the [`HoldQueue`], because the flood that brings the route is usually just behind.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod counters;
+mod flow;
 mod header;
 mod hold;
+mod routes;
 mod table;
 
 pub use counters::{DropReason, SwitchCounters, SwitchStatus};
+pub use flow::Flow;
 pub use header::{Cookie, Header, HeaderError};
 pub use hold::{HeldPacket, HoldQueue};
-pub use table::{Decision, ForwardingTable, Ingress, NextHop, TableRoute};
+pub use routes::{Place, Routes};
+pub use table::{Decision, ForwardingTable, Ingress, NextHop};

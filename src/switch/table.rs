@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use super::flow::Flow;
+use super::routes::Routes;
 use super::{Cookie, DropReason, Header};
 use crate::id::NodeAddr;
 
@@ -28,15 +31,6 @@ pub struct Ingress {
     pub transit: bool,
 }
 
-/// How to reach one node.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct TableRoute {
-    /// The neighbours on shortest paths, best first.
-    pub next_hops: Vec<NextHop>,
-    /// The hop limit for packets that begin here.
-    pub hop_limit: u8,
-}
-
 /// What to do with a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
@@ -44,7 +38,7 @@ pub enum Decision {
     Deliver,
     /// It goes on.
     Forward(NextHop),
-    /// There is no route, or only the way back: hold it for a while.
+    /// There is no route that can be used, or only the way back: hold it for a while.
     Hold,
     /// It goes nowhere.
     Drop(DropReason),
@@ -56,17 +50,27 @@ pub struct ForwardingTable {
     me: NodeAddr,
     transit: bool,
     ingress: HashMap<Cookie, Ingress>,
-    routes: HashMap<NodeAddr, TableRoute>,
-    default_route: Option<TableRoute>,
+    routes: Arc<Routes>,
+    /// The neighbours of `routes`, by place; none: there is no link.
+    hops: Vec<Option<NextHop>>,
+    default_route: Option<DefaultRoute>,
+}
+
+/// Where a stub sends what is for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct DefaultRoute {
+    hops: Vec<NextHop>,
+    hop_limit: u8,
 }
 
 impl ForwardingTable {
-    /// A table that knows no link and no route.
+    /// A table that knows these routes, and no link yet.
     ///
     /// `transit` says whether the node carries other nodes' packets.
     #[must_use]
-    pub fn new(me: NodeAddr, transit: bool) -> Self {
-        Self { me, transit, ingress: HashMap::new(), routes: HashMap::new(), default_route: None }
+    pub fn new(me: NodeAddr, transit: bool, routes: Arc<Routes>) -> Self {
+        let hops = vec![None; routes.neighbour_count()];
+        Self { me, transit, ingress: HashMap::new(), routes, hops, default_route: None }
     }
 
     /// Admits packets with `cookie`.
@@ -74,14 +78,17 @@ impl ForwardingTable {
         self.ingress.insert(cookie, ingress);
     }
 
-    /// Sets the route to a node.
-    pub fn route(&mut self, destination: NodeAddr, route: TableRoute) {
-        self.routes.insert(destination, route);
+    /// Says where packets to a neighbour go. Until then no route uses it.
+    pub fn link(&mut self, hop: NextHop) {
+        if let Some(place) = self.routes.place_of(hop.neighbour) {
+            self.hops[place] = Some(hop);
+        }
     }
 
-    /// Sets the route to every node without one: a stub has nothing else.
-    pub fn set_default_route(&mut self, route: TableRoute) {
-        self.default_route = Some(route);
+    /// Sets the way to every node without a route: a stub has nothing else. The first of `hops` is used; the others
+    /// are for packets that came from it.
+    pub fn set_default_route(&mut self, hops: Vec<NextHop>, hop_limit: u8) {
+        self.default_route = Some(DefaultRoute { hops, hop_limit });
     }
 
     /// The node whose table this is.
@@ -108,24 +115,39 @@ impl ForwardingTable {
         if header.hop_limit <= 1 {
             return Decision::Drop(DropReason::HopLimit);
         }
-        match self.next_hop(header.destination, Some(ingress.neighbour)) {
+        let flow = Flow { source: header.source, destination: header.destination };
+        match self.next_hop(flow, Some(ingress.neighbour)) {
             Some(next_hop) => Decision::Forward(next_hop),
             None => Decision::Hold,
         }
     }
 
-    /// The neighbour that packets for `destination` go to, never the one they came from.
+    /// The neighbour that packets of a flow go to, never the one they came from.
     #[must_use]
-    pub fn next_hop(&self, destination: NodeAddr, ingress: Option<NodeAddr>) -> Option<NextHop> {
-        let route = self.routes.get(&destination).or(self.default_route.as_ref())?;
-        route.next_hops.iter().find(|hop| Some(hop.neighbour) != ingress).copied()
+    pub fn next_hop(&self, flow: Flow, ingress: Option<NodeAddr>) -> Option<NextHop> {
+        self.find(flow, ingress).map(|(hop, _)| hop)
     }
 
     /// The neighbour and the hop limit for a packet that begins here.
     #[must_use]
     pub fn originate(&self, destination: NodeAddr) -> Option<(NextHop, u8)> {
-        let route = self.routes.get(&destination).or(self.default_route.as_ref())?;
-        route.next_hops.first().map(|hop| (*hop, route.hop_limit))
+        self.find(Flow { source: self.me, destination }, None)
+    }
+
+    fn find(&self, flow: Flow, ingress: Option<NodeAddr>) -> Option<(NextHop, u8)> {
+        let usable = |hop: &NextHop| Some(hop.neighbour) != ingress;
+        match self.routes.get(flow.destination) {
+            Some(route) => {
+                let hop = |place: usize| self.hops[place].as_ref().filter(|hop| usable(hop));
+                let hop = route.choose(flow, |place| hop(place).map(|hop| (hop.neighbour, hop)))?;
+                Some((*hop, route.hop_limit))
+            }
+            None => {
+                let route = self.default_route.as_ref()?;
+                let hop = route.hops.iter().find(|hop| usable(hop))?;
+                Some((*hop, route.hop_limit))
+            }
+        }
     }
 
     /// The neighbour that a cookie admits.
@@ -151,12 +173,24 @@ mod tests {
     }
 
     fn relay(transit: bool) -> ForwardingTable {
-        let mut table = ForwardingTable::new(ME, transit);
+        let mut table =
+            linked(transit, &[(LEFT, &[LEFT], &[]), (RIGHT, &[RIGHT], &[]), (FAR, &[RIGHT], &[])]);
+        table.link(hop(LEFT));
+        table.link(hop(RIGHT));
+        table
+    }
+
+    /// A table with routes, by their next hops and alternates, and with cookies, but without links.
+    fn linked(transit: bool, ways: &[(NodeAddr, &[NodeAddr], &[NodeAddr])]) -> ForwardingTable {
+        let mut routes = Routes::default();
+        for (destination, next_hops, alternates) in ways {
+            let mut places = |of: &[NodeAddr]| of.iter().map(|&via| routes.place(via)).collect::<Vec<_>>();
+            let (next_hops, alternates) = (places(next_hops), places(alternates));
+            routes.insert(*destination, next_hops, alternates, 12);
+        }
+        let mut table = ForwardingTable::new(ME, transit, Arc::new(routes));
         table.admit(FROM_LEFT, Ingress { neighbour: LEFT, transit: false });
         table.admit(FROM_RIGHT, Ingress { neighbour: RIGHT, transit: true });
-        for (destination, via) in [(LEFT, LEFT), (RIGHT, RIGHT), (FAR, RIGHT)] {
-            table.route(destination, TableRoute { next_hops: vec![hop(via)], hop_limit: 12 });
-        }
         table
     }
 
@@ -197,16 +231,50 @@ mod tests {
     fn a_packet_never_goes_back_to_the_neighbour_it_came_from() {
         let mut table = relay(true);
         assert_eq!(table.decide(&packet(FROM_RIGHT, LEFT, FAR)), Decision::Hold);
-        let both = TableRoute { next_hops: vec![hop(RIGHT), hop(LEFT)], hop_limit: 12 };
-        table.route(FAR, both);
+        table = linked(true, &[(FAR, &[RIGHT, LEFT], &[])]);
+        table.link(hop(RIGHT));
+        table.link(hop(LEFT));
         assert_eq!(table.decide(&packet(FROM_RIGHT, LEFT, FAR)), Decision::Forward(hop(LEFT)));
     }
 
     #[test]
+    fn an_alternate_serves_when_no_next_hop_can_and_never_back() {
+        const THIRD: NodeAddr = NodeAddr([4; 8]);
+        let mut table = linked(true, &[(FAR, &[RIGHT], &[THIRD, LEFT])]);
+        let from_left = packet(FROM_LEFT, LEFT, FAR);
+        assert_eq!((table.decide(&from_left), table.originate(FAR)), (Decision::Hold, None));
+        table.link(hop(LEFT));
+        assert_eq!((table.decide(&from_left), table.originate(FAR)), (Decision::Hold, Some((hop(LEFT), 12))));
+        assert_eq!(table.decide(&packet(FROM_RIGHT, FAR, FAR)), Decision::Forward(hop(LEFT)));
+        table.link(hop(THIRD));
+        assert_eq!(table.decide(&from_left), Decision::Forward(hop(THIRD)));
+        table.link(hop(RIGHT));
+        assert_eq!(table.decide(&from_left), Decision::Forward(hop(RIGHT)));
+        assert_eq!(table.originate(FAR), Some((hop(RIGHT), 12)));
+    }
+
+    #[test]
+    fn flows_are_spread_over_next_hops_of_equal_cost_and_each_keeps_its_way() {
+        let mut table = linked(true, &[(FAR, &[LEFT, RIGHT], &[])]);
+        table.link(hop(LEFT));
+        table.link(hop(RIGHT));
+        let mut used = [0, 0];
+        for n in 0..100 {
+            let flow = Flow { source: NodeAddr([n; 8]), destination: FAR };
+            let chosen = table.next_hop(flow, None).unwrap();
+            assert_eq!(table.next_hop(flow, None), Some(chosen));
+            used[usize::from(chosen == hop(RIGHT))] += 1;
+            let other = if chosen == hop(LEFT) { RIGHT } else { LEFT };
+            assert_eq!(table.next_hop(flow, Some(chosen.neighbour)), Some(hop(other)));
+        }
+        assert!(used.iter().all(|&n| n > 30), "{used:?}");
+    }
+
+    #[test]
     fn a_stub_sends_everything_to_its_default_route() {
-        let mut table = ForwardingTable::new(ME, false);
+        let mut table = ForwardingTable::new(ME, false, Arc::default());
         assert_eq!(table.originate(FAR), None);
-        table.set_default_route(TableRoute { next_hops: vec![hop(RIGHT)], hop_limit: 64 });
+        table.set_default_route(vec![hop(RIGHT), hop(LEFT)], 64);
         assert_eq!(table.originate(FAR), Some((hop(RIGHT), 64)));
     }
 }

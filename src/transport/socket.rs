@@ -37,7 +37,8 @@ use tracing::trace;
 use super::overlay;
 use crate::id::NodeAddr;
 use crate::switch::{
-    Cookie, Decision, DropReason, ForwardingTable, Header, HeldPacket, HoldQueue, NextHop, SwitchCounters,
+    Cookie, Decision, DropReason, Flow, ForwardingTable, Header, HeldPacket, HoldQueue, NextHop,
+    SwitchCounters,
 };
 
 /// The largest datagram that IPv4 carries: what one send may hold, all its segments together.
@@ -127,7 +128,7 @@ impl Socket {
         Ok(Self {
             port: first.addr.port(),
             max_receive_segments: sockets.iter().map(|s| s.io.max_receive_segments()).max().unwrap_or(1),
-            table: ArcSwap::from_pointee(ForwardingTable::new(me, false)),
+            table: ArcSwap::from_pointee(ForwardingTable::new(me, false, Arc::default())),
             peers: ArcSwap::default(),
             counters,
             inbound: Mutex::default(),
@@ -148,8 +149,8 @@ impl Socket {
 
     /// Replaces the forwarding table as a whole, tries the packets that waited for a route, and tells every peer's
     /// connection of the new way by sending its last packet again.
-    pub(crate) fn publish(&self, table: ForwardingTable) {
-        let table = Arc::new(table);
+    pub(crate) fn publish(&self, table: impl Into<Arc<ForwardingTable>>) {
+        let table = table.into();
         let before = self.table.swap(table.clone());
         if before != table {
             self.retry_held(&table);
@@ -184,7 +185,11 @@ impl Socket {
     fn retry_held(&self, table: &ForwardingTable) {
         // The packets of this node get the hop limit that goes with the route; the others keep theirs.
         let way = |held: &HeldPacket| match held.ingress {
-            Some(_) => table.next_hop(held.destination, held.ingress).map(|next_hop| (next_hop, None)),
+            Some(_) => {
+                let header = Header::decode(&held.packet).ok()?;
+                let flow = Flow { source: header.source, destination: header.destination };
+                table.next_hop(flow, held.ingress).map(|next_hop| (next_hop, None))
+            }
             None => table.originate(held.destination).map(|(next_hop, hops)| (next_hop, Some(hops))),
         };
         let routable = lock(&self.hold).take_routable(way);

@@ -46,12 +46,16 @@ async fn a_second_live_node_with_the_same_id_is_refused_by_the_neighbour() {
     let twin = mesh.joiner("a", &["r"]).start().await.unwrap();
     let seen = async {
         loop {
-            if let Event::DuplicateId { node, .. } = events.recv().await.unwrap() {
-                return node;
+            if let Event::DuplicateId { node, keeps, yields, yielded: false } = events.recv().await.unwrap() {
+                return (node, keeps, yields);
             }
         }
     };
-    assert_eq!(seen.await, id("a"));
+    let (node, keeps, yields) = seen.await;
+    assert_eq!(node, id("a"));
+    assert_eq!(keeps.address, Some(mesh.addr("a").to_string()));
+    assert_eq!(yields.address, Some(twin.local_addrs()[0].to_string()));
+    assert_ne!(keeps.instance, yields.instance);
     mesh.node("b").ping(&id("a")).await.unwrap();
     assert_eq!(up_links(mesh.node("a")).await, ["r"]);
     assert_eq!(up_links(&twin).await, Vec::<String>::new());

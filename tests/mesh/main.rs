@@ -8,4 +8,5 @@ mod links;
 mod routes;
 mod streams;
 mod support;
+mod twins;
 mod work;

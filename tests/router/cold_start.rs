@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use receptor_quic::router::DeadlineReason;
+
 use crate::reference::assert_converged;
-use crate::sim::{Sim, in_both_modes};
+use crate::sim::{Sent, Sim, in_both_modes};
 use crate::topologies::{self, Edges};
 
 #[test]
@@ -16,15 +18,21 @@ fn an_irregular_mesh_a_line_and_a_ring_start_cold() {
 }
 
 #[test]
-fn an_hour_without_events_sends_nothing() {
+fn an_hour_without_events_sends_one_audit_a_link_and_end() {
     in_both_modes(|| {
         let mut sim = cold(7, &topologies::irregular_13());
+        let links = sim.connections.values().filter(|connection| !connection.broken).count() as u64;
+        let sent = sim.sent;
         let before = sim.messages;
         sim.run_for(Duration::from_secs(3600));
-        assert_eq!(sim.messages, before);
+        assert_eq!(sim.messages - before, 2 * links);
+        assert_eq!(Sent { bytes: 0, ..sim.sent }, Sent { bytes: 0, ..sent }, "no update, id or pull");
         assert_converged(&sim);
         for node in sim.nodes.values() {
-            assert_eq!(node.router.poll_timeout(), None, "nothing is left to be forgotten");
+            let counters = node.router.counters();
+            assert_eq!((counters.audit_mismatches, counters.records_corrupted), (0, 0));
+            let reason = node.router.poll_timeout().map(|deadline| deadline.reason);
+            assert_eq!(reason, Some(DeadlineReason::Audit), "nothing is left to be forgotten");
         }
     });
 }

@@ -78,7 +78,7 @@ fn a_lost_link_takes_hardly_more_than_two_updates() {
 }
 
 #[test]
-fn a_cold_start_takes_fewer_payloads_than_full_flooding() {
+fn a_cold_start_takes_hardly_more_than_one_payload_per_record_and_node() {
     let edges = topologies::random_mesh(60, &mut Rng::new(60));
     let sent = [FloodMode::Full, FloodMode::Tree].map(|mode| {
         let mut sim = Sim::flooding(1, mode);
@@ -86,7 +86,7 @@ fn a_cold_start_takes_fewer_payloads_than_full_flooding() {
         sim.sent
     });
     println!("full {:?}, tree {:?}", sent[0], sent[1]);
-    assert!(sent[1].payloads < sent[0].payloads, "{sent:?}");
+    assert!(sent[0].payloads <= 2 * 60 * 60 && sent[1].payloads * 10 <= 60 * 60 * 12, "{sent:?}");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn random_choices_of_who_gets_payloads_end_in_agreement() {
 }
 
 /// One update, and what it took; the comparison of digests is not counted.
-fn update(sim: &mut Sim, origin: &NodeId) -> Sent {
+pub(crate) fn update(sim: &mut Sim, origin: &NodeId) -> Sent {
     let (now, before) = (sim.now, sim.sent);
     let text = now.duration_since(sim.start).as_nanos().to_be_bytes().to_vec();
     sim.nodes.get_mut(origin).unwrap().capabilities = text.clone();
@@ -117,7 +117,7 @@ fn update(sim: &mut Sim, origin: &NodeId) -> Sent {
     difference(sim.sent, before)
 }
 
-fn start(sim: &mut Sim, edges: &Edges) {
+pub(crate) fn start(sim: &mut Sim, edges: &Edges) {
     sim.boot_all(topologies::nodes_of(edges));
     edges.iter().for_each(|(a, b)| {
         sim.connect(a, b);
@@ -126,9 +126,10 @@ fn start(sim: &mut Sim, edges: &Edges) {
     crate::reference::assert_converged(sim);
 }
 
-fn difference(after: Sent, before: Sent) -> Sent {
+pub(crate) fn difference(after: Sent, before: Sent) -> Sent {
     Sent {
         payloads: after.payloads - before.payloads,
+        deltas: after.deltas - before.deltas,
         ids: after.ids - before.ids,
         wants: after.wants - before.wants,
         bytes: after.bytes - before.bytes,
@@ -138,6 +139,7 @@ fn difference(after: Sent, before: Sent) -> Sent {
 fn sum(a: Sent, b: Sent) -> Sent {
     Sent {
         payloads: a.payloads + b.payloads,
+        deltas: a.deltas + b.deltas,
         ids: a.ids + b.ids,
         wants: a.wants + b.wants,
         bytes: a.bytes + b.bytes,
@@ -150,7 +152,7 @@ fn state(sim: &Sim) -> BTreeMap<NodeId, (Vec<Route>, Option<Draft>)> {
     let of = |name: &NodeId| {
         let router = &sim.nodes[name].router;
         let own = router.database().find(|record| record.origin == *name && !record.links.is_empty());
-        let own = own.map(|record| Draft { version: Default::default(), ..(**record).clone() });
+        let own = own.map(|record| Draft { version: Default::default(), over: None, ..(**record).clone() });
         (router.table().iter().cloned().collect(), own)
     };
     sim.living().into_iter().map(|name| (name.clone(), of(&name))).collect()

@@ -32,6 +32,16 @@ fn random_histories_end_in_agreement() {
 }
 
 #[test]
+fn random_histories_end_in_agreement_without_changes_too() {
+    in_both_modes(|| {
+        for seed in 0..50 {
+            let sim = history(seed, provoke_whole);
+            assert_eq!(sim.sent.deltas, 0);
+        }
+    });
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     in_both_modes(|| {
         for seed in [1, 2] {
@@ -48,9 +58,9 @@ fn the_cache_of_seen_ids_changes_nothing() {
         let mut total = [0; 3];
         for seed in 500..506 {
             let sims = [
-                history(seed, |config| config.limits.seen_ids = 0),
-                history(seed, |config| config.limits.seen_ids = 1),
-                history(seed, |config| config.limits.seen_ids = usize::MAX),
+                history(seed, |config| cache(config, 0)),
+                history(seed, |config| cache(config, 1)),
+                history(seed, |config| cache(config, usize::MAX)),
             ];
             assert!(sims.iter().all(|sim| sim.trace() == sims[0].trace()));
             let state = |sim: &Sim| -> Vec<Record> {
@@ -68,6 +78,14 @@ fn the_cache_of_seen_ids_changes_nothing() {
     });
 }
 
+/// Half of the nodes send changes instead of records where they can.
+fn cache(config: &mut Config, ids: usize) {
+    if config.seed % 2 == 0 {
+        (config.limits.delta_over, config.limits.delta_percent) = (0, 10_000);
+    }
+    config.limits.seen_ids = ids;
+}
+
 #[test]
 fn slow_streams_end_in_agreement_too() {
     in_both_modes(|| {
@@ -80,8 +98,34 @@ fn slow_streams_end_in_agreement_too() {
     });
 }
 
-/// Short times, so that deletion and withholding race with everything else.
+#[test]
+fn comparisons_in_buckets_end_in_agreement_too() {
+    in_both_modes(|| {
+        for seed in 3_000..3_030 {
+            history(seed, |config| {
+                config.limits.whole_summary = 1;
+                config.limits.window_messages = 2;
+                config.timers.audit = Duration::from_secs(3);
+                provoke(config);
+            });
+            // Ends that differ in when they take to buckets.
+            history(seed + 100, |config| {
+                config.limits.whole_summary = if config.seed.is_multiple_of(2) { 1 } else { 8 };
+                provoke(config);
+            });
+        }
+    });
+}
+
+/// Short times, so that deletion and withholding race with everything else, and changes instead of records where that is
+/// possible at all.
 pub(crate) fn provoke(config: &mut Config) {
+    (config.limits.delta_over, config.limits.delta_percent) = (0, 10_000);
+    provoke_whole(config);
+}
+
+/// The same with whole records.
+pub(crate) fn provoke_whole(config: &mut Config) {
     config.timers.withhold = Duration::from_millis(1_500);
     config.timers.delete = Duration::from_millis(4_000);
     config.timers.tombstone = Duration::from_millis(1_500);
@@ -112,6 +156,7 @@ pub(crate) fn history_of(mut sim: Sim, seed: u64, tune: fn(&mut Config)) -> Sim 
     sim.heal(healing);
     sim.settle();
     assert_converged(&sim);
+    crate::twins::assert_nobody_yielded(&sim);
     sim
 }
 

@@ -3,9 +3,15 @@
 //! Everything here is a test, and its helpers.
 
 #[cfg(test)]
+mod alternates;
+#[cfg(test)]
 mod cold_start;
 #[cfg(test)]
+mod comparison;
+#[cfg(test)]
 mod decoder;
+#[cfg(test)]
+mod deltas;
 #[cfg(test)]
 mod flood;
 #[cfg(test)]
@@ -36,3 +42,5 @@ mod sim;
 mod stubs;
 #[cfg(test)]
 mod topologies;
+#[cfg(test)]
+mod twins;

@@ -44,7 +44,8 @@ impl Probe {
     pub(crate) fn sync(&mut self, name: &str) {
         self.up(name, NeighbourKind::Full).unwrap();
         self.tell(name, Message::Digest { digest: Digest(1), count: 0 }).unwrap();
-        self.tell(name, Message::Summary { after: None, entries: vec![], last: true }).unwrap();
+        self.tell(name, Message::Summary { after: None, entries: vec![], last: true, buckets: None })
+            .unwrap();
         self.tell(name, Message::SyncEnd).unwrap();
         self.wait(20);
         self.sent.clear();
@@ -113,7 +114,7 @@ pub(crate) fn record(origin: &str, version: (u64, u64), links: &[(&str, u32)]) -
 pub(crate) fn draft(origin: &str, (epoch, sequence): (u64, u64), mut links: Vec<Link>) -> Draft {
     links.sort_by(|a, b| a.peer.cmp(&b.peer));
     let version = Version { epoch, sequence, instance: 1 };
-    Draft { origin: id(origin), version, transit: true, leaving: false, links, capabilities: Bytes::new() }
+    Draft { links, ..Draft::new(id(origin), version) }
 }
 
 pub(crate) fn link(peer: &str, class: LinkClass, cost: u32) -> Link {

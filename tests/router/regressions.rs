@@ -191,7 +191,7 @@ fn r32_a_dormant_link_is_inventory_and_no_way_for_traffic() {
 
 #[test]
 fn r36_frames_of_unknown_types_are_skipped() {
-    for frame in [b"\x91\x3f".as_slice(), b"\x93\x11\xc0\x01", b"\x92\x14\x81\xa1a\x01", b"\x91\x00"] {
+    for frame in [b"\x91\x3f".as_slice(), b"\x93\x2f\xc0\x01", b"\x92\x3e\x81\xa1a\x01", b"\x91\x00"] {
         assert_eq!(Message::decode(frame), Ok(None));
     }
 }

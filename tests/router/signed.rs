@@ -453,7 +453,7 @@ fn sync(probe: &mut Probe, name: &str) {
 fn open(probe: &mut Probe, name: &str) {
     let digest = Message::Digest { digest: receptor_quic::router::Digest(1), count: 0 };
     probe.tell(name, digest).unwrap();
-    probe.tell(name, Message::Summary { after: None, entries: vec![], last: true }).unwrap();
+    probe.tell(name, Message::Summary { after: None, entries: vec![], last: true, buckets: None }).unwrap();
 }
 
 fn sealed(origin: &str, sequence: u64, links: &[(&str, u32)]) -> Record {

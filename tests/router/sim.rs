@@ -48,6 +48,8 @@ impl Drop for PrintMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
     pub(crate) payloads: u64,
+    /// How many of the payloads were changes.
+    pub(crate) deltas: u64,
     pub(crate) ids: u64,
     pub(crate) wants: u64,
     pub(crate) bytes: u64,
@@ -64,6 +66,8 @@ pub(crate) struct Sim {
     trace: u64,
     pub(crate) messages: u64,
     pub(crate) sent: Sent,
+    /// Bytes that each node was sent.
+    pub(crate) received: BTreeMap<NodeId, u64>,
     /// Exchanges payloads and ids at random on the wire, where that is legal.
     pub(crate) random_eager: bool,
     /// What was asked for: it comes in full.
@@ -79,6 +83,8 @@ pub(crate) struct Sim {
 }
 
 pub(crate) struct Node {
+    /// The id on the wire: the node's name here, but for a twin.
+    pub(crate) id: NodeId,
     pub(crate) router: Router,
     pub(crate) alive: bool,
     pub(crate) capabilities: Vec<u8>,
@@ -111,6 +117,8 @@ enum Action {
     Deliver(u64, usize, Vec<u8>),
     Writable(u64, usize),
     Wake(NodeId),
+    /// A process that yielded its id ends its sessions.
+    Quit(NodeId),
 }
 
 /// When the two ends of a session see that it ended.
@@ -140,6 +148,7 @@ impl Sim {
             trace: 0xcbf2_9ce4_8422_2325,
             messages: 0,
             sent: Sent::default(),
+            received: BTreeMap::new(),
             random_eager: false,
             wanted: BTreeSet::new(),
             wire: Rng::new(seed.rotate_left(32)),
@@ -153,19 +162,27 @@ impl Sim {
 
     /// Starts the process of a node, the first or another one. Its clock is off by so many milliseconds.
     pub(crate) fn boot(&mut self, name: &str, clock: i64) {
+        self.boot_as(name, name, clock);
+    }
+
+    /// As [`boot`](Self::boot), for a process that uses another one's id on the wire.
+    pub(crate) fn boot_as(&mut self, name: &str, wire: &str, clock: i64) {
         let millis = 1_800_000_000_000 + (self.now - self.start).as_millis() as i64 + clock;
         let instance = self.rng.next();
         let (capabilities, transit, stubs) = match self.nodes.get(&id(name)) {
             Some(old) => (old.capabilities.clone(), old.transit, old.stubs.clone()),
             None => (Vec::new(), true, BTreeMap::new()),
         };
-        let mut config = Config::new(id(name), millis as u64, instance, self.rng.next());
+        let mut config = Config::new(id(wire), millis as u64, instance, self.rng.next());
         config.capabilities = capabilities.clone().into();
         config.transit = transit;
         config.flood = self.flood;
         (self.tune)(&mut config);
+        let mut router = Router::new(config, self.now);
+        router.set_place(name);
         let node = Node {
-            router: Router::new(config, self.now),
+            id: id(wire),
+            router,
             alive: true,
             capabilities,
             transit,
@@ -295,6 +312,18 @@ impl Sim {
         self.kill(name, Seen::Now);
     }
 
+    /// Calls a process by its id on the wire, in place of one that is gone. Only to be looked at after that.
+    pub(crate) fn rename(&mut self, name: &NodeId) {
+        let node = self.nodes.remove(name).unwrap();
+        let wire = node.id.clone();
+        self.nodes.insert(wire.clone(), node);
+        for connection in self.connections.values_mut().filter(|connection| !connection.broken) {
+            for end in connection.ends.iter_mut().filter(|end| *end == name) {
+                *end = wire.clone();
+            }
+        }
+    }
+
     /// A command, and what follows from it.
     pub(crate) fn command(&mut self, name: &NodeId, command: impl FnOnce(&mut Router)) {
         command(&mut self.nodes.get_mut(name).unwrap().router);
@@ -342,6 +371,7 @@ impl Sim {
             Action::Deliver(number, end, frame) => self.on_deliver(number, end, &frame),
             Action::Writable(number, end) => self.on_writable(number, end),
             Action::Wake(name) => self.on_wake(&name),
+            Action::Quit(name) => self.kill(&name, Seen::Within(300)),
         }
     }
 
@@ -352,6 +382,7 @@ impl Sim {
         if connection.broken || !self.runs(number, end) {
             return;
         }
+        let other = self.nodes[&other].id.clone();
         let up = SessionUp {
             neighbour: other.clone(),
             instance: connection.instances[1 - end],
@@ -363,7 +394,7 @@ impl Sim {
             Ok(()) => {
                 node.current.insert(other, number);
             }
-            Err(SessionError::Leaving) => self.break_connection(number, Seen::Now),
+            Err(SessionError::Leaving | SessionError::Yielded) => self.break_connection(number, Seen::Now),
             Err(error) => panic!("{me} refuses {other}: {error}"),
         }
         self.drain(&me);
@@ -375,6 +406,7 @@ impl Sim {
         if !self.runs(number, end) || !self.is_current(number, end) {
             return;
         }
+        let other = self.nodes[&other].id.clone();
         let node = self.nodes.get_mut(&me).unwrap();
         node.current.remove(&other);
         node.router.handle_session_down(&other, self.now);
@@ -387,6 +419,7 @@ impl Sim {
             return;
         }
         let (me, other) = (connection.ends[end].clone(), connection.ends[1 - end].clone());
+        let other = self.nodes[&other].id.clone();
         let message = Message::decode(frame).unwrap().expect("a known type");
         assert!(frame.len() <= Message::max_len(message.frame_type()));
         let node = self.nodes.get_mut(&me).unwrap();
@@ -401,6 +434,7 @@ impl Sim {
             return;
         }
         let (me, other) = (connection.ends[end].clone(), connection.ends[1 - end].clone());
+        let other = self.nodes[&other].id.clone();
         self.nodes.get_mut(&me).unwrap().router.handle_writable(&other, self.now);
         self.drain(&me);
     }
@@ -431,12 +465,16 @@ impl Sim {
         while let Some(transmit) = node.router.poll_transmit() {
             transmits.push(transmit);
         }
-        let mut changed = false;
+        let (mut changed, mut quits) = (false, false);
         while let Some(event) = node.router.poll_event() {
             match &event {
                 Event::TableChanged => changed = true,
                 Event::NodeReachable(id) => assert!(node.reachable.insert(id.clone())),
                 Event::NodeUnreachable(id) => assert!(node.reachable.remove(id)),
+                Event::DuplicateId(duplicate) if duplicate.yields => {
+                    quits = true;
+                    self.events.push((name.clone(), event));
+                }
                 _ => self.events.push((name.clone(), event)),
             }
         }
@@ -444,6 +482,10 @@ impl Sim {
             node.check_table();
         }
         node.check_versions();
+        if quits {
+            self.schedule(self.now + Duration::from_secs(1), Action::Quit(name.clone()));
+        }
+        let node = self.nodes.get_mut(name).unwrap();
         let deadline = node.router.poll_timeout();
         assert!(deadline.is_none_or(|deadline| deadline.reason != DeadlineReason::Output));
         let wake = deadline.map(|deadline| deadline.at.max(self.now));
@@ -473,6 +515,10 @@ impl Sim {
                 let as_id = !asked && self.wire.chance(50);
                 vec![if as_id { Message::Have(vec![entry]) } else { Message::Update(advertisement) }]
             }
+            Message::Delta(delta) => {
+                let entry = Entry { origin: delta.origin.clone(), stamp: delta.stamp() };
+                vec![if self.wire.chance(50) { Message::Have(vec![entry]) } else { Message::Delta(delta) }]
+            }
             Message::Have(entries) => {
                 let router = &self.nodes[from].router;
                 let wire = &mut self.wire;
@@ -500,9 +546,14 @@ impl Sim {
         let frame = message.encode();
         self.messages += 1;
         self.sent.bytes += frame.len() as u64;
+        *self.received.entry(to.clone()).or_default() += frame.len() as u64;
         match message {
             Message::Update(_) => self.sent.payloads += 1,
-            Message::Have(entries) => self.sent.ids += entries.len() as u64,
+            Message::Delta(_) => {
+                self.sent.payloads += 1;
+                self.sent.deltas += 1;
+            }
+            Message::Have(entries) | Message::Offer(entries) => self.sent.ids += entries.len() as u64,
             Message::Want(origins) => self.sent.wants += origins.len() as u64,
             _ => {}
         }
@@ -555,7 +606,7 @@ impl Sim {
 
     fn is_current(&self, number: u64, end: usize) -> bool {
         let ends = &self.connections[&number].ends;
-        self.nodes[&ends[end]].current.get(&ends[1 - end]) == Some(&number)
+        self.nodes[&ends[end]].current.get(&self.nodes[&ends[1 - end]].id) == Some(&number)
     }
 
     fn instance(&self, name: &NodeId) -> u64 {

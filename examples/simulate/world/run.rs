@@ -196,7 +196,9 @@ impl World {
         let node = &mut self.nodes[number];
         self.meter.on_counters(number, node.router.version(), node.router.counters(), self.now);
         let deadline = node.router.poll_timeout();
-        let busy = deadline.is_some_and(|deadline| deadline.reason != DeadlineReason::Expire);
+        let busy = deadline.is_some_and(|deadline| {
+            !matches!(deadline.reason, DeadlineReason::Expire | DeadlineReason::Audit)
+        });
         self.busy = self.busy + usize::from(busy) - usize::from(std::mem::replace(&mut node.busy, busy));
         let wake = deadline.map(|deadline| deadline.at.max(self.now));
         if std::mem::replace(&mut node.wake, wake) != wake

@@ -9,7 +9,7 @@ use crate::Liveness;
 use crate::id::{Cost, NodeId};
 use crate::mesh::Status;
 use crate::mesh::status::LinkState;
-use crate::switch::{Cookie, ForwardingTable, Ingress, NextHop, TableRoute};
+use crate::switch::{Cookie, ForwardingTable, Ingress, NextHop, Routes};
 use crate::testing::{Mesh, VirtualSocket, mesh};
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
@@ -106,11 +106,13 @@ impl Scene {
         // As a stub it is reached without any routing.
         let own = Hello { stub: true, transit: false, ..hello() };
         let mut link = handshake::dial(connection, own.clone(), None).await.unwrap();
-        let mut table = ForwardingTable::new(mallory, false);
+        let mut routes = Routes::default();
+        let place = routes.place(victim);
+        routes.insert(victim, [place], [], 9);
+        let mut table = ForwardingTable::new(mallory, false, Arc::new(routes));
         table.admit(own.cookie, Ingress { neighbour: victim, transit: true });
         let to = link.connection.remote_address();
-        let next_hops = vec![NextHop { neighbour: victim, to, from: None, cookie: link.hello.cookie }];
-        table.route(victim, TableRoute { next_hops, hop_limit: 9 });
+        table.link(NextHop { neighbour: victim, to, from: None, cookie: link.hello.cookie });
         endpoint.socket().publish(table);
         link.control.write_all(&Frame::Select(1).encode()).await.unwrap();
         assert!(matches!(link.frames.next().await, Ok(Some(Frame::Attached(_)))));

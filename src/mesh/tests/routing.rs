@@ -57,6 +57,7 @@ async fn records_of_nonsense_take_no_neighbour_away() {
             leaving: origin == &id("honest"),
             links: if origin == &id("honest") { Vec::new() } else { peers.into_iter().map(link).collect() },
             capabilities: bytes::Bytes::from_static(b"\xc1\xc1"),
+            over: None,
         };
         let record = draft.seal().unwrap();
         let update = Message::Update(record.advertisement().clone());

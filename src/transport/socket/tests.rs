@@ -18,7 +18,7 @@ use self::fake::FakeUdp;
 use super::{Socket, overlay};
 use crate::id::NodeAddr;
 use crate::switch::{
-    Cookie, DropReason, ForwardingTable, Header, Ingress, NextHop, SwitchCounters, SwitchStatus, TableRoute,
+    Cookie, DropReason, ForwardingTable, Header, Ingress, NextHop, Routes, SwitchCounters, SwitchStatus,
 };
 
 const ME: NodeAddr = NodeAddr(*b"--me----");
@@ -68,12 +68,28 @@ fn hop(neighbour: NodeAddr) -> NextHop {
 
 /// `LEFT` and `RIGHT` are neighbours, `FAR` is behind `RIGHT`.
 fn relay() -> ForwardingTable {
-    let mut table = ForwardingTable::new(ME, true);
+    relay_with(&[])
+}
+
+/// The same with more routes, or others, by destination, neighbour, and hop limit.
+fn relay_with(more: &[(NodeAddr, NodeAddr, u8)]) -> ForwardingTable {
+    let known = [(LEFT, LEFT, OWN_HOPS), (RIGHT, RIGHT, OWN_HOPS), (FAR, RIGHT, OWN_HOPS)];
+    let mut table = node(true, known.iter().chain(more));
     table.admit(FROM_LEFT, Ingress { neighbour: LEFT, transit: false });
-    table.admit(FROM_RIGHT, Ingress { neighbour: RIGHT, transit: true });
-    for (destination, via) in [(LEFT, LEFT), (RIGHT, RIGHT), (FAR, RIGHT)] {
-        table.route(destination, TableRoute { next_hops: vec![hop(via)], hop_limit: OWN_HOPS });
+    table.link(hop(LEFT));
+    table.link(hop(RIGHT));
+    table
+}
+
+/// The table of a node with these routes, which takes packets from `RIGHT`.
+fn node<'a>(transit: bool, known: impl IntoIterator<Item = &'a (NodeAddr, NodeAddr, u8)>) -> ForwardingTable {
+    let mut routes = Routes::default();
+    for &(destination, via, hop_limit) in known {
+        let place = routes.place(via);
+        routes.insert(destination, [place], [], hop_limit);
     }
+    let mut table = ForwardingTable::new(ME, transit, Arc::new(routes));
+    table.admit(FROM_RIGHT, Ingress { neighbour: RIGHT, transit: true });
     table
 }
 

@@ -118,9 +118,8 @@ fn garbage_inside_is_quinns_to_drop() {
 #[test]
 fn an_edge_carries_nobody_elses_packets() {
     let wire = Wire::relay();
-    let mut edge = ForwardingTable::new(ME, false);
-    edge.admit(FROM_RIGHT, Ingress { neighbour: RIGHT, transit: true });
-    edge.route(LEFT, TableRoute { next_hops: vec![hop(LEFT)], hop_limit: OWN_HOPS });
+    let mut edge = node(false, &[(LEFT, LEFT, OWN_HOPS)]);
+    edge.link(hop(LEFT));
     wire.socket.publish(edge);
     for destination in [LEFT, NOWHERE] {
         wire.udp.arrive(right(), &[switched(header(FROM_RIGHT, FAR, destination), b"@")]);
@@ -152,9 +151,7 @@ fn a_held_packet_goes_on_when_the_route_comes() {
     let head = header(FROM_LEFT, LEFT, NOWHERE);
     wire.udp.arrive(left(), &[switched(head, b"@one"), switched(head, b"@two")]);
     assert_eq!(wire.packets(), []);
-    let mut table = relay();
-    table.route(NOWHERE, TableRoute { next_hops: vec![hop(RIGHT)], hop_limit: OWN_HOPS });
-    wire.socket.publish(table);
+    wire.socket.publish(relay_with(&[(NOWHERE, RIGHT, OWN_HOPS)]));
     let sent: Vec<_> = wire.udp.sent().into_iter().map(|sent| (sent.to, sent.contents)).collect();
     let onward = Header { hop_limit: 8, cookie: TO_RIGHT, ..head };
     assert_eq!(sent, [(right(), switched(onward, b"@one")), (right(), switched(onward, b"@two"))]);
@@ -168,9 +165,7 @@ fn a_held_packet_never_goes_back_to_where_it_came_from() {
     let wire = Wire::relay();
     wire.udp.arrive(left(), &[switched(header(FROM_LEFT, LEFT, NOWHERE), b"@")]);
     assert_eq!(wire.packets(), []);
-    let mut table = relay();
-    table.route(NOWHERE, TableRoute { next_hops: vec![hop(LEFT)], hop_limit: OWN_HOPS });
-    wire.socket.publish(table);
+    wire.socket.publish(relay_with(&[(NOWHERE, LEFT, OWN_HOPS)]));
     assert_eq!(wire.udp.sent(), []);
     wire.socket.tick();
     wire.socket.tick();

@@ -98,9 +98,7 @@ fn a_packet_that_begins_here_waits_for_its_route() {
     let wire = Wire::relay();
     wire.send(overlay::socket_addr(NOWHERE), &[b"@one", &b"@2"[..]].concat(), Some(4)).unwrap();
     assert!(wire.socket.holds());
-    let mut table = relay();
-    table.route(NOWHERE, TableRoute { next_hops: vec![hop(LEFT)], hop_limit: OWN_HOPS });
-    wire.socket.publish(table);
+    wire.socket.publish(relay_with(&[(NOWHERE, LEFT, OWN_HOPS)]));
     let head = Header { hop_limit: OWN_HOPS, cookie: TO_LEFT, destination: NOWHERE, source: ME };
     let sent: Vec<_> = wire.udp.sent().into_iter().map(|sent| (sent.to, sent.contents)).collect();
     assert_eq!(sent, [(left(), switched(head, b"@one")), (left(), switched(head, b"@2"))]);
@@ -121,9 +119,7 @@ fn the_last_packet_to_a_peer_is_sent_again_when_the_table_changes() {
     wire.socket.publish(relay());
     assert_eq!(wire.udp.sent(), [], "the same table is no change");
 
-    let mut table = relay();
-    table.route(FAR, TableRoute { next_hops: vec![hop(LEFT)], hop_limit: 20 });
-    wire.socket.publish(table.clone());
+    wire.socket.publish(relay_with(&[(FAR, LEFT, 20)]));
     let head = Header { hop_limit: 20, cookie: TO_LEFT, destination: FAR, source: ME };
     let sent: Vec<_> = wire.udp.sent().into_iter().map(|sent| (sent.to, sent.contents)).collect();
     assert_eq!(sent, [(left(), switched(head, b"@two"))]);
@@ -219,10 +215,10 @@ fn a_full_socket_beside_one_with_room_is_waited_for_without_spinning() {
 #[test]
 fn a_backlog_over_two_sockets_is_flushed_without_spinning() {
     let two = Two::loopback();
-    let via = |to: &str| NextHop { neighbour: RIGHT, to: addr(to), from: None, cookie: TO_RIGHT };
-    let mut table = relay();
-    table.route(FAR, TableRoute { next_hops: vec![via("127.0.0.1:5000")], hop_limit: OWN_HOPS });
-    table.route(RIGHT, TableRoute { next_hops: vec![via("[::1]:5000")], hop_limit: OWN_HOPS });
+    let mut table = relay_with(&[(FAR, FAR, OWN_HOPS)]);
+    for (neighbour, to) in [(FAR, "127.0.0.1:5000"), (RIGHT, "[::1]:5000")] {
+        table.link(NextHop { neighbour, to: addr(to), from: None, cookie: TO_RIGHT });
+    }
     two.wire.socket.publish(table);
     two.v4.set_room(0);
     two.v6.set_room(0);

@@ -1,0 +1,232 @@
+//! Two live processes with one id: proven by what each has seen of the other, and one of them yields.
+//!
+//! A process that overtakes another one's record of its own id says so in its next record: `over` is the instance that it
+//! overtook. Whoever reads a record of its id by another process with its *own* instance in `over` knows that the other
+//! one was alive after it had spoken itself: no process that ended before could name it. So a restart is never taken for
+//! a twin, however fast it is and whatever the clocks say.
+//!
+//! ```text
+//!   a, alive for long                      b, the newcomer
+//!     │ ── record of a ───────────────────▶ │ syncs, has seen a before it speaks: late
+//!     │ ◀───────── record of b, over a, late│
+//!     │ proven: b is late, a stays          │
+//!     │ ── record of a, over b ───────────▶ │ proven: yields
+//! ```
+//!
+//! Of two, the late one yields; if neither is late, since they met only when a partition healed, the one with the larger
+//! instance. Both decide on the same facts. One that yields and has not told the other yet that it lives does so with its
+//! last record, so that the one that stays can report it too; that one then overtakes it. No clock is asked.
+//!
+//! The verdict is on pairs. Of three that meet at once, two by two in a circle, all may yield; nobody is left to notice
+//! but an operator.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::Router;
+use super::event::Event;
+use super::outbox::Owed;
+use super::record::Record;
+use crate::id::{NodeId, Version};
+
+/// How long records name the process that they override. A twin that is cut off for longer is proven with one record
+/// more.
+const OVER_FOR: Duration = Duration::from_secs(60);
+
+/// Processes that are remembered to have spoken before this one: one alive, and its predecessors' remains.
+const MAX_EARLIER: usize = 16;
+
+/// Which other process of the same id a record overrides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// The instance of the other process.
+    pub instance: u64,
+    /// Whether the origin's process had seen a record of the other one before it first spoke: it came later.
+    pub late: bool,
+    /// Where the origin is, for people; empty if that is not known. At most [`Override::MAX_PLACE`] bytes.
+    pub place: String,
+}
+
+impl Override {
+    /// The longest place, in bytes.
+    pub const MAX_PLACE: usize = 64;
+}
+
+/// A process, and where it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Random per process.
+    pub instance: u64,
+    /// Where it says it is, for people, as others see it; empty if it did not say. Another node's words: escape them.
+    pub place: String,
+}
+
+/// Two live processes of one id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Duplicate {
+    /// This one.
+    pub own: Process,
+    /// The other one.
+    pub other: Process,
+    /// Whether this one yields; else the other one does.
+    pub yields: bool,
+}
+
+/// What this process knows about others of its id.
+#[derive(Debug)]
+pub(crate) struct Twins {
+    own: Process,
+    /// Instances whose records were seen before this process first spoke.
+    earlier: BTreeSet<u64>,
+    /// The newest version that was seen by then.
+    newest: Version,
+    /// The instance that was overtaken last, and when.
+    over: Option<(u64, Instant)>,
+    /// The instance that was overridden last in a record, and the newest such record.
+    told: Option<(u64, Version)>,
+    /// To be yielded to when the next record has told the other one.
+    pending: Option<Duplicate>,
+    duplicate: Option<Duplicate>,
+}
+
+impl Twins {
+    pub(crate) fn new(instance: u64) -> Self {
+        Self {
+            own: Process { instance, place: String::new() },
+            earlier: BTreeSet::new(),
+            newest: Version::default(),
+            over: None,
+            told: None,
+            pending: None,
+            duplicate: None,
+        }
+    }
+
+    pub(crate) fn set_place(&mut self, place: &str) {
+        let cut = (0..=Override::MAX_PLACE.min(place.len())).rev().find(|&at| place.is_char_boundary(at));
+        self.own.place = place[..cut.unwrap_or_default()].to_owned();
+    }
+
+    /// Another process's record, or its stamp, was seen before this process has spoken.
+    pub(crate) fn on_seen_first(&mut self, seen: Version, now: Instant) {
+        if self.earlier.len() < MAX_EARLIER {
+            self.earlier.insert(seen.instance);
+        }
+        if seen >= self.newest {
+            self.newest = seen;
+            self.over = Some((seen.instance, now));
+        }
+    }
+
+    /// What the next record overrides.
+    pub(crate) fn over(&self, now: Instant) -> Option<Override> {
+        let (instance, since) = self.over?;
+        let fresh = now.saturating_duration_since(since) < OVER_FOR;
+        let late = self.earlier.contains(&instance);
+        fresh.then(|| Override { instance, late, place: self.own.place.clone() })
+    }
+
+    /// A record was made. Gives what it was the last word on, if this process yields now.
+    pub(crate) fn on_spoken(&mut self, record: &Record) -> Option<Duplicate> {
+        if let Some(over) = &record.over {
+            self.told = Some((over.instance, record.version));
+        }
+        let told = |pending: &mut Duplicate| {
+            record.over.as_ref().is_some_and(|over| over.instance == pending.other.instance)
+        };
+        self.duplicate = Some(self.pending.take_if(told)?);
+        self.duplicate.clone()
+    }
+
+    /// Whether the record, one of this id, could be made only by a process that is alive beside this one.
+    pub(crate) fn is_proof(&self, record: &Record) -> bool {
+        let other = record.version.instance != self.own.instance;
+        other && record.over.as_ref().is_some_and(|over| over.instance == self.own.instance)
+    }
+
+    /// Whether this process was proven to be alive before.
+    fn knows(&self, instance: u64) -> bool {
+        self.duplicate.as_ref().is_some_and(|duplicate| duplicate.other.instance == instance)
+    }
+
+    pub(crate) fn has_yielded(&self) -> bool {
+        self.duplicate.as_ref().is_some_and(|duplicate| duplicate.yields)
+    }
+
+    pub(crate) fn duplicate(&self) -> Option<&Duplicate> {
+        self.duplicate.as_ref()
+    }
+
+    /// What a proof says. The other one comes to the same verdict.
+    fn judge(&self, twin: &Record) -> Duplicate {
+        let (own, other) = (self.own.instance, twin.version.instance);
+        let over = twin.over.as_ref();
+        let late = [self.earlier.contains(&other), over.is_some_and(|over| over.late)];
+        let yields = if late[0] == late[1] { own > other } else { late[0] };
+        let place = over.map(|over| over.place.clone()).unwrap_or_default();
+        Duplicate { own: self.own.clone(), other: Process { instance: other, place }, yields }
+    }
+
+    /// Whether the twin has seen a record that overrides it: its own stands above such a one.
+    fn has_told(&self, twin: &Record) -> bool {
+        self.told.is_some_and(|(other, version)| other == twin.version.instance && version < twin.version)
+    }
+}
+
+impl Router {
+    /// A newer record of this node's own id was seen: the next one stands above it.
+    pub(super) fn overtake(&mut self, seen: Version, now: Instant) {
+        self.origin.overtake(seen, now);
+        if seen.instance != self.config.instance {
+            self.twins.over = Some((seen.instance, now));
+        }
+        self.counters.resyncs += 1;
+        self.event(Event::Resynced { seen });
+    }
+
+    /// Whether this record of the own id says something of another process, however old it is: it is worth verifying.
+    pub(super) fn tells_of_twin(&self, record: &Record) -> bool {
+        let instance = record.version.instance;
+        if instance == self.config.instance || self.is_done_speaking() {
+            false
+        } else if self.origin.has_spoken() {
+            self.twins.is_proof(record) && !(self.twins.knows(instance) && self.overrides(record))
+        } else {
+            !self.twins.earlier.contains(&instance)
+        }
+    }
+
+    /// Whether the own newest record stands above the twin's, and names it.
+    fn overrides(&self, twin: &Record) -> bool {
+        self.database.get(self.id()).is_some_and(|own| {
+            let over = own.over.as_ref().map(|over| over.instance);
+            own.version > twin.version && over == Some(twin.version.instance)
+        })
+    }
+
+    /// A record of this id proves that another process is alive.
+    pub(super) fn on_twin(&mut self, from: &NodeId, twin: &Record, now: Instant) {
+        let id = self.id().clone();
+        let duplicate = self.twins.judge(twin);
+        if duplicate.yields && self.twins.has_told(twin) {
+            self.twins.duplicate = Some(duplicate.clone());
+            return self.event(Event::DuplicateId(duplicate));
+        }
+        if duplicate.yields {
+            self.twins.pending = Some(duplicate);
+        } else if !self.twins.knows(twin.version.instance) {
+            self.twins.duplicate = Some(duplicate.clone());
+            self.event(Event::DuplicateId(duplicate));
+        }
+        if self.overrides(twin) {
+            return self.owe(from, &id, Owed::Id);
+        }
+        if twin.version > self.origin.version() {
+            self.overtake(twin.version, now);
+        } else {
+            // The other one has to see a record that overrides it, however old its own is.
+            self.origin.overtake(self.origin.version(), now);
+        }
+        self.twins.over = Some((twin.version.instance, now));
+    }
+}
