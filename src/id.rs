@@ -6,15 +6,15 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 /// The name of a node: 1–128 bytes of ASCII letters, digits and `._-:@`.
 ///
 /// A node proves its id with a certificate that carries it. Ids are compared byte by byte; there is no case folding.
 /// Cloning is cheap (a reference count).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
@@ -35,8 +35,7 @@ impl NodeId {
 }
 
 /// The name of a service that a node offers: 1–64 bytes of ASCII letters, digits and `._-:@`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(Arc<str>);
 
 impl ServiceName {
@@ -89,8 +88,11 @@ fn check_name(text: &str, kind: &'static str, max: usize) -> Result<(), InvalidN
     if text.len() > max {
         return Err(InvalidName::TooLong { kind, max, len: text.len() });
     }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-:@".contains(c);
-    match text.char_indices().find(|(_, c)| !allowed(*c)) {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:@".contains(&byte);
+    if text.bytes().all(allowed) {
+        return Ok(());
+    }
+    match text.char_indices().find(|(_, c)| !c.is_ascii() || !allowed(*c as u8)) {
         Some((at, found)) => Err(InvalidName::BadCharacter { kind, found, at }),
         None => Ok(()),
     }
@@ -126,6 +128,33 @@ macro_rules! name_impls {
         impl From<$name> for String {
             fn from(name: $name) -> Self {
                 name.0.as_ref().to_owned()
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        /// From the text where it lies: a record has many names.
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+
+                impl Visitor<'_> for Text {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($kind)
+                    }
+
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$name, E> {
+                        $name::try_from(text).map_err(E::custom)
+                    }
+                }
+
+                deserializer.deserialize_str(Text)
             }
         }
 

@@ -115,7 +115,9 @@ pub mod testing;
 pub use id::{Cost, InvalidCost, InvalidName, NodeAddr, NodeId, ServiceName, Version};
 
 #[cfg(feature = "node")]
-pub use mesh::{Event, Incoming, Listener, OpenError, PeerAddr, ServeError, Status, Stream, StreamError};
+pub use mesh::{
+    Event, Incoming, LinkCost, Listener, OpenError, PeerAddr, ServeError, Status, Stream, StreamError,
+};
 #[cfg(feature = "node")]
 pub use node::{MAX_LISTEN, Node, NodeBuilder, NotLinked, SHUTDOWN_GRACE, StartError};
 #[cfg(feature = "node")]

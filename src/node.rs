@@ -16,7 +16,9 @@ use tokio::sync::broadcast;
 use crate::id::{Cost, NodeId, ServiceName};
 use crate::mesh::core::{Mesh, Parts};
 use crate::mesh::datadir::{DataDir, Manifest};
-use crate::mesh::{Event, Listener, OpenError, PeerAddr, ServeError, Status, Stream, clock};
+use crate::mesh::{
+    Event, LinkCost, LinkCosts, Listener, OpenError, PeerAddr, ServeError, Status, Stream, clock,
+};
 use crate::router::Explanation;
 use crate::switch::SwitchCounters;
 use crate::transport::{Identity, Liveness, Refusal, Socket, bind};
@@ -54,7 +56,7 @@ impl Node {
             transit: false,
             ephemeral: false,
             data_dir: None,
-            cost: Cost::DEFAULT,
+            costs: LinkCosts::default(),
             liveness: Liveness::default(),
             registry: Registry::new(),
             sockets: None,
@@ -255,7 +257,7 @@ pub struct NodeBuilder {
     transit: bool,
     ephemeral: bool,
     data_dir: Option<PathBuf>,
-    cost: Cost,
+    costs: LinkCosts,
     liveness: Liveness,
     registry: Registry,
     sockets: Option<Vec<Arc<dyn quinn::AsyncUdpSocket>>>,
@@ -294,9 +296,17 @@ impl NodeBuilder {
         self
     }
 
-    /// What this node says that its links cost: 1 by default. The larger of the two ends' counts.
-    pub fn cost(mut self, cost: Cost) -> Self {
-        self.cost = cost;
+    /// What this node says that its links cost: a [`Cost`], 1 by default, or [`LinkCost::RoundTrip`]. The larger of the
+    /// two ends' counts.
+    pub fn cost(mut self, cost: impl Into<LinkCost>) -> Self {
+        self.costs.usual = cost.into();
+        self
+    }
+
+    /// What this node says that a link to `neighbour` costs, whoever dials it. Goes over [`cost`](Self::cost); given
+    /// twice for a neighbour, the last counts.
+    pub fn cost_to(mut self, neighbour: NodeId, cost: Cost) -> Self {
+        self.costs.to.insert(neighbour, cost);
         self
     }
 
@@ -361,7 +371,7 @@ impl NodeBuilder {
             peers: self.peers,
             transit: self.transit && !self.ephemeral,
             ephemeral: self.ephemeral,
-            cost: self.cost,
+            costs: self.costs,
             liveness: self.liveness,
             epoch,
             data_dir,

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
 use receptor_quic::NodeId;
-use receptor_quic::router::{Config, FloodMode, Router};
+use receptor_quic::router::{Config, FloodMode, Message, Router};
 
 use crate::journal::Journal;
 use crate::measure::Meter;
 use crate::rng::Rng;
+use post::Post;
 
+mod post;
 mod run;
 
 pub(crate) struct World {
@@ -27,6 +29,7 @@ pub(crate) struct World {
     pub(crate) swallow: Option<usize>,
     /// Links that go down each second.
     churn: f64,
+    post: Post,
     sessions: Vec<Session>,
     queue: BinaryHeap<Reverse<Entry>>,
     counter: u64,
@@ -58,7 +61,7 @@ struct Session {
 }
 
 struct Way {
-    frames: VecDeque<(Instant, u64, Vec<u8>)>,
+    frames: VecDeque<(Instant, u64, Message)>,
     /// When the last message arrives, or did.
     last: Instant,
 }
@@ -94,6 +97,7 @@ impl World {
             latency: (Duration::ZERO, Duration::ZERO),
             swallow: None,
             churn: 0.0,
+            post: Post::default(),
             sessions: Vec::new(),
             queue: BinaryHeap::new(),
             counter: 0,

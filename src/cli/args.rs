@@ -128,9 +128,13 @@ pub(super) struct NodeArgs {
     /// $XDG_RUNTIME_DIR/receptor/ID.sock; else /run/receptor/ID.sock for root, /tmp/receptor-UID/ID.sock for others]
     #[arg(long, value_name = "PATH")]
     pub(super) control: Option<PathBuf>,
-    /// What this node's links cost, 1 to 65535; traffic takes the cheapest way [env: RECEPTOR_COST] [default: 1]
-    #[arg(long, value_name = "N")]
+    /// What this node's links cost, 1 to 65535, or `round-trip` to measure it; traffic takes the cheapest way, and of what the two
+    /// ends of a link say, the larger counts [env: RECEPTOR_COST] [default: 1]
+    #[arg(long, value_name = "N|round-trip")]
     pub(super) cost: Option<String>,
+    /// What this node's link to one neighbour costs, whoever dials it. Repeatable [env: RECEPTOR_COST_TO, separated by commas]
+    #[arg(long, value_name = "ID=N")]
+    pub(super) cost_to: Vec<String>,
     /// How log lines look: text or json. They go to standard error; RUST_LOG says which (default info) [env: RECEPTOR_LOG_FORMAT]
     /// [default: text]
     #[arg(long, value_name = "FORMAT")]

@@ -10,11 +10,11 @@ use super::exit::Failure;
 use super::file::{CommandLine, File};
 use super::log::LogFormat;
 use super::settings::{
-    CERTS, COMMAND, CONFIG, CONTROL, COST, DATA_DIR, ID, LISTEN, LOG_FORMAT, PEER, Source, Sourced, TRANSIT,
-    switch,
+    CERTS, COMMAND, CONFIG, CONTROL, COST, COST_TO, DATA_DIR, ID, LISTEN, LOG_FORMAT, PEER, Source, Sourced,
+    TRANSIT, switch,
 };
 use crate::id::{Cost, NodeId};
-use crate::mesh::PeerAddr;
+use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
 use crate::work::Directive;
 
 /// The checked configuration of a node.
@@ -28,7 +28,8 @@ pub(super) struct NodeConfig {
     pub(super) commands: Vec<CommandSpec>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) control: ControlPath,
-    pub(super) cost: Cost,
+    pub(super) cost: LinkCost,
+    pub(super) cost_to: Vec<(NodeId, Cost)>,
     pub(super) log_format: LogFormat,
     pub(super) until_stdin_ends: bool,
 }
@@ -68,6 +69,7 @@ impl NodeConfig {
             None => ControlPath::default_of(&id, env),
         };
         let cost = COST.text(args.cost, env)?.or(file.cost);
+        let cost_to = over(COST_TO.list(args.cost_to, env, ',')?, file.cost_to);
         let log_format = LOG_FORMAT.text(args.log_format, env)?.or(file.log_format);
         Ok(Self {
             certs,
@@ -77,7 +79,8 @@ impl NodeConfig {
             commands: commands(COMMAND.list(args.command, env, '\n')?, file.command)?,
             data_dir: DATA_DIR.path(args.data_dir, env).or(file.data_dir).map(|path| path.value),
             control,
-            cost: cost.map(|cost| cost.and_then(parse_cost)).transpose()?.unwrap_or_default(),
+            cost: cost.map(|cost| cost.and_then(link_cost)).transpose()?.unwrap_or_default(),
+            cost_to: cost_to.into_iter().map(|cost| cost.and_then(cost_of_one)).collect::<Result<_, _>>()?,
             log_format: log_format.map(Sourced::parse).transpose()?.unwrap_or_default(),
             until_stdin_ends: args.until_stdin_ends,
             id,
@@ -100,9 +103,16 @@ fn listen_addr(text: String) -> Result<SocketAddr, String> {
     addr.ok_or_else(|| format!("{text:?}: an address with its UDP port: 0.0.0.0:4433, [::]:4433 or :4433"))
 }
 
-fn parse_cost(text: String) -> Result<Cost, String> {
-    let cost = text.parse::<u32>().ok().and_then(|cost| Cost::try_from(cost).ok());
-    cost.ok_or_else(|| format!("{text:?}: a whole number from 1 to {}", Cost::MAX))
+fn link_cost(text: String) -> Result<LinkCost, String> {
+    text.parse().map_err(|why: InvalidLinkCost| why.to_string())
+}
+
+fn cost_of_one(text: String) -> Result<(NodeId, Cost), String> {
+    let (id, cost) = text.split_once('=').ok_or_else(|| format!("{text:?}: ID=N"))?;
+    let id = id.parse::<NodeId>().map_err(|why| why.to_string())?;
+    let cost = cost.parse::<u32>().ok().and_then(|cost| Cost::try_from(cost).ok());
+    let cost = cost.ok_or_else(|| format!("{text:?}: a whole number from 1 to {}", Cost::MAX))?;
+    Ok((id, cost))
 }
 
 fn commands(
@@ -185,7 +195,7 @@ mod tests {
             NodeConfig::resolve(NodeArgs { id: Some("flag".to_owned()), ..NodeArgs::default() }, &env)
                 .unwrap();
         assert_eq!(config.id.as_str(), "flag");
-        assert_eq!(config.cost.get(), 2);
+        assert_eq!(config.cost, Cost::try_from(2).unwrap().into());
         assert_eq!(config.listen, ["127.0.0.1:3".parse().unwrap()]);
         assert_eq!(config.certs, dir.path().join("certs"));
         assert!(!config.transit);
@@ -207,13 +217,32 @@ mod tests {
         assert!(
             bad(NodeArgs { listen: vec!["4433".to_owned()], ..flags() }).starts_with("--listen: \"4433\": ")
         );
-        assert!(bad(NodeArgs { cost: Some("0".to_owned()), ..flags() }).contains("1 to 65535"));
+        assert!(
+            bad(NodeArgs { cost: Some("0".to_owned()), ..flags() }).contains("1 to 65535, or `round-trip`")
+        );
+        assert!(
+            bad(NodeArgs { cost_to: vec!["b".to_owned()], ..flags() }).starts_with("--cost-to: \"b\": ID=N")
+        );
+        assert!(bad(NodeArgs { cost_to: vec!["b=-1".to_owned()], ..flags() }).contains("1 to 65535"));
         assert!(
             bad(NodeArgs { peer: vec!["nowhere".to_owned()], ..flags() })
                 .starts_with("--peer: \"nowhere\": ")
         );
         assert!(bad(NodeArgs { transit: Some("yes".to_owned()), ..flags() }).contains("`true` or `false`"));
         assert!(bad(NodeArgs { log_format: Some("xml".to_owned()), ..flags() }).contains("`text` or `json`"));
+    }
+
+    #[test]
+    fn links_cost_a_number_or_their_round_trip_and_one_neighbours_may_cost_its_own() {
+        let args = NodeArgs {
+            cost: Some("round-trip".to_owned()),
+            cost_to: vec!["relay-1=9".to_owned(), "a@b:c=1".to_owned()],
+            ..flags()
+        };
+        let config = resolve(args).unwrap();
+        assert_eq!(config.cost, LinkCost::RoundTrip);
+        let to: Vec<_> = config.cost_to.iter().map(|(id, cost)| (id.as_str(), cost.get())).collect();
+        assert_eq!(to, [("relay-1", 9), ("a@b:c", 1)]);
     }
 
     #[test]

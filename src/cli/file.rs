@@ -27,6 +27,8 @@ pub(super) struct File {
     pub(super) data_dir: Option<Sourced<PathBuf>>,
     pub(super) control: Option<Sourced<PathBuf>>,
     pub(super) cost: Option<Sourced<String>>,
+    /// Each as its flag is written.
+    pub(super) cost_to: Vec<Sourced<String>>,
     pub(super) log_format: Option<Sourced<String>>,
 }
 
@@ -63,6 +65,7 @@ impl File {
             data_dir: raw.data_dir.map(|path| at.path(path, base)),
             control: raw.control.map(|path| at.path(path, base)),
             cost: raw.cost.map(|cost| at.sourced_as(cost, |cost| cost.to_string())),
+            cost_to: raw.cost_to.into_iter().map(|(id, cost)| at.cost_to(id, cost)).collect(),
             log_format: raw.log_format.map(|format| at.sourced(format)),
         })
     }
@@ -83,7 +86,9 @@ struct Raw {
     command: BTreeMap<Spanned<String>, CommandLine>,
     data_dir: Option<Spanned<PathBuf>>,
     control: Option<Spanned<PathBuf>>,
-    cost: Option<Spanned<i64>>,
+    cost: Option<Spanned<CostValue>>,
+    #[serde(default)]
+    cost_to: BTreeMap<Spanned<String>, i64>,
     log_format: Option<Spanned<String>>,
 }
 
@@ -111,6 +116,23 @@ impl<'de> Deserialize<'de> for CommandLine {
     }
 }
 
+/// A number, or `"round-trip"`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a whole number or \"round-trip\"")]
+enum CostValue {
+    Number(i64),
+    Text(String),
+}
+
+impl fmt::Display for CostValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
 /// A file and its text: turns spans into lines.
 struct Place<'a> {
     path: &'a Path,
@@ -133,6 +155,10 @@ impl Place<'_> {
 
     fn path(&self, path: Spanned<PathBuf>, base: &Path) -> Sourced<PathBuf> {
         self.sourced_as(path, |path| base.join(path))
+    }
+
+    fn cost_to(&self, id: Spanned<String>, cost: i64) -> Sourced<String> {
+        self.sourced_as(id, |id| format!("{id}={cost}"))
     }
 
     fn command(&self, directive: Spanned<String>, line: CommandLine) -> Sourced<(String, CommandLine)> {
@@ -180,6 +206,9 @@ mod tests {
             cost = 7
             log-format = "json"
 
+            [cost-to]
+            relay-1 = 9
+
             [command]
             "text:upper" = "tr a-z A-Z"
             "text:words" = ["wc", "-w"]
@@ -195,14 +224,15 @@ mod tests {
         assert_eq!(file.data_dir.unwrap().value, Path::new("/var/lib/receptor"));
         assert_eq!(file.peer.iter().map(|peer| line(&peer.source)).collect::<Vec<_>>(), [6, 7]);
         assert_eq!(file.cost.unwrap().value, "7");
+        assert_eq!((file.cost_to[0].value.as_str(), line(&file.cost_to[0].source)), ("relay-1=9", 16));
         assert_eq!(
             file.command
                 .iter()
                 .map(|command| (line(&command.source), command.value.clone()))
                 .collect::<Vec<_>>(),
             [
-                (16, ("text:upper".to_owned(), CommandLine::Text("tr a-z A-Z".to_owned()))),
-                (17, ("text:words".to_owned(), CommandLine::Words(vec!["wc".to_owned(), "-w".to_owned()]))),
+                (19, ("text:upper".to_owned(), CommandLine::Text("tr a-z A-Z".to_owned()))),
+                (20, ("text:words".to_owned(), CommandLine::Words(vec!["wc".to_owned(), "-w".to_owned()]))),
             ]
         );
     }

@@ -47,6 +47,7 @@ async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure>
     let mut builder = Node::builder(config.id.clone(), identity).transit(config.transit).cost(config.cost);
     builder = config.listen.iter().fold(builder, |builder, addr| builder.listen(*addr));
     builder = config.peers.iter().fold(builder, |builder, peer| builder.peer(peer.clone()));
+    builder = config.cost_to.iter().fold(builder, |builder, (id, cost)| builder.cost_to(id.clone(), *cost));
     if let Some(dir) = &config.data_dir {
         builder = builder.data_dir(dir.clone());
     }

@@ -81,6 +81,7 @@ pub(super) const COMMAND: Name = Name { flag: "command", variable: "RECEPTOR_COM
 pub(super) const DATA_DIR: Name = Name { flag: "data-dir", variable: "RECEPTOR_DATA_DIR" };
 pub(super) const CONTROL: Name = Name { flag: "control", variable: "RECEPTOR_CONTROL" };
 pub(super) const COST: Name = Name { flag: "cost", variable: "RECEPTOR_COST" };
+pub(super) const COST_TO: Name = Name { flag: "cost-to", variable: "RECEPTOR_COST_TO" };
 pub(super) const LOG_FORMAT: Name = Name { flag: "log-format", variable: "RECEPTOR_LOG_FORMAT" };
 pub(super) const CONFIG: Name = Name { flag: "config", variable: "RECEPTOR_CONFIG" };
 

@@ -77,6 +77,7 @@ pub(super) struct LinkView {
 pub(super) struct RouteView {
     pub(super) node: String,
     pub(super) next_hop: String,
+    alternates: Vec<String>,
     cost: u64,
     hops: u32,
 }
@@ -196,13 +197,18 @@ impl StatusView {
     }
 
     fn routes(&self) -> Table {
-        let mut table = Table::new(["NODE", "NEXT HOP", "COST", "HOPS"]);
+        let mut table = Table::new(["NODE", "NEXT HOP", "COST", "HOPS", "ALTERNATES"]);
         for route in &self.routes {
             table.row([
                 Cell::plain(&route.node),
                 Cell::plain(&route.next_hop),
                 Cell::plain(route.cost.to_string()),
                 Cell::plain(route.hops.to_string()),
+                Cell::plain(if route.alternates.is_empty() {
+                    "-".to_owned()
+                } else {
+                    route.alternates.join(" ")
+                }),
             ]);
         }
         table
@@ -267,7 +273,7 @@ mod tests {
             "certificate": { "days_left": 90 },
             "links": [{ "peer": "relay-1", "state": "up", "direction": "outgoing", "address": "127.0.0.1:1",
                         "rtt_ms": 0.25, "cost": 1, "up_ms": 60_000, "last_error": "old" }],
-            "routes": [{ "node": "controller", "next_hop": "relay-1", "cost": 2, "hops": 2 }],
+            "routes": [{ "node": "controller", "next_hop": "relay-1", "cost": 2, "hops": 2, "alternates": ["relay-2", "b"] }],
             "switch": { "forwarded": 0, "delivered": 7, "dropped": { "no_route": 2, "hop_limit": 0 } },
         }));
         let expected = "\
@@ -280,8 +286,8 @@ Links
   relay-1  up     outgoing   127.0.0.1:1  0.25 ms     1     1 min 0 s
 
 Routes
-  NODE        NEXT HOP  COST  HOPS
-  controller  relay-1   2     2
+  NODE        NEXT HOP  COST  HOPS  ALTERNATES
+  controller  relay-1   2     2     relay-2 b
 
 Switched packets
   0 forwarded, 7 delivered, 2 dropped (2 no_route)

@@ -12,13 +12,16 @@ use super::acceptor::Acceptor;
 use super::clock;
 use super::datadir::{self, DataDir};
 use super::dialler::{Dialled, Dialler, MakeHello};
+use super::distrust::Distrusted;
 use super::driver::{Driver, Role, Start, Stub};
 use super::events::Event;
 use super::expiry::ExpiryWatch;
 use super::forwarding::RouteCache;
 use super::input::{Command, Input, MAX_INPUTS};
+use super::link_cost::LinkCosts;
 use super::manifest::Manifest;
 use super::neighbours::Neighbours;
+use super::notary::CertificateNotary;
 use super::open::{OpenError, OpenHeader};
 use super::peer_addr::PeerAddr;
 use super::peers::Peers;
@@ -51,7 +54,7 @@ pub(crate) struct Parts {
     pub(crate) peers: Vec<PeerAddr>,
     pub(crate) transit: bool,
     pub(crate) ephemeral: bool,
-    pub(crate) cost: Cost,
+    pub(crate) costs: LinkCosts,
     pub(crate) liveness: Liveness,
     pub(crate) epoch: u64,
     pub(crate) data_dir: Option<DataDir>,
@@ -106,6 +109,7 @@ impl Mesh {
     pub(crate) fn spawn(parts: Parts) -> std::io::Result<Self> {
         let now = clock::now();
         let start = Start { epoch: parts.epoch, instance: random::bits() };
+        let notary = Arc::new(CertificateNotary::new(&parts.identity, clock::system));
         let endpoint = Arc::new(Endpoint::new(Arc::new(parts.socket), parts.identity, parts.liveness)?);
         let services = Services::default();
         let peers = Peers::new(endpoint.clone(), services.clone());
@@ -117,7 +121,7 @@ impl Mesh {
         let greeting: Arc<dyn MakeHello> = Arc::new(Greeting {
             id: parts.id.clone(),
             start,
-            cost: parts.cost,
+            cost: parts.costs.in_hello(),
             stub: parts.ephemeral,
             transit: parts.transit,
         });
@@ -128,6 +132,7 @@ impl Mesh {
             let mut config =
                 router::Config::new(parts.id.clone(), start.epoch, start.instance, random::bits());
             config.transit = parts.transit;
+            config.notary = Some(notary);
             config.dormant = manifest.known();
             Role::Full(Box::new(Router::new(config, now)))
         };
@@ -137,6 +142,7 @@ impl Mesh {
             accept_links: parts.accept_links,
             role,
             routes: RouteCache::default(),
+            costs: parts.costs,
             neighbours: Neighbours::new(parts.id.clone()),
             manifest,
             endpoint: endpoint.clone(),
@@ -154,6 +160,8 @@ impl Mesh {
             next_tick: now,
             next_sweep: now,
             expiry: ExpiryWatch::new(),
+            distrusted: Distrusted::default(),
+            signing_failed: false,
             changed: true,
         };
         let span = info_span!("node", id = %parts.id);
@@ -361,10 +369,9 @@ impl Mesh {
 
     /// Shows another identity from now on, and closes the links that it would not accept.
     pub(crate) async fn reload(&self, identity: Identity) {
-        let trust = identity.trust().clone();
-        self.0.endpoint.reload(identity);
-        self.0.peers.recheck(&trust);
-        let _ = self.0.inputs.send(Input::Command(Command::Recheck(Box::new(trust)))).await;
+        self.0.endpoint.reload(identity.clone());
+        self.0.peers.recheck(identity.trust());
+        let _ = self.0.inputs.send(Input::Command(Command::Reload(Box::new(identity)))).await;
     }
 
     /// Takes no more streams.

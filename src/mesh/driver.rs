@@ -11,13 +11,16 @@ use tracing::{debug, error, info, warn};
 
 use super::clock;
 use super::dialler::Dialled;
+use super::distrust::Distrusted;
 use super::events::Event;
 use super::expiry::ExpiryWatch;
 use super::forwarding::{RouteCache, Sources, forwarding_table};
 use super::input::{Command, Input};
 use super::link::{Link, LinkId, Phase};
+use super::link_cost::LinkCosts;
 use super::manifest::Manifest;
 use super::neighbours::{Change, Neighbours};
+use super::notary::CertificateNotary;
 use super::peers::{Peers, SWEEP};
 use super::services::Services;
 use super::status::Status;
@@ -27,7 +30,7 @@ use crate::router::{
     self, Explanation, NeighbourKind, NeighbourState, Router, SessionError, SessionUp, Table,
 };
 use crate::switch::{ForwardingTable, HoldQueue, Routes};
-use crate::transport::Trust;
+use crate::transport::Identity;
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::Frame;
@@ -66,6 +69,7 @@ pub(super) struct Driver {
     pub(super) accept_links: bool,
     pub(super) role: Role,
     pub(super) routes: RouteCache,
+    pub(super) costs: LinkCosts,
     pub(super) neighbours: Neighbours,
     pub(super) manifest: Manifest,
     pub(super) endpoint: Arc<Endpoint>,
@@ -80,6 +84,8 @@ pub(super) struct Driver {
     pub(super) next_tick: Instant,
     pub(super) next_sweep: Instant,
     pub(super) expiry: ExpiryWatch,
+    pub(super) distrusted: Distrusted,
+    pub(super) signing_failed: bool,
     /// Whether links or routes changed since they were last published.
     pub(super) changed: bool,
     pub(super) published: Instant,
@@ -165,7 +171,8 @@ impl Driver {
             return;
         }
         let id = self.neighbours.next_id();
-        let link = Link::spawn(id, established, &self.inputs, &self.services, now);
+        let mut link = Link::spawn(id, established, &self.inputs, &self.services, now);
+        (link.cost, link.measured) = self.costs.of(&link.peer, link.connection.rtt(), now);
         debug!(peer = %link.peer, address = %link.remote, dialled = link.dialled, "linked");
         let changes = self.neighbours.arrive(link, now);
         self.changed = true;
@@ -207,14 +214,15 @@ impl Driver {
 
     fn route_frame(&mut self, id: LinkId, message: router::Message, now: Instant) {
         let Some(link) = self.neighbours.link(id) else { return };
-        // Between the choice of another link and its arrival at the other end, this one's session is over.
-        if link.phase != Phase::Active {
+        // Between the choice of another link and its arrival at the other end, this one's session is over. So it is once
+        // this node has closed the link, whatever of it was read before.
+        let closed = matches!(link.connection.close_reason(), Some(ConnectionError::LocallyClosed));
+        if link.phase != Phase::Active || closed {
             return;
         }
         let Role::Full(router) = &mut self.role else { return };
         if let Err(error) = router.handle_message(&link.peer, message, now) {
-            warn!(peer = %link.peer, %error, "closing a link that broke the routing protocol");
-            link.close(CloseCode::RoutingViolation, &error.to_string());
+            violated(link, &error);
         }
     }
 
@@ -318,7 +326,7 @@ impl Driver {
                     router.set_capabilities(capabilities, now);
                 }
             }
-            Command::Recheck(trust) => self.recheck(&trust),
+            Command::Reload(identity) => self.reload(&identity, now),
             Command::Leave(reply) => self.leave(reply, now),
         }
     }
@@ -343,10 +351,15 @@ impl Driver {
         }
     }
 
-    /// Closes the links whose certificates would not be accepted any more.
-    fn recheck(&self, trust: &Trust) {
+    /// Signs and verifies records with this identity from now on, and closes the links whose certificates it would not accept.
+    fn reload(&mut self, identity: &Identity, now: Instant) {
+        if let Role::Full(router) = &mut self.role {
+            router.set_notary(Arc::new(CertificateNotary::new(identity, clock::system)), now);
+        }
+        self.distrusted.clear();
+        self.signing_failed = false;
         for link in self.neighbours.links().values() {
-            if let Err(why) = tls::recheck(&link.connection, trust, clock::system()) {
+            if let Err(why) = tls::recheck(&link.connection, identity.trust(), clock::system()) {
                 warn!(peer = %link.peer, %why, "closing a link whose certificate is no longer accepted");
                 link.close(CloseCode::Revoked, &why.to_string());
             }
@@ -389,6 +402,12 @@ impl Driver {
         }
         // A neighbour behind a NAT may have a new address; quinn follows it, and the switch must, too.
         self.changed |= self.neighbours.follow_addresses();
+        if let Role::Full(router) = &mut self.role {
+            for (peer, cost) in self.neighbours.measure(now) {
+                info!(%peer, %cost, "another round trip, another cost");
+                router.set_cost(&peer, cost, now);
+            }
+        }
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP;
             self.peers.sweep();
@@ -437,6 +456,7 @@ impl Driver {
             Routing::TableChanged => self.changed = true,
             Routing::NodeReachable(node) => {
                 info!(%node, "reachable");
+                self.distrusted.forget(&node);
                 self.emit(Event::NodeReachable { node });
             }
             Routing::NodeUnreachable(node) => {
@@ -452,6 +472,26 @@ impl Driver {
             Routing::SyncStalled(peer) => {
                 if let Some(link) = self.neighbours.active_link(&peer) {
                     link.close(CloseCode::RoutingViolation, "the databases could not be brought together");
+                }
+            }
+            Routing::Violation { neighbour, error } => {
+                if let Some(link) = self.neighbours.active_link(&neighbour) {
+                    violated(link, &error);
+                }
+            }
+            Routing::Untrusted { origin, reason } => {
+                if self.distrusted.note(&origin, reason) {
+                    warn!(node = %origin, why = %reason, "a record is not taken: its certificate is not trusted here");
+                    self.emit(Event::RecordNotTrusted { node: origin, why: reason });
+                }
+            }
+            Routing::SigningFailed => {
+                // The router tries again every second.
+                if !std::mem::replace(&mut self.signing_failed, true) {
+                    error!(
+                        "this node's record cannot be signed: others know the one before, or none, until it can"
+                    );
+                    self.emit(Event::SigningFailed);
                 }
             }
             Routing::NodeLeft(node) => {
@@ -521,6 +561,11 @@ impl Driver {
     fn status(&self, now: Instant) -> Status {
         super::snapshot::snapshot(self, now)
     }
+}
+
+fn violated(link: &Link, error: &router::PeerError) {
+    warn!(peer = %link.peer, %error, "closing a link that broke the routing protocol");
+    link.close(CloseCode::RoutingViolation, &error.to_string());
 }
 
 /// The code for a session that the router does not take.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::status::ProcessStatus;
 use crate::id::NodeId;
+use crate::router::Distrust;
 use crate::transport::Refusal;
 
 /// Something that a node saw.
@@ -54,6 +55,17 @@ pub enum Event {
         /// The node.
         node: NodeId,
     },
+    /// The record of a node is not taken, because its certificate is not trusted here: there is no route to it. Reported
+    /// once for each reason, until the certificates are reloaded.
+    RecordNotTrusted {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: Distrust,
+    },
+    /// This node's record could not be signed, for want of randomness. It is tried again every second; reported once until
+    /// the certificates are reloaded.
+    SigningFailed,
     /// Two live processes have one id: this node's, which was proven by their records, or a neighbour's, of which the
     /// second was refused.
     DuplicateId {

@@ -35,7 +35,9 @@ impl ExpiryWatch {
         if stage > self.warned {
             let hours = identity.not_after().duration_since(now).unwrap_or_default().as_secs() / 3_600;
             match stage {
-                Stage::Expired => error!("the certificate has expired: no new link or peer will accept it"),
+                Stage::Expired => error!(
+                    "the certificate has expired: no new link or peer will accept it, nor the mesh what this node says of its links"
+                ),
                 _ => warn!(hours_left = hours, "the certificate expires soon: renew it, and reload"),
             }
         }

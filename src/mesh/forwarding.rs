@@ -55,6 +55,9 @@ fn routes(table: &Table) -> Routes {
         let next_hops = route.next_hops.iter().filter_map(|id| places.get(id).copied());
         let alternates = route.alternates.iter().filter_map(|id| places.get(id).copied());
         routes.insert(route.addr, next_hops, alternates, hop_limit(route.hops));
+        if route.stub {
+            routes.stub(route.addr);
+        }
     }
     routes
 }
@@ -66,6 +69,9 @@ pub(crate) fn forwarding_table(sources: &Sources<'_>) -> ForwardingTable {
     for link in sources.links.values() {
         let ingress = Ingress { neighbour: link.peer.addr(), transit: link.transit && !link.stub };
         forwarding.admit(link.cookie_in, ingress);
+        if link.stub {
+            forwarding.attach(link.peer.addr());
+        }
     }
     let next_hop = |peer: &NodeId| {
         let link = sources.links.get(sources.active.get(peer)?)?;

@@ -7,7 +7,7 @@ use super::link::LinkId;
 use super::status::Status;
 use crate::id::NodeId;
 use crate::router::{Explanation, Message};
-use crate::transport::Trust;
+use crate::transport::Identity;
 use crate::transport::frame::Frame;
 use crate::transport::handshake::Established;
 
@@ -42,8 +42,9 @@ pub(crate) enum Command {
     Query(NodeId, oneshot::Sender<Option<(u64, u32)>>),
     /// What the node advertises of itself.
     Capabilities(bytes::Bytes),
-    /// The certificates were reloaded: links that would not be accepted any more are closed.
-    Recheck(Box<Trust>),
+    /// The certificates were reloaded: records are signed and verified with them, and links that would not be accepted
+    /// any more are closed.
+    Reload(Box<Identity>),
     /// Withdraw, and say when that is on its way.
     Leave(oneshot::Sender<()>),
 }

@@ -18,7 +18,7 @@ use super::peers::accept_streams;
 use super::services::Services;
 use super::stream::Usage;
 use crate::id::{Cost, NodeId};
-use crate::router::{DecodeError, Message};
+use crate::router::{DecodeError, Message, RttCost};
 use crate::switch::Cookie;
 use crate::transport::code::CloseCode;
 use crate::transport::frame::{Frame, FrameReader, ReadFrameError};
@@ -60,7 +60,9 @@ pub(crate) struct Link {
     pub(crate) transit: bool,
     /// What this end says that the link costs.
     pub(crate) cost: Cost,
-    /// What the neighbour says.
+    /// What measures that, if anything.
+    pub(crate) measured: Option<RttCost>,
+    /// What the neighbour said in HELLO.
     pub(crate) their_cost: Cost,
     pub(crate) dialled: bool,
     pub(crate) connection: Connection,
@@ -111,6 +113,7 @@ impl Link {
             stub: hello.stub,
             transit: hello.transit,
             cost: own.cost,
+            measured: None,
             their_cost: hello.cost,
             dialled,
             cookie_in: own.cookie,

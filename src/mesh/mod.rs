@@ -20,14 +20,17 @@ mod contest;
 pub(crate) mod core;
 pub(crate) mod datadir;
 mod dialler;
+mod distrust;
 mod driver;
 mod events;
 mod expiry;
 mod forwarding;
 mod input;
 mod link;
+mod link_cost;
 mod manifest;
 mod neighbours;
+mod notary;
 pub(crate) mod open;
 pub(crate) mod peer_addr;
 mod peers;
@@ -39,13 +42,16 @@ mod twin;
 pub(crate) mod view;
 
 pub use events::Event;
+pub(crate) use link_cost::LinkCosts;
+pub use link_cost::{InvalidLinkCost, LinkCost};
+pub use notary::CertificateNotary;
 pub use open::{OpenError, RefuseCode, RefusedOpen};
 pub use peer_addr::{InvalidPeerAddr, PeerAddr};
 pub use peers::MAX_PEERS;
 pub use services::{Incoming, Listener, MAX_SERVICES, MAX_WAITING, ServeError};
 pub use status::{
-    CertificateStatus, Direction, DuplicateStatus, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus,
-    ProcessStatus, RouteStatus, Status,
+    CertificateStatus, Direction, DuplicateStatus, EdgeStatus, LinkState, LinkStatus, NotTrusted, PeerPath,
+    PeerStatus, ProcessStatus, RecordStatus, RouteStatus, Status,
 };
 pub use stream::{RecvHalf, SendHalf, Stream, StreamError};
 

@@ -12,7 +12,7 @@ use super::contest::{Cause, Contest, Preference};
 use super::link::{Link, LinkId, Phase};
 use super::status::ProcessStatus;
 use super::twin::process_at;
-use crate::id::NodeId;
+use crate::id::{Cost, NodeId};
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;
 use crate::transport::overlay;
@@ -204,6 +204,16 @@ impl Neighbours {
             link.remote = remote;
         }
         moved
+    }
+
+    /// Looks at the round trips of the links in use. Gives the neighbours whose links cost something else now.
+    pub(crate) fn measure(&mut self, now: Instant) -> Vec<(NodeId, Cost)> {
+        let measure = |link: &mut Link| {
+            let measured = link.measured.as_mut().filter(|_| link.phase == Phase::Active)?;
+            link.cost = measured.on_sample(link.connection.rtt(), now)?;
+            Some((link.peer.clone(), link.cost))
+        };
+        self.links.values_mut().filter_map(measure).collect()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next, but for draining links, which no one waits for.

@@ -8,10 +8,10 @@ use super::clock;
 use super::driver::{Driver, Role};
 use super::link::{Link, Phase};
 use super::status::{
-    CertificateStatus, Direction, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus, RouteStatus,
-    Status,
+    CertificateStatus, Direction, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus, RecordStatus,
+    RouteStatus, Status,
 };
-use crate::id::{NodeAddr, NodeId};
+use crate::id::{Cost, NodeAddr, NodeId};
 use crate::router::{LinkClass, NeighbourState, Router};
 use crate::switch::ForwardingTable;
 use crate::transport::Identity;
@@ -41,6 +41,7 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         routes: router.map(|router| routes(router, &first_hops)).unwrap_or_default(),
         edges: router.map(edges).unwrap_or_default(),
         peers: peers(driver, &first_hops),
+        records: router.map(|router| records(driver, router)).unwrap_or_default(),
         switch: driver.endpoint.socket().counters().status(),
         services: driver.services.names().iter().map(ToString::to_string).collect(),
         running_calls: 0,
@@ -84,7 +85,11 @@ fn links(driver: &Driver, router: Option<&Router>, now: Instant) -> Vec<LinkStat
         Some(router) => router.neighbours().any(|n| n.id == *peer && n.state != NeighbourState::Syncing),
         None => true,
     };
-    let connected = driver.neighbours.links().values().map(|link| link_status(link, synced(&link.peer), now));
+    // What a neighbour says in its record is newer than its HELLO.
+    let said = router.into_iter().flat_map(Router::database);
+    let said = said.filter_map(|record| Some((&record.origin, record.active(&driver.id)?))).collect();
+    let connected =
+        driver.neighbours.links().values().map(|link| link_status(link, synced(&link.peer), &said, now));
     let dialled = driver.dialled.iter().filter_map(|dialled| {
         dialled.status().filter(|status| {
             let linked = |peer: &NodeId| driver.neighbours.active().contains_key(peer);
@@ -94,7 +99,7 @@ fn links(driver: &Driver, router: Option<&Router>, now: Instant) -> Vec<LinkStat
     connected.chain(dialled).collect()
 }
 
-fn link_status(link: &Link, synced: bool, now: Instant) -> LinkStatus {
+fn link_status(link: &Link, synced: bool, said: &BTreeMap<&NodeId, Cost>, now: Instant) -> LinkStatus {
     let state = match link.phase {
         Phase::Active if synced => LinkState::Up,
         Phase::Active | Phase::Waiting => LinkState::Syncing,
@@ -106,7 +111,7 @@ fn link_status(link: &Link, synced: bool, now: Instant) -> LinkStatus {
         direction: if link.dialled { Direction::Outgoing } else { Direction::Incoming },
         address: canonical(link.remote).to_string(),
         rtt_ms: Some(rtt_ms(link.connection.rtt())),
-        cost: Some(link.cost.max(link.their_cost).get()),
+        cost: Some(link.cost.max(said.get(&link.peer).copied().unwrap_or(link.their_cost)).get()),
         up_ms: Some(millis(now.saturating_duration_since(link.since))),
         ephemeral: link.stub,
         observed: Some(canonical(link.observed)),
@@ -124,11 +129,26 @@ fn routes(router: &Router, first_hops: &FirstHops) -> Vec<RouteStatus> {
             capabilities: capabilities.get(&route.id).cloned().unwrap_or_default(),
             node: route.id.clone(),
             next_hop: first_hops.of(route.addr).or_else(|| route.next_hops.first().cloned())?,
+            next_hops: route.next_hops.clone(),
+            alternates: route.alternates.clone(),
             cost: route.cost,
             hops: route.hops,
         })
     };
     router.table().iter().filter_map(route).collect()
+}
+
+fn records(driver: &Driver, router: &Router) -> RecordStatus {
+    let counters = router.counters();
+    RecordStatus {
+        verified: counters.records_verified,
+        forged: counters.records_forged,
+        untrusted: counters.records_untrusted,
+        unproven: counters.records_unproven,
+        credentials_pulled: counters.credentials_pulled,
+        credentials_sent: counters.credentials_sent,
+        not_trusted: driver.distrusted.status(),
+    }
 }
 
 fn edges(router: &Router) -> Vec<EdgeStatus> {

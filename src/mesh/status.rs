@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use crate::id::NodeId;
+use crate::router::Distrust;
 use crate::switch::SwitchStatus;
 
 /// A snapshot of a node.
@@ -40,6 +41,8 @@ pub struct Status {
     pub edges: Vec<EdgeStatus>,
     /// Its peer connections, neighbours included.
     pub peers: Vec<PeerStatus>,
+    /// The records of others, and whether they were genuine.
+    pub records: RecordStatus,
     /// Its packet switch.
     pub switch: SwitchStatus,
     /// The services it offers.
@@ -147,6 +150,10 @@ pub struct RouteStatus {
     pub node: NodeId,
     /// The neighbour that its packets go to.
     pub next_hop: NodeId,
+    /// All neighbours that lead there at this cost, ascending: flows are spread over them.
+    pub next_hops: Vec<NodeId>,
+    /// The neighbours that stand in at once when the links to all of those are gone, best first.
+    pub alternates: Vec<NodeId>,
     /// The sum of the link costs.
     pub cost: u64,
     /// How many links.
@@ -170,6 +177,36 @@ pub struct EdgeStatus {
     pub cost: u32,
     /// `active`, `stub` or `dormant`.
     pub class: &'static str,
+}
+
+/// What became of the records of others. The counts only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RecordStatus {
+    /// Records whose signature was verified and held.
+    pub verified: u64,
+    /// Records that were forged or not signed; each cost the neighbour that sent it the link.
+    pub forged: u64,
+    /// Times that a record was not taken because its certificate is not trusted here.
+    pub untrusted: u64,
+    /// Records that were dropped because nobody who had sent them had the certificate.
+    pub unproven: u64,
+    /// Certificates that neighbours were asked for and gave.
+    pub credentials_pulled: u64,
+    /// Certificates that were given to neighbours.
+    pub credentials_sent: u64,
+    /// Whose certificates are not trusted, and why: as seen since the last reload, at most 1,024, the latest of them.
+    pub not_trusted: Vec<NotTrusted>,
+}
+
+/// A node that others may reach, and this one may not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct NotTrusted {
+    /// The node.
+    pub node: NodeId,
+    /// What is wrong with its certificate, for this node.
+    pub why: Distrust,
 }
 
 /// How the packets of a peer travel.

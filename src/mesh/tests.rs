@@ -2,6 +2,7 @@
 
 mod attacker;
 mod neighbours;
+mod records;
 mod routing;
 mod spray;
 mod streams;

@@ -58,6 +58,10 @@ impl Router {
         record: Record,
         now: Instant,
     ) -> Result<Admission, PeerError> {
+        let session = self.neighbours.get(from);
+        if session.is_some_and(|session| session.distrusted.ready_at(now) > now) {
+            return Ok(self.later(from, &record, now));
+        }
         Ok(match self.examine(&record, None, now)? {
             Finding::Good => {
                 self.take(record, from, now);
@@ -264,6 +268,11 @@ impl Router {
     /// others may hold it.
     fn refuse(&mut self, from: &NodeId, record: &Record, why: &Untrusted, now: Instant) {
         self.counters.records_untrusted += 1;
+        if !why.known
+            && let Some(session) = self.neighbours.get_mut(from)
+        {
+            session.distrusted.take(now);
+        }
         if record.origin == *self.id() && why.reason.is_genuine() {
             self.on_own(from, record.stamp(), Some(record), now);
         } else if !why.known {
@@ -272,17 +281,20 @@ impl Router {
     }
 
     fn park(&mut self, record: Record, name: CredentialName, from: &NodeId, now: Instant) -> Admission {
-        let (origin, stamp) = (record.origin.clone(), record.stamp());
+        let parked = record.clone();
         match self.credentials.park(record, name, from, now) {
             Park::Ask(ask) => self.ask_for_credentials([ask]),
             Park::Waits => {}
-            Park::Full => {
-                self.counters.requests_dropped += 1;
-                self.pulls.on_announced(from, &origin, stamp, now);
-                return Admission::Later;
-            }
+            Park::Full => return self.later(from, &parked, now),
         }
         Admission::NotThisCopy
+    }
+
+    /// There is no room, or no time, to look at it now.
+    fn later(&mut self, from: &NodeId, record: &Record, now: Instant) -> Admission {
+        self.counters.requests_dropped += 1;
+        self.pulls.on_announced(from, &record.origin, record.stamp(), now);
+        Admission::Later
     }
 
     /// The credential that a record waited for is here.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::notary::Notary;
+use super::spf::MAX_NODES;
 use crate::id::NodeId;
 
 /// What a [`Router`](super::Router) is told at the start.
@@ -86,7 +87,7 @@ pub enum FloodMode {
 pub struct Limits {
     /// Records kept, one per origin. Default: 20,000. When full, the record that was unreachable for longest makes
     /// room; if all are reachable, new origins are refused, and the mesh beyond the bound stays unknown. All nodes of
-    /// a mesh should use the same value. Memory: about 400 bytes a record of eight links.
+    /// a mesh should use the same value. At most 16,777,216. Memory: about 400 bytes a record of eight links.
     pub origins: usize,
     /// Neighbours linked at once, each of which is an active link in this node's record. Default and maximum: 4,096. More
     /// are refused with [`SessionError::TooManyLinks`](super::SessionError::TooManyLinks).
@@ -155,6 +156,7 @@ impl Limits {
     /// The same, with nothing above what the format allows.
     pub(crate) fn clamped(mut self) -> Self {
         let most = Self::default();
+        self.origins = self.origins.min(MAX_NODES as usize);
         self.active_links = self.active_links.min(most.active_links);
         self.stub_links = self.stub_links.min(most.stub_links);
         self.record = self.record.min(most.record);

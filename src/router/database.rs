@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use super::advertisement::Advertisement;
 use super::buckets::{BucketSet, Buckets};
+use super::by_id::ById;
 use super::config::{Limits, Timers};
 use super::delta::{self, Delta};
-use super::graph::Graph;
+use super::graph::{Effect, Graph};
 use super::record::{Record, Stamp};
 use super::throttle::Bucket;
 use super::wire::{Digest, Entry, Message};
@@ -19,7 +20,7 @@ use crate::id::{NodeAddr, NodeId};
 #[derive(Debug)]
 pub(crate) struct Database {
     me: NodeId,
-    records: BTreeMap<NodeId, Stored>,
+    records: ById<Stored>,
     addrs: BTreeMap<NodeAddr, NodeId>,
     graph: Graph,
     /// When the clock of deletion started anew for all.
@@ -49,7 +50,7 @@ impl Database {
     pub(crate) fn new(me: NodeId, timers: Timers, limits: Limits, now: Instant) -> Self {
         Self {
             me,
-            records: BTreeMap::new(),
+            records: ById::default(),
             addrs: BTreeMap::new(),
             graph: Graph::default(),
             deletion_clock: now,
@@ -103,16 +104,18 @@ impl Database {
         Ok(true)
     }
 
-    /// Puts a record in the place of an older one. Says whether paths may have changed.
-    pub(crate) fn store(&mut self, record: Record, now: Instant) -> bool {
+    /// Puts a record in the place of an older one.
+    pub(crate) fn store(&mut self, record: Record, now: Instant) -> Effect {
         let origin = record.origin.clone();
         self.digest = None;
-        let stored = self.records.entry(origin.clone()).or_insert_with(|| Stored {
-            record: record.clone(),
-            delta: None,
-            unreachable_since: (origin != self.me).then_some(now),
-            pace: Bucket::new(self.limits.accept_burst, self.timers.accept_interval, now),
-        });
+        if !self.records.contains_key(&origin) {
+            let unreachable_since = (origin != self.me).then_some(now);
+            let pace = Bucket::new(self.limits.accept_burst, self.timers.accept_interval, now);
+            let stored = Stored { record: record.clone(), delta: None, unreachable_since, pace };
+            self.records.insert(origin.clone(), stored);
+            self.addrs.insert(record.addr(), origin.clone());
+        }
+        let stored = self.records.get_mut(&origin).expect("it was inserted if it was not there");
         stored.delta = delta::worth_keeping(&stored.record, &record, &self.limits);
         stored.record = record.clone();
         if (stored.unreachable_since.is_some() || record.leaving) && origin != self.me {
@@ -120,7 +123,6 @@ impl Database {
             let life = if record.leaving { self.timers.tombstone } else { self.timers.delete };
             self.sweep_at = earlier(self.sweep_at, now + life);
         }
-        self.addrs.insert(record.addr(), origin);
         self.graph.insert(record)
     }
 
@@ -132,7 +134,7 @@ impl Database {
     /// Notes what the newest paths reach. Says whether that differs from before.
     pub(crate) fn mark_reachable(&mut self, reaches: impl Fn(u32) -> bool, now: Instant) -> bool {
         let mut changed = false;
-        for (origin, stored) in &mut self.records {
+        for (origin, stored) in self.records.iter_mut() {
             let reachable = *origin == self.me || self.graph.number(origin).is_some_and(&reaches);
             match (reachable, stored.unreachable_since) {
                 (true, Some(_)) => stored.unreachable_since = None,
@@ -257,12 +259,7 @@ impl Database {
         let offered = move |stored: &&Stored| {
             stored.unreachable_since.is_none_or(|at| now.saturating_duration_since(at) < self.timers.withhold)
         };
-        let range = (start, Bound::Unbounded);
-        self.records
-            .range::<NodeId, _>(range)
-            .map(|(_, stored)| stored)
-            .filter(offered)
-            .map(|stored| &stored.record)
+        self.records.values_from(start).filter(offered).map(|stored| &stored.record)
     }
 
     pub(crate) fn remove(&mut self, origin: &NodeId) {

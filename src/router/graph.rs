@@ -1,7 +1,6 @@
 //! The two-way edges between the records of the database, kept up to date record by record.
 
-use std::collections::BTreeMap;
-
+use super::by_id::ById;
 use super::record::{LinkClass, Record};
 use crate::id::NodeId;
 
@@ -10,9 +9,7 @@ use crate::id::NodeId;
 /// Numbers depend on history; nothing that leaves the router may depend on them.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
-    numbers: BTreeMap<NodeId, u32>,
-    vertices: Vec<Option<Vertex>>,
-    free: Vec<u32>,
+    vertices: ById<Vertex>,
     edges: usize,
     /// Grows whenever nodes or edges come or go.
     generation: u64,
@@ -21,6 +18,8 @@ pub(crate) struct Graph {
 #[derive(Debug)]
 pub(crate) struct Vertex {
     pub(crate) record: Record,
+    /// The record's word on it, where path finding finds it without a look at the record.
+    pub(crate) transit: bool,
     /// Ascending by `to`.
     pub(crate) edges: Vec<Edge>,
 }
@@ -32,59 +31,86 @@ pub(crate) struct Edge {
     pub(crate) cost: u32,
 }
 
+/// What a change of the graph asks for: the least first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Effect {
+    #[default]
+    None,
+    /// New routes to stubs, over the same paths.
+    Stubs,
+    /// New paths.
+    Paths,
+}
+
 impl Graph {
-    /// Puts a record in, in place of an older one of the same origin. Says whether paths may have changed.
-    pub(crate) fn insert(&mut self, record: Record) -> bool {
-        let number = match self.numbers.get(&record.origin) {
-            Some(&number) => number,
-            None => self.add(&record),
+    /// Puts a record in, in place of an older one of the same origin.
+    pub(crate) fn insert(&mut self, record: Record) -> Effect {
+        let (number, new) = match self.vertices.number(&record.origin) {
+            Some(number) => (number, false),
+            None => (self.add(&record), true),
         };
+        let vertex = &mut self.vertices[number];
+        if record.links == vertex.record.links && record.transit == vertex.record.transit && !new {
+            vertex.record = record;
+            return Effect::None;
+        }
         let edges = self.two_way(&record);
-        let vertex = self.vertices[number as usize].as_mut().expect("numbers in the index are in use");
+        let vertex = &mut self.vertices[number];
+        let differ = edges != vertex.edges;
         let stubs_differ = !vertex.record.stubs().eq(record.stubs());
-        self.generation += u64::from(edges != vertex.edges);
-        let changed = edges != vertex.edges || record.transit != vertex.record.transit || stubs_differ;
+        let effect = match differ || record.transit != vertex.transit {
+            true => Effect::Paths,
+            false if stubs_differ => Effect::Stubs,
+            false => Effect::None,
+        };
+        vertex.transit = record.transit;
         vertex.record = record;
-        let before = std::mem::replace(&mut vertex.edges, edges.clone());
-        self.unlink(number, &before);
-        self.link(number, &edges);
-        changed
+        if differ {
+            self.generation += 1;
+            self.unlink(number);
+            self.link(number, edges);
+        }
+        effect
     }
 
     /// Takes a record out. Says whether paths may have changed.
     pub(crate) fn remove(&mut self, origin: &NodeId) -> bool {
-        let Some(number) = self.numbers.remove(origin) else { return false };
-        let vertex = self.vertices[number as usize].take().expect("numbers in the index are in use");
-        self.free.push(number);
+        let Some(number) = self.vertices.number(origin) else { return false };
         self.generation += 1;
-        self.unlink(number, &vertex.edges);
-        !vertex.edges.is_empty() || vertex.record.stubs().next().is_some()
+        let linked = self.unlink(number);
+        let vertex = self.vertices.remove(origin);
+        linked || vertex.is_some_and(|vertex| vertex.record.stubs().next().is_some())
     }
 
     pub(crate) fn number(&self, id: &NodeId) -> Option<u32> {
-        self.numbers.get(id).copied()
+        self.vertices.number(id)
     }
 
     pub(crate) fn vertex(&self, number: u32) -> &Vertex {
-        self.vertices[number as usize].as_ref().expect("only numbers of this graph are asked for")
+        &self.vertices[number]
+    }
+
+    /// The same id, as it is held here.
+    pub(crate) fn held(&self, id: &NodeId) -> Option<&NodeId> {
+        self.number(id).map(|number| self.id(number))
     }
 
     pub(crate) fn id(&self, number: u32) -> &NodeId {
-        &self.vertex(number).record.origin
+        self.vertices.id(number)
     }
 
     /// Names and numbers, ascending by name.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (&NodeId, u32)> {
-        self.numbers.iter().map(|(id, &number)| (id, number))
+        self.vertices.numbers()
     }
 
     /// One more than the largest number.
     pub(crate) fn bound(&self) -> usize {
-        self.vertices.len()
+        self.vertices.bound()
     }
 
     pub(crate) fn node_count(&self) -> usize {
-        self.numbers.len()
+        self.vertices.len()
     }
 
     /// Directed edges: two for each pair.
@@ -98,20 +124,9 @@ impl Graph {
     }
 
     fn add(&mut self, record: &Record) -> u32 {
-        let vertex = Some(Vertex { record: record.clone(), edges: Vec::new() });
-        let number = match self.free.pop() {
-            Some(number) => {
-                self.vertices[number as usize] = vertex;
-                number
-            }
-            None => {
-                self.vertices.push(vertex);
-                u32::try_from(self.vertices.len() - 1).expect("the number of origins is bounded")
-            }
-        };
-        self.numbers.insert(record.origin.clone(), number);
         self.generation += 1;
-        number
+        let vertex = Vertex { record: record.clone(), transit: record.transit, edges: Vec::new() };
+        self.vertices.insert(record.origin.clone(), vertex)
     }
 
     fn two_way(&self, record: &Record) -> Vec<Edge> {
@@ -129,27 +144,27 @@ impl Graph {
         edges
     }
 
-    fn link(&mut self, number: u32, edges: &[Edge]) {
+    fn link(&mut self, number: u32, edges: Vec<Edge>) {
         self.edges += 2 * edges.len();
-        for edge in edges {
-            let back = self.edges_of(edge.to);
+        for edge in &edges {
+            let back = &mut self.vertices[edge.to].edges;
             let at = back.partition_point(|other| other.to < number);
             back.insert(at, Edge { to: number, cost: edge.cost });
         }
+        self.vertices[number].edges = edges;
     }
 
-    fn unlink(&mut self, number: u32, edges: &[Edge]) {
+    /// Says whether there was any edge.
+    fn unlink(&mut self, number: u32) -> bool {
+        let edges = std::mem::take(&mut self.vertices[number].edges);
         self.edges -= 2 * edges.len();
-        for edge in edges {
-            let back = self.edges_of(edge.to);
+        for edge in &edges {
+            let back = &mut self.vertices[edge.to].edges;
             if let Ok(at) = back.binary_search_by_key(&number, |other| other.to) {
                 back.remove(at);
             }
         }
-    }
-
-    fn edges_of(&mut self, number: u32) -> &mut Vec<Edge> {
-        &mut self.vertices[number as usize].as_mut().expect("edges end at numbers in use").edges
+        !edges.is_empty()
     }
 }
 
@@ -164,13 +179,14 @@ pub(crate) mod tests {
     #[test]
     fn an_edge_needs_both_ends_and_costs_what_the_dearer_end_says() {
         let mut graph = Graph::default();
-        assert!(!graph.insert(record("a", &[("b", 3)])));
+        assert_eq!(graph.insert(record("a", &[("b", 3)])), Effect::None);
         assert_eq!(graph.edge_count(), 0);
-        assert!(graph.insert(record("b", &[("a", 5), ("c", 1)])));
+        assert_eq!(graph.insert(record("b", &[("a", 5), ("c", 1)])), Effect::Paths);
         let a = graph.vertex(graph.number(&id("a")).unwrap());
         assert_eq!(a.edges, [Edge { to: graph.number(&id("b")).unwrap(), cost: 5 }]);
-        assert!(!graph.insert(record("b", &[("a", 5)])), "a one-way claim changes no path");
-        assert!(graph.insert(record("b", &[])));
+        let effect = graph.insert(record("b", &[("a", 5)]));
+        assert_eq!(effect, Effect::None, "a one-way claim changes no path");
+        assert_eq!(graph.insert(record("b", &[])), Effect::Paths);
         assert_eq!(graph.edge_count(), 0);
     }
 

@@ -97,6 +97,7 @@ mod advertisement;
 mod alternates;
 mod audit;
 mod buckets;
+mod by_id;
 mod compact;
 mod comparison;
 mod config;
@@ -118,6 +119,7 @@ mod pull;
 mod quiet;
 mod receive;
 mod record;
+mod rtt_cost;
 mod seen;
 mod settle;
 mod spf;
@@ -137,16 +139,18 @@ pub use explain::Explanation;
 pub use neighbour::{NeighbourKind, NeighbourState, NeighbourView, SessionUp};
 pub use notary::{CredentialName, Distrust, Notary, Proof, Verdict};
 pub use record::{Draft, Link, LinkClass, Record, Stamp};
+pub use rtt_cost::RttCost;
 pub use table::{Route, Table};
 pub use twin::{Duplicate, Override, Process};
 pub use wire::{Digest, Entry, Message};
 
 use admission::Refusals;
-use alternates::Alternates;
+use alternates::{Alternates, Standby};
 use audit::Audits;
 use credentials::Credentials;
 use database::Database;
 use flood::Flood;
+use graph::Effect;
 use neighbour::{Neighbour, Neighbours};
 use origin::{Origin, Urgency};
 use parked::Parked;
@@ -190,6 +194,8 @@ pub struct Router {
     /// What the table was made of.
     paths: Option<Paths>,
     alternates: Alternates,
+    /// The alternates of `paths`, by node number, once they are found.
+    standby: Option<Vec<Standby>>,
     table: Arc<Table>,
     collisions: BTreeSet<Collision>,
     limits_hit: BTreeSet<Limit>,
@@ -222,6 +228,7 @@ impl Router {
             schedule: Schedule::new(now),
             paths: None,
             alternates: Alternates::new(now),
+            standby: None,
             table: Arc::default(),
             collisions: BTreeSet::new(),
             limits_hit: BTreeSet::new(),
@@ -307,7 +314,7 @@ impl Router {
             outbox.digest(digest, count);
             self.database.restart_deletion_clock(now);
         } else {
-            self.schedule.on_change();
+            self.schedule.on_effect(Effect::Stubs);
         }
         if state == NeighbourState::Up {
             self.origin.on_change(Urgency::Now, now);
@@ -367,7 +374,8 @@ impl Router {
     pub fn set_cost(&mut self, neighbour: &NodeId, cost: Cost, now: Instant) {
         if let Some(session) = self.neighbours.get_mut(neighbour) {
             session.cost = cost;
-            self.schedule.on_change();
+            // Of a router's link, paths know what this node's record says.
+            self.schedule.on_effect(Effect::Stubs);
             self.change(now);
         }
     }
@@ -506,7 +514,10 @@ impl Router {
         {
             self.neighbours.on_loss(id, now);
         }
-        self.schedule.on_change();
+        self.schedule.on_effect(match old.kind {
+            NeighbourKind::Full => Effect::Paths,
+            NeighbourKind::Stub => Effect::Stubs,
+        });
         self.origin.on_change(Urgency::Coalesce, now);
         Some(old)
     }

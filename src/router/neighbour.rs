@@ -1,14 +1,14 @@
 //! The neighbours: sessions, their sync, and what each is still to be sent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::config::{Limits, Timers};
 use super::database::{Database, earlier};
 use super::event::Transmit;
 use super::outbox::{Outbox, Owed};
 use super::record::{Link, LinkClass};
-use super::throttle::Flaps;
+use super::throttle::{Bucket, Flaps};
 use super::wire::Digest;
 use crate::id::{Cost, NodeAddr, NodeId};
 
@@ -69,6 +69,11 @@ pub enum NeighbourState {
     Leaving,
 }
 
+/// Records that a neighbour may send that turn out not to be trusted, at once, and after how long one more. As long as there
+/// are more, what it sends is not verified, but asked for again later: each costs some computing, and nobody is to blame.
+const MAX_DISTRUSTED: u32 = 4_096;
+const DISTRUSTED_EVERY: Duration = Duration::from_millis(20);
+
 /// One session.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
@@ -92,6 +97,8 @@ pub(crate) struct Neighbour {
     pub(crate) owes_digest: bool,
     /// Digests that differed one after the other while this node was not quiet.
     pub(crate) mismatches: u8,
+    /// Paces records that are not trusted here.
+    pub(crate) distrusted: Bucket,
     last_heard: Instant,
     stall_reported: bool,
     outbox: Outbox,
@@ -120,6 +127,7 @@ impl Neighbour {
             told: None,
             owes_digest: false,
             mismatches: 0,
+            distrusted: Bucket::new(MAX_DISTRUSTED, DISTRUSTED_EVERY, now),
             last_heard: now,
             stall_reported: false,
             outbox: Outbox::default(),
@@ -244,7 +252,7 @@ impl Neighbours {
 
     /// The session has synced: the link goes up, at once or after a hold.
     pub(crate) fn on_synced(&mut self, id: &NodeId, now: Instant) {
-        let mut hold = std::time::Duration::ZERO;
+        let mut hold = Duration::ZERO;
         if let Some(flaps) = self.flaps.get_mut(id) {
             flaps.prune(self.timers.flap_memory, now);
             hold = flaps.hold(self.timers.flap_hold, self.timers.flap_hold_max);

@@ -49,7 +49,8 @@ pub enum Verdict {
 }
 
 /// Why a credential is not trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Distrust {
     /// It is genuine, and the signature too, but its time is over.
@@ -64,6 +65,19 @@ pub enum Distrust {
     UnknownIssuer,
     /// It is not meant for nodes of a mesh.
     WrongUsage,
+}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "it has expired",
+            Self::NotYetValid => "it is not valid yet",
+            Self::Revoked => "it is revoked",
+            Self::Denied => "it is denied",
+            Self::UnknownIssuer => "no trusted CA has issued it",
+            Self::WrongUsage => "it is not meant for this",
+        })
+    }
 }
 
 impl Distrust {

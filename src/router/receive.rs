@@ -6,6 +6,7 @@ use super::Router;
 use super::admission::Admission;
 use super::advertisement::Advertisement;
 use super::buckets::BucketSet;
+use super::compact::DecodeError;
 use super::config::FloodMode;
 use super::event::{Event, Limit, PeerError};
 use super::flood::{Eager, Ways};
@@ -198,7 +199,7 @@ impl Router {
                 (origin, stamp, None)
             }
             None => {
-                let record = Record::decode(advertisement)?;
+                let record = self.decode(advertisement)?;
                 self.seen.insert(advertisement.id(), record.origin.clone(), record.stamp());
                 (record.origin.clone(), record.stamp(), Some(record))
             }
@@ -217,7 +218,7 @@ impl Router {
                 self.owe(from, &origin, Owed::Id);
             }
             _ => {
-                let record = record.map_or_else(|| Record::decode(advertisement), Ok)?;
+                let record = record.map_or_else(|| self.decode(advertisement), Ok)?;
                 match self.on_newer(from, record, now)? {
                     Admission::Done => {}
                     Admission::NotThisCopy => {
@@ -231,6 +232,11 @@ impl Router {
         // What a neighbour sends is what it has: no announcement of its own stands above it.
         self.pulls.on_copy(Some(from), &origin, stamp);
         Ok(())
+    }
+
+    fn decode(&self, advertisement: &Advertisement) -> Result<Record, DecodeError> {
+        let graph = self.database.graph();
+        Record::decode_sharing(advertisement, |name| graph.held(name))
     }
 
     /// A copy of this node's own record, or its stamp alone, came back. One of a process before this one is overtaken.
@@ -307,9 +313,8 @@ impl Router {
             self.event(Event::NodeRestarted(origin.clone()));
         }
         let withdrawn = self.withdrawn_by(&record);
-        if self.database.store(record, now) {
-            self.schedule.on_change();
-        }
+        let effect = self.database.store(record, now);
+        self.schedule.on_effect(effect);
         if let Some(pace) = self.database.pace_mut(&origin) {
             pace.take(now);
         }

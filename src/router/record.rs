@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -20,14 +19,14 @@ use crate::id::{Cost, NodeAddr, NodeId, Version};
 /// where it overrides another process's; further fields are skipped and repeated untouched. The signature travels beside
 /// the record, not in it.
 #[derive(Clone)]
-pub struct Record(Arc<Inner>);
+pub struct Record(Advertisement);
 
-struct Inner {
+/// What the bytes of a record say.
+pub(crate) struct Said {
     draft: Draft,
     addr: NodeAddr,
-    /// Addresses of the links' peers, in the same order: hashed once, used at every table.
-    peer_addrs: Vec<NodeAddr>,
-    advertisement: Advertisement,
+    /// Addresses of the stubs, in the order of their links: hashed once, used at every table.
+    stub_addrs: Box<[NodeAddr]>,
 }
 
 /// The content of a [`Record`] before it is encoded. Simulators and tests make records by hand with it.
@@ -103,7 +102,9 @@ impl Draft {
         check(&self)?;
         let bytes = self.encode();
         check_size(bytes.len())?;
-        Ok(Record::assemble(self, Advertisement::new(bytes.into())))
+        let advertisement = Advertisement::new(bytes.into());
+        advertisement.remember(Said::new(self));
+        Ok(Record(advertisement))
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -127,44 +128,65 @@ impl Draft {
     }
 }
 
+impl Said {
+    fn new(draft: Draft) -> Self {
+        let stubs = draft.links.iter().filter(|link| link.class == LinkClass::Stub);
+        let stub_addrs = stubs.map(|link| link.peer.addr()).collect();
+        Self { addr: draft.origin.addr(), draft, stub_addrs }
+    }
+}
+
 impl Record {
     /// Reads the record of an advertisement. Total: any bytes give a record or an error.
     ///
     /// # Errors
     /// The bytes are no record; the fault of whoever sent or repeated them.
     pub fn decode(advertisement: &Advertisement) -> Result<Self, DecodeError> {
-        check_size(advertisement.bytes().len())?;
-        let WireRecord(draft) = compact::decode(advertisement.bytes())?;
-        check(&draft)?;
-        Ok(Self::assemble(draft, advertisement.clone()))
+        Self::decode_sharing(advertisement, |_| None)
+    }
+
+    /// The same, with the names that are known already shared rather than stored once more.
+    pub(crate) fn decode_sharing<'a>(
+        advertisement: &Advertisement,
+        known: impl Fn(&NodeId) -> Option<&'a NodeId>,
+    ) -> Result<Self, DecodeError> {
+        if advertisement.said().is_none() {
+            check_size(advertisement.bytes().len())?;
+            let WireRecord(mut draft) = compact::decode(advertisement.bytes())?;
+            check(&draft)?;
+            let names = draft.links.iter_mut().map(|link| &mut link.peer).chain([&mut draft.origin]);
+            for name in names {
+                if let Some(known) = known(name) {
+                    *name = known.clone();
+                }
+            }
+            advertisement.remember(Said::new(draft));
+        }
+        Ok(Self(advertisement.clone()))
+    }
+
+    fn said(&self) -> &Said {
+        self.0.said().expect("a record is made of an advertisement that was read")
     }
 
     /// The same record with this proof beside it.
     #[must_use]
     pub fn with_proof(self, proof: Bytes) -> Self {
-        let advertisement = self.advertisement().clone().with_proof(proof);
-        match Arc::try_unwrap(self.0) {
-            Ok(inner) => Self(Arc::new(Inner { advertisement, ..inner })),
-            Err(shared) => Self::assemble(shared.draft.clone(), advertisement),
-        }
-    }
-
-    fn assemble(draft: Draft, advertisement: Advertisement) -> Self {
-        let peer_addrs = draft.links.iter().map(|link| link.peer.addr()).collect();
-        Self(Arc::new(Inner { addr: draft.origin.addr(), draft, peer_addrs, advertisement }))
+        Self(self.0.with_proof(proof))
     }
 
     /// The same record with another address, for tests of collisions, which nobody can make otherwise.
     #[cfg(test)]
     pub(crate) fn with_addr(&self, addr: NodeAddr) -> Self {
-        let (draft, peer_addrs) = (self.0.draft.clone(), self.0.peer_addrs.clone());
-        Self(Arc::new(Inner { draft, addr, peer_addrs, advertisement: self.0.advertisement.clone() }))
+        let advertisement = Advertisement::new(self.0.bytes().clone());
+        advertisement.remember(Said { addr, ..Said::new(Draft::clone(self)) });
+        Self(advertisement)
     }
 
     /// The record as it travels.
     #[must_use]
     pub fn advertisement(&self) -> &Advertisement {
-        &self.0.advertisement
+        &self.0
     }
 
     /// Whether bytes, id and content still belong together.
@@ -176,13 +198,9 @@ impl Record {
     /// The same record after a bit in memory fell over, for tests.
     #[cfg(test)]
     pub(crate) fn corrupted(&self) -> Self {
-        let (draft, peer_addrs) = (self.0.draft.clone(), self.0.peer_addrs.clone());
-        Self(Arc::new(Inner {
-            draft,
-            addr: self.addr(),
-            peer_addrs,
-            advertisement: self.advertisement().corrupted(),
-        }))
+        let advertisement = self.advertisement().corrupted();
+        advertisement.remember(Said::new(Draft::clone(self)));
+        Self(advertisement)
     }
 
     /// Version and check.
@@ -194,7 +212,7 @@ impl Record {
     /// The origin's address.
     #[must_use]
     pub fn addr(&self) -> NodeAddr {
-        self.0.addr
+        self.said().addr
     }
 
     /// The link to `peer`, if the record lists one.
@@ -215,8 +233,8 @@ impl Record {
 
     /// The stubs attached to the origin, with their addresses.
     pub(crate) fn stubs(&self) -> impl Iterator<Item = (&Link, NodeAddr)> {
-        let links = self.links.iter().zip(self.0.peer_addrs.iter().copied());
-        links.filter(|(link, _)| link.class == LinkClass::Stub)
+        let stubs = self.links.iter().filter(|link| link.class == LinkClass::Stub);
+        stubs.zip(self.said().stub_addrs.iter().copied())
     }
 }
 
@@ -225,13 +243,13 @@ impl Deref for Record {
     type Target = Draft;
 
     fn deref(&self) -> &Draft {
-        &self.0.draft
+        &self.said().draft
     }
 }
 
 impl PartialEq for Record {
     fn eq(&self, other: &Self) -> bool {
-        self.0.advertisement == other.0.advertisement
+        self.0 == other.0
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Router;
 use super::event::{Event, Limit};
+use super::graph::Effect;
 use super::origin::Urgency;
 use super::record::Draft;
 use super::spf::{self, Paths, Schedule};
@@ -21,10 +22,14 @@ impl Router {
         if self.speaks_at(now).is_some_and(|at| at <= now) {
             self.originate(now);
         }
-        if self.schedule.take(self.database.graph(), now) {
-            self.compute_paths(now);
-        } else if !self.schedule.is_wanted() && self.alternates.next_timeout().is_some_and(|at| at <= now) {
-            self.search_alternates(now);
+        match self.schedule.take(self.database.graph(), now) {
+            Effect::Paths => self.compute_paths(now),
+            Effect::Stubs => self.build_table(),
+            Effect::None => {
+                if !self.schedule.is_wanted() && self.alternates.next_timeout().is_some_and(|at| at <= now) {
+                    self.search_alternates(now);
+                }
+            }
         }
     }
 
@@ -97,11 +102,6 @@ impl Router {
         let usable = |from, to| Some(from) != source || self.uses_link(graph.id(to));
         let paths = source.map(|source| Paths::find(graph, source, usable));
         let connected = source.map_or_else(Vec::new, |source| spf::connected(graph, source, usable));
-        let stubs = self.neighbours.stubs().map(|(id, session)| (id.clone(), session.cost));
-        let (mut table, collisions) =
-            Table::build(graph, paths.as_ref().map(|paths| (paths, None)), self.id(), stubs);
-        // Those of routes that did not change stay until they are found anew.
-        table.keep_alternates(&self.table, |id| self.uses_link(id));
         match (source, &paths) {
             (Some(source), Some(paths)) => {
                 self.alternates.on_paths(graph, source, paths, self.schedule.not_before());
@@ -112,12 +112,26 @@ impl Router {
         if self.database.mark_reachable(reaches, now) {
             self.quiet.on_change(now);
         }
+        self.paths = paths;
+        self.standby = None;
+        self.build_table();
+    }
+
+    /// Makes the table of the paths and alternates as they are. Other stubs on the same paths need no more than that.
+    fn build_table(&mut self) {
+        let graph = self.database.graph();
+        let stubs = self.neighbours.stubs().map(|(id, session)| (id.clone(), session.cost));
+        let paths = self.paths.as_ref().map(|paths| (paths, self.standby.as_ref()));
+        let (mut table, collisions) = Table::build(graph, paths, self.id(), stubs);
+        if self.standby.is_none() {
+            // Those of routes that did not change stay until they are found anew.
+            table.keep_alternates(&self.table, |id| self.uses_link(id));
+        }
         let collisions = collisions.into_iter().collect();
         for new in &collisions - &self.collisions {
             self.event(Event::AddressCollision { known: new.known, refused: new.refused });
         }
         self.collisions = collisions;
-        self.paths = paths;
         self.publish(table);
     }
 
@@ -132,9 +146,8 @@ impl Router {
         self.counters.alternate_runs += 1;
         let rest = Schedule::rest(graph);
         let Some(found) = self.alternates.step(graph, source, paths, usable, rest, now) else { return };
-        let stubs = self.neighbours.stubs().map(|(id, session)| (id.clone(), session.cost));
-        let (table, _) = Table::build(graph, Some((paths, Some(&found))), self.id(), stubs);
-        self.publish(table);
+        self.standby = Some(found);
+        self.build_table();
     }
 
     fn publish(&mut self, table: Table) {

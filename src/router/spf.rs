@@ -4,10 +4,14 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-use super::graph::{Edge, Graph};
+use super::graph::{Edge, Effect, Graph};
 
 /// The most equal-cost next hops that are kept for a node: the lowest ids.
 pub(crate) const MAX_NEXT_HOPS: usize = 8;
+
+/// Nodes that paths can be found among, at most: their numbers, and the costs of paths of that many links, fit into one
+/// word together.
+pub(crate) const MAX_NODES: u32 = 1 << 24;
 
 /// Shortest paths from one node to all others, by node number.
 #[derive(Debug)]
@@ -39,15 +43,22 @@ impl NextHops {
         &self.places[..usize::from(self.len)]
     }
 
-    /// The lowest of both.
+    /// The lowest of both. No allocation: it is made for every tie of every search.
     fn union(self, other: Self) -> Self {
-        let mut all: Vec<u16> = self.as_slice().iter().chain(other.as_slice()).copied().collect();
-        all.sort_unstable();
-        all.dedup();
+        if self == other {
+            return self;
+        }
+        let (mut ours, mut theirs) = (self.as_slice(), other.as_slice());
         let mut hops = Self::default();
-        for (place, slot) in all.into_iter().zip(&mut hops.places) {
-            *slot = place;
+        for slot in &mut hops.places {
+            let (Some(&a), Some(&b)) = (ours.first().or(theirs.first()), theirs.first().or(ours.first()))
+            else {
+                break;
+            };
+            *slot = a.min(b);
             hops.len += 1;
+            ours = &ours[usize::from(ours.first() == Some(&*slot))..];
+            theirs = &theirs[usize::from(theirs.first() == Some(&*slot))..];
         }
         hops
     }
@@ -72,15 +83,18 @@ impl Paths {
             next: vec![NextHops::default(); bound],
             first: first.iter().map(|edge| edge.to).collect(),
         };
-        let mut queue = BinaryHeap::new();
+        let mut queue = Queue::default();
         paths.cost[source as usize] = 0;
         for (place, edge) in (0..).zip(&first) {
             paths.relax(edge.to, u64::from(edge.cost), 1, NextHops::one(place), &mut queue);
         }
-        while let Some(Reverse((cost, node))) = queue.pop() {
+        while let Some((cost, node)) = queue.pop() {
             let at = node as usize;
+            if cost > paths.cost[at] {
+                continue;
+            }
             let vertex = graph.vertex(node);
-            if cost > paths.cost[at] || !vertex.record.transit {
+            if !vertex.transit {
                 continue;
             }
             let (hops, next) = (paths.hops[at] + 1, paths.next[at]);
@@ -96,20 +110,13 @@ impl Paths {
         self.cost.get(node as usize).is_some_and(|&cost| cost != Self::UNREACHABLE)
     }
 
-    fn relax(
-        &mut self,
-        node: u32,
-        cost: u64,
-        hops: u32,
-        next: NextHops,
-        queue: &mut BinaryHeap<Reverse<(u64, u32)>>,
-    ) {
+    fn relax(&mut self, node: u32, cost: u64, hops: u32, next: NextHops, queue: &mut Queue) {
         let at = node as usize;
         if cost < self.cost[at] {
             self.cost[at] = cost;
             self.hops[at] = hops;
             self.next[at] = next;
-            queue.push(Reverse((cost, node)));
+            queue.push(cost, node);
         } else if cost == self.cost[at] {
             self.hops[at] = self.hops[at].min(hops);
             self.next[at] = self.next[at].union(next);
@@ -117,21 +124,44 @@ impl Paths {
     }
 }
 
+/// What is to be looked at next: the cheapest node, among equals the one with the lowest number.
+#[derive(Debug, Default)]
+struct Queue(BinaryHeap<Reverse<u64>>);
+
+impl Queue {
+    /// A cost and a node in one word, which halves what the heap moves. Costs of paths fit: they have fewer links than
+    /// there are nodes, and a link costs less than 2^16.
+    const NODE_BITS: u32 = MAX_NODES.ilog2();
+
+    fn push(&mut self, cost: u64, node: u32) {
+        self.0.push(Reverse(cost << Self::NODE_BITS | u64::from(node)));
+    }
+
+    fn pop(&mut self) -> Option<(u64, u32)> {
+        let Reverse(word) = self.0.pop()?;
+        Some((word >> Self::NODE_BITS, (word & u64::from(MAX_NODES - 1)) as u32))
+    }
+}
+
 /// What it costs to reach every node from `source`, by node number, under the same rules as [`Paths::find`].
 pub(crate) fn costs(graph: &Graph, source: u32, usable: impl Fn(u32, u32) -> bool) -> Vec<u64> {
     let mut costs = vec![Paths::UNREACHABLE; graph.bound()];
-    let mut queue = BinaryHeap::from([Reverse((0, source))]);
+    let mut queue = Queue::default();
+    queue.push(0, source);
     costs[source as usize] = 0;
-    while let Some(Reverse((cost, node))) = queue.pop() {
+    while let Some((cost, node)) = queue.pop() {
+        if cost > costs[node as usize] {
+            continue;
+        }
         let vertex = graph.vertex(node);
-        if cost > costs[node as usize] || !(vertex.record.transit || node == source) {
+        if !(vertex.transit || node == source) {
             continue;
         }
         for edge in vertex.edges.iter().filter(|edge| usable(node, edge.to)) {
             let cost = cost + u64::from(edge.cost);
             if cost < costs[edge.to as usize] {
                 costs[edge.to as usize] = cost;
-                queue.push(Reverse((cost, edge.to)));
+                queue.push(cost, edge.to);
             }
         }
     }
@@ -162,31 +192,35 @@ pub(crate) fn connected(graph: &Graph, source: u32, usable: impl Fn(u32, u32) ->
 /// finding takes about a tenth of one core at most, and small meshes react at once.
 #[derive(Debug)]
 pub(crate) struct Schedule {
-    wanted: bool,
+    wanted: Effect,
     not_before: Instant,
 }
 
 impl Schedule {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { wanted: false, not_before: now }
+        Self { wanted: Effect::None, not_before: now }
     }
 
+    /// Something changed that paths depend on.
     pub(crate) fn on_change(&mut self) {
-        self.wanted = true;
+        self.on_effect(Effect::Paths);
     }
 
-    /// Whether to run now. If so, the next run is put off by what this one is thought to take.
-    pub(crate) fn take(&mut self, graph: &Graph, now: Instant) -> bool {
-        if !self.wanted || now < self.not_before {
-            return false;
+    pub(crate) fn on_effect(&mut self, effect: Effect) {
+        self.wanted = self.wanted.max(effect);
+    }
+
+    /// What to do now. If anything, the next run is put off by what the search of paths is thought to take.
+    pub(crate) fn take(&mut self, graph: &Graph, now: Instant) -> Effect {
+        if now < self.not_before || !self.is_wanted() {
+            return Effect::None;
         }
-        self.wanted = false;
         self.not_before = now + Self::rest(graph);
-        true
+        std::mem::take(&mut self.wanted)
     }
 
     pub(crate) fn is_wanted(&self) -> bool {
-        self.wanted
+        self.wanted != Effect::None
     }
 
     /// When the processor has rested long enough after the last run.
@@ -195,7 +229,7 @@ impl Schedule {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.wanted.then_some(self.not_before)
+        self.is_wanted().then_some(self.not_before)
     }
 
     /// A run over this graph, and nine times as long to rest.
@@ -267,19 +301,45 @@ mod tests {
     }
 
     #[test]
+    fn the_union_of_next_hops_is_the_lowest_of_both_once_each() {
+        let hops = |places: &[u16]| {
+            places.iter().fold(NextHops::default(), |hops, &place| hops.union(NextHops::one(place)))
+        };
+        let union = |a: &[u16], b: &[u16]| hops(a).union(hops(b)).as_slice().to_vec();
+        assert_eq!(union(&[3, 1, 2], &[2, 0]), [0, 1, 2, 3]);
+        assert_eq!(union(&[], &[7]), [7]);
+        assert_eq!(union(&[7], &[7]), [7]);
+        assert_eq!(union(&[0, 2, 4, 6, 8, 10, 12, 14], &[1, 3, 5]), [0, 1, 2, 3, 4, 5, 6, 8]);
+        assert_eq!(union(&[1], &[0, 2, 4, 6, 8, 10, 12, 14]), [0, 1, 2, 4, 6, 8, 10, 12]);
+    }
+
+    #[test]
+    fn the_queue_gives_the_cheapest_first_up_to_the_largest_there_can_be() {
+        let most = (u64::from(u16::MAX) * u64::from(MAX_NODES - 1), MAX_NODES - 1);
+        let mut queue = Queue::default();
+        for (cost, node) in [most, (2, 0), (1, 9), (1, 3)] {
+            queue.push(cost, node);
+        }
+        let all: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(all, [(1, 3), (1, 9), (2, 0), most]);
+    }
+
+    #[test]
     fn the_budget_puts_off_runs_and_drops_none() {
         let mut graph = Graph::default();
         graph.insert(record("a", &[]));
         #[expect(clippy::disallowed_methods, reason = "a test needs some first instant")]
         let now = Instant::now();
         let mut schedule = Schedule::new(now);
-        assert!(!schedule.take(&graph, now));
+        assert_eq!(schedule.take(&graph, now), Effect::None);
         schedule.on_change();
-        assert!(schedule.take(&graph, now));
+        assert_eq!(schedule.take(&graph, now), Effect::Paths);
+        schedule.on_effect(Effect::Stubs);
         schedule.on_change();
-        assert!(!schedule.take(&graph, now));
+        assert_eq!(schedule.take(&graph, now), Effect::None);
         let at = schedule.next_timeout().unwrap();
-        assert!(at > now && schedule.take(&graph, at));
+        assert!(at > now);
+        assert_eq!(schedule.take(&graph, at), Effect::Paths, "which the stubs' routes are made of, too");
         assert_eq!(estimate(1_000, 8_000), Duration::from_micros(100));
     }
 }

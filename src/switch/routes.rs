@@ -1,6 +1,6 @@
 //! Where packets for each node may go, as far as the router knows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::flow::Flow;
 use crate::id::NodeAddr;
@@ -19,6 +19,8 @@ pub struct Routes {
     neighbours: Vec<NodeAddr>,
     places: HashMap<NodeAddr, Place>,
     routes: HashMap<NodeAddr, Route>,
+    /// The nodes that are stubs.
+    stubs: HashSet<NodeAddr>,
 }
 
 /// How to reach one node.
@@ -69,6 +71,15 @@ impl Routes {
             route.alternates += 1;
         }
         self.routes.insert(destination, route);
+    }
+
+    /// Names a node as a stub: its packets come from the node that it is attached to.
+    pub fn stub(&mut self, node: NodeAddr) {
+        self.stubs.insert(node);
+    }
+
+    pub(super) fn is_stub(&self, node: NodeAddr) -> bool {
+        self.stubs.contains(&node)
     }
 
     pub(super) fn get(&self, destination: NodeAddr) -> Option<&Route> {

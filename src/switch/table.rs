@@ -1,6 +1,6 @@
 //! The forwarding table and the decision made from it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub struct NextHop {
 pub struct Ingress {
     /// The neighbour at the other end.
     pub neighbour: NodeAddr,
-    /// Whether it carries other nodes' packets; one that does not may send only its own.
+    /// Whether it carries other nodes' packets; one that does not may send only its own, and those of its stubs.
     pub transit: bool,
 }
 
@@ -49,6 +49,8 @@ pub enum Decision {
 pub struct ForwardingTable {
     me: NodeAddr,
     transit: bool,
+    /// The stubs attached to this node.
+    stubs: HashSet<NodeAddr>,
     ingress: HashMap<Cookie, Ingress>,
     routes: Arc<Routes>,
     /// The neighbours of `routes`, by place; none: there is no link.
@@ -66,16 +68,29 @@ struct DefaultRoute {
 impl ForwardingTable {
     /// A table that knows these routes, and no link yet.
     ///
-    /// `transit` says whether the node carries other nodes' packets.
+    /// `transit` says whether the node carries other nodes' packets. Those from and to its stubs it carries in any case.
     #[must_use]
     pub fn new(me: NodeAddr, transit: bool, routes: Arc<Routes>) -> Self {
         let hops = vec![None; routes.neighbour_count()];
-        Self { me, transit, ingress: HashMap::new(), routes, hops, default_route: None }
+        Self {
+            me,
+            transit,
+            stubs: HashSet::new(),
+            ingress: HashMap::new(),
+            routes,
+            hops,
+            default_route: None,
+        }
     }
 
     /// Admits packets with `cookie`.
     pub fn admit(&mut self, cookie: Cookie, ingress: Ingress) {
         self.ingress.insert(cookie, ingress);
+    }
+
+    /// Names a neighbour as a stub that is attached to this node.
+    pub fn attach(&mut self, stub: NodeAddr) {
+        self.stubs.insert(stub);
     }
 
     /// Says where packets to a neighbour go. Until then no route uses it.
@@ -103,13 +118,14 @@ impl ForwardingTable {
         let Some(ingress) = self.ingress.get(&header.cookie) else {
             return Decision::Drop(DropReason::UnknownCookie);
         };
-        if header.source == self.me || (!ingress.transit && header.source != ingress.neighbour) {
+        if header.source == self.me || !self.may_send(ingress, header.source) {
             return Decision::Drop(DropReason::ForgedSource);
         }
         if header.destination == self.me {
             return Decision::Deliver;
         }
-        if !self.transit {
+        let of_stub = || [ingress.neighbour, header.destination].iter().any(|node| self.stubs.contains(node));
+        if !self.transit && !of_stub() {
             return Decision::Drop(DropReason::TransitDenied);
         }
         if header.hop_limit <= 1 {
@@ -120,6 +136,13 @@ impl ForwardingTable {
             Some(next_hop) => Decision::Forward(next_hop),
             None => Decision::Hold,
         }
+    }
+
+    /// Whether packets of `source` may come from this neighbour: from a stub its own, from a node that refuses transit
+    /// those of stubs as well, from others all.
+    fn may_send(&self, from: &Ingress, source: NodeAddr) -> bool {
+        let of_stub = || !self.stubs.contains(&from.neighbour) && self.routes.is_stub(source);
+        from.transit || source == from.neighbour || of_stub()
     }
 
     /// The neighbour that packets of a flow go to, never the one they came from.
@@ -225,6 +248,34 @@ mod tests {
         let table = relay(false);
         assert_eq!(table.decide(&packet(FROM_RIGHT, FAR, ME)), Decision::Deliver);
         assert_eq!(table.decide(&packet(FROM_RIGHT, FAR, LEFT)), Decision::Drop(DropReason::TransitDenied));
+    }
+
+    #[test]
+    fn an_edge_carries_packets_from_and_to_its_stubs() {
+        let mut table = relay(false);
+        table.attach(LEFT);
+        assert_eq!(table.decide(&packet(FROM_LEFT, LEFT, FAR)), Decision::Forward(hop(RIGHT)));
+        assert_eq!(table.decide(&packet(FROM_RIGHT, FAR, LEFT)), Decision::Forward(hop(LEFT)));
+        // That a packet names a stub as its source makes it no packet of the stub.
+        table.admit(Cookie([13; 8]), Ingress { neighbour: NodeAddr([4; 8]), transit: true });
+        let forged = packet(Cookie([13; 8]), LEFT, FAR);
+        assert_eq!(table.decide(&forged), Decision::Drop(DropReason::TransitDenied));
+    }
+
+    #[test]
+    fn an_edge_may_send_the_packets_of_stubs_and_a_stub_may_not() {
+        const STUB: NodeAddr = NodeAddr([5; 8]);
+        let mut routes = Routes::default();
+        let right = routes.place(RIGHT);
+        routes.insert(FAR, [right], [], 12);
+        routes.stub(STUB);
+        let mut table = ForwardingTable::new(ME, true, Arc::new(routes));
+        table.link(hop(RIGHT));
+        table.admit(FROM_LEFT, Ingress { neighbour: LEFT, transit: false });
+        assert_eq!(table.decide(&packet(FROM_LEFT, STUB, FAR)), Decision::Forward(hop(RIGHT)));
+        table.attach(LEFT);
+        let forged = Decision::Drop(DropReason::ForgedSource);
+        assert_eq!(table.decide(&packet(FROM_LEFT, STUB, FAR)), forged);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 use zeroize::Zeroizing;
 
+use super::credential;
 use super::files::{Access, Existing, FileError, Pem, write_atomically};
 use super::fingerprint::Fingerprint;
 use super::key::{KeyError, PrivateKey, to_pem};
@@ -44,11 +45,12 @@ struct Inner {
 }
 
 impl Identity {
-    /// The most certificates in a chain, the node's own included. The whole chain is sent in every handshake.
+    /// The most certificates in a chain, the node's own included; together they may have 8 KiB. The whole chain is sent in
+    /// every handshake, and once to every node of the mesh.
     pub const MAX_CHAIN: usize = 8;
 
-    /// Takes the certificate chain (the node's own certificate first), the private key (PKCS#8, SEC1 or PKCS#1; RSA from
-    /// 2048 bits, ECDSA P-256 or P-384, Ed25519) and the root certificates, each as PEM.
+    /// Takes the certificate chain (the node's own certificate first), the private key (PKCS#8, SEC1 or PKCS#1; RSA of 2048
+    /// to 4096 bits, ECDSA P-256 or P-384, Ed25519) and the root certificates, each as PEM.
     ///
     /// A certificate that has expired, or is not valid yet, is taken: [`check`](Self::check) tells.
     ///
@@ -129,6 +131,9 @@ impl Identity {
         let unusable =
             |problem: String| IdentityError::Certificate { origin: certificate_origin.to_owned(), problem };
         let own = chain.first().ok_or_else(|| unusable("there is no certificate (PEM) in it".to_owned()))?;
+        if credential::encode(&chain).len() > credential::MAX_CREDENTIAL {
+            return Err(unusable(format!("the chain has more than {} bytes", credential::MAX_CREDENTIAL)));
+        }
         let public = EndEntityCert::try_from(own)
             .map_err(|error| unusable(format!("the certificate cannot be used: {error}")))?
             .subject_public_key_info();

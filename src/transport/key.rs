@@ -23,7 +23,7 @@ pub enum KeyError {
     #[error("the key is encrypted; decrypt it with: openssl pkey -in ENCRYPTED -out PLAIN")]
     Encrypted,
     /// The key is of a kind, a size or a curve that is not supported, or damaged inside.
-    #[error("the key is not one of RSA (2048 to 8192 bits), ECDSA P-256 or P-384, Ed25519")]
+    #[error("the key is not one of RSA (2048 to 4096 bits), ECDSA P-256 or P-384, Ed25519")]
     Unsupported,
 }
 

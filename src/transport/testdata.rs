@@ -7,6 +7,8 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::id::NodeId;
 use crate::transport::Identity;
+use crate::transport::key::PrivateKey;
+use crate::transport::signature::Signer;
 
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("certs/fixtures")
@@ -28,6 +30,14 @@ pub(crate) fn identity(name: &str) -> Identity {
 /// The node of the other mesh.
 pub(crate) fn stranger() -> Identity {
     Identity::load(&fixtures().join("stranger"), &id("stranger")).unwrap()
+}
+
+/// Signs with the Ed25519 key of RFC 8032, section 7.1, test 1: always alike.
+pub(crate) fn fixed_signer() -> Signer {
+    let pem = "-----BEGIN PRIVATE KEY-----\n\
+        MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
+        -----END PRIVATE KEY-----\n";
+    Signer::new(PrivateKey::from_pem(pem).unwrap().signing())
 }
 
 /// The certificates of a fixture.

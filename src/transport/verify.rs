@@ -75,7 +75,8 @@ impl PeerVerifier {
         }
     }
 
-    fn verify_chain(
+    /// Whether there is a path to a root at this time, and no list revokes it. Names and lists of ids are not looked at.
+    pub(super) fn verify_chain(
         &self,
         certificate: &EndEntityCert<'_>,
         intermediates: &[CertificateDer<'_>],

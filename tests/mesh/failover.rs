@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use receptor_quic::testing::{LinkQuality, mesh};
-use receptor_quic::{OpenError, StreamError};
+use receptor_quic::{Cost, Event, Node, NodeId, OpenError, StreamError};
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
@@ -29,6 +29,46 @@ async fn a_stream_survives_the_death_of_its_relay() {
     let longest = transfer.await.unwrap();
     assert!(longest > Duration::from_secs(1), "the relay in use was the one that died: {longest:?}");
     assert!(longest < Duration::from_secs(7), "stalled for {longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_a_relays_death_is_seen_the_next_packet_goes_over_the_alternate() {
+    const LATENCY: Duration = Duration::from_millis(10);
+    let mesh = mesh(["a"]).await;
+    mesh.network().set_default(LinkQuality { latency: LATENCY, ..LinkQuality::default() });
+    let other = mesh.joiner("b", &[]).start().await.unwrap();
+    let relay = |name| mesh.joiner(name, &["a"]).peer(other.local_addrs()[0]).transit(true);
+    let spare = relay("r2");
+    let relay = relay("r1").start().await.unwrap();
+    let dear = Cost::try_from(3).unwrap();
+    let spare = spare.cost(dear).start().await.unwrap();
+    let (a, b) = (mesh.node("a"), id("b"));
+    spare.routable(&b).await;
+    spare.routable(&id("a")).await;
+    a.routable(&b).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(route(a, &b).await, (id("r1"), vec![id("r2")]));
+    a.ping(&b).await.unwrap();
+    let mut events = [a.events(), other.events()];
+    // Its neighbours see their connections end.
+    drop(relay);
+    for events in &mut events {
+        while !matches!(events.recv().await.unwrap(), Event::LinkDown { peer, .. } if peer == id("r1")) {}
+    }
+    let start = Instant::now();
+    a.ping(&b).await.unwrap();
+    // There and back over r2, and what a timer's tick adds: nothing was waited for, and nothing sent twice.
+    let most = LATENCY * 4 + Duration::from_millis(4);
+    assert!(start.elapsed() <= most, "{:?}", start.elapsed());
+    let dropped = a.status().await.unwrap().switch.dropped;
+    assert!(dropped.values().all(|&count| count == 0), "{dropped:?}");
+}
+
+/// The next hop and the alternates to a node.
+async fn route(from: &Node, to: &NodeId) -> (NodeId, Vec<NodeId>) {
+    let status = from.status().await.unwrap();
+    let route = status.routes.into_iter().find(|route| route.node == *to).unwrap();
+    (route.next_hop, route.alternates)
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,9 +2,11 @@
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod costs;
 mod ephemerals;
 mod failover;
 mod links;
+mod records;
 mod routes;
 mod streams;
 mod support;

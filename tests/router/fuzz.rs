@@ -80,7 +80,7 @@ fn the_cache_of_seen_ids_changes_nothing() {
 
 /// Half of the nodes send changes instead of records where they can.
 fn cache(config: &mut Config, ids: usize) {
-    if config.seed % 2 == 0 {
+    if config.seed.is_multiple_of(2) {
         (config.limits.delta_over, config.limits.delta_percent) = (0, 10_000);
     }
     config.limits.seen_ids = ids;

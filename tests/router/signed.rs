@@ -423,6 +423,38 @@ fn credentials_go_with_their_records() {
     assert_eq!(probe.sent_to("n"), [given, none]);
 }
 
+#[test]
+fn a_neighbour_that_brings_many_that_are_not_trusted_waits_and_nobody_else_does() {
+    let mut probe = synced(&["n", "other"]);
+    let stranger = |nth: u32| Plain::untrusted(&id(&format!("s{nth}")), "stranger");
+    let bring = |probe: &mut Probe, nth: u32| {
+        let (origin, notary) = (format!("s{nth}"), stranger(nth));
+        probe.tell("n", update(&notary.seal(&record(&origin, (5, 1), &[])))).unwrap();
+        let credential = Some(format!("stranger:{origin}#1").into());
+        probe
+            .tell("n", Message::Credential { origin: id(&origin), name: notary.name(), credential })
+            .unwrap();
+    };
+    (0..5_000).for_each(|nth| bring(&mut probe, nth));
+    assert_eq!(probe.router.counters().records_untrusted, 4_096);
+    for (from, origin) in [("n", "a"), ("other", "b")] {
+        probe.tell(from, update(&sealed(origin, 1, &[]))).unwrap();
+        probe.tell(from, credential(origin, 1)).unwrap();
+    }
+    assert!(probe.held("a").is_none() && probe.held("b").is_some());
+    // What was not looked at is asked for again.
+    probe.sent.clear();
+    probe.wait(150);
+    let asked = |messages: Vec<Message>| {
+        messages.iter().any(|m| matches!(m, Message::Want(origins) if origins.contains(&id("a"))))
+    };
+    assert!(asked(probe.sent_to("n")));
+    probe.tell("n", update(&sealed("a", 1, &[]))).unwrap();
+    probe.tell("n", credential("a", 1)).unwrap();
+    assert!(probe.held("a").is_some());
+    assert_eq!(probe.router.counters().records_forged, 0);
+}
+
 fn start(seed: u64, edges: &topologies::Edges, tune: fn(&mut Config)) -> Sim {
     let mut sim = Sim::new(seed);
     sim.tune = tune;

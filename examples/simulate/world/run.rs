@@ -115,22 +115,18 @@ impl World {
                 self.queue.push(Reverse(Entry { at, number, action: Action::Deliver { session, end } }));
                 return;
             }
-            let frame = self.sessions[session].ways[end].frames.pop_front();
-            self.on_deliver(session, end, &frame.map(|frame| frame.2).unwrap_or_default());
+            if let Some((_, _, message)) = self.sessions[session].ways[end].frames.pop_front() {
+                self.on_deliver(session, end, message);
+            }
         }
     }
 
-    fn on_deliver(&mut self, session: usize, end: usize, frame: &[u8]) {
+    fn on_deliver(&mut self, session: usize, end: usize, message: Message) {
         let ends = self.sessions[session].ends;
         if self.sessions[session].broken || !self.runs(session, end) || !self.is_current(session, end) {
             return;
         }
         let (me, from) = (ends[end], self.nodes[ends[1 - end]].id.clone());
-        let message = match Message::decode(frame) {
-            Ok(Some(message)) => message,
-            Ok(None) => return,
-            Err(error) => return self.journal.fail(format!("{from} sent what cannot be read: {error}")),
-        };
         let update = self.meter.follows().then(|| message.clone());
         let router = &mut self.nodes[me].router;
         let before = router.counters().updates_accepted;
@@ -174,7 +170,7 @@ impl World {
         loop {
             let router = &mut self.nodes[number].router;
             if let Some(transmit) = router.poll_transmit() {
-                self.transmit(number, &transmit.to, &transmit.message);
+                self.transmit(number, &transmit.to, transmit.message);
                 if filled.last() != Some(&transmit.to) {
                     filled.push(transmit.to);
                 }
@@ -208,15 +204,23 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, from: usize, to: &NodeId, message: &Message) {
+    fn transmit(&mut self, from: usize, to: &NodeId, message: Message) {
         let session = self.nodes[from].current[&Self::number_of(to)];
-        let frame = message.encode();
-        self.meter.on_sent(message, frame.len());
+        let (message, len) = match self.post.carry(message) {
+            Ok(Some(carried)) => carried,
+            Ok(None) => return,
+            Err(error) => {
+                let from = &self.nodes[from].id;
+                return self.journal.fail(format!("{from} sent what cannot be read: {error}"));
+            }
+        };
+        self.meter.on_sent(&message, len);
         let arrival = self.now + self.rng.within(self.latency);
         if self.swallow.is_some_and(|of| self.rng.below(of) == 0) {
             let from = &self.nodes[from].id;
-            self.journal
-                .note(self.now, || format!("a message of type {:#x} from {from} to {to} is lost", frame[1]));
+            self.journal.note(self.now, || {
+                format!("a message of type {:#x} from {from} to {to} is lost", message.frame_type())
+            });
             return;
         }
         let state = &mut self.sessions[session];
@@ -224,7 +228,7 @@ impl World {
         let way = &mut state.ways[end];
         way.last = arrival.max(way.last);
         self.counter += 1;
-        way.frames.push_back((way.last, self.counter, frame));
+        way.frames.push_back((way.last, self.counter, message));
         if way.frames.len() == 1 {
             let (at, number) = (way.last, self.counter);
             self.in_flight += 1;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::attacker::*;
-use crate::id::{Cost, NodeId, Version};
-use crate::router::{Advertisement, Digest, Draft, Entry, Link, LinkClass, Message, Stamp};
+use crate::id::{NodeId, Version};
+use crate::router::{Advertisement, CredentialName, Digest, Entry, Message, Stamp};
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;
 
@@ -39,35 +39,30 @@ async fn routing_before_the_session_is_nobodys_business() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_of_nonsense_take_no_neighbour_away() {
+async fn stamps_and_requests_of_nonsense_take_no_neighbour_away() {
     let scene = Scene::new().await;
     let mut attacker = scene.link().await;
     let digest = Message::Digest { digest: Digest(7), count: 3 };
     attacker.write(&Frame::Route(digest.encode().into()).encode()).await;
     let names: Vec<NodeId> = (0..50).map(|nth| id(&format!("ghost-{nth:02}"))).collect();
+    let version = Version { epoch: u64::MAX / 2, sequence: 1 << 40, instance: 1 };
+    let stamp = Stamp { version, check: 0 };
     let victims = [id("honest"), id("victim")];
-    for origin in names.iter().chain(&victims) {
-        let link = |peer: &NodeId| Link { peer: peer.clone(), class: LinkClass::Active, cost: Cost::DEFAULT };
-        let mut peers: Vec<_> = names.iter().chain(&victims).filter(|peer| *peer != origin).collect();
-        peers.sort();
-        let draft = Draft {
-            origin: origin.clone(),
-            version: Version { epoch: u64::MAX / 2, sequence: 1 << 40, instance: 5 },
-            transit: true,
-            leaving: origin == &id("honest"),
-            links: if origin == &id("honest") { Vec::new() } else { peers.into_iter().map(link).collect() },
-            capabilities: bytes::Bytes::from_static(b"\xc1\xc1"),
-            over: None,
-        };
-        let record = draft.seal().unwrap();
-        let update = Message::Update(record.advertisement().clone());
-        attacker.write(&Frame::Route(update.encode().into()).encode()).await;
+    let entries =
+        names.iter().chain(&victims).map(|origin| Entry { origin: origin.clone(), stamp }).collect();
+    let wanted = names.iter().map(|origin| (origin.clone(), CredentialName([7; 16]))).collect();
+    let (origin, name) = (id("ghost-00"), CredentialName::of(b"none"));
+    let credential = Some(bytes::Bytes::from_static(b"none"));
+    for message in [
+        Message::Have(entries),
+        Message::Want(names.clone()),
+        Message::Nack(names),
+        Message::CredentialWant(wanted),
+        Message::Credential { origin: origin.clone(), name, credential },
+        Message::Credential { origin, name, credential: None },
+    ] {
+        attacker.write(&Frame::Route(message.encode().into()).encode()).await;
     }
-    let stamp = Stamp { version: Version { epoch: 1, sequence: 1, instance: 1 }, check: 0 };
-    let entries = names.iter().map(|origin| Entry { origin: origin.clone(), stamp }).collect();
-    attacker.write(&Frame::Route(Message::Have(entries).encode().into()).encode()).await;
-    attacker.write(&Frame::Route(Message::Want(names.clone()).encode().into()).encode()).await;
-    attacker.write(&Frame::Route(Message::Nack(names).encode().into()).encode()).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     scene.assert_serves("ghosts").await;
     attacker.connection.close(0_u32.into(), b"");

@@ -1,0 +1,100 @@
+//! The notary of real nodes: records are signed with the key of the node's certificate.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::id::NodeId;
+use crate::router::{CredentialName, Distrust, Notary, Proof, Verdict};
+use crate::transport::Identity;
+use crate::transport::credential::{self, Fault, MAX_CREDENTIAL, Objection, Verifier};
+use crate::transport::signature::Signer;
+
+/// What every signed message begins with: a signature over a record is one over nothing else.
+const CONTEXT: &[u8] = b"receptor-quic record 1\0";
+
+const _: () = assert!(MAX_CREDENTIAL <= Proof::MAX_CREDENTIAL);
+
+/// Signs records with the key of an [`Identity`], and verifies those of others by its [`Trust`](crate::Trust), as links do:
+/// chain, revocation lists, names, deny list, allow list and pins. A [`Node`](crate::Node) has one; for simulators and
+/// benchmarks it can be made apart.
+///
+/// The credential is the certificate chain. Whether it is trusted is remembered, for 32,768 chains, so that a record costs
+/// one signature. It does not change: a reload takes a new one. `Debug` never shows the key.
+pub struct CertificateNotary {
+    credential: Bytes,
+    name: CredentialName,
+    signer: Signer,
+    verifier: Verifier,
+    clock: fn() -> SystemTime,
+}
+
+impl CertificateNotary {
+    /// `clock` tells the time that certificates must be valid at.
+    #[must_use]
+    pub fn new(identity: &Identity, clock: fn() -> SystemTime) -> Self {
+        let credential = credential::encode(&identity.certified().cert);
+        Self {
+            name: CredentialName::of(&credential),
+            credential,
+            signer: Signer::new(&identity.certified().key),
+            verifier: Verifier::new(identity.trust().clone()),
+            clock,
+        }
+    }
+}
+
+impl Notary for CertificateNotary {
+    fn credential(&self) -> Bytes {
+        self.credential.clone()
+    }
+
+    fn sign(&self, record: &[u8]) -> Option<Bytes> {
+        self.signer.sign(&message(self.name, record))
+    }
+
+    fn verify(&self, origin: &NodeId, record: &[u8], proof: &Proof, credential: Option<&[u8]>) -> Verdict {
+        let Some(credential) = credential else { return Verdict::NeedsCredential };
+        let name = proof.credential;
+        if CredentialName::of(credential) != name {
+            return Verdict::Forged;
+        }
+        let message = message(name, record);
+        let now = (self.clock)();
+        match self.verifier.verify(origin, &message, &proof.signature, (name.0, credential), now) {
+            Ok(()) => Verdict::Valid,
+            Err(Objection::Forged) => Verdict::Forged,
+            Err(Objection::Fault(fault)) => Verdict::Untrusted(distrust(fault)),
+        }
+    }
+}
+
+impl fmt::Debug for CertificateNotary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CertificateNotary")
+            .field("credential", &self.name)
+            .field("signer", &self.signer)
+            .field("verifier", &self.verifier)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is signed. The credential is in it, so that nobody on the way can put another one of the same key in its place.
+fn message(credential: CredentialName, record: &[u8]) -> Vec<u8> {
+    [CONTEXT, &credential.0, record].concat()
+}
+
+fn distrust(fault: Fault) -> Distrust {
+    match fault {
+        Fault::Expired => Distrust::Expired,
+        Fault::NotYetValid => Distrust::NotYetValid,
+        Fault::Revoked => Distrust::Revoked,
+        Fault::Denied => Distrust::Denied,
+        Fault::UnknownIssuer => Distrust::UnknownIssuer,
+        Fault::WrongUsage => Distrust::WrongUsage,
+    }
+}
+
+#[cfg(test)]
+mod tests;

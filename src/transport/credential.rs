@@ -1,0 +1,228 @@
+//! Certificate chains that come without a handshake: whose they are, and whether they are trusted.
+
+use std::fmt;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use lru::LruCache;
+use rustls::CertificateError;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use webpki::EndEntityCert;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+
+use super::identity::Identity;
+use super::names::ids_in_certificate;
+use super::signature::{self, SignatureError};
+use super::trust::Trust;
+use super::verify::{PeerRole, PeerVerifier};
+use crate::id::NodeId;
+
+/// The most bytes of a chain as it travels.
+pub(crate) const MAX_CREDENTIAL: usize = 8 * 1024;
+
+/// A chain as it travels: an array of the certificates in DER, the node's own first.
+pub(crate) fn encode(chain: &[CertificateDer<'_>]) -> Bytes {
+    let chain: Vec<&serde_bytes::Bytes> = chain.iter().map(|der| serde_bytes::Bytes::new(der)).collect();
+    rmp_serde::to_vec(&chain).expect("byte strings can be written").into()
+}
+
+fn decode(credential: &[u8]) -> Option<Vec<CertificateDer<'_>>> {
+    let chain: Vec<&serde_bytes::Bytes> = rmp_serde::from_slice(credential).ok()?;
+    let fits = (1..=Identity::MAX_CHAIN).contains(&chain.len());
+    fits.then(|| chain.into_iter().map(|der| CertificateDer::from_slice(der)).collect())
+}
+
+/// Verifies what others signed, by the chains that they sent along.
+///
+/// The path from a chain to a root is looked for once, and remembered by the chain's name until its validity changes; what
+/// is left for each message is one signature. A change of trust takes a new verifier.
+pub(crate) struct Verifier {
+    trust: Trust,
+    chains: PeerVerifier,
+    known: Mutex<LruCache<Name, Known, BuildHasherDefault<DefaultHasher>>>,
+}
+
+/// What a chain is remembered by.
+pub(crate) type Name = [u8; 16];
+
+/// Why what was signed is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Objection {
+    /// No verifier that trusts the chain could have accepted it.
+    Forged,
+    /// The chain is not trusted here.
+    Fault(Fault),
+}
+
+/// Why a chain is not trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Expired,
+    NotYetValid,
+    Revoked,
+    Denied,
+    UnknownIssuer,
+    WrongUsage,
+}
+
+/// What was found about a chain, and for which seconds since 1970 that holds.
+#[derive(Clone, Debug)]
+struct Known {
+    standing: Standing,
+    holds: (u64, u64),
+}
+
+#[derive(Clone, Debug)]
+enum Standing {
+    /// A trusted CA issued it to these ids at some time.
+    Genuine { ids: Vec<NodeId>, fault: Option<Fault> },
+    /// Nobody trusted has. Its names are not looked at.
+    Stranger(Fault),
+    /// It is not a certificate.
+    Unreadable,
+}
+
+impl Verifier {
+    /// Chains that are remembered: more than a node keeps records of others.
+    const MAX_KNOWN: usize = 32_768;
+
+    pub(crate) fn new(trust: Trust) -> Self {
+        let chains = PeerVerifier::new(trust.clone(), None);
+        let known = LruCache::unbounded_with_hasher(BuildHasherDefault::new());
+        Self { trust, chains, known: Mutex::new(known) }
+    }
+
+    /// Whether `signer` signed this, by the key of the `credential`, of which `name` is a collision-free hash.
+    pub(crate) fn verify(
+        &self,
+        signer: &NodeId,
+        message: &[u8],
+        signature: &[u8],
+        (name, credential): (Name, &[u8]),
+        now: SystemTime,
+    ) -> Result<(), Objection> {
+        let chain = decode(credential).ok_or(Objection::Forged)?;
+        let (ids, fault) = match self.standing(name, &chain, now) {
+            Standing::Genuine { ids, fault } => (ids, fault),
+            Standing::Stranger(fault) => return Err(Objection::Fault(fault)),
+            Standing::Unreadable => return Err(Objection::Forged),
+        };
+        if !ids.contains(signer) {
+            return Err(Objection::Forged);
+        }
+        let own = chain.first().and_then(|own| EndEntityCert::try_from(own).ok()).ok_or(Objection::Forged)?;
+        signature::verify(&own, message, signature).map_err(|error| match error {
+            SignatureError::UnknownScheme => Objection::Fault(Fault::WrongUsage),
+            SignatureError::Wrong => Objection::Forged,
+        })?;
+        fault.map_or(Ok(()), |fault| Err(Objection::Fault(fault)))
+    }
+
+    fn standing(&self, name: Name, chain: &[CertificateDer<'_>], now: SystemTime) -> Standing {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if let Some(known) = self.known().get(&name)
+            && (known.holds.0..=known.holds.1).contains(&now)
+        {
+            return known.standing.clone();
+        }
+        let found = self.judge(chain, now);
+        let mut known = self.known();
+        known.put(name, found.clone());
+        if known.len() > Self::MAX_KNOWN {
+            known.pop_lru();
+        }
+        found.standing
+    }
+
+    fn judge(&self, chain: &[CertificateDer<'_>], now: u64) -> Known {
+        let always = |standing| Known { standing, holds: (0, u64::MAX) };
+        let Some((own, above)) = chain.split_first() else { return always(Standing::Unreadable) };
+        let Ok(certificate) = EndEntityCert::try_from(own) else { return always(Standing::Unreadable) };
+        let at = |time| self.find_path(&certificate, above, time);
+        let (fault, holds) = match at(now) {
+            Ok(()) => (None, holds_while_valid(chain, now)),
+            Err(Fault::Revoked) => (Some(Fault::Revoked), (0, u64::MAX)),
+            Err(fault @ (Fault::Expired | Fault::NotYetValid)) => {
+                // Whether it ever was good: a stranger's would be out of its time, too.
+                let together = validities(chain).map(|all| intersection(all.into_iter()));
+                let Some((from, until)) = together.filter(|(from, until)| from <= until) else {
+                    return always(Standing::Stranger(Fault::UnknownIssuer));
+                };
+                if !matches!(at(now.clamp(from, until)), Ok(()) | Err(Fault::Revoked)) {
+                    return always(Standing::Stranger(Fault::UnknownIssuer));
+                }
+                let holds = match now {
+                    _ if now > until => (until + 1, u64::MAX),
+                    _ if now < from => (0, from - 1),
+                    _ => (now, now),
+                };
+                (Some(fault), holds)
+            }
+            Err(fault) => return always(Standing::Stranger(fault)),
+        };
+        // Only now: names are read of nothing that a trusted CA has not signed.
+        let ids = ids_in_certificate(own).unwrap_or_default();
+        let admitted = self.trust.admit(&ids, &certificate.subject_public_key_info());
+        let fault = fault.or_else(|| admitted.is_err().then_some(Fault::Denied));
+        Known { standing: Standing::Genuine { ids, fault }, holds }
+    }
+
+    /// Whether there is a path to a root at this time, for either side of a link.
+    fn find_path(
+        &self,
+        certificate: &EndEntityCert<'_>,
+        above: &[CertificateDer<'_>],
+        time: u64,
+    ) -> Result<(), Fault> {
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(time));
+        let path = |role| self.chains.verify_chain(certificate, above, role, time);
+        let found = match path(PeerRole::Acceptor) {
+            Err(CertificateError::InvalidPurpose) => path(PeerRole::Dialler),
+            other => other,
+        };
+        found.map_err(|error| match error {
+            CertificateError::ExpiredContext { .. } | CertificateError::Expired => Fault::Expired,
+            CertificateError::NotValidYetContext { .. } => Fault::NotYetValid,
+            CertificateError::Revoked => Fault::Revoked,
+            CertificateError::InvalidPurpose => Fault::WrongUsage,
+            _ => Fault::UnknownIssuer,
+        })
+    }
+
+    fn known(&self) -> MutexGuard<'_, LruCache<Name, Known, BuildHasherDefault<DefaultHasher>>> {
+        // Whoever panicked with it had read or put an entry as a whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("trust", &self.trust).field("known", &self.known().len()).finish()
+    }
+}
+
+/// How long a path that is there now stays. Certificates that are out of their time are not on it.
+fn holds_while_valid(chain: &[CertificateDer<'_>], now: u64) -> (u64, u64) {
+    let Some(all) = validities(chain) else { return (now, now) };
+    intersection(all.into_iter().filter(|(from, until)| (*from..=*until).contains(&now)))
+}
+
+/// The first and last second since 1970 at which each certificate is valid. None: one cannot be read.
+fn validities(chain: &[CertificateDer<'_>]) -> Option<Vec<(u64, u64)>> {
+    let validity = |der: &CertificateDer<'_>| {
+        let validity = Certificate::from_der(der).ok()?.tbs_certificate.validity;
+        let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
+        Some((seconds(validity.not_before), seconds(validity.not_after)))
+    };
+    chain.iter().map(validity).collect()
+}
+
+fn intersection(validities: impl Iterator<Item = (u64, u64)>) -> (u64, u64) {
+    validities.fold((0, u64::MAX), |(from, until), (after, before)| (from.max(after), until.min(before)))
+}
+
+#[cfg(test)]
+mod tests;
