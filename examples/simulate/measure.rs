@@ -7,9 +7,6 @@ use std::time::{Duration, Instant};
 use receptor_quic::router::{Counters, Message, Record};
 use receptor_quic::{NodeId, Version};
 
-/// A type of frames that this version has no name for yet.
-const ECHO: u8 = 0x18;
-
 /// What all nodes did together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Totals {
@@ -56,8 +53,19 @@ pub(crate) struct Measured {
     pub(crate) settled_after: Duration,
     /// The longest that one update was on its way.
     pub(crate) longest_wave: Duration,
+    /// How a request of convergence ended.
+    pub(crate) answer: Option<Answer>,
     /// When each node last learned something, after the event.
     pub(crate) arrivals: Vec<Option<Duration>>,
+}
+
+/// How a request of convergence ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    pub(crate) after: Duration,
+    /// Waves that were made for it.
+    pub(crate) waves: u64,
+    pub(crate) converged: bool,
 }
 
 impl Meter {
@@ -83,6 +91,7 @@ impl Meter {
             rounds: self.rounds,
             settled_after: arrivals.iter().flatten().max().copied().unwrap_or_default(),
             longest_wave: self.longest,
+            answer: None,
             arrivals,
         })
     }
@@ -98,8 +107,8 @@ impl Meter {
             Message::Update(_) | Message::Delta(_) => count(&mut totals.payloads, 1),
             Message::Have(entries) | Message::Offer(entries) => count(&mut totals.ids, entries.len()),
             Message::Want(origins) => count(&mut totals.pulls, origins.len()),
+            Message::Echo(_) => count(&mut totals.echoes, 1),
             Message::Nack(_) => true,
-            other if other.frame_type() == ECHO => count(&mut totals.echoes, 1),
             _ => false,
         };
         *if flood { &mut totals.flood_bytes } else { &mut totals.compare_bytes } += bytes as u64;

@@ -4,8 +4,8 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use crate::args::{Args, flood_name};
-use crate::measure::Totals;
-use crate::scenario::Outcome;
+use crate::measure::{Answer, Totals};
+use crate::scenario::{Kind, Outcome};
 use crate::world::World;
 
 pub(crate) struct Report<'a> {
@@ -26,6 +26,9 @@ impl<'a> Report<'a> {
         let mut totals = Totals::default();
         outcome.events.iter().for_each(|event| totals += event.totals);
         let times = outcome.events.iter().map(|event| {
+            if let Some(answer) = event.answer {
+                return answer.after;
+            }
             // Under churn something is always on its way: then the longest single wave tells more.
             if args.churn > 0.0 { event.longest_wave } else { event.settled_after }
         });
@@ -141,11 +144,26 @@ impl<'a> Report<'a> {
             format!("and {} to compare databases", rounded(self.per_node(totals.compare_bytes))),
         )?;
         row("rounds", self.rounds.to_string(), "the most links that an update crossed".into())?;
-        let of =
-            if self.args.churn > 0.0 { "the slowest update" } else { "the slowest event, until all knew" };
+        let of = if self.args.event == Kind::Converge {
+            "the slowest request, until all had answered"
+        } else if self.args.churn > 0.0 {
+            "the slowest update"
+        } else {
+            "the slowest event, until all knew"
+        };
         row("time", format!("{} ms", rounded(millis(self.time))), format!("virtual: {of}"))?;
         row("path computations", totals.path_runs.to_string(), "of all nodes together".into())?;
-        row("echo messages", totals.echoes.to_string(), String::new())?;
+        row("echo messages", totals.echoes.to_string(), "answers from below; n-1 for a wave".into())?;
+        let answers: Vec<Answer> = self.outcome.events.iter().filter_map(|event| event.answer).collect();
+        if !answers.is_empty() {
+            let well = answers.iter().filter(|answer| answer.converged).count();
+            let first = answers.iter().filter(|answer| answer.converged && answer.waves == 1).count();
+            row(
+                "converged",
+                well.to_string(),
+                format!("of {} requests; {first} with the first wave", answers.len()),
+            )?;
+        }
         let pairs = format!("of {} pairs that the links connect", findings.expected);
         row("routes", findings.reachable.to_string(), pairs)?;
         row("wall time", format!("{:.1} s", self.wall.as_secs_f64()), "of this machine, all in all".into())?;

@@ -7,13 +7,15 @@ use bytes::Bytes;
 
 use crate::args::Args;
 use crate::checks::{self, Findings};
-use crate::measure::Measured;
+use crate::measure::{Answer, Measured};
 use crate::world::World;
 
 /// By then, in virtual time, the mesh must be at rest: more than the longest hold, less than records are kept.
 const REST: Duration = Duration::from_secs(600);
 /// After that, routers have forgotten that a link was lost, and hold it back no more.
 const FORGET: Duration = Duration::from_secs(301);
+/// How long a request of convergence may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two events under churn, which never rests.
 const PACE: Duration = Duration::from_secs(3);
 
@@ -25,6 +27,7 @@ pub(crate) enum Kind {
     Restart,
     PartitionHeal,
     Join,
+    Converge,
 }
 
 impl FromStr for Kind {
@@ -38,15 +41,13 @@ impl FromStr for Kind {
             "restart" => Self::Restart,
             "partition-heal" => Self::PartitionHeal,
             "join" => Self::Join,
-            "converge" => {
-                return Err(format!("converge is not in this version of the router; allowed now: {NOW}"));
-            }
-            _ => return Err(format!("{text:?} is no event; allowed: {NOW}, converge")),
+            "converge" => Self::Converge,
+            _ => return Err(format!("{text:?} is no event; allowed: {ALL}")),
         })
     }
 }
 
-const NOW: &str = "update, link-down, crash, restart, partition-heal, join";
+const ALL: &str = "update, link-down, crash, restart, partition-heal, join, converge";
 
 impl Kind {
     pub(crate) fn name(self) -> &'static str {
@@ -57,6 +58,7 @@ impl Kind {
             Self::Restart => "restart",
             Self::PartitionHeal => "partition-heal",
             Self::Join => "join",
+            Self::Converge => "converge",
         }
     }
 
@@ -72,12 +74,15 @@ impl Kind {
                 "two halves changed apart from each other, and every link between them returns"
             }
             Self::Join => "a new node links to the mesh",
+            Self::Converge => {
+                "a node asks all others whether they have its route, and waits until all have answered"
+            }
         }
     }
 
     pub(crate) fn least_nodes(self) -> usize {
         match self {
-            Self::Update | Self::Join => 1,
+            Self::Update | Self::Join | Self::Converge => 1,
             Self::LinkDown | Self::Crash | Self::Restart | Self::PartitionHeal => 2,
         }
     }
@@ -134,7 +139,8 @@ impl<'a> Scenario<'a> {
             self.world.meter.start(self.world.nodes.len(), true, self.world.now);
             let (place, repair) = self.happen(cut);
             self.rest();
-            events.extend(self.world.meter.stop(before));
+            let measured = self.world.meter.stop(before);
+            events.extend(measured.map(|measured| Measured { answer: self.answer(), ..measured }));
             if turn == 0 {
                 scene = place;
                 drawn_links.extend(self.world.links());
@@ -205,6 +211,10 @@ impl<'a> Scenario<'a> {
                 cut.iter().for_each(|&(a, b)| world.connect(a, b));
                 (cut.into_iter().flat_map(<[usize; 2]>::from).collect(), Repair::Nothing)
             }
+            Kind::Converge => {
+                self.world.ask(node, PATIENCE);
+                (vec![node], Repair::Nothing)
+            }
             Kind::Join => {
                 let number = world.add();
                 for peer in self.args.topology.joins(number, &mut world.rng) {
@@ -213,6 +223,18 @@ impl<'a> Scenario<'a> {
                 (vec![number], Repair::Nothing)
             }
         }
+    }
+
+    /// How the request of the event ended. Without churn it must end well.
+    fn answer(&mut self) -> Option<Answer> {
+        if self.args.event != Kind::Converge {
+            return None;
+        }
+        let answer = self.world.answer.take();
+        if self.args.churn == 0.0 && answer.is_none_or(|answer| answer.waves != 1 || !answer.converged) {
+            self.world.journal.fail(format!("in a quiet mesh the answer to converge was {answer:?}"));
+        }
+        answer
     }
 
     fn repair(&mut self, repair: Repair) {
@@ -257,6 +279,9 @@ impl<'a> Scenario<'a> {
     fn rest(&mut self) {
         if self.args.churn > 0.0 {
             self.world.run_for(PACE);
+            while self.world.is_asking() {
+                self.world.run_for(PACE);
+            }
         } else {
             self.world.settle(REST);
         }

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
 use receptor_quic::NodeId;
-use receptor_quic::router::{Config, FloodMode, Message, Router};
+use receptor_quic::router::{Config, ConvergeRequest, FloodMode, Message, Router};
 
 use crate::journal::Journal;
-use crate::measure::Meter;
+use crate::measure::{Answer, Meter};
 use crate::rng::Rng;
 use post::Post;
 
@@ -27,6 +27,9 @@ pub(crate) struct World {
     pub(crate) latency: (Duration, Duration),
     /// Loses one message of so many.
     pub(crate) swallow: Option<usize>,
+    /// How the last request of convergence ended.
+    pub(crate) answer: Option<Answer>,
+    asking: Option<Asking>,
     /// Links that go down each second.
     churn: f64,
     post: Post,
@@ -49,6 +52,14 @@ pub(crate) struct Node {
     current: BTreeMap<usize, usize>,
     wake: Option<Instant>,
     busy: bool,
+}
+
+/// A request of convergence that is open.
+struct Asking {
+    number: usize,
+    request: ConvergeRequest,
+    since: Instant,
+    waves: u64,
 }
 
 struct Session {
@@ -96,6 +107,8 @@ impl World {
             journal: Journal::new(now),
             latency: (Duration::ZERO, Duration::ZERO),
             swallow: None,
+            answer: None,
+            asking: None,
             churn: 0.0,
             post: Post::default(),
             sessions: Vec::new(),
@@ -190,6 +203,28 @@ impl World {
     pub(crate) fn command(&mut self, number: usize, command: impl FnOnce(&mut Router, Instant)) {
         command(&mut self.nodes[number].router, self.now);
         self.drain(number);
+    }
+
+    /// Has a node ask whether all others have its route.
+    pub(crate) fn ask(&mut self, number: usize, patience: Duration) {
+        let (router, now) = (&mut self.nodes[number].router, self.now);
+        let waves = router.counters().waves;
+        match router.converge(now + patience, now) {
+            Ok(request) => self.asking = Some(Asking { number, request, since: now, waves }),
+            Err(error) => self.journal.fail(format!("{}: {error}", self.nodes[number].id)),
+        }
+        self.drain(number);
+    }
+
+    pub(crate) fn is_asking(&self) -> bool {
+        self.asking.is_some()
+    }
+
+    fn on_answer(&mut self, number: usize, answered: ConvergeRequest, converged: bool) {
+        if let Some(asking) = self.asking.take_if(|ask| (ask.number, ask.request) == (number, answered)) {
+            let waves = self.nodes[number].router.counters().waves - asking.waves;
+            self.answer = Some(Answer { after: self.now - asking.since, waves: waves.max(1), converged });
+        }
     }
 
     pub(crate) fn start_churn(&mut self, rate: f64) {

@@ -425,19 +425,23 @@ impl Driver {
         }
     }
 
-    /// Takes everything that the router has to say, then publishes what changed.
+    /// Takes everything that the router has to say. What it says of its routes to others holds when they hear it.
     fn drain(&mut self, now: Instant) {
-        while let Role::Full(router) = &mut self.role
-            && let Some(transmit) = router.poll_transmit()
-        {
-            if let Some(link) = self.neighbours.active_link(&transmit.to) {
-                link.send(&Frame::Route(transmit.message.encode().into()));
-            }
-        }
         while let Role::Full(router) = &mut self.role
             && let Some(event) = router.poll_event()
         {
             self.router_event(event, now);
+        }
+        while let Role::Full(router) = &mut self.role
+            && let Some(transmit) = router.poll_transmit()
+        {
+            // Others will rely on the table that this vouches for. All other messages can go before it is in use.
+            if matches!(transmit.message, router::Message::Echo(_)) {
+                self.publish_changes(true, now);
+            }
+            if let Some(link) = self.neighbours.active_link(&transmit.to) {
+                link.send(&Frame::Route(transmit.message.encode().into()));
+            }
         }
     }
 

@@ -317,7 +317,7 @@ impl Router {
                 if !own && self.database.get(&origin).is_some() {
                     self.credentials.keep(origin.clone(), credential.clone());
                 }
-                senders.iter().for_each(|sender| self.settle_with(sender, &origin));
+                senders.iter().for_each(|sender| self.settle_shown(sender, &origin));
             }
             Ok(Finding::Untrusted(why)) => self.refuse(from, &record, &why, now),
             // A notary that wants what it has been given.

@@ -153,6 +153,9 @@ impl Limits {
     /// The most bytes that an encoded record has on the wire.
     pub const MAX_RECORD: usize = 64 * 1024;
 
+    /// The most requests of [`Router::converge`](super::Router::converge) that are open at a time.
+    pub const MAX_CONVERGE_REQUESTS: usize = 1_024;
+
     /// The same, with nothing above what the format allows.
     pub(crate) fn clamped(mut self) -> Self {
         let most = Self::default();
@@ -206,9 +209,11 @@ pub struct Timers {
     /// A record whose origin was unreachable for this long is no longer offered to neighbours. Default: 60 s.
     pub withhold: Duration,
     /// A record whose origin was unreachable for this long is deleted; the clock restarts whenever a session starts or
-    /// has synced. Default: 15 min.
+    /// has synced. Default: 15 min. It must be longer than a record takes around the mesh, streams that are slow
+    /// included: what is forgotten at each node before it comes again goes round for ever.
     pub delete: Duration,
-    /// How long the record of a node that left is kept. Default: 60 s.
+    /// How long the record of a node that left is kept. Default: 60 s. Longer than a record takes around the mesh, as
+    /// with [`delete`](Self::delete).
     pub tombstone: Duration,
     /// A session from which nothing came for this long before it had synced is reported as
     /// [`Event::SyncStalled`](super::Event::SyncStalled). Default: 30 s.

@@ -69,6 +69,14 @@ pub struct Counters {
     pub records_expired: u64,
     /// Records that made room for others before their time.
     pub records_evicted: u64,
+    /// Records of this node that asked for an echo wave.
+    pub waves: u64,
+    /// Echoes given to neighbours.
+    pub echoes_sent: u64,
+    /// Echoes that were not waited for: of waves that are over, mostly.
+    pub echoes_ignored: u64,
+    /// Requests for convergence that ended at their deadline.
+    pub partials: u64,
     /// Announcements and requests of neighbours that went beyond a bound and were not remembered.
     pub requests_dropped: u64,
     /// Events that nobody polled.

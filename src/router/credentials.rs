@@ -84,6 +84,16 @@ pub(crate) enum Park {
 }
 
 impl Credentials {
+    /// How many are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.kept.values().map(Vec::len).sum()
+    }
+
+    /// How many records wait, one that several neighbours sent counted as often.
+    pub(crate) fn waiting(&self) -> usize {
+        self.total.records
+    }
+
     pub(crate) fn get(&self, origin: &NodeId, name: CredentialName) -> Option<&Bytes> {
         let kept = self.kept.get(origin)?;
         kept.iter().find(|(kept, _)| *kept == name).map(|(_, credential)| credential)

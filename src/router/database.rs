@@ -79,6 +79,10 @@ impl Database {
         self.records.values().map(|stored| &stored.record)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     pub(crate) fn graph(&self) -> &Graph {
         &self.graph
     }

@@ -224,6 +224,7 @@ impl Router {
     pub(super) fn on_delta(&mut self, from: &NodeId, delta: &Delta, now: Instant) -> Result<(), PeerError> {
         delta.check()?;
         let (origin, stamp) = (&delta.origin, delta.stamp());
+        self.echoes.on_shown(origin, stamp, from);
         match self.database.stamp(origin) {
             _ if origin == self.id() => self.on_own_stamp(from, stamp, now),
             Some(held) if held >= stamp => {
@@ -252,7 +253,7 @@ impl Router {
     fn on_old_delta(&mut self, from: &NodeId, origin: &NodeId, held: Stamp, stamp: Stamp) {
         if held == stamp {
             self.counters.updates_duplicate += 1;
-            self.settle_with(from, origin);
+            self.settle_shown(from, origin);
         } else {
             self.counters.updates_stale += 1;
             self.owe(from, origin, Owed::Id);

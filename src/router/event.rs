@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::compact::DecodeError;
+use super::converge::ConvergeRequest;
 use super::notary::{Distrust, Proof};
 use super::twin::Duplicate;
 use super::wire::Message;
@@ -67,6 +68,24 @@ pub enum Event {
     Resynced {
         /// The version that was seen.
         seen: Version,
+    },
+    /// Every node that this one could reach, both when the wave of its record began and when it ended, had installed the route of
+    /// that record or a newer one at some time since the request.
+    Converged {
+        /// Which request this answers.
+        request: ConvergeRequest,
+        /// How many nodes have answered, this one among them. Stubs are not counted.
+        count: u64,
+    },
+    /// The deadline of a request came before every node had answered.
+    Partial {
+        /// Which request this answers.
+        request: ConvergeRequest,
+        /// The most nodes that answered one wave, this one among them, as far as it knows: what a node has gathered below it
+        /// comes all at once.
+        count: u64,
+        /// How many nodes this one can reach, itself among them.
+        expected: u64,
     },
     /// Another live process has this node's own id, which is proven. Reported once for each.
     ///
@@ -194,6 +213,8 @@ pub enum DeadlineReason {
     LinkHold,
     /// A session makes no progress in its sync.
     SyncStall,
+    /// A wave is due for a request of convergence, or the deadline of one.
+    Converge,
     /// A credential that a neighbour was asked for has not come.
     Credential,
     /// Something is to be forgotten.

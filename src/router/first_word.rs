@@ -19,7 +19,7 @@ impl Router {
         Some(self.first_synced.map_or(due, |at| due.max(at + self.config.timers.first_word)))
     }
 
-    fn may_speak(&self) -> bool {
+    pub(super) fn may_speak(&self) -> bool {
         if self.twins.has_yielded() {
             return false;
         }

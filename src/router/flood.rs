@@ -122,6 +122,17 @@ impl Flood {
         now + self.delay + self.jitter.up_to(2 * self.delay)
     }
 
+    /// Trees of origins that are gone are of no use any more.
+    pub(crate) fn on_forgotten(&mut self) {
+        self.trees.clear();
+        self.shared = None;
+    }
+
+    /// How many trees are kept.
+    pub(crate) fn kept_trees(&self) -> usize {
+        self.trees.len() + usize::from(self.shared.is_some())
+    }
+
     /// Trees know the neighbours of this node.
     pub(crate) fn on_sessions_changed(&mut self) {
         self.trees.clear();

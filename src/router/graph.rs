@@ -50,7 +50,7 @@ impl Graph {
             None => (self.add(&record), true),
         };
         let vertex = &mut self.vertices[number];
-        if record.links == vertex.record.links && record.transit == vertex.record.transit && !new {
+        if record.links == vertex.record.links && record.transit == vertex.transit && !new {
             vertex.record = record;
             return Effect::None;
         }

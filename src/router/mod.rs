@@ -25,6 +25,8 @@
 //!   record to each node.
 //! - **Two live processes of one id are proven**, by what each has seen of the other, and exactly one yields
 //!   ([`Event::DuplicateId`]). A restart never does.
+//! - **A node can ask whether all others have its route** ([`Router::converge`]): a wave of answers over the flood, with a sum that
+//!   anything lost on the way makes wrong.
 //! - **Flood, then compute.** A node repeats a record before it computes paths, and computes next hops before the
 //!   [alternates](Route::alternates) that stand in for them.
 //! - **An edge counts if both ends list it as active**; its cost is the larger of the two. Reachability over such edges is
@@ -101,10 +103,12 @@ mod by_id;
 mod compact;
 mod comparison;
 mod config;
+mod converge;
 mod counters;
 mod credentials;
 mod database;
 mod delta;
+mod echo;
 mod event;
 mod explain;
 mod first_word;
@@ -122,6 +126,7 @@ mod record;
 mod rtt_cost;
 mod seen;
 mod settle;
+mod sizes;
 mod spf;
 mod table;
 mod throttle;
@@ -132,14 +137,17 @@ pub use advertisement::Advertisement;
 pub use buckets::{BucketSet, Buckets};
 pub use compact::DecodeError;
 pub use config::{Config, FloodMode, Limits, Timers};
+pub use converge::{ConvergeError, ConvergeRequest};
 pub use counters::Counters;
 pub use delta::Delta;
+pub use echo::Echo;
 pub use event::{Deadline, DeadlineReason, Event, Limit, PeerError, SessionError, Transmit};
 pub use explain::Explanation;
 pub use neighbour::{NeighbourKind, NeighbourState, NeighbourView, SessionUp};
 pub use notary::{CredentialName, Distrust, Notary, Proof, Verdict};
 pub use record::{Draft, Link, LinkClass, Record, Stamp};
 pub use rtt_cost::RttCost;
+pub use sizes::Sizes;
 pub use table::{Route, Table};
 pub use twin::{Duplicate, Override, Process};
 pub use wire::{Digest, Entry, Message};
@@ -147,8 +155,10 @@ pub use wire::{Digest, Entry, Message};
 use admission::Refusals;
 use alternates::{Alternates, Standby};
 use audit::Audits;
+use converge::Convergence;
 use credentials::Credentials;
 use database::Database;
+use echo::Echoes;
 use flood::Flood;
 use graph::Effect;
 use neighbour::{Neighbour, Neighbours};
@@ -166,12 +176,13 @@ use twin::Twins;
 /// Four families of methods:
 /// - **getters** (`&self`) look and change nothing;
 /// - **`handle_*`** take what happened: sessions, messages, time;
-/// - **commands** (`set_*`, [`leave`](Self::leave)) take what this node wants;
+/// - **commands** (`set_*`, [`converge`](Self::converge), [`leave`](Self::leave)) take what this node wants;
 /// - **`poll_*`** give what is to be done.
 ///
-/// **The drain rule**: after every `handle_*` or command, call [`poll_transmit`](Self::poll_transmit) until it gives none, then
-/// [`poll_event`](Self::poll_event) until it gives none, then sleep until [`poll_timeout`](Self::poll_timeout) or the
-/// next input. `now` never goes back from one call to the next.
+/// **The drain rule**: after every `handle_*` or command, call [`poll_event`](Self::poll_event) until it gives none, then
+/// [`poll_transmit`](Self::poll_transmit) until it gives none, then sleep until [`poll_timeout`](Self::poll_timeout) or the
+/// next input. The table of an [`Event::TableChanged`] must be in use before a [`Message::Echo`] that is polled after it
+/// is sent: it tells others that this node has the route. `now` never goes back from one call to the next.
 ///
 /// No call blocks, and the work of each is bounded by the size of the database. Dropping a router tells nobody; call
 /// [`leave`](Self::leave) before to leave in order.
@@ -189,6 +200,8 @@ pub struct Router {
     credentials: Credentials,
     refusals: Refusals,
     quiet: Quiet,
+    echoes: Echoes,
+    convergence: Convergence,
     audits: Audits,
     schedule: Schedule,
     /// What the table was made of.
@@ -224,6 +237,8 @@ impl Router {
             credentials: Credentials::default(),
             refusals: Refusals::new(),
             quiet: Quiet::new(timers.quiet, timers.quiet_max, config.seed),
+            echoes: Echoes::default(),
+            convergence: Convergence::new(&config.timers, now),
             audits: Audits::new(timers.audit, 4 * timers.quiet, config.seed),
             schedule: Schedule::new(now),
             paths: None,
@@ -255,7 +270,7 @@ impl Router {
         &self.config.id
     }
 
-    /// The version of this node's newest record; with sequence 0, if it has not spoken yet.
+    /// The version of this node's newest record; if it has not spoken yet, the one that its first record will stand above.
     #[must_use]
     pub fn version(&self) -> Version {
         self.origin.version()
@@ -403,6 +418,7 @@ impl Router {
     /// streams took what it gave, then close the sessions. It cannot be taken back; new sessions are refused. A node that
     /// has yielded its id says nothing.
     pub fn leave(&mut self, now: Instant) {
+        self.end_all_requests();
         self.origin.leave(now);
         self.schedule.on_change();
         self.settle(now);
@@ -433,6 +449,7 @@ impl Router {
             Message::Buckets(_) => self.counters.buckets_sent += 1,
             Message::Rekeyed { .. } => self.counters.audits_sent += 1,
             Message::Summary { entries, .. } => self.counters.summary_entries_sent += entries.len() as u64,
+            Message::Echo(_) => self.counters.echoes_sent += 1,
             Message::Want(_) | Message::Nack(_) | Message::SyncEnd => {}
             Message::CredentialWant(_) | Message::Credential { .. } => {}
         }
@@ -465,6 +482,8 @@ impl Router {
             (self.neighbours.next_hold(), Why::LinkHold),
             (self.neighbours.next_stall(), Why::SyncStall),
             (self.neighbours.next_forget(), Why::Expire),
+            (self.next_converge(now), Why::Converge),
+            (self.echoes.next_expiry(), Why::Expire),
             (self.database.next_timeout(), Why::Expire),
             (self.audits.next_timeout(), Why::Audit),
         ];
@@ -506,7 +525,9 @@ impl Router {
         self.ask_for_credentials(asks);
         self.end_syncs(now);
         self.flood.on_sessions_changed();
-        if by.is_some_and(|up| continues(&old, up)) {
+        let continued = by.is_some_and(|up| continues(&old, up));
+        self.on_wave_session_down(id, continued);
+        if continued {
             return Some(old);
         }
         if old.kind == NeighbourKind::Full

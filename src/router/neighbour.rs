@@ -144,6 +144,12 @@ impl Neighbour {
         self.got_end && self.ends_sync
     }
 
+    /// Whether the neighbour answers waves: it knows that the session has synced, whatever it is sent now.
+    pub(crate) fn takes_waves(&self) -> bool {
+        let routes = self.kind == NeighbourKind::Full && self.state != NeighbourState::Leaving;
+        routes && self.is_synced() && self.outbox.has_ended_sync()
+    }
+
     fn is_syncing(&self) -> bool {
         self.kind == NeighbourKind::Full && !self.got_end
     }
@@ -332,6 +338,15 @@ impl Neighbours {
     pub(crate) fn backlog(&self) -> usize {
         let synced = self.sessions.values().filter(|session| session.is_synced());
         synced.map(|session| session.outbox.len()).min().unwrap_or(0)
+    }
+
+    /// What all of them are still to be sent.
+    pub(crate) fn owed(&self) -> usize {
+        self.sessions.values().map(|session| session.outbox.waiting()).sum()
+    }
+
+    pub(crate) fn remembered_flaps(&self) -> usize {
+        self.flaps.len()
     }
 
     /// The stream to the neighbour took all that it was given.

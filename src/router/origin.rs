@@ -127,6 +127,12 @@ impl Origin {
         }
     }
 
+    /// Speaks once more, whether or not there is news.
+    pub(crate) fn speak_again(&mut self, now: Instant) {
+        self.forced = true;
+        self.on_change(Urgency::Now, now);
+    }
+
     /// Another record is to be made, not before `at`, even if it says the same as the last one.
     pub(crate) fn again(&mut self, at: Instant) {
         self.forced = true;
@@ -151,6 +157,7 @@ impl Origin {
             version: self.version,
             transit: self.transit,
             leaving: self.leaving,
+            echo: false,
             links,
             capabilities: self.capabilities.clone(),
             over: None,

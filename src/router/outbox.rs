@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::buckets::BucketSet;
 use super::credentials::Key;
 use super::database::Database;
+use super::echo::Echo;
 use super::wire::{Digest, Entry, Message};
 use crate::id::NodeId;
 
@@ -32,10 +33,15 @@ pub(crate) struct Outbox {
     dirty: BTreeMap<NodeId, Owed>,
     /// Origins whose id waits for more of its kind. Never in `dirty` as well.
     announced: BTreeMap<NodeId, Owed>,
+    /// Answers to waves, by origin. They go last: what was owed when the answer was ready comes before it.
+    echoes: BTreeMap<NodeId, Echo>,
     /// Where the round through `dirty` stands, so that busy origins do not starve others.
     turn: Option<NodeId>,
     /// Records that must go before the end of the sync; none: the end was sent, or is not due.
     before_end: Option<BTreeSet<NodeId>>,
+    /// A request or an answer went last. Now it is the turn of records: where the stream is so slow that requests are
+    /// repeated before it takes the next message, nothing else would ever go.
+    records_next: bool,
 }
 
 /// What is owed of a dirty origin.
@@ -71,9 +77,13 @@ impl Outbox {
         self.buckets = Some(bits);
     }
 
-    /// Sends a summary from the start, of these buckets alone where some are given.
+    /// Sends a summary from the start, of these buckets alone where some are given. One of all that is on its way says
+    /// that, too, and the neighbour's answer to it is awaited.
     pub(crate) fn summary(&mut self, only: Option<BucketSet>) {
-        self.summary = Some(SummaryCursor { after: None, only });
+        let whole = self.summary.as_ref().is_some_and(|cursor| cursor.only.is_none());
+        if only.is_none() || !whole {
+            self.summary = Some(SummaryCursor { after: None, only });
+        }
     }
 
     pub(crate) fn want(&mut self, origin: NodeId) {
@@ -125,6 +135,13 @@ impl Outbox {
         true
     }
 
+    /// The same, at once, and even if the neighbour shows that it holds the record.
+    pub(crate) fn tell(&mut self, origin: NodeId, told: Owed) {
+        if self.announce(origin.clone(), told) {
+            self.owe(origin, told);
+        }
+    }
+
     /// What was announced goes out now. Says whether there was anything.
     pub(crate) fn release(&mut self) -> bool {
         let announced = std::mem::take(&mut self.announced);
@@ -142,6 +159,23 @@ impl Outbox {
         }
     }
 
+    /// The neighbour has shown that it holds what would be sent of this origin, and still is to be sent its id.
+    pub(crate) fn settle_payload(&mut self, origin: &NodeId) {
+        match self.dirty.get_mut(origin) {
+            Some(owed) => *owed = Owed::Id,
+            None => self.settle(origin),
+        }
+    }
+
+    pub(crate) fn echo(&mut self, echo: Echo) {
+        self.echoes.insert(echo.origin.clone(), echo);
+    }
+
+    /// Whether the end of the sync has gone, if it was due.
+    pub(crate) fn has_ended_sync(&self) -> bool {
+        self.before_end.is_none()
+    }
+
     /// Ends the sync once everything that is dirty now has gone.
     pub(crate) fn end_sync(&mut self) {
         self.before_end = Some(self.dirty.keys().cloned().collect());
@@ -150,6 +184,23 @@ impl Outbox {
     /// How many origins wait.
     pub(crate) fn len(&self) -> usize {
         self.dirty.len() + self.announced.len()
+    }
+
+    /// Everything that waits: origins, requests, refusals, and messages of the sync.
+    pub(crate) fn waiting(&self) -> usize {
+        let comparisons = [
+            self.digest.is_some(),
+            self.rekeyed.is_some(),
+            self.buckets.is_some(),
+            self.summary.is_some(),
+            self.before_end.is_some(),
+        ];
+        let requests = self.wants.len()
+            + self.nacks.len()
+            + self.credential_wants.len()
+            + self.credentials.len()
+            + self.echoes.len();
+        self.len() + requests + comparisons.into_iter().filter(|&waits| waits).count()
     }
 
     /// The next message, if there is anything to say.
@@ -171,6 +222,21 @@ impl Outbox {
             }
             return Some(Message::Summary { after, entries, last, buckets: only });
         }
+        if std::mem::take(&mut self.records_next)
+            && let Some(message) = self.next_end().or_else(|| self.next_dirty(database))
+        {
+            return Some(message);
+        }
+        if let Some(message) = self.next_request() {
+            self.records_next = true;
+            return Some(message);
+        }
+        let next = self.next_end().or_else(|| self.next_dirty(database));
+        next.or_else(|| self.echoes.pop_first().map(|(_, echo)| Message::Echo(echo)))
+    }
+
+    /// A request, or an answer to one.
+    fn next_request(&mut self) -> Option<Message> {
         if let Some(origins) = take_some(&mut self.wants) {
             return Some(Message::Want(origins));
         }
@@ -180,10 +246,8 @@ impl Outbox {
         if let Some(wanted) = take_some(&mut self.credential_wants) {
             return Some(Message::CredentialWant(wanted));
         }
-        if let Some(((origin, name), credential)) = self.credentials.pop_first() {
-            return Some(Message::Credential { origin, name, credential });
-        }
-        self.next_end().or_else(|| self.next_dirty(database))
+        let ((origin, name), credential) = self.credentials.pop_first()?;
+        Some(Message::Credential { origin, name, credential })
     }
 
     fn next_dirty(&mut self, database: &Database) -> Option<Message> {

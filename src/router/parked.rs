@@ -29,6 +29,10 @@ impl Parked {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     /// What waits of this origin, from this neighbour.
     pub(crate) fn get(&self, origin: &NodeId, from: &NodeId) -> Option<&Record> {
         self.records.get(origin)?.get(from)

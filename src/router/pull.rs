@@ -83,6 +83,12 @@ impl Pulls {
         true
     }
 
+    /// Who has announced this copy or a newer one.
+    pub(crate) fn announcers(&self, origin: &NodeId, stamp: Stamp) -> impl Iterator<Item = &NodeId> {
+        let announcers = self.pulls.get(origin).into_iter().flat_map(|pull| &pull.announcers);
+        announcers.filter(move |(_, announced)| announced.stamp >= stamp).map(|(announcer, _)| announcer)
+    }
+
     /// What was announced does not come by itself: it is to be asked for at once, unless it was.
     pub(crate) fn hurry(&mut self, origin: &NodeId, now: Instant) {
         if self.pulls.get(origin).is_some_and(|pull| pull.asked.is_none() && pull.due > now) {
@@ -144,6 +150,11 @@ impl Pulls {
         for origin in origins {
             self.on_refused(neighbour, &origin, now);
         }
+    }
+
+    /// How many records are awaited.
+    pub(crate) fn len(&self) -> usize {
+        self.pulls.len()
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {

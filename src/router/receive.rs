@@ -45,6 +45,7 @@ impl Router {
             Message::Nack(origins) => {
                 origins.iter().for_each(|origin| self.pulls.on_refused(from, origin, now))
             }
+            Message::Echo(echo) => self.on_echo(from, &echo),
             Message::SyncEnd => self.on_sync_end(from, now)?,
             Message::Rekeyed { key, digest } => self.on_rekeyed(from, key, digest, now),
             Message::CredentialWant(wanted) => self.on_credential_want(from, wanted),
@@ -134,11 +135,12 @@ impl Router {
 
     /// The neighbour holds this copy.
     fn on_id(&mut self, from: &NodeId, Entry { origin, stamp }: &Entry, now: Instant) {
+        self.echoes.on_shown(origin, *stamp, from);
         if origin == self.id() {
             return self.on_own_stamp(from, *stamp, now);
         }
         match self.database.stamp(origin) {
-            Some(held) if held == *stamp => self.settle_with(from, origin),
+            Some(held) if held == *stamp => self.settle_shown(from, origin),
             Some(held) if held > *stamp => self.owe(from, origin, Owed::Id),
             _ if self.is_too_far_ahead(stamp.version) => {}
             _ => {
@@ -204,6 +206,7 @@ impl Router {
                 (record.origin.clone(), record.stamp(), Some(record))
             }
         };
+        self.echoes.on_shown(&origin, stamp, from);
         if origin == *self.id() {
             let record = record.map_or_else(|| Record::decode(advertisement), Ok)?;
             return self.on_own_record(from, record, now);
@@ -211,7 +214,7 @@ impl Router {
         match self.database.stamp(&origin) {
             Some(held) if held == stamp => {
                 self.counters.updates_duplicate += 1;
-                self.settle_with(from, &origin);
+                self.settle_shown(from, &origin);
             }
             Some(held) if held > stamp => {
                 self.counters.updates_stale += 1;
@@ -219,6 +222,9 @@ impl Router {
             }
             _ => {
                 let record = record.map_or_else(|| self.decode(advertisement), Ok)?;
+                if record.echo {
+                    self.echoes.on_coming(&origin, stamp, from, now);
+                }
                 match self.on_newer(from, record, now)? {
                     Admission::Done => {}
                     Admission::NotThisCopy => {
@@ -252,7 +258,7 @@ impl Router {
             self.twins.on_seen_first(stamp.version, now);
         }
         if held == Some(stamp) || (other && self.is_done_speaking()) {
-            self.settle_with(from, &id);
+            self.settle_shown(from, &id);
         } else if self.is_too_far_ahead(stamp.version) {
             self.counters.updates_refused += 1;
         } else if let Some(twin) = record.filter(|record| self.twins.is_proof(record)) {
@@ -271,6 +277,12 @@ impl Router {
     fn on_newer(&mut self, from: &NodeId, record: Record, now: Instant) -> Result<Admission, PeerError> {
         if self.is_too_far_ahead(record.version) {
             self.counters.updates_refused += 1;
+            return Ok(Admission::Done);
+        }
+        if record.leaving && self.database.get(&record.origin).is_none() {
+            // There is nothing to take back. Kept and repeated, it could go round in the mesh for ever, forgotten at
+            // each node before it comes again.
+            self.counters.updates_stale += 1;
             return Ok(Admission::Done);
         }
         if let Some(known) = self.holder_of(record.addr()).filter(|known| *known != record.origin) {
@@ -313,6 +325,9 @@ impl Router {
             self.event(Event::NodeRestarted(origin.clone()));
         }
         let withdrawn = self.withdrawn_by(&record);
+        let echo = record.echo;
+        let mut shown = self.echoes.take_coming(&origin, stamp);
+        shown.extend(self.pulls.announcers(&origin, stamp).cloned());
         let effect = self.database.store(record, now);
         self.schedule.on_effect(effect);
         if let Some(pace) = self.database.pace_mut(&origin) {
@@ -325,17 +340,26 @@ impl Router {
         let announce_at = self.flood.announce_at(now);
         // Without a tree, all would send it to all: who lacks it asks instead.
         let treeless = from.is_some() && eager == Eager::All && self.config.flood == FloodMode::Tree;
+        let id = if treeless { Owed::Offer } else { Owed::Id };
         for neighbour in self.neighbours.full() {
             let synced = self.neighbours.get(&neighbour).is_some_and(Neighbour::is_synced);
             if Some(&neighbour) == from {
                 self.settle_with(&neighbour, &origin);
-            } else if treeless {
-                self.neighbours.announce(&neighbour, origin.clone(), Owed::Offer, announce_at);
-            } else if eager.contains(&neighbour) || !synced {
+            } else if !treeless && (eager.contains(&neighbour) || !synced) {
                 self.owe_newer(&neighbour, &origin, synced);
+            } else if echo {
+                // At once, and even if the neighbour shows that it holds the record: it waits for this.
+                if let Some(outbox) = self.neighbours.outbox(&neighbour) {
+                    outbox.tell(origin.clone(), id);
+                }
             } else {
-                self.neighbours.announce(&neighbour, origin.clone(), Owed::Id, announce_at);
+                self.neighbours.announce(&neighbour, origin.clone(), id, announce_at);
             }
+        }
+        if echo {
+            self.begin_wave(&origin, stamp, from, &shown, now);
+        } else {
+            self.echoes.forget(&origin);
         }
     }
 
@@ -353,6 +377,7 @@ impl Router {
             session.state = NeighbourState::Leaving;
             self.schedule.on_change();
             self.origin.on_change(Urgency::Coalesce, now);
+            self.echoes.on_gone(&record.origin);
         }
     }
 

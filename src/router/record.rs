@@ -40,6 +40,8 @@ pub struct Draft {
     pub transit: bool,
     /// The node's last record: it is leaving, in order.
     pub leaving: bool,
+    /// Whether the node asks all others for an answer; see [`Router::converge`](super::Router::converge).
+    pub echo: bool,
     /// Its links, ascending by peer, each peer once, never the origin itself.
     pub links: Vec<Link>,
     /// What it says about itself otherwise, opaque to the router; at most 4 KiB.
@@ -84,6 +86,7 @@ pub struct Stamp {
 
 const FLAG_LEAVING: u8 = 1;
 const FLAG_NO_TRANSIT: u8 = 2;
+const FLAG_ECHO: u8 = 4;
 const FLAG_LATE: u8 = 8;
 
 impl Draft {
@@ -91,7 +94,7 @@ impl Draft {
     #[must_use]
     pub fn new(origin: NodeId, version: Version) -> Self {
         let (links, capabilities) = (Vec::new(), Bytes::new());
-        Self { origin, version, transit: true, leaving: false, links, capabilities, over: None }
+        Self { origin, version, transit: true, leaving: false, echo: false, links, capabilities, over: None }
     }
 
     /// Encodes the record.
@@ -111,6 +114,7 @@ impl Draft {
         let late = self.over.as_ref().is_some_and(|over| over.late);
         let flags = u8::from(self.leaving) * FLAG_LEAVING
             + u8::from(!self.transit) * FLAG_NO_TRANSIT
+            + u8::from(self.echo) * FLAG_ECHO
             + u8::from(late) * FLAG_LATE;
         let Version { epoch, sequence, instance } = self.version;
         let links: Vec<WireLink<'_>> = self
@@ -348,6 +352,7 @@ impl<'de> Tolerant<'de> for WireRecord {
             version,
             transit: flags & FLAG_NO_TRANSIT == 0,
             leaving: flags & FLAG_LEAVING != 0,
+            echo: flags & FLAG_ECHO != 0,
             links: links.into_iter().filter_map(|link| link.0.0).collect(),
             capabilities: capabilities.into_vec().into(),
             over: over.map(|instance| Override {
@@ -384,6 +389,7 @@ mod tests {
             version: Version { epoch: 1, sequence: 2, instance: 3 },
             transit: false,
             leaving: false,
+            echo: true,
             links: vec![
                 Link { peer: id("b"), class: LinkClass::Active, cost: Cost::DEFAULT },
                 Link { peer: id("c"), class: LinkClass::Stub, cost: Cost::try_from(700).unwrap() },

@@ -24,6 +24,10 @@ impl Seen {
         Self { ids: LruCache::unbounded_with_hasher(BuildHasherDefault::new()), capacity }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
     pub(crate) fn get(&mut self, id: Uuid) -> Option<(NodeId, Stamp)> {
         self.ids.get(&id).cloned()
     }

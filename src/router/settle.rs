@@ -19,6 +19,7 @@ impl Router {
     /// What is due after any input. First this node speaks, then it computes: a flood never waits for paths.
     pub(super) fn settle(&mut self, now: Instant) {
         self.last_now = now;
+        self.ask_for_wave(now);
         if self.speaks_at(now).is_some_and(|at| at <= now) {
             self.originate(now);
         }
@@ -31,6 +32,8 @@ impl Router {
                 }
             }
         }
+        self.answer_waves(now);
+        self.end_requests(now);
     }
 
     /// What time alone brings.
@@ -63,9 +66,11 @@ impl Router {
         }
         self.audit(now);
         self.neighbours.poll_forget(now);
+        self.echoes.expire(now);
         let expired = self.database.sweep(now).len() as u64;
         self.counters.records_expired += expired;
         if expired > 0 {
+            self.flood.on_forgotten();
             self.forget_credentials();
         }
     }
@@ -75,12 +80,17 @@ impl Router {
         let Some(next) = self.origin.poll(|| neighbours.links(), now) else { return };
         self.note_limit(Limit::Record, next.cut);
         let mut draft = next.draft;
-        let same = |held: &Draft| Draft { version: Version::default(), over: None, ..held.clone() };
+        let same =
+            |held: &Draft| Draft { version: Version::default(), echo: false, over: None, ..held.clone() };
         let held = self.database.get(&self.config.id);
         if !next.forced && held.is_some_and(|held| same(held) == same(&draft)) {
             return;
         }
         self.origin.speak(&mut draft, now);
+        draft.echo = self.convergence.wants_wave() && !draft.leaving;
+        if !draft.echo {
+            self.convergence.on_plain_record();
+        }
         draft.over = self.twins.over(now);
         self.counters.originations += 1;
         let record = draft.seal().expect("this node's own record keeps the rules of the format");

@@ -51,7 +51,8 @@ impl NextHops {
         let (mut ours, mut theirs) = (self.as_slice(), other.as_slice());
         let mut hops = Self::default();
         for slot in &mut hops.places {
-            let (Some(&a), Some(&b)) = (ours.first().or(theirs.first()), theirs.first().or(ours.first()))
+            let (Some(&a), Some(&b)) =
+                (ours.first().or_else(|| theirs.first()), theirs.first().or_else(|| ours.first()))
             else {
                 break;
             };

@@ -15,11 +15,12 @@ use super::advertisement::Advertisement;
 use super::buckets::{BucketSet, Buckets};
 use super::compact::{self, DecodeError, Fields, Read, Tolerant};
 use super::delta::Delta;
+use super::echo::Echo;
 use super::notary::CredentialName;
 use super::record::Stamp;
 use crate::id::NodeId;
 
-/// What two neighbours tell each other. Later versions add types: ECHO 0x18, ATTACH 0x1a and
+/// What two neighbours tell each other. Later versions add types: ATTACH 0x1a and
 /// ATTACHED 0x1b are reserved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -58,6 +59,8 @@ pub enum Message {
     Want(Vec<NodeId>),
     /// The sender was asked for the records of these origins and has none.
     Nack(Vec<NodeId>),
+    /// All that are below the sender in an echo wave have answered.
+    Echo(Echo),
     /// The sender has sent all that the difference of the databases asked for.
     SyncEnd,
     /// The digest of the records that the sender can reach, computed anew from their bytes, under a key of its own.
@@ -115,6 +118,7 @@ const DELTA: u8 = 0x14;
 const HAVE: u8 = 0x15;
 const WANT: u8 = 0x16;
 const NACK: u8 = 0x17;
+const ECHO: u8 = 0x18;
 const SYNC_END: u8 = 0x19;
 const REKEYED: u8 = 0x1e;
 const CREDENTIAL_WANT: u8 = 0x1c;
@@ -133,7 +137,7 @@ impl Message {
     #[must_use]
     pub const fn max_len(frame_type: u8) -> usize {
         match frame_type {
-            DIGEST | REKEYED | SYNC_END => 1024,
+            DIGEST | ECHO | REKEYED | SYNC_END => 1024,
             BUCKETS | HAVE | WANT | NACK | SUMMARY | CREDENTIAL_WANT => 64 * 1024,
             CREDENTIAL => 12 * 1024,
             _ => 72 * 1024,
@@ -152,6 +156,7 @@ impl Message {
             Self::Delta(_) => DELTA,
             Self::Want(_) => WANT,
             Self::Nack(_) => NACK,
+            Self::Echo(_) => ECHO,
             Self::SyncEnd => SYNC_END,
             Self::Rekeyed { .. } => REKEYED,
             Self::CredentialWant(_) => CREDENTIAL_WANT,
@@ -190,6 +195,15 @@ impl Message {
             Self::Have(entries) => compact::encode(&(frame_type, entries)),
             Self::Offer(entries) => compact::encode(&(frame_type, entries, true)),
             Self::Want(origins) | Self::Nack(origins) => compact::encode(&(frame_type, origins)),
+            Self::Echo(Echo { origin, version, count, sum }) => compact::encode(&(
+                frame_type,
+                origin,
+                version.epoch,
+                version.sequence,
+                version.instance,
+                count,
+                sum,
+            )),
             Self::SyncEnd => compact::encode(&(frame_type,)),
             Self::Rekeyed { key, digest } => {
                 let digest = digest.0.to_be_bytes();
@@ -234,6 +248,7 @@ impl Message {
             Self::Update(advertisement) => 8 + advertisement.bytes().len() + advertisement.proof().len(),
             Self::Delta(delta) => delta.size(),
             Self::Want(origins) | Self::Nack(origins) => 8 + origins.len() * 24,
+            Self::Echo(_) => 64,
             Self::SyncEnd => 2,
             Self::CredentialWant(wanted) => 8 + wanted.len() * 40,
             Self::Credential { credential, .. } => 48 + credential.as_ref().map_or(0, Bytes::len),
@@ -298,6 +313,12 @@ impl<'de> Tolerant<'de> for Frame {
             DELTA => Some(Message::Delta(Arc::new(Delta::read(&mut fields)?))),
             WANT => Some(Message::Want(fields.next("origins")?)),
             NACK => Some(Message::Nack(fields.next("origins")?)),
+            ECHO => Some(Message::Echo(Echo {
+                origin: fields.next("origin")?,
+                version: fields.version()?,
+                count: fields.next("count")?,
+                sum: fields.next("sum")?,
+            })),
             SYNC_END => Some(Message::SyncEnd),
             REKEYED => {
                 Some(Message::Rekeyed { key: sixteen(&mut fields, "key")?, digest: digest(&mut fields)? })

@@ -13,7 +13,7 @@ use crate::sim::{Sent, Sim};
 use crate::topologies::{self, Edges};
 
 /// Shapes of a quiet mesh, by name.
-fn shapes() -> Vec<(&'static str, Edges)> {
+pub(crate) fn shapes() -> Vec<(&'static str, Edges)> {
     vec![
         ("two", topologies::line(2)),
         ("line of 12", topologies::line(12)),
@@ -132,6 +132,7 @@ pub(crate) fn difference(after: Sent, before: Sent) -> Sent {
         deltas: after.deltas - before.deltas,
         ids: after.ids - before.ids,
         wants: after.wants - before.wants,
+        echoes: after.echoes - before.echoes,
         bytes: after.bytes - before.bytes,
     }
 }
@@ -142,6 +143,7 @@ fn sum(a: Sent, b: Sent) -> Sent {
         deltas: a.deltas + b.deltas,
         ids: a.ids + b.ids,
         wants: a.wants + b.wants,
+        echoes: a.echoes + b.echoes,
         bytes: a.bytes + b.bytes,
     }
 }

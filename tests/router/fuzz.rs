@@ -151,6 +151,11 @@ pub(crate) fn history_of(mut sim: Sim, seed: u64, tune: fn(&mut Config)) -> Sim 
     for _ in 0..5 + rng.below(20) {
         let pause = [0, 5, 50, 500, 5_000][rng.below(5) as usize];
         sim.run_for(rng.millis(0, pause + 1));
+        if sim.waves.often
+            && let Some(node) = rng.pick(&sim.living()).cloned()
+        {
+            sim.converge(&node, [100, 1_000, 10_000][rng.below(3) as usize]);
+        }
         step(&mut sim, &mut rng, &mut healing);
     }
     sim.heal(healing);

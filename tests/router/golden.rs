@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use receptor_quic::Version;
 use receptor_quic::router::{
-    Advertisement, Buckets, CredentialName, Delta, Digest, Draft, Entry, LinkClass, Message, Override, Proof,
-    Record, Stamp,
+    Advertisement, Buckets, CredentialName, Delta, Digest, Draft, Echo, Entry, LinkClass, Message, Override,
+    Proof, Record, Stamp,
 };
 
 use crate::probe::link;
@@ -35,6 +35,7 @@ fn the_bytes_of_every_message_are_as_documented() {
         ("HAVE", "92159195aa636f6e74726f6c6c6572cf0000019b76daa80007cf0123456789abcdefcedeadbeef"),
         ("WANT", "921692aa636f6e74726f6c6c6572a772656c61792d31"),
         ("NACK", "921791aa636f6e74726f6c6c6572"),
+        ("ECHO", "9718aa636f6e74726f6c6c6572cf0000019b76daa80007cf0123456789abcdef0dcf1122334455667788"),
         ("SYNC-END", "9119"),
         ("BUCKETS, eight of them", "9211c4180000000000005c71a600000000000000000069e73c000000"),
         (
@@ -133,6 +134,15 @@ pub(crate) fn messages() -> Vec<(&'static str, Message)> {
         ("HAVE", Message::Have(entries()[..1].to_vec())),
         ("WANT", Message::Want(vec![id("controller"), id("relay-1")])),
         ("NACK", Message::Nack(vec![id("controller")])),
+        (
+            "ECHO",
+            Message::Echo(Echo {
+                origin: id("controller"),
+                version: entries()[0].stamp.version,
+                count: 13,
+                sum: 0x1122_3344_5566_7788,
+            }),
+        ),
         ("SYNC-END", Message::SyncEnd),
         ("BUCKETS, eight of them", Message::Buckets(Buckets::of(&[relay(), leaving()], 3))),
         (
@@ -197,6 +207,7 @@ fn relay() -> Record {
         version: Version { epoch: 1_767_225_600_001, sequence: 300, instance: 0xfedc_ba98_7654_3210 },
         transit: true,
         leaving: false,
+        echo: false,
         links: vec![
             link("controller", LinkClass::Active, 1),
             link("edge-1", LinkClass::Active, 250),

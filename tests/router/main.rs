@@ -9,6 +9,8 @@ mod cold_start;
 #[cfg(test)]
 mod comparison;
 #[cfg(test)]
+mod converge;
+#[cfg(test)]
 mod decoder;
 #[cfg(test)]
 mod deltas;
@@ -20,6 +22,8 @@ mod fuzz;
 mod golden;
 #[cfg(test)]
 mod lives;
+#[cfg(test)]
+mod menu;
 #[cfg(test)]
 mod notary;
 #[cfg(test)]
@@ -39,8 +43,12 @@ mod signed;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]
+mod small_graphs;
+#[cfg(test)]
 mod stubs;
 #[cfg(test)]
 mod topologies;
+#[cfg(test)]
+mod traces;
 #[cfg(test)]
 mod twins;

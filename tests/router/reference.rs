@@ -30,6 +30,11 @@ impl Reference {
         Self { nodes, edges, transit }
     }
 
+    /// How many links a node has.
+    pub(crate) fn links(&self, of: &NodeId) -> usize {
+        self.edges[of].len()
+    }
+
     pub(crate) fn component(&self, of: &NodeId) -> BTreeSet<NodeId> {
         let mut component = BTreeSet::from([of.clone()]);
         loop {

@@ -14,7 +14,15 @@ use receptor_quic::router::{
 };
 use receptor_quic::{NodeId, Version};
 
+use crate::converge::Waves;
 use crate::rng::Rng;
+
+mod faults;
+mod journal;
+
+pub(crate) use faults::Epoch;
+use faults::Rough;
+use journal::Journal;
 
 pub(crate) fn id(name: &str) -> NodeId {
     NodeId::try_from(name).unwrap()
@@ -52,6 +60,7 @@ pub(crate) struct Sent {
     pub(crate) deltas: u64,
     pub(crate) ids: u64,
     pub(crate) wants: u64,
+    pub(crate) echoes: u64,
     pub(crate) bytes: u64,
 }
 
@@ -75,11 +84,17 @@ pub(crate) struct Sim {
     wire: Rng,
     flood: FloodMode,
     pub(crate) tune: fn(&mut Config),
+    /// What else the configuration of a node differs in, drawn anew at each start.
+    pub(crate) vary: Option<Box<dyn Fn(&mut Config, &mut Rng)>>,
+    /// How the embedder treats what is left of sessions that have ended.
+    pub(crate) embedder: Embedder,
+    journal: Option<Journal>,
     /// Latency of a message, in milliseconds.
     pub(crate) latency: (u64, u64),
     /// How long a stream needs to take a window, in milliseconds.
     pub(crate) drain: (u64, u64),
     pub(crate) events: Vec<(NodeId, Event)>,
+    pub(crate) waves: Waves,
 }
 
 pub(crate) struct Node {
@@ -90,6 +105,8 @@ pub(crate) struct Node {
     pub(crate) capabilities: Vec<u8>,
     pub(crate) transit: bool,
     pub(crate) stubs: BTreeMap<NodeId, Cost>,
+    /// The newest epoch that the node remembers, if it remembers any.
+    epoch: u64,
     /// The connection that carries the session with each neighbour.
     current: BTreeMap<NodeId, u64>,
     wake: Option<Instant>,
@@ -105,6 +122,7 @@ pub(crate) struct Connection {
     /// The instances of the processes at both ends: a connection does not outlive either.
     instances: [u64; 2],
     pub(crate) broken: bool,
+    rough: Rough,
     up_at: [Instant; 2],
     busy_until: [Instant; 2],
     /// Whether an end has been given messages that its stream has not taken yet.
@@ -117,8 +135,24 @@ enum Action {
     Deliver(u64, usize, Vec<u8>),
     Writable(u64, usize),
     Wake(NodeId),
+    /// The connection ends now, unless it has ended before.
+    Break(u64, Seen),
+    /// The two nodes connect again, if both live and are not connected.
+    Redial([NodeId; 2], [u32; 2]),
     /// A process that yielded its id ends its sessions.
     Quit(NodeId),
+}
+
+/// How the embedder treats what comes late from a session that has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Embedder {
+    /// What is in flight when a session ends is lost.
+    #[default]
+    Loses,
+    /// It still comes to an end that has not seen the session end, and is dropped otherwise: what the router asks for.
+    Drops,
+    /// It comes even to an end that has a newer session by now, some of it twice: what the router asks not to do.
+    Sloppy,
 }
 
 /// When the two ends of a session see that it ended.
@@ -127,6 +161,8 @@ pub(crate) enum Seen {
     Now,
     /// Milliseconds later, each end at its own time.
     Within(u64),
+    /// One end at once, the other after so many milliseconds.
+    OneSided(u64),
 }
 
 impl Sim {
@@ -154,30 +190,45 @@ impl Sim {
             wire: Rng::new(seed.rotate_left(32)),
             flood,
             tune: |_| {},
+            vary: None,
+            embedder: Embedder::default(),
+            journal: None,
             latency: (1, 40),
             drain: (0, 5),
             events: Vec::new(),
+            waves: Waves::default(),
         }
     }
 
     /// Starts the process of a node, the first or another one. Its clock is off by so many milliseconds.
     pub(crate) fn boot(&mut self, name: &str, clock: i64) {
-        self.boot_as(name, name, clock);
+        self.boot_with(name, Epoch::Clock(clock));
+    }
+
+    pub(crate) fn boot_with(&mut self, name: &str, epoch: Epoch) {
+        self.boot_at(name, name, epoch);
     }
 
     /// As [`boot`](Self::boot), for a process that uses another one's id on the wire.
     pub(crate) fn boot_as(&mut self, name: &str, wire: &str, clock: i64) {
-        let millis = 1_800_000_000_000 + (self.now - self.start).as_millis() as i64 + clock;
+        self.boot_at(name, wire, Epoch::Clock(clock));
+    }
+
+    fn boot_at(&mut self, name: &str, wire: &str, epoch: Epoch) {
+        let epoch = self.epoch_of(&id(name), epoch);
         let instance = self.rng.next();
         let (capabilities, transit, stubs) = match self.nodes.get(&id(name)) {
             Some(old) => (old.capabilities.clone(), old.transit, old.stubs.clone()),
             None => (Vec::new(), true, BTreeMap::new()),
         };
-        let mut config = Config::new(id(wire), millis as u64, instance, self.rng.next());
+        let mut config = Config::new(id(wire), epoch, instance, self.rng.next());
         config.capabilities = capabilities.clone().into();
         config.transit = transit;
         config.flood = self.flood;
         (self.tune)(&mut config);
+        if let Some(vary) = &self.vary {
+            vary(&mut config, &mut self.rng);
+        }
         let mut router = Router::new(config, self.now);
         router.set_place(name);
         let node = Node {
@@ -187,6 +238,7 @@ impl Sim {
             capabilities,
             transit,
             stubs: BTreeMap::new(),
+            epoch,
             current: BTreeMap::new(),
             wake: None,
             last_wakes: (None, 0),
@@ -223,6 +275,7 @@ impl Sim {
             costs,
             instances,
             broken: false,
+            rough: Rough::new(self.now),
             up_at,
             busy_until: up_at,
             filling: [false; 2],
@@ -251,13 +304,17 @@ impl Sim {
     /// Another process with the same id, which remembers nothing and connects as before. The neighbours may still hold
     /// the old sessions when the new ones come up.
     pub(crate) fn restart(&mut self, name: &NodeId, clock: i64, seen: Seen) {
+        self.restart_with(name, Epoch::Clock(clock), seen);
+    }
+
+    pub(crate) fn restart_with(&mut self, name: &NodeId, epoch: Epoch, seen: Seen) {
         let old: Vec<([NodeId; 2], [u32; 2])> = self
             .connections_of(name)
             .into_iter()
             .map(|number| (self.connections[&number].ends.clone(), self.connections[&number].costs))
             .collect();
         self.kill(name, seen);
-        self.boot(name.as_str(), clock);
+        self.boot_with(name.as_str(), epoch);
         for (ends, costs) in old {
             self.connect_cost(ends[0].as_str(), ends[1].as_str(), costs[0], costs[1]);
         }
@@ -352,9 +409,9 @@ impl Sim {
         while let Some(entry) = self.actions.first_entry()
             && entry.key().0 <= end
         {
-            let ((at, _), action) = entry.remove_entry();
+            let ((at, number), action) = entry.remove_entry();
             self.now = at;
-            self.act(action);
+            self.act(number, action);
         }
         self.now = end;
     }
@@ -364,13 +421,19 @@ impl Sim {
         self.run_for(Duration::from_secs(200));
     }
 
-    fn act(&mut self, action: Action) {
+    fn act(&mut self, scheduled: u64, action: Action) {
+        self.note(|| journal::describe(&action));
         match action {
             Action::Up(number, end) => self.on_up(number, end),
             Action::Down(number, end) => self.on_down(number, end),
-            Action::Deliver(number, end, frame) => self.on_deliver(number, end, &frame),
+            Action::Deliver(number, end, frame) => self.on_deliver(scheduled, number, end, &frame),
             Action::Writable(number, end) => self.on_writable(number, end),
             Action::Wake(name) => self.on_wake(&name),
+            Action::Break(number, seen) if !self.connections[&number].broken => {
+                self.break_connection(number, seen);
+            }
+            Action::Break(..) => {}
+            Action::Redial(ends, costs) => self.heal(vec![(ends, costs)]),
             Action::Quit(name) => self.kill(&name, Seen::Within(300)),
         }
     }
@@ -413,17 +476,18 @@ impl Sim {
         self.drain(&me);
     }
 
-    fn on_deliver(&mut self, number: u64, end: usize, frame: &[u8]) {
-        let connection = &self.connections[&number];
-        if connection.broken || !self.runs(number, end) || !self.is_current(number, end) {
+    fn on_deliver(&mut self, scheduled: u64, number: u64, end: usize, frame: &[u8]) {
+        if !self.takes(scheduled, number, end) {
             return;
         }
+        let connection = &self.connections[&number];
         let (me, other) = (connection.ends[end].clone(), connection.ends[1 - end].clone());
         let other = self.nodes[&other].id.clone();
         let message = Message::decode(frame).unwrap().expect("a known type");
         assert!(frame.len() <= Message::max_len(message.frame_type()));
         let node = self.nodes.get_mut(&me).unwrap();
-        node.router.handle_message(&other, message, self.now).unwrap();
+        let result = node.router.handle_message(&other, message, self.now);
+        self.on_result(number, end, result);
         self.drain(&me);
     }
 
@@ -465,9 +529,12 @@ impl Sim {
         while let Some(transmit) = node.router.poll_transmit() {
             transmits.push(transmit);
         }
+        self.waves.look(&node.router, self.now);
         let (mut changed, mut quits) = (false, false);
+        let mut stalled = Vec::new();
         while let Some(event) = node.router.poll_event() {
             match &event {
+                Event::SyncStalled(neighbour) => stalled.push(neighbour.clone()),
                 Event::TableChanged => changed = true,
                 Event::NodeReachable(id) => assert!(node.reachable.insert(id.clone())),
                 Event::NodeUnreachable(id) => assert!(node.reachable.remove(id)),
@@ -475,7 +542,10 @@ impl Sim {
                     quits = true;
                     self.events.push((name.clone(), event));
                 }
-                _ => self.events.push((name.clone(), event)),
+                _ => {
+                    self.waves.check(&node.router, &event);
+                    self.events.push((name.clone(), event));
+                }
             }
         }
         if changed {
@@ -496,10 +566,12 @@ impl Sim {
             node.wake = wake;
         }
         for transmit in transmits {
+            self.note(|| journal::sends(name, &transmit));
             for message in self.exchange(name, &transmit.to, transmit.message) {
                 self.transmit(name, &transmit.to, &message);
             }
         }
+        stalled.iter().for_each(|neighbour| self.on_stalled(name, neighbour));
     }
 
     /// Another choice of who gets payloads: any is right. Only what was asked for must come in full.
@@ -555,6 +627,7 @@ impl Sim {
             }
             Message::Have(entries) | Message::Offer(entries) => self.sent.ids += entries.len() as u64,
             Message::Want(origins) => self.sent.wants += origins.len() as u64,
+            Message::Echo(_) => self.sent.echoes += 1,
             _ => {}
         }
         let time = (self.now - self.start).as_nanos() as u64;
@@ -568,11 +641,13 @@ impl Sim {
             self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
         }
         let latency = self.wire.millis(self.latency.0, self.latency.1);
-        let drain = self.wire.millis(self.drain.0, self.drain.1);
+        let slow = self.connections[&number].rough.drain.unwrap_or(self.drain);
+        let drain = self.wire.millis(slow.0, slow.1);
         let now = self.now;
         let connection = self.connections.get_mut(&number).unwrap();
         let end = usize::from(connection.ends[0] == *from);
-        let at = (now + latency).max(connection.busy_until[end]).max(connection.up_at[end]);
+        let free = connection.busy_until[end].max(connection.rough.stalled_until[end]);
+        let at = (now + latency).max(free).max(connection.up_at[end]);
         connection.busy_until[end] = at;
         let fills = !std::mem::replace(&mut connection.filling[1 - end], true);
         self.schedule(at, Action::Deliver(number, end, frame));
@@ -582,11 +657,17 @@ impl Sim {
     }
 
     fn break_connection(&mut self, number: u64, seen: Seen) {
-        self.connections.get_mut(&number).unwrap().broken = true;
+        let broken_at = self.next_number();
+        let connection = self.connections.get_mut(&number).unwrap();
+        connection.broken = true;
+        connection.rough.broken_at = Some(broken_at);
+        let first = if matches!(seen, Seen::OneSided(_)) { self.rng.below(2) as usize } else { 0 };
         for end in 0..2 {
             let delay = match seen {
                 Seen::Now => Duration::ZERO,
                 Seen::Within(millis) => self.rng.millis(0, millis),
+                Seen::OneSided(_) if end == first => Duration::ZERO,
+                Seen::OneSided(millis) => Duration::from_millis(millis),
             };
             self.schedule(self.now + delay, Action::Down(number, end));
         }

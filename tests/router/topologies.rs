@@ -45,6 +45,21 @@ pub(crate) fn grid(side: usize) -> Edges {
     right.chain(down).map(|(a, b)| (names[a].clone(), names[b].clone())).collect()
 }
 
+/// As much of a grid as so many nodes fill, row by row.
+pub(crate) fn grid_within(count: usize) -> Edges {
+    let side = (1..).find(|side| side * side >= count).unwrap_or(1);
+    let names = names(count);
+    let right = (1..count).filter(|n| n % side != 0).map(|n| (n - 1, n));
+    let down = (side..count).map(|n| (n - side, n));
+    right.chain(down).map(|(a, b)| (names[a].clone(), names[b].clone())).collect()
+}
+
+/// Two hubs, linked, and the others on one of them in turn.
+pub(crate) fn two_stars(count: usize) -> Edges {
+    let names = names(count);
+    (1..count).map(|n| (names[if n == 1 { 0 } else { n % 2 }].clone(), names[n].clone())).collect()
+}
+
 /// A controller; node1, node5 and node9 on it; three more below each.
 pub(crate) fn tree_of_13() -> Edges {
     let mut edges = Vec::new();

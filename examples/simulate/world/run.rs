@@ -186,6 +186,8 @@ impl World {
                 | Event::NodeReachable(_)
                 | Event::NodeUnreachable(_)
                 | Event::Synced(_) => {}
+                Event::Converged { request, .. } => self.on_answer(number, request, true),
+                Event::Partial { request, .. } => self.on_answer(number, request, false),
                 event => self.journal.note(self.now, || format!("{}: {event:?}", self.nodes[number].id)),
             }
         }

@@ -147,15 +147,8 @@ async fn what_a_member_may_still_say_of_itself_takes_no_neighbour_away() {
 /// A record with these active links, signed.
 fn seal(notary: &CertificateNotary, origin: &NodeId, sequence: u64, peers: &[&str]) -> Advertisement {
     let link = |peer: &&str| Link { peer: id(peer), class: LinkClass::Active, cost: Cost::DEFAULT };
-    let draft = Draft {
-        origin: origin.clone(),
-        version: Version { epoch: 7, sequence, instance: 5 },
-        transit: true,
-        leaving: false,
-        links: peers.iter().map(link).collect(),
-        capabilities: Bytes::new(),
-        over: None,
-    };
+    let version = Version { epoch: 7, sequence, instance: 5 };
+    let draft = Draft { links: peers.iter().map(link).collect(), ..Draft::new(origin.clone(), version) };
     let record = draft.seal().unwrap();
     let signature = notary.sign(record.advertisement().bytes()).unwrap();
     let proof = Proof { credential: CredentialName::of(&notary.credential()), signature };

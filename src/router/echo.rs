@@ -1,0 +1,312 @@
+//! Echo waves: how the origin of a record learns that every node has installed its route.
+//!
+//! A record with the echo flag floods like any other, and asks for an answer. The neighbour that a node accepted it from is its parent
+//! in the wave. Every other neighbour is sent the record or its id at once, and is waited for until it shows that it
+//! holds the record too, which means that it has another parent, or answers with an ECHO, which means that it is a child. Then the
+//! node tells its parent how many nodes it speaks for, and the sum of their hashes. What arrives at the origin
+//! is compared with the nodes that it can reach: a link or node that was lost on the way makes the sum differ, never
+//! match by mistake.
+//!
+//! ```text
+//!             record ▶         record ▶
+//!   origin ────────────── b ────────────── d        b waits for c and d: c has shown the id, d answers
+//!      │     ◀ ECHO 2     │    ◀ ECHO 1             c waits for b alone, which shows the id
+//!      │                  │ ids ⇅
+//!      └───────────────── c                         the origin: 1 + 2 + 1 nodes, and the sum of their hashes
+//!            ◀ ECHO 1
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::Router;
+use super::database::earlier;
+use super::neighbour::NeighbourState;
+use super::record::Stamp;
+use crate::id::{NodeAddr, NodeId, Version};
+
+/// How long a wave of another node is remembered. Origins begin anew long before.
+const WAVE_LIFE: Duration = Duration::from_secs(60);
+
+/// Records on their way to be accepted of which it is remembered who sent them.
+const MAX_COMING: usize = 1_024;
+
+/// The answer of a node to a record with the echo flag, once all that are below it have answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Echo {
+    /// Whose record.
+    pub origin: NodeId,
+    /// Which of its records.
+    pub version: Version,
+    /// How many nodes have installed the route to the origin, on the sender's side of the wave.
+    pub count: u64,
+    /// The sum modulo 2^64 of their addresses, read as big-endian numbers.
+    pub sum: u64,
+}
+
+/// Nodes that have installed a route: how many, and the sum of their hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) count: u64,
+    pub(crate) sum: u64,
+}
+
+impl Tally {
+    pub(crate) fn of(nodes: impl IntoIterator<Item = NodeAddr>) -> Self {
+        let one = |addr: NodeAddr| Self { count: 1, sum: u64::from_be_bytes(addr.0) };
+        nodes.into_iter().map(one).fold(Self::default(), Self::with)
+    }
+
+    #[must_use]
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self { count: self.count.saturating_add(other.count), sum: self.sum.wrapping_add(other.sum) }
+    }
+}
+
+/// The waves that this node has part in: one per origin at most, its own among them.
+#[derive(Debug, Default)]
+pub(crate) struct Echoes {
+    waves: BTreeMap<NodeId, Wave>,
+    /// Origins whose waves wait for no neighbour any more.
+    complete: BTreeSet<NodeId>,
+    /// When waves of other nodes are forgotten.
+    expiries: BTreeSet<(Instant, NodeId)>,
+    /// Path runs at the last look at `complete`; none: look again.
+    looked_at: Option<u64>,
+    /// Who has sent a record that is not accepted yet: it came too fast, or waits for a credential.
+    coming: BTreeMap<NodeId, (Stamp, BTreeSet<NodeId>)>,
+    /// When all of these are forgotten: what was not accepted by then is late for its wave.
+    coming_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Wave {
+    stamp: Stamp,
+    /// Where the record came from; none: this node is the origin.
+    parent: Option<NodeId>,
+    waits: BTreeSet<NodeId>,
+    /// What the children have answered.
+    children: Tally,
+    /// The table has the route once paths were computed so many times.
+    installed_at: u64,
+    expires: Instant,
+}
+
+impl Echoes {
+    /// How many waves are under way.
+    pub(crate) fn len(&self) -> usize {
+        self.waves.len()
+    }
+
+    fn begin(&mut self, origin: NodeId, wave: Wave) {
+        self.forget(&origin);
+        if wave.waits.is_empty() {
+            self.complete.insert(origin.clone());
+            self.looked_at = None;
+        }
+        if wave.parent.is_some() {
+            self.expiries.insert((wave.expires, origin.clone()));
+        }
+        self.waves.insert(origin, wave);
+    }
+
+    pub(crate) fn forget(&mut self, origin: &NodeId) {
+        if let Some(wave) = self.waves.remove(origin) {
+            self.complete.remove(origin);
+            self.expiries.remove(&(wave.expires, origin.clone()));
+        }
+    }
+
+    /// Nobody is waited for any more who holds this copy or a newer one.
+    pub(crate) fn on_shown(&mut self, origin: &NodeId, stamp: Stamp, by: &NodeId) {
+        if let Some(wave) = self.waves.get_mut(origin).filter(|wave| wave.stamp <= stamp) {
+            let waited = wave.waits.remove(by);
+            self.look_at(origin, waited);
+        }
+    }
+
+    /// Says whether the answer was waited for.
+    fn on_echo(&mut self, from: &NodeId, echo: &Echo) -> bool {
+        let wave = self.waves.get_mut(&echo.origin).filter(|wave| wave.stamp.version == echo.version);
+        let Some(wave) = wave.filter(|wave| wave.waits.contains(from)) else { return false };
+        wave.waits.remove(from);
+        wave.children = wave.children.with(Tally { count: echo.count, sum: echo.sum });
+        self.look_at(&echo.origin, true);
+        true
+    }
+
+    /// Nothing more comes from this neighbour, and nothing reaches it.
+    pub(crate) fn on_gone(&mut self, neighbour: &NodeId) {
+        self.coming.values_mut().for_each(|(_, by)| {
+            by.remove(neighbour);
+        });
+        let of = self.waves.iter_mut().filter_map(|(origin, wave)| {
+            (wave.waits.remove(neighbour) || wave.parent.as_ref() == Some(neighbour)).then(|| origin.clone())
+        });
+        for origin in of.collect::<Vec<_>>() {
+            if self.waves.get(&origin).is_some_and(|wave| wave.parent.as_ref() == Some(neighbour)) {
+                self.forget(&origin);
+            } else {
+                self.look_at(&origin, true);
+            }
+        }
+    }
+
+    fn look_at(&mut self, origin: &NodeId, changed: bool) {
+        if changed && self.waves.get(origin).is_some_and(|wave| wave.waits.is_empty()) {
+            self.complete.insert(origin.clone());
+            self.looked_at = None;
+        }
+    }
+
+    /// The origins whose waves may be ready, if something has changed since the last look.
+    fn take_complete(&mut self, path_runs: u64) -> Vec<NodeId> {
+        if self.looked_at.replace(path_runs) == Some(path_runs) {
+            return Vec::new();
+        }
+        self.complete.iter().cloned().collect()
+    }
+
+    pub(crate) fn waits_for(&self, origin: &NodeId, neighbour: &NodeId) -> bool {
+        self.waves.get(origin).is_some_and(|wave| wave.waits.contains(neighbour))
+    }
+
+    /// What the children have answered so far.
+    pub(crate) fn answered(&self, origin: &NodeId) -> Tally {
+        self.waves.get(origin).map_or_else(Tally::default, |wave| wave.children)
+    }
+
+    /// A record with the echo flag came from a neighbour. Until it is accepted, which may take a while, others may send it too; none of them
+    /// comes again.
+    pub(crate) fn on_coming(&mut self, origin: &NodeId, stamp: Stamp, from: &NodeId, now: Instant) {
+        if self.coming.len() >= MAX_COMING && !self.coming.contains_key(origin) {
+            self.coming.pop_first();
+        }
+        let coming = self.coming.entry(origin.clone()).or_insert_with(|| (stamp, BTreeSet::new()));
+        if coming.0 < stamp {
+            *coming = (stamp, BTreeSet::new());
+        }
+        if coming.0 == stamp {
+            coming.1.insert(from.clone());
+        }
+        self.coming_until.get_or_insert(now + WAVE_LIFE);
+    }
+
+    /// A record of this origin is accepted. Gives who has sent this copy or a newer one.
+    pub(crate) fn take_coming(&mut self, origin: &NodeId, stamp: Stamp) -> BTreeSet<NodeId> {
+        let Some((held, by)) = self.coming.get(origin) else { return BTreeSet::new() };
+        let by = if *held >= stamp { by.clone() } else { BTreeSet::new() };
+        if *held <= stamp {
+            self.coming.remove(origin);
+        }
+        if self.coming.is_empty() {
+            self.coming_until = None;
+        }
+        by
+    }
+
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        earliest([self.expiries.first().map(|(at, _)| *at), self.coming_until])
+    }
+
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while let Some((_, origin)) = self.expiries.first().filter(|(at, _)| *at <= now).cloned() {
+            self.forget(&origin);
+        }
+        if self.coming_until.is_some_and(|at| at <= now) {
+            self.coming_until = None;
+            self.coming.clear();
+        }
+    }
+}
+
+impl Router {
+    /// A record was stored, in place of what a wave before it was about. `shown` are neighbours that hold it already.
+    pub(super) fn begin_wave(
+        &mut self,
+        origin: &NodeId,
+        stamp: Stamp,
+        from: Option<&NodeId>,
+        shown: &BTreeSet<NodeId>,
+        now: Instant,
+    ) {
+        let listens = |parent: &NodeId| {
+            let session = self.neighbours.get(parent);
+            let ended = |got_end| got_end || self.credentials.ends(parent);
+            session.is_some_and(|s| ended(s.got_end) && s.state != NeighbourState::Leaving)
+        };
+        // One that comes with the sync, late, asks nobody: the neighbour waits for no answer.
+        if !from.is_none_or(listens) {
+            return self.echoes.forget(origin);
+        }
+        let waits = self.neighbours.iter().filter(|(_, session)| session.takes_waves());
+        let waits = waits.map(|(id, _)| id).filter(|id| Some(*id) != from && !shown.contains(*id));
+        let wave = Wave {
+            stamp,
+            parent: from.cloned(),
+            waits: waits.cloned().collect(),
+            children: Tally::default(),
+            installed_at: self.counters.path_runs + u64::from(self.schedule.next_timeout().is_some()),
+            expires: now + WAVE_LIFE,
+        };
+        self.echoes.begin(origin.clone(), wave);
+        if from.is_none() {
+            self.on_own_wave(now);
+        }
+    }
+
+    /// The neighbour shows that it holds what is held here, and need not be told; but one that has part in a wave waits for a sign of this
+    /// node too.
+    pub(super) fn settle_shown(&mut self, neighbour: &NodeId, origin: &NodeId) {
+        let echo = self.database.get(origin).is_some_and(|record| record.echo);
+        let Some(outbox) = self.neighbours.outbox(neighbour) else { return };
+        if echo {
+            outbox.settle_payload(origin);
+        } else {
+            outbox.settle(origin);
+        }
+    }
+
+    pub(super) fn on_echo(&mut self, from: &NodeId, echo: &Echo) {
+        if !self.echoes.on_echo(from, echo) {
+            self.counters.echoes_ignored += 1;
+        }
+    }
+
+    /// Answers the waves that wait for nothing any more: neither for neighbours nor for this node's own table.
+    pub(super) fn answer_waves(&mut self, now: Instant) {
+        for origin in self.echoes.take_complete(self.counters.path_runs) {
+            let Some(wave) = self.echoes.waves.get(&origin) else { continue };
+            if self.database.stamp(&origin) != Some(wave.stamp) {
+                self.echoes.forget(&origin);
+                continue;
+            }
+            let installed = wave.installed_at <= self.counters.path_runs;
+            let Some(parent) = wave.parent.clone() else {
+                // With the newest table, in which those that went are not any more.
+                if installed && self.schedule.next_timeout().is_none() {
+                    self.judge(wave.children, now);
+                }
+                continue;
+            };
+            // Connected first: the records that connect a new node may come after its own.
+            if !installed || self.database.unreachable_since(&origin).is_some() {
+                continue;
+            }
+            // A node behind those that refuse transit has part in the flood, and no route.
+            let routed = self.table.route(&origin).is_some_and(|route| !route.stub);
+            let me = Tally::of(routed.then(|| self.id().addr()));
+            let Tally { count, sum } = wave.children.with(me);
+            let echo = Echo { origin: origin.clone(), version: wave.stamp.version, count, sum };
+            if let Some(outbox) = self.neighbours.outbox(&parent) {
+                outbox.echo(echo);
+            }
+            self.echoes.forget(&origin);
+        }
+    }
+}
+
+/// The earliest of several times.
+pub(crate) fn earliest(times: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant> {
+    times.into_iter().flatten().fold(None, earlier)
+}
