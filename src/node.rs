@@ -17,7 +17,8 @@ use crate::id::{Cost, NodeId, ServiceName};
 use crate::mesh::core::{Mesh, Parts};
 use crate::mesh::datadir::{DataDir, Manifest};
 use crate::mesh::{
-    Event, LinkCost, LinkCosts, Listener, OpenError, PeerAddr, ServeError, Status, Stream, clock,
+    ConvergeError, Convergence, Event, LinkCost, LinkCosts, Listener, OpenError, PeerAddr, ServeError,
+    Status, Stream, clock,
 };
 use crate::router::Explanation;
 use crate::switch::SwitchCounters;
@@ -58,6 +59,7 @@ impl Node {
             data_dir: None,
             costs: LinkCosts::default(),
             liveness: Liveness::default(),
+            wait_converged: None,
             registry: Registry::new(),
             sockets: None,
         }
@@ -94,6 +96,29 @@ impl Node {
     /// Waits until this node has a way to `node`. Cancel safe; waits for ever if there is none, or after shutdown.
     pub async fn routable(&self, node: &NodeId) {
         self.0.mesh.routable(node).await;
+    }
+
+    /// Waits until every node that this one can reach has installed the route to it, or for `within`, which counts up to a day.
+    ///
+    /// [`Convergence::Converged`] means that each of them answered a record of this node that is younger than the call, and
+    /// had put the route to use before: what they send to this node from now on has a way. It says nothing of what
+    /// cannot be reached: the far side of a partition that is not noticed yet is still waited for, and one that is
+    /// noticed is not. It holds for the moment; links may break the next. Nodes that this one has not heard of yet are asked, too, if
+    /// they become reachable meanwhile. A node that is not linked is all of its mesh, and converged at once: wait
+    /// for [`linked`](Self::linked) first. [`Convergence::Partial`] comes when the time is over; the mesh goes on converging all the
+    /// same.
+    ///
+    /// For an ephemeral node its neighbour asks; it waits up to a second longer for the answer, and a call that comes
+    /// while another waits may share its verdict. An ephemeral needs this only where others begin: what it sends
+    /// itself works from the moment that it is linked.
+    ///
+    /// Cancel safe: dropping the future gives the request up. It costs a flood and its answers, two messages a link; up
+    /// to 1,024 calls at a time share them.
+    ///
+    /// # Errors
+    /// Too many wait, or the node leaves, has yielded its id, or is shut down.
+    pub async fn converged(&self, within: Duration) -> Result<Convergence, ConvergeError> {
+        self.0.mesh.converged(within).await
     }
 
     /// Opens a stream to a service of a node, whether it is a neighbour, far away, or this one.
@@ -224,6 +249,25 @@ impl Node {
         Ok(())
     }
 
+    /// Waits until the node is linked, if it dials anybody, and has converged; says in the log if it has not.
+    async fn settle(&self, within: Duration, dials: bool) {
+        let start = tokio::time::Instant::now();
+        if dials {
+            match tokio::time::timeout(within, self.linked()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return tracing::warn!(node = %self.id(), %error, "started without a link"),
+                Err(_) => return tracing::warn!(node = %self.id(), ?within, "started without a link"),
+            }
+        }
+        match self.converged(within.saturating_sub(start.elapsed())).await {
+            Ok(Convergence::Converged { count }) => tracing::info!(node = %self.id(), count, "converged"),
+            Ok(Convergence::Partial { count, expected }) => {
+                tracing::warn!(node = %self.id(), count, expected, "started before all nodes have its route");
+            }
+            Err(error) => tracing::warn!(node = %self.id(), %error, "not converged"),
+        }
+    }
+
     /// Leaves in order: takes no more streams, lets running calls end for up to [`SHUTDOWN_GRACE`], withdraws from the
     /// mesh, closes all connections. At most 15 seconds. Other clones see the node as shut down.
     pub async fn shutdown(&self) {
@@ -259,6 +303,7 @@ pub struct NodeBuilder {
     data_dir: Option<PathBuf>,
     costs: LinkCosts,
     liveness: Liveness,
+    wait_converged: Option<Duration>,
     registry: Registry,
     sockets: Option<Vec<Arc<dyn quinn::AsyncUdpSocket>>>,
 }
@@ -316,6 +361,16 @@ impl NodeBuilder {
         self
     }
 
+    /// Has [`start`](Self::start) wait, for `within` at most, until the node is linked and has [`converged`](Node::converged).
+    /// By default it does not wait.
+    ///
+    /// A mesh that is not converged by then is no error: the node is started, a warning is logged, and
+    /// [`Node::converged`] can be asked again. Dropping the future stops the node. A node without configured peers does not wait for somebody to link to it.
+    pub fn wait_converged(mut self, within: Duration) -> Self {
+        self.wait_converged = Some(within);
+        self
+    }
+
     /// Handles calls for a directive with a function, from the first moment on.
     ///
     /// # Errors
@@ -346,14 +401,13 @@ impl NodeBuilder {
     }
 
     /// Checks the settings, binds, and starts the node's tasks on the current tokio runtime. Returns at once: links
-    /// come up in the background, see [`Node::linked`].
+    /// come up in the background, see [`Node::linked`]; [`wait_converged`](Self::wait_converged) has it wait for them.
     ///
     /// # Errors
     /// A setting is wrong, or the system refused something. Nothing is left running.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O and time.
-    #[expect(clippy::unused_async, reason = "starting needs a runtime, and may come to wait")]
     pub async fn start(self) -> Result<Node, StartError> {
         self.check()?;
         let (epoch, data_dir, manifest) = self.open_data_dir()?;
@@ -363,6 +417,7 @@ impl NodeBuilder {
             None => bind::bind(&self.listen)?,
         };
         let socket = Socket::new(sockets, self.id.addr(), Arc::new(SwitchCounters::default()))?;
+        let dials = !self.peers.is_empty();
         let mesh = Mesh::spawn(Parts {
             id: self.id,
             identity: self.identity,
@@ -383,7 +438,11 @@ impl NodeBuilder {
             work::SpawnError::Register(error) => StartError::Register(error),
         })?;
         mesh.set_capabilities(work::capabilities(&registry));
-        Ok(Node(Arc::new(Inner { mesh, registry })))
+        let node = Node(Arc::new(Inner { mesh, registry }));
+        if let Some(within) = self.wait_converged {
+            node.settle(within, dials).await;
+        }
+        Ok(node)
     }
 
     fn check(&self) -> Result<(), StartError> {

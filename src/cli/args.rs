@@ -25,7 +25,7 @@ Exit status:
   0  done
   1  the work failed
   2  usage or configuration
-  3  no route, or unreachable
+  3  no route, unreachable, or not converged in time
   4  refused: authentication or permission
 
 First steps:
@@ -192,6 +192,13 @@ pub(super) struct StatusArgs {
     /// Print JSON, with every detail
     #[arg(long)]
     pub(super) json: bool,
+    /// Wait first until all nodes in reach have the route to this one; if the time is over before, print the status all the
+    /// same, and exit with 3
+    #[arg(long)]
+    pub(super) wait_converged: bool,
+    /// How long to wait for that, in seconds
+    #[arg(long, short = 't', value_name = "SECONDS", default_value = "10", value_parser = seconds, requires = "wait_converged")]
+    pub(super) timeout: Duration,
     #[command(flatten)]
     pub(super) place: PlaceArgs,
 }

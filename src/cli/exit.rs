@@ -16,7 +16,7 @@ pub(super) enum Exit {
     Failed = 1,
     /// Usage or configuration.
     Usage = 2,
-    /// No route, or unreachable.
+    /// No route, unreachable, or not converged in time.
     Unreachable = 3,
     /// Refused: authentication or permission.
     Refused = 4,

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::exit::Failure;
 use super::flow::{Sink, Source};
 use crate::id::NodeId;
-use crate::mesh::{OpenError, RefuseCode, StreamError};
+use crate::mesh::{Convergence, OpenError, RefuseCode, StreamError};
 use crate::node::Node;
 use crate::work::{ActiveWork, Call, CallError, Directive, PayloadWriter, PingError, Pong};
 
@@ -60,6 +60,10 @@ impl Local {
     pub(super) async fn status(&self) -> Result<Value, Failure> {
         let status = self.node.status().await.ok_or_else(|| Failure::failed("the node is shut down"))?;
         Ok(serde_json::to_value(status).expect("plain data is JSON"))
+    }
+
+    pub(super) async fn converged(&self, within: Duration) -> Result<Convergence, Failure> {
+        self.node.converged(within).await.map_err(Failure::failed)
     }
 
     pub(super) async fn ping(&self, node: &NodeId, limit: Duration) -> Result<PingReply, Failure> {

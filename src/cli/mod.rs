@@ -45,7 +45,7 @@ use env::Env;
 use exit::Failure;
 
 /// Runs what the arguments ask for, to its end, and returns the exit status: 0 done, 1 the work failed, 2 usage or
-/// configuration, 3 no route or unreachable, 4 refused.
+/// configuration, 3 no route, unreachable or not converged, 4 refused.
 #[must_use]
 pub fn run(args: Args) -> ExitCode {
     match dispatch(args.command, &Env::of_process()) {

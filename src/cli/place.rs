@@ -15,6 +15,7 @@ use super::local::{Hop, Local, PingReply, exchange};
 use super::settings::CONTROL;
 use super::signals;
 use crate::id::NodeId;
+use crate::mesh::Convergence;
 use crate::work::Directive;
 
 /// Where a command runs.
@@ -72,6 +73,14 @@ impl Place {
         match self {
             Self::Remote(client) => client.status().await,
             Self::Local(local) => local.status().await,
+        }
+    }
+
+    /// Whether all nodes have the route to the place.
+    pub(super) async fn converged(&self, within: Duration) -> Result<Convergence, Failure> {
+        match self {
+            Self::Remote(client) => client.converged(within).await,
+            Self::Local(local) => local.converged(within).await,
         }
     }
 

@@ -10,10 +10,15 @@ use super::env::Env;
 use super::exit::Failure;
 use super::place::Place;
 use super::text::{Cell, Colour, Paint, Table, escape, millis, span};
+use crate::mesh::Convergence;
 
 /// Prints the status: for people, or as JSON with every detail.
 pub(super) async fn run(args: StatusArgs, env: &Env) -> Result<(), Failure> {
-    let status = Place::with(args.place, env, async |place| place.status().await).await?;
+    let look = async |place: &Place| {
+        let waited = if args.wait_converged { Some(place.converged(args.timeout).await?) } else { None };
+        Ok((waited, place.status().await?))
+    };
+    let (waited, status) = Place::with(args.place, env, look).await?;
     let text = if args.json {
         format!("{status:#}\n")
     } else {
@@ -22,7 +27,14 @@ pub(super) async fn run(args: StatusArgs, env: &Env) -> Result<(), Failure> {
         view.render(Paint::for_stdout())
     };
     let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))?;
+    match waited {
+        Some(Convergence::Partial { count, expected }) => Err(Failure::unreachable(format!(
+            "not converged within {:?}: {count} of {expected} nodes are known to have the route to this one",
+            args.timeout
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// What people are shown of a status. The node may be of another version: what it does not say is left out.

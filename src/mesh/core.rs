@@ -10,6 +10,7 @@ use tracing::{Instrument, info_span};
 
 use super::acceptor::Acceptor;
 use super::clock;
+use super::converge::{ConvergeError, Convergence, Waiting};
 use super::datadir::{self, DataDir};
 use super::dialler::{Dialled, Dialler, MakeHello};
 use super::distrust::Distrusted;
@@ -162,6 +163,7 @@ impl Mesh {
             expiry: ExpiryWatch::new(),
             distrusted: Distrusted::default(),
             signing_failed: false,
+            waiting: Waiting::default(),
             changed: true,
         };
         let span = info_span!("node", id = %parts.id);
@@ -359,6 +361,11 @@ impl Mesh {
 
     pub(crate) async fn explain(&self, node: &NodeId) -> Option<Explanation> {
         self.ask(|reply| Command::Explain(node.clone(), reply)).await
+    }
+
+    /// Whether all nodes have the route to this one. Dropped, it gives the request up.
+    pub(crate) async fn converged(&self, within: Duration) -> Result<Convergence, ConvergeError> {
+        self.ask(|reply| Command::Converge(within, reply)).await.unwrap_or(Err(ConvergeError::ShutDown))
     }
 
     /// What the node advertises of itself.

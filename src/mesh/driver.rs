@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::clock;
+use super::converge::{self, Convergence};
 use super::dialler::Dialled;
 use super::distrust::Distrusted;
 use super::events::Event;
@@ -58,7 +59,10 @@ type Asker = oneshot::Sender<Option<(u64, u32)>>;
 /// What a stub knows: nothing but whom to ask.
 #[derive(Default)]
 pub(super) struct Stub {
-    attached: bool,
+    pub(super) attached: bool,
+    /// How many nodes the neighbour knew when it attached this one.
+    pub(super) nodes: u64,
+    pub(super) waiting: converge::StubWaiting,
     queries: BTreeMap<NodeId, Vec<Asker>>,
 }
 
@@ -86,6 +90,7 @@ pub(super) struct Driver {
     pub(super) expiry: ExpiryWatch,
     pub(super) distrusted: Distrusted,
     pub(super) signing_failed: bool,
+    pub(super) waiting: converge::Waiting,
     /// Whether links or routes changed since they were last published.
     pub(super) changed: bool,
     pub(super) published: Instant,
@@ -202,9 +207,15 @@ impl Driver {
             Frame::Attached(nodes) => {
                 if let Role::Stub(stub) = &mut self.role {
                     debug!(peer = %link.peer, nodes, "attached");
-                    stub.attached = true;
+                    (stub.attached, stub.nodes) = (true, nodes);
                     self.changed = true;
+                    self.ask_neighbour_to_converge(now);
                 }
+            }
+            Frame::Converge(millis) => self.converge_for_stub(id, millis, now),
+            Frame::Converged(true, count, _) => self.on_neighbours_verdict(Convergence::Converged { count }),
+            Frame::Converged(false, count, expected) => {
+                self.on_neighbours_verdict(Convergence::Partial { count, expected });
             }
             Frame::Hello(_) => link.close(CloseCode::BadFrame, "HELLO comes first, and once"),
             // The link's reader has made a message of it.
@@ -250,6 +261,7 @@ impl Driver {
         let peer = self.neighbours.link(id).map(|link| link.peer.clone());
         let changes = self.neighbours.closed(id, now);
         self.changed = true;
+        self.forget_stub_waiter(id, now);
         if active {
             // At once, since the search for new paths can take its time, or be put off: until then alternates serve.
             self.publish_forwarding(self.routes.last());
@@ -312,6 +324,7 @@ impl Driver {
                 stub.attached = !self.neighbours.active().is_empty();
                 // Nobody is left to answer; the askers see it.
                 stub.queries.clear();
+                self.ask_neighbour_to_converge(now);
             }
         }
     }
@@ -321,6 +334,7 @@ impl Driver {
             Command::Status(reply) => drop(reply.send(self.status(now))),
             Command::Explain(node, reply) => drop(reply.send(self.explain(&node))),
             Command::Query(node, reply) => self.ask(node, reply),
+            Command::Converge(within, reply) => self.converge(within, reply, now),
             Command::Capabilities(capabilities) => {
                 if let Role::Full(router) = &mut self.role {
                     router.set_capabilities(capabilities, now);
@@ -393,6 +407,7 @@ impl Driver {
     fn tick(&mut self, now: Instant) {
         self.endpoint.socket().tick();
         self.close_if_yielded(now);
+        self.forget_gone_waiters(now);
         if let Role::Stub(stub) = &mut self.role {
             // Askers that have given up make room for others.
             stub.queries.retain(|_, askers| {
@@ -446,7 +461,7 @@ impl Driver {
     }
 
     /// Publishes what has changed: at once if nothing else waits, and not more often than needed in a storm.
-    fn publish_changes(&mut self, idle: bool, now: Instant) {
+    pub(super) fn publish_changes(&mut self, idle: bool, now: Instant) {
         if self.changed && (idle || now >= self.published + PUBLISH_EVERY) {
             self.changed = false;
             self.published = now;
@@ -509,6 +524,12 @@ impl Driver {
                 self.emit(Event::AddressCollision { known, refused });
             }
             Routing::DuplicateId(duplicate) => self.on_duplicate(&duplicate, now),
+            Routing::Converged { request, count } => {
+                self.on_verdict(request, Convergence::Converged { count }, now);
+            }
+            Routing::Partial { request, count, expected } => {
+                self.on_verdict(request, Convergence::Partial { count, expected }, now);
+            }
             other => debug!(event = ?other, "router"),
         }
     }

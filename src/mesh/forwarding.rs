@@ -67,7 +67,9 @@ pub(crate) fn forwarding_table(sources: &Sources<'_>) -> ForwardingTable {
     let mut forwarding = ForwardingTable::new(sources.me, sources.transit, Arc::clone(&sources.routes));
     // Whatever is connected may send: a link that drains has packets on the way.
     for link in sources.links.values() {
-        let ingress = Ingress { neighbour: link.peer.addr(), transit: link.transit && !link.stub };
+        // Whom a stub is attached to brings it everything, whether or not it carries the packets of others.
+        let transit = (link.transit || sources.stub) && !link.stub;
+        let ingress = Ingress { neighbour: link.peer.addr(), transit };
         forwarding.admit(link.cookie_in, ingress);
         if link.stub {
             forwarding.attach(link.peer.addr());

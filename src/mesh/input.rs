@@ -1,8 +1,11 @@
 //! What wakes the driver: one of these at a time.
 
+use std::time::Duration;
+
 use quinn::ConnectionError;
 use tokio::sync::oneshot;
 
+use super::converge::{ConvergeError, Convergence};
 use super::link::LinkId;
 use super::status::Status;
 use crate::id::NodeId;
@@ -40,6 +43,8 @@ pub(crate) enum Command {
     Explain(NodeId, oneshot::Sender<Explanation>),
     /// A stub's question to its neighbour: cost and hops to a node.
     Query(NodeId, oneshot::Sender<Option<(u64, u32)>>),
+    /// Whether all nodes have the route to this one, within this time. A requester that has gone ends the request.
+    Converge(Duration, oneshot::Sender<Result<Convergence, ConvergeError>>),
     /// What the node advertises of itself.
     Capabilities(bytes::Bytes),
     /// The certificates were reloaded: records are signed and verified with them, and links that would not be accepted

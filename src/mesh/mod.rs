@@ -17,6 +17,7 @@
 mod acceptor;
 pub(crate) mod clock;
 mod contest;
+mod converge;
 pub(crate) mod core;
 pub(crate) mod datadir;
 mod dialler;
@@ -41,6 +42,7 @@ pub mod stream;
 mod twin;
 pub(crate) mod view;
 
+pub use converge::{ConvergeError, Convergence};
 pub use events::Event;
 pub(crate) use link_cost::LinkCosts;
 pub use link_cost::{InvalidLinkCost, LinkCost};

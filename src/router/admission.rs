@@ -181,6 +181,9 @@ impl Router {
     pub(super) fn poll_credentials(&mut self, now: Instant) {
         let (asks, dropped) = self.credentials.poll(now);
         self.counters.records_unproven += dropped as u64;
+        if dropped > 0 {
+            self.quiet.on_given_up(now);
+        }
         self.ask_for_credentials(asks);
         self.end_syncs(now);
     }

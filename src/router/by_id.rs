@@ -119,6 +119,11 @@ impl<T> ById<T> {
         self.slots.iter_mut().flatten().map(|(id, value)| (&*id, value))
     }
 
+    /// What there is by number, from 0 to the [`bound`](Self::bound).
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Option<&T>> {
+        self.slots.iter().map(|slot| slot.as_ref().map(|(_, value)| value))
+    }
+
     /// Where in the order of names an id stands, or would.
     fn position(&self, id: &NodeId) -> usize {
         self.order.partition_point(|&number| self.id(number) < id)

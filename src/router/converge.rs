@@ -185,7 +185,7 @@ impl Router {
         }
         if self.is_alone() {
             // Once the table says so, too.
-            if self.schedule.next_timeout().is_none() {
+            if !self.schedule.is_wanted() {
                 self.succeed(1, |_| true);
             }
         } else if self.next_wave(now).is_some_and(|at| at <= now) {

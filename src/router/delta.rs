@@ -68,7 +68,8 @@ impl Delta {
     #[must_use]
     pub fn between(base: &Record, result: &Record, most: usize) -> Option<Self> {
         let (from, to) = (base.version, result.version);
-        if (from.epoch, from.instance) != (to.epoch, to.instance) || from.sequence >= to.sequence {
+        let same = base.origin == result.origin && (from.epoch, from.instance) == (to.epoch, to.instance);
+        if !same || from.sequence >= to.sequence {
             return None;
         }
         let Extras { flags, over, place } = compact::decode(result.advertisement().bytes()).ok()?;

@@ -71,7 +71,7 @@ pub(crate) struct Echoes {
     complete: BTreeSet<NodeId>,
     /// When waves of other nodes are forgotten.
     expiries: BTreeSet<(Instant, NodeId)>,
-    /// Path runs at the last look at `complete`; none: look again.
+    /// Runs of the schedule at the last look at `complete`; none: look again.
     looked_at: Option<u64>,
     /// Who has sent a record that is not accepted yet: it came too fast, or waits for a credential.
     coming: BTreeMap<NodeId, (Stamp, BTreeSet<NodeId>)>,
@@ -87,7 +87,7 @@ struct Wave {
     waits: BTreeSet<NodeId>,
     /// What the children have answered.
     children: Tally,
-    /// The table has the route once paths were computed so many times.
+    /// The table has the route once the schedule has run so many times.
     installed_at: u64,
     expires: Instant,
 }
@@ -160,8 +160,8 @@ impl Echoes {
     }
 
     /// The origins whose waves may be ready, if something has changed since the last look.
-    fn take_complete(&mut self, path_runs: u64) -> Vec<NodeId> {
-        if self.looked_at.replace(path_runs) == Some(path_runs) {
+    fn take_complete(&mut self, runs: u64) -> Vec<NodeId> {
+        if self.looked_at.replace(runs) == Some(runs) {
             return Vec::new();
         }
         self.complete.iter().cloned().collect()
@@ -246,7 +246,7 @@ impl Router {
             parent: from.cloned(),
             waits: waits.cloned().collect(),
             children: Tally::default(),
-            installed_at: self.counters.path_runs + u64::from(self.schedule.next_timeout().is_some()),
+            installed_at: self.schedule.runs() + u64::from(self.schedule.is_wanted()),
             expires: now + WAVE_LIFE,
         };
         self.echoes.begin(origin.clone(), wave);
@@ -275,16 +275,16 @@ impl Router {
 
     /// Answers the waves that wait for nothing any more: neither for neighbours nor for this node's own table.
     pub(super) fn answer_waves(&mut self, now: Instant) {
-        for origin in self.echoes.take_complete(self.counters.path_runs) {
+        for origin in self.echoes.take_complete(self.schedule.runs()) {
             let Some(wave) = self.echoes.waves.get(&origin) else { continue };
             if self.database.stamp(&origin) != Some(wave.stamp) {
                 self.echoes.forget(&origin);
                 continue;
             }
-            let installed = wave.installed_at <= self.counters.path_runs;
+            let installed = wave.installed_at <= self.schedule.runs();
             let Some(parent) = wave.parent.clone() else {
                 // With the newest table, in which those that went are not any more.
-                if installed && self.schedule.next_timeout().is_none() {
+                if installed && !self.schedule.is_wanted() {
                     self.judge(wave.children, now);
                 }
                 continue;

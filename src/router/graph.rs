@@ -1,6 +1,9 @@
 //! The two-way edges between the records of the database, kept up to date record by record.
 
+use std::sync::OnceLock;
+
 use super::by_id::ById;
+use super::csr::Csr;
 use super::record::{LinkClass, Record};
 use crate::id::NodeId;
 
@@ -13,6 +16,8 @@ pub(crate) struct Graph {
     edges: usize,
     /// Grows whenever nodes or edges come or go.
     generation: u64,
+    /// Made when it is asked for, and thrown away when it is no longer true.
+    csr: OnceLock<Csr>,
 }
 
 #[derive(Debug)]
@@ -63,10 +68,13 @@ impl Graph {
             false if stubs_differ => Effect::Stubs,
             false => Effect::None,
         };
+        if vertex.transit != record.transit {
+            self.csr.take();
+        }
         vertex.transit = record.transit;
         vertex.record = record;
         if differ {
-            self.generation += 1;
+            self.changed();
             self.unlink(number);
             self.link(number, edges);
         }
@@ -76,7 +84,7 @@ impl Graph {
     /// Takes a record out. Says whether paths may have changed.
     pub(crate) fn remove(&mut self, origin: &NodeId) -> bool {
         let Some(number) = self.vertices.number(origin) else { return false };
-        self.generation += 1;
+        self.changed();
         let linked = self.unlink(number);
         let vertex = self.vertices.remove(origin);
         linked || vertex.is_some_and(|vertex| vertex.record.stubs().next().is_some())
@@ -123,8 +131,18 @@ impl Graph {
         self.generation
     }
 
-    fn add(&mut self, record: &Record) -> u32 {
+    /// The edges that lead on, for a search of all of them.
+    pub(crate) fn csr(&self) -> &Csr {
+        self.csr.get_or_init(|| Csr::new(self.vertices.slots(), self.edges))
+    }
+
+    fn changed(&mut self) {
         self.generation += 1;
+        self.csr.take();
+    }
+
+    fn add(&mut self, record: &Record) -> u32 {
+        self.changed();
         let vertex = Vertex { record: record.clone(), transit: record.transit, edges: Vec::new() };
         self.vertices.insert(record.origin.clone(), vertex)
     }
@@ -201,6 +219,34 @@ pub(crate) mod tests {
             assert!(!graph.remove(&id(&format!("n{round}"))));
         }
         assert_eq!((graph.bound(), graph.node_count(), graph.edge_count()), (3, 1, 0));
+    }
+
+    #[test]
+    fn the_copy_of_the_edges_follows_every_change() {
+        let mut graph = Graph::default();
+        let check = |graph: &Graph| {
+            for (_, number) in graph.nodes() {
+                let vertex = graph.vertex(number);
+                let expected = if vertex.transit { &vertex.edges[..] } else { &[] };
+                assert_eq!(graph.csr().edges(number), expected);
+                assert_eq!(graph.csr().ends_only().contains(&number), !vertex.transit);
+            }
+        };
+        for name in ["a", "b", "c"] {
+            let others = ["a", "b", "c"].map(|other| (other, 2));
+            let others: Vec<_> = others.into_iter().filter(|(other, _)| *other != name).collect();
+            graph.insert(record(name, &others));
+            check(&graph);
+        }
+        let refuses = Draft { transit: false, ..Draft::clone(&graph.vertex(1).record) };
+        graph.insert(refuses.seal().unwrap());
+        check(&graph);
+        graph.insert(record("c", &[("a", 3), ("b", 3)]));
+        check(&graph);
+        graph.remove(&id("a"));
+        check(&graph);
+        graph.insert(record("d", &[]));
+        check(&graph);
     }
 
     /// A record with active links, for the tests of this part.

@@ -1,89 +1,4 @@
-//! ROUTE2, the link-state router. Pure: no I/O, no clock, no randomness of its own.
-//!
-//! Every node originates one [`Record`] that lists its own links, and nobody else's. Neighbours repeat it to theirs, never
-//! back to where it came from, so that every node holds the record of every other in its database, and computes a
-//! [`Table`] of next hops from it. What makes this converge, whatever happens to nodes and links:
-//!
-//! - **The record per origin is the truth.** Its version, (epoch, sequence, instance) in that order of weight, decides
-//!   alone: newer is stored and repeated; equal is a duplicate; older is answered with the id of the newer. The cache
-//!   of seen ids saves work and decides nothing.
-//! - **Databases are compared when a session starts, and only then is the link advertised.** So a link attracts no
-//!   traffic before its end knows the mesh, and a node that restarted has learned its own old version, and overtaken it,
-//!   before it speaks.
-//! - **A set of dirty origins per neighbour, not a queue.** When the stream can take more, the current record goes out.
-//!   A slow neighbour misses versions that were superseded, and nothing else.
-//! - **Payloads travel along a tree, ids over all other links** ([`FloodMode::Tree`]). Every node derives the tree from its
-//!   own database; where two disagree, a record comes twice, or is pulled. Nothing depends on the tree but the load.
-//! - **Large records travel as changes** ([`Delta`]) to those that hold the version before. What does not fit is asked for as
-//!   a whole, so nothing depends on knowing who holds what.
-//! - **After a quiet second, neighbours compare digests**, and repair what differs. Nothing is refreshed, and nothing is sent
-//!   while nothing changes, but for one digest an hour, a link and end, that is computed anew under a fresh key: what broke in
-//!   memory does not stay.
-//! - **Large databases are compared in parts**: digests of buckets first, then lists of those that differ.
-//! - **Nobody speaks before it knows enough.** A process waits a moment for all its first sessions to sync; a record whose tree
-//!   is not known yet is offered, and asked for. So a mesh that starts all at once sends little more than one copy of each
-//!   record to each node.
-//! - **Two live processes of one id are proven**, by what each has seen of the other, and exactly one yields
-//!   ([`Event::DuplicateId`]). A restart never does.
-//! - **A node can ask whether all others have its route** ([`Router::converge`]): a wave of answers over the flood, with a sum that
-//!   anything lost on the way makes wrong.
-//! - **Flood, then compute.** A node repeats a record before it computes paths, and computes next hops before the
-//!   [alternates](Route::alternates) that stand in for them.
-//! - **An edge counts if both ends list it as active**; its cost is the larger of the two. Reachability over such edges is
-//!   the lease of a record: unreachable for a minute, it is no longer offered; for a quarter of an hour, it is deleted.
-//!
-//! ```text
-//!   session up ──▶ DIGEST ⇄ DIGEST ──── equal ────────▶ SYNC-END ──▶ own record lists the link
-//!                      │      │ different                   ▲              │
-//!                      │      └──▶ SUMMARY ⇄ SUMMARY ──▶ what the other lacks
-//!                      │ and large       ▲ what differs                    ▼
-//!                      └──▶ BUCKETS ⇄ BUCKETS                  UPDATE to all neighbours
-//!   UPDATE ─▶ seen? ─▶ newer than stored? ──yes─▶ store ─▶ dirty at all neighbours but the sender ─▶ paths ─▶ table
-//!                           │                          (below in the tree: UPDATE; others: HAVE, in batches)
-//!                           │ no: older
-//!                           └─▶ HAVE(what is stored) ─▶ (100 ms) WANT ─▶ UPDATE
-//! ```
-//!
-//! A [`Router`] is a state machine: it takes messages, sessions and the time, and gives messages, events and a
-//! deadline. The same inputs give the same outputs.
-//!
-//! ```
-//! use std::time::{Duration, Instant};
-
-//! use receptor_quic::NodeId;
-//! use receptor_quic::id::Cost;
-//! use receptor_quic::router::{Config, NeighbourKind, Router, SessionUp};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let now = Instant::now();
-//! let (a, b) = (NodeId::try_from("a")?, NodeId::try_from("b")?);
-//! let mut routers = [Router::new(Config::new(a.clone(), 1, 1, 1), now), Router::new(Config::new(b.clone(), 1, 2, 2), now)];
-//!
-//! // A session came up between them.
-//! let up = |id: &NodeId, instance| SessionUp { neighbour: id.clone(), instance, cost: Cost::DEFAULT, kind: NeighbourKind::Full };
-//! routers[0].handle_session_up(up(&b, 2), now)?;
-//! routers[1].handle_session_up(up(&a, 1), now)?;
-//!
-//! // Carry messages until neither has more to say.
-//! let mut quiet = false;
-//! while !quiet {
-//!     quiet = true;
-//!     for from in 0..2 {
-//!         while let Some(transmit) = routers[from].poll_transmit() {
-//!             quiet = false;
-//!             let id = routers[from].id().clone();
-//!             routers[1 - from].handle_message(&id, transmit.message, now)?;
-//!         }
-//!         routers[from].handle_writable(if from == 0 { &b } else { &a }, now);
-//!     }
-//! }
-//! // Paths are computed now and then, at most for a tenth of the time: give it a moment.
-//! routers[0].handle_timeout(now + Duration::from_millis(1));
-//! assert_eq!(routers[0].table().route(&b).map(|route| route.cost), Some(1));
-//! # Ok(())
-//! # }
-//! ```
-
+#![doc = include_str!("guide.md")]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeSet, VecDeque};
@@ -98,6 +13,7 @@ mod admission;
 mod advertisement;
 mod alternates;
 mod audit;
+mod bench;
 mod buckets;
 mod by_id;
 mod compact;
@@ -106,6 +22,7 @@ mod config;
 mod converge;
 mod counters;
 mod credentials;
+mod csr;
 mod database;
 mod delta;
 mod echo;
@@ -121,6 +38,7 @@ mod outbox;
 mod parked;
 mod pull;
 mod quiet;
+mod radix_heap;
 mod receive;
 mod record;
 mod rtt_cost;

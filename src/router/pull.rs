@@ -13,7 +13,7 @@ const MAX_ASKS: u32 = 8;
 /// Records that neighbours announced and this node does not hold yet: who announced which copy, and who was asked.
 ///
 /// A pull ends when the record is held, or when every announcer has refused, was asked [`MAX_ASKS`] times, or its session has
-/// ended. What is given up so is found again by the next comparison of digests.
+/// ended. What is given up so is looked for again by a comparison of digests with all neighbours.
 #[derive(Debug)]
 pub(crate) struct Pulls {
     pulls: BTreeMap<NodeId, Pull>,
@@ -21,6 +21,8 @@ pub(crate) struct Pulls {
     delay: Duration,
     retry: Duration,
     max: usize,
+    /// Whether anything was given up since it was last asked.
+    given_up: bool,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,7 @@ pub(crate) enum Asked {
 impl Pulls {
     /// Waits `delay` for an announced record to come by itself, `retry` for an answer; at most `max` records at a time.
     pub(crate) fn new(delay: Duration, retry: Duration, max: usize) -> Self {
-        Self { pulls: BTreeMap::new(), due: BTreeSet::new(), delay, retry, max }
+        Self { pulls: BTreeMap::new(), due: BTreeSet::new(), delay, retry, max, given_up: false }
     }
 
     /// A neighbour announced a copy newer than what is held. Says whether there was room to remember it.
@@ -168,7 +170,10 @@ impl Pulls {
             && at <= now
         {
             self.retain(&origin, |_, announced| announced.asks < MAX_ASKS);
-            let Some(pull) = self.pulls.get_mut(&origin) else { continue };
+            let Some(pull) = self.pulls.get_mut(&origin) else {
+                self.given_up = true;
+                continue;
+            };
             let Some(neighbour) = pull.next_announcer() else { continue };
             pull.asked = Some(neighbour.clone());
             let Some(announced) = pull.announcers.get_mut(&neighbour) else { continue };
@@ -178,6 +183,11 @@ impl Pulls {
             asks.push(Ask { neighbour, origin });
         }
         asks
+    }
+
+    /// Whether a record that a neighbour holds was given up since this was last asked.
+    pub(crate) fn take_given_up(&mut self) -> bool {
+        std::mem::take(&mut self.given_up)
     }
 
     fn retain(&mut self, origin: &NodeId, keep: impl Fn(&NodeId, &Announced) -> bool) {

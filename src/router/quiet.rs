@@ -11,7 +11,18 @@ pub(crate) struct Quiet {
     max: Duration,
     /// None: everything was said.
     armed: Option<Armed>,
+    /// When all are compared anew, because something was given up that a neighbour holds.
+    again: Option<Instant>,
     jitter: Jitter,
+}
+
+/// What is to be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compare {
+    /// With those neighbours that do not know the digest yet.
+    News,
+    /// With all neighbours.
+    All,
 }
 
 #[derive(Debug)]
@@ -22,7 +33,7 @@ struct Armed {
 
 impl Quiet {
     pub(crate) fn new(quiet: Duration, max: Duration, seed: u64) -> Self {
-        Self { quiet, max, armed: None, jitter: Jitter::new(seed) }
+        Self { quiet, max, armed: None, again: None, jitter: Jitter::new(seed) }
     }
 
     /// Something changed, or somebody is to be told.
@@ -32,22 +43,29 @@ impl Quiet {
         self.armed = Some(Armed { quiet_at, at_latest });
     }
 
+    /// Something that a neighbour holds was given up: it is looked for again, but not at once, since it may be kept back.
+    pub(crate) fn on_given_up(&mut self, now: Instant) {
+        self.again.get_or_insert(now + self.max);
+    }
+
     /// Whether nothing changed for a while.
     pub(crate) fn is_quiet(&self) -> bool {
         self.armed.is_none()
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.armed.as_ref().map(|armed| armed.quiet_at.min(armed.at_latest))
+        let armed = self.armed.as_ref().map(|armed| armed.quiet_at.min(armed.at_latest));
+        armed.into_iter().chain(self.again).min()
     }
 
-    /// Whether the time has come.
-    pub(crate) fn poll(&mut self, now: Instant) -> bool {
-        let due = self.next_timeout().is_some_and(|at| at <= now);
-        if due {
+    /// Whether the time has come, and for what.
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Compare> {
+        self.next_timeout().filter(|&at| at <= now)?;
+        if self.armed.as_ref().is_some_and(|armed| armed.quiet_at.min(armed.at_latest) <= now) {
             self.armed = None;
         }
-        due
+        let again = self.again.take_if(|at| *at <= now);
+        Some(if again.is_some() { Compare::All } else { Compare::News })
     }
 }
 
@@ -61,16 +79,31 @@ mod tests {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let mut quiet = Quiet::new(second, 60 * second, 7);
-        assert!(quiet.is_quiet() && !quiet.poll(start));
+        assert!(quiet.is_quiet() && quiet.poll(start).is_none());
         let compared = (0..125u32).filter(|&n| {
             let now = start + second * n / 2;
             let due = quiet.poll(now);
             quiet.on_change(now);
-            due
+            due == Some(Compare::News)
         });
         assert_eq!(compared.collect::<Vec<_>>(), [120]);
         let at = quiet.next_timeout().unwrap();
         assert!(at >= start + 63 * second && at <= start + 63 * second + second / 4);
-        assert!(quiet.poll(at) && quiet.is_quiet());
+        assert!(quiet.poll(at).is_some() && quiet.is_quiet());
+    }
+
+    #[test]
+    fn what_was_given_up_is_looked_for_again_after_the_longest_time() {
+        #[expect(clippy::disallowed_methods, reason = "a test needs some first instant")]
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut quiet = Quiet::new(second, 60 * second, 7);
+        quiet.on_given_up(start);
+        quiet.on_given_up(start + 30 * second);
+        assert!(quiet.is_quiet());
+        assert_eq!(quiet.next_timeout(), Some(start + 60 * second));
+        assert_eq!(quiet.poll(start + 59 * second), None);
+        assert_eq!(quiet.poll(start + 60 * second), Some(Compare::All));
+        assert_eq!(quiet.next_timeout(), None);
     }
 }

@@ -1,5 +1,6 @@
 //! What each message does.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Router;
@@ -340,12 +341,21 @@ impl Router {
         let announce_at = self.flood.announce_at(now);
         // Without a tree, all would send it to all: who lacks it asks instead.
         let treeless = from.is_some() && eager == Eager::All && self.config.flood == FloodMode::Tree;
-        let id = if treeless { Owed::Offer } else { Owed::Id };
+        let told = match from {
+            Some(_) if self.config.flood == FloodMode::Tree => {
+                self.told_by_origin(&origin, withdrawn.as_ref())
+            }
+            _ => BTreeSet::new(),
+        };
         for neighbour in self.neighbours.full() {
             let synced = self.neighbours.get(&neighbour).is_some_and(Neighbour::is_synced);
             if Some(&neighbour) == from {
                 self.settle_with(&neighbour, &origin);
-            } else if !treeless && (eager.contains(&neighbour) || !synced) {
+                continue;
+            }
+            let told = synced && told.contains(&neighbour);
+            let id = if treeless && !told { Owed::Offer } else { Owed::Id };
+            if !treeless && !told && (eager.contains(&neighbour) || !synced) {
                 self.owe_newer(&neighbour, &origin, synced);
             } else if echo {
                 // At once, and even if the neighbour shows that it holds the record: it waits for this.
@@ -361,6 +371,15 @@ impl Router {
         } else {
             self.echoes.forget(&origin);
         }
+    }
+
+    /// The neighbours that have not spoken yet, as far as this node knows, but that the origin names as its own: it sends
+    /// them its record itself. In a dense mesh that starts all at once, everybody else would, too.
+    fn told_by_origin(&self, origin: &NodeId, withdrawn: Option<&Record>) -> BTreeSet<NodeId> {
+        let graph = self.database.graph();
+        let Some(record) = withdrawn.or_else(|| self.database.get(origin)) else { return BTreeSet::new() };
+        let strangers = self.neighbours.full().into_iter().filter(|id| graph.number(id).is_none());
+        strangers.filter(|id| record.active(id).is_some()).collect()
     }
 
     /// The record that a withdrawal, one without links, is about to replace.

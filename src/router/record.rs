@@ -237,8 +237,10 @@ impl Record {
 
     /// The stubs attached to the origin, with their addresses.
     pub(crate) fn stubs(&self) -> impl Iterator<Item = (&Link, NodeAddr)> {
+        // The addresses first: most records have none, and then their links need no look.
+        let addrs = self.said().stub_addrs.iter().copied();
         let stubs = self.links.iter().filter(|link| link.class == LinkClass::Stub);
-        stubs.zip(self.said().stub_addrs.iter().copied())
+        addrs.zip(stubs).map(|(addr, link)| (link, addr))
     }
 }
 

@@ -7,6 +7,7 @@ use super::Router;
 use super::event::{Event, Limit};
 use super::graph::Effect;
 use super::origin::Urgency;
+use super::quiet::Compare;
 use super::record::Draft;
 use super::spf::{self, Paths, Schedule};
 use super::table::Table;
@@ -58,8 +59,11 @@ impl Router {
             }
         }
         self.poll_credentials(now);
-        if self.quiet.poll(now) {
-            self.compare_digests();
+        if self.pulls.take_given_up() {
+            self.quiet.on_given_up(now);
+        }
+        if let Some(compare) = self.quiet.poll(now) {
+            self.compare_digests(compare);
         }
         for neighbour in self.neighbours.poll_stalls(now) {
             self.event(Event::SyncStalled(neighbour));
@@ -111,7 +115,7 @@ impl Router {
         let source = graph.number(self.id()).filter(|_| !self.origin.is_leaving());
         let usable = |from, to| Some(from) != source || self.uses_link(graph.id(to));
         let paths = source.map(|source| Paths::find(graph, source, usable));
-        let connected = source.map_or_else(Vec::new, |source| spf::connected(graph, source, usable));
+        let connected = paths.as_ref().map_or_else(Vec::new, |paths| spf::connected(graph, paths, usable));
         match (source, &paths) {
             (Some(source), Some(paths)) => {
                 self.alternates.on_paths(graph, source, paths, self.schedule.not_before());
@@ -175,12 +179,13 @@ impl Router {
         }
     }
 
-    /// Tells every neighbour that does not know it yet what this node can reach.
-    fn compare_digests(&mut self) {
+    /// Tells neighbours what this node can reach: those that do not know it yet, or all.
+    fn compare_digests(&mut self, compare: Compare) {
         let (digest, count) = self.database.reachable_digest();
         for id in self.neighbours.full() {
             let Some(session) = self.neighbours.get_mut(&id) else { continue };
-            if !session.is_synced() || (session.told == Some(digest) && !session.owes_digest) {
+            let told = compare == Compare::News && session.told == Some(digest) && !session.owes_digest;
+            if !session.is_synced() || told {
                 continue;
             }
             session.told = Some(digest);

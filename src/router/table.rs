@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::alternates::Standby;
 use super::graph::Graph;
+use super::record::Record;
 use super::spf::Paths;
 use crate::id::{Cost, NodeAddr, NodeId};
 
@@ -96,8 +97,12 @@ impl Table {
         own_stubs.for_each(|(id, cost)| stubs.add_own(id, cost));
         let mut routes = Vec::new();
         if let Some((paths, alternates)) = paths {
-            routes = node_routes(graph, paths, alternates.map_or(&[], Vec::as_slice), me);
-            stubs.add_all(graph, &routes);
+            routes.reserve(graph.node_count());
+            let nodes = node_routes(graph, paths, alternates.map_or(&[], Vec::as_slice), me);
+            for (route, record) in nodes {
+                stubs.add_all(record, &route);
+                routes.push(route);
+            }
         }
         Self::join(routes, stubs)
     }
@@ -106,7 +111,8 @@ impl Table {
     pub(crate) fn keep_alternates(&mut self, old: &Self, usable: impl Fn(&NodeId) -> bool) {
         let mut before = old.routes.iter().peekable();
         for route in &mut self.routes {
-            while before.next_if(|old| old.id < route.id).is_some() {}
+            // Most are the same name in the same place, which is seen without a look at it.
+            while before.next_if(|old| old.id != route.id && old.id < route.id).is_some() {}
             let Some(old) = before.next_if(|old| old.id == route.id) else { continue };
             if !old.alternates.is_empty() && old.cost == route.cost && old.next_hops == route.next_hops {
                 route.alternates = old.alternates.iter().filter(|id| usable(id)).cloned().collect();
@@ -119,7 +125,7 @@ impl Table {
         let mut others = other.routes.iter().peekable();
         let ids = self.routes.iter().map(|route| &route.id);
         ids.filter(move |id| {
-            while others.next_if(|other| other.id < **id).is_some() {}
+            while others.next_if(|other| other.id != **id && other.id < **id).is_some() {}
             others.next_if(|other| other.id == **id).is_none()
         })
     }
@@ -161,25 +167,31 @@ impl<'a> IntoIterator for &'a Table {
     }
 }
 
-/// The routes to nodes with records of their own, ascending.
-fn node_routes(graph: &Graph, paths: &Paths, alternates: &[Standby], me: &NodeId) -> Vec<Route> {
-    let others = graph.nodes().filter(|(id, number)| *id != me && paths.reaches(*number));
-    let names = |places: &[u16]| -> Vec<NodeId> {
+/// The routes to nodes with records of their own, and these, ascending.
+fn node_routes<'a>(
+    graph: &'a Graph,
+    paths: &'a Paths,
+    alternates: &'a [Standby],
+    me: &'a NodeId,
+) -> impl Iterator<Item = (Route, &'a Record)> {
+    let others = graph.nodes().filter(move |(id, number)| paths.reaches(*number) && *id != me);
+    let names = move |places: &[u16]| -> Vec<NodeId> {
         places.iter().map(|&place| graph.id(paths.first[usize::from(place)]).clone()).collect()
     };
-    let route = |(id, number): (&NodeId, u32)| {
+    others.map(move |(id, number)| {
         let at = number as usize;
-        Route {
+        let record = &graph.vertex(number).record;
+        let route = Route {
             id: id.clone(),
-            addr: graph.vertex(number).record.addr(),
+            addr: record.addr(),
             cost: paths.cost[at],
             hops: paths.hops[at],
             next_hops: names(paths.next[at].as_slice()),
             alternates: alternates.get(at).map_or_else(Vec::new, |standby| names(standby.as_slice())),
             stub: false,
-        }
-    };
-    others.map(route).collect()
+        };
+        (route, record)
+    })
 }
 
 /// The cheapest way to each stub; among equals, the own one, then that of the owner with the lowest name.
@@ -196,25 +208,22 @@ impl Stubs<'_> {
         self.found.insert(id, route);
     }
 
-    fn add_all(&mut self, graph: &Graph, owners: &[Route]) {
-        for owner in owners {
-            let record =
-                &graph.vertex(graph.number(&owner.id).expect("routes lead to nodes of the graph")).record;
-            for (link, addr) in record.stubs().filter(|(link, _)| link.peer != *self.me) {
-                let cost = owner.cost + u64::from(link.cost.get());
-                if self.found.get(&link.peer).is_some_and(|known| known.cost <= cost) {
-                    continue;
-                }
-                let route = Route {
-                    id: link.peer.clone(),
-                    addr,
-                    cost,
-                    hops: owner.hops + 1,
-                    stub: true,
-                    ..owner.clone()
-                };
-                self.found.insert(link.peer.clone(), route);
+    /// Those attached to `owner`, after those of all owners with lower names.
+    fn add_all(&mut self, record: &Record, owner: &Route) {
+        for (link, addr) in record.stubs().filter(|(link, _)| link.peer != *self.me) {
+            let cost = owner.cost + u64::from(link.cost.get());
+            if self.found.get(&link.peer).is_some_and(|known| known.cost <= cost) {
+                continue;
             }
+            let route = Route {
+                id: link.peer.clone(),
+                addr,
+                cost,
+                hops: owner.hops + 1,
+                stub: true,
+                ..owner.clone()
+            };
+            self.found.insert(link.peer.clone(), route);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Where packets for each node may go, as far as the router knows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::flow::Flow;
 use crate::id::NodeAddr;
@@ -19,8 +19,6 @@ pub struct Routes {
     neighbours: Vec<NodeAddr>,
     places: HashMap<NodeAddr, Place>,
     routes: HashMap<NodeAddr, Route>,
-    /// The nodes that are stubs.
-    stubs: HashSet<NodeAddr>,
 }
 
 /// How to reach one node.
@@ -28,6 +26,7 @@ pub struct Routes {
 pub(super) struct Route {
     /// The hop limit for packets that begin here.
     pub(super) hop_limit: u8,
+    stub: bool,
     next_hops: u8,
     alternates: u8,
     /// First the next hops, then the alternates.
@@ -60,7 +59,7 @@ impl Routes {
         alternates: impl IntoIterator<Item = Place>,
         hop_limit: u8,
     ) {
-        let mut route = Route { hop_limit, next_hops: 0, alternates: 0, places: [Place(0); _] };
+        let mut route = Route { hop_limit, stub: false, next_hops: 0, alternates: 0, places: [Place(0); _] };
         for (place, slot) in next_hops.into_iter().take(Self::MAX_NEXT_HOPS).zip(&mut route.places) {
             *slot = place;
             route.next_hops += 1;
@@ -73,13 +72,17 @@ impl Routes {
         self.routes.insert(destination, route);
     }
 
-    /// Names a node as a stub: its packets come from the node that it is attached to.
+    /// Names a node with a route as a stub: its packets come from the node that it is attached to.
     pub fn stub(&mut self, node: NodeAddr) {
-        self.stubs.insert(node);
+        if let Some(route) = self.routes.get_mut(&node) {
+            route.stub = true;
+        }
     }
 
-    pub(super) fn is_stub(&self, node: NodeAddr) -> bool {
-        self.stubs.contains(&node)
+    /// Whether a node is a stub that is reached through this neighbour: a next hop or an alternate of its route.
+    pub(super) fn is_stub_behind(&self, node: NodeAddr, neighbour: NodeAddr) -> bool {
+        let route = self.routes.get(&node).filter(|route| route.stub);
+        route.zip(self.places.get(&neighbour)).is_some_and(|(route, place)| route.ways().contains(place))
     }
 
     pub(super) fn get(&self, destination: NodeAddr) -> Option<&Route> {
@@ -97,6 +100,11 @@ impl Routes {
 }
 
 impl Route {
+    /// The next hops and the alternates.
+    fn ways(&self) -> &[Place] {
+        &self.places[..usize::from(self.next_hops + self.alternates)]
+    }
+
     /// The neighbour for packets of a flow, of those that `usable` gives: the next hop that the flow ranks highest, or,
     /// if there is none, the best alternate.
     #[inline]

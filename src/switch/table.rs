@@ -27,7 +27,8 @@ pub struct NextHop {
 pub struct Ingress {
     /// The neighbour at the other end.
     pub neighbour: NodeAddr,
-    /// Whether it carries other nodes' packets; one that does not may send only its own, and those of its stubs.
+    /// Whether it carries other nodes' packets; one that does not may send only its own, and those of stubs
+    /// that are reached through it.
     pub transit: bool,
 }
 
@@ -139,9 +140,10 @@ impl ForwardingTable {
     }
 
     /// Whether packets of `source` may come from this neighbour: from a stub its own, from a node that refuses transit
-    /// those of stubs as well, from others all.
+    /// those of the stubs that are reached through it as well, from others all.
     fn may_send(&self, from: &Ingress, source: NodeAddr) -> bool {
-        let of_stub = || !self.stubs.contains(&from.neighbour) && self.routes.is_stub(source);
+        let of_stub =
+            || !self.stubs.contains(&from.neighbour) && self.routes.is_stub_behind(source, from.neighbour);
         from.transit || source == from.neighbour || of_stub()
     }
 
@@ -263,19 +265,28 @@ mod tests {
     }
 
     #[test]
-    fn an_edge_may_send_the_packets_of_stubs_and_a_stub_may_not() {
-        const STUB: NodeAddr = NodeAddr([5; 8]);
+    fn an_edge_may_send_the_packets_of_stubs_that_are_reached_through_it() {
+        let [near, far, elsewhere, node, unknown] = [5, 6, 7, 8, 9].map(|n| NodeAddr([n; 8]));
         let mut routes = Routes::default();
-        let right = routes.place(RIGHT);
+        let (left, right) = (routes.place(LEFT), routes.place(RIGHT));
         routes.insert(FAR, [right], [], 12);
-        routes.stub(STUB);
+        routes.insert(near, [left], [], 12);
+        routes.insert(far, [right], [left], 12);
+        routes.insert(elsewhere, [right], [], 12);
+        routes.insert(node, [left], [], 12);
+        [near, far, elsewhere, unknown].iter().for_each(|&stub| routes.stub(stub));
         let mut table = ForwardingTable::new(ME, true, Arc::new(routes));
         table.link(hop(RIGHT));
         table.admit(FROM_LEFT, Ingress { neighbour: LEFT, transit: false });
-        assert_eq!(table.decide(&packet(FROM_LEFT, STUB, FAR)), Decision::Forward(hop(RIGHT)));
+        let (forward, forged) = (Decision::Forward(hop(RIGHT)), Decision::Drop(DropReason::ForgedSource));
+        let decided = |table: &ForwardingTable| {
+            [near, far, elsewhere, node, unknown].map(|source| table.decide(&packet(FROM_LEFT, source, FAR)))
+        };
+        assert_eq!(decided(&table), [forward, forward, forged, forged, forged]);
+        // A stub sends its own packets only, whatever others say of it.
         table.attach(LEFT);
-        let forged = Decision::Drop(DropReason::ForgedSource);
-        assert_eq!(table.decide(&packet(FROM_LEFT, STUB, FAR)), forged);
+        assert_eq!(decided(&table), [forged; 5]);
+        assert_eq!(table.decide(&packet(FROM_LEFT, LEFT, FAR)), forward);
     }
 
     #[test]

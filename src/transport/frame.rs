@@ -74,6 +74,10 @@ pub(crate) enum Frame {
     Answer(NodeId, Option<(u64, u32)>),
     /// To a stub: it is part of the mesh now, which knows this many nodes.
     Attached(u64),
+    /// From a stub: have all nodes asked whether they have the route to it, within so many milliseconds.
+    Converge(u64),
+    /// To a stub: whether all nodes have the route, how many of how many.
+    Converged(bool, u64, u64),
     /// A message of ROUTE2, with its type.
     Route(Bytes),
 }
@@ -108,6 +112,8 @@ mod frame_type {
     pub(super) const QUERY: u8 = 0x04;
     pub(super) const ANSWER: u8 = 0x05;
     pub(super) const ATTACHED: u8 = 0x06;
+    pub(super) const CONVERGE: u8 = 0x07;
+    pub(super) const CONVERGED: u8 = 0x08;
 }
 
 /// The longest frame of any type, in bytes, without its length.
@@ -118,7 +124,7 @@ pub(crate) fn max_frame() -> usize {
 fn max_len(frame_type: u8) -> usize {
     match frame_type {
         frame_type::HELLO => MAX_HELLO,
-        frame_type::SELECT..=frame_type::ATTACHED => MAX_SMALL,
+        frame_type::SELECT..=frame_type::CONVERGED => MAX_SMALL,
         _ if ROUTE2.contains(&frame_type) => MAX_ROUTE2,
         _ => MAX_UNKNOWN,
     }
@@ -150,6 +156,10 @@ impl Frame {
             Self::Query(node) => pack(&(frame_type::QUERY, node)),
             Self::Answer(node, route) => pack(&(frame_type::ANSWER, node, route)),
             Self::Attached(nodes) => pack(&(frame_type::ATTACHED, nodes)),
+            Self::Converge(millis) => pack(&(frame_type::CONVERGE, millis)),
+            Self::Converged(converged, count, expected) => {
+                pack(&(frame_type::CONVERGED, converged, count, expected))
+            }
             Self::Route(message) => message.to_vec(),
         };
         let mut frame = Vec::with_capacity(4 + body.len());
@@ -176,6 +186,11 @@ impl Frame {
                 Self::Answer(node, route)
             }
             frame_type::ATTACHED => Self::Attached(unpack::<(u8, u64)>(body)?.1),
+            frame_type::CONVERGE => Self::Converge(unpack::<(u8, u64)>(body)?.1),
+            frame_type::CONVERGED => {
+                let (_, converged, count, expected) = unpack::<(u8, bool, u64, u64)>(body)?;
+                Self::Converged(converged, count, expected)
+            }
             _ if ROUTE2.contains(&frame_type) => Self::Route(body.clone()),
             _ => return Ok(None),
         }))
@@ -357,6 +372,9 @@ mod tests {
             Frame::Answer("b".parse().unwrap(), Some((3, 2))),
             Frame::Answer("b".parse().unwrap(), None),
             Frame::Attached(5),
+            Frame::Converge(10_000),
+            Frame::Converged(true, 5, 5),
+            Frame::Converged(false, 3, 5),
         ] {
             let bytes = frame.encode();
             assert!(page.contains(&hex(&bytes)), "not on the page: {frame:?} {}", hex(&bytes));
@@ -368,7 +386,7 @@ mod tests {
     fn the_limits_on_the_protocol_page_are_those_of_the_code() {
         let (_, page) = include_str!("../../docs/protocol.md").split_once("### Frame types").unwrap();
         for (shown, frame_type) in
-            [("`0x00`", 0x00), ("`0x01`", 0x01), ("`0x06`", 0x06), ("`0x07`–`0x0f`", 0x07)]
+            [("`0x00`", 0x00), ("`0x01`", 0x01), ("`0x07`", 0x07), ("`0x08`", 0x08), ("`0x09`–`0x0f`", 0x09)]
         {
             let row = page.lines().find(|line| line.starts_with(&format!("| {shown} |"))).unwrap();
             let limit = row.trim_end_matches(" |").rsplit("| ").next().unwrap().replace(',', "");

@@ -265,3 +265,19 @@ fn an_interrupted_command_cancels_its_work() {
         until("the work is cancelled", || (mesh.status("edge")["running_calls"] == 0).then_some(()));
     }
 }
+
+#[test]
+fn status_waits_until_all_have_the_route() {
+    let mesh = Mesh::start();
+    for place in mesh.places() {
+        let status = mesh.world.run(&mesh.on(&["status", "--wait-converged", "--json"], &place)).json();
+        assert!(status["node_id"].is_string(), "{status}");
+    }
+    mesh.relay.signal(Signal::STOP);
+    let args = ["status", "--wait-converged", "--timeout", "0.2", "--control", &mesh.socket("edge")];
+    let done = mesh.world.run(&args);
+    mesh.relay.signal(Signal::CONT);
+    assert!(String::from_utf8_lossy(&done.stdout).starts_with("edge  "), "{done:?}");
+    let said = done.failed(3);
+    assert!(said.contains("not converged within 200ms") && said.contains("of 3 nodes"), "{said}");
+}

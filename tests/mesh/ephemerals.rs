@@ -60,3 +60,15 @@ async fn an_ephemeral_needs_somebody_to_dial() {
     let error = mesh.joiner("guest", &[]).ephemeral(true).start().await.unwrap_err();
     assert!(matches!(error, StartError::EphemeralWithoutPeer));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_refuses_transit_carries_its_own_ephemerals_packets() {
+    let mesh = mesh(["far-r"]).await;
+    let edge = mesh.joiner("edge", &["r"]).transit(false).start().await.unwrap();
+    edge.routable(&id("far")).await;
+    let addr = edge.local_addrs()[0];
+    let ephemeral = mesh.joiner("e", &[]).peer(addr).ephemeral(true).start().await.unwrap();
+    ephemeral.linked().await.unwrap();
+    ephemeral.ping(&id("far")).await.unwrap();
+    mesh.node("far").ping(&id("e")).await.unwrap();
+}

@@ -2,6 +2,7 @@
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod converge;
 mod costs;
 mod ephemerals;
 mod failover;
@@ -12,3 +13,4 @@ mod streams;
 mod support;
 mod twins;
 mod work;
+mod young;

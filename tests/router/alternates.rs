@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use receptor_quic::NodeId;
-use receptor_quic::router::{DeadlineReason, Event, NeighbourKind};
+use receptor_quic::router::{DeadlineReason, Event, LinkClass, NeighbourKind};
 use receptor_quic::switch::{Cookie, ForwardingTable, NextHop, Routes};
 
 use crate::fuzz::PrintSeed;
-use crate::probe::{Probe, names, record};
+use crate::probe::{Probe, draft, link, names, record};
 use crate::reference::assert_converged;
 use crate::rng::Rng;
 use crate::sim::{Sim, id};
@@ -125,6 +125,29 @@ fn a_stub_has_the_alternates_of_the_node_that_it_is_attached_to() {
     let route = table.route(&id("stub")).unwrap();
     assert_eq!((route.next_hops.clone(), route.alternates.clone()), (names(&["n01"]), names(&["n02"])));
     assert!(table.route(&id("own")).unwrap().alternates.is_empty());
+}
+
+#[test]
+fn a_stub_that_attaches_elsewhere_gets_the_alternates_that_there_are_and_no_search_is_made() {
+    let mut probe = square();
+    let searches = |probe: &Probe| {
+        let counters = probe.router.counters();
+        (counters.path_runs, counters.alternate_runs)
+    };
+    let before = searches(&probe);
+    let active = [link("n", LinkClass::Active, 1), link("m", LinkClass::Active, 2)];
+    let with_stub = [&active[..], &[link("phone", LinkClass::Stub, 1)]].concat();
+    probe.update("n", &draft("far", (5, 2), with_stub).seal().unwrap());
+    probe.wait(1_000);
+    let table = probe.router.table();
+    let (phone, far) = (table.route(&id("phone")).unwrap(), table.route(&id("far")).unwrap());
+    assert_eq!((&phone.next_hops, &phone.alternates), (&far.next_hops, &far.alternates));
+    assert_eq!(phone.alternates, names(&["m"]));
+    probe.update("n", &draft("far", (5, 3), active.to_vec()).seal().unwrap());
+    probe.wait(1_000);
+    assert!(probe.router.table().route(&id("phone")).is_none());
+    assert_eq!(alternates(&probe, "far"), names(&["m"]));
+    assert_eq!(searches(&probe), before);
 }
 
 /// me - n - far and, dearer, me - m - far.

@@ -212,6 +212,20 @@ fn a_node_alone_is_all_of_its_mesh_and_stubs_are_not_counted() {
 }
 
 #[test]
+fn a_wave_with_the_news_of_a_stub_completes_though_no_path_changes() {
+    in_both_modes(|| {
+        for seed in 0..5 {
+            let _seed = PrintSeed(seed);
+            let mut sim = cold(seed, &topologies::irregular_13());
+            sim.attach(&id("node4"), id("leaf"), receptor_quic::id::Cost::DEFAULT);
+            let (event, _, _) = sim.wave(&id("node4"));
+            assert!(matches!(event, Event::Converged { count: 13, .. }), "{event:?}");
+            assert!(sim.nodes.values().all(|node| node.router.table().route(&id("leaf")).is_some()));
+        }
+    });
+}
+
+#[test]
 fn a_joiner_that_asks_at_once_is_told_when_all_have_its_route() {
     in_both_modes(|| {
         for seed in 0..20 {

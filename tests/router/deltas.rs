@@ -57,6 +57,17 @@ fn a_stub_that_joins_a_large_hub_costs_each_node_at_most_200_bytes() {
 }
 
 #[test]
+fn a_signed_change_of_a_large_hub_takes_at_most_280_bytes() {
+    // A credential's name, and the longest signature by ECDSA P-256.
+    let signed = |record: Record| record.with_proof(vec![7; 16 + 72].into());
+    let before = hub_record(1, 1_000);
+    let plain = change(&before, &hub_record(2, 1_001)).encode().len();
+    let len = change(&signed(before), &signed(hub_record(2, 1_001))).encode().len();
+    println!("{plain} bytes, {len} signed");
+    assert!(len <= 280, "{len}");
+}
+
+#[test]
 fn a_change_of_a_large_record_takes_one_payload_per_node_as_any_update_does() {
     let mut edges = topologies::star(160);
     edges.extend([("n01".into(), "n02".into()), ("n02".into(), "n03".into()), ("n40".into(), "n50".into())]);

@@ -90,6 +90,16 @@ fn a_cold_start_takes_hardly_more_than_one_payload_per_record_and_node() {
 }
 
 #[test]
+fn a_full_mesh_starts_cold_with_one_payload_per_record_and_node() {
+    for seed in 0..3 {
+        let mut sim = Sim::flooding(seed, FloodMode::Tree);
+        start(&mut sim, &topologies::full(40));
+        println!("seed {seed}: {:?}", sim.sent);
+        assert!(sim.sent.payloads * 10 <= 40 * 40 * 12, "seed {seed}: {:?}", sim.sent);
+    }
+}
+
+#[test]
 fn both_modes_end_in_the_same_state() {
     for seed in 0..75 {
         let sims = [FloodMode::Full, FloodMode::Tree]

@@ -19,7 +19,11 @@ mod flood;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod fuzzed;
+#[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod interleavings;
 #[cfg(test)]
 mod lives;
 #[cfg(test)]

@@ -49,6 +49,30 @@ fn the_same_seed_gives_the_same_trace_with_signatures() {
 }
 
 #[test]
+fn the_cache_of_seen_ids_changes_nothing_where_records_are_signed() {
+    fn cache(config: &mut Config, ids: usize) {
+        signed_and_provoked(config);
+        config.limits.seen_ids = ids;
+    }
+    in_both_modes(|| {
+        for seed in 3_500..3_506 {
+            let sims = [
+                history(seed, |config| cache(config, 0)),
+                history(seed, |config| cache(config, 1)),
+                history(seed, |config| cache(config, usize::MAX)),
+            ];
+            let state = |sim: &Sim| -> Vec<Record> {
+                sim.nodes
+                    .values()
+                    .flat_map(|node| node.router.database().cloned().collect::<Vec<_>>())
+                    .collect()
+            };
+            assert!(sims.iter().all(|sim| state(sim) == state(&sims[0])), "seed {seed}");
+        }
+    });
+}
+
+#[test]
 fn each_node_pulls_each_credential_once_however_long_the_mesh_lives() {
     in_both_modes(|| {
         let edges = topologies::random_mesh(25, &mut Rng::new(9));

@@ -64,6 +64,9 @@ pub(crate) struct Sent {
     pub(crate) bytes: u64,
 }
 
+/// Changes a configuration by draws.
+type Vary = Box<dyn Fn(&mut Config, &mut Rng)>;
+
 pub(crate) struct Sim {
     pub(crate) now: Instant,
     pub(crate) start: Instant,
@@ -85,7 +88,7 @@ pub(crate) struct Sim {
     flood: FloodMode,
     pub(crate) tune: fn(&mut Config),
     /// What else the configuration of a node differs in, drawn anew at each start.
-    pub(crate) vary: Option<Box<dyn Fn(&mut Config, &mut Rng)>>,
+    pub(crate) vary: Option<Vary>,
     /// How the embedder treats what is left of sessions that have ended.
     pub(crate) embedder: Embedder,
     journal: Option<Journal>,

@@ -34,6 +34,29 @@ fn assert_converged_stub(sim: &crate::sim::Sim, stub: &str, cost: u64) {
 }
 
 #[test]
+fn stubs_that_come_and_go_change_routes_over_the_paths_there_are() {
+    in_both_modes(|| {
+        let mut sim = cold(3, &topologies::ring_with_chord());
+        sim.settle();
+        let runs = |sim: &crate::sim::Sim| -> Vec<u64> {
+            sim.nodes.values().map(|node| node.router.counters().path_runs).collect()
+        };
+        let before = runs(&sim);
+        let owner = id("n01");
+        sim.attach(&owner, id("leaf"), Cost::DEFAULT);
+        sim.settle();
+        let table = sim.router("n00").table();
+        let (leaf, owner_route) = (table.route(&id("leaf")).unwrap(), table.route(&owner).unwrap());
+        assert_eq!((leaf.stub, &leaf.next_hops), (true, &owner_route.next_hops));
+        sim.detach(&owner, &id("leaf"));
+        sim.settle();
+        assert!(sim.nodes.values().all(|node| node.router.table().route(&id("leaf")).is_none()));
+        assert_eq!(runs(&sim), before, "paths were computed again");
+        assert_converged(&sim);
+    });
+}
+
+#[test]
 fn r12_b11_a_thousand_stubs_come_and_go_and_leave_nothing() {
     in_both_modes(|| {
         let mut sim = cold(2, &topologies::ring_with_chord());

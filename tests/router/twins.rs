@@ -1,13 +1,16 @@
 //! Two processes with one id: exactly one yields. And restarts, which never do. `RECEPTOR_SEEDS=10000` runs more of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use receptor_quic::NodeId;
 use receptor_quic::router::{
-    Digest, Duplicate, Event, LinkClass, Message, NeighbourKind, Override, Process, Record, SessionError,
+    Config, Digest, Duplicate, Event, LinkClass, Message, NeighbourKind, Override, PeerError, Process,
+    Record, SessionError,
 };
 
 use crate::fuzz::PrintSeed;
+use crate::notary::Plain;
 use crate::probe::{Probe, draft, entry, link};
 use crate::reference::assert_converged;
 use crate::rng::Rng;
@@ -23,7 +26,7 @@ fn a_newcomer_with_the_id_of_a_live_node_yields_and_both_say_so() {
         let mut most = [0; 2];
         for seed in 0..seeds() {
             let _seed = PrintSeed(seed);
-            let Some(mut scene) = newcomer(seed) else { continue };
+            let Some(mut scene) = newcomer(seed, |_| {}) else { continue };
             let before = scene.originations();
             scene.sim.settle();
             let [own, twin] = scene.originations();
@@ -43,7 +46,7 @@ fn of_two_that_meet_when_a_partition_heals_the_larger_instance_yields() {
         let mut most = [0; 2];
         for seed in 0..seeds() {
             let _seed = PrintSeed(seed);
-            let mut scene = apart(seed);
+            let mut scene = apart(seed, |_| {});
             let before = scene.originations();
             scene.join();
             scene.sim.settle();
@@ -63,9 +66,9 @@ fn one_yields_also_while_links_come_and_go_and_both_speak_of_other_things() {
     in_both_modes(|| {
         for seed in 0..seeds() {
             let _seed = PrintSeed(seed);
-            let mut scene = match (seed % 2, newcomer(seed)) {
+            let mut scene = match (seed % 2, newcomer(seed, |_| {})) {
                 (0, Some(scene)) => scene,
-                _ => apart(seed),
+                _ => apart(seed, |_| {}),
             };
             scene.join();
             let mut healing = Vec::new();
@@ -89,7 +92,7 @@ fn restarts_never_yield_however_fast_and_whatever_the_clocks_say() {
         for seed in 0..seeds() {
             let _seed = PrintSeed(seed);
             let mut rng = Rng::new(!seed);
-            let mut sim = mesh(seed, &mut rng, "n");
+            let mut sim = mesh(seed, &mut rng, |_| {});
             let victim = rng.pick(&sim.living()).cloned().unwrap();
             let mut healing = Vec::new();
             for _ in 0..2 + rng.below(8) {
@@ -121,7 +124,7 @@ fn a_process_that_starts_while_its_predecessor_leaves_does_not_yield() {
     in_both_modes(|| {
         for seed in 0..50 {
             let _seed = PrintSeed(seed);
-            let Some(mut scene) = newcomer(seed) else { continue };
+            let Some(mut scene) = newcomer(seed, |_| {}) else { continue };
             let now = scene.sim.now;
             scene.sim.command(&id("n00"), |router| router.leave(now));
             scene.sim.run_for(Duration::from_secs(2));
@@ -214,6 +217,57 @@ fn a_yielded_node_takes_no_sessions() {
 }
 
 #[test]
+fn of_two_that_sign_one_yields_whoever_issued_their_credentials() {
+    in_both_modes(|| {
+        for seed in 0..SIGNED_SEEDS {
+            let _seed = PrintSeed(seed);
+            let Some(mut scene) = newcomer(seed, signed_by_process) else { continue };
+            scene.sim.settle();
+            scene.assert_nobody_is_guilty();
+            scene.assert_one_yielded(Some(TWIN));
+        }
+        for seed in 0..SIGNED_SEEDS {
+            let _seed = PrintSeed(seed);
+            let mut scene = apart(seed, signed_by_process);
+            scene.join();
+            scene.sim.settle();
+            scene.assert_nobody_is_guilty();
+            let larger = scene.larger();
+            scene.assert_one_yielded(Some(&larger));
+        }
+    });
+}
+
+#[test]
+fn a_proof_that_another_node_made_up_makes_nobody_yield() {
+    for (credential, guilty) in [("liar#1", true), ("stranger:me#1", false)] {
+        let mut probe = Probe::tuned(|config| config.notary = Some(Arc::new(Plain::of(&config.id))));
+        probe.sync("n");
+        probe.sync("liar");
+        let own = probe.held("me").unwrap().clone();
+        let over = Override { instance: own.version.instance, late: false, place: "192.0.2.2:2".to_owned() };
+        let notary = match guilty {
+            true => Plain::of(&id("liar")),
+            false => Plain::untrusted(&id("me"), "stranger"),
+        };
+        let forged = notary.seal(&of_twin(own.version.sequence + 10, Some(over)));
+        probe.tell("liar", Message::Update(forged.advertisement().clone())).unwrap();
+        let asked = Message::CredentialWant(vec![(id("me"), notary.name())]);
+        assert!(probe.sent_to("liar").contains(&asked), "{credential}");
+        let (origin, name) = (id("me"), notary.name());
+        let given = Message::Credential { origin, name, credential: Some(credential.into()) };
+        probe.tell("liar", given).unwrap();
+        let violation = Event::Violation { neighbour: id("liar"), error: PeerError::Forged(id("me")) };
+        assert_eq!(probe.events.contains(&violation), guilty, "{credential}");
+        // Its stamp alone, too, is nothing that this node believes or overtakes.
+        probe.tell("n", Message::Have(vec![entry(&forged)])).unwrap();
+        probe.wait(600_000);
+        assert_eq!(reports(&probe), [] as [&Duplicate; 0], "{credential}");
+        assert_eq!((probe.router.duplicate(), probe.held("me")), (None, Some(&own)), "{credential}");
+    }
+}
+
+#[test]
 fn records_name_the_process_before_for_a_minute() {
     let mut probe = Probe::new();
     probe.up("n", NeighbourKind::Full).unwrap();
@@ -238,6 +292,14 @@ pub(crate) fn assert_nobody_yielded(sim: &Sim) {
     assert!(proofs.is_empty(), "{proofs:?}");
 }
 
+/// Histories of twins that sign: what is told by signed records is the same, only later.
+const SIGNED_SEEDS: u64 = 40;
+
+/// Every process signs; two of one id have one credential, or each its own.
+fn signed_by_process(config: &mut Config) {
+    config.notary = Some(Arc::new(Plain::renewed(&config.id, 1 + (config.instance % 2) as u32)));
+}
+
 fn seeds() -> u64 {
     std::env::var("RECEPTOR_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
 }
@@ -253,10 +315,11 @@ struct Scene {
 }
 
 /// A mesh that has come up.
-fn mesh(seed: u64, rng: &mut Rng, prefix: &str) -> Sim {
+fn mesh(seed: u64, rng: &mut Rng, tune: fn(&mut Config)) -> Sim {
     let mut sim = Sim::new(seed);
+    sim.tune = tune;
     sim.latency = [(1, 1), (1, 20), (5, 100)][rng.below(3) as usize];
-    grow(&mut sim, rng, prefix);
+    grow(&mut sim, rng, "n");
     sim.run_for(Duration::from_secs(20));
     sim
 }
@@ -271,9 +334,9 @@ fn grow(sim: &mut Sim, rng: &mut Rng, prefix: &str) {
 }
 
 /// A mesh that a second `n00` joins, at one or two nodes that are not linked to the first. None: all are.
-fn newcomer(seed: u64) -> Option<Scene> {
+fn newcomer(seed: u64, tune: fn(&mut Config)) -> Option<Scene> {
     let mut rng = Rng::new(!seed);
-    let mut sim = mesh(seed, &mut rng, "n");
+    let mut sim = mesh(seed, &mut rng, tune);
     let own = id("n00");
     let free: Vec<_> =
         sim.living().into_iter().filter(|node| *node != own && !sim.linked(node, &own)).collect();
@@ -289,9 +352,9 @@ fn newcomer(seed: u64) -> Option<Scene> {
 }
 
 /// Two meshes that have never met, with an `n00` in each, and bridges between them that are not up yet.
-fn apart(seed: u64) -> Scene {
+fn apart(seed: u64, tune: fn(&mut Config)) -> Scene {
     let mut rng = Rng::new(!seed);
-    let mut sim = mesh(seed, &mut rng, "n");
+    let mut sim = mesh(seed, &mut rng, tune);
     grow(&mut sim, &mut rng, "m");
     let clock = rng.below(120_001) as i64 - 60_000;
     sim.boot_as(TWIN, "n00", clock);
@@ -332,6 +395,15 @@ impl Scene {
     fn larger(&self) -> String {
         let instance = |name| self.sim.router(name).version().instance;
         if instance("n00") > instance(TWIN) { "n00" } else { TWIN }.to_owned()
+    }
+
+    /// All records were verified, and none was found to be forged.
+    fn assert_nobody_is_guilty(&self) {
+        for node in self.sim.nodes.values() {
+            let counters = node.router.counters();
+            assert!(counters.records_verified > 0);
+            assert_eq!((counters.records_forged, counters.records_untrusted), (0, 0));
+        }
     }
 
     /// Something else happens.

@@ -17,6 +17,7 @@ use crate::cli::exit::Failure;
 use crate::cli::flow::{Sink, Source};
 use crate::cli::local::{Hop, PingReply};
 use crate::id::NodeId;
+use crate::mesh::Convergence;
 use crate::work::Directive;
 
 /// Asks a node through its control socket. Each request is a connection of its own.
@@ -32,6 +33,11 @@ impl Client {
 
     pub(in crate::cli) async fn status(&self) -> Result<Value, Failure> {
         self.ask(&Request::Status {}).await
+    }
+
+    pub(in crate::cli) async fn converged(&self, within: Duration) -> Result<Convergence, Failure> {
+        let timeout_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        self.ask_for(&Request::Converge { timeout_ms }).await
     }
 
     pub(in crate::cli) async fn ping(&self, node: &NodeId, timeout: Duration) -> Result<PingReply, Failure> {

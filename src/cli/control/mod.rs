@@ -9,6 +9,7 @@
 //!
 //! ```json
 //! {"do":"status"}
+//! {"do":"converge","timeout_ms":5000}
 //! {"do":"ping","node":"edge-1","timeout_ms":5000}
 //! {"do":"trace","node":"edge-1"}
 //! {"do":"send","node":"edge-1","directive":"text:upper"}

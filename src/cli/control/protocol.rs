@@ -26,6 +26,7 @@ pub(super) const MAX_CHUNK: usize = 64 * 1024;
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Request {
     Status {},
+    Converge { timeout_ms: u64 },
     Ping { node: NodeId, timeout_ms: u64 },
     Trace { node: NodeId },
     Send { node: NodeId, directive: Directive },
@@ -133,6 +134,7 @@ mod tests {
     fn requests_and_answers_are_as_documented() {
         let node: NodeId = "edge-1".parse().unwrap();
         assert_eq!(text(&Request::Status {}), r#"{"do":"status"}"#);
+        assert_eq!(text(&Request::Converge { timeout_ms: 5000 }), r#"{"do":"converge","timeout_ms":5000}"#);
         assert_eq!(
             text(&Request::Ping { node: node.clone(), timeout_ms: 5000 }),
             r#"{"do":"ping","node":"edge-1","timeout_ms":5000}"#

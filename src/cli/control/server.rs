@@ -88,6 +88,10 @@ where
     let result = match request {
         Request::Send { node, directive } => return serve_send(&node, directive, local, read, write).await,
         Request::Status {} => while_there(read, local.status()).await,
+        Request::Converge { timeout_ms } => {
+            let converged = local.converged(Duration::from_millis(timeout_ms));
+            while_there(read, converged).await.map(|verdict| verdict.map(|verdict| json(&verdict)))
+        }
         Request::Ping { node, timeout_ms } => {
             let ping = local.ping(&node, Duration::from_millis(timeout_ms));
             while_there(read, ping).await.map(|reply| reply.map(|reply| json(&reply)))

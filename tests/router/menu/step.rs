@@ -58,10 +58,12 @@ pub(super) enum What {
     Dormant,
     /// A node gets another credential, where records are signed.
     Renew,
+    /// A node asks whether all others have its route. Every yes is checked against what all have.
+    Converge,
 }
 
 /// How often each happens, of about a hundred.
-const MENU: [(What, u64); 22] = [
+const MENU: [(What, u64); 23] = [
     (What::Cut, 10),
     (What::OneSided, 6),
     (What::Gray, 6),
@@ -84,6 +86,7 @@ const MENU: [(What, u64); 22] = [
     (What::Cost, 4),
     (What::Dormant, 1),
     (What::Renew, 2),
+    (What::Converge, 8),
 ];
 
 type Cut = ([NodeId; 2], [u32; 2]);
@@ -160,6 +163,10 @@ impl Step {
                 if ways.signed {
                     sim.command(&a, |router| router.set_notary(Arc::new(notary), now));
                 }
+            }
+            What::Converge => {
+                // The bound on requests that are open at once is met now and then.
+                let _ = sim.converge(&a, [200, 2_000, 20_000][rng.below(3) as usize]);
             }
         }
     }

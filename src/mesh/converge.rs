@@ -1,0 +1,185 @@
+//! Waiting until the mesh includes this node: who waits, for which request of the router, and for how long.
+//!
+//! A stub has no router. Its neighbour asks for it: CONVERGE goes there, CONVERGED comes back.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::driver::{Driver, Role};
+use super::link::{LinkId, Phase};
+use crate::router::{self, ConvergeRequest, Limits};
+use crate::transport::frame::Frame;
+
+/// The longest wait: a longer one is cut to it.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much longer than it was asked to a stub waits for its neighbour's answer, which has a way to go.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Whether all nodes have installed the route to this one, see [`Node::converged`](crate::Node::converged).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "convergence", rename_all = "kebab-case")]
+pub enum Convergence {
+    /// Every node that this one could reach has it.
+    Converged {
+        /// How many they are, this node included. Ephemeral nodes have no routes, and do not count.
+        count: u64,
+    },
+    /// Not everybody is known to have it: somebody did not answer in time, or links and nodes came and went all the while.
+    Partial {
+        /// The most nodes that have answered, this node included. An ephemeral node that got no answer counts nobody.
+        count: u64,
+        /// How many this node could reach at the end, itself included.
+        expected: u64,
+    },
+}
+
+/// Why the mesh was not asked, or the answer is lost.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvergeError {
+    /// The request is not taken; the reason says whose fault it is.
+    #[error(transparent)]
+    Refused(#[from] router::ConvergeError),
+    /// The node is shut down.
+    #[error("this node is shut down")]
+    ShutDown,
+}
+
+/// Where a verdict goes.
+pub(super) type Asker = oneshot::Sender<Result<Convergence, ConvergeError>>;
+
+/// Who waits for the router's verdicts. As many as the router takes requests, at most.
+#[derive(Default)]
+pub(super) struct Waiting {
+    by_request: BTreeMap<ConvergeRequest, Waiter>,
+}
+
+enum Waiter {
+    Here(Asker),
+    Stub(LinkId),
+}
+
+/// Who waits at a stub for its neighbour's verdict, and until when. As many as a router takes requests, at most.
+#[derive(Default)]
+pub(super) struct StubWaiting(Vec<(Instant, Asker)>);
+
+impl Driver {
+    /// A request from this process.
+    pub(super) fn converge(&mut self, within: Duration, asker: Asker, now: Instant) {
+        self.forget_gone_waiters(now);
+        let deadline = now + within.min(MAX_WAIT);
+        let max = Limits::MAX_CONVERGE_REQUESTS;
+        let refused = match &mut self.role {
+            _ if self.leaving => router::ConvergeError::Leaving,
+            Role::Stub(stub) if stub.waiting.0.len() >= max => router::ConvergeError::TooMany { max },
+            Role::Stub(stub) => {
+                stub.waiting.0.push((deadline, asker));
+                return self.ask_neighbour_to_converge(now);
+            }
+            Role::Full(router) => match router.converge(deadline, now) {
+                Ok(request) => {
+                    self.waiting.by_request.insert(request, Waiter::Here(asker));
+                    return;
+                }
+                Err(error) => error,
+            },
+        };
+        let _ = asker.send(Err(refused.into()));
+    }
+
+    /// A stub has its neighbour ask, if it has one and somebody waits.
+    pub(super) fn ask_neighbour_to_converge(&self, now: Instant) {
+        let Role::Stub(stub) = &self.role else { return };
+        let Some(deadline) = stub.waiting.0.iter().map(|(deadline, _)| *deadline).max() else { return };
+        let active = self.neighbours.active().values().find_map(|id| self.neighbours.link(*id));
+        if let Some(link) = active.filter(|_| stub.attached) {
+            link.send(&Frame::Converge(whole_millis(deadline.saturating_duration_since(now))));
+        }
+    }
+
+    /// A stub asks. While a request of its is open, that one's verdict answers this one, too.
+    pub(super) fn converge_for_stub(&mut self, id: LinkId, millis: u64, now: Instant) {
+        let Role::Full(router) = &mut self.role else { return };
+        let Some(link) = self.neighbours.link(id).filter(|link| link.stub && link.phase == Phase::Active)
+        else {
+            return;
+        };
+        if self.waiting.by_request.values().any(|waiter| matches!(waiter, Waiter::Stub(link) if *link == id))
+        {
+            return;
+        }
+        match router.converge(now + Duration::from_millis(millis).min(MAX_WAIT), now) {
+            Ok(request) => drop(self.waiting.by_request.insert(request, Waiter::Stub(id))),
+            Err(_) => {
+                let expected = router.table().len() as u64 + 1;
+                link.send(&Frame::Converged(false, 0, expected));
+            }
+        }
+    }
+
+    /// The router's verdict.
+    pub(super) fn on_verdict(&mut self, request: ConvergeRequest, verdict: Convergence, now: Instant) {
+        match self.waiting.by_request.remove(&request) {
+            Some(Waiter::Here(asker)) => {
+                // Whoever hears that others have routes to this node finds its own routes in use.
+                self.publish_changes(true, now);
+                let _ = asker.send(Ok(verdict));
+            }
+            Some(Waiter::Stub(id)) => {
+                if let Some(link) = self.neighbours.link(id) {
+                    let (converged, count, expected) = match verdict {
+                        Convergence::Converged { count } => (true, count, count),
+                        Convergence::Partial { count, expected } => (false, count, expected),
+                    };
+                    link.send(&Frame::Converged(converged, count, expected));
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// The neighbour's verdict answers all that wait at a stub.
+    pub(super) fn on_neighbours_verdict(&mut self, verdict: Convergence) {
+        if let Role::Stub(stub) = &mut self.role {
+            for (_, asker) in stub.waiting.0.drain(..) {
+                let _ = asker.send(Ok(verdict));
+            }
+        }
+    }
+
+    /// A stub's link has ended, and its request with it.
+    pub(super) fn forget_stub_waiter(&mut self, id: LinkId, now: Instant) {
+        self.cancel_waiters(|waiter| matches!(waiter, Waiter::Stub(link) if *link == id), now);
+    }
+
+    /// Gives up what nobody waits for any more, and ends the waits of a stub whose neighbour does not answer.
+    pub(super) fn forget_gone_waiters(&mut self, now: Instant) {
+        self.cancel_waiters(|waiter| matches!(waiter, Waiter::Here(asker) if asker.is_closed()), now);
+        if let Role::Stub(stub) = &mut self.role {
+            let expected = stub.nodes;
+            stub.waiting.0.retain(|(_, asker)| !asker.is_closed());
+            for (_, asker) in stub.waiting.0.extract_if(.., |(deadline, _)| *deadline + GRACE <= now) {
+                let _ = asker.send(Ok(Convergence::Partial { count: 0, expected }));
+            }
+        }
+    }
+
+    fn cancel_waiters(&mut self, which: impl Fn(&Waiter) -> bool, now: Instant) {
+        let Role::Full(router) = &mut self.role else { return };
+        self.waiting.by_request.retain(|request, waiter| {
+            let gone = which(waiter);
+            if gone {
+                router.cancel_converge(*request, now);
+            }
+            !gone
+        });
+    }
+}
+
+/// Rounded up, so that the neighbour does not end before the stub does.
+fn whole_millis(duration: Duration) -> u64 {
+    duration.as_micros().div_ceil(1_000).try_into().unwrap_or(u64::MAX)
+}

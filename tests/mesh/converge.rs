@@ -1,0 +1,107 @@
+//! A node waits until all others have its route.
+
+use std::time::Duration;
+
+use receptor_quic::Convergence;
+use receptor_quic::testing::{Mesh, mesh};
+use tokio::time::Instant;
+
+use crate::support::id;
+
+const WITHIN: Duration = Duration::from_secs(10);
+
+async fn row_of_four() -> Mesh {
+    mesh(["n1-n2", "n2-n3", "n3-n4"]).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_joiner_of_a_row_hears_when_all_have_its_route() {
+    let mesh = row_of_four().await;
+    let start = Instant::now();
+    let last = mesh.joiner("n5", &["n4"]).start().await.unwrap();
+    last.linked().await.unwrap();
+    assert_eq!(last.converged(WITHIN).await, Ok(Convergence::Converged { count: 5 }));
+    for node in mesh.nodes() {
+        assert!(node.status().await.unwrap().routes.iter().any(|route| route.node == id("n5")), "{node:?}");
+    }
+    assert!(start.elapsed() < WITHIN, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_waits_if_it_is_told_to() {
+    let mesh = row_of_four().await;
+    let last = mesh.joiner("n5", &["n4"]).wait_converged(WITHIN).start().await.unwrap();
+    for node in mesh.nodes() {
+        assert!(node.status().await.unwrap().routes.iter().any(|route| route.node == id("n5")), "{node:?}");
+    }
+    last.ping(&id("n1")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_does_not_fail_for_want_of_a_mesh() {
+    let mesh = row_of_four().await;
+    mesh.network().isolate(mesh.addr("n4").ip());
+    let start = Instant::now();
+    let node = mesh.joiner("n5", &["n4"]).wait_converged(Duration::from_secs(2)).start().await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 2);
+    assert_eq!(
+        node.converged(WITHIN).await,
+        Ok(Convergence::Converged { count: 1 }),
+        "it is all of its mesh"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_nobody_has_noticed_yet_is_waited_for_to_the_end() {
+    let mesh = row_of_four().await;
+    mesh.network().isolate(mesh.addr("n4").ip());
+    let start = Instant::now();
+    let verdict = mesh.node("n1").converged(Duration::from_secs(1)).await;
+    assert_eq!(start.elapsed().as_secs(), 1);
+    assert!(matches!(verdict, Ok(Convergence::Partial { count: 1..=3, expected: 4 })), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stub_has_its_neighbour_ask() {
+    let mesh = row_of_four().await;
+    let stub = mesh.joiner("stub", &["n1"]).ephemeral(true).start().await.unwrap();
+    let (early, other) = tokio::join!(stub.converged(WITHIN), stub.converged(WITHIN));
+    assert_eq!(early, Ok(Convergence::Converged { count: 4 }), "it waits for the link, too");
+    assert_eq!(other, early);
+    for node in mesh.nodes() {
+        assert!(node.status().await.unwrap().routes.iter().any(|route| route.node == id("stub")), "{node:?}");
+    }
+    mesh.network().isolate(mesh.addr("n4").ip());
+    let verdict = stub.converged(Duration::from_secs(1)).await;
+    assert!(matches!(verdict, Ok(Convergence::Partial { count: 1..=3, expected: 4 })), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stub_whose_neighbour_is_gone_is_told_at_the_end() {
+    let mesh = row_of_four().await;
+    let stub = mesh.joiner("stub", &["n1"]).ephemeral(true).start().await.unwrap();
+    stub.linked().await.unwrap();
+    mesh.network().isolate(mesh.addr("n1").ip());
+    let verdict = stub.converged(Duration::from_secs(1)).await;
+    assert!(matches!(verdict, Ok(Convergence::Partial { count: 0, .. })), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_nobody_waits_for_any_more_makes_room() {
+    let mesh = row_of_four().await;
+    mesh.network().isolate(mesh.addr("n4").ip());
+    let node = mesh.node("n1");
+    for _ in 0..1_100 {
+        let gone = tokio::time::timeout(Duration::from_micros(1), node.converged(WITHIN)).await;
+        assert!(gone.is_err());
+    }
+    let verdict = node.converged(Duration::from_secs(1)).await;
+    assert!(matches!(verdict, Ok(Convergence::Partial { .. })), "{verdict:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_shut_down_does_not_ask() {
+    let mesh = mesh(["n"]).await;
+    mesh.node("n").shutdown().await;
+    assert!(mesh.node("n").converged(WITHIN).await.is_err());
+}
