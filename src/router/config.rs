@@ -87,7 +87,8 @@ pub enum FloodMode {
 pub struct Limits {
     /// Records kept, one per origin. Default: 20,000. When full, the record that was unreachable for longest makes
     /// room; if all are reachable, new origins are refused, and the mesh beyond the bound stays unknown. All nodes of
-    /// a mesh should use the same value. At most 16,777,216. Memory: about 400 bytes a record of eight links.
+    /// a mesh should use the same value. At most 16,777,216. Memory: about 1.5 KB a record of eight
+    /// links, and 0.4 KB more for its route.
     pub origins: usize,
     /// Neighbours linked at once, each of which is an active link in this node's record. Default and maximum: 4,096. More
     /// are refused with [`SessionError::TooManyLinks`](super::SessionError::TooManyLinks).
