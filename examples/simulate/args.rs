@@ -18,6 +18,7 @@ usage: simulate [OPTIONS]
   --degree D          links a node of random, scale-free and pods, children of tree (default 8; tree 2)
   --seed S            any number (default 1); the same seed gives the same run
   --flood MODE        full or tree (default: the library's)
+  --signed            records carry proofs as long as those of a true signature by P-256
   --latency MIN..MAX  of a message over a link, in milliseconds (default 5..50)
   --event EVENT       update (default), link-down, crash, restart, partition-heal, join, converge
   --events K          how many, one after the other (default 1)
@@ -37,6 +38,7 @@ pub(crate) struct Args {
     pub(crate) degree: Option<usize>,
     pub(crate) seed: u64,
     pub(crate) flood: FloodMode,
+    pub(crate) signed: bool,
     pub(crate) latency: (Duration, Duration),
     pub(crate) event: Kind,
     pub(crate) events: usize,
@@ -73,6 +75,7 @@ impl Args {
             degree: None,
             seed: 1,
             flood: FloodMode::default(),
+            signed: false,
             latency: (Duration::from_millis(5), Duration::from_millis(50)),
             event: Kind::Update,
             events: 1,
@@ -97,6 +100,7 @@ impl Args {
                 "--degree" => args.degree = Some(number(&value()?, 1, 4_000).map_err(named)?),
                 "--seed" => args.seed = number(&value()?, 0, u64::MAX).map_err(named)?,
                 "--flood" => args.flood = flood(&value()?).map_err(named)?,
+                "--signed" => args.signed = true,
                 "--latency" => args.latency = range(&value()?).map_err(named)?,
                 "--event" => args.event = value()?.parse().map_err(named)?,
                 "--events" => args.events = number(&value()?, 1, 1_000_000).map_err(named)?,

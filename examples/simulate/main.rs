@@ -6,6 +6,7 @@ mod args;
 mod checks;
 mod journal;
 mod measure;
+mod notary;
 mod report;
 mod rng;
 mod scenario;

@@ -117,7 +117,7 @@ pub(crate) struct Scenario<'a> {
 impl<'a> Scenario<'a> {
     pub(crate) fn new(args: &'a Args) -> Self {
         let most = args.nodes + if args.event == Kind::Join { args.events } else { 0 };
-        Self { args, world: World::new(args.seed, args.flood, most), said: 0 }
+        Self { args, world: World::new(args.seed, args.flood, args.signed, most), said: 0 }
     }
 
     pub(crate) fn run(&mut self) -> Outcome {

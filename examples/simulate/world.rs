@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use receptor_quic::NodeId;
@@ -12,6 +13,7 @@ use receptor_quic::router::{Config, ConvergeRequest, FloodMode, Message, Router}
 
 use crate::journal::Journal;
 use crate::measure::{Answer, Meter};
+use crate::notary::Notional;
 use crate::rng::Rng;
 use post::Post;
 
@@ -41,6 +43,7 @@ pub(crate) struct World {
     /// Living nodes with something to do.
     busy: usize,
     flood: FloodMode,
+    signed: bool,
     name_width: usize,
 }
 
@@ -96,7 +99,7 @@ enum Action {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, flood: FloodMode, most_nodes: usize) -> Self {
+    pub(crate) fn new(seed: u64, flood: FloodMode, signed: bool, most_nodes: usize) -> Self {
         #[expect(clippy::disallowed_methods, reason = "virtual time needs some first instant")]
         let now = Instant::now();
         Self {
@@ -117,6 +120,7 @@ impl World {
             in_flight: 0,
             busy: 0,
             flood,
+            signed,
             name_width: most_nodes.saturating_sub(1).to_string().len(),
         }
     }
@@ -137,6 +141,9 @@ impl World {
         let epoch = 1_800_000_000_000 + self.journal.age(self.now).as_millis() as i64 + clock;
         let mut config = Config::new(id.clone(), epoch as u64, self.rng.next(), self.rng.next());
         config.flood = self.flood;
+        if self.signed {
+            config.notary = Some(Arc::new(Notional::of(id)));
+        }
         Router::new(config, self.now)
     }
 

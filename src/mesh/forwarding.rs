@@ -48,7 +48,7 @@ fn routes(table: &Table) -> Routes {
     let mut routes = Routes::default();
     // Addresses are hashes: made once for each neighbour, and not for each route.
     let mut places: BTreeMap<&NodeId, Place> = BTreeMap::new();
-    for id in table.iter().flat_map(|route| route.next_hops.iter().chain(&route.alternates)) {
+    for id in table.iter().flat_map(|route| route.next_hops.iter().chain(&*route.alternates)) {
         places.entry(id).or_insert_with(|| routes.place(id.addr()));
     }
     for route in table {

@@ -129,8 +129,8 @@ fn routes(router: &Router, first_hops: &FirstHops) -> Vec<RouteStatus> {
             capabilities: capabilities.get(&route.id).cloned().unwrap_or_default(),
             node: route.id.clone(),
             next_hop: first_hops.of(route.addr).or_else(|| route.next_hops.first().cloned())?,
-            next_hops: route.next_hops.clone(),
-            alternates: route.alternates.clone(),
+            next_hops: route.next_hops.to_vec(),
+            alternates: route.alternates.to_vec(),
             cost: route.cost,
             hops: route.hops,
         })

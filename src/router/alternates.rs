@@ -18,6 +18,10 @@ pub(crate) const MAX_ALTERNATES: usize = 2;
 /// The most neighbours whose paths are searched.
 const MAX_SEARCHES: usize = 8;
 
+/// How long the paths must have stayed as they are before alternates to them are searched for. Where a mesh starts or heals,
+/// they change with every record, and what is found is thrown away before anybody could use it.
+const CALM: Duration = Duration::from_millis(20);
+
 /// The alternates to one node, best first, by their place in [`Paths::first`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Standby {
@@ -33,8 +37,8 @@ impl Standby {
 
 /// The search for alternates, one neighbour at a time.
 ///
-/// Like that of the paths, its time is estimated: after each neighbour it rests for nine times as long, and paths that are
-/// wanted go first. A change of the paths starts it anew.
+/// It begins once the paths have stayed the same for 20 ms. Like that of the paths, its time is estimated: after each neighbour
+/// it rests for nine times as long, and paths that are wanted go first. A change of the paths starts it anew.
 #[derive(Debug)]
 pub(crate) struct Alternates {
     search: Option<Search>,
@@ -71,12 +75,12 @@ impl Alternates {
         Self { search: None, not_before: now }
     }
 
-    /// The paths were computed: the alternates to them are to be found, from `at` on.
-    pub(crate) fn on_paths(&mut self, graph: &Graph, source: u32, paths: &Paths, at: Instant) {
+    /// The paths were computed: the alternates to them are to be found when they have been calm for a while.
+    pub(crate) fn on_paths(&mut self, graph: &Graph, source: u32, paths: &Paths, now: Instant) {
         let candidates = candidates(graph, source, paths);
         // With one neighbour there is no other.
         self.search = (paths.first.len() > 1).then(|| Search { candidates, costs: Vec::new() });
-        self.not_before = self.not_before.max(at);
+        self.not_before = self.not_before.max(now + CALM);
     }
 
     /// There are no paths.
@@ -115,16 +119,16 @@ impl Alternates {
 impl Search {
     fn finish(&self, graph: &Graph, source: u32, paths: &Paths, through_me: bool) -> Vec<Standby> {
         let links = links(graph, source, paths);
-        let mut ranks = vec![[None; MAX_ALTERNATES]; paths.cost.len()];
+        let mut ranks = vec![[None; MAX_ALTERNATES]; paths.ways().len()];
         for (candidate, costs) in self.candidates.iter().zip(&self.costs) {
             let back = if through_me { costs[source as usize] } else { Paths::UNREACHABLE };
-            for (node, rest) in costs.iter().enumerate().take(paths.cost.len()) {
-                let own = paths.cost[node];
+            for (node, (rest, way)) in costs.iter().zip(paths.ways()).enumerate() {
+                let own = way.cost;
                 let apart = node != source as usize && node != candidate.node as usize;
                 if !apart || own == Paths::UNREACHABLE || *rest >= back.saturating_add(own) {
                     continue;
                 }
-                let next_hops = paths.next[node].as_slice();
+                let next_hops = way.next.as_slice();
                 if next_hops.contains(&candidate.place) {
                     continue;
                 }
@@ -138,7 +142,7 @@ impl Search {
         }
         // Every neighbour can be reached over its own link, also one that others are not reached through.
         for (place, &(node, cost)) in (0..).zip(&links) {
-            if !paths.next[node as usize].as_slice().contains(&place) {
+            if !paths.ways()[node as usize].next.as_slice().contains(&place) {
                 add(&mut ranks[node as usize], Rank { shares_next_hop: false, cost, place });
             }
         }

@@ -13,6 +13,6 @@ impl Router {
         let Some(source) = graph.number(self.id()) else { return 0 };
         let usable = |from, to| from != source || self.uses_link(graph.id(to));
         let paths = Paths::find(graph, source, usable);
-        paths.cost.iter().filter(|&&cost| cost != Paths::UNREACHABLE).count()
+        paths.ways().iter().filter(|way| way.cost != Paths::UNREACHABLE).count()
     }
 }

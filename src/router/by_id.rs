@@ -43,18 +43,6 @@ impl<T> ById<T> {
         self.numbers.get(id).copied()
     }
 
-    pub(crate) fn contains_key(&self, id: &NodeId) -> bool {
-        self.numbers.contains_key(id)
-    }
-
-    pub(crate) fn get(&self, id: &NodeId) -> Option<&T> {
-        self.number(id).map(|number| &self[number])
-    }
-
-    pub(crate) fn get_mut(&mut self, id: &NodeId) -> Option<&mut T> {
-        self.number(id).map(|number| &mut self[number])
-    }
-
     /// The id with this number, which must be in use.
     pub(crate) fn id(&self, number: u32) -> &NodeId {
         &self.slot(number).0
@@ -90,33 +78,19 @@ impl<T> ById<T> {
         self.slots[number as usize].take().map(|(_, value)| value)
     }
 
-    /// All, ascending by id.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&NodeId, &T)> {
-        self.order.iter().map(|&number| self.entry(number))
-    }
-
-    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
-        self.iter().map(|(_, value)| value)
-    }
-
-    /// The values from `start` on, ascending by id.
-    pub(crate) fn values_from(&self, start: Bound<&NodeId>) -> impl Iterator<Item = &T> {
+    /// The numbers from `start` on, ascending by id.
+    pub(crate) fn numbers_from(&self, start: Bound<&NodeId>) -> impl Iterator<Item = u32> {
         let at = match start {
             Bound::Unbounded => 0,
             Bound::Included(id) => self.position(id),
             Bound::Excluded(id) => self.order.partition_point(|&number| self.id(number) <= id),
         };
-        self.order[at..].iter().map(|&number| &self[number])
+        self.order[at..].iter().copied()
     }
 
     /// Names and numbers, ascending by name.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = (&NodeId, u32)> {
         self.order.iter().map(|&number| (self.id(number), number))
-    }
-
-    /// All, ascending by number.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&NodeId, &mut T)> {
-        self.slots.iter_mut().flatten().map(|(id, value)| (&*id, value))
     }
 
     /// What there is by number, from 0 to the [`bound`](Self::bound).
@@ -127,11 +101,6 @@ impl<T> ById<T> {
     /// Where in the order of names an id stands, or would.
     fn position(&self, id: &NodeId) -> usize {
         self.order.partition_point(|&number| self.id(number) < id)
-    }
-
-    fn entry(&self, number: u32) -> (&NodeId, &T) {
-        let (id, value) = self.slot(number);
-        (id, value)
     }
 
     fn slot(&self, number: u32) -> &(NodeId, T) {

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use super::advertisement::Advertisement;
 use super::buckets::{BucketSet, Buckets};
-use super::by_id::ById;
 use super::config::{Limits, Timers};
 use super::delta::{self, Delta};
 use super::graph::{Effect, Graph};
@@ -20,9 +19,12 @@ use crate::id::{NodeAddr, NodeId};
 #[derive(Debug)]
 pub(crate) struct Database {
     me: NodeId,
-    records: ById<Stored>,
-    addrs: BTreeMap<NodeAddr, NodeId>,
+    addr: NodeAddr,
+    /// The records themselves are its vertices.
     graph: Graph,
+    /// What else there is to say of each, by its number in the graph.
+    held: Vec<Option<Held>>,
+    addrs: BTreeMap<NodeAddr, u32>,
     /// When the clock of deletion started anew for all.
     deletion_clock: Instant,
     /// No record is due to be dropped before.
@@ -33,13 +35,13 @@ pub(crate) struct Database {
 }
 
 #[derive(Debug)]
-struct Stored {
-    record: Record,
+struct Held {
     /// How the record differs from the one before, if that is worth sending instead.
     delta: Option<Arc<Delta>>,
     /// None: reachable.
     unreachable_since: Option<Instant>,
-    pace: Bucket,
+    /// When the bucket that paces records of this origin is full.
+    pace_full_at: Instant,
 }
 
 /// Why there is no room for a new origin.
@@ -49,10 +51,11 @@ pub(crate) struct Full;
 impl Database {
     pub(crate) fn new(me: NodeId, timers: Timers, limits: Limits, now: Instant) -> Self {
         Self {
+            addr: me.addr(),
             me,
-            records: ById::default(),
-            addrs: BTreeMap::new(),
             graph: Graph::default(),
+            held: Vec::new(),
+            addrs: BTreeMap::new(),
             deletion_clock: now,
             sweep_at: None,
             digest: None,
@@ -62,12 +65,12 @@ impl Database {
     }
 
     pub(crate) fn get(&self, origin: &NodeId) -> Option<&Record> {
-        self.records.get(origin).map(|stored| &stored.record)
+        self.graph.record(origin)
     }
 
     /// How the record of `origin` differs from the one that was held before.
     pub(crate) fn delta(&self, origin: &NodeId) -> Option<Arc<Delta>> {
-        self.records.get(origin).and_then(|stored| stored.delta.clone())
+        self.held(origin).and_then(|held| held.delta.clone())
     }
 
     pub(crate) fn stamp(&self, origin: &NodeId) -> Option<Stamp> {
@@ -76,32 +79,36 @@ impl Database {
 
     /// All records, ascending by origin.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Record> {
-        self.records.values().map(|stored| &stored.record)
+        self.from(Bound::Unbounded).map(|(record, _)| record)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.records.len()
+        self.addrs.len()
     }
 
     pub(crate) fn graph(&self) -> &Graph {
         &self.graph
     }
 
+    /// Of all that records are held of, and of this node.
     pub(crate) fn origin_with(&self, addr: NodeAddr) -> Option<&NodeId> {
-        self.addrs.get(&addr)
+        if addr == self.addr {
+            return Some(&self.me);
+        }
+        self.addrs.get(&addr).map(|&number| self.graph.id(number))
     }
 
     pub(crate) fn unreachable_since(&self, origin: &NodeId) -> Option<Instant> {
-        self.records.get(origin).and_then(|stored| stored.unreachable_since)
+        self.held(origin).and_then(|held| held.unreachable_since)
     }
 
     /// Sees to it that a record of `origin` can be stored. Says whether another one was dropped for it.
     pub(crate) fn make_room(&mut self, origin: &NodeId) -> Result<bool, Full> {
-        if self.records.contains_key(origin) || self.records.len() < self.limits.origins {
+        if self.len() < self.limits.origins || self.get(origin).is_some() {
             return Ok(false);
         }
-        let longest =
-            self.records.iter().filter_map(|(id, stored)| Some((stored.unreachable_since?, id))).min();
+        let all = self.from(Bound::Unbounded);
+        let longest = all.filter_map(|(record, held)| Some((held.unreachable_since?, &record.origin))).min();
         let victim = longest.map(|(_, id)| id.clone()).ok_or(Full)?;
         // An unreachable origin has no part in any path.
         self.remove(&victim);
@@ -110,40 +117,58 @@ impl Database {
 
     /// Puts a record in the place of an older one.
     pub(crate) fn store(&mut self, record: Record, now: Instant) -> Effect {
-        let origin = record.origin.clone();
         self.digest = None;
-        if !self.records.contains_key(&origin) {
-            let unreachable_since = (origin != self.me).then_some(now);
-            let pace = Bucket::new(self.limits.accept_burst, self.timers.accept_interval, now);
-            let stored = Stored { record: record.clone(), delta: None, unreachable_since, pace };
-            self.records.insert(origin.clone(), stored);
-            self.addrs.insert(record.addr(), origin.clone());
+        let (own, leaving, addr) = (record.origin == self.me, record.leaving, record.addr());
+        let before = self.graph.record(&record.origin);
+        let delta = before.and_then(|before| delta::worth_keeping(before, &record, &self.limits));
+        let new = before.is_none();
+        let (number, effect) = self.graph.insert(record);
+        if new {
+            let unreachable_since = (!own).then_some(now);
+            let held = Held { delta: None, unreachable_since, pace_full_at: now };
+            self.held.resize_with(self.graph.bound(), || None);
+            self.held[number as usize] = Some(held);
+            self.addrs.insert(addr, number);
         }
-        let stored = self.records.get_mut(&origin).expect("it was inserted if it was not there");
-        stored.delta = delta::worth_keeping(&stored.record, &record, &self.limits);
-        stored.record = record.clone();
-        if (stored.unreachable_since.is_some() || record.leaving) && origin != self.me {
-            stored.unreachable_since = Some(now);
-            let life = if record.leaving { self.timers.tombstone } else { self.timers.delete };
+        let held = self.held[number as usize].as_mut().expect("each vertex has one");
+        held.delta = delta;
+        if (held.unreachable_since.is_some() || leaving) && !own {
+            held.unreachable_since = Some(now);
+            let life = if leaving { self.timers.tombstone } else { self.timers.delete };
             self.sweep_at = earlier(self.sweep_at, now + life);
         }
-        self.graph.insert(record)
+        effect
     }
 
-    /// The limiter of how often records of `origin` are accepted.
-    pub(crate) fn pace_mut(&mut self, origin: &NodeId) -> Option<&mut Bucket> {
-        self.records.get_mut(origin).map(|stored| &mut stored.pace)
+    /// When the next record of `origin` may be accepted. None: nothing is held of it.
+    pub(crate) fn accepts_at(&self, origin: &NodeId, now: Instant) -> Option<Instant> {
+        self.held(origin).map(|held| self.pace(held).ready_at(now))
+    }
+
+    /// A record of `origin` was accepted.
+    pub(crate) fn on_accepted(&mut self, origin: &NodeId, now: Instant) {
+        let Some(number) = self.graph.number(origin) else { return };
+        let pace = self.held[number as usize].as_ref().map(|held| self.pace(held));
+        if let (Some(mut pace), Some(held)) = (pace, &mut self.held[number as usize]) {
+            pace.take(now);
+            held.pace_full_at = pace.full_at();
+        }
+    }
+
+    fn pace(&self, held: &Held) -> Bucket {
+        Bucket::new(self.limits.accept_burst, self.timers.accept_interval, held.pace_full_at)
     }
 
     /// Notes what the newest paths reach. Says whether that differs from before.
     pub(crate) fn mark_reachable(&mut self, reaches: impl Fn(u32) -> bool, now: Instant) -> bool {
         let mut changed = false;
-        for (origin, stored) in self.records.iter_mut() {
-            let reachable = *origin == self.me || self.graph.number(origin).is_some_and(&reaches);
-            match (reachable, stored.unreachable_since) {
-                (true, Some(_)) => stored.unreachable_since = None,
+        let me = self.graph.number(&self.me);
+        for (number, held) in (0..).zip(&mut self.held) {
+            let Some(held) = held else { continue };
+            match (Some(number) == me || reaches(number), held.unreachable_since) {
+                (true, Some(_)) => held.unreachable_since = None,
                 (false, None) => {
-                    stored.unreachable_since = Some(now);
+                    held.unreachable_since = Some(now);
                     self.sweep_at =
                         earlier(self.sweep_at, now + self.timers.delete.min(self.timers.tombstone));
                 }
@@ -159,16 +184,14 @@ impl Database {
 
     /// The reachable records, ascending by origin.
     pub(crate) fn reachable(&self) -> impl Iterator<Item = &Record> {
-        let reachable = self.records.values().filter(|stored| stored.unreachable_since.is_none());
-        reachable.map(|stored| &stored.record)
+        let all = self.from(Bound::Unbounded);
+        all.filter(|(_, held)| held.unreachable_since.is_none()).map(|(record, _)| record)
     }
 
     /// The digest of the reachable records.
     pub(crate) fn reachable_digest(&mut self) -> (Digest, u64) {
-        *self.digest.get_or_insert_with(|| {
-            let reachable = self.records.values().filter(|stored| stored.unreachable_since.is_none());
-            digest_of(reachable.map(|stored| &stored.record))
-        })
+        let digest = self.digest.unwrap_or_else(|| digest_of(self.reachable()));
+        *self.digest.insert(digest)
     }
 
     /// The digest of the records that are offered to neighbours.
@@ -236,21 +259,18 @@ impl Database {
         if self.sweep_at.is_none_or(|at| now < at) {
             return Vec::new();
         }
-        let due = |stored: &Stored| {
-            let since = stored.unreachable_since?;
-            Some(if stored.record.leaving {
+        let due = |(record, held): (&Record, &Held)| {
+            let since = held.unreachable_since?;
+            Some(if record.leaving {
                 since + self.timers.tombstone
             } else {
                 since.max(self.deletion_clock) + self.timers.delete
             })
         };
-        let dead: Vec<NodeId> = self
-            .records
-            .iter()
-            .filter(|(_, stored)| due(stored).is_some_and(|at| at <= now))
-            .map(|(origin, _)| origin.clone())
-            .collect();
-        self.sweep_at = self.records.values().filter_map(due).filter(|&at| at > now).min();
+        let all = || self.from(Bound::Unbounded);
+        let dead = all().filter(|entry| due(*entry).is_some_and(|at| at <= now));
+        let dead: Vec<NodeId> = dead.map(|(record, _)| record.origin.clone()).collect();
+        self.sweep_at = all().filter_map(due).filter(|&at| at > now).min();
         for origin in &dead {
             self.remove(origin);
         }
@@ -260,18 +280,30 @@ impl Database {
     /// What neighbours may be told of: what is reachable, or was until lately. A far component's records come from its
     /// own side; corpses do not spread.
     fn offered(&self, start: Bound<&NodeId>, now: Instant) -> impl Iterator<Item = &Record> {
-        let offered = move |stored: &&Stored| {
-            stored.unreachable_since.is_none_or(|at| now.saturating_duration_since(at) < self.timers.withhold)
+        let offered = move |held: &Held| {
+            held.unreachable_since.is_none_or(|at| now.saturating_duration_since(at) < self.timers.withhold)
         };
-        self.records.values_from(start).filter(offered).map(|stored| &stored.record)
+        self.from(start).filter(move |(_, held)| offered(held)).map(|(record, _)| record)
     }
 
     pub(crate) fn remove(&mut self, origin: &NodeId) {
-        if let Some(stored) = self.records.remove(origin) {
-            self.addrs.remove(&stored.record.addr());
-            self.graph.remove(origin);
+        if let Some((number, record)) = self.graph.remove(origin) {
+            self.addrs.remove(&record.addr());
+            self.held[number as usize] = None;
             self.digest = None;
         }
+    }
+
+    /// What is held from `start` on, ascending by origin.
+    fn from(&self, start: Bound<&NodeId>) -> impl Iterator<Item = (&Record, &Held)> {
+        self.graph.numbers_from(start).map(|number| {
+            let held = self.held[number as usize].as_ref().expect("each vertex has one");
+            (&self.graph.vertex(number).record, held)
+        })
+    }
+
+    fn held(&self, origin: &NodeId) -> Option<&Held> {
+        self.held[self.graph.number(origin)? as usize].as_ref()
     }
 }
 

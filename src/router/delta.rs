@@ -214,14 +214,6 @@ impl Delta {
 }
 
 impl Router {
-    /// Owes the neighbour the record of `origin` that was just stored. A change will do if nothing of the origin was owed
-    /// to it: then it was sent the one before, or has shown it.
-    pub(super) fn owe_newer(&mut self, neighbour: &NodeId, origin: &NodeId, synced: bool) {
-        let Some(outbox) = self.neighbours.outbox(neighbour) else { return };
-        let owed = if synced && !outbox.owes(origin) { Owed::Change } else { Owed::Payload };
-        outbox.owe(origin.clone(), owed);
-    }
-
     pub(super) fn on_delta(&mut self, from: &NodeId, delta: &Delta, now: Instant) -> Result<(), PeerError> {
         delta.check()?;
         let (origin, stamp) = (&delta.origin, delta.stamp());

@@ -143,8 +143,7 @@ impl Router {
             let steps = graph.vertex(at).edges.iter().filter(|edge| {
                 usable(at, edge.to)
                     && (edge.to == target || graph.vertex(edge.to).record.transit)
-                    && paths.cost[edge.to as usize].checked_add(edge.cost.into())
-                        == Some(paths.cost[at as usize])
+                    && paths.cost(edge.to).checked_add(edge.cost.into()) == Some(paths.cost(at))
             });
             at = steps.map(|edge| edge.to).min_by_key(|&to| graph.id(to))?;
             path.push(graph.id(at).clone());

@@ -1,11 +1,12 @@
 //! The two-way edges between the records of the database, kept up to date record by record.
 
+use std::ops::Bound;
 use std::sync::OnceLock;
 
 use super::by_id::ById;
 use super::csr::Csr;
 use super::record::{LinkClass, Record};
-use crate::id::NodeId;
+use crate::id::{NodeAddr, NodeId};
 
 /// The graph of edges that both ends list as active. Nodes have dense numbers, so that path finding touches no names.
 ///
@@ -25,6 +26,9 @@ pub(crate) struct Vertex {
     pub(crate) record: Record,
     /// The record's word on it, where path finding finds it without a look at the record.
     pub(crate) transit: bool,
+    /// Whether the record lists any stub.
+    pub(crate) stubs: bool,
+    pub(crate) addr: NodeAddr,
     /// Ascending by `to`.
     pub(crate) edges: Vec<Edge>,
 }
@@ -48,8 +52,8 @@ pub(crate) enum Effect {
 }
 
 impl Graph {
-    /// Puts a record in, in place of an older one of the same origin.
-    pub(crate) fn insert(&mut self, record: Record) -> Effect {
+    /// Puts a record in, in place of an older one of the same origin. Gives the number of the origin, too.
+    pub(crate) fn insert(&mut self, record: Record) -> (u32, Effect) {
         let (number, new) = match self.vertices.number(&record.origin) {
             Some(number) => (number, false),
             None => (self.add(&record), true),
@@ -57,7 +61,7 @@ impl Graph {
         let vertex = &mut self.vertices[number];
         if record.links == vertex.record.links && record.transit == vertex.transit && !new {
             vertex.record = record;
-            return Effect::None;
+            return (number, Effect::None);
         }
         let edges = self.two_way(&record);
         let vertex = &mut self.vertices[number];
@@ -72,22 +76,27 @@ impl Graph {
             self.csr.take();
         }
         vertex.transit = record.transit;
+        vertex.stubs = record.stubs().next().is_some();
         vertex.record = record;
         if differ {
             self.changed();
             self.unlink(number);
             self.link(number, edges);
         }
-        effect
+        (number, effect)
     }
 
-    /// Takes a record out. Says whether paths may have changed.
-    pub(crate) fn remove(&mut self, origin: &NodeId) -> bool {
-        let Some(number) = self.vertices.number(origin) else { return false };
+    /// Takes a record out. Gives it, and the number that its origin had.
+    pub(crate) fn remove(&mut self, origin: &NodeId) -> Option<(u32, Record)> {
+        let number = self.vertices.number(origin)?;
         self.changed();
-        let linked = self.unlink(number);
-        let vertex = self.vertices.remove(origin);
-        linked || vertex.is_some_and(|vertex| vertex.record.stubs().next().is_some())
+        self.unlink(number);
+        self.vertices.remove(origin).map(|vertex| (number, vertex.record))
+    }
+
+    /// The record of an origin.
+    pub(crate) fn record(&self, origin: &NodeId) -> Option<&Record> {
+        self.number(origin).map(|number| &self.vertex(number).record)
     }
 
     pub(crate) fn number(&self, id: &NodeId) -> Option<u32> {
@@ -110,6 +119,11 @@ impl Graph {
     /// Names and numbers, ascending by name.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (&NodeId, u32)> {
         self.vertices.numbers()
+    }
+
+    /// Numbers from `start` on, ascending by name.
+    pub(crate) fn numbers_from(&self, start: Bound<&NodeId>) -> impl Iterator<Item = u32> {
+        self.vertices.numbers_from(start)
     }
 
     /// One more than the largest number.
@@ -143,7 +157,9 @@ impl Graph {
 
     fn add(&mut self, record: &Record) -> u32 {
         self.changed();
-        let vertex = Vertex { record: record.clone(), transit: record.transit, edges: Vec::new() };
+        let (transit, stubs) = (record.transit, record.stubs().next().is_some());
+        let addr = record.addr();
+        let vertex = Vertex { record: record.clone(), transit, stubs, addr, edges: Vec::new() };
         self.vertices.insert(record.origin.clone(), vertex)
     }
 
@@ -172,8 +188,7 @@ impl Graph {
         self.vertices[number].edges = edges;
     }
 
-    /// Says whether there was any edge.
-    fn unlink(&mut self, number: u32) -> bool {
+    fn unlink(&mut self, number: u32) {
         let edges = std::mem::take(&mut self.vertices[number].edges);
         self.edges -= 2 * edges.len();
         for edge in &edges {
@@ -182,7 +197,6 @@ impl Graph {
                 back.remove(at);
             }
         }
-        !edges.is_empty()
     }
 }
 
@@ -197,14 +211,14 @@ pub(crate) mod tests {
     #[test]
     fn an_edge_needs_both_ends_and_costs_what_the_dearer_end_says() {
         let mut graph = Graph::default();
-        assert_eq!(graph.insert(record("a", &[("b", 3)])), Effect::None);
+        assert_eq!(graph.insert(record("a", &[("b", 3)])).1, Effect::None);
         assert_eq!(graph.edge_count(), 0);
-        assert_eq!(graph.insert(record("b", &[("a", 5), ("c", 1)])), Effect::Paths);
+        assert_eq!(graph.insert(record("b", &[("a", 5), ("c", 1)])).1, Effect::Paths);
         let a = graph.vertex(graph.number(&id("a")).unwrap());
         assert_eq!(a.edges, [Edge { to: graph.number(&id("b")).unwrap(), cost: 5 }]);
-        let effect = graph.insert(record("b", &[("a", 5)]));
+        let (_, effect) = graph.insert(record("b", &[("a", 5)]));
         assert_eq!(effect, Effect::None, "a one-way claim changes no path");
-        assert_eq!(graph.insert(record("b", &[])), Effect::Paths);
+        assert_eq!(graph.insert(record("b", &[])).1, Effect::Paths);
         assert_eq!(graph.edge_count(), 0);
     }
 
@@ -215,8 +229,8 @@ pub(crate) mod tests {
             graph.insert(record("a", &[("b", 1)]));
             graph.insert(record(&format!("n{round}"), &[]));
             graph.insert(record("b", &[("a", 1)]));
-            assert!(graph.remove(&id("b")));
-            assert!(!graph.remove(&id(&format!("n{round}"))));
+            assert!(graph.remove(&id("b")).is_some());
+            assert!(graph.remove(&id(&format!("n{round}"))).is_some());
         }
         assert_eq!((graph.bound(), graph.node_count(), graph.edge_count()), (3, 1, 0));
     }

@@ -468,9 +468,6 @@ impl Router {
 
     /// The known node with this address.
     fn holder_of(&self, addr: NodeAddr) -> Option<NodeId> {
-        if self.id().addr() == addr {
-            return Some(self.id().clone());
-        }
         let known = self.database.origin_with(addr).or_else(|| self.neighbours.with_addr(addr));
         known.or_else(|| self.table.route_addr(addr).map(|route| &route.id)).cloned()
     }

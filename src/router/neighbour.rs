@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::config::{Limits, Timers};
 use super::database::{Database, earlier};
 use super::event::Transmit;
-use super::outbox::{Outbox, Owed};
+use super::outbox::Outbox;
 use super::record::{Link, LinkClass};
 use super::throttle::{Bucket, Flaps};
 use super::wire::Digest;
@@ -74,6 +74,14 @@ pub enum NeighbourState {
 const MAX_DISTRUSTED: u32 = 4_096;
 const DISTRUSTED_EVERY: Duration = Duration::from_millis(20);
 
+/// When a neighbour is to be sent what [`Neighbours::owe_all`] owes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Owes {
+    Now,
+    Later,
+    Nothing,
+}
+
 /// One session.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
@@ -101,7 +109,7 @@ pub(crate) struct Neighbour {
     pub(crate) distrusted: Bucket,
     last_heard: Instant,
     stall_reported: bool,
-    outbox: Outbox,
+    pub(crate) outbox: Outbox,
     window: Window,
 }
 
@@ -308,12 +316,22 @@ impl Neighbours {
         Some(&mut session.outbox)
     }
 
-    /// Owes a router among them the id of a record, in a batch that goes out at `at`, if it is
-    /// the first of its batch.
-    pub(crate) fn announce(&mut self, id: &NodeId, origin: NodeId, owed: Owed, at: Instant) {
-        let session = self.sessions.get_mut(id).filter(|session| session.kind == NeighbourKind::Full);
-        if session.is_some_and(|session| session.outbox.announce(origin, owed)) {
-            self.announce_at.get_or_insert(at);
+    /// Owes each router among them something, in one pass. What it owes later goes out at `announce_at`, if that is the first
+    /// of its batch.
+    pub(crate) fn owe_all(
+        &mut self,
+        announce_at: Instant,
+        mut owe: impl FnMut(&NodeId, &mut Neighbour) -> Owes,
+    ) {
+        for (id, session) in &mut self.sessions {
+            if session.kind != NeighbourKind::Full {
+                continue;
+            }
+            match owe(id, session) {
+                Owes::Now if !self.ready.contains(id) => _ = self.ready.insert(id.clone()),
+                Owes::Later => _ = self.announce_at.get_or_insert(announce_at),
+                Owes::Now | Owes::Nothing => {}
+            }
         }
     }
 

@@ -123,6 +123,13 @@ impl Outbox {
         *entry = (*entry).max(owed);
     }
 
+    /// Owes the record of `origin` that was just stored. A change will do if nothing of the origin was owed to the neighbour,
+    /// which is `synced`: then it was sent the one before, or has shown it.
+    pub(crate) fn owe_newer(&mut self, origin: &NodeId, synced: bool) {
+        let owed = if synced && !self.owes(origin) { Owed::Change } else { Owed::Payload };
+        self.owe(origin.clone(), owed);
+    }
+
     /// Owes the id once [`release`](Self::release) is called, unless the neighbour shows before that it holds the record.
     /// Says whether that is to come.
     pub(crate) fn announce(&mut self, origin: NodeId, announced: Owed) -> bool {

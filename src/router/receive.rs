@@ -1,6 +1,5 @@
 //! What each message does.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Router;
@@ -11,7 +10,7 @@ use super::compact::DecodeError;
 use super::config::FloodMode;
 use super::event::{Event, Limit, PeerError};
 use super::flood::{Eager, Ways};
-use super::neighbour::{Neighbour, NeighbourKind, NeighbourState};
+use super::neighbour::{NeighbourKind, NeighbourState, Owes};
 use super::notary::Proof;
 use super::origin::Urgency;
 use super::outbox::Owed;
@@ -291,7 +290,7 @@ impl Router {
             self.event(Event::AddressCollision { known, refused: record.origin.clone() });
             return Ok(Admission::Done);
         }
-        let ready_at = self.database.pace_mut(&record.origin).map(|pace| pace.ready_at(now));
+        let ready_at = self.database.accepts_at(&record.origin, now);
         match ready_at {
             Some(at) if at > now => {
                 self.counters.updates_delayed += 1;
@@ -331,9 +330,7 @@ impl Router {
         shown.extend(self.pulls.announcers(&origin, stamp).cloned());
         let effect = self.database.store(record, now);
         self.schedule.on_effect(effect);
-        if let Some(pace) = self.database.pace_mut(&origin) {
-            pace.take(now);
-        }
+        self.database.on_accepted(&origin, now);
         self.quiet.on_change(now);
         self.pulls.on_copy(from, &origin, stamp);
         let ways = Ways { graph: self.database.graph(), neighbours: &self.neighbours, now };
@@ -341,45 +338,39 @@ impl Router {
         let announce_at = self.flood.announce_at(now);
         // Without a tree, all would send it to all: who lacks it asks instead.
         let treeless = from.is_some() && eager == Eager::All && self.config.flood == FloodMode::Tree;
-        let told = match from {
-            Some(_) if self.config.flood == FloodMode::Tree => {
-                self.told_by_origin(&origin, withdrawn.as_ref())
-            }
-            _ => BTreeSet::new(),
+        // Neighbours that have not spoken yet, as far as this node knows, but that the origin names as its own, get the
+        // record from the origin itself. In a dense mesh that starts all at once, everybody else would send it, too.
+        let graph = self.database.graph();
+        let record = withdrawn.as_ref().or_else(|| self.database.get(&origin));
+        let tells = record.filter(|_| from.is_some() && self.config.flood == FloodMode::Tree);
+        let told = |neighbour: &NodeId| {
+            tells.is_some_and(|record| record.active(neighbour).is_some())
+                && graph.number(neighbour).is_none()
         };
-        for neighbour in self.neighbours.full() {
-            let synced = self.neighbours.get(&neighbour).is_some_and(Neighbour::is_synced);
-            if Some(&neighbour) == from {
-                self.settle_with(&neighbour, &origin);
-                continue;
+        self.neighbours.owe_all(announce_at, |neighbour, session| {
+            let synced = session.is_synced();
+            if Some(neighbour) == from {
+                session.outbox.settle(&origin);
+                return Owes::Now;
             }
-            let told = synced && told.contains(&neighbour);
+            let payload = !treeless && (!synced || eager.contains(neighbour));
+            let told = synced && (treeless || payload) && told(neighbour);
             let id = if treeless && !told { Owed::Offer } else { Owed::Id };
-            if !treeless && !told && (eager.contains(&neighbour) || !synced) {
-                self.owe_newer(&neighbour, &origin, synced);
+            if payload && !told {
+                session.outbox.owe_newer(&origin, synced);
             } else if echo {
                 // At once, and even if the neighbour shows that it holds the record: it waits for this.
-                if let Some(outbox) = self.neighbours.outbox(&neighbour) {
-                    outbox.tell(origin.clone(), id);
-                }
+                session.outbox.tell(origin.clone(), id);
             } else {
-                self.neighbours.announce(&neighbour, origin.clone(), id, announce_at);
+                return if session.outbox.announce(origin.clone(), id) { Owes::Later } else { Owes::Nothing };
             }
-        }
+            Owes::Now
+        });
         if echo {
             self.begin_wave(&origin, stamp, from, &shown, now);
         } else {
             self.echoes.forget(&origin);
         }
-    }
-
-    /// The neighbours that have not spoken yet, as far as this node knows, but that the origin names as its own: it sends
-    /// them its record itself. In a dense mesh that starts all at once, everybody else would, too.
-    fn told_by_origin(&self, origin: &NodeId, withdrawn: Option<&Record>) -> BTreeSet<NodeId> {
-        let graph = self.database.graph();
-        let Some(record) = withdrawn.or_else(|| self.database.get(origin)) else { return BTreeSet::new() };
-        let strangers = self.neighbours.full().into_iter().filter(|id| graph.number(id).is_none());
-        strangers.filter(|id| record.active(id).is_some()).collect()
     }
 
     /// The record that a withdrawal, one without links, is about to replace.

@@ -118,7 +118,7 @@ impl Router {
         let connected = paths.as_ref().map_or_else(Vec::new, |paths| spf::connected(graph, paths, usable));
         match (source, &paths) {
             (Some(source), Some(paths)) => {
-                self.alternates.on_paths(graph, source, paths, self.schedule.not_before());
+                self.alternates.on_paths(graph, source, paths, now);
             }
             _ => self.alternates.stop(),
         }
@@ -136,7 +136,7 @@ impl Router {
         let graph = self.database.graph();
         let stubs = self.neighbours.stubs().map(|(id, session)| (id.clone(), session.cost));
         let paths = self.paths.as_ref().map(|paths| (paths, self.standby.as_ref()));
-        let (mut table, collisions) = Table::build(graph, paths, self.id(), stubs);
+        let (mut table, collisions) = Table::build(graph, paths, self.id(), stubs, &self.table);
         if self.standby.is_none() {
             // Those of routes that did not change stay until they are found anew.
             table.keep_alternates(&self.table, |id| self.uses_link(id));

@@ -15,13 +15,19 @@ pub(crate) const MAX_NODES: u32 = 1 << NODE_BITS;
 /// Shortest paths from one node to all others, by node number.
 #[derive(Debug)]
 pub(crate) struct Paths {
-    /// The total cost; `u64::MAX`: not reachable.
-    pub(crate) cost: Vec<u64>,
-    /// Links on the path; of several of equal cost, on the shortest.
-    pub(crate) hops: Vec<u32>,
-    pub(crate) next: Vec<NextHops>,
+    ways: Vec<Way>,
     /// The first hops that [`NextHops`] speaks of, ascending by name.
     pub(crate) first: Vec<u32>,
+}
+
+/// The shortest paths to one node. Half a cache line, for a search of a large graph waits for memory and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    /// The total cost; `u64::MAX`: not reachable.
+    pub(crate) cost: u64,
+    /// Links on the path; of several of equal cost, on the shortest.
+    pub(crate) hops: u32,
+    pub(crate) next: NextHops,
 }
 
 /// A small ascending set of first hops, by their place in [`Paths::first`].
@@ -76,25 +82,21 @@ impl Paths {
         let edges = graph.vertex(source).edges.iter().copied();
         let mut first: Vec<Edge> = edges.filter(|edge| usable(source, edge.to)).collect();
         first.sort_unstable_by_key(|edge| graph.id(edge.to));
-        let bound = graph.bound();
-        let mut paths = Self {
-            cost: vec![Self::UNREACHABLE; bound],
-            hops: vec![0; bound],
-            next: vec![NextHops::default(); bound],
-            first: first.iter().map(|edge| edge.to).collect(),
-        };
+        let nowhere = Way { cost: Self::UNREACHABLE, hops: 0, next: NextHops::default() };
+        let mut paths =
+            Self { ways: vec![nowhere; graph.bound()], first: first.iter().map(|edge| edge.to).collect() };
         let csr = graph.csr();
         let mut queue = RadixHeap::new();
-        paths.cost[source as usize] = 0;
+        paths.ways[source as usize].cost = 0;
         for (place, edge) in (0..).zip(&first) {
             paths.relax(edge.to, u64::from(edge.cost), 1, NextHops::one(place), &mut queue);
         }
         while let Some((cost, node)) = queue.pop() {
-            let at = node as usize;
-            if cost > paths.cost[at] {
+            let way = paths.ways[node as usize];
+            if cost > way.cost {
                 continue;
             }
-            let (hops, next) = (paths.hops[at] + 1, paths.next[at]);
+            let (hops, next) = (way.hops + 1, way.next);
             for edge in csr.edges(node).iter().filter(|edge| edge.to != source && usable(node, edge.to)) {
                 paths.relax(edge.to, cost + u64::from(edge.cost), hops, next, &mut queue);
             }
@@ -102,21 +104,29 @@ impl Paths {
         paths
     }
 
-    /// Not what has a number since the paths were found.
-    pub(crate) fn reaches(&self, node: u32) -> bool {
-        self.cost.get(node as usize).is_some_and(|&cost| cost != Self::UNREACHABLE)
+    /// The way to a node, if there is one. None to what has a number only since the paths were found.
+    pub(crate) fn way(&self, node: u32) -> Option<&Way> {
+        self.ways.get(node as usize).filter(|way| way.cost != Self::UNREACHABLE)
+    }
+
+    /// What it costs to reach a node; [`UNREACHABLE`](Self::UNREACHABLE) if nothing leads there.
+    pub(crate) fn cost(&self, node: u32) -> u64 {
+        self.way(node).map_or(Self::UNREACHABLE, |way| way.cost)
+    }
+
+    /// All ways, by node number, those that lead nowhere, too.
+    pub(crate) fn ways(&self) -> &[Way] {
+        &self.ways
     }
 
     fn relax(&mut self, node: u32, cost: u64, hops: u32, next: NextHops, queue: &mut RadixHeap) {
-        let at = node as usize;
-        if cost < self.cost[at] {
-            self.cost[at] = cost;
-            self.hops[at] = hops;
-            self.next[at] = next;
+        let way = &mut self.ways[node as usize];
+        if cost < way.cost {
+            *way = Way { cost, hops, next };
             queue.push(cost, node);
-        } else if cost == self.cost[at] {
-            self.hops[at] = self.hops[at].min(hops);
-            self.next[at] = self.next[at].union(next);
+        } else if cost == way.cost {
+            way.hops = way.hops.min(hops);
+            way.next = way.next.union(next);
         }
     }
 }
@@ -147,7 +157,7 @@ pub(crate) fn costs(graph: &Graph, source: u32, usable: impl Fn(u32, u32) -> boo
 /// What is connected to the node that the paths were found from, over the same edges, by node number, whether or not the
 /// nodes between grant transit: the lease of records, on which all nodes must agree.
 pub(crate) fn connected(graph: &Graph, paths: &Paths, usable: impl Fn(u32, u32) -> bool) -> Vec<bool> {
-    let mut seen: Vec<bool> = paths.cost.iter().map(|&cost| cost != Paths::UNREACHABLE).collect();
+    let mut seen: Vec<bool> = paths.ways.iter().map(|way| way.cost != Paths::UNREACHABLE).collect();
     // The search went on from all but these.
     let ends = graph.csr().ends_only().iter().copied();
     let mut stack: Vec<u32> = ends.filter(|&node| seen[node as usize]).collect();
@@ -208,11 +218,6 @@ impl Schedule {
         self.runs
     }
 
-    /// When the processor has rested long enough after the last run.
-    pub(crate) fn not_before(&self) -> Instant {
-        self.not_before
-    }
-
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.is_wanted().then_some(self.not_before)
     }
@@ -247,10 +252,9 @@ mod tests {
         }
         let number = |name| graph.number(&id(name)).unwrap();
         let paths = Paths::find(&graph, number("s"), |_, _| true);
-        let m = number("m") as usize;
-        assert_eq!((paths.cost[m], paths.hops[m]), (3, 2));
-        let next: Vec<_> =
-            paths.next[m].as_slice().iter().map(|&place| paths.first[place as usize]).collect();
+        let m = paths.way(number("m")).unwrap();
+        assert_eq!((m.cost, m.hops), (3, 2));
+        let next: Vec<_> = m.next.as_slice().iter().map(|&place| paths.first[place as usize]).collect();
         assert_eq!(next, [number("a"), number("b")]);
     }
 
@@ -265,9 +269,9 @@ mod tests {
             graph.number(&id("a")).unwrap(),
             graph.number(&id("b")).unwrap(),
         );
-        assert_eq!(Paths::find(&graph, s, |_, _| true).cost[b as usize], 2);
-        assert_eq!(Paths::find(&graph, s, |from, to| (from, to) != (s, a)).cost[a as usize], 10);
-        assert!(!Paths::find(&graph, s, |_, _| false).reaches(b));
+        assert_eq!(Paths::find(&graph, s, |_, _| true).cost(b), 2);
+        assert_eq!(Paths::find(&graph, s, |from, to| (from, to) != (s, a)).cost(a), 10);
+        assert!(Paths::find(&graph, s, |_, _| false).way(b).is_none());
     }
 
     #[test]
@@ -281,8 +285,8 @@ mod tests {
         graph.insert(record("t", &links));
         graph.insert(record("s", &links));
         let paths = Paths::find(&graph, graph.number(&id("s")).unwrap(), |_, _| true);
-        let t = graph.number(&id("t")).unwrap() as usize;
-        assert_eq!(paths.next[t].as_slice(), [0, 1, 2, 3, 4, 5, 6, 7]);
+        let t = paths.way(graph.number(&id("t")).unwrap()).unwrap();
+        assert_eq!(t.next.as_slice(), [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The table: where every reachable node is.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::alternates::Standby;
 use super::graph::Graph;
@@ -13,8 +14,8 @@ use crate::id::{Cost, NodeAddr, NodeId};
 pub struct Table {
     /// Ascending by id.
     routes: Vec<Route>,
-    /// Addresses and places in `routes`, ascending.
-    addrs: Vec<(NodeAddr, u32)>,
+    /// Addresses and places in `routes`, ascending. Tables of the same nodes share them.
+    addrs: Arc<[(NodeAddr, u32)]>,
 }
 
 /// How a node is reached.
@@ -30,7 +31,8 @@ pub struct Route {
     /// Links on the way; of several ways of equal cost, on the shortest.
     pub hops: u32,
     /// The neighbours through which the node is reached at this cost: one to eight, lowest ids first.
-    pub next_hops: Vec<NodeId>,
+    /// Routes with the same share them.
+    pub next_hops: Arc<[NodeId]>,
     /// The neighbours that can stand in at once when the links to all next hops are gone, best first: none to two.
     ///
     /// A neighbour m is a loop-free alternate (RFC 5286) to d if it is no next hop and its own shortest paths to d do not
@@ -42,7 +44,7 @@ pub struct Route {
     /// They are found after the next hops, in the background, among the eight neighbours with the cheapest links (then
     /// those with the most links); a route that has just changed has none for a moment. A stub has those of the node that
     /// it is attached to; one attached to this node has none.
-    pub alternates: Vec<NodeId>,
+    pub alternates: Arc<[NodeId]>,
     /// Whether the node is a stub, attached to the node before it.
     pub stub: bool,
 }
@@ -86,12 +88,13 @@ impl Table {
     }
 
     /// The table of the node that `paths` start from, or of one without a record of its own. `own_stubs` are those
-    /// attached to it now.
+    /// attached to it now, `old` is the table before.
     pub(crate) fn build(
         graph: &Graph,
         paths: Option<(&Paths, Option<&Vec<Standby>>)>,
         me: &NodeId,
         own_stubs: impl Iterator<Item = (NodeId, Cost)>,
+        old: &Self,
     ) -> (Self, Vec<Collision>) {
         let mut stubs = Stubs { me, found: BTreeMap::new() };
         own_stubs.for_each(|(id, cost)| stubs.add_own(id, cost));
@@ -100,22 +103,30 @@ impl Table {
             routes.reserve(graph.node_count());
             let nodes = node_routes(graph, paths, alternates.map_or(&[], Vec::as_slice), me);
             for (route, record) in nodes {
-                stubs.add_all(record, &route);
+                if let Some(record) = record {
+                    stubs.add_all(record, &route);
+                }
                 routes.push(route);
             }
         }
-        Self::join(routes, stubs)
+        Self::join(routes, stubs, old)
     }
 
     /// Takes over the alternates of routes that are the same as in `old`, as far as they are links in use.
     pub(crate) fn keep_alternates(&mut self, old: &Self, usable: impl Fn(&NodeId) -> bool) {
         let mut before = old.routes.iter().peekable();
+        // Few lists serve all routes.
+        let mut kept: BTreeMap<*const NodeId, Arc<[NodeId]>> = BTreeMap::new();
         for route in &mut self.routes {
             // Most are the same name in the same place, which is seen without a look at it.
             while before.next_if(|old| old.id != route.id && old.id < route.id).is_some() {}
             let Some(old) = before.next_if(|old| old.id == route.id) else { continue };
             if !old.alternates.is_empty() && old.cost == route.cost && old.next_hops == route.next_hops {
-                route.alternates = old.alternates.iter().filter(|id| usable(id)).cloned().collect();
+                let still = || match old.alternates.iter().all(&usable) {
+                    true => Arc::clone(&old.alternates),
+                    false => old.alternates.iter().filter(|id| usable(id)).cloned().collect(),
+                };
+                route.alternates = Arc::clone(kept.entry(old.alternates.as_ptr()).or_insert_with(still));
             }
         }
     }
@@ -131,9 +142,8 @@ impl Table {
     }
 
     /// Nodes with records of their own are never taken for stubs, whatever others claim, and keep their addresses.
-    fn join(mut routes: Vec<Route>, stubs: Stubs<'_>) -> (Self, Vec<Collision>) {
+    fn join(mut routes: Vec<Route>, stubs: Stubs<'_>, old: &Self) -> (Self, Vec<Collision>) {
         let mut collisions = Vec::new();
-        let mut addrs: Vec<(NodeAddr, u32)> = Vec::new();
         if !stubs.found.is_empty() {
             let mut taken: BTreeMap<NodeAddr, NodeId> =
                 routes.iter().map(|route| (route.addr, route.id.clone())).collect();
@@ -152,8 +162,14 @@ impl Table {
             }
             routes.sort_by(|a, b| a.id.cmp(&b.id));
         }
-        addrs.extend(routes.iter().map(|route| route.addr).zip(0..));
-        addrs.sort_unstable();
+        let same = |(new, old): (&Route, &Route)| new.id == old.id && new.addr == old.addr;
+        let addrs = if routes.len() == old.routes.len() && routes.iter().zip(&old.routes).all(same) {
+            Arc::clone(&old.addrs)
+        } else {
+            let mut addrs: Vec<(NodeAddr, u32)> = routes.iter().map(|route| route.addr).zip(0..).collect();
+            addrs.sort_unstable_by_key(|(addr, _)| u64::from_be_bytes(addr.0));
+            addrs.into()
+        };
         (Self { routes, addrs }, collisions)
     }
 }
@@ -167,31 +183,43 @@ impl<'a> IntoIterator for &'a Table {
     }
 }
 
-/// The routes to nodes with records of their own, and these, ascending.
+/// The routes to nodes with records of their own, ascending, with the records of those that list stubs.
 fn node_routes<'a>(
     graph: &'a Graph,
     paths: &'a Paths,
     alternates: &'a [Standby],
     me: &'a NodeId,
-) -> impl Iterator<Item = (Route, &'a Record)> {
-    let others = graph.nodes().filter(move |(id, number)| paths.reaches(*number) && *id != me);
-    let names = move |places: &[u16]| -> Vec<NodeId> {
-        places.iter().map(|&place| graph.id(paths.first[usize::from(place)]).clone()).collect()
-    };
-    others.map(move |(id, number)| {
-        let at = number as usize;
-        let record = &graph.vertex(number).record;
+) -> impl Iterator<Item = (Route, Option<&'a Record>)> {
+    let mut lists = Lists { graph, paths, lists: BTreeMap::new() };
+    graph.nodes().filter_map(move |(id, number)| {
+        let way = paths.way(number).filter(|_| id != me)?;
+        let vertex = graph.vertex(number);
+        let standby = alternates.get(number as usize).map_or(&[][..], Standby::as_slice);
         let route = Route {
             id: id.clone(),
-            addr: record.addr(),
-            cost: paths.cost[at],
-            hops: paths.hops[at],
-            next_hops: names(paths.next[at].as_slice()),
-            alternates: alternates.get(at).map_or_else(Vec::new, |standby| names(standby.as_slice())),
+            addr: vertex.addr,
+            cost: way.cost,
+            hops: way.hops,
+            next_hops: lists.get(way.next.as_slice()),
+            alternates: lists.get(standby),
             stub: false,
         };
-        (route, record)
+        Some((route, vertex.stubs.then_some(&vertex.record)))
     })
+}
+
+/// The lists of first hops that routes share: there are few, and routes are many.
+struct Lists<'a> {
+    graph: &'a Graph,
+    paths: &'a Paths,
+    lists: BTreeMap<&'a [u16], Arc<[NodeId]>>,
+}
+
+impl<'a> Lists<'a> {
+    fn get(&mut self, places: &'a [u16]) -> Arc<[NodeId]> {
+        let name = |&place: &u16| self.graph.id(self.paths.first[usize::from(place)]).clone();
+        Arc::clone(self.lists.entry(places).or_insert_with(|| places.iter().map(name).collect()))
+    }
 }
 
 /// The cheapest way to each stub; among equals, the own one, then that of the owner with the lowest name.
@@ -203,7 +231,7 @@ struct Stubs<'a> {
 impl Stubs<'_> {
     fn add_own(&mut self, id: NodeId, cost: Cost) {
         let (addr, cost, hops) = (id.addr(), cost.get().into(), 1);
-        let (next_hops, alternates) = (vec![id.clone()], Vec::new());
+        let (next_hops, alternates) = ([id.clone()].into(), Arc::default());
         let route = Route { id: id.clone(), addr, cost, hops, next_hops, alternates, stub: true };
         self.found.insert(id, route);
     }
@@ -242,7 +270,8 @@ mod tests {
         {
             stubs.found.insert(id(name), route(name, addr, true));
         }
-        let (table, collisions) = Table::join(vec![route("node", id("node").addr(), false)], stubs);
+        let (table, collisions) =
+            Table::join(vec![route("node", id("node").addr(), false)], stubs, &Table::default());
         assert_eq!(table.iter().map(|route| route.id.as_str()).collect::<Vec<_>>(), ["b", "node"]);
         let collision = |known, refused| Collision { known: id(known), refused: id(refused) };
         assert_eq!(collisions, [collision("node", "a"), collision("b", "c"), collision("me", "d")]);
@@ -255,7 +284,8 @@ mod tests {
         let me = id("me");
         let mut stubs = Stubs { me: &me, found: BTreeMap::new() };
         stubs.found.insert(id("node"), route("node", id("node").addr(), true));
-        let (table, collisions) = Table::join(vec![route("node", id("node").addr(), false)], stubs);
+        let (table, collisions) =
+            Table::join(vec![route("node", id("node").addr(), false)], stubs, &Table::default());
         assert!(!table.route(&id("node")).unwrap().stub && collisions.is_empty());
     }
 
@@ -265,8 +295,8 @@ mod tests {
             addr,
             cost: 1,
             hops: 1,
-            next_hops: vec![id(name)],
-            alternates: Vec::new(),
+            next_hops: [id(name)].into(),
+            alternates: Arc::default(),
             stub,
         }
     }

@@ -23,6 +23,11 @@ impl Bucket {
         self.full_at.checked_sub(missing_allowed).map_or(now, |at| at.max(now))
     }
 
+    /// When all tokens are there again: all that a bucket is to be remembered by.
+    pub(crate) fn full_at(&self) -> Instant {
+        self.full_at
+    }
+
     /// Takes a token. Call it at [`ready_at`](Self::ready_at) or later.
     pub(crate) fn take(&mut self, now: Instant) {
         self.full_at = self.full_at.max(now) + self.interval;

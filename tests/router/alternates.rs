@@ -62,7 +62,10 @@ fn the_table_goes_out_without_alternates_first_and_only_what_differs_is_an_event
     while let Some(deadline) = probe.router.poll_timeout().filter(|d| {
         matches!(
             d.reason,
-            DeadlineReason::ShortestPaths | DeadlineReason::Alternates | DeadlineReason::Output
+            DeadlineReason::ShortestPaths
+                | DeadlineReason::Alternates
+                | DeadlineReason::Announce
+                | DeadlineReason::Output
         )
     }) {
         probe.now = probe.now.max(deadline.at);
@@ -85,7 +88,7 @@ fn while_new_paths_are_put_off_the_alternate_serves_at_once() {
     assert_eq!(probe.router.poll_timeout().map(|deadline| deadline.reason), Some(DeadlineReason::Output));
     let table = probe.router.table();
     let far = table.route(&id("far")).unwrap();
-    assert_eq!((far.next_hops.clone(), far.alternates.clone()), (names(&["n"]), names(&["m"])));
+    assert_eq!((far.next_hops.to_vec(), far.alternates.to_vec()), (names(&["n"]), names(&["m"])));
     let mut routes = Routes::default();
     let next_hops: Vec<_> = far.next_hops.iter().map(|hop| routes.place(hop.addr())).collect();
     let alternates: Vec<_> = far.alternates.iter().map(|hop| routes.place(hop.addr())).collect();
@@ -123,7 +126,7 @@ fn a_stub_has_the_alternates_of_the_node_that_it_is_attached_to() {
     sim.settle();
     let table = sim.router("n00").table();
     let route = table.route(&id("stub")).unwrap();
-    assert_eq!((route.next_hops.clone(), route.alternates.clone()), (names(&["n01"]), names(&["n02"])));
+    assert_eq!((route.next_hops.to_vec(), route.alternates.to_vec()), (names(&["n01"]), names(&["n02"])));
     assert!(table.route(&id("own")).unwrap().alternates.is_empty());
 }
 
@@ -142,7 +145,7 @@ fn a_stub_that_attaches_elsewhere_gets_the_alternates_that_there_are_and_no_sear
     let table = probe.router.table();
     let (phone, far) = (table.route(&id("phone")).unwrap(), table.route(&id("far")).unwrap());
     assert_eq!((&phone.next_hops, &phone.alternates), (&far.next_hops, &far.alternates));
-    assert_eq!(phone.alternates, names(&["m"]));
+    assert_eq!(phone.alternates.to_vec(), names(&["m"]));
     probe.update("n", &draft("far", (5, 3), active.to_vec()).seal().unwrap());
     probe.wait(1_000);
     assert!(probe.router.table().route(&id("phone")).is_none());
@@ -165,7 +168,7 @@ fn square() -> Probe {
 }
 
 fn alternates(probe: &Probe, to: &str) -> Vec<NodeId> {
-    probe.router.table().route(&id(to)).map_or_else(Vec::new, |route| route.alternates.clone())
+    probe.router.table().route(&id(to)).map_or_else(Vec::new, |route| route.alternates.to_vec())
 }
 
 /// Up to nine nodes, connected, with costs up to `most`; the fewer costs, the more ties.

@@ -125,7 +125,7 @@ fn r17_a_one_way_claim_attracts_no_traffic() {
     probe.update("n", &record("far", (5, 1), &[("n", 5)]));
     probe.update("liar", &record("liar", (5, 1), &[("me", 1), ("far", 1), ("nobody", 1)]));
     let table = probe.router.table();
-    assert_eq!(table.route(&id("far")).unwrap().next_hops, names(&["n"]));
+    assert_eq!(table.route(&id("far")).unwrap().next_hops.to_vec(), names(&["n"]));
     assert_eq!(probe.router.explain(&id("nobody")), Explanation::OneWay { claimed_by: names(&["liar"]) });
 }
 

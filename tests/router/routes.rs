@@ -39,11 +39,11 @@ fn a_changed_cost_moves_the_traffic() {
     in_both_modes(|| {
         let mut sim = cold(2, &topologies::ring(4));
         let route = |sim: &crate::sim::Sim| sim.router("n00").table().route(&id("n02")).cloned().unwrap();
-        assert_eq!(route(&sim).next_hops, names(&["n01", "n03"]));
+        assert_eq!(route(&sim).next_hops.to_vec(), names(&["n01", "n03"]));
         let now = sim.now;
         sim.command(&id("n00"), |router| router.set_cost(&id("n01"), Cost::try_from(2).unwrap(), now));
         sim.run_for(Duration::from_millis(200));
-        assert_eq!(route(&sim).next_hops, names(&["n03"]));
+        assert_eq!(route(&sim).next_hops.to_vec(), names(&["n03"]));
         assert_eq!(
             sim.router("n01").table().route(&id("n00")).unwrap().cost,
             2,
