@@ -116,8 +116,8 @@ pub use id::{Cost, InvalidCost, InvalidName, NodeAddr, NodeId, ServiceName, Vers
 
 #[cfg(feature = "node")]
 pub use mesh::{
-    ConvergeError, Convergence, Event, Incoming, LinkCost, Listener, OpenError, PeerAddr, ServeError, Status,
-    Stream, StreamError,
+    ConvergeError, Convergence, Datagram, DatagramError, DatagramListener, DatagramSender, Event, Incoming,
+    LinkCost, Listener, OpenError, PeerAddr, ServeError, Status, Stream, StreamError,
 };
 #[cfg(feature = "node")]
 pub use node::{MAX_LISTEN, Node, NodeBuilder, NotLinked, SHUTDOWN_GRACE, StartError};

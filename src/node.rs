@@ -17,12 +17,12 @@ use crate::id::{Cost, NodeId, ServiceName};
 use crate::mesh::core::{Mesh, Parts};
 use crate::mesh::datadir::{DataDir, Manifest};
 use crate::mesh::{
-    ConvergeError, Convergence, Event, LinkCost, LinkCosts, Listener, OpenError, PeerAddr, ServeError,
-    Status, Stream, clock,
+    ConvergeError, Convergence, DatagramListener, DatagramSender, Event, LinkCost, LinkCosts, Listener,
+    OpenError, PeerAddr, ServeError, Status, Stream, clock,
 };
 use crate::router::Explanation;
 use crate::switch::SwitchCounters;
-use crate::transport::{Identity, Liveness, Refusal, Socket, bind};
+use crate::transport::{Identity, Liveness, Refusal, Socket, bind, settings};
 use crate::work::{
     self, Call, CallOptions, Command, Directive, HandlerError, PingError, Pong, RegisterError, Registry,
     Request, Responder, TraceHop,
@@ -59,6 +59,7 @@ impl Node {
             data_dir: None,
             costs: LinkCosts::default(),
             liveness: Liveness::default(),
+            max_datagram: settings::MAX_DATAGRAM,
             wait_converged: None,
             registry: Registry::new(),
             sockets: None,
@@ -152,6 +153,28 @@ impl Node {
     /// The service is offered already, there are too many, or the node is shut down.
     pub fn serve(&self, service: ServiceName) -> Result<Listener, ServeError> {
         self.0.mesh.serve(service)
+    }
+
+    /// Makes a sender of datagrams to a service of a node: messages of at most a packet each, unreliable, in no order,
+    /// and sealed end to end. The node is connected to first, if it is not yet; if there is no route, one is waited for,
+    /// for a second. Cancel safe.
+    ///
+    /// Whether the node takes datagrams for the service, nobody says: those that it does not take are dropped there,
+    /// and [counted](crate::mesh::DatagramStatus). Services of datagrams and of streams have nothing to do with each
+    /// other, whatever their names.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn datagrams(&self, node: &NodeId, service: &ServiceName) -> Result<DatagramSender, OpenError> {
+        self.0.mesh.datagrams(node, service).await
+    }
+
+    /// Takes the datagrams that other nodes send to a service: they come out of the listener until that is dropped.
+    ///
+    /// # Errors
+    /// The node takes datagrams for the service already, or for too many, or is shut down.
+    pub fn serve_datagrams(&self, service: ServiceName) -> Result<DatagramListener, ServeError> {
+        self.0.mesh.serve_datagrams(service)
     }
 
     /// Handles calls for a directive with a function.
@@ -303,6 +326,7 @@ pub struct NodeBuilder {
     data_dir: Option<PathBuf>,
     costs: LinkCosts,
     liveness: Liveness,
+    max_datagram: u16,
     wait_converged: Option<Duration>,
     registry: Registry,
     sockets: Option<Vec<Arc<dyn quinn::AsyncUdpSocket>>>,
@@ -358,6 +382,14 @@ impl NodeBuilder {
     /// How eagerly the loss of a neighbour is noticed.
     pub fn liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
+        self
+    }
+
+    /// Sends UDP payloads of at most so many bytes, however much the path carries: at least 1,226. For benches, where
+    /// loopback would carry jumbo frames.
+    #[doc(hidden)]
+    pub fn max_datagram(mut self, bytes: u16) -> Self {
+        self.max_datagram = bytes.min(settings::MAX_DATAGRAM);
         self
     }
 
@@ -428,6 +460,7 @@ impl NodeBuilder {
             ephemeral: self.ephemeral,
             costs: self.costs,
             liveness: self.liveness,
+            max_datagram: self.max_datagram,
             epoch,
             data_dir,
             manifest,

@@ -1,7 +1,10 @@
 //! The handle to a running mesh: what the node and the work layer use.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use quinn::Connection;
@@ -12,6 +15,7 @@ use super::acceptor::Acceptor;
 use super::clock;
 use super::converge::{ConvergeError, Convergence, Waiting};
 use super::datadir::{self, DataDir};
+use super::datagram::{DatagramListener, DatagramSender};
 use super::dialler::{Dialled, Dialler, MakeHello};
 use super::distrust::Distrusted;
 use super::driver::{Driver, Role, Start, Stub};
@@ -57,6 +61,7 @@ pub(crate) struct Parts {
     pub(crate) ephemeral: bool,
     pub(crate) costs: LinkCosts,
     pub(crate) liveness: Liveness,
+    pub(crate) max_datagram: u16,
     pub(crate) epoch: u64,
     pub(crate) data_dir: Option<DataDir>,
     pub(crate) manifest: datadir::Manifest,
@@ -111,7 +116,8 @@ impl Mesh {
         let now = clock::now();
         let start = Start { epoch: parts.epoch, instance: random::bits() };
         let notary = Arc::new(CertificateNotary::new(&parts.identity, clock::system));
-        let endpoint = Arc::new(Endpoint::new(Arc::new(parts.socket), parts.identity, parts.liveness)?);
+        let socket = Arc::new(parts.socket);
+        let endpoint = Arc::new(Endpoint::new(socket, parts.identity, parts.liveness, parts.max_datagram)?);
         let services = Services::default();
         let peers = Peers::new(endpoint.clone(), services.clone());
         let dialled: Vec<_> = parts.peers.into_iter().map(Dialled::new).collect();
@@ -221,8 +227,13 @@ impl Mesh {
         service: &ServiceName,
         deadline: Option<Duration>,
     ) -> Result<Stream, OpenError> {
+        let ready = self.ready(node);
+        let waits = ready.is_none();
         let opening = async {
-            let (connection, lease) = self.connection(node).await?;
+            let (connection, lease) = match ready {
+                Some(ready) => ready,
+                None => self.connection(node).await?,
+            };
             let lost = |error: quinn::ConnectionError| match Refusal::from_connection_error(&error) {
                 Some(why) => OpenError::NotTrusted { node: node.clone(), why },
                 None => OpenError::Unreachable { node: node.clone(), why: error.to_string() },
@@ -235,6 +246,11 @@ impl Mesh {
                 Err(error) => Err(OpenError::Unreachable { node: node.clone(), why: error.to_string() }),
             }
         };
+        let mut opening = pin!(opening);
+        // Mostly there is nothing to wait for, and neither a timer nor an ear for what may happen meanwhile is needed.
+        if !waits && let Poll::Ready(opened) = poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await {
+            return opened;
+        }
         let opening = async {
             tokio::select! {
                 biased;
@@ -248,6 +264,41 @@ impl Mesh {
                 tokio::time::timeout(deadline, opening).await.unwrap_or(Err(OpenError::Deadline(deadline)))
             }
         }
+    }
+
+    /// A sender of datagrams to a service of a node, on the link or the peer connection, made now if there is none.
+    pub(crate) async fn datagrams(
+        &self,
+        node: &NodeId,
+        service: &ServiceName,
+    ) -> Result<DatagramSender, OpenError> {
+        tokio::select! {
+            biased;
+            to = self.yielded_to(), if *node != self.0.id => Err(OpenError::Yielded { to }),
+            connected = self.connection(node) => {
+                let (connection, lease) = connected?;
+                Ok(DatagramSender::new(connection, service, lease))
+            }
+        }
+    }
+
+    /// Takes datagrams for a service.
+    pub(crate) fn serve_datagrams(&self, service: ServiceName) -> Result<DatagramListener, ServeError> {
+        self.0.services.datagrams.offer(service)
+    }
+
+    /// The link to a neighbour, or the peer connection to another node, if there is one to be used now.
+    fn ready(&self, node: &NodeId) -> Option<(Connection, Lease)> {
+        let view = self.0.view.borrow();
+        if view.closed || (view.yielded_to.is_some() && *node != self.0.id) {
+            return None;
+        }
+        if let Some(link) = live_link(&view, node) {
+            return Some(link);
+        }
+        let routed = *node == self.0.id || has_route(&view, node);
+        // A stub asks its neighbour first.
+        (routed && !view.stub).then(|| self.0.peers.live(node)).flatten()
     }
 
     /// The link to a neighbour, or the peer connection to another node.

@@ -1,8 +1,9 @@
-//! A link: a QUIC connection to a neighbour, with its three tasks.
+//! A link: a QUIC connection to a neighbour, with its four tasks.
 //!
 //! ```text
 //!   control stream in ──▶ reader ──▶ inputs ──▶ driver ──▶ outbox ──▶ writer ──▶ control stream out
 //!   other streams     ──▶ acceptor ──▶ services
+//!   datagrams         ──▶ receiver ──▶ services
 //! ```
 
 use std::net::SocketAddr;
@@ -23,7 +24,6 @@ use crate::switch::Cookie;
 use crate::transport::code::CloseCode;
 use crate::transport::frame::{Frame, FrameReader, ReadFrameError};
 use crate::transport::handshake::Established;
-use crate::transport::settings;
 
 /// Frames that wait for a link's writer, at most. The router keeps within its own window; what answers the neighbour's
 /// own frames is bounded by this, and a neighbour that asks without reading loses its link.
@@ -95,11 +95,13 @@ impl Link {
     ) -> Self {
         let Established { connection, hello, own, dialled, control, frames } = established;
         let span = info_span!("link", peer = %hello.id, link = id.0);
-        connection.set_max_concurrent_bi_streams(settings::MAX_STREAMS.into());
         let (outbox, queue) = mpsc::channel(MAX_OUTBOX);
         let usage = Arc::new(Usage::default());
         tokio::spawn(read(id, frames, connection.clone(), inputs.clone()).instrument(span.clone()));
         tokio::spawn(write(id, control, connection.clone(), queue, inputs.clone()).instrument(span.clone()));
+        let datagrams = services.datagrams.clone();
+        let (receiving, from, shared) = (connection.clone(), hello.id.clone(), usage.clone());
+        tokio::spawn(async move { datagrams.serve(receiving, from, shared).await });
         let (accepting, peer, services, shared) =
             (connection.clone(), hello.id.clone(), services.clone(), usage.clone());
         let accept = async move {

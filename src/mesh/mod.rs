@@ -20,6 +20,7 @@ mod contest;
 mod converge;
 pub(crate) mod core;
 pub(crate) mod datadir;
+mod datagram;
 mod dialler;
 mod distrust;
 mod driver;
@@ -43,6 +44,9 @@ mod twin;
 pub(crate) mod view;
 
 pub use converge::{ConvergeError, Convergence};
+pub use datagram::{
+    Datagram, DatagramError, DatagramListener, DatagramSender, DatagramStatus, MAX_WAITING_DATAGRAMS,
+};
 pub use events::Event;
 pub(crate) use link_cost::LinkCosts;
 pub use link_cost::{InvalidLinkCost, LinkCost};

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
-use tokio::io::AsyncReadExt;
 
 use crate::id::{NodeId, ServiceName};
 use crate::transport::Refusal;
@@ -38,15 +38,23 @@ impl OpenHeader {
         [&(body.len() as u32).to_be_bytes()[..], &body].concat()
     }
 
-    /// Reads the header from the start of a stream; `None` if there is none.
-    pub(crate) async fn read(stream: &mut quinn::RecvStream) -> Option<Result<Self, RefuseCode>> {
-        let len = stream.read_u32().await.ok()? as usize;
-        if len > MAX_HEADER {
-            return None;
+    /// Reads the header from the start of a stream, and what came right behind it; `None` if there is no header.
+    pub(crate) async fn read(stream: &mut quinn::RecvStream) -> Option<(Result<Self, RefuseCode>, Bytes)> {
+        // Mostly it comes in one piece, with what the opener sent first.
+        let mut came = stream.read_chunk(usize::MAX, true).await.ok()??.bytes;
+        loop {
+            if let Some((len, body)) = came.split_first_chunk() {
+                let len = u32::from_be_bytes(*len) as usize;
+                if len > MAX_HEADER {
+                    return None;
+                }
+                if let Some(body) = body.get(..len) {
+                    return Some((Self::decode(body), came.slice(4 + len..)));
+                }
+            }
+            let more = stream.read_chunk(usize::MAX, true).await.ok()??.bytes;
+            came = Bytes::from([&came[..], &more[..]].concat());
         }
-        let mut body = vec![0; len];
-        stream.read_exact(&mut body).await.ok()?;
-        Some(Self::decode(&body))
     }
 
     fn decode(body: &[u8]) -> Result<Self, RefuseCode> {

@@ -1,8 +1,10 @@
 //! Connections to nodes that are no neighbours, through the switch: opened on demand, kept for a while, bounded.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use quinn::{Connection, Side};
@@ -108,6 +110,15 @@ impl Peers {
         Ok((connection, lease))
     }
 
+    /// The connection to `node` if there is one, and a lease that keeps it.
+    pub(crate) fn live(&self, node: &NodeId) -> Option<(Connection, Lease)> {
+        let slots = lock(&self.slots);
+        let slot = slots.get(node)?;
+        let connection = slot.live()?;
+        slot.idle_sweeps.store(0, Ordering::Relaxed);
+        Some((connection, slot.usage.lease()))
+    }
+
     async fn connect(&self, node: &NodeId) -> Result<Connection, OpenError> {
         let unreachable = |why: String| OpenError::Unreachable { node: node.clone(), why };
         let connecting = self.endpoint.connect_peer(node).map_err(|error| unreachable(error.to_string()))?;
@@ -138,7 +149,6 @@ impl Peers {
 
     /// Serves what the peer opens on the connection, and keeps the connection for streams the other way.
     fn adopt(&self, node: &NodeId, slot: &Arc<Slot>, connection: &Connection) {
-        connection.set_max_concurrent_bi_streams(settings::MAX_STREAMS.into());
         {
             let mut connections = lock(&slot.connections);
             connections.retain(Kept::is_live);
@@ -152,6 +162,9 @@ impl Peers {
         }
         let span = debug_span!("peer", %node);
         debug!(parent: &span, "connected");
+        let datagrams = self.services.datagrams.clone();
+        let (receiving, from, usage) = (connection.clone(), node.clone(), slot.usage.clone());
+        tokio::spawn(async move { datagrams.serve(receiving, from, usage).await });
         let (services, node, slot, connection) =
             (self.services.clone(), node.clone(), slot.clone(), connection.clone());
         let serve = async move {
@@ -168,7 +181,8 @@ impl Peers {
         let mut gone = Vec::new();
         let mut slots = lock(&self.slots);
         for (node, slot) in slots.iter() {
-            if slot.usage.in_use() {
+            // Asked both, so that what was noted counts for one sweep only.
+            if slot.usage.take_noted() | slot.usage.in_use() {
                 slot.idle_sweeps.store(0, Ordering::Relaxed);
                 continue;
             }
@@ -288,14 +302,23 @@ pub(crate) async fn accept_streams(
     services: &Services,
     usage: &Arc<Usage>,
 ) -> quinn::ConnectionError {
+    let mut allowed = settings::FIRST_STREAMS;
+    connection.set_max_concurrent_bi_streams(allowed.into());
     loop {
-        match connection.accept_bi().await {
-            Ok((send, recv)) => {
-                let (services, node, usage) = (services.clone(), node.clone(), usage.clone());
-                // Bounded by the streams that the connection permits.
-                tokio::spawn(async move { services.dispatch(node, send, recv, usage).await });
-            }
+        let (send, recv) = match connection.accept_bi().await {
+            Ok(halves) => halves,
             Err(error) => return error,
+        };
+        // The header is mostly there already, so that no task is needed.
+        let mut dispatch = Box::pin(services.clone().dispatch(node.clone(), send, recv, usage.clone()));
+        let done = poll_fn(|cx| Poll::Ready(dispatch.as_mut().poll(cx).is_ready())).await;
+        if !done {
+            // Bounded by the streams that the connection permits.
+            tokio::spawn(dispatch);
+        }
+        if allowed < settings::MAX_STREAMS && usage.streams() >= allowed as usize / 2 {
+            allowed = (4 * allowed).min(settings::MAX_STREAMS);
+            connection.set_max_concurrent_bi_streams(allowed.into());
         }
     }
 }

@@ -1,12 +1,16 @@
 //! The services that a node offers, and the streams that come in for them.
 
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::debug;
 
+use super::datagram::DatagramListeners;
 use super::open::{ACCEPTED, OpenHeader, RefuseCode, RefusedOpen};
 use super::stream::{Stream, Usage};
 use crate::id::{NodeId, ServiceName};
@@ -21,7 +25,11 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The services by name; clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Services(Arc<Mutex<State>>);
+pub(crate) struct Services {
+    state: Arc<Mutex<State>>,
+    /// Those that take datagrams.
+    pub(crate) datagrams: DatagramListeners,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -83,6 +91,15 @@ pub enum ServeError {
     ShutDown,
 }
 
+/// What `future` gives, or nothing if that takes longer. There is no timer if it is ready at once.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => tokio::time::timeout(limit, future).await.ok(),
+    }
+}
+
 /// Sends a refusal, and waits until it has arrived: it is lost if the stream is dropped before.
 async fn refuse(send: &mut quinn::SendStream, code: RefuseCode) {
     if send.write_all(&RefusedOpen::new(code).encode()).await.is_ok() && send.finish().is_ok() {
@@ -121,18 +138,19 @@ impl Services {
         let mut state = self.lock();
         state.leaving = true;
         state.offered.clear();
+        self.datagrams.close();
     }
 
     /// Hands a stream that `peer` opened to the service that it asks for, or refuses it.
     pub(crate) async fn dispatch(
-        &self,
+        self,
         peer: NodeId,
         mut send: quinn::SendStream,
         mut recv: quinn::RecvStream,
         usage: Arc<Usage>,
     ) {
-        let reading = tokio::time::timeout(HEADER_TIMEOUT, OpenHeader::read(&mut recv));
-        let Ok(Some(header)) = reading.await else {
+        let reading = within(HEADER_TIMEOUT, OpenHeader::read(&mut recv));
+        let Some(Some((header, rest))) = reading.await else {
             debug!(%peer, "a stream did not say what it is for");
             let _ = send.reset(StreamCode::BadHeader.to_quic());
             let _ = recv.stop(StreamCode::BadHeader.to_quic());
@@ -150,9 +168,9 @@ impl Services {
                 return;
             }
         };
-        let accepted = tokio::time::timeout(HEADER_TIMEOUT, send.write_all(&[ACCEPTED])).await;
-        if matches!(accepted, Ok(Ok(()))) {
-            let stream = Stream::new(send, recv).leased(usage.lease());
+        let accepted = within(HEADER_TIMEOUT, send.write_all(&[ACCEPTED])).await;
+        if matches!(accepted, Some(Ok(()))) {
+            let stream = Stream::new(send, recv).with_first(rest).leased(usage.lease());
             place.send(Incoming { peer, deadline: header.deadline, stream });
         }
     }
@@ -168,6 +186,6 @@ impl Services {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change behind the lock is one step, so a panic elsewhere has not spoilt it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

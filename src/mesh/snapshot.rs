@@ -44,6 +44,7 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         records: router.map(|router| records(driver, router)).unwrap_or_default(),
         switch: driver.endpoint.socket().counters().status(),
         services: driver.services.names().iter().map(ToString::to_string).collect(),
+        datagrams: driver.services.datagrams.status(),
         running_calls: 0,
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use super::datagram::DatagramStatus;
 use crate::id::NodeId;
 use crate::router::Distrust;
 use crate::switch::SwitchStatus;
@@ -47,6 +48,8 @@ pub struct Status {
     pub switch: SwitchStatus,
     /// The services it offers.
     pub services: Vec<String>,
+    /// What came in as datagrams for them.
+    pub datagrams: DatagramStatus,
     /// Calls that run here.
     pub running_calls: usize,
 }

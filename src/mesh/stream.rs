@@ -2,8 +2,9 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -31,7 +32,13 @@ impl Stream {
     pub(crate) fn new(send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
         Self {
             send: SendHalf { inner: send, sent: 0, finished: false, _lease: None },
-            recv: RecvHalf { inner: recv, received: 0, answer: Answer::Accepted, _lease: None },
+            recv: RecvHalf {
+                inner: recv,
+                first: Bytes::new(),
+                received: 0,
+                answer: Answer::Accepted,
+                _lease: None,
+            },
         }
     }
 
@@ -40,6 +47,12 @@ impl Stream {
         let mut stream = Self::new(send, recv);
         stream.recv.answer = Answer::Awaited(Vec::new());
         stream
+    }
+
+    /// Begins with data that was read already.
+    pub(crate) fn with_first(mut self, first: Bytes) -> Self {
+        self.recv.first = first;
+        self
     }
 
     /// Keeps the connection in use for as long as either half lives.
@@ -190,6 +203,8 @@ impl AsyncWrite for SendHalf {
 #[derive(Debug)]
 pub struct RecvHalf {
     inner: quinn::RecvStream,
+    /// What came together with what goes before the data.
+    first: Bytes,
     received: u64,
     answer: Answer,
     _lease: Option<Lease>,
@@ -197,7 +212,10 @@ pub struct RecvHalf {
 
 /// Counts the streams of a connection; shared by all that hand out leases.
 #[derive(Debug, Default)]
-pub(crate) struct Usage(Lease);
+pub(crate) struct Usage {
+    lease: Lease,
+    noted: AtomicBool,
+}
 
 /// Held by both halves of a stream; a connection without any may be closed as idle.
 pub(crate) type Lease = Arc<()>;
@@ -205,17 +223,29 @@ pub(crate) type Lease = Arc<()>;
 impl Usage {
     /// One more user.
     pub(crate) fn lease(&self) -> Lease {
-        self.0.clone()
+        self.lease.clone()
     }
 
     /// Whether anybody uses the connection.
     pub(crate) fn in_use(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
+        Arc::strong_count(&self.lease) > 1
+    }
+
+    /// Says that something came that holds no lease.
+    pub(crate) fn note(&self) {
+        if !self.noted.load(Ordering::Relaxed) {
+            self.noted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether something was noted since the last question.
+    pub(crate) fn take_noted(&self) -> bool {
+        self.noted.swap(false, Ordering::Relaxed)
     }
 
     /// The streams that are open. A stream with one half left counts as one.
     pub(crate) fn streams(&self) -> usize {
-        (Arc::strong_count(&self.0) - 1).div_ceil(2)
+        (Arc::strong_count(&self.lease) - 1).div_ceil(2)
     }
 }
 
@@ -236,6 +266,11 @@ impl RecvHalf {
     pub async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
         if !matches!(self.answer, Answer::Accepted) {
             poll_fn(|cx| self.poll_answer(cx)).await?;
+        }
+        if !self.first.is_empty() && max > 0 {
+            let piece = self.first.split_to(max.min(self.first.len()));
+            self.received += piece.len() as u64;
+            return Ok(Some(piece));
         }
         match self.inner.read_chunk(max, true).await {
             Ok(Some(chunk)) => {
@@ -266,25 +301,23 @@ impl RecvHalf {
                 Answer::Refused(why) => return Poll::Ready(Err(StreamError::Refused(why.clone()))),
                 Answer::Awaited(refusal) => refusal,
             };
-            // The first byte alone, so that nothing of the data behind it is taken.
-            let mut bytes = [0; RefusedOpen::MAX_LEN];
-            let wanted = if refusal.is_empty() {
-                1
-            } else {
-                RefusedOpen::MAX_LEN - refusal.len().min(RefusedOpen::MAX_LEN - 1)
+            let read = {
+                let mut reading = pin!(self.inner.read_chunk(usize::MAX, true));
+                ready!(reading.as_mut().poll(cx))
             };
-            let mut buf = ReadBuf::new(&mut bytes[..wanted]);
-            match ready!(self.inner.poll_read_buf(cx, &mut buf)) {
-                Ok(()) => {}
+            match read {
+                Ok(Some(chunk)) if refusal.is_empty() && chunk.bytes.first() == Some(&ACCEPTED) => {
+                    self.first = chunk.bytes.slice(1..);
+                    self.answer = Answer::Accepted;
+                }
+                Ok(Some(chunk)) if refusal.len() + chunk.bytes.len() < RefusedOpen::MAX_LEN => {
+                    refusal.extend_from_slice(&chunk.bytes);
+                }
+                Ok(_) => {
+                    let body = refusal.get(1..).unwrap_or_default();
+                    self.answer = Answer::Refused(RefusedOpen::decode(body));
+                }
                 Err(error) => return Poll::Ready(Err(self.explain(error))),
-            }
-            let came = buf.filled();
-            if refusal.is_empty() && came == [ACCEPTED] {
-                self.answer = Answer::Accepted;
-            } else if came.is_empty() || refusal.len() + came.len() >= RefusedOpen::MAX_LEN {
-                self.answer = Answer::Refused(RefusedOpen::decode(refusal.get(1..).unwrap_or_default()));
-            } else {
-                refusal.extend_from_slice(came);
             }
         }
     }
@@ -308,6 +341,12 @@ impl AsyncRead for RecvHalf {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         ready!(this.poll_answer(cx))?;
+        if !this.first.is_empty() && buf.remaining() > 0 {
+            let piece = this.first.split_to(buf.remaining().min(this.first.len()));
+            buf.put_slice(&piece);
+            this.received += piece.len() as u64;
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         this.inner.poll_read_buf(cx, buf).map(|result| match result {
             Ok(()) => {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use quinn::{ConnectError, Connecting, Incoming, ServerConfig, TransportConfig};
 
+use super::runtime::Runtime;
 use super::settings::{self, Liveness};
 use super::socket::Socket;
 use super::tls::{SERVER_NAME, TlsConfig};
@@ -37,16 +38,21 @@ struct Shown {
 
 impl Endpoint {
     /// Starts the endpoint's task on the current tokio runtime.
-    pub(crate) fn new(socket: Arc<Socket>, identity: Identity, liveness: Liveness) -> io::Result<Self> {
-        let link_transport = settings::link_transport(liveness);
-        let peer_transport = settings::peer_transport();
+    pub(crate) fn new(
+        socket: Arc<Socket>,
+        identity: Identity,
+        liveness: Liveness,
+        max_datagram: u16,
+    ) -> io::Result<Self> {
+        let link_transport = settings::link_transport(liveness, max_datagram);
+        let peer_transport = settings::peer_transport(max_datagram);
         let config = settings::endpoint_config(&identity);
         let shown = Shown::new(identity, &link_transport, &peer_transport);
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             config,
             Some(shown.accept_link.as_ref().clone()),
             socket.clone(),
-            Arc::new(quinn::TokioRuntime),
+            Arc::new(Runtime::new()),
         )?;
         Ok(Self { quinn, socket, link_transport, peer_transport, tls: ArcSwap::from_pointee(shown) })
     }

@@ -2,6 +2,8 @@
 
 mod authority;
 pub(crate) mod backoff;
+#[doc(hidden)]
+pub mod bench;
 pub(crate) mod bind;
 pub mod code;
 pub(crate) mod credential;
@@ -17,6 +19,7 @@ pub(crate) mod overlay;
 pub(crate) mod random;
 mod refusal;
 mod reset;
+mod runtime;
 pub(crate) mod settings;
 pub(crate) mod signature;
 mod socket;

@@ -11,9 +11,14 @@ use crate::switch::Header;
 /// The largest UDP payload that path MTU discovery tries, in bytes: a jumbo frame's. Large datagrams are worth a
 /// factor of three where the path carries them; discovery starts at 1,200 and climbs by itself.
 pub(crate) const MAX_MTU: u16 = 8_952;
-/// Streams that an authenticated neighbour or peer may have open at a time.
+/// The largest UDP payload that a node sends or takes, in bytes: a switched packet has a header in front of QUIC's.
+pub(crate) const MAX_DATAGRAM: u16 = MAX_MTU + Header::LEN as u16;
+/// Streams that an authenticated neighbour or peer may have open at a time, once it uses so many.
 pub(crate) const MAX_STREAMS: u32 = 1_024;
-/// Streams that it may open before it is authenticated: the control stream and a few. quinn reserves memory for each.
+/// Streams that it may have open as soon as it is authenticated. quinn reserves 82 bytes for each at both ends, for good,
+/// so more come only with the need: each time that half are in use, four times as many are allowed.
+pub(crate) const FIRST_STREAMS: u32 = 64;
+/// Streams that it may open before it is authenticated: the control stream and a few.
 const INITIAL_STREAMS: u32 = 16;
 /// The round trip that is assumed before one is measured: a lost handshake packet is sent again after three of these.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
@@ -52,25 +57,25 @@ impl Liveness {
     }
 }
 
-/// For connections to neighbours.
-pub(crate) fn link_transport(liveness: Liveness) -> Arc<TransportConfig> {
-    let mut config = common();
+/// For connections to neighbours, with UDP payloads of up to `max_datagram` bytes.
+pub(crate) fn link_transport(liveness: Liveness, max_datagram: u16) -> Arc<TransportConfig> {
+    let mut config = common(max_datagram.min(MAX_MTU));
     config.keep_alive_interval(Some(liveness.keepalive()));
     config.max_idle_timeout(Some(idle(liveness.idle())));
     Arc::new(config)
 }
 
-/// For connections through the switch.
-pub(crate) fn peer_transport() -> Arc<TransportConfig> {
-    let mut config = common();
+/// For connections through the switch, with UDP payloads of up to `max_datagram` bytes, the header included.
+pub(crate) fn peer_transport(max_datagram: u16) -> Arc<TransportConfig> {
+    let mut config = common(max_datagram.saturating_sub(Header::LEN as u16));
     config.keep_alive_interval(Some(PEER_KEEPALIVE));
     config.max_idle_timeout(Some(idle(PEER_DEAD_AFTER)));
     Arc::new(config)
 }
 
-fn common() -> TransportConfig {
+fn common(max_mtu: u16) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(MAX_MTU);
+    mtu.upper_bound(max_mtu);
     let mut config = TransportConfig::default();
     config
         .initial_rtt(INITIAL_RTT)
@@ -89,8 +94,6 @@ pub(crate) fn endpoint_config(identity: &Identity) -> EndpointConfig {
     let mut config = reset::endpoint_config(identity);
     // A switched packet is told from QUIC's by the bit that greasing would randomise (RFC 9287).
     config.grease_quic_bit(false);
-    config
-        .max_udp_payload_size(MAX_MTU + Header::LEN as u16)
-        .expect("a jumbo frame is within what QUIC allows");
+    config.max_udp_payload_size(MAX_DATAGRAM).expect("a jumbo frame is within what QUIC allows");
     config
 }

@@ -17,7 +17,9 @@
 //! ```
 //!
 //! Batches stay whole: a buffer that GRO filled is looked at segment by segment, but sent on, or handed to quinn, run
-//! by run of segments with the same header.
+//! by run of segments with the same header. Runs for the same next hop that came in together go out together.
+
+mod egress;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -34,7 +36,8 @@ use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tracing::trace;
 
-use super::overlay;
+use self::egress::{Batch, Egress};
+use super::{overlay, runtime};
 use crate::id::NodeAddr;
 use crate::switch::{
     Cookie, Decision, DropReason, Flow, ForwardingTable, Header, HeldPacket, HoldQueue, NextHop,
@@ -42,7 +45,7 @@ use crate::switch::{
 };
 
 /// The largest datagram that IPv4 carries: what one send may hold, all its segments together.
-const MAX_SEND: usize = 65_507;
+pub(super) const MAX_SEND: usize = 65_507;
 /// Packets that wait because the socket was full, at most; beyond that they are dropped, as a router does.
 const MAX_BACKLOG: usize = 512;
 /// Packets that wait to be handed to quinn, at most: runs of a buffer that held packets of several senders.
@@ -85,6 +88,8 @@ struct Bound {
 struct Inbound {
     /// Packets for quinn that had no place in the buffer that they came in.
     pending: VecDeque<(RecvMeta, Vec<u8>)>,
+    /// Packets for others out of the buffers at hand.
+    egress: Egress,
     /// Packets for others that the socket had no room for.
     backlog: VecDeque<Onward>,
     /// Wakes the receiving task when the socket has room again.
@@ -350,23 +355,39 @@ impl Socket {
         false
     }
 
-    /// Sorts the packets of one buffer: what is for quinn stays at its start, what is for others is sent on.
-    fn sort(&self, inbound: &mut Inbound, table: &ForwardingTable, buffer: &mut [u8], meta: &mut RecvMeta) {
+    /// Sorts the packets of one buffer: what is for quinn stays at its start, what is for others waits where it lies, to
+    /// be sent on.
+    fn sort(
+        &self,
+        inbound: &mut Inbound,
+        table: &ForwardingTable,
+        buffers: &mut [IoSliceMut<'_>],
+        nth: usize,
+        meta: &mut RecvMeta,
+    ) {
         meta.addr = mapped(meta.addr);
-        let data = &mut buffer[..meta.len];
+        let len = meta.len;
         let stride = meta.stride.max(1);
         if overlay::node_addr(meta.addr).is_some() {
             // Nobody out there has an overlay address.
-            self.counters.dropped(DropReason::ForgedSource, meta.len.div_ceil(stride) as u64);
+            self.counters.dropped(DropReason::ForgedSource, len.div_ceil(stride) as u64);
             meta.len = 0;
             return;
         }
         let outer = *meta;
         let mut kept = None;
         let mut start = 0;
-        while start < data.len() {
+        while start < len {
+            let data = &buffers[nth][..len];
             let end = run_end(data, start, stride);
-            match self.judge(table, &data[start..end], stride) {
+            let verdict = self.judge(table, &data[start..end], stride);
+            let to_quinn = matches!(verdict, Verdict::Quic | Verdict::Deliver(_));
+            if to_quinn && start > 0 && inbound.egress.waits_in(nth) || inbound.egress.is_full() {
+                // What is for quinn moves to the start of the buffer.
+                self.send_on(inbound, buffers);
+            }
+            let data = &mut buffers[nth][..len];
+            match verdict {
                 Verdict::Quic => {
                     self.keep(inbound, &mut kept, data, start..end, outer, 0);
                 }
@@ -380,7 +401,10 @@ impl Socket {
                     }
                 }
                 Verdict::Forward(next_hop) => {
-                    self.forward(inbound, &mut data[start..end], stride, outer.ecn, next_hop);
+                    for packet in data[start..end].chunks_mut(stride) {
+                        Header::rewrite(packet, next_hop.cookie);
+                    }
+                    inbound.egress.push(next_hop, nth, start..end, stride, outer.ecn);
                 }
                 Verdict::Hold(ingress, destination) => {
                     for packet in data[start..end].chunks(stride) {
@@ -443,6 +467,12 @@ impl Socket {
             meta.len = packets.len();
             return self.pend(inbound, meta, &packets);
         }
+        if strip == 0 && run.start == 0 {
+            // It lies where it belongs.
+            meta.len = run.end;
+            *kept = Some(meta);
+            return true;
+        }
         let mut filled = 0;
         let mut start = run.start;
         while start < run.end {
@@ -458,31 +488,27 @@ impl Socket {
         true
     }
 
-    /// Sends a run on, as the batch that it came as.
-    fn forward(
-        &self,
-        inbound: &mut Inbound,
-        run: &mut [u8],
-        stride: usize,
-        ecn: Option<EcnCodepoint>,
-        next_hop: NextHop,
-    ) {
-        for packet in run.chunks_mut(stride) {
-            Header::rewrite(packet, next_hop.cookie);
-        }
-        let segment_size = (run.len() > stride).then_some(stride);
-        let (sent, failed) = match inbound.backlog.is_empty() {
-            true => match self.transmit(run, segment_size, ecn, next_hop) {
-                Ok(()) => (run.len(), None),
+    /// Sends on what waits in the buffers.
+    fn send_on(&self, inbound: &mut Inbound, buffers: &[IoSliceMut<'_>]) {
+        let Inbound { egress, backlog, .. } = inbound;
+        egress.drain(buffers, |batch| self.forward(backlog, &batch));
+    }
+
+    fn forward(&self, backlog: &mut VecDeque<Onward>, batch: &Batch<'_>) {
+        let Batch { next_hop, packets, stride, ecn } = *batch;
+        let segment_size = (packets.len() > stride).then_some(stride);
+        let (sent, failed) = match backlog.is_empty() {
+            true => match self.transmit(packets, segment_size, ecn, next_hop) {
+                Ok(()) => (packets.len(), None),
                 Err(unsent) => (unsent.sent * stride, Some(send_failure(&unsent.error))),
             },
             false => (0, Some(DropReason::QueueFull)),
         };
         self.counters.forwarded(sent.div_ceil(stride) as u64, sent as u64);
-        for packet in run[sent..].chunks(stride) {
+        for packet in packets[sent..].chunks(stride) {
             match failed {
-                Some(DropReason::QueueFull) if inbound.backlog.len() < MAX_BACKLOG => {
-                    inbound.backlog.push_back(Onward { next_hop, ecn, packet: packet.to_vec() });
+                Some(DropReason::QueueFull) if backlog.len() < MAX_BACKLOG => {
+                    backlog.push_back(Onward { next_hop, ecn, packet: packet.to_vec() });
                 }
                 Some(reason) => self.counters.dropped(reason, 1),
                 None => {}
@@ -579,7 +605,11 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = match overlay::node_addr(transmit.destination) {
+        let overlaid = overlay::node_addr(transmit.destination);
+        if let Some(segment) = transmit.segment_size {
+            runtime::note_batch(segment + overlaid.map_or(0, |_| Header::LEN));
+        }
+        let sent = match overlaid {
             Some(node) => self.originate(transmit, node),
             None => self.transmit_from(transmit),
         };
@@ -617,9 +647,10 @@ impl AsyncUdpSocket for Socket {
             if let Poll::Ready(received) = self.sockets[turn].io.poll_recv(cx, bufs, meta) {
                 let received = received?;
                 let table = self.table.load();
-                for (buf, meta) in bufs.iter_mut().zip(meta).take(received) {
-                    self.sort(inbound, &table, buf, meta);
+                for (nth, meta) in meta.iter_mut().enumerate().take(received) {
+                    self.sort(inbound, &table, bufs, nth, meta);
                 }
+                self.send_on(inbound, bufs);
                 self.flush_backlog(inbound, cx);
                 return Poll::Ready(Ok(received));
             }
@@ -634,7 +665,8 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.sockets.iter().map(|socket| socket.io.max_transmit_segments()).min().unwrap_or(1).max(1)
+        let taken = self.sockets.iter().map(|socket| socket.io.max_transmit_segments()).min();
+        taken.unwrap_or(1).clamp(1, runtime::batch_limit())
     }
 
     fn max_receive_segments(&self) -> usize {

@@ -4,6 +4,7 @@
 
 mod converge;
 mod costs;
+mod datagrams;
 mod ephemerals;
 mod failover;
 mod links;

@@ -118,3 +118,27 @@ async fn a_node_that_leaves_ends_its_streams_in_order() {
     assert_eq!(error, OpenError::NoRoute { node: id("b") });
     assert_eq!(mesh.node("b").open(&id("a"), &service("echo")).await.unwrap_err(), OpenError::ShutDown);
 }
+
+#[tokio::test(start_paused = true)]
+async fn more_streams_may_be_open_at_a_time_than_at_first_but_not_any_number() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    for name in ["r", "b"] {
+        let mut listener = mesh.node(name).serve(service("hold")).unwrap();
+        let mut open = Vec::new();
+        for _ in 0..1_000 {
+            let mut stream = mesh.node("a").open(&id(name), &service("hold")).await.unwrap();
+            stream.accepted().await.unwrap();
+            open.push((stream, listener.accept().await.unwrap()));
+        }
+        let more = async {
+            for _ in 0..100 {
+                open.push((
+                    mesh.node("a").open(&id(name), &service("hold")).await.unwrap(),
+                    listener.accept().await.unwrap(),
+                ));
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(1), more).await.is_err());
+        assert!(open.len() <= 1_024, "{} are open", open.len());
+    }
+}

@@ -16,7 +16,7 @@ use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::{Frame, FrameReader, Hello};
 use crate::transport::handshake::{self, Established};
 use crate::transport::tls::{SERVER_NAME, TlsConfig};
-use crate::transport::{Identity, Socket};
+use crate::transport::{Identity, Socket, settings};
 
 /// Longer than any wait in the node.
 pub(super) const LONG: Duration = Duration::from_secs(60);
@@ -101,7 +101,8 @@ impl Scene {
         let (victim, mallory) = (id("victim").addr(), mallory().addr());
         let udp = self.mesh.network().bind_host();
         let socket = Socket::new(vec![udp.clone()], mallory, Arc::default()).unwrap();
-        let endpoint = Endpoint::new(Arc::new(socket), self.identity.clone(), Liveness::default()).unwrap();
+        let (identity, liveness) = (self.identity.clone(), Liveness::default());
+        let endpoint = Endpoint::new(Arc::new(socket), identity, liveness, settings::MAX_DATAGRAM).unwrap();
         let connection = endpoint.dial(self.mesh.addr("victim"), None).unwrap().await.unwrap();
         // As a stub it is reached without any routing.
         let own = Hello { stub: true, transit: false, ..hello() };

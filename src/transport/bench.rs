@@ -1,0 +1,43 @@
+//! What the bench of the network needs that no caller does: quinn by itself, set as this crate sets it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use quinn::{AsyncUdpSocket, TransportConfig};
+use rustls::crypto::CryptoProvider;
+
+use super::{Liveness, bind, settings, tls};
+
+/// The largest UDP payload that a node sends or takes, in bytes.
+pub const MAX_DATAGRAM: u16 = settings::MAX_DATAGRAM;
+/// The largest UDP payload on a link, in bytes.
+pub const MAX_MTU: u16 = settings::MAX_MTU;
+/// Streams that an authenticated neighbour or peer may have open at a time.
+pub const MAX_STREAMS: u32 = settings::MAX_STREAMS;
+
+/// The transport of a link, which allows `streams` from the beginning.
+///
+/// # Panics
+/// Never: nobody else holds the settings.
+#[must_use]
+pub fn transport(max_datagram: u16, streams: u32) -> TransportConfig {
+    let link = settings::link_transport(Liveness::default(), max_datagram);
+    let mut config = Arc::into_inner(link).expect("it was made just now");
+    config.max_concurrent_bidi_streams(streams.into());
+    config
+}
+
+/// The provider of all cryptography.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::clone(tls::provider())
+}
+
+/// A UDP socket as nodes bind it.
+///
+/// # Errors
+/// The system refused it.
+pub fn bind(addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    bind::bind(&[addr])?.pop().ok_or_else(|| io::Error::other("one address, one socket"))
+}
