@@ -59,10 +59,10 @@
 //!    │                mesh                │  neighbours, peers, services, streams
 //!    └──┬──────────┬──────────┬──────┬────┘
 //!       ▼          ▼          │      ▼
-//!  ┌─────────┐ ┌┄┄┄┄┄┄┄┄┄┐    │  ┌─────────────────────────────┐
-//!  │ router  │ ┊  punch  ┊    │  │          transport          │  quinn, rustls, one UDP socket
-//!  │ (pure)  │ ┊ not yet ┊    │  │ identity · tls · endpoint   │
-//!  └─────────┘ └┄┄┄┄┄┄┄┄┄┘    │  │ handshake · frames · socket │◀══▶ network
+//!  ┌─────────┐ ┌─────────┐    │  ┌─────────────────────────────┐
+//!  │ router  │ │  punch  │    │  │          transport          │  quinn, rustls, one UDP socket
+//!  │ (pure)  │ │ (pure)  │    │  │ identity · tls · endpoint   │
+//!  └─────────┘ └─────────┘    │  │ handshake · frames · socket │◀══▶ network
 //!    ROUTE2:     how to be    │  └──────────────┬──────────────┘
 //!    who is      reached      │                 ▼
 //!    where       directly     │            ┌─────────┐
@@ -75,6 +75,7 @@
 //! |---|---|---|
 //! | [`id`] | names and numbers, parsed once | |
 //! | [`router`] | ROUTE2, the link-state router: a state machine without I/O, clock or randomness | |
+//! | [`punch`] | direct paths through NATs and firewalls: a state machine likewise | |
 //! | [`switch`] | the decision about one packet | |
 //! | `transport` | identities, trust, QUIC and TLS | `node` |
 //! | `mesh` | links, peer connections, services, streams, status, events | `node` |
@@ -89,14 +90,17 @@
 //!
 //! - `node` (default): nodes, links, streams and work, by tokio, quinn and rustls.
 //! - `cli`: the binary `receptor`.
+//! - `mdns`: nodes on the local network are announced and found.
+//! - `portmap`: a port of the router is mapped to the node.
 //! - `testing`: the virtual network.
 //!
-//! Without any, there is the router and the switch alone: no async, no sockets, no clock, no TLS.
+//! Without any, there are the router, the puncher and the switch alone: no async, no sockets, no clock, no TLS.
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 pub mod id;
+pub mod punch;
 pub mod router;
 pub mod switch;
 
@@ -117,10 +121,10 @@ pub use id::{Cost, InvalidCost, InvalidName, NodeAddr, NodeId, ServiceName, Vers
 #[cfg(feature = "node")]
 pub use mesh::{
     ConvergeError, Convergence, Datagram, DatagramError, DatagramListener, DatagramSender, Event, Incoming,
-    LinkCost, Listener, OpenError, PeerAddr, ServeError, Status, Stream, StreamError,
+    LinkCost, Listener, NodeExplanation, OpenError, PeerAddr, ServeError, Status, Stream, StreamError,
 };
 #[cfg(feature = "node")]
-pub use node::{MAX_LISTEN, Node, NodeBuilder, NotLinked, SHUTDOWN_GRACE, StartError};
+pub use node::{MAX_EXTERNAL, MAX_LISTEN, Node, NodeBuilder, NotLinked, SHUTDOWN_GRACE, StartError};
 #[cfg(feature = "node")]
 pub use router::Explanation;
 #[cfg(feature = "node")]

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +15,15 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use crate::id::{Cost, NodeId, ServiceName};
+#[cfg(feature = "testing")]
+use crate::mesh::LocalAddress;
 use crate::mesh::core::{Mesh, Parts};
 use crate::mesh::datadir::{DataDir, Manifest};
+use crate::mesh::interfaces::Interfaces;
 use crate::mesh::{
     ConvergeError, Convergence, DatagramListener, DatagramSender, Event, LinkCost, LinkCosts, Listener,
-    OpenError, PeerAddr, ServeError, Status, Stream, clock,
+    NodeExplanation, OpenError, PeerAddr, ServeError, Status, Stream, clock,
 };
-use crate::router::Explanation;
 use crate::switch::SwitchCounters;
 use crate::transport::{Identity, Liveness, Refusal, Socket, bind, settings};
 use crate::work::{
@@ -32,6 +35,8 @@ use crate::work::{
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Sockets that a node listens on, at most.
 pub const MAX_LISTEN: usize = 8;
+/// External addresses of a node, at most.
+pub const MAX_EXTERNAL: usize = 8;
 
 /// A node of the mesh.
 ///
@@ -55,7 +60,10 @@ impl Node {
             listen: Vec::new(),
             peers: Vec::new(),
             transit: false,
+            transit_rate: None,
             ephemeral: false,
+            direct: None,
+            external: Vec::new(),
             data_dir: None,
             costs: LinkCosts::default(),
             liveness: Liveness::default(),
@@ -63,6 +71,11 @@ impl Node {
             wait_converged: None,
             registry: Registry::new(),
             sockets: None,
+            interfaces: None,
+            #[cfg(feature = "mdns")]
+            lan: false,
+            #[cfg(feature = "portmap")]
+            map_port: false,
         }
     }
 
@@ -249,8 +262,8 @@ impl Node {
         Some(status)
     }
 
-    /// Why a node is, or is not, reachable, as far as this node knows; `None` once it is shut down.
-    pub async fn explain(&self, node: &NodeId) -> Option<Explanation> {
+    /// Why a node is, or is not, reachable, as far as this node knows, how its packets travel, and why; `None` once it is shut down.
+    pub async fn explain(&self, node: &NodeId) -> Option<NodeExplanation> {
         self.0.mesh.explain(node).await
     }
 
@@ -322,7 +335,10 @@ pub struct NodeBuilder {
     listen: Vec<SocketAddr>,
     peers: Vec<PeerAddr>,
     transit: bool,
+    transit_rate: Option<NonZeroU64>,
     ephemeral: bool,
+    direct: Option<bool>,
+    external: Vec<SocketAddr>,
     data_dir: Option<PathBuf>,
     costs: LinkCosts,
     liveness: Liveness,
@@ -330,6 +346,11 @@ pub struct NodeBuilder {
     wait_converged: Option<Duration>,
     registry: Registry,
     sockets: Option<Vec<Arc<dyn quinn::AsyncUdpSocket>>>,
+    interfaces: Option<Interfaces>,
+    #[cfg(feature = "mdns")]
+    lan: bool,
+    #[cfg(feature = "portmap")]
+    map_port: bool,
 }
 
 impl NodeBuilder {
@@ -352,9 +373,32 @@ impl NodeBuilder {
         self
     }
 
+    /// What each neighbour may have sent on to others, in bytes a second, headers included; packets beyond that are dropped,
+    /// and counted as `rate_limited`. No limit by default. Half a second's worth may come at once, or a second's after a
+    /// silence; what ends at this node is not limited.
+    pub fn transit_rate(mut self, bytes_per_second: NonZeroU64) -> Self {
+        self.transit_rate = Some(bytes_per_second);
+        self
+    }
+
     /// Makes the node an ephemeral: it dials, has no record and no database of its own, and leaves nothing behind.
     pub fn ephemeral(mut self, ephemeral: bool) -> Self {
         self.ephemeral = ephemeral;
+        self
+    }
+
+    /// Whether the node looks for direct paths to the peers that it has traffic with, and takes them, where they are no neighbours. On by
+    /// default, off for ephemeral nodes, which are seldom there for long enough. Off, all packets for such peers go through
+    /// other nodes, and both ends say why.
+    pub fn direct(mut self, direct: bool) -> Self {
+        self.direct = Some(direct);
+        self
+    }
+
+    /// An address at which others reach this node's UDP port, where they cannot see that themselves: a static mapping of the
+    /// NAT in front. Peers try it for direct paths. May be given up to [`MAX_EXTERNAL`] times.
+    pub fn external_addr(mut self, addr: SocketAddr) -> Self {
+        self.external.push(addr);
         self
     }
 
@@ -379,7 +423,7 @@ impl NodeBuilder {
         self
     }
 
-    /// How eagerly the loss of a neighbour is noticed.
+    /// How eagerly the loss of a neighbour is noticed, on the links that this node dials.
     pub fn liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
         self
@@ -425,10 +469,40 @@ impl NodeBuilder {
         Ok(self)
     }
 
+    /// Whether nodes on the local network are found and linked to, by multicast DNS. Off by default.
+    ///
+    /// A node that listens on an address other than loopback is announced there as well: with its id, its port, and
+    /// its addresses on the segment, and nothing else. Whoever is found, up to 32 nodes, is dialled, and authenticated as any other
+    /// neighbour. An announcement is taken back at [`Node::shutdown`]; else it ends within two minutes.
+    #[cfg(feature = "mdns")]
+    pub fn lan(mut self, lan: bool) -> Self {
+        self.lan = lan;
+        self
+    }
+
+    /// Whether a UDP port of the router is mapped to this node's, by PCP, NAT-PMP or UPnP IGD, whatever the router speaks. Off
+    /// by default.
+    ///
+    /// The mapping lasts an hour, is renewed at half of that, asked for anew when the network changes, and removed at
+    /// [`Node::shutdown`]. That there is none is no error: why, stands in [`Status`], under `network`.
+    #[cfg(feature = "portmap")]
+    pub fn map_port(mut self, map_port: bool) -> Self {
+        self.map_port = map_port;
+        self
+    }
+
     /// Uses this socket instead of binding one: the virtual network's.
     #[cfg(feature = "testing")]
     pub fn socket(mut self, socket: Arc<dyn quinn::AsyncUdpSocket>) -> Self {
         self.sockets.get_or_insert_default().push(socket);
+        self
+    }
+
+    /// Uses these as the machine's addresses instead of asking the system: for the virtual network. Each new list is a change of
+    /// the network. Needs a tokio runtime. Without, a node on sockets of its own knows no addresses, and sees no changes.
+    #[cfg(feature = "testing")]
+    pub fn local_addresses(mut self, addresses: tokio::sync::watch::Receiver<Vec<LocalAddress>>) -> Self {
+        self.interfaces = Some(Interfaces::given(addresses));
         self
     }
 
@@ -444,20 +518,39 @@ impl NodeBuilder {
         self.check()?;
         let (epoch, data_dir, manifest) = self.open_data_dir()?;
         let accept_links = !self.listen.is_empty() || self.sockets.is_some();
-        let sockets = match self.sockets {
-            Some(sockets) => sockets,
-            None => bind::bind(&self.listen)?,
+        let (sockets, renewable) = match self.sockets {
+            Some(sockets) => (sockets, Vec::new()),
+            None => {
+                let bound = bind::bind(&self.listen)?;
+                let sockets = bound.iter().map(|socket| Arc::clone(socket) as Arc<dyn quinn::AsyncUdpSocket>);
+                (sockets.collect(), bound)
+            }
         };
+        let interfaces = self.interfaces.unwrap_or_else(|| match renewable.is_empty() {
+            true => Interfaces::unknown(),
+            false => Interfaces::of_this_machine(),
+        });
         let socket = Socket::new(sockets, self.id.addr(), Arc::new(SwitchCounters::default()))?;
+        if let Some(rate) = self.transit_rate {
+            socket.limit_transit(rate);
+        }
         let dials = !self.peers.is_empty();
         let mesh = Mesh::spawn(Parts {
             id: self.id,
             identity: self.identity,
             socket,
+            renewable,
+            interfaces,
+            #[cfg(feature = "mdns")]
+            lan: self.lan && !self.ephemeral,
+            #[cfg(feature = "portmap")]
+            map_port: self.map_port && !self.ephemeral,
             accept_links,
             peers: self.peers,
             transit: self.transit && !self.ephemeral,
             ephemeral: self.ephemeral,
+            direct: self.direct.unwrap_or(!self.ephemeral),
+            external: self.external,
             costs: self.costs,
             liveness: self.liveness,
             max_datagram: self.max_datagram,
@@ -487,6 +580,12 @@ impl NodeBuilder {
             if self.listen[..nth].iter().any(|before| before.ip() == addr.ip()) {
                 return Err(StartError::ListenTwice(addr.ip()));
             }
+        }
+        if self.external.len() > MAX_EXTERNAL {
+            return Err(StartError::TooManyExternal);
+        }
+        if let Some(addr) = self.external.iter().find(|addr| addr.ip().is_unspecified() || addr.port() == 0) {
+            return Err(StartError::NotExternal(*addr));
         }
         if self.ephemeral && self.peers.is_empty() {
             return Err(StartError::EphemeralWithoutPeer);
@@ -535,6 +634,12 @@ pub enum StartError {
     /// Two addresses with the same IP.
     #[error("two listen addresses have the IP {0}; a node listens on one port of each")]
     ListenTwice(std::net::IpAddr),
+    /// More than [`MAX_EXTERNAL`] external addresses.
+    #[error("a node has at most {MAX_EXTERNAL} external addresses")]
+    TooManyExternal,
+    /// Nobody can send there.
+    #[error("{0} is no address that others can send to: an external address has an IP address and a port")]
+    NotExternal(SocketAddr),
     /// An ephemeral takes no links, so it must dial.
     #[error("an ephemeral node needs a peer to dial")]
     EphemeralWithoutPeer,

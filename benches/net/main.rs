@@ -13,8 +13,11 @@
 //! baseline, on connections that stay up, after one run each that does not count. Each process has a current-thread
 //! runtime, which is the stronger one for quinn. Both bind 127.0.0.1 with the same socket buffers, use the same provider
 //! of cryptography with the same cipher suites, certificates with P-256 keys on both sides, no resumption, and the
-//! transport settings that this crate has for its links (`transport::bench`); the baseline's socket caps its batches at 64 KiB, as the
-//! crate's does. Cases without `jumbo` or `link` in their names keep UDP payloads at 1,452 bytes, as the Internet has them.
+//! transport settings that this crate has for its links (`transport::bench`). The baseline's socket caps its batches at
+//! 64 KiB, as the crate's does. `link-stream-default` alone has quinn as it comes.
+//!
+//! **Sizes.** Links, calls over them, and cases with `jumbo` in their names use datagrams as large as the crate finds loopback
+//! to carry, 8,952 bytes. All others stop at 1,452, as quinn does by itself and the Internet mostly does; with the switch's header.
 //!
 //! **The baseline's relay** accepts a connection, opens one to the next, opens a stream there for each that comes in, and copies
 //! chunk by chunk without joining them. It sees everything in the clear; ours sees nothing.

@@ -51,9 +51,15 @@ pub(super) enum Command {
     Ping(PingArgs),
     /// Show the way to a node, hop by hop
     Trace(TraceArgs),
+    /// Tell why a node is, or is not, reachable, and why its packets go directly or through others
+    #[command(after_long_help = EXPLAIN_EXAMPLES)]
+    Explain(ExplainArgs),
     /// Hand a node work, and get the responses as they come
     #[command(after_long_help = SEND_EXAMPLES)]
     Send(SendArgs),
+    /// Look for what could keep a node from working: certificate, peers, NAT, clock, files
+    #[command(after_long_help = DOCTOR_EXAMPLES)]
+    Doctor(Box<DoctorArgs>),
     /// Show a mesh at work: five nodes on this machine, real work, and a relay that is killed in the middle of a transfer
     Demo,
 }
@@ -116,6 +122,26 @@ pub(super) struct NodeArgs {
     /// Carry other nodes' packets [env: RECEPTOR_TRANSIT, true or false] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) transit: Option<String>,
+    /// What each neighbour may have sent on to others, in bytes a second; k, M and G stand for thousands, millions and thousands of millions: 10M
+    /// [env: RECEPTOR_TRANSIT_RATE] [default: no limit]
+    #[arg(long, value_name = "BYTES")]
+    pub(super) transit_rate: Option<String>,
+    /// Send packets for nodes that are no neighbours through other nodes only: look for no direct paths, and take none [env:
+    /// RECEPTOR_NO_DIRECT, true or false] [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) no_direct: Option<String>,
+    /// An address at which others reach this node's UDP port, if a NAT in front was told to forward one: `203.0.113.7:4433`.
+    /// Repeatable [env: RECEPTOR_EXTERNAL, separated by commas] [default: none; neighbours tell what they see]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) external: Vec<String>,
+    /// Find nodes on the local network by multicast DNS and link to them, and announce this one there if it listens [env: RECEPTOR_LAN,
+    /// true or false] [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) lan: Option<String>,
+    /// Have the router map a UDP port to this node, by PCP, NAT-PMP or UPnP; `receptor status` tells how it goes [env: RECEPTOR_MAP_PORT,
+    /// true or false] [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) map_port: Option<String>,
     /// Offer an external command: payload on its standard input, its standard output sent back. The command line is split as a shell
     /// does it, but no shell runs it. Repeatable [env: RECEPTOR_COMMAND, one a line]
     #[arg(long, value_name = "NS:ACTION=CMDLINE")]
@@ -135,6 +161,10 @@ pub(super) struct NodeArgs {
     /// What this node's link to one neighbour costs, whoever dials it. Repeatable [env: RECEPTOR_COST_TO, separated by commas]
     #[arg(long, value_name = "ID=N")]
     pub(super) cost_to: Vec<String>,
+    /// How soon the loss of a neighbour is noticed, on the links that this node dials: `default`, within 5 s; or `metered`, within 65 s, for
+    /// lines that are paid by the byte [env: RECEPTOR_LIVENESS] [default: default]
+    #[arg(long, value_name = "PROFILE")]
+    pub(super) liveness: Option<String>,
     /// How log lines look: text or json. They go to standard error; RUST_LOG says which (default info) [env: RECEPTOR_LOG_FORMAT]
     /// [default: text]
     #[arg(long, value_name = "FORMAT")]
@@ -168,6 +198,25 @@ Examples:
   receptor node --id relay-1 --certs certs --listen 0.0.0.0:4433 --transit
   receptor node --id edge-1 --certs certs --peer relay-1@relay.example:4433 \
                 --command 'text:upper=tr a-z A-Z'"#;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DoctorArgs {
+    /// Print JSON, one object a finding: check, verdict (ok, warn or fail), text, advice
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+It takes the settings of `receptor node`. A node that runs with them is asked
+through its control socket; else the doctor joins with them for a moment.
+One line for each thing it looks at: `ok`, `warn` (it works, and could do better),
+or `FAIL`, with what to do. Exit status 1 if something keeps the node from working.
+
+Examples:
+  receptor doctor --config /etc/receptor/edge.toml
+  receptor doctor --id edge-1 --certs certs --peer relay-1@relay.example:4433";
 
 /// Where a command runs: on a node of this machine, through its control socket; or on an ephemeral node that joins for it.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -241,6 +290,25 @@ pub(super) struct TraceArgs {
     #[command(flatten)]
     pub(super) place: PlaceArgs,
 }
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ExplainArgs {
+    /// The node to explain
+    #[arg(value_name = "NODE")]
+    pub(super) node: NodeId,
+    /// Print JSON, with every detail
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) place: PlaceArgs,
+}
+
+const EXPLAIN_EXAMPLES: &str = "\
+The exit status is 3 if there is no way to the node.
+
+Examples:
+  receptor explain edge-1
+  receptor explain edge-1 --json";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SendArgs {

@@ -1,6 +1,7 @@
 //! The checked configuration of a node: whatever is in it can be run.
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use super::args::NodeArgs;
@@ -10,11 +11,12 @@ use super::exit::Failure;
 use super::file::{CommandLine, File};
 use super::log::LogFormat;
 use super::settings::{
-    CERTS, COMMAND, CONFIG, CONTROL, COST, COST_TO, DATA_DIR, ID, LISTEN, LOG_FORMAT, PEER, Source, Sourced,
-    TRANSIT, switch,
+    CERTS, COMMAND, CONFIG, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, ID, LAN, LISTEN, LIVENESS,
+    LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, Source, Sourced, TRANSIT, TRANSIT_RATE, switch,
 };
 use crate::id::{Cost, NodeId};
 use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
+use crate::transport::Liveness;
 use crate::work::Directive;
 
 /// The checked configuration of a node.
@@ -25,11 +27,17 @@ pub(super) struct NodeConfig {
     pub(super) listen: Vec<SocketAddr>,
     pub(super) peers: Vec<PeerAddr>,
     pub(super) transit: bool,
+    pub(super) transit_rate: Option<NonZeroU64>,
+    pub(super) direct: bool,
+    pub(super) external: Vec<SocketAddr>,
+    pub(super) lan: bool,
+    pub(super) map_port: bool,
     pub(super) commands: Vec<CommandSpec>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) control: ControlPath,
     pub(super) cost: LinkCost,
     pub(super) cost_to: Vec<(NodeId, Cost)>,
+    pub(super) liveness: Liveness,
     pub(super) log_format: LogFormat,
     pub(super) until_stdin_ends: bool,
 }
@@ -58,29 +66,44 @@ impl NodeConfig {
             listen.into_iter().map(|addr| addr.and_then(listen_addr)).collect::<Result<_, _>>()?;
         let peers = over(PEER.list(args.peer, env, ',')?, file.peer);
         let peers: Vec<PeerAddr> = peers.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?;
-        if listen.is_empty() && peers.is_empty() {
+        let lan = with_feature(LAN.text(args.lan, env)?.or(file.lan), "mdns", cfg!(feature = "mdns"))?;
+        if listen.is_empty() && peers.is_empty() && !lan {
             return Err(Failure::usage(
                 "a node without a neighbour is of no use: give an address to take links at (--listen) or a node to link to (--peer)",
             ));
         }
+        let map_port = MAP_PORT.text(args.map_port, env)?.or(file.map_port);
         let transit = TRANSIT.text(args.transit, env)?.map(|text| text.and_then(switch)).transpose()?;
+        let transit_rate = TRANSIT_RATE.text(args.transit_rate, env)?.or(file.transit_rate);
+        let no_direct = NO_DIRECT.text(args.no_direct, env)?.map(|text| text.and_then(switch)).transpose()?;
+        let external = over(EXTERNAL.list(args.external, env, ',')?, file.external);
         let control = match CONTROL.path(args.control, env).or(file.control) {
             Some(path) => ControlPath::Given(path.value),
             None => ControlPath::default_of(&id, env),
         };
         let cost = COST.text(args.cost, env)?.or(file.cost);
         let cost_to = over(COST_TO.list(args.cost_to, env, ',')?, file.cost_to);
+        let liveness = LIVENESS.text(args.liveness, env)?.or(file.liveness);
         let log_format = LOG_FORMAT.text(args.log_format, env)?.or(file.log_format);
         Ok(Self {
             certs,
             listen,
             peers,
             transit: transit.or(file.transit).unwrap_or_default(),
+            transit_rate: transit_rate.map(|rate| rate.and_then(bytes_per_second)).transpose()?,
+            direct: !no_direct.or(file.no_direct).unwrap_or_default(),
+            external: external
+                .into_iter()
+                .map(|addr| addr.and_then(external_addr))
+                .collect::<Result<_, _>>()?,
+            lan,
+            map_port: with_feature(map_port, "portmap", cfg!(feature = "portmap"))?,
             commands: commands(COMMAND.list(args.command, env, '\n')?, file.command)?,
             data_dir: DATA_DIR.path(args.data_dir, env).or(file.data_dir).map(|path| path.value),
             control,
             cost: cost.map(|cost| cost.and_then(link_cost)).transpose()?.unwrap_or_default(),
             cost_to: cost_to.into_iter().map(|cost| cost.and_then(cost_of_one)).collect::<Result<_, _>>()?,
+            liveness: liveness.map(|profile| profile.and_then(profile_of)).transpose()?.unwrap_or_default(),
             log_format: log_format.map(Sourced::parse).transpose()?.unwrap_or_default(),
             until_stdin_ends: args.until_stdin_ends,
             id,
@@ -93,6 +116,17 @@ fn over<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
     if first.is_empty() { second } else { first }
 }
 
+/// A switch, off by default, that a build without the feature cannot turn on.
+fn with_feature(switched: Option<Sourced<String>>, feature: &str, built: bool) -> Result<bool, Failure> {
+    let Some(switched) = switched else { return Ok(false) };
+    switched.and_then(|text| match switch(text)? {
+        true if !built => Err(format!(
+            "this receptor was built without the feature `{feature}`: build it with --features cli,{feature}"
+        )),
+        on => Ok(on),
+    })
+}
+
 /// An address to listen at. `:PORT` is every address of the machine.
 fn listen_addr(text: String) -> Result<SocketAddr, String> {
     let any = text.strip_prefix(':').and_then(|port| port.parse().ok());
@@ -103,8 +137,35 @@ fn listen_addr(text: String) -> Result<SocketAddr, String> {
     addr.ok_or_else(|| format!("{text:?}: an address with its UDP port: 0.0.0.0:4433, [::]:4433 or :4433"))
 }
 
+/// An address that others can send to.
+fn external_addr(text: String) -> Result<SocketAddr, String> {
+    let addr = text.parse().ok().filter(|addr: &SocketAddr| !addr.ip().is_unspecified() && addr.port() != 0);
+    addr.ok_or_else(|| format!("{text:?}: an IP address with the UDP port there: 203.0.113.7:4433"))
+}
+
 fn link_cost(text: String) -> Result<LinkCost, String> {
     text.parse().map_err(|why: InvalidLinkCost| why.to_string())
+}
+
+/// A rate: a whole number, and a letter for thousands, millions or thousands of millions.
+fn bytes_per_second(text: String) -> Result<NonZeroU64, String> {
+    let (number, factor) = match text.as_bytes().last() {
+        Some(b'k') => (&text[..text.len() - 1], 1_000),
+        Some(b'M') => (&text[..text.len() - 1], 1_000_000),
+        Some(b'G') => (&text[..text.len() - 1], 1_000_000_000),
+        _ => (text.as_str(), 1),
+    };
+    let rate =
+        number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).and_then(NonZeroU64::new);
+    rate.ok_or_else(|| format!("{text:?}: bytes a second, from 1, such as 500k or 10M"))
+}
+
+fn profile_of(text: String) -> Result<Liveness, String> {
+    match text.as_str() {
+        "default" => Ok(Liveness::Default),
+        "metered" => Ok(Liveness::Metered),
+        _ => Err(format!("{text:?}: default or metered")),
+    }
 }
 
 fn cost_of_one(text: String) -> Result<(NodeId, Cost), String> {
@@ -228,8 +289,40 @@ mod tests {
             bad(NodeArgs { peer: vec!["nowhere".to_owned()], ..flags() })
                 .starts_with("--peer: \"nowhere\": ")
         );
+        let rate = Some("0M".to_owned());
+        assert!(bad(NodeArgs { transit_rate: rate, ..flags() }).contains("such as 500k or 10M"));
         assert!(bad(NodeArgs { transit: Some("yes".to_owned()), ..flags() }).contains("`true` or `false`"));
+        assert!(bad(NodeArgs { no_direct: Some("yes".to_owned()), ..flags() }).starts_with("--no-direct: "));
+        for external in ["203.0.113.7", "0.0.0.0:4433", "203.0.113.7:0", "name:1"] {
+            let args = NodeArgs { external: vec![external.to_owned()], ..flags() };
+            assert!(bad(args).starts_with(&format!("--external: {external:?}: ")));
+        }
         assert!(bad(NodeArgs { log_format: Some("xml".to_owned()), ..flags() }).contains("`text` or `json`"));
+    }
+
+    #[test]
+    fn what_was_not_built_in_is_an_error_only_when_it_is_turned_on() {
+        for (name, built) in [("mdns", cfg!(feature = "mdns")), ("portmap", cfg!(feature = "portmap"))] {
+            let with = |text: &str| match name {
+                "mdns" => {
+                    resolve(NodeArgs { lan: Some(text.to_owned()), ..flags() }).map(|config| config.lan)
+                }
+                _ => resolve(NodeArgs { map_port: Some(text.to_owned()), ..flags() })
+                    .map(|config| config.map_port),
+            };
+            assert!(!with("false").unwrap());
+            match with("true") {
+                Ok(on) => assert!(on && built),
+                Err(error) => {
+                    assert!(!built);
+                    assert!(error.text.contains(&format!("without the feature `{name}`")), "{}", error.text);
+                }
+            }
+            assert!(with("yes").unwrap_err().text.contains("`true` or `false`"));
+        }
+        // A node that finds its neighbours by itself needs no other.
+        let alone = NodeArgs { listen: Vec::new(), lan: Some("true".to_owned()), ..flags() };
+        assert_eq!(resolve(alone).is_ok(), cfg!(feature = "mdns"));
     }
 
     #[test]
@@ -243,6 +336,21 @@ mod tests {
         assert_eq!(config.cost, LinkCost::RoundTrip);
         let to: Vec<_> = config.cost_to.iter().map(|(id, cost)| (id.as_str(), cost.get())).collect();
         assert_eq!(to, [("relay-1", 9), ("a@b:c", 1)]);
+    }
+
+    #[test]
+    fn a_rate_is_a_number_with_a_letter_for_its_thousands() {
+        let rate = |text: &str| {
+            resolve(NodeArgs { transit_rate: Some(text.to_owned()), ..flags() })
+                .ok()?
+                .transit_rate
+                .map(NonZeroU64::get)
+        };
+        assert_eq!(
+            ["7", "500k", "10M", "2G"].map(rate),
+            [Some(7), Some(500_000), Some(10_000_000), Some(2_000_000_000)]
+        );
+        assert_eq!(["", "M", "-1", "1.5M", "99999999999G"].map(rate), [None; 5]);
     }
 
     #[test]

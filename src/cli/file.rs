@@ -23,12 +23,18 @@ pub(super) struct File {
     pub(super) listen: Vec<Sourced<String>>,
     pub(super) peer: Vec<Sourced<String>>,
     pub(super) transit: Option<bool>,
+    pub(super) transit_rate: Option<Sourced<String>>,
+    pub(super) no_direct: Option<bool>,
+    pub(super) external: Vec<Sourced<String>>,
+    pub(super) lan: Option<Sourced<String>>,
+    pub(super) map_port: Option<Sourced<String>>,
     pub(super) command: Vec<Sourced<(String, CommandLine)>>,
     pub(super) data_dir: Option<Sourced<PathBuf>>,
     pub(super) control: Option<Sourced<PathBuf>>,
     pub(super) cost: Option<Sourced<String>>,
     /// Each as its flag is written.
     pub(super) cost_to: Vec<Sourced<String>>,
+    pub(super) liveness: Option<Sourced<String>>,
     pub(super) log_format: Option<Sourced<String>>,
 }
 
@@ -61,11 +67,17 @@ impl File {
             listen: raw.listen.into_iter().map(|addr| at.sourced(addr)).collect(),
             peer: raw.peer.into_iter().map(|peer| at.sourced(peer)).collect(),
             transit: raw.transit,
+            transit_rate: raw.transit_rate.map(|rate| at.sourced_as(rate, |rate| rate.to_string())),
+            no_direct: raw.no_direct,
+            external: raw.external.into_iter().map(|addr| at.sourced(addr)).collect(),
+            lan: raw.lan.map(|lan| at.sourced_as(lan, |lan| lan.to_string())),
+            map_port: raw.map_port.map(|map| at.sourced_as(map, |map| map.to_string())),
             command: raw.command.into_iter().map(|(directive, line)| at.command(directive, line)).collect(),
             data_dir: raw.data_dir.map(|path| at.path(path, base)),
             control: raw.control.map(|path| at.path(path, base)),
             cost: raw.cost.map(|cost| at.sourced_as(cost, |cost| cost.to_string())),
             cost_to: raw.cost_to.into_iter().map(|(id, cost)| at.cost_to(id, cost)).collect(),
+            liveness: raw.liveness.map(|profile| at.sourced(profile)),
             log_format: raw.log_format.map(|format| at.sourced(format)),
         })
     }
@@ -82,6 +94,12 @@ struct Raw {
     #[serde(default)]
     peer: Vec<Spanned<String>>,
     transit: Option<bool>,
+    transit_rate: Option<Spanned<RateValue>>,
+    no_direct: Option<bool>,
+    #[serde(default)]
+    external: Vec<Spanned<String>>,
+    lan: Option<Spanned<bool>>,
+    map_port: Option<Spanned<bool>>,
     #[serde(default)]
     command: BTreeMap<Spanned<String>, CommandLine>,
     data_dir: Option<Spanned<PathBuf>>,
@@ -89,6 +107,7 @@ struct Raw {
     cost: Option<Spanned<CostValue>>,
     #[serde(default)]
     cost_to: BTreeMap<Spanned<String>, i64>,
+    liveness: Option<Spanned<String>>,
     log_format: Option<Spanned<String>>,
 }
 
@@ -125,6 +144,23 @@ enum CostValue {
 }
 
 impl fmt::Display for CostValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+/// A rate as people write it: `transit-rate = "10M"` or `transit-rate = 10_000_000`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "bytes a second, such as 10_000_000 or \"10M\"")]
+enum RateValue {
+    Number(i64),
+    Text(String),
+}
+
+impl fmt::Display for RateValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(number) => number.fmt(f),

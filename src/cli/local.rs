@@ -36,6 +36,13 @@ pub(super) struct PingReply {
     active_work: Vec<ActiveWork>,
 }
 
+impl PingReply {
+    /// How far the other clock is ahead of this one, in milliseconds, if the answer came half-way.
+    pub(super) fn clock_ahead_ms(&self) -> i64 {
+        self.response_time as i64 - self.initial_time as i64 - (self.rtt_ms / 2.0) as i64
+    }
+}
+
 impl From<Pong> for PingReply {
     fn from(pong: Pong) -> Self {
         let Pong { node, rtt_ms, initial_time, response_time, active_work } = pong;
@@ -60,6 +67,12 @@ impl Local {
     pub(super) async fn status(&self) -> Result<Value, Failure> {
         let status = self.node.status().await.ok_or_else(|| Failure::failed("the node is shut down"))?;
         Ok(serde_json::to_value(status).expect("plain data is JSON"))
+    }
+
+    pub(super) async fn explain(&self, node: &NodeId) -> Result<Value, Failure> {
+        let explained =
+            self.node.explain(node).await.ok_or_else(|| Failure::failed("the node is shut down"))?;
+        Ok(serde_json::to_value(explained).expect("plain data is JSON"))
     }
 
     pub(super) async fn converged(&self, within: Duration) -> Result<Convergence, Failure> {

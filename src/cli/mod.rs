@@ -18,8 +18,10 @@ mod cert;
 mod config;
 mod control;
 mod demo;
+mod doctor;
 mod env;
 mod exit;
+mod explain;
 mod file;
 mod flow;
 mod join;
@@ -65,7 +67,9 @@ fn dispatch(command: Command, env: &Env) -> Result<(), Failure> {
         Command::Status(args) => client(status::run(args, env)),
         Command::Ping(args) => client(ping::run(args, env)),
         Command::Trace(args) => client(trace::run(args, env)),
+        Command::Explain(args) => client(explain::run(args, env)),
         Command::Send(args) => client(send::run(args, env)),
+        Command::Doctor(args) => client(doctor::run(*args, env)),
         Command::Demo => {
             log::init_quiet();
             block_on(demo::run(), WIND_UP)

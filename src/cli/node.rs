@@ -45,9 +45,27 @@ pub(super) async fn run(config: NodeConfig) -> Result<(), Failure> {
 
 async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure> {
     let mut builder = Node::builder(config.id.clone(), identity).transit(config.transit).cost(config.cost);
+    builder = builder.liveness(config.liveness);
+    builder = builder.direct(config.direct);
+    builder = config.external.iter().fold(builder, |builder, addr| builder.external_addr(*addr));
     builder = config.listen.iter().fold(builder, |builder, addr| builder.listen(*addr));
     builder = config.peers.iter().fold(builder, |builder, peer| builder.peer(peer.clone()));
     builder = config.cost_to.iter().fold(builder, |builder, (id, cost)| builder.cost_to(id.clone(), *cost));
+    if let Some(rate) = config.transit_rate {
+        builder = builder.transit_rate(rate);
+    }
+    #[cfg(feature = "mdns")]
+    {
+        builder = builder.lan(config.lan);
+    }
+    #[cfg(not(feature = "mdns"))]
+    debug_assert!(!config.lan, "refused where it was set");
+    #[cfg(feature = "portmap")]
+    {
+        builder = builder.map_port(config.map_port);
+    }
+    #[cfg(not(feature = "portmap"))]
+    debug_assert!(!config.map_port, "refused where it was set");
     if let Some(dir) = &config.data_dir {
         builder = builder.data_dir(dir.clone());
     }

@@ -76,6 +76,13 @@ impl Place {
         }
     }
 
+    pub(super) async fn explain(&self, node: &NodeId) -> Result<Value, Failure> {
+        match self {
+            Self::Remote(client) => client.explain(node).await,
+            Self::Local(local) => local.explain(node).await,
+        }
+    }
+
     /// Whether all nodes have the route to the place.
     pub(super) async fn converged(&self, within: Duration) -> Result<Convergence, Failure> {
         match self {

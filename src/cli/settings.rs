@@ -77,11 +77,17 @@ pub(super) const CERTS: Name = Name { flag: "certs", variable: "RECEPTOR_CERTS" 
 pub(super) const LISTEN: Name = Name { flag: "listen", variable: "RECEPTOR_LISTEN" };
 pub(super) const PEER: Name = Name { flag: "peer", variable: "RECEPTOR_PEER" };
 pub(super) const TRANSIT: Name = Name { flag: "transit", variable: "RECEPTOR_TRANSIT" };
+pub(super) const TRANSIT_RATE: Name = Name { flag: "transit-rate", variable: "RECEPTOR_TRANSIT_RATE" };
+pub(super) const NO_DIRECT: Name = Name { flag: "no-direct", variable: "RECEPTOR_NO_DIRECT" };
+pub(super) const EXTERNAL: Name = Name { flag: "external", variable: "RECEPTOR_EXTERNAL" };
+pub(super) const LAN: Name = Name { flag: "lan", variable: "RECEPTOR_LAN" };
+pub(super) const MAP_PORT: Name = Name { flag: "map-port", variable: "RECEPTOR_MAP_PORT" };
 pub(super) const COMMAND: Name = Name { flag: "command", variable: "RECEPTOR_COMMAND" };
 pub(super) const DATA_DIR: Name = Name { flag: "data-dir", variable: "RECEPTOR_DATA_DIR" };
 pub(super) const CONTROL: Name = Name { flag: "control", variable: "RECEPTOR_CONTROL" };
 pub(super) const COST: Name = Name { flag: "cost", variable: "RECEPTOR_COST" };
 pub(super) const COST_TO: Name = Name { flag: "cost-to", variable: "RECEPTOR_COST_TO" };
+pub(super) const LIVENESS: Name = Name { flag: "liveness", variable: "RECEPTOR_LIVENESS" };
 pub(super) const LOG_FORMAT: Name = Name { flag: "log-format", variable: "RECEPTOR_LOG_FORMAT" };
 pub(super) const CONFIG: Name = Name { flag: "config", variable: "RECEPTOR_CONFIG" };
 

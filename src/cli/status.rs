@@ -49,6 +49,7 @@ pub(super) struct StatusView {
     listen: Vec<String>,
     duplicate: Option<DuplicateView>,
     certificate: CertificateView,
+    pub(super) network: NetworkView,
     pub(super) links: Vec<LinkView>,
     pub(super) routes: Vec<RouteView>,
     pub(super) edges: Vec<EdgeView>,
@@ -67,6 +68,32 @@ struct DuplicateView {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
+pub(super) struct NetworkView {
+    pub(super) port_mapping: Option<PortMappingView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PortMappingView {
+    pub(super) state: String,
+    external: Option<String>,
+    protocol: Option<String>,
+    why: Option<String>,
+}
+
+impl PortMappingView {
+    pub(super) fn line(&self) -> String {
+        match (&self.external, &self.protocol, &self.why) {
+            (Some(external), Some(protocol), _) => format!("{} by {}", escape(external), escape(protocol)),
+            (_, _, Some(why)) => format!("none: {}", escape(why)),
+            _ if self.state == "not-needed" => "not needed: the machine has a public address".to_owned(),
+            _ => escape(&self.state).into_owned(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 struct CertificateView {
     days_left: Option<i64>,
 }
@@ -76,12 +103,14 @@ struct CertificateView {
 pub(super) struct LinkView {
     pub(super) peer: Option<String>,
     pub(super) state: String,
-    direction: String,
-    address: String,
-    rtt_ms: Option<f64>,
+    pub(super) direction: String,
+    pub(super) address: String,
+    pub(super) rtt_ms: Option<f64>,
     cost: Option<u32>,
     up_ms: Option<u64>,
-    last_error: Option<String>,
+    pub(super) mtu: Option<u16>,
+    pub(super) observed: Option<std::net::SocketAddr>,
+    pub(super) last_error: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -109,6 +138,7 @@ struct PeerView {
     node: String,
     path: String,
     via: Option<String>,
+    address: Option<String>,
     rtt_ms: f64,
     streams: usize,
 }
@@ -118,6 +148,8 @@ struct PeerView {
 struct SwitchView {
     forwarded: u64,
     delivered: u64,
+    direct: u64,
+    relayed: u64,
     dropped: BTreeMap<String, u64>,
 }
 
@@ -176,6 +208,9 @@ impl StatusView {
             };
             text += &format!("  certificate  {left}\n");
         }
+        if let Some(mapping) = &self.network.port_mapping {
+            text += &format!("  port mapped  {}\n", mapping.line());
+        }
         if !self.services.is_empty() {
             text += &format!("  services     {}\n", escape(&self.services.join(", ")));
         }
@@ -232,7 +267,7 @@ impl StatusView {
             table.row([
                 Cell::plain(&peer.node),
                 Cell::plain(&peer.path),
-                Cell::plain(or_dash(peer.via.clone())),
+                Cell::plain(or_dash(peer.address.clone().or_else(|| peer.via.clone()))),
                 Cell::plain(millis(peer.rtt_ms)),
                 Cell::plain(peer.streams.to_string()),
             ]);
@@ -254,13 +289,17 @@ impl StatusView {
     }
 
     fn switch(&self, paint: Paint) -> String {
-        let SwitchView { forwarded, delivered, dropped } = &self.switch;
+        let SwitchView { forwarded, delivered, direct, relayed, dropped } = &self.switch;
         let dropped: Vec<_> = dropped.iter().filter(|(_, count)| **count > 0).collect();
         let reasons: Vec<_> = dropped.iter().map(|(why, count)| format!("{count} {}", escape(why))).collect();
         let total: u64 = dropped.iter().map(|(_, count)| **count).sum();
         let reasons = if total == 0 { String::new() } else { format!(" ({})", reasons.join(", ")) };
         let head = paint.paint(Colour::Bold, "Switched packets");
-        format!("\n{head}\n  {forwarded} forwarded, {delivered} delivered, {total} dropped{reasons}\n")
+        let own = match (direct, relayed) {
+            (0, 0) => String::new(),
+            _ => format!("  its own: {direct} sent directly, {relayed} by relays\n"),
+        };
+        format!("\n{head}\n  {forwarded} forwarded, {delivered} delivered, {total} dropped{reasons}\n{own}")
     }
 }
 
@@ -318,6 +357,17 @@ Switched packets
         assert!(render(true).contains(&format!("  duplicate    {yielded}\n")), "{}", render(true));
         let keeps = "another live process had this id at 192.0.2.1:1, and has yielded";
         assert!(render(false).contains(&format!("  duplicate    {keeps}\n")), "{}", render(false));
+    }
+
+    #[test]
+    fn how_it_goes_with_the_routers_port_is_shown_where_it_was_asked_for() {
+        let render = |mapping| render(json!({ "node_id": "a", "network": { "port_mapping": mapping } }));
+        let mapped = json!({ "state": "mapped", "external": "203.0.113.7:4433", "protocol": "pcp" });
+        assert!(render(mapped).contains("  port mapped  203.0.113.7:4433 by pcp\n"));
+        let failed = json!({ "state": "failed", "why": "UPnP: no answer" });
+        assert!(render(failed).contains("  port mapped  none: UPnP: no answer\n"));
+        assert!(render(json!({ "state": "not-needed" })).contains("  port mapped  not needed"));
+        assert!(!render(json!(null)).contains("port mapped"));
     }
 
     #[test]

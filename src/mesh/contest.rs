@@ -6,6 +6,8 @@
 //! - **Duplicate**: both ends dialled, or one dialled twice. The preferred link is the one whose dialler has the smaller
 //!   id, then the one with the smaller TLS exporter. It is tested, so that the other is drained only after the winner is
 //!   known to be alive. The end with the smaller id conducts the test; there is no hurry, and nobody is cut off by it.
+//! - **Redial**: as a duplicate, but the old link has lasted: somebody who had it dials all the same, since the network has changed
+//!   under them. The old link is tested, and soon: if it is alive, its streams go on; if it is dead, nobody waits for its end.
 //! - **Restart**: the new link's HELLO has another instance. Either the neighbour restarted, and the old link is dead;
 //!   or a second live process has the same id. The old link is tested: an answer proves the second process, and the
 //!   new link is refused. Whoever is dead cannot answer, so a restarted node is back within the test's bound.
@@ -19,6 +21,8 @@ use super::link::LinkId;
 pub(crate) enum Cause {
     /// One process at the other end, two connections.
     Duplicate,
+    /// As before, long after the first one came up.
+    Redial,
     /// The new link's process is another one than the old link's.
     Restart,
 }
@@ -42,7 +46,7 @@ impl Contest {
     /// must have time to be sent again.
     pub(crate) fn deadline(cause: Cause, now: Instant, rtt: Duration) -> Instant {
         let (least, most) = match cause {
-            Cause::Restart => (Duration::from_millis(500), Duration::from_secs(1)),
+            Cause::Restart | Cause::Redial => (Duration::from_millis(500), Duration::from_secs(1)),
             Cause::Duplicate => (Duration::from_secs(2), Duration::from_secs(5)),
         };
         now + (rtt * 4).clamp(least, most)
@@ -74,6 +78,7 @@ mod tests {
         assert_eq!(wait(Cause::Restart, 0), Duration::from_millis(500));
         assert_eq!(wait(Cause::Restart, 200), Duration::from_millis(800));
         assert_eq!(wait(Cause::Restart, 3_000), Duration::from_secs(1));
+        assert_eq!(wait(Cause::Redial, 0), Duration::from_millis(500));
         assert_eq!(wait(Cause::Duplicate, 0), Duration::from_secs(2));
     }
 }

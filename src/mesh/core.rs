@@ -21,25 +21,31 @@ use super::distrust::Distrusted;
 use super::driver::{Driver, Role, Start, Stub};
 use super::events::Event;
 use super::expiry::ExpiryWatch;
+use super::explain::NodeExplanation;
 use super::forwarding::RouteCache;
 use super::input::{Command, Input, MAX_INPUTS};
-use super::link_cost::LinkCosts;
+use super::interfaces::Interfaces;
+use super::link_cost::{LinkCost, LinkCosts};
 use super::manifest::Manifest;
 use super::neighbours::Neighbours;
 use super::notary::CertificateNotary;
 use super::open::{OpenError, OpenHeader};
+use super::outside::Outside;
+use super::paths::Paths;
 use super::peer_addr::PeerAddr;
 use super::peers::Peers;
+use super::roaming::{self, Roaming};
 use super::services::{Listener, ServeError, Services};
 use super::status::Status;
 use super::stream::{Lease, Stream};
 use super::view::View;
 use crate::id::{Cost, NodeId, ServiceName};
-use crate::router::{self, Explanation, Router};
+use crate::router::{self, Router};
 use crate::switch::Cookie;
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::{Hello, VERSIONS};
+use crate::transport::renewable::Renewable;
 use crate::transport::{Identity, Liveness, Refusal, Socket, random};
 
 /// Events that a slow listener may fall behind, at most; it then misses the oldest, and is told so.
@@ -54,11 +60,23 @@ pub(crate) struct Parts {
     pub(crate) id: NodeId,
     pub(crate) identity: Identity,
     pub(crate) socket: Socket,
+    /// What is under `socket`, as far as sending can begin anew there.
+    pub(crate) renewable: Vec<Arc<Renewable>>,
+    pub(crate) interfaces: Interfaces,
+    /// Whether peers on the local network are announced and found.
+    #[cfg(feature = "mdns")]
+    pub(crate) lan: bool,
+    /// Whether a port of the router is mapped.
+    #[cfg(feature = "portmap")]
+    pub(crate) map_port: bool,
     /// Whether links from outside are let in; a node that only dials takes none.
     pub(crate) accept_links: bool,
     pub(crate) peers: Vec<PeerAddr>,
     pub(crate) transit: bool,
     pub(crate) ephemeral: bool,
+    /// Whether direct paths are looked for, and the addresses that the operator has configured for them.
+    pub(crate) direct: bool,
+    pub(crate) external: Vec<SocketAddr>,
     pub(crate) costs: LinkCosts,
     pub(crate) liveness: Liveness,
     pub(crate) max_datagram: u16,
@@ -80,6 +98,7 @@ struct Inner {
     inputs: mpsc::Sender<Input>,
     view: watch::Receiver<Arc<View>>,
     events: broadcast::Sender<Event>,
+    outside: Outside,
     /// Dropped, or sent `true`, it ends the driver.
     life: watch::Sender<bool>,
 }
@@ -117,11 +136,25 @@ impl Mesh {
         let start = Start { epoch: parts.epoch, instance: random::bits() };
         let notary = Arc::new(CertificateNotary::new(&parts.identity, clock::system));
         let socket = Arc::new(parts.socket);
-        let endpoint = Arc::new(Endpoint::new(socket, parts.identity, parts.liveness, parts.max_datagram)?);
+        let measured = parts.costs.usual == LinkCost::RoundTrip;
+        let endpoint = Endpoint::new(
+            socket,
+            parts.identity,
+            parts.liveness,
+            parts.max_datagram,
+            parts.direct,
+            measured,
+        )?;
+        let endpoint = Arc::new(endpoint);
         let services = Services::default();
-        let peers = Peers::new(endpoint.clone(), services.clone());
         let dialled: Vec<_> = parts.peers.into_iter().map(Dialled::new).collect();
         let (inputs, queue) = mpsc::channel(MAX_INPUTS);
+        let told = parts.direct.then(|| inputs.clone());
+        let peers = Peers::new(endpoint.clone(), services.clone(), told);
+        let paths = match parts.direct {
+            true => Paths::new(parts.id.clone(), parts.interfaces.watch(), parts.external, now),
+            false => Paths::off(),
+        };
         let (view, shown) = watch::channel(Arc::default());
         let (events, _) = broadcast::channel(MAX_EVENTS);
         let (life, living) = watch::channel(false);
@@ -143,6 +176,17 @@ impl Mesh {
             config.dormant = manifest.known();
             Role::Full(Box::new(Router::new(config, now)))
         };
+        let (moves, moved) = watch::channel(0);
+        let dialler = Dialler {
+            endpoint: endpoint.clone(),
+            hello: greeting.clone(),
+            inputs: inputs.clone(),
+            view: shown.clone(),
+            events: events.clone(),
+            moved,
+        };
+        let addresses =
+            parts.interfaces.watch().borrow().addresses.iter().map(|address| address.ip).collect();
         let driver = Driver {
             id: parts.id.clone(),
             transit: parts.transit,
@@ -155,6 +199,7 @@ impl Mesh {
             endpoint: endpoint.clone(),
             services: services.clone(),
             peers: peers.clone(),
+            paths,
             dialled: dialled.clone(),
             inputs: inputs.clone(),
             view,
@@ -168,6 +213,8 @@ impl Mesh {
             next_sweep: now,
             expiry: ExpiryWatch::new(),
             distrusted: Distrusted::default(),
+            roaming: Roaming::new(dialler.clone(), addresses),
+            port_mapping: None,
             signing_failed: false,
             waiting: Waiting::default(),
             changed: true,
@@ -176,20 +223,25 @@ impl Mesh {
         tokio::spawn(driver.run(queue, living).instrument(span.clone()));
         let acceptor = Acceptor {
             endpoint: endpoint.clone(),
-            hello: greeting.clone(),
+            hello: greeting,
             inputs: inputs.clone(),
             peers: peers.clone(),
             events: events.clone(),
             accept_links: parts.accept_links,
         };
         tokio::spawn(acceptor.run().instrument(span.clone()));
-        let dialler = Dialler {
-            endpoint: endpoint.clone(),
-            hello: greeting,
-            inputs: inputs.clone(),
-            view: shown.clone(),
-            events: events.clone(),
-        };
+        let outside = Outside::default();
+        #[cfg(feature = "mdns")]
+        if parts.lan {
+            span.in_scope(|| outside.find_on_lan(&parts.id, parts.accept_links, &dialler, &parts.interfaces));
+        }
+        #[cfg(feature = "portmap")]
+        if parts.map_port {
+            span.in_scope(|| outside.map_port(&dialler, &parts.interfaces));
+        }
+        let follow =
+            roaming::follow(parts.interfaces, endpoint.clone(), parts.renewable, moves, inputs.clone());
+        tokio::spawn(follow.instrument(span.clone()));
         for peer in &dialled {
             tokio::spawn(dialler.clone().keep_linked(peer.clone()).instrument(span.clone()));
         }
@@ -202,6 +254,7 @@ impl Mesh {
             inputs,
             view: shown,
             events,
+            outside,
             life,
         })))
     }
@@ -410,7 +463,7 @@ impl Mesh {
         self.ask(Command::Status).await
     }
 
-    pub(crate) async fn explain(&self, node: &NodeId) -> Option<Explanation> {
+    pub(crate) async fn explain(&self, node: &NodeId) -> Option<NodeExplanation> {
         self.ask(|reply| Command::Explain(node.clone(), reply)).await
     }
 
@@ -447,7 +500,8 @@ impl Mesh {
             let _ = view.wait_for(|view| view.links.is_empty() || view.closed).await;
         };
         // A neighbour that does not listen is not waited for.
-        let _ = tokio::time::timeout(LEAVE_WAIT, farewell).await;
+        let _ =
+            tokio::time::timeout(LEAVE_WAIT, async { tokio::join!(farewell, self.0.outside.ended()) }).await;
         self.0.life.send_replace(true);
         self.0.endpoint.close(CloseCode::Leaving, "leaving");
         let _ = tokio::time::timeout(LEAVE_WAIT, self.0.endpoint.wait_idle()).await;
@@ -477,5 +531,6 @@ fn live_link(view: &View, node: &NodeId) -> Option<(Connection, Lease)> {
 }
 
 fn has_route(view: &View, node: &NodeId) -> bool {
-    view.table.route(node).is_some() || (view.stub && view.linked)
+    let direct = view.forwarding.as_ref().is_some_and(|forwarding| forwarding.is_direct(node.addr()));
+    view.table.route(node).is_some() || (view.stub && view.linked) || direct
 }

@@ -56,11 +56,29 @@ pub(crate) struct DialState {
 pub(crate) struct Dialled {
     pub(crate) peer: PeerAddr,
     state: Arc<Mutex<DialState>>,
+    /// Where the peer was found, instead of a name to look up.
+    found: Option<watch::Receiver<Vec<SocketAddr>>>,
 }
 
 impl Dialled {
     pub(crate) fn new(peer: PeerAddr) -> Self {
-        Self { peer, state: Arc::default() }
+        Self { peer, state: Arc::default(), found: None }
+    }
+
+    /// A peer that was found at these addresses, as last heard of; at least one.
+    #[cfg(feature = "mdns")]
+    pub(crate) fn found(id: NodeId, at: watch::Receiver<Vec<SocketAddr>>) -> Self {
+        let any = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 0));
+        let first = at.borrow().first().copied().unwrap_or(any);
+        let peer = PeerAddr { expected: Some(id), ..PeerAddr::from(first) };
+        Self { found: Some(at), ..Self::new(peer) }
+    }
+
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, AttemptError> {
+        match &self.found {
+            Some(found) => Ok(found.borrow().clone()),
+            None => resolve(&self.peer).await,
+        }
     }
 
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut DialState) -> T) -> T {
@@ -76,6 +94,7 @@ impl Dialled {
                 direction: Direction::Outgoing,
                 address: format!("{}:{}", self.peer.host, self.peer.port),
                 rtt_ms: None,
+                mtu: None,
                 cost: None,
                 up_ms: None,
                 ephemeral: false,
@@ -95,6 +114,8 @@ pub(crate) struct Dialler {
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) events: broadcast::Sender<Event>,
+    /// Counts how often the network has changed.
+    pub(crate) moved: watch::Receiver<u64>,
 }
 
 impl Dialler {
@@ -113,6 +134,7 @@ impl Dialler {
         let mut backoff = Backoff::default();
         let mut lost_at: Option<Instant> = None;
         let mut known = dialled.peer.expected.clone();
+        let mut moved = self.moved.clone();
         loop {
             dialled.with(|state| state.linked = known.as_ref().is_some_and(|id| self.linked(id)));
             self.until_unlinked(known.as_ref()).await;
@@ -121,13 +143,29 @@ impl Dialler {
                 state.linked = false;
                 state.dialling = false;
             });
-            tokio::time::sleep(backoff.next(fresh, random::bits())).await;
+            if moved.has_changed().is_ok_and(|changed| changed) {
+                moved.mark_unchanged();
+                backoff.reset();
+            }
+            tokio::select! {
+                biased;
+                () = network_moved(&mut moved) => backoff.reset(),
+                () = tokio::time::sleep(backoff.next(fresh, random::bits())) => {}
+            }
             dialled.with(|state| {
                 state.dialling = true;
                 state.attempts = backoff.attempts();
             });
             let limit = if fresh { FRESH_ATTEMPT } else { ATTEMPT };
-            let attempt = tokio::time::timeout(limit, self.attempt(&dialled.peer)).await;
+            let attempt = tokio::select! {
+                biased;
+                // What it has sent so far went out on another network: the next one begins at once.
+                () = network_moved(&mut moved) => {
+                    backoff.reset();
+                    continue;
+                }
+                attempt = tokio::time::timeout(limit, self.attempt(dialled)) => attempt,
+            };
             match attempt.unwrap_or(Err(AttemptError::Timeout(limit))) {
                 Ok(established) => {
                     known = Some(established.hello.id.clone());
@@ -175,6 +213,8 @@ impl Dialler {
         // The same trouble again and again is worth one line to an operator; a refusal wants somebody to act.
         match &refusal {
             _ if repeated => debug!(%error, "no link"),
+            // Another mesh on the same network is nobody's mistake.
+            Some(_) if dialled.found.is_some() => info!(%error, "no link"),
             Some(_) => warn!(%error, "no link"),
             None => info!(%error, "no link"),
         }
@@ -187,11 +227,11 @@ impl Dialler {
     }
 
     /// One attempt: all addresses, each a little later than the one before; the first that answers wins.
-    async fn attempt(&self, peer: &PeerAddr) -> Result<Established, AttemptError> {
-        let addrs = resolve(peer).await?;
+    async fn attempt(&self, dialled: &Dialled) -> Result<Established, AttemptError> {
+        let addrs = dialled.addresses().await?;
         let mut race = JoinSet::new();
         for (nth, addr) in (0_u32..).zip(addrs) {
-            let (dialler, expected) = (self.clone(), peer.expected.clone());
+            let (dialler, expected) = (self.clone(), dialled.peer.expected.clone());
             race.spawn(async move {
                 tokio::time::sleep(STAGGER * nth).await;
                 dialler.dial(addr, expected.as_ref()).await
@@ -217,6 +257,16 @@ impl Dialler {
         Ok(handshake::dial(connection, hello, expected).await?)
     }
 
+    /// One attempt at a neighbour where it is linked already, for a link beside that one. Without success nothing happens.
+    pub(crate) async fn dial_once(&self, addr: SocketAddr, peer: &NodeId, within: Duration) {
+        match tokio::time::timeout(within, self.dial(addr, Some(peer))).await {
+            // An error means that the driver has gone, and the link goes with it.
+            Ok(Ok(established)) => drop(self.inputs.send(Input::Established(Box::new(established))).await),
+            Ok(Err(error)) => debug!(%peer, %addr, %error, "no second link"),
+            Err(_) => debug!(%peer, %addr, ?within, "no second link"),
+        }
+    }
+
     fn linked(&self, id: &NodeId) -> bool {
         self.view.borrow().links.contains_key(id)
     }
@@ -227,6 +277,14 @@ impl Dialler {
         let mut view = self.view.clone();
         // An error means that the driver has gone; the caller is about to be dropped as well.
         let _ = view.wait_for(|view| !view.links.contains_key(known)).await;
+    }
+}
+
+/// Waits until the network changes.
+async fn network_moved(moved: &mut watch::Receiver<u64>) {
+    if moved.changed().await.is_err() {
+        // Nobody looks at the network any more.
+        std::future::pending().await
     }
 }
 

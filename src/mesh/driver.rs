@@ -15,6 +15,7 @@ use super::dialler::Dialled;
 use super::distrust::Distrusted;
 use super::events::Event;
 use super::expiry::ExpiryWatch;
+use super::explain::explain;
 use super::forwarding::{RouteCache, Sources, forwarding_table};
 use super::input::{Command, Input};
 use super::link::{Link, LinkId, Phase};
@@ -22,20 +23,21 @@ use super::link_cost::LinkCosts;
 use super::manifest::Manifest;
 use super::neighbours::{Change, Neighbours};
 use super::notary::CertificateNotary;
+use super::paths::{PathInput, Paths};
 use super::peers::{Peers, SWEEP};
+use super::roaming::Roaming;
 use super::services::Services;
-use super::status::Status;
+use super::status::{PortMappingStatus, Status};
 use super::view::{LinkView, View};
 use crate::id::NodeId;
-use crate::router::{
-    self, Explanation, NeighbourKind, NeighbourState, Router, SessionError, SessionUp, Table,
-};
+use crate::router::{self, NeighbourKind, NeighbourState, Router, SessionError, SessionUp, Table};
 use crate::switch::{ForwardingTable, HoldQueue, Routes};
 use crate::transport::Identity;
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::Frame;
 use crate::transport::handshake::Established;
+use crate::transport::probes::ReceivedProbe;
 use crate::transport::tls;
 
 /// How often things are looked at that tell nobody when they change: neighbours' addresses, drained links, held packets.
@@ -79,6 +81,7 @@ pub(super) struct Driver {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) services: Services,
     pub(super) peers: Peers,
+    pub(super) paths: Paths,
     pub(super) dialled: Vec<Dialled>,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) view: watch::Sender<Arc<View>>,
@@ -89,6 +92,10 @@ pub(super) struct Driver {
     pub(super) next_sweep: Instant,
     pub(super) expiry: ExpiryWatch,
     pub(super) distrusted: Distrusted,
+    pub(super) roaming: Roaming,
+    /// How it goes with the mapping of a port of the router, if one is asked for: where it is mapped, it is an address to be
+    /// reached at.
+    pub(super) port_mapping: Option<PortMappingStatus>,
     pub(super) signing_failed: bool,
     pub(super) waiting: converge::Waiting,
     /// Whether links or routes changed since they were last published.
@@ -112,6 +119,7 @@ impl Driver {
     ///
     /// `life` ends the driver when it turns true, or when its sender is dropped.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Input>, mut life: watch::Receiver<bool>) {
+        let mut probes = self.endpoint.socket().probes().receiver();
         loop {
             self.drain(clock::now());
             self.publish_changes(queue.is_empty(), clock::now());
@@ -120,6 +128,7 @@ impl Driver {
                 biased;
                 _ = life.wait_for(|ended| *ended) => break,
                 input = queue.recv() => input,
+                Some(probe) = next_probe(&mut probes) => Some(Input::Path(PathInput::Probe(probe))),
                 () = tokio::time::sleep_until(deadline.into()) => None,
             };
             let now = clock::now();
@@ -145,7 +154,10 @@ impl Driver {
             Role::Full(router) => router.poll_timeout().map(|deadline| deadline.at),
             Role::Stub(_) => None,
         };
-        [router, self.neighbours.next_timeout()].into_iter().flatten().fold(self.next_tick, Instant::min)
+        [router, self.neighbours.next_timeout(), self.paths.next_timeout()]
+            .into_iter()
+            .flatten()
+            .fold(self.next_tick, Instant::min)
     }
 
     fn handle_input(&mut self, input: Input, now: Instant) {
@@ -155,6 +167,12 @@ impl Driver {
             Input::Route { link, message } => self.route_frame(link, message, now),
             Input::Written { link } => self.written(link, now),
             Input::LinkClosed { link, why } => self.link_closed(link, &why, now),
+            Input::Path(input) => self.path_input(input, now),
+            Input::NetworkChanged { addresses } => self.network_changed(addresses, now),
+            Input::PortMapping(status) => {
+                self.paths.mapped(&status, now);
+                self.port_mapping = Some(status);
+            }
             Input::Command(command) => self.command(command, now),
         }
     }
@@ -189,6 +207,7 @@ impl Driver {
         match frame {
             Frame::Ping(nonce) => link.send(&Frame::Pong(nonce)),
             Frame::Pong(nonce) => {
+                self.link_answered(id, nonce);
                 let changes = self.neighbours.answered(id, nonce, now);
                 self.apply(changes, now);
             }
@@ -217,6 +236,12 @@ impl Driver {
             Frame::Converged(false, count, expected) => {
                 self.on_neighbours_verdict(Convergence::Partial { count, expected });
             }
+            Frame::Observed(at) if link.phase == Phase::Active => {
+                let peer = link.peer.clone();
+                self.neighbours.observed(id, at);
+                self.paths.observed(&peer, Some(at), now);
+            }
+            Frame::Observed(at) => self.neighbours.observed(id, at),
             Frame::Hello(_) => link.close(CloseCode::BadFrame, "HELLO comes first, and once"),
             // The link's reader has made a message of it.
             Frame::Route(_) => {}
@@ -291,6 +316,7 @@ impl Driver {
     fn session_up(&mut self, id: LinkId, now: Instant) {
         let Some(link) = self.neighbours.link(id) else { return };
         let (peer, address) = (link.peer.clone(), link.remote.to_string());
+        self.paths.observed(&peer, Some(link.observed), now);
         if let Role::Full(router) = &mut self.role {
             if self.neighbours.active().len() == 1 {
                 let observed = SocketAddr::new(link.observed.ip().to_canonical(), link.observed.port());
@@ -315,6 +341,7 @@ impl Driver {
     }
 
     fn session_down(&mut self, peer: &NodeId, now: Instant) {
+        self.paths.observed(peer, None, now);
         match &mut self.role {
             Role::Full(router) => {
                 router.handle_session_down(peer, now);
@@ -332,7 +359,7 @@ impl Driver {
     fn command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Status(reply) => drop(reply.send(self.status(now))),
-            Command::Explain(node, reply) => drop(reply.send(self.explain(&node))),
+            Command::Explain(node, reply) => drop(reply.send(explain(self, &node, now))),
             Command::Query(node, reply) => self.ask(node, reply),
             Command::Converge(within, reply) => self.converge(within, reply, now),
             Command::Capabilities(capabilities) => {
@@ -342,14 +369,6 @@ impl Driver {
             }
             Command::Reload(identity) => self.reload(&identity, now),
             Command::Leave(reply) => self.leave(reply, now),
-        }
-    }
-
-    fn explain(&self, node: &NodeId) -> Explanation {
-        match &self.role {
-            Role::Full(router) => router.explain(node),
-            Role::Stub(_) if *node == self.id => Explanation::Myself,
-            Role::Stub(_) => Explanation::NeverHeardOf,
         }
     }
 
@@ -396,6 +415,7 @@ impl Driver {
         if let Role::Full(router) = &mut self.role {
             router.handle_timeout(now);
         }
+        self.paths.handle_timeout(now);
         let changes = self.neighbours.handle_timeout(now);
         self.apply(changes, now);
         if now >= self.next_tick {
@@ -406,6 +426,8 @@ impl Driver {
 
     fn tick(&mut self, now: Instant) {
         self.endpoint.socket().tick();
+        self.tick_paths(now);
+        self.redial_silent_links(now);
         self.close_if_yielded(now);
         self.forget_gone_waiters(now);
         if let Role::Stub(stub) = &mut self.role {
@@ -442,6 +464,7 @@ impl Driver {
 
     /// Takes everything that the router has to say. What it says of its routes to others holds when they hear it.
     fn drain(&mut self, now: Instant) {
+        self.drain_paths();
         while let Role::Full(router) = &mut self.role
             && let Some(event) = router.poll_event()
         {
@@ -482,7 +505,10 @@ impl Driver {
                 info!(%node, "unreachable");
                 self.emit(Event::NodeUnreachable { node });
             }
-            Routing::NodeRestarted(node) => self.peers.restarted(&node),
+            Routing::NodeRestarted(node) => {
+                self.peers.restarted(&node);
+                self.paths.restarted(&node, now);
+            }
             Routing::Synced(peer) => {
                 debug!(%peer, "synced");
                 self.changed = true;
@@ -565,7 +591,7 @@ impl Driver {
     }
 
     /// Shows links and these routes to the switch.
-    fn publish_forwarding(&self, routes: Arc<Routes>) -> Arc<ForwardingTable> {
+    pub(super) fn publish_forwarding(&self, routes: Arc<Routes>) -> Arc<ForwardingTable> {
         let forwarding = Arc::new(forwarding_table(&Sources {
             me: self.id.addr(),
             transit: self.transit,
@@ -573,6 +599,7 @@ impl Driver {
             links: self.neighbours.links(),
             active: self.neighbours.active(),
             routes,
+            paths: &self.paths,
         }));
         self.endpoint.socket().publish(Arc::clone(&forwarding));
         forwarding
@@ -585,6 +612,13 @@ impl Driver {
 
     fn status(&self, now: Instant) -> Status {
         super::snapshot::snapshot(self, now)
+    }
+}
+
+async fn next_probe(probes: &mut Option<mpsc::Receiver<ReceivedProbe>>) -> Option<ReceivedProbe> {
+    match probes {
+        Some(probes) => probes.recv().await,
+        None => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What happens in the mesh, as it happens.
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde::Serialize;
 
 use super::status::ProcessStatus;
@@ -55,6 +57,22 @@ pub enum Event {
         /// The node.
         node: NodeId,
     },
+    /// The packets for a peer that is no neighbour go straight to it from now on, or to another address of it than before.
+    PathUp {
+        /// The peer.
+        peer: NodeId,
+        /// Where they go.
+        address: SocketAddr,
+        /// How the address is known: `host`, `server-reflexive`, `peer-reflexive`, `mapped` or `external`.
+        candidate: &'static str,
+    },
+    /// The packets for a peer go through other nodes again.
+    PathDown {
+        /// The peer.
+        peer: NodeId,
+        /// Why, for people.
+        why: &'static str,
+    },
     /// The record of a node is not taken, because its certificate is not trusted here: there is no route to it. Reported
     /// once for each reason, until the certificates are reloaded.
     RecordNotTrusted {
@@ -62,6 +80,12 @@ pub enum Event {
         node: NodeId,
         /// Why.
         why: Distrust,
+    },
+    /// The machine has another address or default route than before, or has slept. Every link is asked whether it still
+    /// works, and peers without a link are dialled at once.
+    NetworkChanged {
+        /// The addresses that it has now, best first.
+        addresses: Vec<IpAddr>,
     },
     /// This node's record could not be signed, for want of randomness. It is tried again every second; reported once until
     /// the certificates are reloaded.

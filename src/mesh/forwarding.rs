@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::link::{Link, LinkId};
+use super::paths::Paths;
 use crate::id::{NodeAddr, NodeId};
 use crate::router::Table;
 use crate::switch::{ForwardingTable, Ingress, NextHop, Place, Routes};
@@ -19,6 +20,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) links: &'a BTreeMap<LinkId, Link>,
     pub(crate) active: &'a BTreeMap<NodeId, LinkId>,
     pub(crate) routes: Arc<Routes>,
+    pub(super) paths: &'a Paths,
 }
 
 /// The switch's routes, kept as long as the router's table is the same: links come and go without them.
@@ -90,6 +92,7 @@ pub(crate) fn forwarding_table(sources: &Sources<'_>) -> ForwardingTable {
     } else {
         hops.for_each(|hop| forwarding.link(hop));
     }
+    sources.paths.fill(&mut forwarding);
     forwarding
 }
 

@@ -1,15 +1,18 @@
 //! What wakes the driver: one of these at a time.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use quinn::ConnectionError;
 use tokio::sync::oneshot;
 
 use super::converge::{ConvergeError, Convergence};
+use super::explain::NodeExplanation;
 use super::link::LinkId;
-use super::status::Status;
+use super::paths::PathInput;
+use super::status::{PortMappingStatus, Status};
 use crate::id::NodeId;
-use crate::router::{Explanation, Message};
+use crate::router::Message;
 use crate::transport::Identity;
 use crate::transport::frame::Frame;
 use crate::transport::handshake::Established;
@@ -30,6 +33,13 @@ pub(crate) enum Input {
     Written { link: LinkId },
     /// A link ended.
     LinkClosed { link: LinkId, why: ConnectionError },
+    /// What concerns a direct path.
+    Path(PathInput),
+    /// The machine's network is another one now; with its addresses, best first.
+    NetworkChanged { addresses: Vec<IpAddr> },
+    /// How it goes with the mapping of a port of the router.
+    #[cfg_attr(not(feature = "portmap"), expect(dead_code, reason = "told by the feature `portmap`"))]
+    PortMapping(PortMappingStatus),
     /// A request from this process.
     Command(Command),
 }
@@ -40,7 +50,7 @@ pub(crate) enum Command {
     /// A snapshot; the parts that the driver does not know are left empty.
     Status(oneshot::Sender<Status>),
     /// Why a node is or is not reachable.
-    Explain(NodeId, oneshot::Sender<Explanation>),
+    Explain(NodeId, oneshot::Sender<NodeExplanation>),
     /// A stub's question to its neighbour: cost and hops to a node.
     Query(NodeId, oneshot::Sender<Option<(u64, u32)>>),
     /// Whether all nodes have the route to this one, within this time. A requester that has gone ends the request.

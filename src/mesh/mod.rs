@@ -10,6 +10,7 @@
 //!   dialler ─┐                                    ┌─▶ socket: forwarding table
 //!   acceptor ┼─ Established ─▶ ┌────────┐ ────────┤
 //!   link ────┼─ Frame ───────▶ │ driver │         ├─▶ view: links and routes ─▶ open ─▶ link or peer connection
+//!   roaming ─┼─ NetworkChanged▶│        │         │
 //!   node ────┴─ Command ─────▶ └───┬────┘         ├─▶ events
 //!                              router, contests   └─▶ link outboxes
 //! ```
@@ -26,16 +27,26 @@ mod distrust;
 mod driver;
 mod events;
 mod expiry;
+mod explain;
 mod forwarding;
 mod input;
+pub(crate) mod interfaces;
+#[cfg(feature = "mdns")]
+mod lan;
 mod link;
 mod link_cost;
 mod manifest;
 mod neighbours;
 mod notary;
 pub(crate) mod open;
+mod outside;
+mod path_messages;
+mod paths;
 pub(crate) mod peer_addr;
 mod peers;
+#[cfg(feature = "portmap")]
+mod portmap;
+mod roaming;
 mod services;
 mod snapshot;
 mod status;
@@ -48,6 +59,8 @@ pub use datagram::{
     Datagram, DatagramError, DatagramListener, DatagramSender, DatagramStatus, MAX_WAITING_DATAGRAMS,
 };
 pub use events::Event;
+pub use explain::{AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation};
+pub use interfaces::{AddressKind, LocalAddress, MAX_LOCAL_ADDRESSES};
 pub(crate) use link_cost::LinkCosts;
 pub use link_cost::{InvalidLinkCost, LinkCost};
 pub use notary::CertificateNotary;
@@ -56,8 +69,9 @@ pub use peer_addr::{InvalidPeerAddr, PeerAddr};
 pub use peers::MAX_PEERS;
 pub use services::{Incoming, Listener, MAX_SERVICES, MAX_WAITING, ServeError};
 pub use status::{
-    CertificateStatus, Direction, DuplicateStatus, EdgeStatus, LinkState, LinkStatus, NotTrusted, PeerPath,
-    PeerStatus, ProcessStatus, RecordStatus, RouteStatus, Status,
+    CertificateStatus, Direction, DuplicateStatus, EdgeStatus, LinkState, LinkStatus, NetworkStatus,
+    NotTrusted, PairStatus, PathsStatus, PeerPath, PeerStatus, PortMappingStatus, ProcessStatus,
+    RecordStatus, RouteStatus, Status,
 };
 pub use stream::{RecvHalf, SendHalf, Stream, StreamError};
 

@@ -6,6 +6,7 @@
 //! of an old session cannot get into a new one.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::contest::{Cause, Contest, Preference};
@@ -25,6 +26,10 @@ pub(super) const MAX_LINKS_OF_ONE: usize = 4;
 const CHOOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a link that lost may keep its streams.
 const DRAIN_FOR: Duration = Duration::from_secs(30);
+/// The same for a link that had lasted when it was replaced: it may have been slow on another network, and not dead.
+const DRAIN_SETTLED_FOR: Duration = Duration::from_secs(3_600);
+/// From when on a second link to a neighbour is none that both ends happened to dial.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// How long it is kept at least, for what is on its way.
 const DRAIN_AT_LEAST: Duration = Duration::from_secs(1);
 
@@ -100,8 +105,12 @@ impl Neighbours {
                 Vec::new()
             }
             Some((old, _)) if self.leads(&peer) => {
-                let (tested, rival) = if self.prefers(new, old) { (new, old) } else { (old, new) };
-                self.test(Cause::Duplicate, tested, rival, now);
+                if self.links.get(&old).is_some_and(|link| now >= link.since + SETTLED_AFTER) {
+                    self.test(Cause::Redial, old, new, now);
+                } else {
+                    let (tested, rival) = if self.prefers(new, old) { (new, old) } else { (old, new) };
+                    self.test(Cause::Duplicate, tested, rival, now);
+                }
                 Vec::new()
             }
             Some(_) => Vec::new(),
@@ -191,7 +200,7 @@ impl Neighbours {
         self.links.values_mut().for_each(Link::finish);
     }
 
-    /// Notes where the neighbours are now; whether any has moved.
+    /// Notes where the neighbours are now, and tells those that have moved; whether any has.
     pub(crate) fn follow_addresses(&mut self) -> bool {
         let mut moved = false;
         for link in self.links.values_mut() {
@@ -200,10 +209,20 @@ impl Neighbours {
                 // A link travels on the real network; a neighbour that moves it elsewhere is not followed.
                 continue;
             }
-            moved |= remote != link.remote;
-            link.remote = remote;
+            if remote != link.remote {
+                moved = true;
+                link.remote = remote;
+                link.send(&Frame::Observed(SocketAddr::new(remote.ip().to_canonical(), remote.port())));
+            }
         }
         moved
+    }
+
+    /// A neighbour sees this node at another address.
+    pub(crate) fn observed(&mut self, id: LinkId, at: SocketAddr) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.observed = at;
+        }
     }
 
     /// Looks at the round trips of the links in use. Gives the neighbours whose links cost something else now.
@@ -224,7 +243,8 @@ impl Neighbours {
     /// Whether a link that lost may be closed. The end that leads closes first; the other one's turn is a backstop.
     fn drained(&self, link: &Link, since: Instant, now: Instant) -> bool {
         let patience = if self.leads(&link.peer) { 1 } else { 2 };
-        now >= since + DRAIN_FOR * patience
+        let limit = if since >= link.since + SETTLED_AFTER { DRAIN_SETTLED_FOR } else { DRAIN_FOR };
+        now >= since + limit * patience
             || (patience == 1 && now >= since + DRAIN_AT_LEAST && !link.usage.in_use())
     }
 
@@ -237,7 +257,7 @@ impl Neighbours {
                 let (keeps, refused) = (process_at(tested), process_at(rival));
                 vec![Change::DuplicateId { node: rival.peer.clone(), keeps, refused }]
             }
-            Cause::Duplicate => {
+            Cause::Duplicate | Cause::Redial => {
                 let changes = self.choose(contest.tested, now);
                 self.drain(contest.rival, now);
                 changes
@@ -252,7 +272,7 @@ impl Neighbours {
                 self.choose(contest.rival, now)
             }
             (Cause::Restart, None) => self.choose(contest.rival, now),
-            (Cause::Duplicate, _) => {
+            (Cause::Duplicate | Cause::Redial, _) => {
                 let changes = self.choose(contest.rival, now);
                 // If it is dead, it ends by itself; if it was only slow, its streams run out.
                 self.drain(contest.tested, now);

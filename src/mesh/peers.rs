@@ -8,10 +8,13 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use quinn::{Connection, Side};
+use tokio::sync::mpsc;
 use tracing::{Instrument, debug, debug_span, warn};
 
 use super::clock;
+use super::input::Input;
 use super::open::OpenError;
+use super::path_messages;
 use super::services::Services;
 use super::stream::{Lease, Usage};
 use crate::id::NodeId;
@@ -24,7 +27,9 @@ use crate::transport::{Refusal, Trust, overlay, settings, tls};
 pub const MAX_PEERS: usize = 1_024;
 /// Connections with one peer, at most: two if both open at the same time, more while it restarts.
 pub(super) const MAX_CONNECTIONS_OF_ONE: usize = 4;
-/// How long a peer may take to answer.
+/// How long a peer may take to answer, first and in all. QUIC doubles the wait after each lost packet of a handshake: where
+/// many are lost, a new attempt is sooner through than an old one.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Sweeps that a connection survives without any use at the end that opened it. The other end waits twice as long, so
 /// that the two do not close it while one of them begins to use it.
@@ -43,6 +48,8 @@ pub(crate) struct Peers {
     endpoint: Arc<Endpoint>,
     services: Services,
     slots: Arc<Mutex<BTreeMap<NodeId, Arc<Slot>>>>,
+    /// Whom to tell of connections, for direct paths; none: those are off.
+    inputs: Option<mpsc::Sender<Input>>,
 }
 
 /// One peer's place. Whoever needs a connection first makes it, under the lock; the others wait for that, and share a
@@ -80,8 +87,12 @@ pub(crate) struct PeerView {
 }
 
 impl Peers {
-    pub(crate) fn new(endpoint: Arc<Endpoint>, services: Services) -> Self {
-        Self { endpoint, services, slots: Arc::default() }
+    pub(crate) fn new(
+        endpoint: Arc<Endpoint>,
+        services: Services,
+        inputs: Option<mpsc::Sender<Input>>,
+    ) -> Self {
+        Self { endpoint, services, slots: Arc::default(), inputs }
     }
 
     /// The connection to `node`, made now if there is none, and a lease that keeps it.
@@ -121,16 +132,22 @@ impl Peers {
 
     async fn connect(&self, node: &NodeId) -> Result<Connection, OpenError> {
         let unreachable = |why: String| OpenError::Unreachable { node: node.clone(), why };
-        let connecting = self.endpoint.connect_peer(node).map_err(|error| unreachable(error.to_string()))?;
-        // The peer judges our certificate after we are done with the handshake: its refusal shows on the first stream.
-        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(match Refusal::from_connection_error(&error) {
-                Some(why) => OpenError::NotTrusted { node: node.clone(), why },
-                None => unreachable(error.to_string()),
-            }),
-            Err(_) => Err(unreachable(format!("no answer within {CONNECT_TIMEOUT:?}"))),
+        for patience in [FIRST_ATTEMPT, CONNECT_TIMEOUT - FIRST_ATTEMPT] {
+            let connecting =
+                self.endpoint.connect_peer(node).map_err(|error| unreachable(error.to_string()))?;
+            // The peer judges our certificate after we are done with the handshake: its refusal shows on the first stream.
+            match tokio::time::timeout(patience, connecting).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => {
+                    return Err(match Refusal::from_connection_error(&error) {
+                        Some(why) => OpenError::NotTrusted { node: node.clone(), why },
+                        None => unreachable(error.to_string()),
+                    });
+                }
+                Err(_) => {}
+            }
         }
+        Err(unreachable(format!("no answer within {CONNECT_TIMEOUT:?}")))
     }
 
     /// Takes a connection that a peer has opened; its address says which of its certified names it uses.
@@ -165,10 +182,14 @@ impl Peers {
         let datagrams = self.services.datagrams.clone();
         let (receiving, from, usage) = (connection.clone(), node.clone(), slot.usage.clone());
         tokio::spawn(async move { datagrams.serve(receiving, from, usage).await });
-        let (services, node, slot, connection) =
-            (self.services.clone(), node.clone(), slot.clone(), connection.clone());
+        let (services, node, slot, connection, inputs) =
+            (self.services.clone(), node.clone(), slot.clone(), connection.clone(), self.inputs.clone());
         let serve = async move {
-            let why = accept_streams(&connection, &node, &services, &slot.usage).await;
+            let why = tokio::select! {
+                why = accept_streams(&connection, &node, &services, &slot.usage) => why,
+                never = path_messages::serve(&connection, &node, inputs.as_ref()) => match never {},
+            };
+            path_messages::ended(&connection, &node, inputs.as_ref()).await;
             debug!(%why, "disconnected");
             lock(&slot.connections).retain(|kept| kept.connection.stable_id() != connection.stable_id());
         };

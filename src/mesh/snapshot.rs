@@ -8,8 +8,8 @@ use super::clock;
 use super::driver::{Driver, Role};
 use super::link::{Link, Phase};
 use super::status::{
-    CertificateStatus, Direction, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus, RecordStatus,
-    RouteStatus, Status,
+    CertificateStatus, Direction, EdgeStatus, LinkState, LinkStatus, NetworkStatus, PeerPath, PeerStatus,
+    RecordStatus, RouteStatus, Status,
 };
 use crate::id::{Cost, NodeAddr, NodeId};
 use crate::router::{LinkClass, NeighbourState, Router};
@@ -35,6 +35,11 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         transit: driver.transit,
         ephemeral: router.is_none(),
         listen: if driver.accept_links { driver.endpoint.socket().bound_addrs() } else { Vec::new() },
+        network: NetworkStatus {
+            addresses: driver.roaming.addresses.clone(),
+            changes: driver.roaming.moves,
+            port_mapping: driver.port_mapping.clone(),
+        },
         duplicate: router.and_then(super::twin::status),
         certificate: certificate(&driver.endpoint.identity()),
         links: links(driver, router, now),
@@ -42,6 +47,7 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         edges: router.map(edges).unwrap_or_default(),
         peers: peers(driver, &first_hops),
         records: router.map(|router| records(driver, router)).unwrap_or_default(),
+        paths: driver.paths.status(),
         switch: driver.endpoint.socket().counters().status(),
         services: driver.services.names().iter().map(ToString::to_string).collect(),
         datagrams: driver.services.datagrams.status(),
@@ -112,6 +118,7 @@ fn link_status(link: &Link, synced: bool, said: &BTreeMap<&NodeId, Cost>, now: I
         direction: if link.dialled { Direction::Outgoing } else { Direction::Incoming },
         address: canonical(link.remote).to_string(),
         rtt_ms: Some(rtt_ms(link.connection.rtt())),
+        mtu: Some(link.connection.stats().path.current_mtu),
         cost: Some(link.cost.max(said.get(&link.peer).copied().unwrap_or(link.their_cost)).get()),
         up_ms: Some(millis(now.saturating_duration_since(link.since))),
         ephemeral: link.stub,
@@ -177,18 +184,23 @@ fn peers(driver: &Driver, first_hops: &FirstHops) -> Vec<PeerStatus> {
             node: peer.clone(),
             path: PeerPath::Link,
             via: None,
+            address: None,
             rtt_ms: rtt_ms(link.connection.rtt()),
             streams: link.usage.streams(),
         })
     });
-    let relayed = driver.peers.views().into_iter().map(|peer| PeerStatus {
-        via: first_hops.of(peer.node.addr()),
-        node: peer.node,
-        path: PeerPath::Relayed,
-        rtt_ms: rtt_ms(peer.rtt),
-        streams: peer.streams,
+    let others = driver.peers.views().into_iter().map(|peer| {
+        let direct = driver.paths.path(&peer.node);
+        PeerStatus {
+            via: first_hops.of(peer.node.addr()),
+            path: if direct.is_some() { PeerPath::Direct } else { PeerPath::Relayed },
+            address: direct.map(|path| path.to),
+            rtt_ms: rtt_ms(peer.rtt),
+            streams: peer.streams,
+            node: peer.node,
+        }
     });
-    neighbours.chain(relayed).collect()
+    neighbours.chain(others).collect()
 }
 
 fn canonical(addr: std::net::SocketAddr) -> std::net::SocketAddr {

@@ -1,6 +1,7 @@
 //! What a node knows and does, as plain data.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
@@ -29,6 +30,8 @@ pub struct Status {
     pub ephemeral: bool,
     /// Where it takes links; empty if it only dials.
     pub listen: Vec<SocketAddr>,
+    /// The machine's network.
+    pub network: NetworkStatus,
     /// The other live process with this node's id that was proven last. A node that has yielded to it has no links, and
     /// stays silent until it is started again.
     pub duplicate: Option<DuplicateStatus>,
@@ -44,6 +47,8 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// The records of others, and whether they were genuine.
     pub records: RecordStatus,
+    /// Its direct paths; none: they are off.
+    pub paths: Option<PathsStatus>,
     /// Its packet switch.
     pub switch: SwitchStatus,
     /// The services it offers.
@@ -52,6 +57,42 @@ pub struct Status {
     pub datagrams: DatagramStatus,
     /// Calls that run here.
     pub running_calls: usize,
+}
+
+/// The network of the machine that a node runs on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct NetworkStatus {
+    /// The machine's addresses, best first.
+    pub addresses: Vec<IpAddr>,
+    /// How often they, the default route, or the machine's being awake have changed since the node was started.
+    pub changes: u64,
+    /// How it goes with the mapping of a port of the router; none, if it is not asked for.
+    pub port_mapping: Option<PortMappingStatus>,
+}
+
+/// How it goes with the mapping of a port of the router.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PortMappingStatus {
+    /// The router is being asked.
+    Asking,
+    /// The machine's own address is a public one.
+    NotNeeded,
+    /// The world reaches this node there.
+    Mapped {
+        /// The router's outer address, with the port there.
+        external: SocketAddr,
+        /// How it was asked: `pcp`, `nat-pmp` or `upnp`.
+        protocol: &'static str,
+    },
+    /// There is no mapping that is of use. It is tried again after a minute, then ever more rarely up to a quarter of an hour, and at
+    /// once when the network changes.
+    Failed {
+        /// Why, by each protocol that was tried.
+        why: String,
+    },
 }
 
 /// Another live process with a node's id.
@@ -131,6 +172,8 @@ pub struct LinkStatus {
     pub address: String,
     /// The smoothed round trip, in milliseconds, of a connected link.
     pub rtt_ms: Option<f64>,
+    /// The largest UDP payload that is known to pass, in bytes, of a connected link.
+    pub mtu: Option<u16>,
     /// The cost, of a connected link: the larger of the two ends'.
     pub cost: Option<u32>,
     /// How long it has been in use, in milliseconds.
@@ -212,6 +255,45 @@ pub struct NotTrusted {
     pub why: Distrust,
 }
 
+/// Direct paths of a node to peers that are no neighbours. The counts only grow.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct PathsStatus {
+    /// The NAT in front of the node: `unknown`, `public`, `endpoint-independent` or `endpoint-dependent`.
+    pub nat: &'static str,
+    /// Peers that packets go to directly now.
+    pub direct: usize,
+    /// Attempts begun.
+    pub attempts: u64,
+    /// Attempts by what became of them.
+    pub outcomes: BTreeMap<&'static str, u64>,
+    /// Attempts that came to something, and those of them that got a path, by the NATs of both ends: `mine/theirs`. Pairs
+    /// without any are left out.
+    pub pairs: BTreeMap<String, PairStatus>,
+    /// The mean time from the begin of an attempt to its path, in milliseconds; none before the first.
+    pub time_to_direct_ms: Option<f64>,
+    /// Paths that became usable.
+    pub opened: u64,
+    /// Paths that died.
+    pub died: u64,
+    /// Probes sent, answers included.
+    pub probes_sent: u64,
+    /// Probes taken, answers included.
+    pub probes_received: u64,
+    /// Probes that were not taken: forged, repeated, late, too many, or no probes.
+    pub probes_refused: u64,
+}
+
+/// Attempts between two kinds of NAT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PairStatus {
+    /// Attempts that came to something.
+    pub attempts: u64,
+    /// Those that got a path.
+    pub direct: u64,
+}
+
 /// How the packets of a peer travel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -235,6 +317,8 @@ pub struct PeerStatus {
     pub path: PeerPath,
     /// The neighbour they go to first, if relayed.
     pub via: Option<NodeId>,
+    /// The address of the peer that they go to, if direct.
+    pub address: Option<SocketAddr>,
     /// The smoothed round trip, in milliseconds.
     pub rtt_ms: f64,
     /// Streams that are open now.

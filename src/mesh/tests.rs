@@ -2,6 +2,7 @@
 
 mod attacker;
 mod neighbours;
+mod paths;
 mod records;
 mod routing;
 mod spray;

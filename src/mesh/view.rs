@@ -35,6 +35,9 @@ impl View {
     /// The neighbour that this node's own packets for a node go to.
     pub(crate) fn first_hop(&self, node: &NodeId) -> Option<NodeId> {
         let (hop, _) = self.forwarding.as_ref()?.originate(node.addr())?;
+        if hop.neighbour == node.addr() {
+            return Some(node.clone());
+        }
         self.links.keys().find(|id| id.addr() == hop.neighbour).cloned()
     }
 }

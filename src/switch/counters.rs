@@ -10,13 +10,13 @@ use serde::Serialize;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DropReason {
-    /// Not a switched packet: too short, or of an unknown type.
+    /// Not a packet of the mesh: too short, or of an unknown type.
     BadHeader,
-    /// The cookie is of no link: an outsider, or a link that has ended.
+    /// The cookie is of no link and no direct path: an outsider, or a link or path that has ended.
     UnknownCookie,
     /// The source is this node itself, or not the neighbour that may only send its own.
     ForgedSource,
-    /// This node does not carry other nodes' packets.
+    /// This node does not carry other nodes' packets, or not by the direct path that they came by.
     TransitDenied,
     /// The packet has been handled by as many nodes as its sender allowed.
     HopLimit,
@@ -28,10 +28,14 @@ pub enum DropReason {
     QueueFull,
     /// The operating system refused to send.
     SendFailed,
+    /// The neighbour has used what it may have sent on, see [`Meter`](super::Meter).
+    RateLimited,
+    /// A probe of a direct path that belongs to no attempt of this node, or that nobody had the time to look at.
+    StrayProbe,
 }
 
 impl DropReason {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::BadHeader,
         Self::UnknownCookie,
         Self::ForgedSource,
@@ -41,6 +45,8 @@ impl DropReason {
         Self::HoldFull,
         Self::QueueFull,
         Self::SendFailed,
+        Self::RateLimited,
+        Self::StrayProbe,
     ];
 }
 
@@ -50,6 +56,10 @@ pub struct SwitchCounters {
     forwarded: AtomicU64,
     forwarded_bytes: AtomicU64,
     delivered: AtomicU64,
+    relayed: AtomicU64,
+    relayed_bytes: AtomicU64,
+    direct: AtomicU64,
+    direct_bytes: AtomicU64,
     dropped: [AtomicU64; DropReason::ALL.len()],
 }
 
@@ -58,6 +68,16 @@ impl SwitchCounters {
     pub fn forwarded(&self, packets: u64, bytes: u64) {
         self.forwarded.fetch_add(packets, Ordering::Relaxed);
         self.forwarded_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts packets that began here, and took a direct path or went to a relay.
+    pub fn originated(&self, direct: bool, packets: u64, bytes: u64) {
+        let (count, count_bytes) = match direct {
+            true => (&self.direct, &self.direct_bytes),
+            false => (&self.relayed, &self.relayed_bytes),
+        };
+        count.fetch_add(packets, Ordering::Relaxed);
+        count_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts packets that ended here.
@@ -78,6 +98,10 @@ impl SwitchCounters {
             forwarded: count(&self.forwarded),
             forwarded_bytes: count(&self.forwarded_bytes),
             delivered: count(&self.delivered),
+            relayed: count(&self.relayed),
+            relayed_bytes: count(&self.relayed_bytes),
+            direct: count(&self.direct),
+            direct_bytes: count(&self.direct_bytes),
             dropped: DropReason::ALL.into_iter().map(|r| (r, count(&self.dropped[r as usize]))).collect(),
         }
     }
@@ -93,6 +117,14 @@ pub struct SwitchStatus {
     pub forwarded_bytes: u64,
     /// Packets that ended here.
     pub delivered: u64,
+    /// Packets that began here and went to a neighbour, which relays them.
+    pub relayed: u64,
+    /// Their bytes, headers included.
+    pub relayed_bytes: u64,
+    /// Packets that began here and went straight to a peer that is no neighbour.
+    pub direct: u64,
+    /// Their bytes, headers included.
+    pub direct_bytes: u64,
     /// Packets dropped, by reason.
     pub dropped: BTreeMap<DropReason, u64>,
 }
@@ -109,6 +141,6 @@ mod tests {
             counters.dropped(reason, 1 + i as u64);
         }
         let status = counters.status();
-        assert_eq!(status.dropped.values().copied().collect::<Vec<_>>(), (1..=9).collect::<Vec<_>>());
+        assert_eq!(status.dropped.values().copied().collect::<Vec<_>>(), (1..=11).collect::<Vec<_>>());
     }
 }

@@ -19,16 +19,22 @@
 //! a second in the [`HoldQueue`], because the flood that brings the route is usually just behind.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod backlog;
 mod counters;
 mod flow;
 mod header;
 mod hold;
+mod meter;
 mod routes;
 mod table;
 
+pub use backlog::Backlog;
 pub use counters::{DropReason, SwitchCounters, SwitchStatus};
 pub use flow::Flow;
 pub use header::{Cookie, Header, HeaderError};
 pub use hold::{HeldPacket, HoldQueue};
+pub use meter::Meter;
 pub use routes::{Place, Routes};
+#[cfg(feature = "node")]
+pub(crate) use table::DIRECT_HOP_LIMIT;
 pub use table::{Decision, ForwardingTable, Ingress, NextHop};

@@ -32,6 +32,9 @@ pub struct Ingress {
     pub transit: bool,
 }
 
+/// The hop limit of packets on a direct path: nobody but its end may handle them.
+pub(crate) const DIRECT_HOP_LIMIT: u8 = 1;
+
 /// What to do with a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
@@ -57,6 +60,10 @@ pub struct ForwardingTable {
     /// The neighbours of `routes`, by place; none: there is no link.
     hops: Vec<Option<NextHop>>,
     default_route: Option<DefaultRoute>,
+    /// The peers that are reached without any node between.
+    direct: HashMap<NodeAddr, NextHop>,
+    /// Whom the cookies of direct paths admit.
+    direct_ingress: HashMap<Cookie, NodeAddr>,
 }
 
 /// Where a stub sends what is for others.
@@ -81,6 +88,8 @@ impl ForwardingTable {
             routes,
             hops,
             default_route: None,
+            direct: HashMap::new(),
+            direct_ingress: HashMap::new(),
         }
     }
 
@@ -107,6 +116,23 @@ impl ForwardingTable {
         self.default_route = Some(DefaultRoute { hops, hop_limit });
     }
 
+    /// Sends what begins here and ends at `hop.neighbour` by a direct path, whether or not there is a route. Nothing else goes
+    /// there.
+    pub fn direct(&mut self, hop: NextHop) {
+        self.direct.insert(hop.neighbour, hop);
+    }
+
+    /// Admits packets with `cookie` that come by a direct path: from `peer`, for this node, and no others.
+    pub fn admit_direct(&mut self, cookie: Cookie, peer: NodeAddr) {
+        self.direct_ingress.insert(cookie, peer);
+    }
+
+    /// Whether what begins here goes to this node by a direct path.
+    #[must_use]
+    pub fn is_direct(&self, destination: NodeAddr) -> bool {
+        self.direct.contains_key(&destination)
+    }
+
     /// The node whose table this is.
     #[must_use]
     pub fn me(&self) -> NodeAddr {
@@ -117,7 +143,7 @@ impl ForwardingTable {
     #[must_use]
     pub fn decide(&self, header: &Header) -> Decision {
         let Some(ingress) = self.ingress.get(&header.cookie) else {
-            return Decision::Drop(DropReason::UnknownCookie);
+            return self.decide_direct(header);
         };
         if header.source == self.me || !self.may_send(ingress, header.source) {
             return Decision::Drop(DropReason::ForgedSource);
@@ -139,6 +165,16 @@ impl ForwardingTable {
         }
     }
 
+    /// A direct path serves its two ends, and nobody else.
+    fn decide_direct(&self, header: &Header) -> Decision {
+        match self.direct_ingress.get(&header.cookie) {
+            None => Decision::Drop(DropReason::UnknownCookie),
+            Some(peer) if *peer != header.source => Decision::Drop(DropReason::ForgedSource),
+            Some(_) if header.destination != self.me => Decision::Drop(DropReason::TransitDenied),
+            Some(_) => Decision::Deliver,
+        }
+    }
+
     /// Whether packets of `source` may come from this neighbour: from a stub its own, from a node that refuses transit
     /// those of the stubs that are reached through it as well, from others all.
     fn may_send(&self, from: &Ingress, source: NodeAddr) -> bool {
@@ -153,10 +189,20 @@ impl ForwardingTable {
         self.find(flow, ingress).map(|(hop, _)| hop)
     }
 
-    /// The neighbour and the hop limit for a packet that begins here.
+    /// The neighbour and the hop limit for a packet that begins here; the peer itself, where there is a direct path.
     #[must_use]
     pub fn originate(&self, destination: NodeAddr) -> Option<(NextHop, u8)> {
+        if let Some(hop) = self.direct.get(&destination) {
+            return Some((*hop, DIRECT_HOP_LIMIT));
+        }
         self.find(Flow { source: self.me, destination }, None)
+    }
+
+    /// As [`originate`](Self::originate), but by the mesh where that has a route, even if there is a direct path: for handshakes,
+    /// since the process at the end of the path may be gone, and another one in its place.
+    #[must_use]
+    pub fn originate_handshake(&self, destination: NodeAddr) -> Option<(NextHop, u8)> {
+        self.find(Flow { source: self.me, destination }, None).or_else(|| self.originate(destination))
     }
 
     fn find(&self, flow: Flow, ingress: Option<NodeAddr>) -> Option<(NextHop, u8)> {
@@ -330,6 +376,45 @@ mod tests {
             assert_eq!(table.next_hop(flow, Some(chosen.neighbour)), Some(hop(other)));
         }
         assert!(used.iter().all(|&n| n > 30), "{used:?}");
+    }
+
+    #[test]
+    fn what_begins_here_takes_the_direct_path_and_what_others_send_does_not() {
+        let direct = NextHop { neighbour: FAR, to: "127.0.0.1:8".parse().unwrap(), ..hop(FAR) };
+        let mut table = relay(true);
+        assert!(!table.is_direct(FAR));
+        table.direct(direct);
+        assert!(table.is_direct(FAR));
+        assert_eq!(table.originate(FAR), Some((direct, 1)));
+        assert_eq!(table.decide(&packet(FROM_LEFT, LEFT, FAR)), Decision::Forward(hop(RIGHT)));
+        assert_eq!(table.next_hop(Flow { source: LEFT, destination: FAR }, Some(LEFT)), Some(hop(RIGHT)));
+        // Without a route as well.
+        let mut alone = ForwardingTable::new(ME, true, Arc::default());
+        alone.direct(direct);
+        assert_eq!(alone.originate(FAR), Some((direct, 1)));
+        assert_eq!(alone.originate(RIGHT), None);
+        // Handshakes stay in the mesh, as long as it has a way.
+        assert_eq!(table.originate_handshake(FAR), Some((hop(RIGHT), 12)));
+        assert_eq!(alone.originate_handshake(FAR), Some((direct, 1)));
+    }
+
+    #[test]
+    fn a_direct_path_brings_the_peers_own_packets_for_this_node_and_no_others() {
+        const FROM_FAR: Cookie = Cookie([14; 8]);
+        for transit in [true, false] {
+            let mut table = relay(transit);
+            let own = packet(FROM_FAR, FAR, ME);
+            assert_eq!(table.decide(&own), Decision::Drop(DropReason::UnknownCookie));
+            table.admit_direct(FROM_FAR, FAR);
+            assert_eq!(table.decide(&own), Decision::Deliver);
+            assert_eq!(table.decide(&Header { hop_limit: 1, ..own }), Decision::Deliver);
+            let drop = |header| table.decide(&header);
+            assert_eq!(drop(packet(FROM_FAR, LEFT, ME)), Decision::Drop(DropReason::ForgedSource));
+            assert_eq!(drop(packet(FROM_FAR, ME, ME)), Decision::Drop(DropReason::ForgedSource));
+            assert_eq!(drop(packet(FROM_FAR, FAR, LEFT)), Decision::Drop(DropReason::TransitDenied));
+            // Another path's cookie does not serve, nor one that was guessed.
+            assert_eq!(drop(packet(Cookie([15; 8]), FAR, ME)), Decision::Drop(DropReason::UnknownCookie));
+        }
     }
 
     #[test]

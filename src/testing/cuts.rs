@@ -1,33 +1,34 @@
 //! Which hosts cannot hear which.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use super::spot::Spot;
+use std::collections::BTreeSet;
 
-/// Which hosts cannot hear which. Addresses are canonical.
+/// Which hosts cannot hear which.
 #[derive(Debug, Default)]
 pub(super) struct Cuts {
     /// From the first to the second.
-    pairs: BTreeSet<(IpAddr, IpAddr)>,
-    isolated: BTreeSet<IpAddr>,
+    pairs: BTreeSet<(Spot, Spot)>,
+    isolated: BTreeSet<Spot>,
 }
 
 impl Cuts {
-    pub(super) fn cut(&mut self, from: IpAddr, to: IpAddr) {
+    pub(super) fn cut(&mut self, from: Spot, to: Spot) {
         self.pairs.insert((from, to));
     }
 
-    pub(super) fn restore(&mut self, from: IpAddr, to: IpAddr) {
+    pub(super) fn restore(&mut self, from: Spot, to: Spot) {
         self.pairs.remove(&(from, to));
     }
 
-    pub(super) fn isolate(&mut self, host: IpAddr) {
+    pub(super) fn isolate(&mut self, host: Spot) {
         self.isolated.insert(host);
     }
 
-    pub(super) fn rejoin(&mut self, host: IpAddr) {
+    pub(super) fn rejoin(&mut self, host: Spot) {
         self.isolated.remove(&host);
     }
 
-    pub(super) fn blocks(&self, from: IpAddr, to: IpAddr) -> bool {
+    pub(super) fn blocks(&self, from: Spot, to: Spot) -> bool {
         self.pairs.contains(&(from, to)) || self.isolated.contains(&from) || self.isolated.contains(&to)
     }
 }

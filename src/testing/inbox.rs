@@ -1,5 +1,6 @@
 //! What is on its way to one socket, and what has arrived.
 
+use super::spot::Endpoint;
 use bytes::Bytes;
 use quinn::udp::EcnCodepoint;
 use std::{
@@ -19,19 +20,20 @@ pub(super) const MAX_IN_FLIGHT: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Inbox {
     /// Where others send to, to reach this socket.
-    pub(super) address: SocketAddr,
+    pub(super) home: Endpoint,
     /// By arrival, and among simultaneous ones by order of sending.
-    in_flight: BTreeMap<(Instant, u64), Datagram>,
+    in_flight: BTreeMap<(Instant, u64), Parcel>,
     in_flight_bytes: usize,
-    arrived: VecDeque<Datagram>,
+    arrived: VecDeque<Parcel>,
     arrived_bytes: usize,
     waker: Option<Waker>,
 }
 
-/// A datagram as it is received.
+/// A datagram on its way, or received; NATs change its ends.
 #[derive(Debug)]
-pub(super) struct Datagram {
+pub(super) struct Parcel {
     pub(super) source: SocketAddr,
+    pub(super) destination: SocketAddr,
     pub(super) ecn: Option<EcnCodepoint>,
     pub(super) contents: Bytes,
 }
@@ -45,9 +47,9 @@ pub(super) struct Arrivals {
 }
 
 impl Inbox {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(super) fn new(home: Endpoint) -> Self {
         Self {
-            address,
+            home,
             in_flight: BTreeMap::new(),
             in_flight_bytes: 0,
             arrived: VecDeque::new(),
@@ -57,7 +59,7 @@ impl Inbox {
     }
 
     /// Puts a datagram on its way. False if too much is on its way already.
-    pub(super) fn push(&mut self, due: Instant, sequence: u64, datagram: Datagram) -> bool {
+    pub(super) fn push(&mut self, due: Instant, sequence: u64, datagram: Parcel) -> bool {
         let len = datagram.contents.len();
         if self.in_flight_bytes + len > MAX_IN_FLIGHT {
             return false;
@@ -90,7 +92,7 @@ impl Inbox {
     }
 
     /// The next datagram of the receive buffer.
-    pub(super) fn pop(&mut self) -> Option<Datagram> {
+    pub(super) fn pop(&mut self) -> Option<Parcel> {
         let datagram = self.arrived.pop_front()?;
         self.arrived_bytes -= datagram.contents.len();
         Some(datagram)
@@ -135,18 +137,23 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
+    use super::super::spot::Realm;
     use super::*;
     use std::time::Duration;
 
     const SOURCE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
-    fn datagram(len: usize) -> Datagram {
-        Datagram { source: SOURCE, ecn: None, contents: Bytes::from(vec![0; len]) }
+    fn datagram(len: usize) -> Parcel {
+        Parcel { source: SOURCE, destination: SOURCE, ecn: None, contents: Bytes::from(vec![0; len]) }
+    }
+
+    fn inbox() -> Inbox {
+        Inbox::new(Realm::INTERNET.endpoint(SOURCE))
     }
 
     #[test]
     fn datagrams_arrive_by_time_and_then_by_order_of_sending() {
-        let (mut inbox, now) = (Inbox::new(SOURCE), Instant::now());
+        let (mut inbox, now) = (inbox(), Instant::now());
         let later = now + Duration::from_millis(1);
         for (due, sequence, len) in [(later, 0, 10), (now, 1, 20), (now, 2, 30)] {
             assert!(inbox.push(due, sequence, datagram(len)));
@@ -161,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_full_receive_buffer_drops_what_arrives() {
-        let (mut inbox, now) = (Inbox::new(SOURCE), Instant::now());
+        let (mut inbox, now) = (inbox(), Instant::now());
         for sequence in 0..5 {
             assert!(inbox.push(now, sequence, datagram(RECEIVE_BUFFER / 4)));
         }
@@ -174,7 +181,7 @@ mod tests {
 
     #[test]
     fn no_more_than_the_limit_is_on_its_way() {
-        let (mut inbox, now) = (Inbox::new(SOURCE), Instant::now());
+        let (mut inbox, now) = (inbox(), Instant::now());
         assert!(inbox.push(now, 0, datagram(MAX_IN_FLIGHT)));
         assert!(!inbox.push(now, 1, datagram(1)));
         assert_eq!(inbox.intercept(|source| source == SOURCE), 1);

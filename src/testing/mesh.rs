@@ -26,7 +26,8 @@ pub struct Mesh {
 /// Starts a mesh of the nodes and links that are named: `mesh(["a-r", "r-b"])` is a, b, and r between them.
 ///
 /// A link is written `DIALLER-LISTENER`; a name alone is a node without links of its own, and a name is made of what
-/// node ids allow, but for `-`. Every node carries other nodes' packets. Returns when every node has a route to every
+/// node ids allow, but for `-`. Every node carries other nodes' packets. These take the links that are named: direct paths are
+/// off. Returns when every node has a route to every
 /// other that it is connected with. To be called on a paused current-thread runtime, see the [module's docs](super).
 ///
 /// # Panics
@@ -41,6 +42,18 @@ impl Mesh {
     /// # Panics
     /// As [`mesh`].
     pub async fn on<'a>(network: Network, links: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::with(network, links, |builder| builder).await
+    }
+
+    /// As [`on`](Self::on), with nodes that have these settings besides.
+    ///
+    /// # Panics
+    /// As [`mesh`].
+    pub async fn with<'a>(
+        network: Network,
+        links: impl IntoIterator<Item = &'a str>,
+        settings: impl Fn(NodeBuilder) -> NodeBuilder,
+    ) -> Self {
         let authority = Authority::new("testing", 1).expect("a CA can be made");
         let mut mesh = Self { network, authority, nodes: BTreeMap::new(), addrs: BTreeMap::new(), graves: 0 };
         let mut dials: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
@@ -60,7 +73,7 @@ impl Mesh {
         }
         for (id, dialled) in &dials {
             let socket = sockets.remove(id).expect("bound above");
-            let node = mesh.start_with(id, socket, dialled, |builder| builder.transit(true)).await;
+            let node = mesh.start_with(id, socket, dialled, |builder| settings(builder.transit(true))).await;
             mesh.nodes.insert(id.clone(), node);
         }
         mesh.converge().await;
@@ -102,14 +115,28 @@ impl Mesh {
         &self.authority
     }
 
-    /// A builder for one more node, with a certificate and a host of its own, that dials the named ones.
+    /// A builder for one more node, with a certificate and a host of its own, that dials the named ones. Direct paths are off, for
+    /// the caller to switch on.
     ///
     /// # Panics
     /// A name is no node id, or not of this mesh.
     pub fn joiner(&self, name: &str, peers: &[&str]) -> NodeBuilder {
+        self.joiner_on(self.network.bind_host(), name, peers)
+    }
+
+    /// As [`joiner`](Self::joiner), on a host of the mesh's network that is there already: one behind a NAT.
+    ///
+    /// # Panics
+    /// As [`joiner`](Self::joiner).
+    pub fn joiner_on(
+        &self,
+        socket: std::sync::Arc<VirtualSocket>,
+        name: &str,
+        peers: &[&str],
+    ) -> NodeBuilder {
         let id: NodeId = name.parse().expect("a node id");
         let identity = self.authority.issue(&id, 1).expect("the CA can issue");
-        let builder = Node::builder(id, identity).socket(self.network.bind_host());
+        let builder = Node::builder(id, identity).socket(socket).direct(false);
         peers
             .iter()
             .fold(builder, |builder, peer| builder.peer(self.peer_addr(&peer.parse().expect("a node id"))))
@@ -183,7 +210,7 @@ impl Mesh {
         settings: impl FnOnce(NodeBuilder) -> NodeBuilder,
     ) -> Node {
         let identity = self.authority.issue(id, 1).expect("the CA can issue");
-        let builder = settings(Node::builder(id.clone(), identity).socket(socket));
+        let builder = settings(Node::builder(id.clone(), identity).socket(socket).direct(false));
         let builder = peers.iter().fold(builder, |builder, peer| builder.peer(self.peer_addr(peer)));
         builder.start().await.expect("a node can be started")
     }

@@ -21,6 +21,40 @@
 //! background task: each receiving socket keeps what is on its way to it, in order of arrival, and sleeps
 //! until the first of it is due.
 //!
+//! # NATs
+//!
+//! ```text
+//!   192.168.1.2 ─┐                                   ┌─ 192.168.1.2
+//!                ├─ Nat 198.18.0.1 ── 198.18.0.2 Nat ┤
+//!   192.168.1.3 ─┘       │        ╲                  └─ Nat 100.64.0.1 ── 192.168.1.2
+//!                    10.0.0.1      2001:db8:3::2 (behind a firewall)
+//! ```
+//!
+//! [`Network::nat`] puts a [`Nat`] between the Internet and hosts with addresses of their own; it can have others behind
+//! it. It decides when a datagram reaches it, for which there is one task a network. It can be flushed, renumbered and
+//! blocked, and its access link be made as bad as any.
+//!
+//! ```
+//! use receptor_quic::testing::{LinkQuality, NatKind, Network};
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let network = Network::new(7);
+//! let relay = network.bind_host();
+//! let home = network.nat(NatKind::PortRestricted);
+//! home.set_access(LinkQuality { latency: Duration::from_millis(20), loss: 0.1, ..LinkQuality::default() });
+//! let (laptop, phone) = (home.host(), home.host());
+//! assert_eq!(laptop.address(), "192.168.1.2:7400".parse()?);
+//!
+//! let carrier = network.nat(NatKind::Symmetric);
+//! let behind_two = carrier.nat(NatKind::PortRestricted).host();
+//! phone.roam(&carrier)?; // it leaves the Wi-Fi
+//! home.renumber(); // and the provider gives the home another address
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Virtual time
 //!
 //! The network reads tokio's clock. On a paused clock (`#[tokio::test(start_paused = true)]`) time stands
@@ -89,19 +123,29 @@
 mod counters;
 mod cuts;
 mod fabric;
+mod gateway;
 mod inbox;
 mod lane;
 mod mesh;
+mod nat;
 mod network;
+mod pump;
 mod quality;
 mod rng;
 mod socket;
+mod spot;
+mod transit;
+mod translation;
+mod wires;
 
+#[cfg(test)]
+mod nat_tests;
 #[cfg(test)]
 mod quic_tests;
 
 pub use counters::NetCounters;
 pub use mesh::{Mesh, mesh};
+pub use nat::{Blocked, Filtering, Mapping, Nat, NatBehaviour, NatKind, Place, PortAssignment};
 pub use network::Network;
 pub use quality::LinkQuality;
 pub use socket::VirtualSocket;

@@ -2,9 +2,12 @@
 
 use super::{
     counters::NetCounters,
-    fabric::{Fabric, canonical},
+    fabric::Fabric,
+    nat::{Nat, NatBehaviour},
+    pump,
     quality::LinkQuality,
     socket::VirtualSocket,
+    spot::{Realm, Spot},
 };
 use std::{
     fmt, io,
@@ -14,7 +17,7 @@ use std::{
 use tokio::time::Instant;
 
 /// The port that [`Network::bind_host`] binds.
-const HOST_PORT: u16 = 7400;
+pub(super) const HOST_PORT: u16 = 7400;
 
 /// Hosts that [`Network::bind_host`] can name: 10.0.0.1 to 10.255.255.254.
 const HOSTS: u32 = (1 << 24) - 2;
@@ -24,6 +27,9 @@ const HOSTS: u32 = (1 << 24) - 2;
 /// An IP address is a host; quality and faults are those between two hosts, whatever the ports, and sockets
 /// of one host share a link from the host to itself. IPv4-mapped IPv6 addresses mean the IPv4 ones,
 /// everywhere.
+///
+/// A host is on the Internet, or behind a [`Nat`], where it has an address that holds only there. Addresses in the calls
+/// below are those of the Internet: a host behind a NAT stands there with the NAT's.
 ///
 /// Changes of quality apply to what is sent later; faults also to what is on its way. Both may be set before
 /// anything is bound there, and stay when the socket is gone, so that a restarted host finds the network as
@@ -58,7 +64,7 @@ impl Network {
     /// socket is bound there, or no port is free; [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for
     /// `0.0.0.0` and `::`, since a virtual socket has one address.
     pub fn bind(&self, address: SocketAddr) -> io::Result<Arc<VirtualSocket>> {
-        let (id, address) = self.fabric().bind(canonical(address))?;
+        let (id, address) = self.fabric().bind(Realm::INTERNET.endpoint(address))?;
         Ok(Arc::new(VirtualSocket::new(self.clone(), id, address)))
     }
 
@@ -73,18 +79,48 @@ impl Network {
         let mut fabric = self.fabric();
         let host = (1..=HOSTS)
             .map(|host| IpAddr::V4(Ipv4Addr::from_bits(u32::from_be_bytes([10, 0, 0, 0]) | host)))
-            .find(|host| !fabric.is_inhabited(*host))
+            .find(|host| !fabric.is_inhabited(internet(*host)))
             .expect("a network has fewer hosts than 10.0.0.0/8 has addresses");
         let (id, address) = fabric
-            .bind(SocketAddr::new(host, HOST_PORT))
+            .bind(Realm::INTERNET.endpoint(SocketAddr::new(host, HOST_PORT)))
             .expect("a host without sockets has every port free");
         drop(fabric);
         Arc::new(VirtualSocket::new(self.clone(), id, address))
     }
 
-    /// Sets the quality of all links that have none of their own.
+    /// Puts a NAT on the Internet: hosts [behind it](Nat::host) reach others by its address, 198.18.0.1 and so on.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime: a task there lets NATs decide when a datagram reaches them. It ends with the network.
+    #[must_use]
+    pub fn nat(&self, behaviour: impl Into<NatBehaviour>) -> Nat {
+        pump::start(&self.fabric);
+        let (id, inner) = self.fabric().add_nat(None, behaviour.into());
+        Nat { network: self.clone(), id, inner }
+    }
+
+    /// Puts a stateful firewall on the Internet: hosts [behind it](Nat::host) have addresses of 2001:db8::/32 that are
+    /// their own, and hear from others only what answers them ([`NatBehaviour::FIREWALL`]).
+    ///
+    /// # Panics
+    ///
+    /// As [`nat`](Self::nat).
+    #[must_use]
+    pub fn firewall(&self) -> Nat {
+        self.nat(NatBehaviour::FIREWALL)
+    }
+
+    /// Sets the quality of all links of the Internet that have none of their own. See [`Nat::set_lan`] for the others.
     pub fn set_default(&self, quality: LinkQuality) {
-        self.fabric().default = quality;
+        self.fabric().wires.set_default(Realm::INTERNET, quality);
+    }
+
+    /// Puts an access link between a host and all others: what it sends passes the access link, then the link to the
+    /// other host, then the other's access link if that has one. Each direction has all of the quality to itself, and
+    /// everything that goes that way shares it.
+    pub fn set_access(&self, host: IpAddr, quality: LinkQuality) {
+        self.fabric().wires.set_access(internet(host), quality, quality);
     }
 
     /// Sets the quality between two hosts, each direction having all of it to itself.
@@ -95,7 +131,7 @@ impl Network {
 
     /// Sets the quality from one host to another, and leaves the way back as it is.
     pub fn set_link_one_way(&self, from: IpAddr, to: IpAddr, quality: LinkQuality) {
-        self.fabric().set_quality(from.to_canonical(), to.to_canonical(), quality);
+        self.fabric().wires.set_quality(internet(from), internet(to), quality);
     }
 
     /// Cuts every host of `a` from every host of `b`, both ways. Within each side nothing changes, and a host
@@ -119,18 +155,18 @@ impl Network {
     /// crash, a pulled plug or a machine put to sleep looks like. Its sockets stay bound.
     pub fn isolate(&self, host: IpAddr) {
         let mut fabric = self.fabric();
-        fabric.cuts.isolate(host.to_canonical());
+        fabric.cuts.isolate(internet(host));
         fabric.intercept(Instant::now());
     }
 
     /// Undoes [`isolate`](Self::isolate). Cuts stay.
     pub fn rejoin(&self, host: IpAddr) {
-        self.fabric().cuts.rejoin(host.to_canonical());
+        self.fabric().cuts.rejoin(internet(host));
     }
 
     /// Undoes cuts between two hosts, in both directions and however they were made. Isolated hosts stay so.
     pub fn restore(&self, a: IpAddr, b: IpAddr) {
-        let (a, b) = (a.to_canonical(), b.to_canonical());
+        let (a, b) = (internet(a), internet(b));
         let mut fabric = self.fabric();
         fabric.cuts.restore(a, b);
         fabric.cuts.restore(b, a);
@@ -152,7 +188,10 @@ impl Network {
     /// [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) if nothing is bound at `old`, or `new` is
     /// unspecified; [`AddrInUse`](io::ErrorKind::AddrInUse) if `new` is taken.
     pub fn rebind(&self, old: SocketAddr, new: SocketAddr) -> io::Result<SocketAddr> {
-        self.fabric().rebind(canonical(old), canonical(new), Instant::now())
+        let mut fabric = self.fabric();
+        let socket =
+            fabric.socket_at(Realm::INTERNET.endpoint(old)).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        fabric.move_to(socket, Realm::INTERNET.endpoint(new), Instant::now())
     }
 
     /// What became of all datagrams so far.
@@ -165,13 +204,21 @@ impl Network {
         self.fabric.lock().expect("no holder of this lock panics")
     }
 
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.fabric, &other.fabric)
+    }
+
     fn cut_all(&self, pairs: impl IntoIterator<Item = (IpAddr, IpAddr)>) {
         let mut fabric = self.fabric();
         for (from, to) in pairs {
-            fabric.cuts.cut(from.to_canonical(), to.to_canonical());
+            fabric.cuts.cut(internet(from), internet(to));
         }
         fabric.intercept(Instant::now());
     }
+}
+
+fn internet(host: IpAddr) -> Spot {
+    Realm::INTERNET.spot(host)
 }
 
 impl fmt::Debug for Network {

@@ -24,6 +24,11 @@ impl SplitMix64 {
         if max.is_zero() { Duration::ZERO } else { max.mul_f64(self.next_unit()) }
     }
 
+    /// Uniform enough from `least` to `most`, for spans far below 2⁶⁴.
+    pub(super) fn within(&mut self, least: u64, most: u64) -> u64 {
+        least + self.next() % (most - least + 1)
+    }
+
     /// Uniform in `[0, 1)`, with the 53 bits that an `f64` holds.
     fn next_unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64

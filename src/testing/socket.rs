@@ -1,6 +1,6 @@
 //! A UDP socket of the virtual network, as quinn takes it.
 
-use super::{fabric::SocketId, inbox::Inbox, network::Network};
+use super::{fabric::SocketId, inbox::Inbox, nat::Place, network::Network};
 use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
@@ -12,12 +12,15 @@ use std::{
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// Datagrams that one transmit may hold.
 const MAX_TRANSMIT_SEGMENTS: usize = 10;
 
-/// A UDP socket of a [`Network`], made by [`Network::bind`] or [`Network::bind_host`]; give it to
+/// A UDP socket of a [`Network`], made by [`Network::bind`], [`Network::bind_host`] or [`Nat::host`](super::Nat::host); give it to
 /// [`quinn::Endpoint::new_with_abstract_socket`], or to a wrapper of your own.
 ///
 /// Sending never blocks and never fails: what the network does not carry, it drops and counts. Receiving
@@ -33,17 +36,63 @@ pub struct VirtualSocket {
     local: SocketAddr,
     /// Wakes the receiver when the next datagram arrives; made at first need, as it belongs to a runtime.
     timer: Mutex<Option<Pin<Box<Sleep>>>>,
+    interface: watch::Sender<Option<SocketAddr>>,
 }
 
 impl VirtualSocket {
     pub(super) fn new(network: Network, id: SocketId, local: SocketAddr) -> Self {
-        Self { network, id, local, timer: Mutex::new(None) }
+        Self { network, id, local, timer: Mutex::new(None), interface: watch::Sender::new(Some(local)) }
     }
 
-    /// Where others reach this socket: what it was bound to, or what [`Network::rebind`] made of it since.
+    /// Where others in the same network reach this socket: what it was bound to, or what [`Network::rebind`] or
+    /// [`roam`](Self::roam) made of it since. Behind a NAT, others than its neighbours do not reach it there.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.network.fabric().address(self.id).unwrap_or(self.local)
+        self.network.fabric().home(self.id).map_or(self.local, |home| home.address)
+    }
+
+    /// Moves the host elsewhere, as a phone that leaves the Wi-Fi does: the old address is gone at once, with what is
+    /// on its way to it; the new one, which is returned, is there at once. Unlike a [`Network::rebind`] the host
+    /// notices: see [`interface`](Self::interface).
+    ///
+    /// # Errors
+    ///
+    /// Both are the caller's fault, and nothing has changed: [`AddrInUse`](io::ErrorKind::AddrInUse) if another socket
+    /// is there, [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for an unspecified address, or a NAT of another
+    /// network.
+    pub fn roam(&self, to: impl Into<Place>) -> io::Result<SocketAddr> {
+        let port = self.address().port();
+        let to = to.into().endpoint(port, &self.network)?;
+        let new = self.network.fabric().move_to(self.id, to, Instant::now())?;
+        self.interface.send_replace(Some(new));
+        Ok(new)
+    }
+
+    /// Takes the host off the network: nothing from or to it passes, and it notices.
+    pub fn unplug(&self) {
+        self.interface.send_replace(None);
+        let mut fabric = self.network.fabric();
+        if let Some(home) = fabric.home(self.id) {
+            fabric.cuts.isolate(home.spot());
+            fabric.intercept(Instant::now());
+        }
+    }
+
+    /// Undoes [`unplug`](Self::unplug). To come back elsewhere, [`roam`](Self::roam) after it.
+    pub fn plug(&self) {
+        let mut fabric = self.network.fabric();
+        if let Some(home) = fabric.home(self.id) {
+            fabric.cuts.rejoin(home.spot());
+        }
+        drop(fabric);
+        self.interface.send_replace(Some(self.address()));
+    }
+
+    /// What the host's only interface has as its address, with the socket's port; `None` while it is
+    /// [unplugged](Self::unplug). What an interface watcher of the system tells.
+    #[must_use]
+    pub fn interface(&self) -> watch::Receiver<Option<SocketAddr>> {
+        self.interface.subscribe()
     }
 
     /// Completes when the first datagram on its way is due. Pending, and without a timer, if there is none.

@@ -39,5 +39,6 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// The system refused it.
 pub fn bind(addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-    bind::bind(&[addr])?.pop().ok_or_else(|| io::Error::other("one address, one socket"))
+    let socket = bind::bind(&[addr])?.pop().ok_or_else(|| io::Error::other("one address, one socket"))?;
+    Ok(socket)
 }

@@ -4,8 +4,9 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::renewable::Renewable;
 
 /// What is asked of the system as socket buffers, in bytes; it grants what it allows. Handshakes that come by the
 /// thousand, and bursts from fast senders, overflow the usual 208 KiB.
@@ -14,7 +15,7 @@ const BUFFER: usize = 4 * 1024 * 1024;
 /// Binds a socket to each of `addrs`, or one to any port of all interfaces if there are none.
 ///
 /// The IPv6 wildcard takes IPv4 as well. Where the system has no IPv6, the IPv4 wildcard is bound instead.
-pub(crate) fn bind(addrs: &[SocketAddr]) -> io::Result<Vec<Arc<dyn AsyncUdpSocket>>> {
+pub(crate) fn bind(addrs: &[SocketAddr]) -> io::Result<Vec<Arc<Renewable>>> {
     if addrs.is_empty() {
         let socket = bind_one((Ipv6Addr::UNSPECIFIED, 0).into())
             .or_else(|_| bind_one((Ipv4Addr::UNSPECIFIED, 0).into()))?;
@@ -29,7 +30,7 @@ pub(crate) fn bind(addrs: &[SocketAddr]) -> io::Result<Vec<Arc<dyn AsyncUdpSocke
         .collect()
 }
 
-fn bind_one(addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+fn bind_one(addr: SocketAddr) -> io::Result<Arc<Renewable>> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -38,5 +39,5 @@ fn bind_one(addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
     let _ = socket.set_recv_buffer_size(BUFFER);
     let _ = socket.set_send_buffer_size(BUFFER);
     socket.bind(&addr.into())?;
-    TokioRuntime.wrap_udp_socket(socket.into())
+    Renewable::new(socket.into()).map(Arc::new)
 }

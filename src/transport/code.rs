@@ -94,6 +94,8 @@ codes! {
         Revoked = 0x0f => "the certificate is no longer accepted",
         /// An ephemeral node takes no links.
         NotListening = 0x10 => "the node takes no links",
+        /// A message about direct paths broke a rule.
+        PathViolation = 0x11 => "a message about direct paths broke the protocol",
     }
 }
 

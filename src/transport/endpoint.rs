@@ -23,6 +23,7 @@ pub(crate) struct Endpoint {
     quinn: quinn::Endpoint,
     socket: Arc<Socket>,
     link_transport: Arc<TransportConfig>,
+    accepted_transport: Arc<TransportConfig>,
     peer_transport: Arc<TransportConfig>,
     // Replaced as a whole when the certificates are reloaded; read once a dial or accept.
     tls: ArcSwap<Shown>,
@@ -38,23 +39,35 @@ struct Shown {
 
 impl Endpoint {
     /// Starts the endpoint's task on the current tokio runtime.
+    /// `direct` says whether peers may speak about direct paths, `measured` whether the round trips of links that others dialled
+    /// count.
     pub(crate) fn new(
         socket: Arc<Socket>,
         identity: Identity,
         liveness: Liveness,
         max_datagram: u16,
+        direct: bool,
+        measured: bool,
     ) -> io::Result<Self> {
         let link_transport = settings::link_transport(liveness, max_datagram);
-        let peer_transport = settings::peer_transport(max_datagram);
+        let accepted_transport = settings::accepted_link_transport(max_datagram, measured);
+        let peer_transport = settings::peer_transport(max_datagram, direct);
         let config = settings::endpoint_config(&identity);
-        let shown = Shown::new(identity, &link_transport, &peer_transport);
+        let shown = Shown::new(identity, &accepted_transport, &peer_transport);
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             config,
             Some(shown.accept_link.as_ref().clone()),
             socket.clone(),
             Arc::new(Runtime::new()),
         )?;
-        Ok(Self { quinn, socket, link_transport, peer_transport, tls: ArcSwap::from_pointee(shown) })
+        Ok(Self {
+            quinn,
+            socket,
+            link_transport,
+            accepted_transport,
+            peer_transport,
+            tls: ArcSwap::from_pointee(shown),
+        })
     }
 
     /// The socket, to publish forwarding tables to.
@@ -69,7 +82,7 @@ impl Endpoint {
 
     /// Shows another identity from now on. Connections that are up stay up.
     pub(crate) fn reload(&self, identity: Identity) {
-        let shown = Shown::new(identity, &self.link_transport, &self.peer_transport);
+        let shown = Shown::new(identity, &self.accepted_transport, &self.peer_transport);
         self.quinn.set_server_config(Some(shown.accept_link.as_ref().clone()));
         self.tls.store(Arc::new(shown));
     }

@@ -78,6 +78,8 @@ pub(crate) enum Frame {
     Converge(u64),
     /// To a stub: whether all nodes have the route, how many of how many.
     Converged(bool, u64, u64),
+    /// The address at which I see you is another one now.
+    Observed(SocketAddr),
     /// A message of ROUTE2, with its type.
     Route(Bytes),
 }
@@ -114,6 +116,7 @@ mod frame_type {
     pub(super) const ATTACHED: u8 = 0x06;
     pub(super) const CONVERGE: u8 = 0x07;
     pub(super) const CONVERGED: u8 = 0x08;
+    pub(super) const OBSERVED: u8 = 0x09;
 }
 
 /// The longest frame of any type, in bytes, without its length.
@@ -124,7 +127,7 @@ pub(crate) fn max_frame() -> usize {
 fn max_len(frame_type: u8) -> usize {
     match frame_type {
         frame_type::HELLO => MAX_HELLO,
-        frame_type::SELECT..=frame_type::CONVERGED => MAX_SMALL,
+        frame_type::SELECT..=frame_type::OBSERVED => MAX_SMALL,
         _ if ROUTE2.contains(&frame_type) => MAX_ROUTE2,
         _ => MAX_UNKNOWN,
     }
@@ -160,6 +163,7 @@ impl Frame {
             Self::Converged(converged, count, expected) => {
                 pack(&(frame_type::CONVERGED, converged, count, expected))
             }
+            Self::Observed(address) => pack(&(frame_type::OBSERVED, address.to_string())),
             Self::Route(message) => message.to_vec(),
         };
         let mut frame = Vec::with_capacity(4 + body.len());
@@ -191,6 +195,7 @@ impl Frame {
                 let (_, converged, count, expected) = unpack::<(u8, bool, u64, u64)>(body)?;
                 Self::Converged(converged, count, expected)
             }
+            frame_type::OBSERVED => Self::Observed(observed(&unpack::<(u8, String)>(body)?.1)?),
             _ if ROUTE2.contains(&frame_type) => Self::Route(body.clone()),
             _ => return Ok(None),
         }))
@@ -213,15 +218,17 @@ fn decode_hello(body: &[u8]) -> Result<Hello, FrameError> {
     type Fields = (u8, Vec<u16>, NodeId, u64, u64, Cost, bool, bool, String, serde_bytes::ByteBuf, String);
     let (_, versions, id, epoch, instance, cost, stub, transit, observed, cookie, agent) =
         unpack::<Fields>(body)?;
-    let observed = observed
-        .parse()
-        .map_err(|_| FrameError::Malformed("the observed address is no socket address".to_owned()))?;
+    let observed = self::observed(&observed)?;
     let cookie = cookie
         .as_slice()
         .try_into()
         .map(Cookie)
         .map_err(|_| FrameError::Malformed("a cookie has 8 bytes".to_owned()))?;
     Ok(Hello { versions, id, epoch, instance, cost, stub, transit, observed, cookie, agent })
+}
+
+fn observed(address: &str) -> Result<SocketAddr, FrameError> {
+    address.parse().map_err(|_| FrameError::Malformed("the observed address is no socket address".to_owned()))
 }
 
 fn pack<T: Serialize>(value: &T) -> Vec<u8> {
@@ -375,6 +382,8 @@ mod tests {
             Frame::Converge(10_000),
             Frame::Converged(true, 5, 5),
             Frame::Converged(false, 3, 5),
+            Frame::Observed("192.0.2.1:9".parse().unwrap()),
+            Frame::Observed("[2001:db8::1]:9".parse().unwrap()),
         ] {
             let bytes = frame.encode();
             assert!(page.contains(&hex(&bytes)), "not on the page: {frame:?} {}", hex(&bytes));
@@ -386,7 +395,7 @@ mod tests {
     fn the_limits_on_the_protocol_page_are_those_of_the_code() {
         let (_, page) = include_str!("../../docs/protocol.md").split_once("### Frame types").unwrap();
         for (shown, frame_type) in
-            [("`0x00`", 0x00), ("`0x01`", 0x01), ("`0x07`", 0x07), ("`0x08`", 0x08), ("`0x09`–`0x0f`", 0x09)]
+            [("`0x00`", 0x00), ("`0x01`", 0x01), ("`0x07`", 0x07), ("`0x09`", 0x09), ("`0x0a`–`0x0f`", 0x0a)]
         {
             let row = page.lines().find(|line| line.starts_with(&format!("| {shown} |"))).unwrap();
             let limit = row.trim_end_matches(" |").rsplit("| ").next().unwrap().replace(',', "");

@@ -7,9 +7,9 @@ pub(crate) fn bits() -> u64 {
     u64::from_ne_bytes(bytes())
 }
 
-/// Eight random bytes.
-pub(crate) fn bytes() -> [u8; 8] {
-    let mut bytes = [0; 8];
+/// Random bytes.
+pub(crate) fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
     ring::default_provider()
         .secure_random
         .fill(&mut bytes)

@@ -28,14 +28,15 @@ const PEER_DEAD_AFTER: Duration = Duration::from_secs(15);
 /// How often an otherwise silent peer connection shows that it lives.
 const PEER_KEEPALIVE: Duration = Duration::from_secs(4);
 
-/// How eagerly the loss of a neighbour is noticed.
+/// How eagerly the loss of a neighbour is noticed, on the links that this node dials. On those that it accepts, the
+/// neighbour's choice counts: whoever pays for the line is who dials out over it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Liveness {
-    /// A keepalive every 1.5 s; a silent neighbour is dead after 3.5 to 5 s. About 30 bytes a second and link.
+    /// A keepalive every 1.5 s; a silent neighbour is dead after 3.5 to 5 s. About 45 bytes a second each way.
     #[default]
     Default,
-    /// For paid links: a keepalive every 20 s; a silent neighbour is dead after 45 to 65 s.
+    /// For paid links: a keepalive every 20 s; a silent neighbour is dead after 45 to 65 s. Under 5 bytes a second each way.
     Metered,
 }
 
@@ -57,7 +58,7 @@ impl Liveness {
     }
 }
 
-/// For connections to neighbours, with UDP payloads of up to `max_datagram` bytes.
+/// For connections to neighbours that this node dials, with UDP payloads of up to `max_datagram` bytes.
 pub(crate) fn link_transport(liveness: Liveness, max_datagram: u16) -> Arc<TransportConfig> {
     let mut config = common(max_datagram.min(MAX_MTU));
     config.keep_alive_interval(Some(liveness.keepalive()));
@@ -65,9 +66,22 @@ pub(crate) fn link_transport(liveness: Liveness, max_datagram: u16) -> Arc<Trans
     Arc::new(config)
 }
 
-/// For connections through the switch, with UDP payloads of up to `max_datagram` bytes, the header included.
-pub(crate) fn peer_transport(max_datagram: u16) -> Arc<TransportConfig> {
+/// For connections that neighbours dial. They send the keepalives, which are answered; of both ends' idle timeouts the
+/// shorter counts, which is theirs.
+///
+/// `measured`: this end wants to know their round trips, for which it must send something that is answered.
+pub(crate) fn accepted_link_transport(max_datagram: u16, measured: bool) -> Arc<TransportConfig> {
+    let mut config = common(max_datagram.min(MAX_MTU));
+    config.keep_alive_interval(measured.then(|| Liveness::Default.keepalive()));
+    config.max_idle_timeout(Some(idle(Liveness::Metered.idle())));
+    Arc::new(config)
+}
+
+/// For connections through the switch, with UDP payloads of up to `max_datagram` bytes, the header included; `direct`: with
+/// a stream each way for what the ends say about direct paths.
+pub(crate) fn peer_transport(max_datagram: u16, direct: bool) -> Arc<TransportConfig> {
     let mut config = common(max_datagram.saturating_sub(Header::LEN as u16));
+    config.max_concurrent_uni_streams(VarInt::from_u32(direct.into()));
     config.keep_alive_interval(Some(PEER_KEEPALIVE));
     config.max_idle_timeout(Some(idle(PEER_DEAD_AFTER)));
     Arc::new(config)

@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,17 +38,16 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use tracing::trace;
 
 use self::egress::{Batch, Egress};
+use super::probes::Probes;
 use super::{overlay, runtime};
 use crate::id::NodeAddr;
 use crate::switch::{
-    Cookie, Decision, DropReason, Flow, ForwardingTable, Header, HeldPacket, HoldQueue, NextHop,
-    SwitchCounters,
+    Backlog, Cookie, DIRECT_HOP_LIMIT, Decision, DropReason, Flow, ForwardingTable, Header, HeldPacket,
+    HoldQueue, Meter, NextHop, SwitchCounters,
 };
 
 /// The largest datagram that IPv4 carries: what one send may hold, all its segments together.
 pub(super) const MAX_SEND: usize = 65_507;
-/// Packets that wait because the socket was full, at most; beyond that they are dropped, as a router does.
-const MAX_BACKLOG: usize = 512;
 /// Packets that wait to be handed to quinn, at most: runs of a buffer that held packets of several senders.
 const MAX_PENDING: usize = 1024;
 
@@ -58,7 +58,7 @@ const MAX_PENDING: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct LastSent {
     packet: Mutex<Vec<u8>>,
-    /// Whether something came from the peer since: then the way works, and nothing is sent again.
+    /// Whether something came from the peer since: then the way works, and nothing is sent again unless it changes.
     answered: AtomicBool,
 }
 
@@ -70,7 +70,11 @@ pub(crate) struct Socket {
     table: ArcSwap<ForwardingTable>,
     // The peers that this node has connections to.
     peers: ArcSwap<BTreeMap<NodeAddr, Arc<LastSent>>>,
+    // Addresses that this machine had, and has no more: nothing can be sent from them.
+    gone: ArcSwap<Vec<IpAddr>>,
     counters: Arc<SwitchCounters>,
+    // What is neither QUIC's nor the switch's.
+    probes: Probes,
     // Locked by the endpoint's one receiving task, once a batch, and by a node's packets to itself: never contended
     // on the forwarding path.
     inbound: Mutex<Inbound>,
@@ -91,7 +95,9 @@ struct Inbound {
     /// Packets for others out of the buffers at hand.
     egress: Egress,
     /// Packets for others that the socket had no room for.
-    backlog: VecDeque<Onward>,
+    backlog: Backlog<Onward>,
+    /// What each neighbour may have sent on; none: as much as it likes.
+    meter: Option<Meter>,
     /// Wakes the receiving task when the socket has room again.
     writable: Option<Pin<Box<dyn UdpPoller>>>,
     /// Wakes the receiving task for packets of the node to itself.
@@ -135,16 +141,37 @@ impl Socket {
             max_receive_segments: sockets.iter().map(|s| s.io.max_receive_segments()).max().unwrap_or(1),
             table: ArcSwap::from_pointee(ForwardingTable::new(me, false, Arc::default())),
             peers: ArcSwap::default(),
+            gone: ArcSwap::default(),
             counters,
+            probes: Probes::default(),
             inbound: Mutex::default(),
             hold: Mutex::default(),
             sockets,
         })
     }
 
+    /// Lets each neighbour have this many bytes a second sent on to others, and no more.
+    pub(crate) fn limit_transit(&self, bytes_per_second: NonZeroU64) {
+        lock(&self.inbound).meter = Some(Meter::new(bytes_per_second));
+    }
+
     /// What the switch did so far.
     pub(crate) fn counters(&self) -> &SwitchCounters {
         &self.counters
+    }
+
+    /// The probes of direct paths that came in.
+    pub(crate) fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
+    /// Sends a probe of a direct path. One that cannot be sent is a lost one.
+    pub(crate) fn send_probe(&self, to: SocketAddr, from: Option<IpAddr>, bytes: &[u8]) {
+        let (destination, src_ip) = (mapped(to), from);
+        let probe = Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip };
+        if let Err(unsent) = self.transmit_from(&probe) {
+            trace!(%to, error = %unsent.error, "probe not sent");
+        }
     }
 
     /// The addresses of the UDP sockets.
@@ -159,8 +186,26 @@ impl Socket {
         let before = self.table.swap(table.clone());
         if before != table {
             self.retry_held(&table);
-            self.peers.load().values().for_each(|last| self.resend(last, &table));
+            for (peer, last) in &**self.peers.load() {
+                // What went the old way may be lost, though the peer is heard: the way back may be another one.
+                let moved =
+                    before.originate(*peer).map(|way| way.0) != table.originate(*peer).map(|way| way.0);
+                if moved || !last.answered.load(Ordering::Relaxed) {
+                    self.resend(last, &table);
+                }
+            }
         }
+    }
+
+    /// Sends nothing from these addresses any more, which are not mapped ones: the system chooses others.
+    pub(crate) fn set_gone(&self, addresses: Vec<IpAddr>) {
+        self.gone.store(Arc::new(addresses));
+    }
+
+    /// Sends the last packet of every peer's connection again: the way there may work now, though it is the same.
+    pub(crate) fn nudge(&self) {
+        let table = self.table.load();
+        self.peers.load().values().for_each(|last| self.resend(last, &table));
     }
 
     /// Keeps the last packet to a peer from now on.
@@ -183,6 +228,9 @@ impl Socket {
 
     /// Gives up packets that have waited too long for a route; to be called every [`HoldQueue::TICK_MILLIS`].
     pub(crate) fn tick(&self) {
+        if let Some(meter) = &mut lock(&self.inbound).meter {
+            meter.tick();
+        }
         let expired = lock(&self.hold).tick();
         self.counters.dropped(DropReason::NoRoute, expired as u64);
     }
@@ -217,9 +265,6 @@ impl Socket {
     }
 
     fn resend(&self, last: &LastSent, table: &ForwardingTable) {
-        if last.answered.load(Ordering::Relaxed) {
-            return;
-        }
         let mut packet = lock(&last.packet);
         let Ok(header) = Header::decode(&packet) else { return };
         let Some((next_hop, hop_limit)) = table.originate(header.destination) else { return };
@@ -249,10 +294,12 @@ impl Socket {
 
     fn transmit_from(&self, transmit: &Transmit<'_>) -> Result<(), Unsent> {
         let unsent = |error| Unsent { sent: 0, error };
-        let socket = self.socket_for(transmit.destination, transmit.src_ip).map_err(unsent)?;
+        let is_there = |ip: &IpAddr| !self.gone.load().contains(&ip.to_canonical());
+        let from = transmit.src_ip.filter(is_there);
+        let socket = self.socket_for(transmit.destination, from).map_err(unsent)?;
         let (destination, src_ip) = match socket.addr.is_ipv4() {
-            true => (canonical(transmit.destination), transmit.src_ip.map(|ip| ip.to_canonical())),
-            false => (transmit.destination, transmit.src_ip),
+            true => (canonical(transmit.destination), from.map(|ip| ip.to_canonical())),
+            false => (transmit.destination, from),
         };
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         // Beyond 64 KiB the kernel refuses the whole batch, and quinn-udp takes that for a lost MTU probe.
@@ -299,7 +346,12 @@ impl Socket {
             self.loop_back(transmit);
             return Ok(());
         }
-        let Some((next_hop, hop_limit)) = table.originate(destination) else {
+        // QUIC's long headers (RFC 9000 §17.2) are those of handshakes.
+        let way = match transmit.contents.first() {
+            Some(first) if first & 0x80 != 0 => table.originate_handshake(destination),
+            _ => table.originate(destination),
+        };
+        let Some((next_hop, hop_limit)) = way else {
             let header = Header { hop_limit: 1, cookie: Cookie([0; 8]), destination, source: me };
             for segment in segments(transmit) {
                 let packet = [&header.encode(), segment].concat();
@@ -318,6 +370,8 @@ impl Socket {
             }
             let segment_size = transmit.segment_size.map(|size| size + Header::LEN);
             self.transmit(scratch, segment_size, transmit.ecn, next_hop)?;
+            let packets = segments(transmit).len() as u64;
+            self.counters.originated(hop_limit == DIRECT_HOP_LIMIT, packets, scratch.len() as u64);
             if let Some(last) = self.peers.load().get(&destination) {
                 // One connection sends to a peer, so the lock waits only for a change of the table.
                 let mut packet = lock(&last.packet);
@@ -401,6 +455,11 @@ impl Socket {
                     }
                 }
                 Verdict::Forward(next_hop) => {
+                    if !inbound.may_use(table, &data[start..end]) {
+                        self.counters.dropped(DropReason::RateLimited, (end - start).div_ceil(stride) as u64);
+                        start = end;
+                        continue;
+                    }
                     for packet in data[start..end].chunks_mut(stride) {
                         Header::rewrite(packet, next_hop.cookie);
                     }
@@ -415,6 +474,11 @@ impl Socket {
                         });
                     }
                 }
+                Verdict::Probe => {
+                    let probes = data[start..end].chunks(stride);
+                    let stray = probes.filter(|probe| !self.probes.take(outer.addr, outer.dst_ip, probe));
+                    self.counters.dropped(DropReason::StrayProbe, stray.count() as u64);
+                }
                 Verdict::Drop(reason) => {
                     self.counters.dropped(reason, (end - start).div_ceil(stride) as u64);
                 }
@@ -428,6 +492,9 @@ impl Socket {
     fn judge(&self, table: &ForwardingTable, run: &[u8], stride: usize) -> Verdict {
         if run[0] >= Header::FIRST_QUIC_BYTE {
             return Verdict::Quic;
+        }
+        if run[0] == Probes::TYPE {
+            return Verdict::Probe;
         }
         let Ok(header) = Header::decode(&run[..run.len().min(stride)]) else {
             return Verdict::Drop(DropReason::BadHeader);
@@ -494,7 +561,7 @@ impl Socket {
         egress.drain(buffers, |batch| self.forward(backlog, &batch));
     }
 
-    fn forward(&self, backlog: &mut VecDeque<Onward>, batch: &Batch<'_>) {
+    fn forward(&self, backlog: &mut Backlog<Onward>, batch: &Batch<'_>) {
         let Batch { next_hop, packets, stride, ecn } = *batch;
         let segment_size = (packets.len() > stride).then_some(stride);
         let (sent, failed) = match backlog.is_empty() {
@@ -507,8 +574,9 @@ impl Socket {
         self.counters.forwarded(sent.div_ceil(stride) as u64, sent as u64);
         for packet in packets[sent..].chunks(stride) {
             match failed {
-                Some(DropReason::QueueFull) if backlog.len() < MAX_BACKLOG => {
-                    backlog.push_back(Onward { next_hop, ecn, packet: packet.to_vec() });
+                // Shared by where packets began: a relay that sends on for many nodes is not one of them.
+                Some(DropReason::QueueFull) if backlog.has_place_for(source_of(packet)) => {
+                    backlog.push(source_of(packet), Onward { next_hop, ecn, packet: packet.to_vec() });
                 }
                 Some(reason) => self.counters.dropped(reason, 1),
                 None => {}
@@ -534,7 +602,7 @@ impl Socket {
                 }
                 Err(_) => self.counters.dropped(DropReason::SendFailed, 1),
             }
-            inbound.backlog.pop_front();
+            inbound.backlog.pop();
             // The next one may be for another socket.
             inbound.writable = None;
         }
@@ -547,6 +615,7 @@ enum Verdict {
     Deliver(NodeAddr),
     Forward(NextHop),
     Hold(NodeAddr, NodeAddr),
+    Probe,
     Drop(DropReason),
 }
 
@@ -569,8 +638,13 @@ fn run_end(data: &[u8], start: usize, stride: usize) -> usize {
     data.len()
 }
 
-fn segments<'a>(transmit: &Transmit<'a>) -> impl Iterator<Item = &'a [u8]> {
+fn segments<'a>(transmit: &Transmit<'a>) -> impl ExactSizeIterator<Item = &'a [u8]> {
     transmit.contents.chunks(transmit.segment_size.unwrap_or(transmit.contents.len()).max(1))
+}
+
+/// The node at which a switched packet began.
+fn source_of(packet: &[u8]) -> NodeAddr {
+    Header::decode(packet).map_or(NodeAddr([0; 8]), |header| header.source)
 }
 
 fn send_failure(error: &io::Error) -> DropReason {
@@ -585,7 +659,7 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 /// quinn gets IPv6 addresses only, with IPv4 mapped into them.
-fn mapped(addr: SocketAddr) -> SocketAddr {
+pub(crate) fn mapped(addr: SocketAddr) -> SocketAddr {
     match addr {
         SocketAddr::V4(v4) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
         SocketAddr::V6(_) => addr,
@@ -679,6 +753,13 @@ impl AsyncUdpSocket for Socket {
 }
 
 impl Inbound {
+    /// Whether the neighbour that a run came from may have it sent on.
+    fn may_use(&mut self, table: &ForwardingTable, run: &[u8]) -> bool {
+        let Some(meter) = &mut self.meter else { return true };
+        let ingress = Header::decode(run).ok().and_then(|header| table.ingress(header.cookie));
+        ingress.is_some_and(|ingress| meter.take(ingress.neighbour, run.len()))
+    }
+
     /// Hands what is pending to quinn, as much as it has buffers for, whole packets only.
     fn hand_over(&mut self, bufs: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
         let mut handed = 0;

@@ -31,7 +31,8 @@ impl Mesh {
         let commands = commands.iter().flat_map(|command| ["--command", command]);
         let edge: Vec<_> = ["--peer", &peer].into_iter().chain(commands).collect();
         let edge = world.node("edge", &edge);
-        let controller = world.node("controller", &["--peer", &peer]);
+        // What these tests say of relays holds as long as no direct path is found.
+        let controller = world.node("controller", &["--peer", &peer, "--no-direct"]);
         let mesh = Self { world, relay, _edge: edge, _controller: controller };
         until("the controller has a route to the edge", || {
             let status = mesh.status("controller");
@@ -280,4 +281,38 @@ fn status_waits_until_all_have_the_route() {
     assert!(String::from_utf8_lossy(&done.stdout).starts_with("edge  "), "{done:?}");
     let said = done.failed(3);
     assert!(said.contains("not converged within 200ms") && said.contains("of 3 nodes"), "{said}");
+}
+
+#[test]
+fn two_edges_go_direct_and_explain_says_so_and_why_not_where_it_is_switched_off() {
+    let world = World::of(&["relay", "left", "right", "stubborn"]);
+    let relay = world.node("relay", &["--transit"]);
+    let peer = format!("relay@{}", relay.addr());
+    let edges = [("left", ""), ("right", ""), ("stubborn", "--no-direct")];
+    let _edges = edges.map(|(edge, more)| {
+        world.node(
+            edge,
+            &["--peer", &peer, more].into_iter().filter(|arg| !arg.is_empty()).collect::<Vec<_>>(),
+        )
+    });
+    let run = |words: &str, node: &str| {
+        let socket = world.path(&format!("run/receptor/{node}.sock")).display().to_string();
+        world.run(&words.split(' ').chain(["--control", &socket]).collect::<Vec<_>>())
+    };
+    let explained = until("left is direct to right", || {
+        run("ping right", "left");
+        let explained = run("explain right --json", "left").json();
+        (explained["path"]["kind"] == "direct").then_some(explained)
+    });
+    assert_eq!(explained["attempts"][0]["outcome"], "direct");
+    assert_eq!(explained["route"]["way"], serde_json::json!(["left", "relay", "right"]));
+    let text = run("explain right", "left").ok();
+    assert!(
+        text.contains("path         direct to ") && text.contains("a direct path answers probes"),
+        "{text}"
+    );
+    run("ping left", "stubborn").ok();
+    let text = run("explain left", "stubborn").ok();
+    assert!(text.contains("relayed by ") && text.contains("direct paths are off at this node"), "{text}");
+    run("explain nobody", "left").failed(3);
 }

@@ -5,10 +5,14 @@
 mod converge;
 mod costs;
 mod datagrams;
+mod direct;
 mod ephemerals;
 mod failover;
 mod links;
+mod nat;
+mod punching;
 mod records;
+mod roaming;
 mod routes;
 mod streams;
 mod support;

@@ -4,7 +4,7 @@ use super::Bench;
 use crate::Result;
 use crate::process::Process;
 use crate::row::{Goal, Row, median};
-use crate::side::{Run, Side, in_turn};
+use crate::side::{Run, Side};
 
 /// Links that are made at the same time.
 const AT_ONCE: usize = 16;
@@ -12,9 +12,19 @@ const AT_ONCE: usize = 16;
 /// Links a second. Ours are ephemeral nodes, each with its own certificate: a socket, QUIC's handshake, HELLOs both ways, and
 /// the neighbour's route. The baseline's are endpoints of their own, too: a socket, the handshake, and one call.
 pub(super) fn handshake(bench: &Bench) -> Result<Vec<Row>> {
-    let (mut ours, mut baseline) = (hub(bench)?, raw_hub(bench)?);
+    let mut sides = [hub(bench)?, raw_hub(bench)?];
+    let mut all = [Vec::new(), Vec::new()];
     let command = format!("handshakes {{}} {} {AT_ONCE}", bench.at_most(1_000, 8));
-    let [ours, baseline] = in_turn(&mut ours, &mut baseline, &command, bench.runs)?;
+    for nth in 0..=bench.runs {
+        for (side, all) in sides.iter_mut().zip(&mut all) {
+            let run = side.run(&command)?;
+            side.run("release")?;
+            if nth > 0 {
+                all.push(run);
+            }
+        }
+    }
+    let [ours, baseline] = all;
     let value = |run: &Run| run.answer[0] / run.answer[1];
     let cpu = |runs: &[Run]| runs.iter().map(|run| run.cpu * 1e6 / run.answer[0]).collect();
     Ok(vec![Row {

@@ -1,6 +1,7 @@
 //! The cases: what is compared, and what the issue should be.
 
 mod calls;
+mod datagrams;
 mod fan_in;
 mod links;
 mod messages;
@@ -25,7 +26,6 @@ pub(crate) struct Case {
     pub(crate) run: fn(&Bench) -> Result<Vec<Row>>,
 }
 
-// Datagrams have a goal as well, but no API yet that could be measured.
 pub(crate) const CASES: &[Case] = &[
     Case { rows: &["link-stream"], run: streams::link },
     Case { rows: &["link-stream-default"], run: streams::link_default },
@@ -37,6 +37,8 @@ pub(crate) const CASES: &[Case] = &[
     Case { rows: &["relay-call-seq", "relay-call-64"], run: calls::relay },
     Case { rows: &["relay2-stream"], run: streams::relay_2 },
     Case { rows: &["relay3-stream"], run: streams::relay_3 },
+    Case { rows: &["datagram", "datagram-64B"], run: datagrams::link },
+    Case { rows: &["datagram-relay"], run: datagrams::relay },
     Case { rows: &["fan-in", "fan-in-slowest"], run: fan_in::run },
     Case { rows: &["handshake"], run: links::handshake },
     Case { rows: &["first-call"], run: links::first_call },

@@ -35,14 +35,18 @@ pub(super) async fn one_by_one(actions: &[impl Action]) -> Result<Vec<f64>> {
     Ok(took)
 }
 
-/// Does all, so many at a time: how many, and the seconds.
-pub(super) async fn at_once<F>(actions: impl IntoIterator<Item = F>, at_once: usize) -> Result<Vec<f64>>
+/// Does all, so many at a time: how many, and the seconds; and what came of them, which is kept until the time is taken.
+pub(super) async fn at_once<F, T>(
+    actions: impl IntoIterator<Item = F>,
+    at_once: usize,
+) -> Result<(Vec<f64>, Vec<T>)>
 where
-    F: Future<Output = Result<()>> + Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+    T: Send + 'static,
 {
     let mut actions = actions.into_iter();
     let mut running = JoinSet::new();
-    let mut count = 0.0;
+    let mut kept = Vec::new();
     let start = Instant::now();
     loop {
         while running.len() < at_once
@@ -51,9 +55,11 @@ where
             running.spawn(action);
         }
         match running.join_next().await {
-            Some(done) => done??,
-            None => return Ok(vec![count, start.elapsed().as_secs_f64()]),
+            Some(done) => kept.push(done??),
+            None => return Ok((vec![kept.len() as f64, start.elapsed().as_secs_f64()], kept)),
         }
-        count += 1.0;
     }
 }
+
+/// How long connections that were dropped may take to end.
+pub(super) const RELEASE: Duration = Duration::from_millis(500);

@@ -1,12 +1,14 @@
 //! Nodes of this crate: a client, a relay, a server, or many of them in one process.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use receptor_quic::work::Responder;
 use receptor_quic::{Authority, Directive, HandlerError, Node, NodeBuilder, NodeId, Request};
 
 use super::console::Console;
-use super::remote::{Peer, Service};
+use super::remote::{DATAGRAMS, Peer, Service};
 use super::workload::{self, Action, Call, Message};
 use super::{Settings, many};
 use crate::Result;
@@ -31,6 +33,8 @@ struct Nodes {
     /// Nodes that only hold their links.
     idle: Vec<Node>,
     issued: usize,
+    /// Datagrams that came in.
+    datagrams: Arc<AtomicU64>,
 }
 
 impl Nodes {
@@ -41,15 +45,16 @@ impl Nodes {
             None => vec![id.to_owned()],
             Some(count) => (0..count).map(|nth| format!("{id}-{nth}")).collect(),
         };
-        let mut nodes = Vec::new();
+        let (mut nodes, datagrams) = (Vec::new(), Arc::<AtomicU64>::default());
         for id in ids {
             let id: NodeId = id.parse()?;
             let builder = Node::builder(id.clone(), authority.issue(&id, 1)?);
             let node = configured(builder, settings)?.start().await?;
             serve(&node)?;
+            count(&node, &datagrams)?;
             nodes.push(node);
         }
-        Ok(Self { authority, nodes, idle: Vec::new(), issued: 0 })
+        Ok(Self { authority, nodes, idle: Vec::new(), issued: 0, datagrams })
     }
 
     async fn obey(&mut self, command: &str) -> Result<Vec<f64>> {
@@ -99,9 +104,11 @@ impl Nodes {
                 let actions = actions.map(|edge| async move {
                     let node = edge.start().await?;
                     node.linked().await?;
-                    Result::Ok(())
+                    Result::Ok(node)
                 });
-                many::at_once(actions, at_once.parse()?).await
+                let (answer, nodes) = many::at_once(actions, at_once.parse()?).await?;
+                self.idle = nodes;
+                Ok(answer)
             }
             ["hold", addr, count] => {
                 for edge in self.edges(addr.parse()?, count.parse()?)? {
@@ -111,6 +118,15 @@ impl Nodes {
                 }
                 Ok(vec![])
             }
+            ["release"] => {
+                self.idle.clear();
+                tokio::time::sleep(many::RELEASE).await;
+                Ok(vec![])
+            }
+            ["datagrams", id, size, millis] => {
+                workload::datagrams(peer(id)?.datagrams().await?, size.parse()?, millis.parse()?).await
+            }
+            ["received"] => Ok(vec![self.datagrams.load(Ordering::Relaxed) as f64]),
             _ => Err(format!("unknown command: {command}").into()),
         }
     }
@@ -130,6 +146,8 @@ impl Nodes {
 }
 
 fn configured(mut builder: NodeBuilder, settings: &Settings) -> Result<NodeBuilder> {
+    // On loopback every node is within reach of every other: with direct paths nothing would be relayed.
+    builder = builder.direct(false);
     builder = builder.transit(settings.has("transit")).listen("127.0.0.1:0".parse()?);
     for peer in settings.get("peers")?.split_terminator(',') {
         builder = builder.peer(peer.parse::<SocketAddr>()?);
@@ -156,6 +174,17 @@ fn serve(node: &Node) -> Result<()> {
             }
         });
     }
+    Ok(())
+}
+
+/// Counts the datagrams that come in.
+fn count(node: &Node, datagrams: &Arc<AtomicU64>) -> Result<()> {
+    let (mut listener, datagrams) = (node.serve_datagrams(DATAGRAMS.parse()?)?, datagrams.clone());
+    tokio::spawn(async move {
+        while listener.recv().await.is_some() {
+            datagrams.fetch_add(1, Ordering::Relaxed);
+        }
+    });
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use quinn::udp::{RecvMeta, Transmit};
@@ -24,16 +25,18 @@ pub(super) async fn run(settings: &Settings) -> Result<()> {
     let maker = Arc::new(Maker::new(settings)?);
     let count = settings.parsed("count")?.unwrap_or(1);
     let endpoints = (0..count).map(|_| maker.endpoint()).collect::<Result<Vec<_>>>()?;
+    let datagrams = Arc::<AtomicU64>::default();
     if let Ok(service) = settings.get("serve") {
         let named = |known: &Service| format!("{known:?}").eq_ignore_ascii_case(service);
         let service = Service::ALL.into_iter().find(named).ok_or("no such service")?;
         for endpoint in &endpoints {
-            tokio::spawn(serve(endpoint.clone(), service));
+            tokio::spawn(serve(endpoint.clone(), service, datagrams.clone()));
         }
     }
     let addrs = endpoints.iter().map(|endpoint| Ok(endpoint.local_addr()?.to_string()));
     let mut console = Console::ready(addrs.collect::<Result<Vec<_>>>()?.join(","));
-    let mut client = Client { maker, endpoints, connections: BTreeMap::new() };
+    let connections = BTreeMap::new();
+    let mut client = Client { maker, endpoints, connections, idle: Vec::new(), datagrams };
     while let Some(command) = console.next().await {
         console.answer(client.obey(&command).await);
     }
@@ -84,10 +87,17 @@ impl Maker {
     }
 }
 
-async fn serve(endpoint: Endpoint, service: Service) {
+async fn serve(endpoint: Endpoint, service: Service, datagrams: Arc<AtomicU64>) {
     while let Some(incoming) = endpoint.accept().await {
+        let datagrams = datagrams.clone();
         tokio::spawn(async move {
             let connection = incoming.await?;
+            let receiving = connection.clone();
+            tokio::spawn(async move {
+                while receiving.read_datagram().await.is_ok() {
+                    datagrams.fetch_add(1, Ordering::Relaxed);
+                }
+            });
             while let Ok((send, recv)) = connection.accept_bi().await {
                 tokio::spawn(service.serve(send, recv));
             }
@@ -100,6 +110,10 @@ struct Client {
     maker: Arc<Maker>,
     endpoints: Vec<Endpoint>,
     connections: BTreeMap<String, Connection>,
+    /// What only stays connected.
+    idle: Vec<(Endpoint, Connection)>,
+    /// Datagrams that came in.
+    datagrams: Arc<AtomicU64>,
 }
 
 impl Client {
@@ -140,16 +154,28 @@ impl Client {
             ["handshakes", addr, count, at_once] => {
                 let (addr, maker) = (addr.parse()?, self.maker.clone());
                 let links = (0..count.parse()?).map(|_: usize| link(maker.clone(), addr));
-                many::at_once(links, at_once.parse()?).await
+                let (answer, connections) = many::at_once(links, at_once.parse()?).await?;
+                self.idle = connections;
+                Ok(answer)
             }
             ["hold", addr, count] => {
                 for _ in 0..count.parse::<usize>()? {
                     let connection = self.endpoints[0].connect(addr.parse()?, HOST)?.await?;
                     Call(connection.clone()).run().await?;
-                    self.connections.insert(format!("idle {}", self.connections.len()), connection);
+                    self.idle.push((self.endpoints[0].clone(), connection));
                 }
                 Ok(vec![])
             }
+            ["release"] => {
+                self.idle.clear();
+                tokio::time::sleep(many::RELEASE).await;
+                Ok(vec![])
+            }
+            ["datagrams", addr, size, millis] => {
+                let connection = self.connection(addr).await?.clone();
+                workload::datagrams(connection, size.parse()?, millis.parse()?).await
+            }
+            ["received"] => Ok(vec![self.datagrams.load(Ordering::Relaxed) as f64]),
             _ => Err(format!("unknown command: {command}").into()),
         }
     }
@@ -175,12 +201,12 @@ impl Action for Twice {
     }
 }
 
-/// A connection from an endpoint of its own, one call, and the end of it.
-async fn link(maker: Arc<Maker>, addr: SocketAddr) -> Result<()> {
-    let connection = maker.endpoint()?.connect(addr, HOST)?.await?;
+/// A connection from an endpoint of its own, and one call.
+async fn link(maker: Arc<Maker>, addr: SocketAddr) -> Result<(Endpoint, Connection)> {
+    let endpoint = maker.endpoint()?;
+    let connection = endpoint.connect(addr, HOST)?.await?;
     Call(connection.clone()).run().await?;
-    connection.close(0_u32.into(), b"");
-    Ok(())
+    Ok((endpoint, connection))
 }
 
 /// A socket that sends no more than 64 KiB at once. quinn by itself does not look at that; beyond it the system refuses the

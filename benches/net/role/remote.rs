@@ -4,10 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use receptor_quic::mesh::{RecvHalf, SendHalf};
+use receptor_quic::mesh::{DatagramSender, RecvHalf, SendHalf};
 use receptor_quic::{Call, Directive, Node, NodeId, ServiceName};
 
 use crate::Result;
+
+/// The service that counts datagrams.
+pub(super) const DATAGRAMS: &str = "count";
 
 /// What the server does with a stream.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -63,6 +66,24 @@ pub(super) trait Writer: Send + 'static {
     fn finish(&mut self);
 }
 
+/// Sends datagrams.
+pub(super) trait Shooter {
+    /// As soon as there is room.
+    fn shoot(&self, payload: &'static [u8]) -> impl Future<Output = Result<()>> + Send;
+}
+
+impl Shooter for DatagramSender {
+    async fn shoot(&self, payload: &'static [u8]) -> Result<()> {
+        Ok(self.send_wait(payload).await?)
+    }
+}
+
+impl Shooter for quinn::Connection {
+    async fn shoot(&self, payload: &'static [u8]) -> Result<()> {
+        Ok(self.send_datagram_wait(Bytes::from_static(payload)).await?)
+    }
+}
+
 pub(super) trait Reader: Send + 'static {
     fn read(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
 }
@@ -87,6 +108,11 @@ impl Peer {
     /// Waits until there is a way to it.
     pub(super) async fn routable(&self) {
         self.0.node.routable(&self.0.id).await;
+    }
+
+    /// Sends datagrams to it.
+    pub(super) async fn datagrams(&self) -> Result<DatagramSender> {
+        Ok(self.0.node.datagrams(&self.0.id, &DATAGRAMS.parse()?).await?)
     }
 
     /// Calls a directive of it.

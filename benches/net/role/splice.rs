@@ -1,5 +1,5 @@
 //! The baseline's relay: for each connection that comes in one to the next target in turn, and for each stream
-//! one there.
+//! one there. Datagrams go one way, as the bench sends them.
 
 use std::net::SocketAddr;
 
@@ -32,6 +32,13 @@ pub(super) async fn run(settings: &Settings) -> Result<()> {
 async fn relay(incoming: Incoming, endpoint: Endpoint, target: SocketAddr) -> Result<()> {
     let near = incoming.await?;
     let far = endpoint.connect(target, HOST)?.await?;
+    let (from, to) = (near.clone(), far.clone());
+    tokio::spawn(async move {
+        while let Ok(datagram) = from.read_datagram().await {
+            to.send_datagram_wait(datagram).await?;
+        }
+        Result::Ok(())
+    });
     while let Ok((near_send, near_recv)) = near.accept_bi().await {
         let far = far.clone();
         // One task for both directions: it is woken less.

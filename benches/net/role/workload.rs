@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::remote::{Reader, Remote, Service, Writer};
+use super::remote::{Reader, Remote, Service, Shooter, Writer};
 use crate::Result;
 
 /// What is written at a time, at most.
@@ -66,6 +66,22 @@ async fn confirmed(recv: &mut impl Reader, bytes: u64) -> Result<()> {
         true => Ok(()),
         false => Err(format!("{bytes} bytes were sent, and {answer:?} confirmed").into()),
     }
+}
+
+/// Sends datagrams of `size` bytes for so many milliseconds, as fast as they go: how many, and the seconds.
+pub(super) async fn datagrams(to: impl Shooter, size: usize, millis: u64) -> Result<Vec<f64>> {
+    /// Between two looks at the clock.
+    const RUN: u32 = 32;
+    let start = Instant::now();
+    let end = start + Duration::from_millis(millis);
+    let mut count = 0.0;
+    while Instant::now() < end {
+        for _ in 0..RUN {
+            to.shoot(&DATA[..size]).await?;
+        }
+        count += f64::from(RUN);
+    }
+    Ok(vec![count, start.elapsed().as_secs_f64()])
 }
 
 /// What is done over and over.

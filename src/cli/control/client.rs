@@ -49,6 +49,10 @@ impl Client {
         self.ask_for(&Request::Trace { node: node.clone() }).await
     }
 
+    pub(in crate::cli) async fn explain(&self, node: &NodeId) -> Result<Value, Failure> {
+        self.ask(&Request::Explain { node: node.clone() }).await
+    }
+
     /// Makes a call. Dropped, it cancels the call.
     pub(in crate::cli) async fn send(
         &self,

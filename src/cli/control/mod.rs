@@ -12,6 +12,7 @@
 //! {"do":"converge","timeout_ms":5000}
 //! {"do":"ping","node":"edge-1","timeout_ms":5000}
 //! {"do":"trace","node":"edge-1"}
+//! {"do":"explain","node":"edge-1"}
 //! {"do":"send","node":"edge-1","directive":"text:upper"}
 //! ```
 //!

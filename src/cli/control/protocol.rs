@@ -29,6 +29,7 @@ pub(super) enum Request {
     Converge { timeout_ms: u64 },
     Ping { node: NodeId, timeout_ms: u64 },
     Trace { node: NodeId },
+    Explain { node: NodeId },
     Send { node: NodeId, directive: Directive },
 }
 

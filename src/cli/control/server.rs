@@ -96,6 +96,7 @@ where
             let ping = local.ping(&node, Duration::from_millis(timeout_ms));
             while_there(read, ping).await.map(|reply| reply.map(|reply| json(&reply)))
         }
+        Request::Explain { node } => while_there(read, local.explain(&node)).await,
         Request::Trace { node } => {
             while_there(read, local.trace(&node)).await.map(|hops| hops.map(|hops| json(&hops)))
         }

@@ -72,7 +72,7 @@ impl Stage {
     pub(super) async fn start_here(&mut self, id: &'static str, peers: &[PeerAddr]) -> Result<Node, Failure> {
         let id = node_id(id);
         let identity = self.authority.issue(&id, 1).map_err(Failure::failed)?;
-        let builder = Node::builder(id, identity);
+        let builder = Node::builder(id, identity).direct(false);
         let builder = peers.iter().fold(builder, |builder, peer| builder.peer(peer.clone()));
         let node = builder.start().await.map_err(Failure::failed)?;
         self.nodes.push(node.clone());
@@ -89,7 +89,10 @@ impl Stage {
         let binary = std::env::current_exe().map_err(fail)?;
         let log = File::create(self.log(id)).map_err(fail)?;
         let mut command = Command::new(binary);
-        command.args(["node", "--until-stdin-ends", "--id", id, "--certs"]).arg(self.dir.path());
+        // All of them are on one machine, and would not use the relays, which are what is shown.
+        command
+            .args(["node", "--until-stdin-ends", "--no-direct", "--id", id, "--certs"])
+            .arg(self.dir.path());
         command.arg("--control").arg(self.dir.path().join(format!("{id}.sock"))).args(more);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("RECEPTOR_") {

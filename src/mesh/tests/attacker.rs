@@ -51,6 +51,14 @@ impl Scene {
         Self { mesh, identity }
     }
 
+    /// The same, with direct paths.
+    pub(super) async fn with_direct_paths() -> Self {
+        let network = crate::testing::Network::new(1);
+        let mesh = Mesh::with(network, ["honest-victim"], |builder| builder.direct(true)).await;
+        let identity = mesh.authority().issue(&mallory(), 1).unwrap();
+        Self { mesh, identity }
+    }
+
     /// An endpoint on a host of its own.
     pub(super) fn endpoint(&self) -> quinn::Endpoint {
         let runtime = Arc::new(quinn::TokioRuntime);
@@ -102,7 +110,8 @@ impl Scene {
         let udp = self.mesh.network().bind_host();
         let socket = Socket::new(vec![udp.clone()], mallory, Arc::default()).unwrap();
         let (identity, liveness) = (self.identity.clone(), Liveness::default());
-        let endpoint = Endpoint::new(Arc::new(socket), identity, liveness, settings::MAX_DATAGRAM).unwrap();
+        let endpoint =
+            Endpoint::new(Arc::new(socket), identity, liveness, settings::MAX_DATAGRAM, true, false).unwrap();
         let connection = endpoint.dial(self.mesh.addr("victim"), None).unwrap().await.unwrap();
         // As a stub it is reached without any routing.
         let own = Hello { stub: true, transit: false, ..hello() };

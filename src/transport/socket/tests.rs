@@ -1,5 +1,6 @@
 //! The socket between quinn and a network that the tests play.
 
+mod direct;
 mod fake;
 mod inbound;
 mod mixtures;

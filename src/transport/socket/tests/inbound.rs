@@ -1,7 +1,9 @@
 //! What comes in: dropped for its reason, delivered, sent on.
 
+use std::num::NonZeroU64;
+
 use super::*;
-use crate::switch::HoldQueue;
+use crate::switch::{Backlog, HoldQueue};
 
 #[test]
 fn a_buffer_of_quic_packets_reaches_quinn_untouched() {
@@ -250,11 +252,32 @@ fn the_backlog_is_bounded_and_the_rest_counted() {
         wire.udp.arrive(left(), &vec![switched(head, b"@"); 10]);
     }
     assert_eq!(wire.packets(), []);
-    let waiting = super::super::MAX_BACKLOG as u64;
+    // One source alone gets half of it.
+    let waiting = Backlog::<()>::MAX_PACKETS as u64 / 2;
     wire.assert_drops(&[(DropReason::QueueFull, 600 - waiting)]);
     wire.udp.set_room(usize::MAX);
     assert_eq!(wire.packets(), []);
     assert_eq!(wire.status().forwarded, waiting);
+}
+
+#[test]
+fn a_neighbour_has_no_more_sent_on_than_it_may() {
+    let wire = Wire::relay();
+    let packet = switched(header(FROM_LEFT, LEFT, FAR), &[b'@'; 1_000]);
+    wire.socket.limit_transit(NonZeroU64::new(4 * packet.len() as u64).unwrap());
+    for _ in 0..10 {
+        wire.udp.arrive(left(), std::slice::from_ref(&packet));
+        assert_eq!(wire.packets(), []);
+    }
+    assert_eq!(wire.status().forwarded, 4);
+    wire.assert_drops(&[(DropReason::RateLimited, 6)]);
+    // Half a second later there is as much again as half a second allows.
+    wire.socket.tick();
+    for _ in 0..10 {
+        wire.udp.arrive(left(), std::slice::from_ref(&packet));
+        assert_eq!(wire.packets(), []);
+    }
+    assert_eq!(wire.status().forwarded, 6);
 }
 
 #[test]

@@ -104,6 +104,9 @@ impl Reference {
         if packet[0] >= Header::FIRST_QUIC_BYTE {
             return self.got.entry(from).or_default().1.push(packet.to_vec());
         }
+        if packet[0] == 0x04 {
+            return self.drop(DropReason::StrayProbe);
+        }
         let Ok(header) = Header::decode(packet) else {
             return self.drop(DropReason::BadHeader);
         };

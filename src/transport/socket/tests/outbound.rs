@@ -12,7 +12,8 @@ fn a_batch_to_a_peer_gets_a_header_a_packet_and_stays_one_send() {
     assert_eq!(sent.packets(), payloads.each_ref().map(|payload| switched(head, payload)));
     assert_eq!((sent.to, sent.segment_size, sent.ecn), (right(), Some(1_026), Some(EcnCodepoint::Ect0)));
     // Its own packets are not forwarded.
-    assert_eq!(wire.status(), Wire::relay().status());
+    let status = wire.status();
+    assert_eq!((status.forwarded, status.relayed, status.relayed_bytes), (0, 3, 2_400 + 3 * 26));
 }
 
 #[test]
@@ -127,6 +128,39 @@ fn the_last_packet_to_a_peer_is_sent_again_when_the_table_changes() {
     wire.socket.untrack(FAR);
     wire.socket.publish(relay());
     assert_eq!(wire.udp.sent(), []);
+}
+
+#[test]
+fn nothing_is_sent_from_an_address_that_is_gone() {
+    let wire = Wire::relay();
+    let from = |ip: &str| {
+        let transmit = Transmit {
+            destination: mapped("10.0.0.9:1234"),
+            ecn: None,
+            contents: b"@",
+            segment_size: None,
+            src_ip: Some(ip.parse().unwrap()),
+        };
+        wire.socket.try_send(&transmit).unwrap();
+        wire.udp.sent()[0].src_ip
+    };
+    wire.socket.set_gone(vec!["10.0.0.1".parse().unwrap()]);
+    assert_eq!(from("::ffff:10.0.0.1"), None, "the system chooses another");
+    assert_eq!(from("::ffff:10.0.0.2"), Some("10.0.0.2".parse().unwrap()));
+    wire.socket.set_gone(Vec::new());
+    assert_eq!(from("::ffff:10.0.0.1"), Some("10.0.0.1".parse().unwrap()));
+}
+
+#[test]
+fn a_nudge_sends_the_last_packet_to_a_silent_peer_again() {
+    let wire = Wire::relay();
+    wire.socket.track(FAR);
+    wire.send(overlay::socket_addr(FAR), b"@one@two", Some(4)).unwrap();
+    wire.udp.sent();
+    wire.socket.nudge();
+    let sent = wire.udp.sent();
+    assert_eq!(sent.len(), 1);
+    assert_eq!((sent[0].to, &sent[0].contents[26..]), (right(), &b"@two"[..]));
 }
 
 #[test]

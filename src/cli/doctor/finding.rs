@@ -1,0 +1,81 @@
+//! What was found: one line each, with what to do.
+
+use serde::Serialize;
+
+use crate::cli::text::{Colour, Paint, escape};
+
+/// How bad it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Verdict {
+    /// As it should be.
+    Ok,
+    /// The node works, and could do better or soon will not.
+    Warn,
+    /// It keeps the node from working.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct Finding {
+    /// What was looked at.
+    pub(super) check: &'static str,
+    pub(super) verdict: Verdict,
+    /// What was found.
+    pub(super) text: String,
+    /// What to do about it, unless all is well.
+    pub(super) advice: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn ok(check: &'static str, text: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Ok, text: text.into(), advice: None }
+    }
+
+    pub(super) fn warn(check: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Warn, text: text.into(), advice: Some(advice.into()) }
+    }
+
+    pub(super) fn fail(check: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Fail, text: text.into(), advice: Some(advice.into()) }
+    }
+}
+
+/// The findings for people, a line each.
+pub(super) fn render(findings: &[Finding], paint: Paint) -> String {
+    let width = findings.iter().map(|finding| finding.check.len()).max().unwrap_or_default();
+    let line = |finding: &Finding| {
+        let (word, colour) = match finding.verdict {
+            Verdict::Ok => ("ok  ", Colour::Green),
+            Verdict::Warn => ("warn", Colour::Yellow),
+            Verdict::Fail => ("FAIL", Colour::Red),
+        };
+        let advice =
+            finding.advice.as_ref().map(|advice| format!("; {}", escape(advice))).unwrap_or_default();
+        format!(
+            "{}  {:width$}  {}{advice}\n",
+            paint.paint(colour, word),
+            finding.check,
+            escape(&finding.text)
+        )
+    };
+    findings.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_finding_is_a_line_that_says_what_to_do() {
+        let findings = [
+            Finding::ok("clock", "right"),
+            Finding::fail("certificate", "it has\nexpired", "issue a new one"),
+        ];
+        assert_eq!(
+            render(&findings, Paint::off()),
+            "ok    clock        right\nFAIL  certificate  it has\\nexpired; issue a new one\n"
+        );
+    }
+}

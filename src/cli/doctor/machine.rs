@@ -1,0 +1,127 @@
+//! What can be seen without the network: files, directories, and what the system grants.
+
+use std::fs;
+use std::io;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::finding::Finding;
+use crate::cli::config::NodeConfig;
+use crate::transport::{Identity, IdentityProblem};
+
+/// The socket buffers that a busy node can use, in bytes.
+const BUFFERS: u64 = 4 << 20;
+
+/// The certificate, its names and its dates; and who may read the key.
+pub(super) fn certificate(config: &NodeConfig, now: SystemTime) -> Vec<Finding> {
+    let check = "certificate";
+    let renew = format!("issue a new one: receptor cert issue {} --dir DIR", config.id);
+    let identity = match Identity::load(&config.certs, &config.id) {
+        Ok(identity) => identity,
+        Err(error) => return vec![Finding::fail(check, error.to_string(), renew)],
+    };
+    let certificate = match identity.check(now) {
+        Ok(()) => {
+            let names: Vec<_> = identity.ids().iter().map(ToString::to_string).collect();
+            let days = identity.not_after().duration_since(now).unwrap_or_default().as_secs() / 86_400;
+            Finding::ok(check, format!("names {}, and expires in {days} days", names.join(", ")))
+        }
+        Err(problem @ IdentityProblem::ExpiresSoon { .. }) => {
+            Finding::warn(check, problem.to_string(), renew)
+        }
+        Err(problem @ IdentityProblem::NotYetValid { .. }) => {
+            let advice = "set this machine's clock; if it is right, issue the certificate anew";
+            Finding::fail(check, problem.to_string(), advice)
+        }
+        Err(problem @ IdentityProblem::Expired { .. }) => Finding::fail(check, problem.to_string(), renew),
+        Err(problem) => Finding::fail(
+            check,
+            problem.to_string(),
+            "take the mesh's CA as ca.crt, or have that one issue it anew",
+        ),
+    };
+    let mut findings = vec![certificate];
+    findings.extend(key(&config.certs.join(format!("{}.key", config.id))));
+    findings
+}
+
+#[cfg(unix)]
+fn key(path: &Path) -> Option<Finding> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    let file = path.display();
+    Some(match mode & 0o077 {
+        0 => Finding::ok("key", format!("only its user may read {file}")),
+        // A group of its own is how services get keys that root owns.
+        0o040 => Finding::ok("key", format!("its user and group may read {file}")),
+        _ => Finding::warn(
+            "key",
+            format!("others on this machine may use {file} (mode {mode:04o})"),
+            format!("chmod 600 {file}"),
+        ),
+    })
+}
+
+#[cfg(not(unix))]
+fn key(_: &Path) -> Option<Finding> {
+    None
+}
+
+/// Whether the data directory can be written.
+pub(super) fn data_dir(config: &NodeConfig) -> Option<Finding> {
+    let check = "data directory";
+    let Some(dir) = &config.data_dir else {
+        let text = "none: after a restart with the clock set back, the node waits until the mesh has told its last epoch";
+        return Some(Finding::warn(check, text, "give one with --data-dir"));
+    };
+    let shown = dir.display();
+    let probe = dir.join(format!(".doctor-{}", std::process::id()));
+    let written =
+        fs::create_dir_all(dir).and_then(|()| fs::write(&probe, b"")).and_then(|()| fs::remove_file(&probe));
+    Some(match written {
+        Ok(()) => Finding::ok(check, format!("{shown} can be written")),
+        Err(error) => Finding::fail(
+            check,
+            format!("{shown} cannot be written: {error}"),
+            "make it belong to the node's user",
+        ),
+    })
+}
+
+/// Whether the addresses to listen at are free.
+pub(super) fn listening(config: &NodeConfig) -> Vec<Finding> {
+    let look = |addr: &std::net::SocketAddr| match UdpSocket::bind(addr) {
+        Ok(_) => {
+            Finding::ok("listen", format!("UDP {addr} is free; it must be open in this host's firewall"))
+        }
+        Err(error) => {
+            let advice = match error.kind() {
+                io::ErrorKind::AddrInUse => "another process has it: stop that one, or listen elsewhere",
+                io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: take a higher one",
+                io::ErrorKind::AddrNotAvailable => "give an address of this machine, or `:PORT` for all",
+                _ => "listen elsewhere",
+            };
+            Finding::fail("listen", format!("UDP {addr} cannot be had: {error}"), advice)
+        }
+    };
+    config.listen.iter().map(look).collect()
+}
+
+/// What the system grants in socket buffers.
+pub(super) fn socket_buffers() -> Option<Finding> {
+    let most = |name: &str| {
+        fs::read_to_string(Path::new("/proc/sys/net/core").join(name)).ok()?.trim().parse::<u64>().ok()
+    };
+    let least = most("rmem_max")?.min(most("wmem_max")?);
+    Some(if least >= BUFFERS {
+        Finding::ok("socket buffers", format!("the system grants {} KiB", least >> 10))
+    } else {
+        Finding::warn(
+            "socket buffers",
+            format!("the system grants {} KiB: bursts may be lost on a busy node", least >> 10),
+            format!("as root: sysctl -w net.core.rmem_max={BUFFERS} net.core.wmem_max={BUFFERS}"),
+        )
+    })
+}

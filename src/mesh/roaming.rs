@@ -1,0 +1,246 @@
+//! What the node does when the network under it changes: another address, another route, a machine that has slept.
+//!
+//! QUIC helps itself where it can: the end that dialled a link may move, and the other follows with the next packet. So
+//! every link is asked at once whether it still works, which makes that packet. One that does not answer in time is dialled
+//! anew, *beside* itself: if it was only slow, the contest between the two links ends it without harm to its streams, and if
+//! the other end cannot be dialled, nothing is lost. That also covers the end that was dialled, which QUIC does not let move.
+//!
+//! ```text
+//!   LocalNetwork ─▶ follow ─┬─▶ socket: sources that are gone, sending begun anew, last packets sent again
+//!                           ├─▶ diallers: at once, from the beginning
+//!                           └─▶ driver: ping each link ── no pong ─▶ dial it beside itself
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, info};
+
+use super::dialler::Dialler;
+use super::driver::Driver;
+use super::events::Event;
+use super::input::Input;
+use super::interfaces::{Interfaces, LocalNetwork};
+use super::link::LinkId;
+use crate::id::NodeId;
+use crate::transport::endpoint::Endpoint;
+use crate::transport::frame::Frame;
+use crate::transport::renewable::Renewable;
+
+/// Addresses that are remembered as gone, at most; the oldest are forgotten. An error of the system is what it costs.
+const MAX_GONE: usize = 64;
+/// Links that are dialled beside themselves at a time, at most. The others wait for their ends, or for the neighbour to dial.
+const MAX_REDIALS: usize = 64;
+/// How long an answer may take, in round trips and at least and at most: a lost packet is sent again in that time.
+const ANSWER_ROUND_TRIPS: u32 = 4;
+const ANSWER_AT_LEAST: Duration = Duration::from_millis(500);
+const ANSWER_AT_MOST: Duration = Duration::from_secs(1);
+/// How long an attempt at a link that does not answer may take.
+const REDIAL_WITHIN: Duration = Duration::from_secs(3);
+
+/// Tells all who are concerned of changes, until the driver has gone.
+pub(super) async fn follow(
+    interfaces: Interfaces,
+    endpoint: Arc<Endpoint>,
+    sockets: Vec<Arc<Renewable>>,
+    moved: watch::Sender<u64>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let mut network = interfaces.watch();
+    let mut before = network.borrow_and_update().clone();
+    let mut gone = Gone::default();
+    loop {
+        let now = tokio::select! {
+            biased;
+            () = inputs.closed() => return,
+            changed = network.changed() => match changed {
+                Ok(()) => network.borrow_and_update().clone(),
+                // Nobody looks at this network.
+                Err(_) => return,
+            },
+        };
+        let lost = now.gone_since(&before);
+        if gone.change(&lost, &now) {
+            endpoint.socket().set_gone(gone.0.clone());
+        }
+        if !lost.is_empty() {
+            sockets.iter().for_each(|socket| socket.renew());
+        }
+        if now.moved_since(&before) {
+            moved.send_modify(|times| *times += 1);
+            endpoint.socket().nudge();
+            let addresses = now.addresses.iter().map(|address| address.ip).collect();
+            if inputs.send(Input::NetworkChanged { addresses }).await.is_err() {
+                return;
+            }
+        }
+        before = now;
+    }
+}
+
+/// Addresses that this machine had, and has no more.
+#[derive(Debug, Default)]
+struct Gone(Vec<IpAddr>);
+
+impl Gone {
+    /// Takes in what was lost, and what is there again; whether anything is different now.
+    fn change(&mut self, lost: &[IpAddr], now: &LocalNetwork) -> bool {
+        let before = self.0.clone();
+        self.0.extend(lost);
+        self.0.retain(|ip| !now.addresses.iter().any(|address| address.ip == *ip));
+        let surplus = self.0.len().saturating_sub(MAX_GONE);
+        self.0.drain(..surplus);
+        self.0 != before
+    }
+}
+
+/// A ping to a link, and until when it is to be answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Check {
+    link: LinkId,
+    nonce: u64,
+    deadline: Instant,
+}
+
+/// Links that were asked whether they still work. One question a link: a later one takes the place of the one before.
+#[derive(Debug, Default)]
+pub(super) struct Checks(Vec<Check>);
+
+impl Checks {
+    /// A link with this round trip was asked.
+    fn asked(&mut self, link: LinkId, nonce: u64, rtt: Duration, now: Instant) {
+        let patience = (rtt * ANSWER_ROUND_TRIPS).clamp(ANSWER_AT_LEAST, ANSWER_AT_MOST);
+        self.0.push(Check { link, nonce, deadline: now + patience });
+    }
+
+    fn answered(&mut self, link: LinkId, nonce: u64) {
+        self.0.retain(|check| (check.link, check.nonce) != (link, nonce));
+    }
+
+    /// Takes out those that are overdue.
+    fn overdue(&mut self, now: Instant) -> Vec<LinkId> {
+        let (overdue, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.0).into_iter().partition(|check| check.deadline <= now);
+        self.0 = rest;
+        overdue.into_iter().map(|check| check.link).collect()
+    }
+}
+
+/// The driver's part.
+pub(super) struct Roaming {
+    dialler: Dialler,
+    checks: Checks,
+    // Dropped, it ends the attempts.
+    redials: JoinSet<()>,
+    /// How often the network has changed.
+    pub(super) moves: u64,
+    /// The addresses that the machine has, as far as they are known; best first.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl Roaming {
+    pub(super) fn new(dialler: Dialler, addresses: Vec<IpAddr>) -> Self {
+        Self { dialler, checks: Checks::default(), redials: JoinSet::new(), moves: 0, addresses }
+    }
+
+    fn redial(&mut self, peer: NodeId, address: SocketAddr) {
+        // Those that have ended make room.
+        while self.redials.try_join_next().is_some() {}
+        if self.redials.len() >= MAX_REDIALS {
+            debug!(%peer, "does not answer, and is not dialled: too many are");
+            return;
+        }
+        let dialler = self.dialler.clone();
+        self.redials.spawn(async move { dialler.dial_once(address, &peer, REDIAL_WITHIN).await });
+    }
+}
+
+impl Driver {
+    /// Asks every link whether it still works.
+    pub(super) fn network_changed(&mut self, addresses: Vec<IpAddr>, now: Instant) {
+        self.roaming.moves += 1;
+        self.paths.network_changed(now);
+        self.roaming.addresses.clone_from(&addresses);
+        // What was begun before the change may be on its way to nowhere.
+        self.roaming.redials.abort_all();
+        self.roaming.checks = Checks::default();
+        let links: Vec<_> = self.neighbours.links().keys().copied().collect();
+        for id in links {
+            let nonce = self.neighbours.next_id().0;
+            let Some(link) = self.neighbours.link(id) else { continue };
+            link.send(&Frame::Ping(nonce));
+            self.roaming.checks.asked(id, nonce, link.connection.rtt(), now);
+        }
+        self.emit(Event::NetworkChanged { addresses });
+    }
+
+    /// A ping was answered.
+    pub(super) fn link_answered(&mut self, id: LinkId, nonce: u64) {
+        self.roaming.checks.answered(id, nonce);
+    }
+
+    /// Dials those beside themselves that did not answer in time.
+    pub(super) fn redial_silent_links(&mut self, now: Instant) {
+        for id in self.roaming.checks.overdue(now) {
+            let Some(link) = self.neighbours.link(id) else { continue };
+            if link.connection.close_reason().is_some() || self.leaving {
+                continue;
+            }
+            let (peer, address) = (link.peer.clone(), link.remote);
+            info!(%peer, %address, "no answer since the network changed; dialling anew");
+            self.roaming.redial(peer, address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::{LocalAddress, clock};
+
+    fn network(ips: &[&str]) -> LocalNetwork {
+        let addresses = ips.iter().map(|ip| LocalAddress::new(ip.parse().unwrap(), 24, "eth0")).collect();
+        LocalNetwork { addresses, ..LocalNetwork::default() }
+    }
+
+    #[test]
+    fn an_address_is_gone_until_it_is_there_again() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mut gone = Gone::default();
+        assert!(gone.change(&[ip("10.0.0.1")], &network(&["10.0.0.2"])));
+        assert!(!gone.change(&[], &network(&["10.0.0.2"])));
+        assert!(gone.change(&[ip("10.0.0.2")], &network(&["10.0.0.1"])));
+        assert_eq!(gone.0, [ip("10.0.0.2")]);
+    }
+
+    #[test]
+    fn of_many_addresses_that_are_gone_the_last_are_remembered() {
+        let lost: Vec<IpAddr> = (0..100).map(|n| IpAddr::from([10, 0, 0, n])).collect();
+        let mut gone = Gone::default();
+        assert!(gone.change(&lost, &network(&[])));
+        assert_eq!(gone.0, lost[100 - MAX_GONE..]);
+    }
+
+    #[test]
+    fn a_link_that_answers_is_not_dialled_and_one_that_does_not_is_dialled_once() {
+        let (mut checks, now) = (Checks::default(), clock::now());
+        checks.asked(LinkId(1), 7, Duration::from_millis(10), now);
+        checks.asked(LinkId(2), 8, Duration::from_millis(200), now);
+        checks.answered(LinkId(1), 8);
+        checks.answered(LinkId(3), 7);
+        assert_eq!(checks.overdue(now + Duration::from_millis(499)), []);
+        assert_eq!(checks.overdue(now + Duration::from_millis(500)), [LinkId(1)]);
+        checks.answered(LinkId(2), 8);
+        assert_eq!(checks.overdue(now + Duration::from_secs(9)), []);
+    }
+
+    #[test]
+    fn a_slow_link_has_a_second_to_answer() {
+        let (mut checks, now) = (Checks::default(), clock::now());
+        checks.asked(LinkId(1), 1, Duration::from_secs(30), now);
+        assert_eq!(checks.overdue(now + ANSWER_AT_MOST), [LinkId(1)]);
+    }
+}

@@ -1,0 +1,53 @@
+//! What a puncher reports.
+
+use std::time::Instant;
+
+use super::attempt::Attempt;
+use super::path::Path;
+use crate::id::NodeId;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Packets for the peer go this way from now on; none: by relays. Told when the path's addresses or cookie change, not when its
+    /// round trip does.
+    Path {
+        /// The peer.
+        peer: NodeId,
+        /// The way.
+        path: Option<Path>,
+    },
+    /// A round has ended, or got its path.
+    Round {
+        /// The peer.
+        peer: NodeId,
+        /// What became of it.
+        attempt: Attempt,
+    },
+    /// [`Puncher::rounds`](super::Puncher::rounds) gives other ids than before.
+    RoundsChanged,
+}
+
+/// When [`Puncher::handle_timeout`](super::Puncher::handle_timeout) is to be called, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline {
+    /// When.
+    pub at: Instant,
+    /// Why.
+    pub reason: DeadlineReason,
+}
+
+/// Why a puncher wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum DeadlineReason {
+    /// Messages, probes or events wait to be polled.
+    Output,
+    /// This node's candidates have changed, and peers are to be told.
+    Candidates,
+    /// A probe is due.
+    Probe,
+    /// A round of a peer begins or ends, or a path of it is missed.
+    Peer,
+}

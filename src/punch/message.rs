@@ -1,0 +1,384 @@
+//! What two ends of a peer connection tell each other to find a direct path.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::candidate::{Candidate, CandidateKind};
+use super::nat::NatClass;
+
+/// What two ends of a peer connection tell each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Message {
+    /// Begins a round. Sent by the end that is [`Role::Offers`](super::Role::Offers).
+    Offer(Offer),
+    /// Answers an offer.
+    Answer(Answer),
+    /// Asks for an offer. Sent by the end that is [`Role::Answers`](super::Role::Answers).
+    Request,
+}
+
+/// Begins a round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The round's id, drawn at random for each offer: it stands in every probe of the round.
+    pub round: u64,
+    /// The key of the round's probes, drawn likewise.
+    pub key: ProbeKey,
+    /// What the answer tells likewise, of the sender of the offer.
+    pub terms: Terms,
+}
+
+/// Answers an offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The offer's id.
+    pub round: u64,
+    /// What the offer tells likewise, of the sender of the answer.
+    pub terms: Terms,
+}
+
+/// What each end tells about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// What it knows of its NAT.
+    pub class: NatClass,
+    /// What the other end must put into the packets that it sends over a direct path.
+    pub cookie: PathCookie,
+    /// Where it may be reached, the best first. At most [`Message::MAX_CANDIDATES`] are sent, and taken.
+    pub candidates: Vec<Candidate>,
+}
+
+impl Message {
+    /// The most candidates that are sent in one message, and the most that are taken of one.
+    pub const MAX_CANDIDATES: usize = 32;
+
+    /// The longest message in bytes, of unknown types too. What is longer must not be read; close the connection.
+    pub const MAX_LEN: usize = 4 * 1024;
+
+    /// The MessagePack array, without a length before it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let bytes = match self {
+            Self::Offer(Offer { round, key, terms }) => {
+                let Terms { class, cookie, candidates } = terms;
+                let (key, cookie) = (serde_bytes::Bytes::new(&key.0), serde_bytes::Bytes::new(&cookie.0));
+                rmp_serde::to_vec(&(OFFER, round, key, code_of(*class), cookie, Listed(candidates)))
+            }
+            Self::Answer(Answer { round, terms }) => {
+                let Terms { class, cookie, candidates } = terms;
+                let cookie = serde_bytes::Bytes::new(&cookie.0);
+                rmp_serde::to_vec(&(ANSWER, round, code_of(*class), cookie, Listed(candidates)))
+            }
+            Self::Request => rmp_serde::to_vec(&(REQUEST,)),
+        };
+        bytes.expect("plain values in memory always encode")
+    }
+
+    /// Reads the MessagePack array. None: of a type that a later version added; skip it. Fields that follow the known
+    /// ones are skipped, and so are candidates of kinds that are not known.
+    ///
+    /// # Errors
+    /// The bytes are no message: the sender's fault.
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
+        if bytes.len() > Self::MAX_LEN {
+            return Err(DecodeError::TooLong { len: bytes.len() });
+        }
+        let mut deserializer = rmp_serde::Deserializer::new(bytes);
+        deserializer.set_max_depth(MAX_DEPTH);
+        let message =
+            deserializer.deserialize_seq(Array).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+        if !deserializer.get_ref().is_empty() {
+            return Err(DecodeError::Trailing);
+        }
+        Ok(message)
+    }
+}
+
+const OFFER: u8 = 0x01;
+const ANSWER: u8 = 0x02;
+const REQUEST: u8 = 0x03;
+
+/// How deep arrays may nest: a message has three levels; the rest is room for later versions.
+const MAX_DEPTH: usize = 16;
+
+struct Array;
+
+impl<'de> Visitor<'de> for Array {
+    type Value = Option<Message>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message about direct paths")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+        let message = match field::<u8, A>(&mut fields, "type")? {
+            OFFER => {
+                let round = field(&mut fields, "round")?;
+                let key = ProbeKey(field::<serde_bytes::ByteArray<32>, A>(&mut fields, "key")?.into_array());
+                Some(Message::Offer(Offer { round, key, terms: terms(&mut fields)? }))
+            }
+            ANSWER => {
+                let round = field(&mut fields, "round")?;
+                Some(Message::Answer(Answer { round, terms: terms(&mut fields)? }))
+            }
+            REQUEST => Some(Message::Request),
+            _ => None,
+        };
+        while fields.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(message)
+    }
+}
+
+fn terms<'de, A: SeqAccess<'de>>(fields: &mut A) -> Result<Terms, A::Error> {
+    let class = class_of(field(fields, "class")?);
+    let cookie = PathCookie(field::<serde_bytes::ByteArray<8>, A>(fields, "cookie")?.into_array());
+    let candidates: Vec<Option<Candidate>> =
+        field::<Vec<Received>, A>(fields, "candidates")?.into_iter().map(|received| received.0).collect();
+    Ok(Terms { class, cookie, candidates: candidates.into_iter().flatten().collect() })
+}
+
+fn field<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+    fields: &mut A,
+    name: &'static str,
+) -> Result<T, A::Error> {
+    fields.next_element()?.ok_or_else(|| A::Error::missing_field(name))
+}
+
+/// Candidates as they are sent.
+struct Listed<'a>(&'a [Candidate]);
+
+impl Serialize for Listed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let told = self.0.iter().filter_map(|candidate| Some((kind_code(candidate.kind)?, candidate.addr)));
+        let told: Vec<_> = told.take(Message::MAX_CANDIDATES).collect();
+        let mut octets = Vec::with_capacity(told.len());
+        for (kind, addr) in told {
+            let ip = match addr.ip() {
+                IpAddr::V4(ip) => ip.octets().to_vec(),
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+            };
+            octets.push((kind, serde_bytes::ByteBuf::from(ip), addr.port()));
+        }
+        octets.serialize(serializer)
+    }
+}
+
+/// A candidate as it came; none: of a kind that a later version added.
+struct Received(Option<Candidate>);
+
+impl<'de> Deserialize<'de> for Received {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Received;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a candidate")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Received, A::Error> {
+                let kind = kind_of(field(&mut fields, "kind")?);
+                let mut candidate = None;
+                if let Some(kind) = kind {
+                    let ip: serde_bytes::ByteBuf = field(&mut fields, "address")?;
+                    let ip = match (<[u8; 4]>::try_from(&ip[..]), <[u8; 16]>::try_from(&ip[..])) {
+                        (Ok(ip), _) => IpAddr::from(ip),
+                        (_, Ok(ip)) => IpAddr::from(ip),
+                        _ => return Err(A::Error::invalid_length(ip.len(), &"4 or 16 bytes")),
+                    };
+                    let addr = SocketAddr::new(ip, field(&mut fields, "port")?);
+                    candidate = Some(Candidate { addr, kind });
+                }
+                while fields.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Received(candidate))
+            }
+        }
+
+        deserializer.deserialize_seq(Fields)
+    }
+}
+
+/// What a candidate's kind is on the wire; none: it is not told.
+const fn kind_code(kind: CandidateKind) -> Option<u8> {
+    match kind {
+        CandidateKind::Host => Some(0),
+        CandidateKind::ServerReflexive => Some(1),
+        CandidateKind::Mapped => Some(2),
+        CandidateKind::External => Some(3),
+        CandidateKind::PeerReflexive => None,
+    }
+}
+
+const fn kind_of(code: u8) -> Option<CandidateKind> {
+    match code {
+        0 => Some(CandidateKind::Host),
+        1 => Some(CandidateKind::ServerReflexive),
+        2 => Some(CandidateKind::Mapped),
+        3 => Some(CandidateKind::External),
+        _ => None,
+    }
+}
+
+const fn code_of(class: NatClass) -> u8 {
+    match class {
+        NatClass::Unknown => 0,
+        NatClass::Public => 1,
+        NatClass::EndpointIndependent => 2,
+        NatClass::EndpointDependent => 3,
+    }
+}
+
+/// A class that a later version added is not known.
+const fn class_of(code: u8) -> NatClass {
+    match code {
+        1 => NatClass::Public,
+        2 => NatClass::EndpointIndependent,
+        3 => NatClass::EndpointDependent,
+        _ => NatClass::Unknown,
+    }
+}
+
+/// Bytes that are no message. The sender's fault; close the connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// Not the MessagePack that the format asks for, or a value out of range.
+    #[error("malformed: {0}")]
+    Malformed(String),
+    /// Longer than [`Message::MAX_LEN`].
+    #[error("{len} bytes, where {max} are allowed", max = Message::MAX_LEN)]
+    TooLong {
+        /// What it had, in bytes.
+        len: usize,
+    },
+    /// Bytes follow the array.
+    #[error("nothing follows the array")]
+    Trailing,
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// The caller's fault: [`connected`](super::Puncher::connected) was not called for this peer, or there were too many
+    /// peers. Nothing was changed; drop the message.
+    #[error("there is no session with this peer")]
+    NoSession,
+    /// The peer sent what only the other end may send. Nothing was changed; close the connection.
+    #[error("only the other end may send this message")]
+    WrongRole,
+    /// The peer offered a round id that is in use. Nothing was changed; close the connection.
+    #[error("the id of this round is in use")]
+    RoundInUse,
+}
+
+/// The key of a round's probes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ProbeKey(pub [u8; 32]);
+
+// A secret: it does not go into logs.
+impl fmt::Debug for ProbeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProbeKey(..)")
+    }
+}
+
+/// What admits packets over a direct path. Drawn by the node that receives them, once for each peer connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathCookie(pub [u8; 8]);
+
+// A secret: it does not go into logs.
+impl fmt::Debug for PathCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PathCookie(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::punch::testing::addr;
+
+    fn offer() -> Offer {
+        let candidates = vec![
+            Candidate { addr: addr("192.0.2.1:4433"), kind: CandidateKind::Host },
+            Candidate { addr: addr("[2001:db8::1]:443"), kind: CandidateKind::External },
+        ];
+        let (class, cookie) = (NatClass::EndpointIndependent, PathCookie(*b"cookie!!"));
+        let key = ProbeKey(std::array::from_fn(|at| at as u8));
+        Offer { round: 0x0102_0304_0506_0708, key, terms: Terms { class, cookie, candidates } }
+    }
+
+    #[test]
+    fn a_message_is_read_as_it_was_written() {
+        let cookie = PathCookie(*b"eikooc!!");
+        let terms = Terms { class: NatClass::EndpointDependent, cookie, candidates: Vec::new() };
+        let answer = Answer { round: offer().round, terms };
+        for message in [Message::Offer(offer()), Message::Answer(answer), Message::Request] {
+            let bytes = message.encode();
+            assert_eq!(Message::decode(&bytes), Ok(Some(message)));
+        }
+    }
+
+    #[test]
+    fn what_later_versions_add_is_skipped() {
+        let key = serde_bytes::Bytes::new(&[7; 32]);
+        let cookie = serde_bytes::Bytes::new(&[8; 8]);
+        let ip = serde_bytes::Bytes::new(&[192, 0, 2, 1]);
+        let candidates = ((0, ip, 7, "more"), (200, ip, 9));
+        let bytes = rmp_serde::to_vec(&(1, 5_u64, key, 77, cookie, candidates, "more", [1])).unwrap();
+        let Ok(Some(Message::Offer(offer))) = Message::decode(&bytes) else { panic!() };
+        assert_eq!(offer.terms.class, NatClass::Unknown);
+        assert_eq!(
+            offer.terms.candidates,
+            [Candidate { addr: addr("192.0.2.1:7"), kind: CandidateKind::Host }]
+        );
+        assert_eq!(Message::decode(&rmp_serde::to_vec(&(99, "what")).unwrap()), Ok(None));
+    }
+
+    #[test]
+    fn candidates_learned_from_probes_are_never_told_and_no_more_than_the_bound() {
+        let mut offer = offer();
+        let reflexive = Candidate { addr: addr("192.0.2.9:9"), kind: CandidateKind::PeerReflexive };
+        offer.terms.candidates = vec![reflexive];
+        offer.terms.candidates.extend((1..100).map(|port| Candidate {
+            addr: SocketAddr::new(IpAddr::from([192, 0, 2, 1]), port),
+            kind: CandidateKind::Host,
+        }));
+        let bytes = Message::Offer(offer).encode();
+        let Ok(Some(Message::Offer(read))) = Message::decode(&bytes) else { panic!() };
+        assert_eq!(read.terms.candidates.len(), Message::MAX_CANDIDATES);
+        assert!(!read.terms.candidates.contains(&reflexive));
+        assert!(bytes.len() < Message::MAX_LEN / 4);
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_are_refused() {
+        let good = Message::Offer(offer()).encode();
+        for end in 0..good.len() {
+            assert!(matches!(Message::decode(&good[..end]), Err(DecodeError::Malformed(_))), "{end}");
+        }
+        let mut longer = good.clone();
+        longer.push(0);
+        assert_eq!(Message::decode(&longer), Err(DecodeError::Trailing));
+        let len = Message::MAX_LEN + 1;
+        assert_eq!(Message::decode(&vec![0; len]), Err(DecodeError::TooLong { len }));
+        let ip = serde_bytes::Bytes::new(&[192, 0, 2]);
+        let (key, cookie) = (serde_bytes::Bytes::new(&[7; 32]), serde_bytes::Bytes::new(&[8; 8]));
+        let bytes = rmp_serde::to_vec(&(1, 5_u64, key, 0, cookie, ((0, ip, 7),))).unwrap();
+        assert!(matches!(Message::decode(&bytes), Err(DecodeError::Malformed(_))));
+        let bytes = rmp_serde::to_vec(&(1, 5_u64, cookie, 0, cookie, [0; 0])).unwrap();
+        assert!(matches!(Message::decode(&bytes), Err(DecodeError::Malformed(_))), "a short key");
+    }
+
+    #[test]
+    fn secrets_do_not_go_into_logs() {
+        let shown = format!("{:?}", offer());
+        assert!(shown.contains("ProbeKey(..)") && shown.contains("PathCookie(..)"), "{shown}");
+    }
+}

@@ -1,0 +1,445 @@
+//! Direct paths between two nodes behind NATs and firewalls. Pure: no I/O, no clock, no randomness but a seed.
+//!
+//! Two nodes whose packets are relayed find out whether they can send them to each other straight, by the connectivity checks of
+//! ICE (RFC 8445) without its agents and pairs: each end probes the other's addresses from its one UDP socket, both at the same time
+//! (RFC 5128 §3.3), and what answers is a path. [`Puncher`] does it for all peers of a node; it never sends a
+//! packet of theirs, and nobody waits for it.
+//!
+//! # A round
+//!
+//! ```text
+//!   alice (offers)                      by relays                       bob (answers)
+//!     │  packets flow, no path                                                │
+//!     │ ── OFFER: round, key, class, cookie, candidates ────────────────────▶ │
+//!     │ ◀──────────────────────────────── ANSWER: class, cookie, candidates ─ │ probes alice's candidates
+//!     │ probes bob's candidates                                               │
+//!     │                            straight                                   │
+//!     │    ✗ ◀─ NAT ◀────────────────────────────────────────────────── probe │ opens bob's NAT for alice
+//!     │ probe ────────────────────────────────────────────────────────▶ NAT ─▶│ answers, and probes where it came from
+//!     │ ◀────────────────────────────────────────────────────────────── answer│
+//!     │ alice's path is valid                                                 │
+//!     │ ◀─────────────────────────────────────────────────────────────── probe│
+//!     │ answer ──────────────────────────────────────────────────────────────▶│ bob's path is valid
+//! ```
+//!
+//! 1. **Candidates** are gathered: interfaces, what neighbours see the node at, port mappings, what the operator configured. What neighbours
+//!    see also tells the class of the NAT ([`NatClass`], terms of RFC 4787).
+//! 2. **A round** begins when packets flow to a peer and there is no path; anew when candidates change, a path dies, or the network changes; and after a
+//!    failure with a wait that doubles. One end offers; the other asks it to when it wants a round.
+//! 3. **Probes** ([`Probe`]) go to each candidate at once and then after growing waits, all of a node at a pace. Each carries a counter and a
+//!    MAC under the round's key. An address that an authentic probe comes from is a candidate too: that is how both ends find a peer
+//!    whose NAT shows another address to everybody.
+//! 4. **A path** is valid when a probe of this node's own was answered from where it was sent to. The end that has probed knows it; the other end
+//!    finds out for itself.
+//! 5. **The choice** is the shortest round trip, with a little grace and some inertia. Up to three paths are kept warm.
+//! 6. **The watch**: paths are probed as long as they are kept. One that does not answer is in doubt, asked more often, left for
+//!    another one that answers, and dead after three seconds. Packets are relayed then, and a new round begins.
+//! 7. **The outcome** of every round is remembered with its reason: [`Puncher::explain`] says why packets go the way they go.
+//!
+//! # What others can do
+//!
+//! A stranger cannot forge, repeat or reflect a probe to any effect. A neighbour that lies about this node's address adds one candidate that
+//! does not answer. A peer can name addresses of bystanders: each round probes at most 32 candidates, at most 18 times per IP address. It can fake
+//! where its probes come from: at most 8 such addresses are probed in a round, 4 of one IP address, 15 times each, and answers are bounded and as long as
+//! their probes. Rounds that a peer can cause are limited in time. A peer that answers by way of somebody else makes that one a
+//! relay of sealed packets, no more.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::id::NodeId;
+
+mod agenda;
+mod attempt;
+mod candidate;
+mod choice;
+mod config;
+mod counters;
+mod event;
+mod explain;
+mod keys;
+mod limit;
+mod mac;
+mod message;
+mod nat;
+mod output;
+mod own;
+mod path;
+mod probe;
+mod random;
+mod round;
+mod schedule;
+mod session;
+#[cfg(test)]
+mod testing;
+mod window;
+#[cfg(test)]
+mod wire_tests;
+
+pub use attempt::{Attempt, Cause, Outcome};
+pub use candidate::{Candidate, CandidateKind, HostAddress, HostKind};
+pub use config::{Config, Timers};
+pub use counters::{Counters, Pair};
+pub use event::{Deadline, DeadlineReason, Event};
+pub use explain::{Checked, Explanation, Why};
+pub use message::{Answer, DecodeError, Message, MessageError, Offer, PathCookie, ProbeKey, Terms};
+pub use nat::NatClass;
+pub use path::Path;
+pub use probe::{Probe, ProbeError};
+
+use agenda::{Agenda, Dues};
+use candidate::{canonical, is_unicast};
+use output::Output;
+use own::Own;
+use probe::Content;
+use random::Random;
+use session::{Context, Session};
+
+/// How far apart probes of paths are at least, over all peers: those of candidates wait for [`Timers::pace`], these go first.
+const WATCH_PACE: Duration = Duration::from_millis(1);
+
+/// Which end of a pair offers. Both ends must agree on it, by the connection or by their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// This end.
+    Offers,
+    /// The other end.
+    Answers,
+}
+
+/// Finds, keeps and watches the direct paths of one node to all its peers.
+///
+/// Four families of methods:
+/// - **getters** (`&self`) look and change nothing;
+/// - **`handle_*`** take what the network brought, and the time;
+/// - **commands** (`set_*`, [`observed`](Self::observed), [`connected`](Self::connected),
+///   [`disconnected`](Self::disconnected), [`sent`](Self::sent), [`restart`](Self::restart)) take what this node knows;
+/// - **`poll_*`** give what is to be done.
+///
+/// **The drain rule**: after every `handle_*` or command, call [`poll_event`](Self::poll_event),
+/// [`poll_message`](Self::poll_message) and [`poll_probe`](Self::poll_probe) until each gives none, then sleep until
+/// [`poll_timeout`](Self::poll_timeout) or the next input. `now` never goes back from one call to the next.
+#[derive(Debug)]
+pub struct Puncher {
+    config: Config,
+    now: Instant,
+    own: Own,
+    /// When peers are told of changed candidates.
+    tell_at: Option<Instant>,
+    sessions: BTreeMap<NodeId, Session>,
+    agenda: Agenda,
+    random: Random,
+    out: Output,
+    /// When the next probe of a candidate may go.
+    check_at: Instant,
+    /// When the next probe of a path may go.
+    watch_at: Instant,
+}
+
+impl Puncher {
+    /// The most peers at once. For more, [`connected`](Self::connected) does nothing: their packets are relayed.
+    pub const MAX_PEERS: usize = 1_024;
+
+    /// A puncher without peers.
+    #[must_use]
+    pub fn new(config: Config, now: Instant) -> Self {
+        Self {
+            now,
+            own: Own::default(),
+            tell_at: None,
+            sessions: BTreeMap::new(),
+            agenda: Agenda::default(),
+            random: Random::new(config.seed),
+            out: Output::default(),
+            check_at: now,
+            watch_at: now,
+            config,
+        }
+    }
+
+    // Commands.
+
+    /// The addresses of this node's interfaces, all of them: the port is that of the node's socket. A change begins new
+    /// rounds after [`Timers::debounce`], and asks at once the paths whose local address has gone. Without any, nothing is
+    /// known of the interfaces, and candidates of either IP version are probed.
+    pub fn set_host(&mut self, addresses: Vec<HostAddress>, now: Instant) {
+        let changed = self.own.set_host(addresses);
+        self.candidates_changed(changed, now);
+        if changed {
+            self.with_all(now, Session::interfaces_changed);
+        }
+    }
+
+    /// The addresses that the operator configured, all of them.
+    pub fn set_external(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+        let changed = self.own.set_external(addresses);
+        self.candidates_changed(changed, now);
+    }
+
+    /// The port mappings that hold, all of them.
+    pub fn set_mapped(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+        let changed = self.own.set_mapped(addresses);
+        self.candidates_changed(changed, now);
+    }
+
+    /// What a neighbour sees this node at; none: the neighbour has gone. A neighbour can lie: it gives one candidate, and a change
+    /// disturbs no pair that has a path.
+    pub fn observed(&mut self, neighbour: &NodeId, at: Option<SocketAddr>, now: Instant) {
+        let changed = self.own.set_observed(neighbour, at);
+        self.candidates_changed(changed, now);
+    }
+
+    /// A peer connection is up. One that was up before with this peer is forgotten, and its paths with it. Nothing is tried before packets
+    /// flow, see [`sent`](Self::sent).
+    pub fn connected(&mut self, peer: &NodeId, role: Role, now: Instant) {
+        self.disconnected(peer, now);
+        if self.sessions.len() >= Self::MAX_PEERS || *peer == self.config.me {
+            self.out.counters.peers_refused += 1;
+            return;
+        }
+        let mut context = Context {
+            now,
+            peer,
+            timers: &self.config.timers,
+            own: &mut self.own,
+            random: &mut self.random,
+            out: &mut self.out,
+        };
+        let session = Session::new(role, &mut context);
+        self.sessions.insert(peer.clone(), session);
+    }
+
+    /// The peer connection is gone: so are its paths.
+    pub fn disconnected(&mut self, peer: &NodeId, now: Instant) {
+        self.now = self.now.max(now);
+        let Some(session) = self.sessions.remove(peer) else { return };
+        if session.path().is_some() {
+            self.out.counters.paths_changed += 1;
+            self.out.events.push_back(Event::Path { peer: peer.clone(), path: None });
+        }
+        self.plan(peer, Dues::default());
+    }
+
+    /// The network has changed, or the machine slept: asks all paths at once, and punches anew where there was a path
+    /// or packets flow.
+    pub fn restart(&mut self, now: Instant) {
+        self.with_all(now, Session::restart);
+    }
+
+    /// Packets of the peer connection went to the peer, by whatever way, since this was last told. Tell it at once when
+    /// they begin, and about once a second while they flow: without it there are no rounds.
+    pub fn sent(&mut self, peer: &NodeId, now: Instant) {
+        self.with(peer, now, Session::sent);
+    }
+
+    // What happened.
+
+    /// Takes a message of a peer.
+    ///
+    /// # Errors
+    /// See [`MessageError`].
+    pub fn handle_message(
+        &mut self,
+        peer: &NodeId,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), MessageError> {
+        if let Message::Offer(offer) = &message
+            && self.sessions.contains_key(peer)
+            && self.agenda.peer_of(offer.round).is_some()
+        {
+            return Err(MessageError::RoundInUse);
+        }
+        let taken = self.with(peer, now, |session, context| session.handle_message(message, context));
+        taken.ok_or(MessageError::NoSession)??;
+        self.out.counters.messages_received += 1;
+        Ok(())
+    }
+
+    /// Takes a datagram whose first byte is [`Probe::TYPE`]: where it came from, and the local address that it came to, where
+    /// known.
+    ///
+    /// # Errors
+    /// It changed nothing, see [`ProbeError`]; counted already.
+    pub fn handle_probe(
+        &mut self,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<(), ProbeError> {
+        let taken = self.take_probe(canonical(from), to.map(|ip| ip.to_canonical()), datagram, now);
+        if let Err(error) = taken {
+            self.out.counters.refused(error);
+        }
+        taken
+    }
+
+    fn take_probe(
+        &mut self,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<(), ProbeError> {
+        let content = Content::parse(datagram)?;
+        if !is_unicast(from) {
+            return Err(ProbeError::Malformed);
+        }
+        let peer = self.agenda.peer_of(content.round).ok_or(ProbeError::UnknownRound)?.clone();
+        let taken = self
+            .with(&peer, now, |session, context| session.handle_probe(content, datagram, from, to, context));
+        taken.ok_or(ProbeError::UnknownRound)?
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        if self.tell_at.take_if(|at| *at <= now).is_some() {
+            self.own.refresh();
+            self.with_all(now, Session::candidates_changed);
+        }
+        // Each peer once: what is due again at once is due at the next call.
+        for peer in self.agenda.timers_until(now) {
+            self.with(&peer, now, |_, _| ());
+        }
+        if let Some(peer) = self.agenda.next_watch(now).filter(|_| self.watch_at <= now) {
+            self.watch_at = now + WATCH_PACE;
+            self.with(&peer, now, Session::send_watch);
+        }
+        if let Some(peer) = self.agenda.next_check(now).filter(|_| self.check_at <= now) {
+            self.check_at = now + self.config.timers.pace;
+            self.with(&peer, now, Session::send_check);
+        }
+    }
+
+    // What is to be done.
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next, and why; none: never.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let output = (!self.out.is_empty()).then_some((self.now, DeadlineReason::Output));
+        let tell = self.tell_at.map(|at| (at, DeadlineReason::Candidates));
+        let watch = self.agenda.first_watch().map(|at| (at.max(self.watch_at), DeadlineReason::Probe));
+        let check = self.agenda.first_check().map(|at| (at.max(self.check_at), DeadlineReason::Probe));
+        let timer = self.agenda.first_timer().map(|at| (at, DeadlineReason::Peer));
+        let first = [output, tell, watch, check, timer].into_iter().flatten().min();
+        first.map(|(at, reason)| Deadline { at, reason })
+    }
+
+    /// The next message, and the peer that it is for.
+    #[must_use]
+    pub fn poll_message(&mut self) -> Option<(NodeId, Message)> {
+        self.out.messages.pop_front()
+    }
+
+    /// The next probe or answer to send.
+    #[must_use]
+    pub fn poll_probe(&mut self) -> Option<Probe> {
+        self.out.next_probe()
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.out.events.pop_front()
+    }
+
+    // Getters.
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> &NodeId {
+        &self.config.me
+    }
+
+    /// The rounds whose probes are taken, for a cheap check at the socket. At most three a peer.
+    /// [`Event::RoundsChanged`] tells when they are others.
+    pub fn rounds(&self) -> impl Iterator<Item = u64> {
+        self.agenda.rounds()
+    }
+
+    /// What packets must carry that the peer sends to this node over a direct path; none: the peer is not connected.
+    /// Drawn in [`connected`](Self::connected), and the same until [`disconnected`](Self::disconnected).
+    #[must_use]
+    pub fn cookie(&self, peer: &NodeId) -> Option<PathCookie> {
+        self.sessions.get(peer).map(|session| session.cookie)
+    }
+
+    /// The path in use to a peer, with its newest round trip; none: packets are relayed.
+    #[must_use]
+    pub fn path(&self, peer: &NodeId) -> Option<Path> {
+        self.sessions.get(peer)?.path()
+    }
+
+    /// Why packets for the peer go directly or by relays; none: the peer is not connected.
+    #[must_use]
+    pub fn explain(&self, peer: &NodeId) -> Option<Explanation> {
+        Some(self.sessions.get(peer)?.explain(&self.own, self.now, &self.config.timers))
+    }
+
+    /// This node's NAT: that of IPv4, or that of IPv6 where no neighbour sees the node at an IPv4 address. A change of what
+    /// neighbours see is in it after [`Timers::debounce`].
+    #[must_use]
+    pub fn class(&self) -> NatClass {
+        self.own.class()
+    }
+
+    /// This node's candidates as peers are told them, the best first.
+    #[must_use]
+    pub fn candidates(&self) -> &[Candidate] {
+        self.own.candidates()
+    }
+
+    /// What was done since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.out.counters
+    }
+
+    fn candidates_changed(&mut self, changed: bool, now: Instant) {
+        self.now = self.now.max(now);
+        if changed {
+            self.tell_at.get_or_insert(now + self.config.timers.debounce);
+        }
+    }
+
+    /// Gives a session something, lets it do what follows, and notes what it waits for then.
+    fn with<R>(
+        &mut self,
+        peer: &NodeId,
+        now: Instant,
+        act: impl FnOnce(&mut Session, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        self.now = self.now.max(now);
+        let session = self.sessions.get_mut(peer)?;
+        let mut context = Context {
+            now,
+            peer,
+            timers: &self.config.timers,
+            own: &mut self.own,
+            random: &mut self.random,
+            out: &mut self.out,
+        };
+        let result = act(session, &mut context);
+        session.step(&mut context);
+        let dues = session.dues(now, &self.config.timers);
+        self.plan(peer, dues);
+        Some(result)
+    }
+
+    fn with_all(&mut self, now: Instant, act: impl Fn(&mut Session, &mut Context<'_>)) {
+        let peers: Vec<_> = self.sessions.keys().cloned().collect();
+        for peer in peers {
+            self.with(&peer, now, &act);
+        }
+    }
+
+    fn plan(&mut self, peer: &NodeId, dues: Dues) {
+        if self.agenda.set(peer, dues) && !self.out.events.contains(&Event::RoundsChanged) {
+            self.out.events.push_back(Event::RoundsChanged);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What waits to be polled.
+
+use std::collections::VecDeque;
+
+use super::counters::Counters;
+use super::event::Event;
+use super::message::Message;
+use super::probe::Probe;
+use crate::id::NodeId;
+
+/// What waits to be polled, and the counters.
+///
+/// The queues stay short under the drain rule: a call gives at most one message, one probe to a candidate and some events a peer. One who
+/// does not drain loses the oldest probes, which are only good when they are new.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    pub(crate) messages: VecDeque<(NodeId, Message)>,
+    probes: VecDeque<Probe>,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) counters: Counters,
+}
+
+/// Probes that wait at most.
+const MAX_PROBES: usize = 4_096;
+
+impl Output {
+    pub(crate) fn message(&mut self, peer: &NodeId, message: Message) {
+        self.counters.messages_sent += 1;
+        self.messages.push_back((peer.clone(), message));
+    }
+
+    pub(crate) fn probe(&mut self, probe: Probe) {
+        if self.probes.len() == MAX_PROBES {
+            self.probes.pop_front();
+        }
+        self.probes.push_back(probe);
+    }
+
+    pub(crate) fn next_probe(&mut self) -> Option<Probe> {
+        self.probes.pop_front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.probes.is_empty() && self.events.is_empty()
+    }
+}

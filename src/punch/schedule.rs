@@ -1,0 +1,193 @@
+//! When the candidates of a round are probed.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::candidate::{Candidate, CandidateKind, HostKind, canonical, is_portable};
+use super::message::Message;
+use super::own::Own;
+
+/// The waits before each probe to a candidate after the first, in milliseconds. Fast at first, since one lost packet must not cost a
+/// second. Then steady for three seconds: the answering end spends its first ones on a NAT that is closed until the answer has
+/// arrived, and of those that follow some must come through where a fifth is lost. Over after six seconds.
+const WAITS: [u64; 14] = [33, 67, 133, 267, 300, 300, 300, 300, 300, 300, 300, 300, 1_000, 2_000];
+/// The probes that a candidate gets once there is a path.
+const PROBES_WITH_PATH: u32 = 5;
+/// The most probes of one round to listed candidates of one IP address: it may be a bystander's, whom a peer names.
+const PROBES_PER_IP: u32 = 18;
+/// The most addresses of one round that are learned from probes,
+const MAX_REFLEXIVE: usize = 8;
+/// and the most of one IP address: a peer can fake where its probes come from.
+const MAX_REFLEXIVE_PER_IP: usize = 4;
+/// Probes to one address whose answers are awaited at a time.
+const MAX_PENDING: usize = 16;
+
+/// A candidate of the peer, and the probes to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Check {
+    pub(crate) candidate: Candidate,
+    /// The local address at which the peer's probe came from there.
+    pub(crate) from: Option<IpAddr>,
+    pub(crate) probes: u32,
+    /// When the next probe is due; none: no more.
+    pub(crate) next: Option<Instant>,
+    /// An authentic probe of the peer came from there. It is not limited by IP address.
+    heard: bool,
+    /// Counters and times of the newest probes.
+    pending: Vec<(u32, Instant)>,
+    pub(crate) rtt: Option<Duration>,
+}
+
+impl Check {
+    fn new(candidate: Candidate, next: Instant) -> Self {
+        let (from, next, pending) = (None, Some(next), Vec::new());
+        Self { candidate, from, probes: 0, next, heard: false, pending, rtt: None }
+    }
+}
+
+/// The candidates of a round.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Checks {
+    list: Vec<Check>,
+    /// Probes to listed candidates.
+    per_ip: BTreeMap<IpAddr, u32>,
+    /// There is a path: the rest is looked at more briefly.
+    found: bool,
+}
+
+impl Checks {
+    pub(crate) fn list(&self) -> &[Check] {
+        &self.list
+    }
+
+    /// Adds what the peer listed.
+    pub(crate) fn add(&mut self, candidates: Vec<Candidate>, start: Instant) {
+        for candidate in candidates {
+            match self.list.iter_mut().find(|check| check.candidate.addr == candidate.addr) {
+                Some(known) => known.candidate.kind = candidate.kind,
+                None => self.list.push(Check::new(candidate, start)),
+            }
+        }
+    }
+
+    /// A probe of the peer came: where it came from is probed at once.
+    pub(crate) fn trigger(&mut self, candidate: Candidate, to: Option<IpAddr>, now: Instant) {
+        let known = self.list.iter().position(|check| check.candidate.addr == candidate.addr);
+        let at = known.or_else(|| {
+            let reflexive =
+                || self.list.iter().filter(|check| check.candidate.kind == CandidateKind::PeerReflexive);
+            let near = reflexive().filter(|check| check.candidate.addr.ip() == candidate.addr.ip());
+            let room = reflexive().count() < MAX_REFLEXIVE && near.count() < MAX_REFLEXIVE_PER_IP;
+            room.then(|| {
+                self.list.push(Check::new(candidate, now));
+                self.list.len() - 1
+            })
+        });
+        if let Some(check) = at.and_then(|at| self.list.get_mut(at)) {
+            (check.from, check.heard, check.next) = (to, true, Some(now));
+        }
+    }
+
+    /// There is a path.
+    pub(crate) fn found(&mut self, drop_unstarted: bool) {
+        self.found = true;
+        for check in &mut self.list {
+            let spent = check.probes >= PROBES_WITH_PATH || (drop_unstarted && check.probes == 0);
+            if spent && !check.heard {
+                check.next = None;
+            }
+        }
+    }
+
+    pub(crate) fn has_found(&self) -> bool {
+        self.found
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.list.iter_mut().for_each(|check| check.next = None);
+    }
+
+    pub(crate) fn due_at(&self) -> Option<Instant> {
+        self.list.iter().filter_map(|check| check.next).min()
+    }
+
+    /// The check that is due first, if one is.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<&mut Check> {
+        loop {
+            let due = |check: &Check| check.next.is_some_and(|next| next <= now);
+            let at = (0..self.list.len())
+                .filter(|at| due(&self.list[*at]))
+                .min_by_key(|at| self.list[*at].next)?;
+            let limited = !self.list[at].heard;
+            let spent = self.per_ip.entry(self.list[at].candidate.addr.ip()).or_default();
+            if limited && *spent >= PROBES_PER_IP {
+                self.list[at].next = None;
+                continue;
+            }
+            *spent += u32::from(limited);
+            return self.list.get_mut(at);
+        }
+    }
+
+    /// The answer to one of the probes, from where it was sent to.
+    pub(crate) fn answered(
+        &mut self,
+        addr: SocketAddr,
+        counter: u32,
+        now: Instant,
+    ) -> Option<(Candidate, Duration)> {
+        let check = self.list.iter_mut().find(|check| check.candidate.addr == addr)?;
+        let (_, at) = *check.pending.iter().find(|(pending, _)| *pending == counter)?;
+        let rtt = now.saturating_duration_since(at);
+        check.pending.clear();
+        check.next = None;
+        check.rtt = Some(rtt);
+        Some((check.candidate, rtt))
+    }
+}
+
+impl Check {
+    /// A probe with that counter goes out.
+    pub(crate) fn sent(&mut self, counter: u32, now: Instant, found: bool) {
+        self.probes += 1;
+        if self.pending.len() == MAX_PENDING {
+            self.pending.remove(0);
+        }
+        self.pending.push((counter, now));
+        let most = if found { PROBES_WITH_PATH } else { u32::MAX };
+        let wait = WAITS.get(self.probes as usize - 1).filter(|_| self.probes < most);
+        self.next = wait.map(|wait| now + Duration::from_millis(*wait));
+    }
+}
+
+/// What of the peer's list is worth a probe, the best first.
+pub(crate) fn worthwhile(theirs: &[Candidate], own: &Own) -> Vec<Candidate> {
+    let mut chosen: Vec<Candidate> = Vec::new();
+    for candidate in theirs.iter().take(Message::MAX_CANDIDATES) {
+        let addr = canonical(candidate.addr);
+        let family =
+            own.host().is_empty() || own.host().iter().any(|host| host.addr.is_ipv4() == addr.is_ipv4());
+        let loopback = addr.ip().is_loopback() && !own.is_loopback_only();
+        let mine = own.host().iter().any(|host| host.addr == addr);
+        let to_all = own.host().iter().any(|host| host.broadcast() == Some(addr.ip()));
+        let known = chosen.iter().any(|known| known.addr == addr);
+        let told = candidate.kind != CandidateKind::PeerReflexive;
+        if is_portable(addr) && family && told && !loopback && !mine && !to_all && !known {
+            chosen.push(Candidate { addr, ..*candidate });
+        }
+    }
+    // The sort is stable: otherwise the peer knows best.
+    chosen.sort_by_key(|candidate| place(candidate.addr.ip(), own));
+    chosen
+}
+
+/// In a network that both ends share: first. On a bridge to this node's own containers: last.
+fn place(ip: IpAddr, own: &Own) -> u8 {
+    let near = own.host().iter().filter(|host| host.has_in_subnet(ip)).map(|host| host.kind).min();
+    match near {
+        Some(HostKind::Ordinary) => 0,
+        Some(HostKind::Bridge) => 2,
+        _ => 1,
+    }
+}

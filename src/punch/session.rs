@@ -1,0 +1,677 @@
+//! One peer: its rounds, and the paths that they gave.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::Role;
+use super::agenda::Dues;
+use super::attempt::{Attempt, Cause, Outcome};
+use super::candidate::{Candidate, CandidateKind};
+use super::choice::{choose, review_at, score};
+use super::config::Timers;
+use super::event::Event;
+use super::explain::{Checked, Explanation, Why};
+use super::keys::{KeyRing, Keys};
+use super::limit::Bucket;
+use super::message::{Answer, Message, MessageError, Offer, PathCookie, ProbeKey, Terms};
+use super::nat::NatClass;
+use super::output::Output;
+use super::own::{Edition, Own};
+use super::path::{Attention, Path, Watch};
+use super::probe::{Content, Probe, ProbeError, verify};
+use super::random::Random;
+use super::round::{Phase, Round, failure};
+use super::schedule::worthwhile;
+use crate::id::NodeId;
+
+/// Valid paths while a round goes on.
+const MAX_PATHS: usize = 8;
+/// Valid paths that are kept warm afterwards.
+const WARM: usize = 3;
+/// Rounds that are remembered.
+const MAX_ATTEMPTS: usize = 16;
+/// Rounds of either end at once, before [`Timers::round_interval`] applies.
+const ROUND_BURST: u32 = 4;
+/// Answers at once: the first half second of a peer with all its candidates, and some. Then 25 a second.
+const ANSWER_BURST: u32 = 64;
+const ANSWER_INTERVAL: Duration = Duration::from_millis(40);
+/// How long a public node leaves it to the peer to reach it.
+const PUBLIC_HOLD: Duration = Duration::from_millis(500);
+
+/// One peer: its rounds, and the paths that they gave.
+#[derive(Debug)]
+pub(crate) struct Session {
+    role: Role,
+    /// What the peer puts into packets over direct paths.
+    pub(crate) cookie: PathCookie,
+    keys: KeyRing,
+    /// What the peer told last.
+    theirs: Option<Terms>,
+    round: Option<Round>,
+    /// A request that no offer has followed yet.
+    asked: Option<Asked>,
+    /// An offer that came too fast.
+    held: Option<Offer>,
+    paths: Vec<Watch>,
+    used: Option<SocketAddr>,
+    /// The path as it was told; its round trip is that of then.
+    told: Option<Path>,
+    /// Since when packets go the way they go.
+    since: Instant,
+    last_sent: Option<Instant>,
+    /// What calls for a new round, whatever there is.
+    renew: Option<Cause>,
+    /// Which candidates of this node the peer was told.
+    edition: Option<Edition>,
+    /// Failed rounds since the last path.
+    failures: u32,
+    retry_at: Instant,
+    /// Limits rounds that this end begins.
+    own_rounds: Bucket,
+    /// Limits offers and requests that are taken.
+    their_rounds: Bucket,
+    answers: Bucket,
+    /// When a candidate was probed last: peers take turns.
+    served: Option<Instant>,
+    attempts: VecDeque<Attempt>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: Instant,
+    until: Instant,
+    cause: Cause,
+}
+
+/// What a session sees of the rest.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Instant,
+    pub(crate) peer: &'a NodeId,
+    pub(crate) timers: &'a Timers,
+    pub(crate) own: &'a mut Own,
+    pub(crate) random: &'a mut Random,
+    pub(crate) out: &'a mut Output,
+}
+
+impl Session {
+    pub(crate) fn new(role: Role, context: &mut Context<'_>) -> Self {
+        let interval = context.timers.round_interval;
+        Self {
+            role,
+            cookie: PathCookie(context.random.bytes()),
+            keys: KeyRing::default(),
+            theirs: None,
+            round: None,
+            asked: None,
+            held: None,
+            paths: Vec::new(),
+            used: None,
+            told: None,
+            since: context.now,
+            last_sent: None,
+            renew: None,
+            edition: None,
+            failures: 0,
+            retry_at: context.now,
+            own_rounds: Bucket::new(ROUND_BURST, interval),
+            their_rounds: Bucket::new(ROUND_BURST, interval),
+            answers: Bucket::new(ANSWER_BURST, ANSWER_INTERVAL),
+            served: None,
+            attempts: VecDeque::new(),
+        }
+    }
+
+    // Commands.
+
+    pub(crate) fn sent(&mut self, context: &mut Context<'_>) {
+        let flowed = self.is_flowing(context.now, context.timers);
+        self.last_sent = Some(context.now);
+        if let Some(path) = self.used_path_mut().filter(|_| !flowed) {
+            path.attend(context.timers);
+        }
+    }
+
+    pub(crate) fn restart(&mut self, context: &mut Context<'_>) {
+        if self.is_flowing(context.now, context.timers) || !self.paths.is_empty() {
+            self.renew = Some(Cause::Restart);
+        }
+        self.failures = 0;
+        for path in &mut self.paths {
+            path.from = None;
+            path.doubt(context.now);
+        }
+    }
+
+    /// Paths from addresses that no interface has any more are asked at once, from wherever the system likes.
+    pub(crate) fn interfaces_changed(&mut self, context: &mut Context<'_>) {
+        for path in &mut self.paths {
+            if path.from.is_some_and(|ip| !context.own.has_local(ip)) {
+                path.from = None;
+                path.doubt(context.now);
+            }
+        }
+    }
+
+    pub(crate) fn candidates_changed(&mut self, context: &mut Context<'_>) {
+        let settled =
+            self.paths.iter().any(|path| Some(path.candidate.addr) == self.used && path.doubted.is_none());
+        self.tell_candidates(settled, context);
+    }
+
+    /// Calls for a round if the peer should know of other candidates.
+    fn tell_candidates(&mut self, settled: bool, context: &Context<'_>) {
+        let newest = context.own.edition();
+        if self.edition.is_some_and(|told| newest.outdates(told, settled)) {
+            self.renew.get_or_insert(Cause::Candidates);
+        }
+    }
+
+    // Messages.
+
+    pub(crate) fn handle_message(
+        &mut self,
+        message: Message,
+        context: &mut Context<'_>,
+    ) -> Result<(), MessageError> {
+        match (message, self.role) {
+            (Message::Offer(offer), Role::Answers) => self.handle_offer(offer, context),
+            (Message::Answer(answer), Role::Offers) => self.take_answer(answer, context),
+            (Message::Request, Role::Offers) => self.handle_request(context),
+            _ => return Err(MessageError::WrongRole),
+        }
+        Ok(())
+    }
+
+    fn handle_offer(&mut self, offer: Offer, context: &mut Context<'_>) {
+        if self.held.is_none() && self.their_rounds.take(context.now) {
+            self.take_offer(offer, context);
+        } else {
+            context.out.counters.messages_delayed += 1;
+            self.held = Some(offer);
+        }
+    }
+
+    fn handle_request(&mut self, context: &mut Context<'_>) {
+        // An offer that is on its way is what the peer asks for.
+        let awaiting = matches!(&self.round, Some(Round { phase: Phase::Awaiting(_), .. }));
+        if !awaiting {
+            context.out.counters.messages_delayed +=
+                u64::from(self.own_rounds.ready_at(context.now) > context.now);
+            self.renew.get_or_insert(Cause::Peer);
+        }
+    }
+
+    fn take_offer(&mut self, offer: Offer, context: &mut Context<'_>) {
+        self.supersede(context);
+        self.keys.offer(Keys::new(offer.round, offer.key));
+        self.keys.agree(context.now);
+        let (began, cause) = match self.asked.take() {
+            Some(asked) => (asked.at, asked.cause),
+            None => (context.now, Cause::Peer),
+        };
+        context.out.counters.rounds += 1;
+        self.renew = None;
+        self.round = Some(Round::new(offer.round, began, cause, Phase::Over));
+        let answer = Answer { round: offer.round, terms: self.terms(context) };
+        context.out.message(context.peer, Message::Answer(answer));
+        self.take_terms(offer.terms, context);
+    }
+
+    fn take_answer(&mut self, answer: Answer, context: &mut Context<'_>) {
+        let awaited = |round: &Round| round.id == answer.round && !round.answered;
+        if !self.round.as_ref().is_some_and(awaited) {
+            context.out.counters.messages_stale += 1;
+            return;
+        }
+        self.keys.agree(context.now);
+        self.take_terms(answer.terms, context);
+    }
+
+    fn take_terms(&mut self, mut terms: Terms, context: &mut Context<'_>) {
+        let now = context.now;
+        terms.candidates.truncate(Message::MAX_CANDIDATES);
+        let public = context.own.class() == NatClass::Public && terms.class != NatClass::Public;
+        let start = if public { now + PUBLIC_HOLD } else { now };
+        let mut candidates = worthwhile(&terms.candidates, context.own);
+        // A probe may have come before the list that its address is on.
+        for path in &mut self.paths {
+            if let Some(listed) = candidates.iter().find(|listed| listed.addr == path.candidate.addr) {
+                path.candidate.kind = listed.kind;
+            }
+        }
+        candidates.retain(|candidate| !self.has_path(candidate.addr));
+        self.theirs = Some(terms);
+        self.paths.iter_mut().for_each(|path| path.ask(now));
+        let Some(round) = &mut self.round else { return };
+        round.check(now);
+        round.checks.add(candidates, start);
+        if self.paths.iter().any(|path| path.last_answer >= round.began) {
+            round.checks.found(public);
+            self.succeed(context);
+        }
+        self.choose(context);
+    }
+
+    // Probes.
+
+    pub(crate) fn handle_probe(
+        &mut self,
+        content: Content,
+        datagram: &[u8],
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        context: &mut Context<'_>,
+    ) -> Result<(), ProbeError> {
+        if content.sender == self.role {
+            return Err(ProbeError::Reflected);
+        }
+        let keys = self.keys.find(content.round).ok_or(ProbeError::UnknownRound)?;
+        if !verify(datagram, &keys.key) {
+            return Err(ProbeError::Forged);
+        }
+        match content.seen {
+            None => self.take_probe(content, from, to, context),
+            Some(_) => self.take_probe_answer(content, from, to, context),
+        }
+    }
+
+    fn take_probe(
+        &mut self,
+        content: Content,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        context: &mut Context<'_>,
+    ) -> Result<(), ProbeError> {
+        let keys = self.keys.find(content.round).ok_or(ProbeError::UnknownRound)?;
+        if !keys.window.take(content.counter) {
+            return Err(ProbeError::Replayed);
+        }
+        context.out.counters.probes_received += 1;
+        if !self.answers.take(context.now) {
+            return Err(ProbeError::TooMany);
+        }
+        let bytes = keys.answer(self.role, content.counter, from);
+        context.out.counters.answers_sent += 1;
+        context.out.probe(Probe { to: from, from: to, bytes });
+        self.keys.used(content.round, context.now);
+        let let_go = self.activity().is_none_or(|last| last + context.timers.let_go <= context.now);
+        let wanted = self.paths.len() < WARM && !let_go;
+        if let Some(round) = &mut self.round
+            && (wanted || round.phase != Phase::Over)
+            && !self.paths.iter().any(|path| path.candidate.addr == from)
+        {
+            let candidate = Candidate { addr: from, kind: CandidateKind::PeerReflexive };
+            round.checks.trigger(candidate, to, context.now);
+        }
+        Ok(())
+    }
+
+    fn take_probe_answer(
+        &mut self,
+        content: Content,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        context: &mut Context<'_>,
+    ) -> Result<(), ProbeError> {
+        let Content { round: id, counter, .. } = content;
+        let now = context.now;
+        let attention = self.attention(from, now, context.timers);
+        let newest = self.round.as_ref().is_some_and(|round| round.id == id);
+        if let Some(path) = self.path_mut(from) {
+            if !path.answered(id, counter, to, now, attention, context.timers) {
+                return Err(ProbeError::Unasked);
+            }
+        } else {
+            let round = self.round.as_mut().filter(|_| newest).ok_or(ProbeError::Unasked)?;
+            let (candidate, rtt) = round.checks.answered(from, counter, now).ok_or(ProbeError::Unasked)?;
+            self.open(Watch::new(candidate, to, rtt, now), context);
+        }
+        context.out.counters.answers_received += 1;
+        self.keys.used(id, now);
+        if newest && self.theirs.is_some() && !self.is_awaiting() {
+            let public = context.own.class() == NatClass::Public;
+            self.round.iter_mut().for_each(|round| round.checks.found(public));
+            self.succeed(context);
+        }
+        self.choose(context);
+        Ok(())
+    }
+
+    fn open(&mut self, path: Watch, context: &mut Context<'_>) {
+        context.out.counters.paths_opened += 1;
+        self.paths.push(path);
+        let over = !self.round.as_ref().is_some_and(|round| round.phase != Phase::Over);
+        self.trim(if over { WARM } else { MAX_PATHS });
+    }
+
+    /// Keeps the path in use and the best others.
+    fn trim(&mut self, most: usize) {
+        let used = self.used;
+        self.paths
+            .sort_by_key(|path| (Some(path.candidate.addr) != used, path.doubted.is_some(), score(path)));
+        self.paths.truncate(most);
+    }
+
+    /// The probe of a path that is due.
+    pub(crate) fn send_watch(&mut self, context: &mut Context<'_>) {
+        let now = context.now;
+        let due = self.paths.iter().filter(|path| path.next <= now).min_by_key(|path| path.next);
+        let Some(addr) = due.map(|path| path.candidate.addr) else { return };
+        let attention = self.attention(addr, now, context.timers);
+        let Some(keys) = self.keys.agreed() else { return };
+        let (counter, bytes) = keys.probe(self.role);
+        let id = keys.round;
+        if let Some(path) = self.path_mut(addr) {
+            path.sent(id, counter, now, attention, context.timers);
+            let from = path.from;
+            context.out.counters.probes_sent += 1;
+            context.out.probe(Probe { to: addr, from, bytes });
+        }
+    }
+
+    /// The probe of a candidate that is due.
+    pub(crate) fn send_check(&mut self, context: &mut Context<'_>) {
+        let now = context.now;
+        self.served = Some(now);
+        let (Some(round), Some(keys)) = (&mut self.round, self.keys.newest()) else { return };
+        let found = round.checks.has_found();
+        let Some(check) = round.checks.take_due(now) else { return };
+        let (counter, bytes) = keys.probe(self.role);
+        check.sent(counter, now, found);
+        let (to, from) = (check.candidate.addr, check.from);
+        round.sent(now);
+        context.out.counters.probes_sent += 1;
+        context.out.probe(Probe { to, from, bytes });
+    }
+
+    // Time.
+
+    /// Does what is due but for probes.
+    pub(crate) fn step(&mut self, context: &mut Context<'_>) {
+        let now = context.now;
+        self.keys.expire(now);
+        if self.their_rounds.ready_at(now) <= now
+            && let Some(offer) = self.held.take()
+        {
+            self.their_rounds.take(now);
+            self.take_offer(offer, context);
+        }
+        if let Some(asked) = self.asked.take_if(|asked| asked.until <= now) {
+            self.remember(asked.at, asked.cause, Outcome::PeerSilent, 0, context);
+            self.fail(context);
+        }
+        self.step_round(context);
+        self.step_paths(context);
+        if let Some((at, cause)) = self.wants_round(now, context.timers)
+            && at <= now
+        {
+            self.begin(cause, context);
+        }
+    }
+
+    fn step_round(&mut self, context: &mut Context<'_>) {
+        let Some(round) = &mut self.round else { return };
+        if round.ends_at().is_none_or(|at| at > context.now) {
+            return;
+        }
+        let awaiting = matches!(round.phase, Phase::Awaiting(_));
+        let open = round.is_open();
+        round.phase = Phase::Over;
+        round.checks.stop();
+        if open {
+            let theirs = self.theirs.as_ref().map_or(NatClass::Unknown, |terms| terms.class);
+            let found = failure(context.own.class(), theirs, round.probes);
+            let outcome = if awaiting { Outcome::PeerSilent } else { found };
+            round.outcome = Some(outcome);
+            let (began, cause, probes) = (round.began, round.cause, round.probes);
+            self.remember(began, cause, outcome, probes, context);
+            self.fail(context);
+        }
+        self.trim(WARM);
+    }
+
+    fn step_paths(&mut self, context: &mut Context<'_>) {
+        let (now, timers) = (context.now, context.timers);
+        let dead = |path: &mut Watch| path.dead_at(timers).is_some_and(|at| at <= now);
+        let dead: Vec<_> = self.paths.extract_if(.., dead).map(|path| path.candidate).collect();
+        context.out.counters.paths_died += dead.len() as u64;
+        let lost = self.used.is_some_and(|used| !self.has_path(used));
+        match &mut self.round {
+            Some(round) if matches!(round.phase, Phase::Checking(_)) => round.checks.add(dead, now),
+            _ => {}
+        }
+        if lost && !self.round.as_ref().is_some_and(Round::is_open) {
+            self.renew.get_or_insert(Cause::PathDied);
+        }
+        let mut in_doubt = false;
+        for path in &mut self.paths {
+            if path.missed_at().is_some_and(|at| at <= now) {
+                path.miss(now);
+                in_doubt |= self.used == Some(path.candidate.addr);
+            }
+        }
+        if in_doubt {
+            self.paths.iter_mut().for_each(|path| path.ask(now));
+            // What neighbours have said meanwhile may be why.
+            self.tell_candidates(false, context);
+        }
+        if self.lets_go_at(timers).is_some_and(|at| at <= now) {
+            self.paths.clear();
+        }
+        self.choose(context);
+    }
+
+    /// What this session waits for.
+    pub(crate) fn dues(&self, now: Instant, timers: &Timers) -> Dues {
+        let held = self.held.as_ref().map(|_| self.their_rounds.ready_at(now));
+        let paths = self.paths.iter();
+        let timer = [
+            self.keys.expires_at(),
+            held,
+            self.asked.map(|asked| asked.until),
+            self.round.as_ref().and_then(Round::ends_at),
+            paths.clone().filter_map(Watch::missed_at).min(),
+            paths.clone().filter_map(|path| path.dead_at(timers)).min(),
+            review_at(&self.paths, self.used),
+            self.lets_go_at(timers),
+            self.wants_round(now, timers).map(|(at, _)| at),
+        ];
+        let check = self.round.as_ref().and_then(|round| round.checks.due_at());
+        Dues {
+            timer: timer.into_iter().flatten().min(),
+            watch: paths.map(|path| path.next).min(),
+            check: check.map(|at| self.served.map_or(at, |served| served.max(at))),
+            rounds: self.keys.rounds().collect(),
+        }
+    }
+
+    // Rounds.
+
+    /// When a round is to begin, and why.
+    fn wants_round(&self, now: Instant, timers: &Timers) -> Option<(Instant, Cause)> {
+        let flowing = self.is_flowing(now, timers);
+        let open = self.round.as_ref().is_some_and(Round::is_open);
+        let (at, cause) = match self.renew {
+            _ if self.asked.is_some() => return None,
+            Some(cause) if flowing || matches!(cause, Cause::Restart | Cause::Peer) => (now, cause),
+            _ if open || self.used.is_some() || !flowing => return None,
+            _ if self.failures == 0 => (now, Cause::Traffic),
+            _ => (self.retry_at, Cause::Retry),
+        };
+        Some((at.max(self.own_rounds.ready_at(now)), cause))
+    }
+
+    fn begin(&mut self, cause: Cause, context: &mut Context<'_>) {
+        let now = context.now;
+        let until = now + context.timers.answer;
+        self.own_rounds.take(now);
+        self.renew = None;
+        if self.role == Role::Answers {
+            self.asked = Some(Asked { at: now, until, cause });
+            return context.out.message(context.peer, Message::Request);
+        }
+        self.supersede(context);
+        let (id, key) = (context.random.number(), ProbeKey(context.random.key()));
+        self.keys.offer(Keys::new(id, key));
+        self.round = Some(Round::new(id, now, cause, Phase::Awaiting(until)));
+        context.out.counters.rounds += 1;
+        let offer = Offer { round: id, key, terms: self.terms(context) };
+        context.out.message(context.peer, Message::Offer(offer));
+    }
+
+    /// What this end tells of itself.
+    fn terms(&mut self, context: &mut Context<'_>) -> Terms {
+        context.own.refresh();
+        self.edition = Some(context.own.edition());
+        let candidates = context.own.candidates().to_vec();
+        Terms { class: context.own.class(), cookie: self.cookie, candidates }
+    }
+
+    fn supersede(&mut self, context: &mut Context<'_>) {
+        if let Some(round) = self.round.take_if(|round| round.is_open()) {
+            self.remember(round.began, round.cause, Outcome::Superseded, round.probes, context);
+        }
+    }
+
+    /// The newest round has its path.
+    fn succeed(&mut self, context: &mut Context<'_>) {
+        self.failures = 0;
+        let Some(round) = self.round.as_mut().filter(|round| round.outcome != Some(Outcome::Direct)) else {
+            return;
+        };
+        round.outcome = Some(Outcome::Direct);
+        let (began, cause, probes) = (round.began, round.cause, round.probes);
+        self.remember(began, cause, Outcome::Direct, probes, context);
+    }
+
+    fn fail(&mut self, context: &mut Context<'_>) {
+        let timers = context.timers;
+        let doubled = timers.retry.saturating_mul(1 << self.failures.min(16));
+        let wait = context.random.around(doubled.min(timers.retry_max));
+        // The end that offers goes first: one round serves both.
+        let wait = if self.role == Role::Answers { wait.mul_f32(1.25) } else { wait };
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = context.now + wait;
+    }
+
+    fn remember(
+        &mut self,
+        at: Instant,
+        cause: Cause,
+        outcome: Outcome,
+        probes: u32,
+        context: &mut Context<'_>,
+    ) {
+        let took = context.now.saturating_duration_since(at);
+        let mine = context.own.class();
+        let theirs = self.theirs.as_ref().map_or(NatClass::Unknown, |terms| terms.class);
+        let attempt = Attempt { at, took, cause, outcome, mine, theirs, probes };
+        context.out.counters.ended(&attempt);
+        context.out.events.push_back(Event::Round { peer: context.peer.clone(), attempt: attempt.clone() });
+        self.attempts.truncate(MAX_ATTEMPTS - 1);
+        self.attempts.push_front(attempt);
+    }
+
+    // Paths.
+
+    fn choose(&mut self, context: &mut Context<'_>) {
+        // Without the peer's cookie no packet would be taken.
+        let known = self.theirs.is_some();
+        self.used = choose(&self.paths, self.used, context.now).filter(|_| known);
+        let path = self.path();
+        let same = |told: Path, path: Path| Path { rtt: path.rtt, ..told } == path;
+        match (self.told, path) {
+            (None, None) => return,
+            (Some(told), Some(path)) if same(told, path) => return,
+            (Some(told), Some(path)) if told.to == path.to => {}
+            _ => self.since = context.now,
+        }
+        self.told = path;
+        context.out.counters.paths_changed += 1;
+        context.out.events.push_back(Event::Path { peer: context.peer.clone(), path });
+    }
+
+    pub(crate) fn path(&self) -> Option<Path> {
+        let used = self.used?;
+        self.paths.iter().find(|path| path.candidate.addr == used).and_then(|path| self.show(path))
+    }
+
+    fn show(&self, path: &Watch) -> Option<Path> {
+        let cookie = self.theirs.as_ref()?.cookie;
+        let Candidate { addr: to, kind } = path.candidate;
+        Some(Path { to, from: path.from, cookie, rtt: path.rtt.smoothed(), kind })
+    }
+
+    fn has_path(&self, addr: SocketAddr) -> bool {
+        self.paths.iter().any(|path| path.candidate.addr == addr)
+    }
+
+    fn path_mut(&mut self, addr: SocketAddr) -> Option<&mut Watch> {
+        self.paths.iter_mut().find(|path| path.candidate.addr == addr)
+    }
+
+    fn used_path_mut(&mut self) -> Option<&mut Watch> {
+        self.path_mut(self.used?)
+    }
+
+    fn attention(&self, addr: SocketAddr, now: Instant, timers: &Timers) -> Attention {
+        let close = self.used == Some(addr) && self.is_flowing(now, timers);
+        if close { Attention::Close } else { Attention::Loose }
+    }
+
+    fn is_flowing(&self, now: Instant, timers: &Timers) -> bool {
+        self.last_sent.is_some_and(|at| now < at + timers.flowing)
+    }
+
+    fn is_awaiting(&self) -> bool {
+        matches!(&self.round, Some(Round { phase: Phase::Awaiting(_), .. }))
+    }
+
+    fn lets_go_at(&self, timers: &Timers) -> Option<Instant> {
+        let last = self.activity().filter(|_| !self.paths.is_empty())?;
+        Some(last + timers.let_go)
+    }
+
+    /// When somebody last wanted a path.
+    fn activity(&self) -> Option<Instant> {
+        self.last_sent.max(self.round.as_ref().map(|round| round.began))
+    }
+
+    pub(crate) fn explain(&self, own: &Own, now: Instant, timers: &Timers) -> Explanation {
+        let open = self.asked.is_some() || self.round.as_ref().is_some_and(Round::is_open);
+        let last =
+            self.attempts.iter().map(|attempt| attempt.outcome).find(|last| *last != Outcome::Superseded);
+        let why = match last {
+            _ if self.used.is_some() => Why::Direct,
+            _ if open => Why::Trying,
+            None | Some(Outcome::Direct) => Why::Idle,
+            Some(outcome) => Why::Failed(outcome),
+        };
+        let mut spares: Vec<_> =
+            self.paths.iter().filter(|path| Some(path.candidate.addr) != self.used).collect();
+        spares.sort_by_key(|path| score(path));
+        let checks = self.round.iter().flat_map(|round| round.checks.list());
+        let checked = |candidate, probes, rtt| Checked { candidate, probes, rtt };
+        let mut their_candidates: Vec<_> =
+            checks.map(|check| checked(check.candidate, check.probes, check.rtt)).collect();
+        for path in &self.paths {
+            match their_candidates.iter_mut().find(|known| known.candidate.addr == path.candidate.addr) {
+                Some(known) => known.rtt = Some(path.rtt.smoothed()),
+                None => their_candidates.push(checked(path.candidate, 0, Some(path.rtt.smoothed()))),
+            }
+        }
+        Explanation {
+            why,
+            path: self.path(),
+            since: self.since,
+            spares: spares.into_iter().filter_map(|path| self.show(path)).collect(),
+            mine: own.class(),
+            theirs: self.theirs.as_ref().map_or(NatClass::Unknown, |terms| terms.class),
+            my_candidates: own.candidates().to_vec(),
+            their_candidates,
+            attempts: self.attempts.iter().cloned().collect(),
+            next_round: self.wants_round(now, timers).map(|(at, _)| at),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Probes of direct paths, on their way from the one UDP socket to the driver.
+//!
+//! The switch in front of quinn tells them by their type. What is no probe of a round that this node takes part in is dropped at once, by a
+//! look at eight bytes, so that strangers cannot keep the driver busy. The rest waits in a bounded queue.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+/// Probes that wait for the driver, at most; beyond that they are dropped, as a network does.
+const MAX_WAITING: usize = 256;
+
+/// A probe that came in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ReceivedProbe {
+    /// Where it came from.
+    pub(crate) from: SocketAddr,
+    /// The address of this host that it was sent to, where the system says so.
+    pub(crate) to: Option<IpAddr>,
+    pub(crate) bytes: [u8; Probes::LEN],
+}
+
+/// The queue of probes, and what may go into it.
+#[derive(Debug)]
+pub(crate) struct Probes {
+    /// The rounds whose probes are taken; replaced as a whole.
+    rounds: ArcSwap<BTreeSet<u64>>,
+    queue: mpsc::Sender<ReceivedProbe>,
+    received: Mutex<Option<mpsc::Receiver<ReceivedProbe>>>,
+}
+
+impl Probes {
+    /// The first byte of a probe.
+    pub(crate) const TYPE: u8 = 0x04;
+    /// The length of a probe, in bytes.
+    pub(crate) const LEN: usize = 64;
+
+    /// The queue's other end. There is one; who asks again gets nothing.
+    pub(crate) fn receiver(&self) -> Option<mpsc::Receiver<ReceivedProbe>> {
+        // One step, so a panic elsewhere has not spoilt it.
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Takes probes of these rounds from now on, and no others.
+    pub(crate) fn set_rounds(&self, rounds: BTreeSet<u64>) {
+        self.rounds.store(rounds.into());
+    }
+
+    /// Queues a probe; whether it was one to be taken, and there was room.
+    pub(super) fn take(&self, from: SocketAddr, to: Option<IpAddr>, packet: &[u8]) -> bool {
+        let Ok(bytes) = <[u8; Self::LEN]>::try_from(packet) else { return false };
+        let round = bytes[2..].first_chunk().map(|round| u64::from_be_bytes(*round));
+        round.is_some_and(|round| self.rounds.load().contains(&round))
+            && self.queue.try_send(ReceivedProbe { from, to, bytes }).is_ok()
+    }
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        let (queue, received) = mpsc::channel(MAX_WAITING);
+        Self { rounds: ArcSwap::default(), queue, received: Mutex::new(Some(received)) }
+    }
+}

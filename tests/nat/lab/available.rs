@@ -1,0 +1,40 @@
+//! Whether this machine can have a lab.
+
+use std::io::{self, Write};
+use std::sync::OnceLock;
+
+use super::namespace::{self, Namespace};
+
+/// Whether the test cannot run here. Says so in one line, where the test runner does not swallow it.
+pub(crate) fn skipped(test: &str) -> bool {
+    static WHY: OnceLock<Option<String>> = OnceLock::new();
+    match WHY.get_or_init(|| lacking().err()) {
+        Some(why) => {
+            // The macros' output is shown only for tests that fail. In one piece, so that no other line gets into it.
+            let _ = io::stderr().write_all(format!("skipped: {test}: {why}\n").as_bytes());
+            true
+        }
+        None => false,
+    }
+}
+
+/// Tries everything once that the lab needs of the machine.
+fn lacking() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("network namespaces take root".to_owned());
+    }
+    namespace::sweep();
+    let namespace = Namespace::try_new("try")?;
+    namespace.try_nft(
+        "table ip try {
+           chain postrouting {
+             type nat hook postrouting priority srcnat
+             masquerade fully-random
+           }
+           chain forward {
+             type filter hook forward priority filter
+             numgen random mod 100 < 10 drop
+           }
+         }",
+    )
+}

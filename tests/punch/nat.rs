@@ -1,0 +1,89 @@
+//! A NAT: how it maps what is inside to ports outside, and what it lets in (RFC 4787 §4 and §5).
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::rng::Rng;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mapping {
+    Independent,
+    Dependent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Filtering {
+    None,
+    Address,
+    Port,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Behaviour {
+    pub(crate) mapping: Mapping,
+    pub(crate) filtering: Filtering,
+    pub(crate) hairpin: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Nat {
+    pub(crate) outside: IpAddr,
+    behaviour: Behaviour,
+    bindings: Vec<Binding>,
+    next_port: u16,
+}
+
+#[derive(Debug)]
+struct Binding {
+    inside: SocketAddr,
+    /// Of a NAT that maps every endpoint to another port.
+    to: Option<SocketAddr>,
+    port: u16,
+    asked: BTreeSet<SocketAddr>,
+    used: Instant,
+}
+
+const LIFETIME: Duration = Duration::from_secs(30);
+
+impl Nat {
+    pub(crate) fn new(outside: IpAddr, behaviour: Behaviour, rng: &mut Rng) -> Self {
+        Self { outside, behaviour, bindings: Vec::new(), next_port: 20_000 + rng.below(40_000) as u16 }
+    }
+
+    pub(crate) fn hairpins(&self) -> bool {
+        self.behaviour.hairpin
+    }
+
+    /// What is outside changes: all bindings are gone.
+    pub(crate) fn renumber(&mut self, outside: IpAddr) {
+        self.outside = outside;
+        self.bindings.clear();
+    }
+
+    pub(crate) fn outbound(&mut self, from: SocketAddr, to: SocketAddr, now: Instant) -> SocketAddr {
+        self.bindings.retain(|binding| now < binding.used + LIFETIME);
+        let key = (self.behaviour.mapping == Mapping::Dependent).then_some(to);
+        let known = self.bindings.iter().position(|binding| binding.inside == from && binding.to == key);
+        let at = known.unwrap_or_else(|| {
+            self.next_port = if self.next_port > 64_000 { 20_000 } else { self.next_port + 7 };
+            let asked = BTreeSet::new();
+            self.bindings.push(Binding { inside: from, to: key, port: self.next_port, asked, used: now });
+            self.bindings.len() - 1
+        });
+        self.bindings[at].asked.insert(to);
+        self.bindings[at].used = now;
+        SocketAddr::new(self.outside, self.bindings[at].port)
+    }
+
+    pub(crate) fn inbound(&mut self, from: SocketAddr, port: u16, now: Instant) -> Option<SocketAddr> {
+        self.bindings.retain(|binding| now < binding.used + LIFETIME);
+        let binding = self.bindings.iter().find(|binding| binding.port == port)?;
+        let admitted = match self.behaviour.filtering {
+            Filtering::None => true,
+            Filtering::Address => binding.asked.iter().any(|asked| asked.ip() == from.ip()),
+            Filtering::Port => binding.asked.contains(&from),
+        };
+        admitted.then_some(binding.inside)
+    }
+}
