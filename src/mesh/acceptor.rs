@@ -19,6 +19,9 @@ use crate::transport::handshake::{self, Established, HandshakeError};
 const MAX_HANDSHAKES: usize = 512;
 /// How long a newcomer may take from its first packet to its HELLO.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take to end its handshake. It may have streams open already, and its last word may be lost several
+/// times: the longest wait between two of them is as long as a peer connection stays without hearing anything.
+const PEER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the acceptor works with.
 #[derive(Clone)]
@@ -94,7 +97,7 @@ impl Acceptor {
     }
 
     async fn peer(&self, connecting: Connecting) {
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
+        match tokio::time::timeout(PEER_HANDSHAKE_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => self.peers.accepted(&connection),
             Ok(Err(error)) => debug!(%error, "a peer connection did not come about"),
             Err(_) => debug!(code = %CloseCode::HandshakeTimeout, "a peer connection did not come about"),

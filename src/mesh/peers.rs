@@ -1,7 +1,7 @@
 //! Connections to nodes that are no neighbours, through the switch: opened on demand, kept for a while, bounded.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
+use std::future::{IntoFuture, poll_fn};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use quinn::{Connection, Side};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tracing::{Instrument, debug, debug_span, warn};
 
 use super::clock;
@@ -27,10 +28,11 @@ use crate::transport::{Refusal, Trust, overlay, settings, tls};
 pub const MAX_PEERS: usize = 1_024;
 /// Connections with one peer, at most: two if both open at the same time, more while it restarts.
 pub(super) const MAX_CONNECTIONS_OF_ONE: usize = 4;
-/// How long a peer may take to answer, first and in all. QUIC doubles the wait after each lost packet of a handshake: where
-/// many are lost, a new attempt is sooner through than an old one.
-const FIRST_ATTEMPT: Duration = Duration::from_secs(3);
+/// How long a peer may take to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// When another attempt joins those under way. QUIC doubles the wait after each lost packet of a handshake: where many
+/// are lost, a new attempt is sooner through than an old one. The first to come through is used.
+const FURTHER_ATTEMPTS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 /// Sweeps that a connection survives without any use at the end that opened it. The other end waits twice as long, so
 /// that the two do not close it while one of them begins to use it.
 const IDLE_SWEEPS: u32 = 4;
@@ -132,19 +134,23 @@ impl Peers {
 
     async fn connect(&self, node: &NodeId) -> Result<Connection, OpenError> {
         let unreachable = |why: String| OpenError::Unreachable { node: node.clone(), why };
-        for patience in [FIRST_ATTEMPT, CONNECT_TIMEOUT - FIRST_ATTEMPT] {
+        let mut attempts = JoinSet::new();
+        let begin = tokio::time::Instant::now();
+        for until in FURTHER_ATTEMPTS.into_iter().chain([CONNECT_TIMEOUT]) {
             let connecting =
                 self.endpoint.connect_peer(node).map_err(|error| unreachable(error.to_string()))?;
+            attempts.spawn(connecting.into_future());
             // The peer judges our certificate after we are done with the handshake: its refusal shows on the first stream.
-            match tokio::time::timeout(patience, connecting).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => {
+            match tokio::time::timeout_at(begin + until, attempts.join_next()).await {
+                Ok(Some(Ok(Ok(connection)))) => return Ok(connection),
+                Ok(Some(Ok(Err(error)))) => {
                     return Err(match Refusal::from_connection_error(&error) {
                         Some(why) => OpenError::NotTrusted { node: node.clone(), why },
                         None => unreachable(error.to_string()),
                     });
                 }
-                Err(_) => {}
+                Ok(Some(Err(ended))) => return Err(unreachable(ended.to_string())),
+                Ok(None) | Err(_) => {}
             }
         }
         Err(unreachable(format!("no answer within {CONNECT_TIMEOUT:?}")))

@@ -86,6 +86,8 @@ pub use event::{Deadline, DeadlineReason, Event};
 pub use explain::{Checked, Explanation, Why};
 pub use message::{Answer, DecodeError, Message, MessageError, Offer, PathCookie, ProbeKey, Terms};
 pub use nat::NatClass;
+#[cfg(feature = "cli")]
+pub(crate) use nat::classify;
 pub use path::Path;
 pub use probe::{Probe, ProbeError};
 

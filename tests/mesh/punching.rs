@@ -23,8 +23,9 @@ const SEEDS: u64 = 40;
 const LOSSY_SEEDS: u64 = 8;
 /// How long a pair that can be direct may take from its first traffic.
 const SOON: Duration = Duration::from_secs(3);
-/// The same where a third of all round trips is lost: a handshake can take ten seconds then, and an offer as long.
-const SOON_ENOUGH: Duration = Duration::from_secs(30);
+/// The same where a third of all round trips is lost: a handshake can take ten seconds then, an offer as long, and when an
+/// attempt fails the next one follows after as long again. One pair in some ten thousand takes more than half of it.
+const SOON_ENOUGH: Duration = Duration::from_secs(60);
 /// How long a pair that cannot be direct may take to say why, calls going on.
 const GIVEN_UP: Duration = Duration::from_secs(60);
 /// How long a stream may stall when its path dies.
@@ -128,7 +129,10 @@ async fn judge(what: String, caller: Node, callee: Node, expected: Expected, soo
     let mut events = [caller.events(), callee.events()];
     let ends = [(&caller, &callee), (&callee, &caller)];
     let start = Instant::now();
-    echo(&caller, callee.id().as_str()).await;
+    while let Err(error) = try_echo(&caller, callee.id().as_str()).await {
+        // Where much is lost, one handshake in some twenty thousand ends with the last word of it lost for 15 s.
+        assert!(soon > SOON, "{what}: the first call failed: {error}");
+    }
     let first_call = start.elapsed();
     assert!(first_call < soon, "{what}: the first call took {first_call:?}");
     let mut took = Duration::ZERO;
@@ -387,10 +391,15 @@ async fn explain(near: &Node, far: &Node) -> NodeExplanation {
 }
 
 async fn echo(from: &Node, to: &str) {
-    let mut stream = from.open(&id(to), &service("echo")).await.unwrap();
-    stream.write_all(to.as_bytes()).await.unwrap();
-    stream.shutdown().await.unwrap();
+    try_echo(from, to).await.unwrap();
+}
+
+async fn try_echo(from: &Node, to: &str) -> std::io::Result<()> {
+    let mut stream = from.open(&id(to), &service("echo")).await.map_err(std::io::Error::other)?;
+    stream.write_all(to.as_bytes()).await?;
+    stream.shutdown().await?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    stream.read_to_string(&mut answer).await?;
     assert_eq!(answer, to);
+    Ok(())
 }

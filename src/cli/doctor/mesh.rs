@@ -1,6 +1,5 @@
 //! What the network lets through: read off a node's status.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::finding::Finding;
@@ -8,6 +7,7 @@ use crate::cli::status::{LinkView, StatusView};
 use crate::cli::text::millis;
 use crate::id::NodeId;
 use crate::mesh::PeerAddr;
+use crate::punch::{NatClass, classify};
 
 /// A clock that is farther off makes certificates expired or not valid yet, in milliseconds.
 const CLOCK_OFF: i64 = 60_000;
@@ -91,29 +91,27 @@ pub(super) fn nat(status: &StatusView, local_ip: impl Fn(SocketAddr) -> Option<I
         .filter(|link| is_up(link))
         .filter_map(|link| Some((link.observed?, link.address.parse::<SocketAddr>().ok()?)))
         .map(|(observed, remote)| (canonical(observed), canonical(remote)))
+        .filter(|(observed, _)| observed.is_ipv4())
         .collect();
-    let addresses: BTreeSet<_> = seen.iter().map(|(observed, _)| *observed).collect();
     let (first, remote) = *seen.first()?;
-    if addresses.len() == 1 && local_ip(remote) == Some(first.ip()) {
-        return Some(Finding::ok(check, format!("none: others see {first}, an address of this machine")));
-    }
-    let ips: BTreeSet<_> = addresses.iter().map(SocketAddr::ip).collect();
-    Some(match (addresses.len(), seen.len()) {
-        (1, 1) => Finding::warn(
+    let local = local_ip(remote);
+    let addresses: Vec<_> = seen.iter().map(|(observed, _)| *observed).collect();
+    Some(match classify(&addresses, |addr| Some(addr.ip()) == local) {
+        NatClass::Public => {
+            Finding::ok(check, format!("none: others see {first}, an address of this machine"))
+        }
+        NatClass::Unknown => Finding::warn(
             check,
             format!("others see {first}; one neighbour cannot tell the kind of NAT"),
             "link to a second relay at another address",
         ),
-        (1, n) => {
-            Finding::ok(check, format!("{n} neighbours see {first}: direct paths work with most peers"))
-        }
-        _ if ips.len() == addresses.len() => {
-            let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-            Finding::ok(check, format!("several networks: others see {}", list.join(" and ")))
-        }
-        _ => Finding::warn(
+        NatClass::EndpointIndependent => Finding::ok(
             check,
-            "each neighbour sees another port: the NAT draws one for each destination",
+            format!("neighbours agree that they see {first}: direct paths work with most peers"),
+        ),
+        NatClass::EndpointDependent => Finding::warn(
+            check,
+            "each neighbour sees another address: the NAT draws one for each destination",
             "direct paths work only with peers that are public or let anyone in; map a port, or use IPv6",
         ),
     })
@@ -185,9 +183,8 @@ mod tests {
             nat(&status, |_| Some(local.parse().unwrap())).unwrap()
         };
         assert!(kind("198.51.100.1:7", "198.51.100.1:7", "10.0.0.1").text.contains("direct paths work"));
-        assert!(kind("198.51.100.1:7", "198.51.100.1:8", "10.0.0.1").text.contains("another port"));
+        assert!(kind("198.51.100.1:7", "198.51.100.1:8", "10.0.0.1").text.contains("another address"));
         assert!(kind("198.51.100.1:7", "198.51.100.1:7", "198.51.100.1").text.starts_with("none"));
-        assert!(kind("198.51.100.1:7", "203.0.113.1:7", "10.0.0.1").text.contains("several networks"));
         let one = status(json!([up("a", "192.0.2.1:1", "198.51.100.1:7")]));
         assert!(nat(&one, |_| None).unwrap().advice.unwrap().contains("second relay"));
     }
