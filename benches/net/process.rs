@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::{Result, role};
 
 /// Longer than any command takes: a process that says nothing for so long hangs.
-const TIMEOUT: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 pub(crate) struct Process {
     name: String,

@@ -29,6 +29,7 @@ impl Report {
                 Goal::AtLeast(goal) => format!("≥ {goal}"),
                 Goal::AtMost(goal) => format!("≤ {goal}"),
                 Goal::OursAtLeast(goal) => format!("ours ≥ {goal}"),
+                Goal::OursAtMost(goal) => format!("ours ≤ {goal}"),
                 Goal::None => "–".to_owned(),
             };
             let mark = if row.met() == Some(false) { "  MISSED" } else { "" };

@@ -1,6 +1,6 @@
 //! One row of the table.
 
-/// What the issue of a comparison should be.
+/// What should come out of a comparison.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Goal {
     /// The ratio, ours to the baseline's.
@@ -8,6 +8,7 @@ pub(crate) enum Goal {
     AtMost(f64),
     /// Ours by itself.
     OursAtLeast(f64),
+    OursAtMost(f64),
     /// It is only shown.
     None,
 }
@@ -36,6 +37,7 @@ impl Row {
             Goal::AtLeast(goal) => Some(self.ratio() >= goal),
             Goal::AtMost(goal) => Some(self.ratio() <= goal),
             Goal::OursAtLeast(goal) => Some(median(self.ours.iter().copied()) >= goal),
+            Goal::OursAtMost(goal) => Some(median(self.ours.iter().copied()) <= goal),
             Goal::None => None,
         }
     }

@@ -344,7 +344,7 @@ pub(crate) async fn accept_streams(
             tokio::spawn(dispatch);
         }
         if allowed < settings::MAX_STREAMS && usage.streams() >= allowed as usize / 2 {
-            allowed = (4 * allowed).min(settings::MAX_STREAMS);
+            allowed = settings::MAX_STREAMS;
             connection.set_max_concurrent_bi_streams(allowed.into());
         }
     }

@@ -1,4 +1,4 @@
-//! The cases: what is compared, and what the issue should be.
+//! The cases: what is compared, and what should come out.
 
 mod calls;
 mod datagrams;
@@ -6,6 +6,7 @@ mod fan_in;
 mod links;
 mod messages;
 mod streams;
+mod stress;
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -43,6 +44,9 @@ pub(crate) const CASES: &[Case] = &[
     Case { rows: &["handshake"], run: links::handshake },
     Case { rows: &["first-call"], run: links::first_call },
     Case { rows: &["idle-link"], run: links::idle },
+    Case { rows: &["relay-busy-ping"], run: stress::busy_ping },
+    Case { rows: &["relay-1000-peers"], run: stress::thousand_peers },
+    Case { rows: &["relay-flows"], run: stress::flows },
     Case { rows: &messages::LINK, run: messages::link },
     Case { rows: &messages::RELAY, run: messages::relay },
 ];

@@ -15,6 +15,8 @@ use crate::Result;
 
 /// The directive that echoes.
 const ECHO: &str = "bench:echo";
+/// Idle links that are made at the same time.
+const HOLD_AT_ONCE: usize = 16;
 
 pub(super) async fn run(settings: &Settings) -> Result<()> {
     let mut process = Nodes::start(settings).await?;
@@ -99,23 +101,22 @@ impl Nodes {
                 }
                 many::one_by_one(&actions).await
             }
+            ["flows", prefix, count] => {
+                for node in &self.nodes {
+                    for nth in 0..count.parse::<usize>()? {
+                        reach(&Peer::new(node, &format!("{prefix}-{nth}"))?).await?;
+                    }
+                }
+                Ok(vec![])
+            }
             ["handshakes", addr, count, at_once] => {
-                let actions = self.edges(addr.parse()?, count.parse()?)?.into_iter();
-                let actions = actions.map(|edge| async move {
-                    let node = edge.start().await?;
-                    node.linked().await?;
-                    Result::Ok(node)
-                });
-                let (answer, nodes) = many::at_once(actions, at_once.parse()?).await?;
+                let (answer, nodes) = self.linked(addr, count, at_once.parse()?).await?;
                 self.idle = nodes;
                 Ok(answer)
             }
             ["hold", addr, count] => {
-                for edge in self.edges(addr.parse()?, count.parse()?)? {
-                    let node = edge.start().await?;
-                    node.linked().await?;
-                    self.idle.push(node);
-                }
+                let (_, nodes) = self.linked(addr, count, HOLD_AT_ONCE).await?;
+                self.idle.extend(nodes);
                 Ok(vec![])
             }
             ["release"] => {
@@ -129,6 +130,17 @@ impl Nodes {
             ["received"] => Ok(vec![self.datagrams.load(Ordering::Relaxed) as f64]),
             _ => Err(format!("unknown command: {command}").into()),
         }
+    }
+
+    /// Nodes that have linked to `addr`, so many at once; how many, and the seconds.
+    async fn linked(&mut self, addr: &str, count: &str, at_once: usize) -> Result<(Vec<f64>, Vec<Node>)> {
+        let actions = self.edges(addr.parse()?, count.parse()?)?.into_iter();
+        let actions = actions.map(|edge| async move {
+            let node = edge.start().await?;
+            node.linked().await?;
+            Result::Ok(node)
+        });
+        many::at_once(actions, at_once).await
     }
 
     /// Ephemeral nodes that will link to `addr`. Each is another one than all before.
