@@ -25,14 +25,20 @@ mod idle;
 mod kinds;
 #[cfg(test)]
 mod lab;
+#[cfg(all(test, feature = "mdns"))]
+mod lan;
 #[cfg(test)]
 mod matrix;
 #[cfg(test)]
 mod mesh;
 #[cfg(test)]
 mod observer;
+#[cfg(all(test, feature = "portmap"))]
+mod portmap;
 #[cfg(test)]
 mod process;
+#[cfg(test)]
+mod roaming;
 #[cfg(test)]
 mod shapes;
 #[cfg(test)]

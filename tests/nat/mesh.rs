@@ -27,8 +27,20 @@ pub(crate) struct Mesh {
 pub(crate) struct Edge {
     pub(crate) id: String,
     // It ends before its namespace goes.
-    _process: Process,
+    process: Process,
     pub(crate) host: Host,
+}
+
+impl Edge {
+    /// Lets the node leave as it does when it is told to, and waits until it has.
+    pub(crate) fn leave(self) {
+        self.process.leave();
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
 }
 
 impl Mesh {
@@ -39,14 +51,7 @@ impl Mesh {
 
     /// The same, with more words for the relays, dialled by IPv6 if `v6`.
     pub(crate) fn with(internet: &Segment, v6: bool, more: &[&str]) -> Self {
-        let mut dir = tempfile::Builder::new().prefix("receptor-lab-").tempdir().unwrap();
-        if std::env::var_os("RECEPTOR_NAT_LOG").is_some() {
-            dir.disable_cleanup(true);
-            eprintln!("logs are in {}", dir.path().display());
-        }
-        std::fs::create_dir(dir.path().join("run")).unwrap();
-        let mut mesh = Self { dir, peers: Vec::new(), relays: Vec::new(), hosts: Vec::new() };
-        mesh.run(&["cert", "init", "--dir", "certs"]).ok();
+        let mut mesh = Self::without_relays();
         for id in ["r1", "r2"] {
             let host = internet.host(id);
             let addr = SocketAddr::new(host.ip(v6), PORT);
@@ -59,13 +64,26 @@ impl Mesh {
         mesh
     }
 
+    /// An authority and nothing else: its nodes know nobody.
+    pub(crate) fn without_relays() -> Self {
+        let mut dir = tempfile::Builder::new().prefix("receptor-lab-").tempdir().unwrap();
+        if std::env::var_os("RECEPTOR_NAT_LOG").is_some() {
+            dir.disable_cleanup(true);
+            eprintln!("logs are in {}", dir.path().display());
+        }
+        std::fs::create_dir(dir.path().join("run")).unwrap();
+        let mesh = Self { dir, peers: Vec::new(), relays: Vec::new(), hosts: Vec::new() };
+        mesh.run(&["cert", "init", "--dir", "certs"]).ok();
+        mesh
+    }
+
     /// Starts an edge, with more words on its command line.
     pub(crate) fn edge(&self, id: &str, host: Host, more: &[&str]) -> Edge {
         let peers = self.peers.iter().flat_map(|peer| ["--peer", peer]);
         let commands = ["--command", "echo:bytes=cat"];
         let args: Vec<_> = peers.chain(commands).chain(more.iter().copied()).collect();
         let process = self.start(&host, id, &args);
-        Edge { id: id.to_owned(), _process: process, host }
+        Edge { id: id.to_owned(), process, host }
     }
 
     /// Waits until the edges have links to both relays and routes to each other.
@@ -139,6 +157,16 @@ impl Mesh {
             assert!(path["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{explained:#}");
         }
         self.ping(from, to);
+    }
+
+    /// What the doctor finds at a node that runs.
+    pub(crate) fn doctor(&self, edge: &Edge) -> Value {
+        let control = self.control(&edge.id);
+        let peers = self.peers.iter().flat_map(|peer| ["--peer", peer]);
+        let words = ["doctor", "--json", "--id", &edge.id, "--certs", "certs", "--control", &control];
+        let done = self.run(&words.into_iter().chain(peers).collect::<Vec<_>>());
+        // Whatever it finds: its exit status tells of that as well.
+        serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{}", done.stderr))
     }
 
     /// Packets that relays have carried so far.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
 
-use crate::clock::LIMIT;
+use crate::clock::{LIMIT, until};
 use crate::lab::Namespace;
 
 /// Runs until it is dropped, or until this test run ends in whatever way.
@@ -34,6 +34,19 @@ impl Process {
         }
         process
     }
+
+    /// Ends it as a user does, and waits until it has.
+    #[track_caller]
+    pub(crate) fn leave(mut self) {
+        drop(self.child.stdin.take());
+        let ended = until("the process ends", || self.child.try_wait().unwrap());
+        assert!(ended.success(), "{ended}: {}", self.log());
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
 }
 
 impl Drop for Process {
@@ -41,7 +54,7 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            let log = self.log();
             let lines: Vec<_> = log.lines().collect();
             let last = lines[lines.len().saturating_sub(40)..].join("\n");
             eprintln!("--- {}\n{last}", self.log.display());

@@ -14,15 +14,15 @@ use crate::clock::{LIMIT, now, runs, until};
 use crate::lab::{Family, Gateway, Internet, Nat, Segment, skipped};
 use crate::mesh::{Edge, Mesh};
 
-const MIB: u64 = 1024 * 1024;
+pub(crate) const MIB: u64 = 1024 * 1024;
 /// What the lines of the edges carry, in Mbit/s, and those of the relays.
 const EDGES: u32 = 200;
 const RELAYS: u32 = 20;
 /// From the end of a path until data flows by another one.
-const GOES_ON_WITHIN: Duration = Duration::from_secs(7);
+pub(crate) const GOES_ON_WITHIN: Duration = Duration::from_secs(7);
 
 /// Bytes that one edge sends to another, which sends them back.
-struct Transfer {
+pub(crate) struct Transfer {
     child: Child,
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
@@ -40,7 +40,7 @@ struct Pauses {
 
 impl Transfer {
     /// Sends without end, until it is [finished](Self::finish).
-    fn start(mesh: &Mesh, from: &Edge, to: &Edge) -> Self {
+    pub(crate) fn start(mesh: &Mesh, from: &Edge, to: &Edge) -> Self {
         let mut command =
             mesh.command(&["send", &to.id, "echo:bytes", "-", "--control", &mesh.control(&from.id)]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -102,7 +102,7 @@ impl Transfer {
 
     /// Waits until so many bytes more have come back, and says at what rate they did, in bytes a second.
     #[track_caller]
-    fn advance(&self, bytes: u64) -> f64 {
+    pub(crate) fn advance(&self, bytes: u64) -> f64 {
         let (begin, goal) = (now(), self.received() + bytes);
         until("the transfer goes on", || (self.received() >= goal).then_some(()));
         bytes as f64 / begin.elapsed().as_secs_f64()
@@ -110,7 +110,7 @@ impl Transfer {
 
     /// Waits until bytes come back that were not sent before now; says how long at a time nothing came until then.
     #[track_caller]
-    fn goes_on(&self) -> Duration {
+    pub(crate) fn goes_on(&self) -> Duration {
         let mark = self.sent();
         self.pauses.lock().unwrap().longest = Duration::ZERO;
         until("the transfer goes on", || (self.received() > mark).then_some(()));
@@ -119,7 +119,7 @@ impl Transfer {
 
     /// Sends the end, and checks that everything came back as it was sent.
     #[track_caller]
-    fn finish(mut self) -> u64 {
+    pub(crate) fn finish(mut self) -> u64 {
         self.enough.store(true, Ordering::Relaxed);
         let sent = self.sent_all.recv_timeout(LIMIT).expect("all is sent");
         let received = self.received_all.recv_timeout(LIMIT).expect("all comes back");

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::namespace::Namespace;
 use super::nat::Nat;
+#[cfg(feature = "portmap")]
+use super::port_daemon::{PortDaemon, Speaks};
 use super::segment::{Host, Segment};
 
 /// Its namespace has the interfaces `wan` and `lan`.
@@ -57,9 +59,13 @@ impl Gateway {
 
     /// Takes another public address, as lines do that are redialled every night.
     pub(crate) fn readdress(&self, outside: &Segment) {
-        self.namespace.ip("addr flush dev wan scope global");
-        self.namespace.ip(&format!("addr add {} dev wan", outside.fresh()));
-        outside.default_route(&self.namespace);
+        outside.renumber(&self.namespace, "wan");
+    }
+
+    /// Has it map ports for those behind it who ask in this way.
+    #[cfg(feature = "portmap")]
+    pub(crate) fn map_ports(&self, speaks: Speaks) -> PortDaemon {
+        PortDaemon::start(&self.namespace, speaks)
     }
 
     /// Lets nothing through to this address, from now on.

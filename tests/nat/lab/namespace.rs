@@ -68,6 +68,20 @@ impl Namespace {
         list.iter().find_map(|item| item["counter"]["bytes"].as_u64()).expect("it is a counter")
     }
 
+    /// A chain's rules, one a line, as `nft` writes them.
+    #[cfg(feature = "portmap")]
+    pub(super) fn rules(&self, table: &str, chain: &str) -> String {
+        self.enter(|| run("nft", &format!("list chain {table} {chain}"), "")).unwrap()
+    }
+
+    /// Whether somebody here takes packets at this UDP port.
+    #[cfg(feature = "portmap")]
+    pub(super) fn listens(&self, port: u16) -> bool {
+        let sockets = self.enter(|| fs::read_to_string("/proc/thread-self/net/udp")).unwrap();
+        let local = |socket: &str| socket.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        sockets.lines().any(|socket| local(socket).ends_with(&format!(":{port:04X}")))
+    }
+
     /// Limits what goes out at an interface, in Mbit/s.
     pub(crate) fn limit(&self, interface: &str, mbit: u32) {
         let shape = format!("rate {mbit}mbit burst 64kb latency 50ms");

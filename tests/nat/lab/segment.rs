@@ -84,18 +84,26 @@ impl Segment {
         (self.addr(number), self.addr6(number))
     }
 
+    /// Gives a machine here another address instead of the one that it has, and says which.
+    pub(crate) fn readdress(&self, host: &Host) -> Ipv4Addr {
+        self.renumber(&host.namespace, "eth0")
+    }
+
+    pub(super) fn renumber(&self, namespace: &Namespace, interface: &str) -> Ipv4Addr {
+        let number = self.hosts.get() + 1;
+        self.hosts.set(number);
+        // The default route goes with the address.
+        namespace.ip(&format!("-4 addr flush dev {interface} scope global"));
+        namespace.ip(&format!("addr add {}/{} dev {interface}", self.addr(number), self.prefix));
+        self.default_route(namespace);
+        self.addr(number)
+    }
+
     pub(super) fn default_route(&self, namespace: &Namespace) {
         namespace.ip(&format!("route replace default via {}", self.addr(1)));
         if let Some(router) = self.addr6(1) {
             namespace.ip(&format!("-6 route replace default via {router}"));
         }
-    }
-
-    /// Another address of it, that nobody has yet.
-    pub(super) fn fresh(&self) -> String {
-        let number = self.hosts.get() + 1;
-        self.hosts.set(number);
-        format!("{}/{}", self.addr(number), self.prefix)
     }
 
     /// Where packets for an IPv6 net go from here.
