@@ -11,7 +11,8 @@
 //! ```
 //!
 //! The tests make all of that and remove it again; nothing of it touches the machine's own network. It takes Linux, root,
-//! `ip` and `nft`. Without them each test says in one line that it was skipped, and why, and passes.
+//! `ip` and `nft`, and `miniupnpd` for the mapping of ports. Without them each test says in one line that it was skipped, and
+//! why, and passes.
 //!
 //! `RECEPTOR_NAT_RUNS` says how often what depends on luck is repeated, 1 by default. `RECEPTOR_NAT_LOG` is the nodes'
 //! `RUST_LOG`; where it is set, the directories with their logs are kept and named.
@@ -25,7 +26,8 @@ mod idle;
 mod kinds;
 #[cfg(test)]
 mod lab;
-#[cfg(all(test, feature = "mdns"))]
+#[cfg(feature = "mdns")]
+#[cfg(test)]
 mod lan;
 #[cfg(test)]
 mod matrix;
@@ -33,7 +35,8 @@ mod matrix;
 mod mesh;
 #[cfg(test)]
 mod observer;
-#[cfg(all(test, feature = "portmap"))]
+#[cfg(feature = "portmap")]
+#[cfg(test)]
 mod portmap;
 #[cfg(test)]
 mod process;

@@ -27,17 +27,21 @@ pub(crate) struct Mesh {
 pub(crate) struct Edge {
     pub(crate) id: String,
     // It ends before its namespace goes.
+    #[cfg_attr(not(any(feature = "mdns", feature = "portmap")), expect(dead_code, reason = "it is dropped"))]
     process: Process,
     pub(crate) host: Host,
 }
 
+#[cfg(any(feature = "mdns", feature = "portmap"))]
 impl Edge {
     /// Lets the node leave as it does when it is told to, and waits until it has.
+    #[cfg(feature = "portmap")]
     pub(crate) fn leave(self) {
         self.process.leave();
     }
 
     /// What it has logged so far.
+    #[cfg(feature = "mdns")]
     pub(crate) fn log(&self) -> String {
         self.process.log()
     }
@@ -157,16 +161,6 @@ impl Mesh {
             assert!(path["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{explained:#}");
         }
         self.ping(from, to);
-    }
-
-    /// What the doctor finds at a node that runs.
-    pub(crate) fn doctor(&self, edge: &Edge) -> Value {
-        let control = self.control(&edge.id);
-        let peers = self.peers.iter().flat_map(|peer| ["--peer", peer]);
-        let words = ["doctor", "--json", "--id", &edge.id, "--certs", "certs", "--control", &control];
-        let done = self.run(&words.into_iter().chain(peers).collect::<Vec<_>>());
-        // Whatever it finds: its exit status tells of that as well.
-        serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{}", done.stderr))
     }
 
     /// Packets that relays have carried so far.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
 
-use crate::clock::{LIMIT, until};
+use crate::clock::LIMIT;
 use crate::lab::Namespace;
 
 /// Runs until it is dropped, or until this test run ends in whatever way.
@@ -36,10 +36,11 @@ impl Process {
     }
 
     /// Ends it as a user does, and waits until it has.
+    #[cfg(feature = "portmap")]
     #[track_caller]
     pub(crate) fn leave(mut self) {
         drop(self.child.stdin.take());
-        let ended = until("the process ends", || self.child.try_wait().unwrap());
+        let ended = crate::clock::until("the process ends", || self.child.try_wait().unwrap());
         assert!(ended.success(), "{ended}: {}", self.log());
     }
 
