@@ -16,11 +16,12 @@ use quinn::AsyncUdpSocket;
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 
 use self::fake::FakeUdp;
-use super::{Socket, overlay};
+use super::Socket;
 use crate::id::NodeAddr;
 use crate::switch::{
     Cookie, DropReason, ForwardingTable, Header, Ingress, NextHop, Routes, SwitchCounters, SwitchStatus,
 };
+use crate::transport::overlay;
 
 const ME: NodeAddr = NodeAddr(*b"--me----");
 /// A neighbour that sends its own packets only.

@@ -1,0 +1,44 @@
+//! Packets without a route, own and others': they wait a moment for one.
+
+use super::transmit::send_failure;
+use super::{Socket, lock};
+use crate::switch::{DropReason, Flow, ForwardingTable, Header, HeldPacket, NextHop};
+
+impl Socket {
+    /// Keeps a packet until there is a route, or until it has waited too long.
+    pub(super) fn hold(&self, held: HeldPacket) {
+        if !lock(&self.hold).push(held) {
+            self.counters.dropped(DropReason::HoldFull, 1);
+        }
+    }
+
+    /// Sends those that have a route now.
+    pub(super) fn retry_held(&self, table: &ForwardingTable) {
+        // The packets of this node get the hop limit that goes with the route; the others keep theirs.
+        let way = |held: &HeldPacket| match held.ingress {
+            Some(_) => {
+                let header = Header::decode(&held.packet).ok()?;
+                let flow = Flow { source: header.source, destination: header.destination };
+                table.next_hop(flow, held.ingress).map(|next_hop| (next_hop, None))
+            }
+            None => table.originate(held.destination).map(|(next_hop, hops)| (next_hop, Some(hops))),
+        };
+        let routable = lock(&self.hold).take_routable(way);
+        for (mut held, (next_hop, hop_limit)) in routable {
+            if let Some(hop_limit) = hop_limit {
+                held.packet[1] = hop_limit.saturating_add(1);
+            }
+            self.send_held(held, next_hop);
+        }
+    }
+
+    fn send_held(&self, mut held: HeldPacket, next_hop: NextHop) {
+        Header::rewrite(&mut held.packet, next_hop.cookie);
+        let transit = held.ingress.is_some();
+        match self.transmit(&held.packet, None, None, next_hop) {
+            Ok(()) if transit => self.counters.forwarded(1, held.packet.len() as u64),
+            Ok(()) => {}
+            Err(unsent) => self.counters.dropped(send_failure(&unsent.error), 1),
+        }
+    }
+}

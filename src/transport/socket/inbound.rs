@@ -1,0 +1,76 @@
+//! What the receiving side keeps from one call to the next, and what it hands to quinn out of that.
+
+use std::collections::VecDeque;
+use std::io::IoSliceMut;
+use std::pin::Pin;
+use std::task::Waker;
+
+use quinn::UdpPoller;
+use quinn::udp::RecvMeta;
+
+use super::Socket;
+use super::egress::Egress;
+use super::forward::Onward;
+use crate::switch::{Backlog, DropReason, ForwardingTable, Header, Meter};
+
+/// Packets that wait to be handed to quinn, at most: runs of a buffer that held packets of several senders.
+const MAX_PENDING: usize = 1024;
+
+/// The receiving side's state.
+#[derive(Default)]
+pub(super) struct Inbound {
+    /// Packets for quinn that had no place in the buffer that they came in.
+    pub(super) pending: VecDeque<(RecvMeta, Vec<u8>)>,
+    /// Packets for others out of the buffers at hand.
+    pub(super) egress: Egress,
+    /// Packets for others that the socket had no room for.
+    pub(super) backlog: Backlog<Onward>,
+    /// What each neighbour may have sent on; none: as much as it likes.
+    pub(super) meter: Option<Meter>,
+    /// Wakes the receiving task when the socket has room again.
+    pub(super) writable: Option<Pin<Box<dyn UdpPoller>>>,
+    /// Wakes the receiving task for packets of the node to itself.
+    pub(super) waker: Option<Waker>,
+    /// The socket to be read first: they take turns.
+    pub(super) turn: usize,
+}
+
+impl Inbound {
+    /// Hands what is pending to quinn, as much as it has buffers for, whole packets only.
+    pub(super) fn hand_over(&mut self, bufs: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
+        let mut handed = 0;
+        for (buf, meta) in bufs.iter_mut().zip(metas) {
+            let Some((pending, mut packets)) = self.pending.pop_front() else { break };
+            // A node's batch to itself may be longer than what quinn expects from the network.
+            let stride = pending.stride.max(1);
+            let fits = (buf.len() / stride * stride).max(stride.min(buf.len()));
+            let rest = packets.split_off(packets.len().min(fits));
+            buf[..packets.len()].copy_from_slice(&packets);
+            *meta = RecvMeta { len: packets.len(), ..pending };
+            handed += 1;
+            if !rest.is_empty() && stride <= buf.len() {
+                self.pending.push_front((RecvMeta { len: rest.len(), ..pending }, rest));
+            }
+        }
+        handed
+    }
+
+    /// Whether the neighbour that a run came from may have it sent on.
+    pub(super) fn may_use(&mut self, table: &ForwardingTable, run: &[u8]) -> bool {
+        let Some(meter) = &mut self.meter else { return true };
+        let ingress = Header::decode(run).ok().and_then(|header| table.ingress(header.cookie));
+        ingress.is_some_and(|ingress| meter.take(ingress.neighbour, run.len()))
+    }
+}
+
+impl Socket {
+    /// Keeps packets until quinn asks again; whether there was room.
+    pub(super) fn pend(&self, inbound: &mut Inbound, meta: RecvMeta, packets: &[u8]) -> bool {
+        if inbound.pending.len() < MAX_PENDING {
+            inbound.pending.push_back((meta, packets.to_vec()));
+            return true;
+        }
+        self.counters.dropped(DropReason::QueueFull, packets.len().div_ceil(meta.stride.max(1)) as u64);
+        false
+    }
+}

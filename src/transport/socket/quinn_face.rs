@@ -1,0 +1,115 @@
+//! What quinn sees: one UDP socket, by which it reaches every peer.
+
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tracing::trace;
+
+use super::originate::segments;
+use super::{Socket, lock};
+use crate::switch::{DropReason, Header};
+use crate::transport::{overlay, runtime};
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AllWritable(
+            self.sockets.iter().map(|socket| socket.io.clone().create_io_poller()).collect(),
+        ))
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let overlaid = overlay::node_addr(transmit.destination);
+        if let Some(segment) = transmit.segment_size {
+            runtime::note_batch(segment + overlaid.map_or(0, |_| Header::LEN));
+        }
+        let sent = match overlaid {
+            Some(node) => self.originate(transmit, node),
+            None => self.transmit_from(transmit),
+        };
+        match sent {
+            // quinn sends all of it again: what had been sent is doubled, which costs nothing but itself.
+            Err(unsent) if unsent.error.kind() == io::ErrorKind::WouldBlock => Err(unsent.error),
+            // quinn takes any other error for the end of the connection, which would hang. A packet that could not be
+            // sent is a lost one.
+            Err(unsent) => {
+                let rest = segments(transmit).skip(unsent.sent).count();
+                self.counters.dropped(DropReason::SendFailed, rest as u64);
+                trace!(to = %transmit.destination, error = %unsent.error, "not sent");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut inbound = lock(&self.inbound);
+        let inbound = &mut *inbound;
+        self.flush_backlog(inbound, cx);
+        let handed = inbound.hand_over(bufs, meta);
+        if handed > 0 {
+            return Poll::Ready(Ok(handed));
+        }
+        for _ in 0..self.sockets.len() {
+            let turn = inbound.turn;
+            inbound.turn = (turn + 1) % self.sockets.len();
+            if let Poll::Ready(received) = self.sockets[turn].io.poll_recv(cx, bufs, meta) {
+                let received = received?;
+                let table = self.table.load();
+                for (nth, meta) in meta.iter_mut().enumerate().take(received) {
+                    self.sort(inbound, &table, bufs, nth, meta);
+                }
+                self.send_on(inbound, bufs);
+                self.flush_backlog(inbound, cx);
+                return Poll::Ready(Ok(received));
+            }
+        }
+        inbound.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        // The wildcard, so that quinn takes both mapped IPv4 and overlay addresses.
+        Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), self.port))
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        let taken = self.sockets.iter().map(|socket| socket.io.max_transmit_segments()).min();
+        taken.unwrap_or(1).clamp(1, runtime::batch_limit())
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.max_receive_segments
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.sockets.iter().any(|socket| socket.io.may_fragment())
+    }
+}
+
+/// Ready when all of the sockets are: quinn does not say which one it waits for, and asks again and again, without a
+/// pause, if it is told of room that another socket has.
+#[derive(Debug)]
+struct AllWritable(Vec<Pin<Box<dyn UdpPoller>>>);
+
+impl UdpPoller for AllWritable {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut ready = Poll::Ready(Ok(()));
+        for poller in &mut self.0 {
+            match poller.as_mut().poll_writable(cx) {
+                Poll::Ready(Ok(())) => {}
+                other => ready = other,
+            }
+        }
+        ready
+    }
+}

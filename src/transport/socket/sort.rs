@@ -1,0 +1,190 @@
+//! What came in, sorted: for quinn, for other nodes, for the puncher, or for nobody.
+
+use std::io::IoSliceMut;
+use std::ops::Range;
+
+use quinn::udp::RecvMeta;
+
+use super::inbound::Inbound;
+use super::{Socket, mapped};
+use crate::id::NodeAddr;
+use crate::switch::{Decision, DropReason, ForwardingTable, Header, HeldPacket, NextHop};
+use crate::transport::overlay;
+use crate::transport::probes::Probes;
+
+impl Socket {
+    /// Sorts the packets of one buffer: what is for quinn stays at its start, what is for others waits where it lies, to
+    /// be sent on.
+    pub(super) fn sort(
+        &self,
+        inbound: &mut Inbound,
+        table: &ForwardingTable,
+        buffers: &mut [IoSliceMut<'_>],
+        nth: usize,
+        meta: &mut RecvMeta,
+    ) {
+        meta.addr = mapped(meta.addr);
+        let len = meta.len;
+        let stride = meta.stride.max(1);
+        if overlay::node_addr(meta.addr).is_some() {
+            // Nobody out there has an overlay address.
+            self.counters.dropped(DropReason::ForgedSource, len.div_ceil(stride) as u64);
+            meta.len = 0;
+            return;
+        }
+        let outer = *meta;
+        let mut kept = None;
+        let mut start = 0;
+        while start < len {
+            let data = &buffers[nth][..len];
+            let end = run_end(data, start, stride);
+            let verdict = self.judge(table, &data[start..end], stride);
+            let to_quinn = matches!(verdict, Verdict::Quic | Verdict::Deliver(_));
+            if to_quinn && start > 0 && inbound.egress.waits_in(nth) || inbound.egress.is_full() {
+                // What is for quinn moves to the start of the buffer.
+                self.send_on(inbound, buffers);
+            }
+            let data = &mut buffers[nth][..len];
+            match verdict {
+                Verdict::Quic => {
+                    self.keep(inbound, &mut kept, data, start..end, outer, 0);
+                }
+                Verdict::Deliver(source) => {
+                    if let Some(last) = self.peers.load().get(&source) {
+                        last.answered();
+                    }
+                    let inner = RecvMeta { addr: overlay::socket_addr(source), dst_ip: None, ..outer };
+                    if self.keep(inbound, &mut kept, data, start..end, inner, Header::LEN) {
+                        self.counters.delivered((end - start).div_ceil(stride) as u64);
+                    }
+                }
+                Verdict::Forward(next_hop) => {
+                    if !inbound.may_use(table, &data[start..end]) {
+                        self.counters.dropped(DropReason::RateLimited, (end - start).div_ceil(stride) as u64);
+                        start = end;
+                        continue;
+                    }
+                    for packet in data[start..end].chunks_mut(stride) {
+                        Header::rewrite(packet, next_hop.cookie);
+                    }
+                    inbound.egress.push(next_hop, nth, start..end, stride, outer.ecn);
+                }
+                Verdict::Hold(ingress, destination) => {
+                    for packet in data[start..end].chunks(stride) {
+                        self.hold(HeldPacket {
+                            ingress: Some(ingress),
+                            destination,
+                            packet: packet.to_vec(),
+                        });
+                    }
+                }
+                Verdict::Probe => {
+                    let probes = data[start..end].chunks(stride);
+                    let stray = probes.filter(|probe| !self.probes.take(outer.addr, outer.dst_ip, probe));
+                    self.counters.dropped(DropReason::StrayProbe, stray.count() as u64);
+                }
+                Verdict::Drop(reason) => {
+                    self.counters.dropped(reason, (end - start).div_ceil(stride) as u64);
+                }
+            }
+            start = end;
+        }
+        *meta = kept.unwrap_or(RecvMeta { len: 0, ..outer });
+    }
+
+    /// What to do with a run of packets that have the same header; one look-up for all of them.
+    fn judge(&self, table: &ForwardingTable, run: &[u8], stride: usize) -> Verdict {
+        if run[0] >= Header::FIRST_QUIC_BYTE {
+            return Verdict::Quic;
+        }
+        if run[0] == Probes::TYPE {
+            return Verdict::Probe;
+        }
+        let Ok(header) = Header::decode(&run[..run.len().min(stride)]) else {
+            return Verdict::Drop(DropReason::BadHeader);
+        };
+        match table.decide(&header) {
+            Decision::Deliver => Verdict::Deliver(header.source),
+            Decision::Forward(next_hop) => Verdict::Forward(next_hop),
+            Decision::Drop(reason) => Verdict::Drop(reason),
+            Decision::Hold => match table.ingress(header.cookie) {
+                Some(ingress) => Verdict::Hold(ingress.neighbour, header.destination),
+                None => Verdict::Drop(DropReason::UnknownCookie),
+            },
+        }
+    }
+
+    /// Gives a run to quinn, `strip` bytes shorter a packet: in place if it is the first of its buffer, else copied.
+    /// Whether there was room.
+    fn keep(
+        &self,
+        inbound: &mut Inbound,
+        kept: &mut Option<RecvMeta>,
+        data: &mut [u8],
+        run: Range<usize>,
+        meta: RecvMeta,
+        strip: usize,
+    ) -> bool {
+        let stride = meta.stride.max(1);
+        let mut meta = RecvMeta { stride: stride.saturating_sub(strip), ..meta };
+        // What waits must not be overtaken by a later buffer's packets from the same sender: quinn would take it for lost.
+        let waits = |(pending, _): &(RecvMeta, Vec<u8>)| pending.addr == meta.addr;
+        if kept.is_some() || inbound.pending.iter().any(waits) {
+            let packets: Vec<u8> = data[run]
+                .chunks(stride)
+                .flat_map(|packet| packet.get(strip..).unwrap_or_default())
+                .copied()
+                .collect();
+            meta.len = packets.len();
+            return self.pend(inbound, meta, &packets);
+        }
+        if strip == 0 && run.start == 0 {
+            // It lies where it belongs.
+            meta.len = run.end;
+            *kept = Some(meta);
+            return true;
+        }
+        let mut filled = 0;
+        let mut start = run.start;
+        while start < run.end {
+            let end = (start + stride).min(run.end);
+            let packet = (start + strip).min(end)..end;
+            let len = packet.len();
+            data.copy_within(packet, filled);
+            filled += len;
+            start = end;
+        }
+        meta.len = filled;
+        *kept = Some(meta);
+        true
+    }
+}
+
+/// What to do with a run of packets.
+enum Verdict {
+    Quic,
+    Deliver(NodeAddr),
+    Forward(NextHop),
+    Hold(NodeAddr, NodeAddr),
+    Probe,
+    Drop(DropReason),
+}
+
+/// Where the run that begins at `start` ends: QUIC packets, or switched packets with the same header.
+fn run_end(data: &[u8], start: usize, stride: usize) -> usize {
+    let is_quic = |at: usize| data[at] >= Header::FIRST_QUIC_BYTE;
+    let header = |at: usize| data.get(at..at + Header::LEN);
+    let mut at = start + stride;
+    while at < data.len() {
+        let same = match is_quic(start) {
+            true => is_quic(at),
+            // A packet of a header and nothing else is its own run, so that it is judged by its own length.
+            false => header(at) == header(start) && data.len() - at > Header::LEN,
+        };
+        if !same {
+            return at;
+        }
+        at += stride;
+    }
+    data.len()
+}
