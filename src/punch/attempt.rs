@@ -38,7 +38,7 @@ pub enum Outcome {
     NoCandidates,
     /// No probe was answered, though the NATs would not have stood in the way: a firewall, or UDP is blocked.
     NoAnswer,
-    /// The peer did not answer: its version is too old, or direct paths are off there.
+    /// The peer was asked twice and did not answer: its version is too old, direct paths are off there, or relays lost both.
     PeerSilent,
     /// Another round began before this one had ended.
     Superseded,
@@ -82,7 +82,7 @@ impl Outcome {
             Self::NoCandidates => "there was no address to probe",
             Self::NoAnswer => "no probe was answered: a firewall, or UDP is blocked",
             Self::PeerSilent => {
-                "the peer did not answer: its version is too old, or direct paths are off there"
+                "the peer was asked twice and did not answer: its version is too old, direct paths are off there, or relays lost both"
             }
             Self::Superseded => "a newer round took its place",
         }

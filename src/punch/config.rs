@@ -37,8 +37,8 @@ pub struct Timers {
     /// How far apart any two probes of the node are at least; answers are not counted. Default: 5 ms, 200 a second, some 18 KB/s. Longer:
     /// many peers at once take longer to reach.
     pub pace: Duration,
-    /// How long an answer to an offer, or an offer after a request, is awaited. Default: 5 s: a relayed round trip with
-    /// losses.
+    /// How long an answer to an offer, or an offer after a request, is awaited; after half of it the question is repeated
+    /// once. Default: 5 s: a relayed round trip with losses.
     pub answer: Duration,
     /// How long a change of this node's candidates waits for more of its kind before peers are told. Default: 200 ms.
     pub debounce: Duration,

@@ -272,7 +272,7 @@ pub enum MessageError {
     /// The peer sent what only the other end may send. Nothing was changed; close the connection.
     #[error("only the other end may send this message")]
     WrongRole,
-    /// The peer offered a round id that is in use. Nothing was changed; close the connection.
+    /// The peer offered a round id that is in use with another key, or by another peer. Nothing was changed; close the connection.
     #[error("the id of this round is in use")]
     RoundInUse,
 }

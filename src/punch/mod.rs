@@ -250,7 +250,7 @@ impl Puncher {
     ) -> Result<(), MessageError> {
         if let Message::Offer(offer) = &message
             && self.sessions.contains_key(peer)
-            && self.agenda.peer_of(offer.round).is_some()
+            && self.agenda.peer_of(offer.round).is_some_and(|owner| owner != peer)
         {
             return Err(MessageError::RoundInUse);
         }
@@ -374,6 +374,12 @@ impl Puncher {
     #[must_use]
     pub fn path(&self, peer: &NodeId) -> Option<Path> {
         self.sessions.get(peer)?.path()
+    }
+
+    /// Since when packets for the peer go the way they go; none: the peer is not connected.
+    #[must_use]
+    pub fn since(&self, peer: &NodeId) -> Option<Instant> {
+        Some(self.sessions.get(peer)?.since())
     }
 
     /// Why packets for the peer go directly or by relays; none: the peer is not connected.

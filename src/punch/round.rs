@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   offer sent ──▶ Awaiting ──(answer)──▶ Checking ──(schedules done)──▶ Over
-//!                     │ 5 s                  ▲
+//!                     │ 5 s, asked twice     ▲
 //!                     ▼                      │ offer taken, answer sent
 //!                    Over ──(late answer)────┘
 //! ```

@@ -51,6 +51,8 @@ pub(crate) struct Session {
     round: Option<Round>,
     /// A request that no offer has followed yet.
     asked: Option<Asked>,
+    /// When the offer or request is repeated, if nothing has followed by then.
+    ask_again: Option<Instant>,
     /// An offer that came too fast.
     held: Option<Offer>,
     paths: Vec<Watch>,
@@ -104,6 +106,7 @@ impl Session {
             theirs: None,
             round: None,
             asked: None,
+            ask_again: None,
             held: None,
             paths: Vec::new(),
             used: None,
@@ -175,7 +178,7 @@ impl Session {
         context: &mut Context<'_>,
     ) -> Result<(), MessageError> {
         match (message, self.role) {
-            (Message::Offer(offer), Role::Answers) => self.handle_offer(offer, context),
+            (Message::Offer(offer), Role::Answers) => self.handle_offer(offer, context)?,
             (Message::Answer(answer), Role::Offers) => self.take_answer(answer, context),
             (Message::Request, Role::Offers) => self.handle_request(context),
             _ => return Err(MessageError::WrongRole),
@@ -183,12 +186,27 @@ impl Session {
         Ok(())
     }
 
-    fn handle_offer(&mut self, offer: Offer, context: &mut Context<'_>) {
-        if self.held.is_none() && self.their_rounds.take(context.now) {
+    fn handle_offer(&mut self, offer: Offer, context: &mut Context<'_>) -> Result<(), MessageError> {
+        if let Some(known) = self.keys.find(offer.round) {
+            if known.key != offer.key {
+                return Err(MessageError::RoundInUse);
+            }
+            self.answer_again(offer.round, context);
+        } else if self.held.is_none() && self.their_rounds.take(context.now) {
             self.take_offer(offer, context);
         } else {
             context.out.counters.messages_delayed += 1;
             self.held = Some(offer);
+        }
+        Ok(())
+    }
+
+    /// The offer came again: its answer was lost, or is on its way.
+    fn answer_again(&mut self, round: u64, context: &mut Context<'_>) {
+        let newest = self.round.as_ref().is_some_and(|newest| newest.id == round);
+        if newest && self.their_rounds.take(context.now) {
+            let answer = Answer { round, terms: self.terms(context) };
+            context.out.message(context.peer, Message::Answer(answer));
         }
     }
 
@@ -397,6 +415,9 @@ impl Session {
             self.their_rounds.take(now);
             self.take_offer(offer, context);
         }
+        if self.ask_again.take_if(|at| *at <= now).is_some() {
+            self.repeat_question(context);
+        }
         if let Some(asked) = self.asked.take_if(|asked| asked.until <= now) {
             self.remember(asked.at, asked.cause, Outcome::PeerSilent, 0, context);
             self.fail(context);
@@ -470,6 +491,7 @@ impl Session {
             self.keys.expires_at(),
             held,
             self.asked.map(|asked| asked.until),
+            self.ask_again,
             self.round.as_ref().and_then(Round::ends_at),
             paths.clone().filter_map(Watch::missed_at).min(),
             paths.clone().filter_map(|path| path.dead_at(timers)).min(),
@@ -505,6 +527,7 @@ impl Session {
     fn begin(&mut self, cause: Cause, context: &mut Context<'_>) {
         let now = context.now;
         let until = now + context.timers.answer;
+        self.ask_again = Some(now + context.timers.answer / 2);
         self.own_rounds.take(now);
         self.renew = None;
         if self.role == Role::Answers {
@@ -518,6 +541,19 @@ impl Session {
         context.out.counters.rounds += 1;
         let offer = Offer { round: id, key, terms: self.terms(context) };
         context.out.message(context.peer, Message::Offer(offer));
+    }
+
+    /// Asks once more, word for word: a message is lost with the connection that carried it, or where the peer was not ready for it.
+    fn repeat_question(&mut self, context: &mut Context<'_>) {
+        let message = match (&self.round, self.keys.newest()) {
+            _ if self.asked.is_some() => Message::Request,
+            (Some(Round { id, phase: Phase::Awaiting(_), .. }), Some(keys)) if keys.round == *id => {
+                let (round, key) = (*id, keys.key);
+                Message::Offer(Offer { round, key, terms: self.terms(context) })
+            }
+            _ => return,
+        };
+        context.out.message(context.peer, message);
     }
 
     /// What this end tells of itself.
@@ -595,6 +631,10 @@ impl Session {
     pub(crate) fn path(&self) -> Option<Path> {
         let used = self.used?;
         self.paths.iter().find(|path| path.candidate.addr == used).and_then(|path| self.show(path))
+    }
+
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 
     fn show(&self, path: &Watch) -> Option<Path> {

@@ -92,7 +92,11 @@ fn terms(candidates: Vec<SocketAddr>) -> Terms {
 }
 
 fn offer(round: u64, candidates: Vec<SocketAddr>) -> Message {
-    Message::Offer(Offer { round, key: ProbeKey([9; 32]), terms: terms(candidates) })
+    offer_with_key(round, candidates, [9; 32])
+}
+
+fn offer_with_key(round: u64, candidates: Vec<SocketAddr>, key: [u8; 32]) -> Message {
+    Message::Offer(Offer { round, key: ProbeKey(key), terms: terms(candidates) })
 }
 
 /// A probe (kind 0) or answer (1) of a peer that knows the key.
@@ -266,6 +270,26 @@ fn an_answer_counts_once() {
 }
 
 #[test]
+fn an_offer_that_comes_again_and_again_is_answered_now_and_then_and_begins_one_round() {
+    let mut victim = Victim::new(Role::Answers);
+    for _ in 0..1_000 {
+        victim.message(offer(1, vec![addr("192.0.2.1:7")])).unwrap();
+        victim.run(MS(10));
+    }
+    let counters = victim.punch.counters();
+    assert_eq!(counters.rounds, 1);
+    assert!(
+        (2..=7).contains(&victim.messages.len()),
+        "four at once, and one in 5 s: {}",
+        victim.messages.len()
+    );
+    assert!(
+        victim.messages.iter().all(|message| matches!(message, Message::Answer(Answer { round: 1, .. })))
+    );
+    assert!(counters.probes_sent <= 18, "{counters:?}");
+}
+
+#[test]
 fn a_peer_cannot_take_over_the_round_of_another_nor_speak_out_of_turn() {
     let mut victim = Victim::new(Role::Answers);
     victim.message(offer(1, Vec::new())).unwrap();
@@ -277,7 +301,7 @@ fn a_peer_cannot_take_over_the_round_of_another_nor_speak_out_of_turn() {
     victim.punch.connected(&other, Role::Answers, victim.now);
     let taken = victim.punch.handle_message(&other, offer(1, Vec::new()), victim.now);
     assert_eq!(taken, Err(MessageError::RoundInUse));
-    assert_eq!(victim.message(offer(1, Vec::new())), Err(MessageError::RoundInUse));
+    assert_eq!(victim.message(offer_with_key(1, Vec::new(), [8; 32])), Err(MessageError::RoundInUse));
     assert_eq!(victim.message(Message::Request), Err(MessageError::WrongRole));
     let answer = Message::Answer(Answer { round: 1, terms: terms(Vec::new()) });
     assert_eq!(victim.message(answer), Err(MessageError::WrongRole));

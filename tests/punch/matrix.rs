@@ -273,6 +273,31 @@ fn a_peer_that_does_not_answer_is_called_silent() {
 }
 
 #[test]
+fn an_offer_an_answer_or_a_request_that_is_lost_is_repeated_and_the_pair_is_direct_in_the_same_attempt() {
+    for (caller_offers, messages) in [(true, 2), (false, 3)] {
+        for lost in 0..messages {
+            let mut world = World::new(5);
+            let a = place(&mut world, KINDS[2], 0);
+            let b = place(&mut world, KINDS[2], 1);
+            world.lost = vec![lost];
+            world.connect(a, b);
+            let (caller, callee) = if caller_offers { (a, b) } else { (b, a) };
+            world.talk(caller, callee);
+            let direct = world.run_for(SECONDS(4), |world| world.both_direct(a, b));
+            assert!(
+                direct,
+                "offers: {caller_offers}, message {lost} is lost: {:?}",
+                world.explain(caller, callee)
+            );
+            for (near, far) in [(a, b), (b, a)] {
+                let attempts = world.explain(near, far).attempts;
+                assert_eq!(attempts.len(), 1, "{attempts:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_is_tried_before_packets_flow() {
     let mut world = World::new(5);
     let a = place(&mut world, KINDS[1], 0);

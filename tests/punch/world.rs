@@ -78,6 +78,8 @@ pub(crate) struct World {
     pub(crate) blocked: BTreeSet<IpAddr>,
     pub(crate) sent: Vec<Sent>,
     pub(crate) told: Vec<(Instant, usize, Message)>,
+    /// Messages that never arrive, by their places in `told`.
+    pub(crate) lost: Vec<usize>,
 }
 
 #[expect(
@@ -110,6 +112,7 @@ impl World {
             blocked: BTreeSet::new(),
             sent: Vec::new(),
             told: Vec::new(),
+            lost: Vec::new(),
         };
         world.fly(world.now, Flight::Busy);
         world
@@ -270,6 +273,9 @@ impl World {
     fn send_message(&mut self, from: usize, peer: &NodeId, message: Message) {
         let to = self.ends.iter().position(|end| end.id == *peer).unwrap();
         self.told.push((self.now, from, message.clone()));
+        if self.lost.contains(&(self.told.len() - 1)) {
+            return;
+        }
         let bytes = message.encode();
         assert!(bytes.len() <= Message::MAX_LEN);
         assert_eq!(Message::decode(&bytes).unwrap(), Some(message.clone()));
