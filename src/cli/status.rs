@@ -139,6 +139,7 @@ struct PeerView {
     path: String,
     via: Option<String>,
     address: Option<String>,
+    since_s: Option<f64>,
     rtt_ms: f64,
     streams: usize,
 }
@@ -262,12 +263,13 @@ impl StatusView {
     }
 
     fn peers(&self) -> Table {
-        let mut table = Table::new(["NODE", "PATH", "VIA", "ROUND TRIP", "STREAMS"]);
+        let mut table = Table::new(["NODE", "PATH", "VIA", "FOR", "ROUND TRIP", "STREAMS"]);
         for peer in &self.peers {
             table.row([
                 Cell::plain(&peer.node),
                 Cell::plain(&peer.path),
                 Cell::plain(or_dash(peer.address.clone().or_else(|| peer.via.clone()))),
+                Cell::plain(or_dash(peer.since_s.map(|since| span((since * 1_000.0) as u64)))),
                 Cell::plain(millis(peer.rtt_ms)),
                 Cell::plain(peer.streams.to_string()),
             ]);
@@ -325,6 +327,8 @@ mod tests {
             "links": [{ "peer": "relay-1", "state": "up", "direction": "outgoing", "address": "127.0.0.1:1",
                         "rtt_ms": 0.25, "cost": 1, "up_ms": 60_000, "last_error": "old" }],
             "routes": [{ "node": "controller", "next_hop": "relay-1", "cost": 2, "hops": 2, "alternates": ["relay-2", "b"] }],
+            "peers": [{ "node": "controller", "path": "direct", "address": "192.0.2.7:4433", "via": "relay-1", "since_s": 61.2,
+                        "rtt_ms": 12.5, "streams": 2 }],
             "switch": { "forwarded": 0, "delivered": 7, "dropped": { "no_route": 2, "hop_limit": 0 } },
         }));
         let expected = "\
@@ -339,6 +343,10 @@ Links
 Routes
   NODE        NEXT HOP  COST  HOPS  ALTERNATES
   controller  relay-1   2     2     relay-2 b
+
+Peers
+  NODE        PATH    VIA             FOR        ROUND TRIP  STREAMS
+  controller  direct  192.0.2.7:4433  1 min 1 s  12.5 ms     2
 
 Switched packets
   0 forwarded, 7 delivered, 2 dropped (2 no_route)

@@ -318,6 +318,11 @@ impl Paths {
         self.puncher.as_ref()?.path(peer)
     }
 
+    /// Since when packets for a peer go the way they go.
+    pub(super) fn since(&self, peer: &NodeId) -> Option<Instant> {
+        self.puncher.as_ref()?.since(peer)
+    }
+
     /// What was done so far; none: direct paths are off.
     pub(super) fn status(&self) -> Option<PathsStatus> {
         let puncher = self.puncher.as_ref()?;

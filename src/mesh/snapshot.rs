@@ -45,7 +45,7 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         links: links(driver, router, now),
         routes: router.map(|router| routes(router, &first_hops)).unwrap_or_default(),
         edges: router.map(edges).unwrap_or_default(),
-        peers: peers(driver, &first_hops),
+        peers: peers(driver, &first_hops, now),
         records: router.map(|router| records(driver, router)).unwrap_or_default(),
         paths: driver.paths.status(),
         switch: driver.endpoint.socket().counters().status(),
@@ -177,7 +177,8 @@ fn edges(router: &Router) -> Vec<EdgeStatus> {
         .collect()
 }
 
-fn peers(driver: &Driver, first_hops: &FirstHops) -> Vec<PeerStatus> {
+fn peers(driver: &Driver, first_hops: &FirstHops, now: Instant) -> Vec<PeerStatus> {
+    let ago = |since| now.saturating_duration_since(since).as_secs_f64();
     let neighbours = driver.neighbours.active().keys().filter_map(|peer| {
         let link = driver.neighbours.active_link(peer)?;
         Some(PeerStatus {
@@ -185,6 +186,7 @@ fn peers(driver: &Driver, first_hops: &FirstHops) -> Vec<PeerStatus> {
             path: PeerPath::Link,
             via: None,
             address: None,
+            since_s: Some(ago(link.since)),
             rtt_ms: rtt_ms(link.connection.rtt()),
             streams: link.usage.streams(),
         })
@@ -195,6 +197,7 @@ fn peers(driver: &Driver, first_hops: &FirstHops) -> Vec<PeerStatus> {
             via: first_hops.of(peer.node.addr()),
             path: if direct.is_some() { PeerPath::Direct } else { PeerPath::Relayed },
             address: direct.map(|path| path.to),
+            since_s: driver.paths.since(&peer.node).map(ago),
             rtt_ms: rtt_ms(peer.rtt),
             streams: peer.streams,
             node: peer.node,

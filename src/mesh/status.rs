@@ -319,6 +319,8 @@ pub struct PeerStatus {
     pub via: Option<NodeId>,
     /// The address of the peer that they go to, if direct.
     pub address: Option<SocketAddr>,
+    /// For how long they have travelled so, in seconds; none: it is no neighbour, and direct paths are off.
+    pub since_s: Option<f64>,
     /// The smoothed round trip, in milliseconds.
     pub rtt_ms: f64,
     /// Streams that are open now.

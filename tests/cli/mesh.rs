@@ -110,7 +110,7 @@ fn a_status_has_the_fields_that_scripts_rely_on() {
     has(&status["routes"][0], &["node", "next_hop", "cost", "hops"]);
     has(&status["edges"][0], &["from", "to", "cost", "class"]);
     let edge = list(&status["peers"]).iter().find(|peer| peer["node"] == "edge").unwrap();
-    has(edge, &["node", "path", "via", "rtt_ms"]);
+    has(edge, &["node", "path", "via", "since_s", "rtt_ms"]);
     assert_eq!((&edge["path"], &edge["via"]), (&"relayed".into(), &"relay".into()));
     has(&status["switch"], &["forwarded", "delivered", "dropped"]);
     let relay = mesh.status("relay");
