@@ -66,8 +66,9 @@ fn source_for(remote: IpAddr) -> Option<IpAddr> {
 
 #[cfg(target_os = "linux")]
 fn default_routes() -> Vec<DefaultRoute> {
-    let mut routes = linux::v4_routes(&read("/proc/net/route"));
-    routes.extend(linux::v6_routes(&read("/proc/net/ipv6_route")));
+    // Under this process, since /proc/net is hidden from services that get to see no more of /proc than processes.
+    let mut routes = linux::v4_routes(&read("/proc/self/net/route"));
+    routes.extend(linux::v6_routes(&read("/proc/self/net/ipv6_route")));
     routes.sort();
     routes.dedup();
     routes
