@@ -21,6 +21,8 @@
 #[cfg(test)]
 mod clock;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod idle;
 #[cfg(test)]
 mod kinds;

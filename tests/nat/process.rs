@@ -50,6 +50,12 @@ impl Process {
     }
 }
 
+impl Process {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();

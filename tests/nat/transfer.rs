@@ -28,6 +28,7 @@ pub(crate) struct Transfer {
     received: Arc<AtomicU64>,
     pauses: Arc<Mutex<Pauses>>,
     enough: Arc<AtomicBool>,
+    quiet: Arc<AtomicBool>,
     sent_all: Receiver<[u8; 32]>,
     received_all: Receiver<[u8; 32]>,
 }
@@ -46,14 +47,18 @@ impl Transfer {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let enough = Arc::new(AtomicBool::new(false));
+        let (enough, quiet) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (hashed, sent_all) = channel();
-        let (counter, stop) = (sent.clone(), enough.clone());
+        let (counter, stop, pause) = (sent.clone(), enough.clone(), quiet.clone());
         thread::spawn(move || {
             let mut sum = Sha256::new();
             let mut block = [0; 16 * 1024];
             let mut number = 0_u64;
             while !stop.load(Ordering::Relaxed) {
+                if pause.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(10));
+                    continue;
+                }
                 // No two blocks are alike.
                 for word in block.chunks_exact_mut(8) {
                     number += 1;
@@ -89,7 +94,7 @@ impl Transfer {
             }
             let _ = hashed.send(sum.finalize().into());
         });
-        Self { child, sent, received, pauses, enough, sent_all, received_all }
+        Self { child, sent, received, pauses, enough, quiet, sent_all, received_all }
     }
 
     fn sent(&self) -> u64 {
@@ -115,6 +120,22 @@ impl Transfer {
         self.pauses.lock().unwrap().longest = Duration::ZERO;
         until("the transfer goes on", || (self.received() > mark).then_some(()));
         self.pauses.lock().unwrap().longest
+    }
+
+    /// Sends nothing for so long, once all that was sent is back; says how long nothing came after that.
+    #[track_caller]
+    fn rest(&self, time: Duration) -> Duration {
+        self.quiet.store(true, Ordering::Relaxed);
+        let mut before = self.sent();
+        until("all is back", || {
+            let sent = std::mem::replace(&mut before, self.sent());
+            (sent == self.sent() && sent == self.received()).then_some(())
+        });
+        thread::sleep(time);
+        let (mark, begin) = (self.received(), now());
+        self.quiet.store(false, Ordering::Relaxed);
+        until("the transfer goes on", || (self.received() > mark).then_some(()));
+        begin.elapsed()
     }
 
     /// Sends the end, and checks that everything came back as it was sent.
@@ -257,4 +278,44 @@ fn a_transfer_survives_a_nat_whose_public_address_changes() {
         return;
     }
     survives([Nat::PortRestricted; 2], "public address changed", Gateway::readdress);
+}
+
+/// A transfer that rests for longer than its NATs remember it goes on.
+#[track_caller]
+fn survives_a_rest(nats: [Nat; 2], remembered: u32, rest: Duration) -> Duration {
+    let lines = Lines::new(nats);
+    lines.gateways.iter().for_each(|gateway| gateway.forget_after(remembered));
+    let transfer = lines.start();
+    lines.until_direct();
+    transfer.advance(4 * MIB);
+    let stood_still = transfer.rest(rest);
+    assert!(stood_still <= GOES_ON_WITHIN, "{nats:?}: it stood still for {stood_still:?}");
+    lines.until_direct();
+    transfer.advance(4 * MIB);
+    transfer.finish();
+    stood_still
+}
+
+#[test]
+fn a_transfer_that_rests_goes_on_at_once_where_nats_forget_in_10_s_since_its_path_is_kept() {
+    if skipped("a_transfer_that_rests_goes_on_at_once_where_nats_forget_in_10_s_since_its_path_is_kept") {
+        return;
+    }
+    for nats in [[Nat::PortRestricted; 2], [Nat::Symmetric, Nat::FullCone]] {
+        let stood_still = survives_a_rest(nats, 10, Duration::from_secs(20));
+        eprintln!("{nats:?}, mappings kept for 10 s: it went on after {} ms", stood_still.as_millis());
+        assert!(stood_still < Duration::from_secs(1), "{nats:?}: it stood still for {stood_still:?}");
+    }
+}
+
+#[test]
+fn a_transfer_that_rests_goes_on_where_nats_forget_sooner_than_paths_are_probed() {
+    if skipped("a_transfer_that_rests_goes_on_where_nats_forget_sooner_than_paths_are_probed") {
+        return;
+    }
+    for nats in [[Nat::PortRestricted; 2], [Nat::Symmetric, Nat::FullCone]] {
+        // Links are kept alive every 1.5 s, paths without packets every 5 s.
+        let stood_still = survives_a_rest(nats, 3, Duration::from_secs(9));
+        eprintln!("{nats:?}, mappings kept for 3 s: it went on after {} ms", stood_still.as_millis());
+    }
 }

@@ -57,6 +57,13 @@ impl Gateway {
         outside.default_route(&self.namespace);
     }
 
+    /// Forgets a UDP mapping after so many seconds without a packet, from now on.
+    pub(crate) fn forget_after(&self, seconds: u32) {
+        for timeout in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
+            self.namespace.sysctl(&format!("netfilter/{timeout}"), &seconds.to_string());
+        }
+    }
+
     /// Takes another public address, as lines do that are redialled every night.
     pub(crate) fn readdress(&self, outside: &Segment) {
         outside.renumber(&self.namespace, "wan");
