@@ -4,6 +4,7 @@
 
 mod converge;
 mod costs;
+mod crowd;
 mod datagrams;
 mod direct;
 mod ephemerals;

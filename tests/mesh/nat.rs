@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use receptor_quic::Node;
 use receptor_quic::testing::{
     Blocked, LinkQuality, Mesh, Nat, NatBehaviour, NatKind, Network, VirtualSocket,
 };
+use receptor_quic::{Liveness, Node};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -14,6 +14,8 @@ use crate::support::{id, serve_echo, serve_sink, service, transfer};
 
 /// How long a transfer may stall when a NAT forgets it.
 const STALL: Duration = Duration::from_secs(7);
+/// The time between two keepalives of `metered`, and what a call that waits for it takes until its next packet.
+const METERED: Duration = Duration::from_secs(24);
 
 #[tokio::test(start_paused = true)]
 async fn an_edge_behind_any_nat_dials_a_relay_and_is_called() {
@@ -131,6 +133,37 @@ async fn an_idle_edge_is_reachable_within_seconds_of_a_new_address() {
             println!("{kind:?}: {:?}", start.elapsed());
             assert!(start.elapsed() <= STALL, "{kind:?}: {:?}", start.elapsed());
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_metered_edge_is_reachable_at_its_next_keepalive_after_a_new_address_and_sooner_if_it_speaks() {
+    for kind in NatKind::ALL {
+        let network = Network::new(1);
+        let mesh = Mesh::on(network.clone(), ["r", "caller-r"]).await;
+        // As the NATs that `metered` is for: others forget it between two keepalives.
+        let nat = network.nat(NatBehaviour { lifetime: Duration::from_secs(30), ..kind.into() });
+        let edge =
+            mesh.joiner_on(nat.host(), "edge", &["r"]).liveness(Liveness::Metered).start().await.unwrap();
+        serve_echo(mesh.node("caller"));
+        let caller = mesh.node("caller");
+        caller.routable(&id("edge")).await;
+        edge.routable(&id("caller")).await;
+        for after in [0, 7, 13] {
+            // Peer connections, which have keepalives of their own, are closed by then.
+            tokio::time::sleep(Duration::from_secs(300 + after)).await;
+            nat.renumber();
+            let start = Instant::now();
+            while caller.ping(&id("edge")).await.is_err() {}
+            println!("{kind:?}: {:?}", start.elapsed());
+            assert!(start.elapsed() <= METERED, "{kind:?}: {:?}", start.elapsed());
+        }
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        nat.renumber();
+        let start = Instant::now();
+        echo(&edge, "caller").await;
+        // Its first packet tells the relay; what is answered before that goes to the old address, and is repeated.
+        assert!(start.elapsed() < Duration::from_secs(3), "{kind:?}: {:?}", start.elapsed());
     }
 }
 
