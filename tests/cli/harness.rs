@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -14,9 +14,6 @@ use tempfile::TempDir;
 
 /// More than anything here takes on a slow machine that does other things as well.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
-
-/// How often a condition is asked for; each time takes as long as a process takes to run.
-const TRIES: usize = 1_000;
 
 /// A directory with a CA, certificates, and control sockets.
 pub(crate) struct World {
@@ -224,10 +221,12 @@ fn pid(child: &Child) -> Pid {
     Pid::from_child(child)
 }
 
-/// Asks until the answer is there.
+/// Asks until the answer is there, for so long that a peer that went without a farewell is missed.
 #[track_caller]
+#[expect(clippy::disallowed_methods, reason = "other processes do not run on a clock of ours")]
 pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..TRIES {
+    let end = Instant::now() + LIMIT;
+    while Instant::now() < end {
         if let Some(answer) = ask() {
             return answer;
         }
