@@ -8,11 +8,10 @@ use std::time::Duration;
 use receptor_quic::mesh::{PathsStatus, PeerPath, Status};
 use receptor_quic::testing::{LinkQuality, Mesh, Nat, NatKind, Network};
 use receptor_quic::{Node, NodeExplanation};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{id, serve_echo, service};
+use crate::support::{echo, serve_echo};
 
 /// Some eight seconds of one core; 200 take twice that.
 const EDGES: usize = 100;
@@ -228,13 +227,4 @@ impl Crowd {
         }
         load
     }
-}
-
-async fn echo(from: &Node, to: &str) {
-    let mut stream = from.open(&id(to), &service("echo")).await.unwrap();
-    stream.write_all(to.as_bytes()).await.unwrap();
-    stream.shutdown().await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert_eq!(answer, to);
 }

@@ -9,10 +9,10 @@ use receptor_quic::mesh::PeerPath;
 use receptor_quic::switch::DropReason;
 use receptor_quic::testing::{LinkQuality, Mesh, Network};
 use receptor_quic::{Event, Node, NodeExplanation, OpenError, StreamError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{id, serve_echo, serve_sink, service, transfer};
+use crate::support::{echo, id, serve_echo, serve_sink, service, transfer};
 
 /// How long a pair that can be direct may take from its first traffic.
 const SOON: Duration = Duration::from_secs(3);
@@ -68,15 +68,6 @@ impl Edges {
     async fn forwarded(&self) -> u64 {
         self.mesh.node("r").status().await.unwrap().switch.forwarded
     }
-}
-
-async fn echo(from: &Node, to: &str) {
-    let mut stream = from.open(&id(to), &service("echo")).await.unwrap();
-    stream.write_all(to.as_bytes()).await.unwrap();
-    stream.shutdown().await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert_eq!(answer, to);
 }
 
 async fn explain(node: &Node, peer: &str) -> NodeExplanation {

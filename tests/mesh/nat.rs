@@ -10,7 +10,7 @@ use receptor_quic::{Liveness, Node};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use crate::support::{id, serve_echo, serve_sink, service, transfer};
+use crate::support::{echo, id, serve_echo, serve_sink, service, transfer};
 
 /// How long a transfer may stall when a NAT forgets it.
 const STALL: Duration = Duration::from_secs(7);
@@ -181,15 +181,6 @@ async fn a_transfer_outlives_a_host_that_moves_to_another_network() {
         }
     }
     assert!(worst <= STALL, "stalled for {worst:?}");
-}
-
-async fn echo(from: &Node, to: &str) {
-    let mut stream = from.open(&id(to), &service("echo")).await.unwrap();
-    stream.write_all(to.as_bytes()).await.unwrap();
-    stream.shutdown().await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert_eq!(answer, to);
 }
 
 /// Two edges at home, and a relay that both dial.

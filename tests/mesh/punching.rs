@@ -11,11 +11,10 @@ use std::time::Duration;
 use receptor_quic::mesh::PeerPath;
 use receptor_quic::testing::{LinkQuality, Mesh, Nat, NatBehaviour, NatKind, Network, VirtualSocket};
 use receptor_quic::{Event, Node, NodeExplanation};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{id, serve_echo, serve_sink, service, transfer};
+use crate::support::{echo, id, serve_echo, serve_sink, service, transfer, try_echo};
 
 /// Networks that the matrix is played in by default: some six seconds of one core.
 const SEEDS: u64 = 40;
@@ -388,18 +387,4 @@ async fn direct(events: &mut Receiver<Event>, peer: &str) {
 
 async fn explain(near: &Node, far: &Node) -> NodeExplanation {
     near.explain(far.id()).await.unwrap()
-}
-
-async fn echo(from: &Node, to: &str) {
-    try_echo(from, to).await.unwrap();
-}
-
-async fn try_echo(from: &Node, to: &str) -> std::io::Result<()> {
-    let mut stream = from.open(&id(to), &service("echo")).await.map_err(std::io::Error::other)?;
-    stream.write_all(to.as_bytes()).await?;
-    stream.shutdown().await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    assert_eq!(answer, to);
-    Ok(())
 }

@@ -30,6 +30,22 @@ pub(crate) fn serve_echo(node: &Node) {
     });
 }
 
+/// Calls `echo` of another node, which must answer.
+pub(crate) async fn echo(from: &Node, to: &str) {
+    try_echo(from, to).await.unwrap();
+}
+
+/// Calls `echo` of another node; what it answers must be right.
+pub(crate) async fn try_echo(from: &Node, to: &str) -> std::io::Result<()> {
+    let mut stream = from.open(&id(to), &service("echo")).await.map_err(std::io::Error::other)?;
+    stream.write_all(to.as_bytes()).await?;
+    stream.shutdown().await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    assert_eq!(answer, to);
+    Ok(())
+}
+
 /// Offers `sink`, which takes everything and answers with the count and a checksum.
 pub(crate) fn serve_sink(node: &Node) {
     let mut listener = node.serve(service("sink")).unwrap();
