@@ -16,7 +16,7 @@ pub(crate) const MAX_DATAGRAM: u16 = MAX_MTU + Header::LEN as u16;
 /// Streams that an authenticated neighbour or peer may have open at a time, once it uses so many.
 pub(crate) const MAX_STREAMS: u32 = 1_024;
 /// Streams that it may have open as soon as it is authenticated. quinn reserves 82 bytes for each at both ends, for good,
-/// so more come only with the need: each time that half are in use, four times as many are allowed.
+/// so [`MAX_STREAMS`] are allowed only once half of these are in use at a time.
 pub(crate) const FIRST_STREAMS: u32 = 64;
 /// Streams that it may open before it is authenticated: the control stream and a few.
 const INITIAL_STREAMS: u32 = 16;

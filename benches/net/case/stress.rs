@@ -13,7 +13,7 @@ const NODES: usize = 32;
 /// What the streams carry that load the relay.
 const LOAD: u64 = 3 << 30;
 
-/// Calls to the relay itself from a neighbour, one after the other, while a stream goes through it as fast as it can. The
+/// Calls to the relay itself from a neighbour, one after the other, while eight streams go through it as fast as they can. The
 /// baseline is the same relay with nothing to do.
 pub(super) fn busy_ping(bench: &Bench) -> Result<Vec<Row>> {
     let mut side = bench.ours(1, Some(INTERNET))?;
