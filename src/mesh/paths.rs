@@ -197,7 +197,7 @@ impl Paths {
     }
 
     /// The network under this machine is another one.
-    pub(super) fn network_changed(&mut self, now: Instant) {
+    fn network_changed(&mut self, now: Instant) {
         if let Some(puncher) = &mut self.puncher {
             puncher.restart(now);
         }
@@ -462,6 +462,12 @@ impl Driver {
         self.paths.begin_late(&self.id, now);
         self.paths.tell_of_traffic(now);
         self.paths.set_host(self.host_addresses(), now);
+    }
+
+    /// The network under this machine is another one. The addresses come first: peers are told them at once.
+    pub(super) fn paths_follow_network(&mut self, now: Instant) {
+        self.paths.set_host(self.host_addresses(), now);
+        self.paths.network_changed(now);
     }
 
     /// The addresses of this machine that the socket is bound to.

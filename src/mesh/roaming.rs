@@ -162,7 +162,7 @@ impl Driver {
     /// Asks every link whether it still works.
     pub(super) fn network_changed(&mut self, addresses: Vec<IpAddr>, now: Instant) {
         self.roaming.moves += 1;
-        self.paths.network_changed(now);
+        self.paths_follow_network(now);
         self.roaming.addresses.clone_from(&addresses);
         // What was begun before the change may be on its way to nowhere.
         self.roaming.redials.abort_all();

@@ -15,13 +15,12 @@ const SHARE: u32 = 10;
 /// How long the path in use may be in doubt while another one answers.
 const PATIENCE: Duration = Duration::from_millis(750);
 
-/// The path to use from now on, given the one in use.
+/// The path to use from now on, given the one in use. None comes into use while it is in doubt.
 pub(crate) fn choose(paths: &[Watch], used: Option<SocketAddr>, now: Instant) -> Option<SocketAddr> {
     let good = || paths.iter().filter(|path| path.doubted.is_none());
     let best = good().min_by_key(|path| score(path));
     let Some(used) = used.and_then(|used| paths.iter().find(|path| path.candidate.addr == used)) else {
-        let any = || paths.iter().min_by_key(|path| score(path));
-        return best.or_else(any).map(|path| path.candidate.addr);
+        return best.map(|path| path.candidate.addr);
     };
     let better = match used.doubted {
         None => best.filter(|best| score(best) + MARGIN.max(score(used) / SHARE) <= score(used)),
@@ -98,5 +97,6 @@ mod tests {
         assert_eq!(choose(&paths, used, now + PATIENCE), Some(addr("192.0.2.2:1")));
         paths[1].doubt(now);
         assert_eq!(choose(&paths, used, now + PATIENCE), used, "both are doubtful");
+        assert_eq!(choose(&paths, None, now + PATIENCE), None, "and neither comes into use");
     }
 }

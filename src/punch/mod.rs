@@ -164,13 +164,15 @@ impl Puncher {
     // Commands.
 
     /// The addresses of this node's interfaces, all of them: the port is that of the node's socket. A change begins new
-    /// rounds after [`Timers::debounce`], and asks at once the paths whose local address has gone. Without any, nothing is
-    /// known of the interfaces, and candidates of either IP version are probed.
+    /// rounds after [`Timers::debounce`]. Paths whose local address has gone are asked at once, and packets are relayed until one
+    /// answers. Without any, nothing is known of the interfaces, and candidates of either IP version are probed.
     pub fn set_host(&mut self, addresses: Vec<HostAddress>, now: Instant) {
+        let mut gone: Vec<_> = self.own.host().iter().map(|host| host.addr.ip()).collect();
         let changed = self.own.set_host(addresses);
         self.candidates_changed(changed, now);
-        if changed {
-            self.with_all(now, Session::interfaces_changed);
+        gone.retain(|ip| !self.own.has_local(*ip));
+        if !gone.is_empty() {
+            self.with_all(now, |session, context| session.interfaces_changed(&gone, context));
         }
     }
 

@@ -122,9 +122,9 @@ impl Own {
         &self.host
     }
 
-    /// Whether an interface has the address; true where the interfaces are not known.
+    /// Whether an interface has the address.
     pub(crate) fn has_local(&self, ip: IpAddr) -> bool {
-        self.host.is_empty() || self.host.iter().any(|host| host.addr.ip() == ip)
+        self.host.iter().any(|host| host.addr.ip() == ip)
     }
 
     /// Whether there is nothing but loopback, as on one machine.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Role;
 use super::agenda::Dues;
 use super::attempt::{Attempt, Cause, Outcome};
-use super::candidate::{Candidate, CandidateKind};
+use super::candidate::{Candidate, CandidateKind, canonical};
 use super::choice::{choose, review_at, score};
 use super::config::Timers;
 use super::event::Event;
@@ -140,19 +140,22 @@ impl Session {
             self.renew = Some(Cause::Restart);
         }
         self.failures = 0;
+        self.retry_at = context.now;
         for path in &mut self.paths {
             path.from = None;
             path.doubt(context.now);
         }
     }
 
-    /// Paths from addresses that no interface has any more are asked at once, from wherever the system likes.
-    pub(crate) fn interfaces_changed(&mut self, context: &mut Context<'_>) {
-        for path in &mut self.paths {
-            if path.from.is_some_and(|ip| !context.own.has_local(ip)) {
-                path.from = None;
-                path.doubt(context.now);
-            }
+    /// No interface has these addresses any more. Paths from there are asked at once, from wherever the system likes, and left until
+    /// they answer.
+    pub(crate) fn interfaces_changed(&mut self, gone: &[IpAddr], context: &mut Context<'_>) {
+        let used = self.used;
+        self.leave(|path| path.from.is_none_or(|ip| gone.contains(&ip)), context.now);
+        self.paths.iter_mut().for_each(|path| path.from = path.from.filter(|ip| !gone.contains(ip)));
+        if self.used != used {
+            // The round that tells the peer of the change begins then, one for all that changes.
+            self.retry_at = self.retry_at.max(context.now + context.timers.debounce);
         }
     }
 
@@ -252,6 +255,9 @@ impl Session {
         let public = context.own.class() == NatClass::Public && terms.class != NatClass::Public;
         let start = if public { now + PUBLIC_HOLD } else { now };
         let mut candidates = worthwhile(&terms.candidates, context.own);
+        if let Some(before) = self.theirs.take() {
+            self.leave(|path| may_have_gone(path.candidate.addr, &before.candidates, &terms.candidates), now);
+        }
         // A probe may have come before the list that its address is on.
         for path in &mut self.paths {
             if let Some(listed) = candidates.iter().find(|listed| listed.addr == path.candidate.addr) {
@@ -264,7 +270,7 @@ impl Session {
         let Some(round) = &mut self.round else { return };
         round.check(now);
         round.checks.add(candidates, start);
-        if self.paths.iter().any(|path| path.last_answer >= round.began) {
+        if self.paths.iter().any(|path| path.is_good_since(round.began)) {
             round.checks.found(public);
             self.succeed(context);
         }
@@ -313,6 +319,10 @@ impl Session {
         context.out.counters.answers_sent += 1;
         context.out.probe(Probe { to: from, from: to, bytes });
         self.keys.used(content.round, context.now);
+        // Whatever kept answers from coming through may be over.
+        if let Some(path) = self.path_mut(from).filter(|path| path.doubted.is_some()) {
+            path.ask(context.now);
+        }
         let let_go = self.activity().is_none_or(|last| last + context.timers.let_go <= context.now);
         let wanted = self.paths.len() < WARM && !let_go;
         if let Some(round) = &mut self.round
@@ -518,7 +528,7 @@ impl Session {
             _ if self.asked.is_some() => return None,
             Some(cause) if flowing || matches!(cause, Cause::Restart | Cause::Peer) => (now, cause),
             _ if open || self.used.is_some() || !flowing => return None,
-            _ if self.failures == 0 => (now, Cause::Traffic),
+            _ if self.failures == 0 => (now.max(self.retry_at), Cause::Traffic),
             _ => (self.retry_at, Cause::Retry),
         };
         Some((at.max(self.own_rounds.ready_at(now)), cause))
@@ -573,6 +583,7 @@ impl Session {
     /// The newest round has its path.
     fn succeed(&mut self, context: &mut Context<'_>) {
         self.failures = 0;
+        self.retry_at = context.now;
         let Some(round) = self.round.as_mut().filter(|round| round.outcome != Some(Outcome::Direct)) else {
             return;
         };
@@ -610,6 +621,14 @@ impl Session {
     }
 
     // Paths.
+
+    /// Asks such paths at once, and uses none of them until it has answered.
+    fn leave(&mut self, such: impl Fn(&Watch) -> bool, now: Instant) {
+        for path in self.paths.iter_mut().filter(|path| such(path)) {
+            path.doubt(now);
+            self.used.take_if(|used| *used == path.candidate.addr);
+        }
+    }
 
     fn choose(&mut self, context: &mut Context<'_>) {
         // Without the peer's cookie no packet would be taken.
@@ -713,5 +732,48 @@ impl Session {
             attempts: self.attempts.iter().cloned().collect(),
             next_round: self.wants_round(now, timers).map(|(at, _)| at),
         }
+    }
+}
+
+/// Whether a peer that tells other candidates than before may have left this address. An interface of its own that it still names, it has.
+/// Any other address leads to one of its interfaces by a NAT, and nobody says to which: to one that has gone, perhaps.
+fn may_have_gone(addr: SocketAddr, before: &[Candidate], after: &[Candidate]) -> bool {
+    let named = |list: &[Candidate], addr| {
+        list.iter().any(|told| told.kind == CandidateKind::Host && canonical(told.addr) == addr)
+    };
+    let interfaces = before.iter().filter(|told| told.kind == CandidateKind::Host);
+    let mut near =
+        interfaces.map(|told| canonical(told.addr)).filter(|told| told.is_ipv4() == addr.is_ipv4());
+    // A full list may have had no room for it.
+    after.len() < Message::MAX_CANDIDATES && !named(after, addr) && near.any(|told| !named(after, told))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::punch::testing::addr;
+
+    fn told(list: &[(&str, CandidateKind)]) -> Vec<Candidate> {
+        list.iter().map(|(text, kind)| Candidate { addr: addr(text), kind: *kind }).collect()
+    }
+
+    #[test]
+    fn a_peer_may_have_left_an_address_if_one_of_its_interfaces_has_gone_that_may_be_behind_it() {
+        use CandidateKind::{Host, Mapped, ServerReflexive};
+        let (outside, inside) = (("192.0.2.1:9", ServerReflexive), ("10.0.0.1:7", Host));
+        let before = told(&[outside, inside, ("[2001:db8::1]:7", Host)]);
+        let left = |at: &str, after: &[(&str, CandidateKind)]| may_have_gone(addr(at), &before, &told(after));
+        let v6 = ("[2001:db8::1]:7", Host);
+        assert!(left("192.0.2.1:9", &[outside, ("10.0.0.2:7", Host), v6]), "another address behind the NAT");
+        assert!(left("10.0.0.1:7", &[outside, ("10.0.0.2:7", Host), v6]));
+        assert!(left("[2001:db8::1]:7", &[outside, inside]));
+        assert!(!left("[2001:db8::1]:7", &[outside, ("10.0.0.2:7", Host), v6]), "it is still told");
+        assert!(!left("192.0.2.1:9", &[outside, inside]), "of the other IP version");
+        assert!(
+            !left("192.0.2.1:9", &[inside, v6, ("10.5.5.5:7", Host), ("192.0.2.1:5", Mapped)]),
+            "one more"
+        );
+        assert!(!left("192.0.2.1:9", &[("192.0.2.1:10", ServerReflexive), inside, v6]), "neighbours can lie");
+        assert!(!left("192.0.2.1:9", &[("10.0.0.2:7", Host); Message::MAX_CANDIDATES]), "there was no room");
     }
 }

@@ -1,11 +1,15 @@
 //! A machine gets another address while it talks to a peer directly.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use crate::clock::{runs, until};
 use crate::lab::{Family, Internet, Nat, Segment, skipped};
 use crate::mesh::{Edge, Mesh};
-use crate::transfer::{GOES_ON_WITHIN, MIB, Transfer};
+use crate::transfer::{MIB, Transfer};
+
+/// How long a transfer may stand still.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(3);
 
 /// Two edges that talk directly, and what moves the first one: it says where the other one is to send to then.
 struct Roamed<'a> {

@@ -135,6 +135,75 @@ fn a_node_that_moves_is_direct_again_within_three_seconds() {
     }
 }
 
+/// Either end, and whether it is told that its network has changed or finds only that its addresses have.
+const MOVES: [(usize, bool); 4] = [(0, false), (0, true), (1, false), (1, true)];
+
+/// An end gets another address behind the same NAT, which makes another mapping for it.
+fn readdress(world: &mut World, realm: usize, end: usize, told: bool) {
+    world.move_to(end, realm, "10.0.9.9");
+    if told {
+        let now = world.now;
+        world.ends[end].punch.restart(now);
+    }
+}
+
+#[test]
+fn a_node_whose_address_behind_the_nat_changes_is_sent_to_by_relays_until_it_is_direct_again() {
+    for (seed, (moves, told)) in (0..80).zip(MOVES.into_iter().cycle()) {
+        let (mut world, realms, ends) = homes(seed, 0.0);
+        let (mobile, peer) = (ends[moves], ends[1 - moves]);
+        let old = world.path(peer, mobile).unwrap().to;
+        readdress(&mut world, realms[moves], mobile, told);
+        assert_eq!(world.path(mobile, peer), None, "seed {seed}: it sends from an address that has gone");
+        // The wait for more changes, then three messages by relays at most.
+        let left = |world: &World| world.path(peer, mobile).is_none_or(|path| path.to != old);
+        assert!(world.run_for(Duration::from_millis(700), left), "seed {seed}");
+        let at = world.now;
+        assert!(world.run_for(SECONDS(1), |world| world.both_direct(mobile, peer)), "seed {seed}");
+        world.run(SECONDS(10));
+        assert!(world.both_direct(mobile, peer) && left(&world), "seed {seed}");
+        for end in ends {
+            let ways = world.ends[end].events.iter().filter(|(when, _)| *when > at);
+            let relayed = ways.filter(|(_, event)| matches!(event, Event::Path { path: None, .. })).count();
+            assert_eq!(relayed, 0, "seed {seed}: it goes to and fro");
+        }
+    }
+}
+
+#[test]
+fn a_node_whose_address_behind_the_nat_changes_is_direct_again_within_three_seconds_of_loss() {
+    for (seed, (moves, told)) in (0..80).zip(MOVES.into_iter().cycle()) {
+        let (mut world, realms, ends) = homes(seed, 0.1);
+        let (mobile, peer) = (ends[moves], ends[1 - moves]);
+        let old = world.path(peer, mobile).unwrap().to;
+        readdress(&mut world, realms[moves], mobile, told);
+        let again = |world: &World| {
+            world.both_direct(mobile, peer) && world.path(peer, mobile).is_some_and(|path| path.to != old)
+        };
+        assert!(world.run_for(SECONDS(3), again), "seed {seed}");
+    }
+}
+
+#[test]
+fn addresses_that_come_move_no_packets_off_a_path_that_answers() {
+    for (seed, (moves, _)) in (0..20).zip(MOVES.into_iter().cycle()) {
+        let (mut world, _, ends) = homes(seed, 0.0);
+        let paths =
+            |world: &World| ends.map(|end| world.path(end, ends[usize::from(end == ends[0])]).unwrap().to);
+        let (before, at) = (paths(&world), world.now);
+        let elsewhere = world.behind(INTERNET, "192.0.2.50", HOME);
+        world.interface(ends[moves], elsewhere, "10.5.5.5");
+        world.run(SECONDS(1));
+        world.ends[ends[moves]].punch.set_mapped(vec![crate::world::addr("192.0.2.60:9")], at + SECONDS(1));
+        world.run(SECONDS(5));
+        assert_eq!(paths(&world), before, "seed {seed}");
+        for end in ends {
+            let mut since = world.ends[end].events.iter().filter(|(when, _)| *when > at);
+            assert!(!since.any(|(_, event)| matches!(event, Event::Path { .. })), "seed {seed}");
+        }
+    }
+}
+
 #[test]
 fn a_better_way_is_taken_when_it_comes_and_the_next_best_when_it_goes() {
     for seed in 0..20 {
