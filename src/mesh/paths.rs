@@ -449,7 +449,7 @@ impl Driver {
                 let why = match self.paths.sessions.contains_key(&peer) {
                     false => "the peer connection has ended",
                     true if self.paths.anew => "the peer has connected anew",
-                    true => "the direct path does not answer any more",
+                    true => "the direct path does not answer, or an address behind it has gone",
                 };
                 info!(%peer, %why, "relayed: packets for the peer go through the mesh again");
                 self.emit(Event::PathDown { peer, why });

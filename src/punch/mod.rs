@@ -34,6 +34,7 @@
 //! 5. **The choice** is the shortest round trip, with a little grace and some inertia. Up to three paths are kept warm.
 //! 6. **The watch**: paths are probed as long as they are kept. One that does not answer is in doubt, asked more often, left for
 //!    another one that answers, and dead after three seconds. Packets are relayed then, and a new round begins.
+//!    One whose address may have gone, at either end, is left at once, until it answers.
 //! 7. **The outcome** of every round is remembered with its reason: [`Puncher::explain`] says why packets go the way they go.
 //!
 //! # What others can do

@@ -149,7 +149,7 @@ impl Session {
 
     /// No interface has these addresses any more. Paths from there are asked at once, from wherever the system likes, and left until
     /// they answer.
-    pub(crate) fn interfaces_changed(&mut self, gone: &[IpAddr], context: &mut Context<'_>) {
+    pub(crate) fn interfaces_changed(&mut self, gone: &[IpAddr], context: &Context<'_>) {
         let used = self.used;
         self.leave(|path| path.from.is_none_or(|ip| gone.contains(&ip)), context.now);
         self.paths.iter_mut().for_each(|path| path.from = path.from.filter(|ip| !gone.contains(ip)));
