@@ -125,7 +125,7 @@ impl Driver {
         match self.waiting.by_request.remove(&request) {
             Some(Waiter::Here(asker)) => {
                 // Whoever hears that others have routes to this node finds its own routes in use.
-                self.publish_changes(true, now);
+                self.publish_now(now);
                 let _ = asker.send(Ok(verdict));
             }
             Some(Waiter::Stub(id)) => {

@@ -44,6 +44,9 @@ use crate::transport::tls;
 const TICK: Duration = Duration::from_millis(HoldQueue::TICK_MILLIS);
 /// How often links and routes are published while inputs keep coming.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
+/// Links for each millisecond, up to [`PUBLISH_EVERY`], between two times that links and routes are published: it takes time
+/// in proportion to their number, and with thousands they come in storms.
+const PUBLISHED_IN_A_MILLISECOND: usize = 50;
 /// Questions of a stub that wait for an answer, at most.
 const MAX_QUERIES: usize = 1_024;
 
@@ -154,7 +157,8 @@ impl Driver {
             Role::Full(router) => router.poll_timeout().map(|deadline| deadline.at),
             Role::Stub(_) => None,
         };
-        [router, self.neighbours.next_timeout(), self.paths.next_timeout()]
+        let publish = self.changed.then(|| self.published + self.publish_pause());
+        [router, self.neighbours.next_timeout(), self.paths.next_timeout(), publish]
             .into_iter()
             .flatten()
             .fold(self.next_tick, Instant::min)
@@ -475,7 +479,7 @@ impl Driver {
         {
             // Others will rely on the table that this vouches for. All other messages can go before it is in use.
             if matches!(transmit.message, router::Message::Echo(_)) {
-                self.publish_changes(true, now);
+                self.publish_now(now);
             }
             if let Some(link) = self.neighbours.active_link(&transmit.to) {
                 link.send(&Frame::Route(transmit.message.encode().into()));
@@ -483,13 +487,26 @@ impl Driver {
         }
     }
 
-    /// Publishes what has changed: at once if nothing else waits, and not more often than needed in a storm.
-    pub(super) fn publish_changes(&mut self, idle: bool, now: Instant) {
-        if self.changed && (idle || now >= self.published + PUBLISH_EVERY) {
+    /// Publishes what has changed: at once if nothing else waits and links are few, and not more often than needed in a storm.
+    fn publish_changes(&mut self, idle: bool, now: Instant) {
+        let pause = if idle { self.publish_pause() } else { PUBLISH_EVERY };
+        if now >= self.published + pause {
+            self.publish_now(now);
+        }
+    }
+
+    /// Publishes what has changed, before something goes out that relies on it.
+    pub(super) fn publish_now(&mut self, now: Instant) {
+        if self.changed {
             self.changed = false;
             self.published = now;
             self.publish();
         }
+    }
+
+    fn publish_pause(&self) -> Duration {
+        let millis = self.neighbours.links().len() / PUBLISHED_IN_A_MILLISECOND;
+        PUBLISH_EVERY.min(Duration::from_millis(millis as u64))
     }
 
     fn router_event(&mut self, event: router::Event, now: Instant) {

@@ -71,19 +71,18 @@ pub(crate) fn forwarding_table(sources: &Sources<'_>) -> ForwardingTable {
     for link in sources.links.values() {
         // Whom a stub is attached to brings it everything, whether or not it carries the packets of others.
         let transit = (link.transit || sources.stub) && !link.stub;
-        let ingress = Ingress { neighbour: link.peer.addr(), transit };
+        let ingress = Ingress { neighbour: link.addr, transit };
         forwarding.admit(link.cookie_in, ingress);
         if link.stub {
-            forwarding.attach(link.peer.addr());
+            forwarding.attach(link.addr);
         }
     }
-    let next_hop = |peer: &NodeId| {
-        let link = sources.links.get(sources.active.get(peer)?)?;
-        let from = link.connection.local_ip();
-        Some(NextHop { neighbour: peer.addr(), to: link.remote, from, cookie: link.cookie_out })
+    let next_hop = |id: &LinkId| {
+        let link = sources.links.get(id)?;
+        Some(NextHop { neighbour: link.addr, to: link.remote, from: link.local, cookie: link.cookie_out })
     };
     // In the order in which questions go to them: the first is the one that was asked.
-    let hops = sources.active.keys().filter_map(next_hop);
+    let hops = sources.active.values().filter_map(next_hop);
     if sources.stub {
         let hops: Vec<_> = hops.collect();
         if !hops.is_empty() {

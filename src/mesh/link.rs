@@ -6,7 +6,7 @@
 //!   datagrams         ──▶ receiver ──▶ services
 //! ```
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::input::Input;
 use super::peers::accept_streams;
 use super::services::Services;
 use super::stream::Usage;
-use crate::id::{Cost, NodeId};
+use crate::id::{Cost, NodeAddr, NodeId};
 use crate::router::{DecodeError, Message, RttCost};
 use crate::switch::Cookie;
 use crate::transport::code::CloseCode;
@@ -53,6 +53,8 @@ pub(crate) enum Phase {
 pub(crate) struct Link {
     pub(crate) id: LinkId,
     pub(crate) peer: NodeId,
+    /// The hash of its id, made once.
+    pub(crate) addr: NodeAddr,
     pub(crate) instance: u64,
     /// Whether the neighbour is a stub.
     pub(crate) stub: bool,
@@ -74,6 +76,8 @@ pub(crate) struct Link {
     pub(crate) observed: SocketAddr,
     /// Where packets to the neighbour go, as last published.
     pub(crate) remote: SocketAddr,
+    /// The address of this node that the neighbour sends to, as last published.
+    pub(crate) local: Option<IpAddr>,
     pub(crate) since: Instant,
     pub(crate) phase: Phase,
     /// The number with which the neighbour has chosen this link; a larger one was said later.
@@ -110,6 +114,7 @@ impl Link {
         tokio::spawn(accept.instrument(span.clone()));
         Self {
             id,
+            addr: hello.id.addr(),
             peer: hello.id,
             instance: hello.instance,
             stub: hello.stub,
@@ -122,6 +127,7 @@ impl Link {
             cookie_out: hello.cookie,
             observed: hello.observed,
             remote: connection.remote_address(),
+            local: connection.local_ip(),
             connection,
             since: now,
             phase: Phase::Waiting,

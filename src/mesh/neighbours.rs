@@ -214,6 +214,9 @@ impl Neighbours {
                 link.remote = remote;
                 link.send(&Frame::Observed(SocketAddr::new(remote.ip().to_canonical(), remote.port())));
             }
+            let local = link.connection.local_ip();
+            moved |= local != link.local;
+            link.local = local;
         }
         moved
     }

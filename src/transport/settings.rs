@@ -17,7 +17,7 @@ pub(crate) const MAX_DATAGRAM: u16 = MAX_MTU + Header::LEN as u16;
 pub(crate) const MAX_STREAMS: u32 = 1_024;
 /// Streams that it may have open as soon as it is authenticated. quinn reserves 82 bytes for each at both ends, for good,
 /// so [`MAX_STREAMS`] are allowed only once half of these are in use at a time.
-pub(crate) const FIRST_STREAMS: u32 = 64;
+pub(crate) const FIRST_STREAMS: u32 = 32;
 /// Streams that it may open before it is authenticated: the control stream and a few.
 const INITIAL_STREAMS: u32 = 16;
 /// The round trip that is assumed before one is measured: a lost handshake packet is sent again after three of these.
