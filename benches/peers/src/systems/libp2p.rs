@@ -68,6 +68,8 @@ async fn serve(mut stream: Stream) -> Result<()> {
         stream.write_all(&data).await?;
     }
     stream.close().await?;
+    // Dropped before its end is read, the stream would be stopped, and the client told so.
+    while stream.read(&mut [0; 1]).await? > 0 {}
     Ok(())
 }
 
@@ -199,6 +201,8 @@ impl Client for Caller {
         stream.flush().await?;
         let mut answer = [0; 64];
         stream.read_exact(&mut answer).await?;
+        // Whoever leaves a stream before its end stops the other side's half.
+        ensure!(stream.read(&mut [0; 1]).await? == 0, "an answer of more than 64 bytes");
         stream.close().await?;
         Ok(())
     }

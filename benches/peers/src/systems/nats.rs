@@ -28,6 +28,8 @@ pub enum Running {
 async fn connect(place: &Place) -> Result<Nat> {
     let mut options = ConnectOptions::new().subscription_capacity(1 << 20);
     if place.variant == "tls" {
+        // The tree has two, and async-nats asks for the one of the process.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let Pem { ca, certificate, key } = Pem::at(&place.dir);
         options =
             options.require_tls(true).add_root_certificates(ca).add_client_certificate(certificate, key);
