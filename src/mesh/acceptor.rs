@@ -98,7 +98,7 @@ impl Acceptor {
 
     async fn peer(&self, connecting: Connecting) {
         match tokio::time::timeout(PEER_HANDSHAKE_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => self.peers.accepted(&connection),
+            Ok(Ok(connection)) => self.peers.accepted(connection),
             Ok(Err(error)) => debug!(%error, "a peer connection did not come about"),
             Err(_) => debug!(code = %CloseCode::HandshakeTimeout, "a peer connection did not come about"),
         }

@@ -45,7 +45,9 @@ use crate::switch::Cookie;
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::{Hello, VERSIONS};
+use crate::transport::path_mtu::PathMtus;
 use crate::transport::renewable::Renewable;
+use crate::transport::settings::Transports;
 use crate::transport::{Identity, Liveness, Refusal, Socket, random};
 
 /// Events that a slow listener may fall behind, at most; it then misses the oldest, and is told so.
@@ -137,15 +139,14 @@ impl Mesh {
         let notary = Arc::new(CertificateNotary::new(&parts.identity, clock::system));
         let socket = Arc::new(parts.socket);
         let measured = parts.costs.usual == LinkCost::RoundTrip;
-        let endpoint = Endpoint::new(
-            socket,
-            parts.identity,
-            parts.liveness,
-            parts.max_datagram,
-            parts.direct,
+        let transports = Transports {
+            liveness: parts.liveness,
+            max_datagram: parts.max_datagram,
+            direct: parts.direct,
             measured,
-        )?;
-        let endpoint = Arc::new(endpoint);
+        };
+        let path_mtus = PathMtus::new(!parts.renewable.is_empty());
+        let endpoint = Arc::new(Endpoint::new(socket, parts.identity, transports, path_mtus)?);
         let services = Services::default();
         let dialled: Vec<_> = parts.peers.into_iter().map(Dialled::new).collect();
         let (inputs, queue) = mpsc::channel(MAX_INPUTS);
@@ -194,7 +195,7 @@ impl Mesh {
             role,
             routes: RouteCache::default(),
             costs: parts.costs,
-            neighbours: Neighbours::new(parts.id.clone()),
+            neighbours: Neighbours::new(parts.id.clone(), parts.ephemeral),
             manifest,
             endpoint: endpoint.clone(),
             services: services.clone(),
@@ -217,6 +218,7 @@ impl Mesh {
             port_mapping: None,
             signing_failed: false,
             waiting: Waiting::default(),
+            attaching: Vec::new(),
             changed: true,
         };
         let span = info_span!("node", id = %parts.id);
@@ -293,7 +295,7 @@ impl Mesh {
             };
             let (mut send, recv) = connection.open_bi().await.map_err(lost)?;
             let header = OpenHeader { service: service.clone(), deadline };
-            match send.write_all(&header.encode()).await {
+            match send.write_chunk(header.encode()).await {
                 Ok(()) => Ok(Stream::opened(send, recv).leased(lease)),
                 Err(quinn::WriteError::ConnectionLost(error)) => Err(lost(error)),
                 Err(error) => Err(OpenError::Unreachable { node: node.clone(), why: error.to_string() }),
@@ -330,7 +332,7 @@ impl Mesh {
             to = self.yielded_to(), if *node != self.0.id => Err(OpenError::Yielded { to }),
             connected = self.connection(node) => {
                 let (connection, lease) = connected?;
-                Ok(DatagramSender::new(connection, service, lease))
+                Ok(DatagramSender::new(Connection::clone(&connection), service, lease))
             }
         }
     }
@@ -341,7 +343,7 @@ impl Mesh {
     }
 
     /// The link to a neighbour, or the peer connection to another node, if there is one to be used now.
-    fn ready(&self, node: &NodeId) -> Option<(Connection, Lease)> {
+    fn ready(&self, node: &NodeId) -> Option<(Arc<Connection>, Lease)> {
         let view = self.0.view.borrow();
         if view.closed || (view.yielded_to.is_some() && *node != self.0.id) {
             return None;
@@ -355,7 +357,7 @@ impl Mesh {
     }
 
     /// The link to a neighbour, or the peer connection to another node.
-    async fn connection(&self, node: &NodeId) -> Result<(Connection, Lease), OpenError> {
+    async fn connection(&self, node: &NodeId) -> Result<(Arc<Connection>, Lease), OpenError> {
         let mut view = self.0.view.clone();
         let known = |view: &Arc<View>| {
             view.closed || *node == self.0.id || live_link(view, node).is_some() || has_route(view, node)
@@ -525,7 +527,7 @@ pub(crate) fn next_hop(view: &View, node: &NodeId) -> Option<(NodeId, u64, u32)>
     Some((view.first_hop(node)?, cost, hops))
 }
 
-fn live_link(view: &View, node: &NodeId) -> Option<(Connection, Lease)> {
+fn live_link(view: &View, node: &NodeId) -> Option<(Arc<Connection>, Lease)> {
     let link = view.links.get(node)?;
     link.connection.close_reason().is_none().then(|| (link.connection.clone(), link.usage.lease()))
 }

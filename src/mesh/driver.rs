@@ -28,7 +28,7 @@ use super::peers::{Peers, SWEEP};
 use super::roaming::Roaming;
 use super::services::Services;
 use super::status::{PortMappingStatus, Status};
-use super::view::{LinkView, View};
+use super::view::View;
 use crate::id::NodeId;
 use crate::router::{self, NeighbourKind, NeighbourState, Router, SessionError, SessionUp, Table};
 use crate::switch::{ForwardingTable, HoldQueue, Routes};
@@ -101,6 +101,8 @@ pub(super) struct Driver {
     pub(super) port_mapping: Option<PortMappingStatus>,
     pub(super) signing_failed: bool,
     pub(super) waiting: converge::Waiting,
+    /// Stubs whose session began since links were last published.
+    pub(super) attaching: Vec<LinkId>,
     /// Whether links or routes changed since they were last published.
     pub(super) changed: bool,
     pub(super) published: Instant,
@@ -334,7 +336,7 @@ impl Driver {
                 return;
             }
             if link.stub {
-                link.send(&Frame::Attached(router.table().len() as u64 + 1));
+                self.attaching.push(id);
             } else {
                 self.manifest.seen(&peer, clock::unix_secs());
                 router.set_dormant(self.manifest.known(), now);
@@ -501,6 +503,16 @@ impl Driver {
             self.changed = false;
             self.published = now;
             self.publish();
+            self.attach();
+        }
+    }
+
+    /// Tells stubs that they are attached, once their packets are let in.
+    fn attach(&mut self) {
+        let Role::Full(router) = &self.role else { return };
+        let nodes = router.table().len() as u64 + 1;
+        for link in self.attaching.drain(..).filter_map(|id| self.neighbours.link(id)) {
+            link.send(&Frame::Attached(nodes));
         }
     }
 
@@ -589,11 +601,11 @@ impl Driver {
         let routes = self.routes.of(&table);
         let forwarding = Some(self.publish_forwarding(routes));
         let stub = matches!(self.role, Role::Stub(_));
-        let links = self.neighbours.active().iter().filter_map(|(peer, id)| {
-            let link = self.neighbours.link(*id)?;
-            let view = LinkView { connection: link.connection.clone(), usage: link.usage.clone() };
-            Some((peer.clone(), view))
-        });
+        let links = self
+            .neighbours
+            .active()
+            .iter()
+            .filter_map(|(peer, id)| Some((peer.clone(), self.neighbours.link(*id)?.view.clone())));
         let view = View {
             links: links.collect(),
             table,

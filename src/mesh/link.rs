@@ -18,6 +18,7 @@ use super::input::Input;
 use super::peers::accept_streams;
 use super::services::Services;
 use super::stream::Usage;
+use super::view::LinkView;
 use crate::id::{Cost, NodeAddr, NodeId};
 use crate::router::{DecodeError, Message, RttCost};
 use crate::switch::Cookie;
@@ -84,6 +85,8 @@ pub(crate) struct Link {
     pub(crate) selected: Option<u64>,
     /// Counts the streams on the link.
     pub(crate) usage: Arc<Usage>,
+    /// What is shown of it, made once.
+    pub(crate) view: Arc<LinkView>,
     outbox: Option<mpsc::Sender<Vec<u8>>>,
     span: Span,
 }
@@ -128,6 +131,7 @@ impl Link {
             observed: hello.observed,
             remote: connection.remote_address(),
             local: connection.local_ip(),
+            view: Arc::new(LinkView { connection: Arc::new(connection.clone()), usage: usage.clone() }),
             connection,
             since: now,
             phase: Phase::Waiting,

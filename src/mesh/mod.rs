@@ -16,6 +16,7 @@
 //! ```
 
 mod acceptor;
+mod at_once;
 pub(crate) mod clock;
 mod contest;
 mod converge;

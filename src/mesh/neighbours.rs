@@ -1,7 +1,7 @@
 //! The links, by neighbour: which one carries the session.
 //!
-//! Of two neighbours the one with the smaller id *leads*: it chooses the link and says so with SELECT, so that both
-//! ends always speak of the same one. The session begins, at each end, with SELECT. SELECT is numbered, because two of
+//! Of two neighbours the one with the smaller id *leads*, and of a node and its stub the node: it chooses the link and says
+//! so with SELECT, so that both ends always speak of the same one. The session begins, at each end, with SELECT. SELECT is numbered, because two of
 //! them on two links may overtake each other; and a link that was given up is never taken up again, so that the frames
 //! of an old session cannot get into a new one.
 
@@ -48,6 +48,8 @@ pub(crate) enum Change {
 #[derive(Debug)]
 pub(crate) struct Neighbours {
     me: NodeId,
+    /// Whether this node is a stub.
+    stub: bool,
     links: BTreeMap<LinkId, Link>,
     active: BTreeMap<NodeId, LinkId>,
     contests: Vec<Contest>,
@@ -56,8 +58,8 @@ pub(crate) struct Neighbours {
 }
 
 impl Neighbours {
-    pub(crate) fn new(me: NodeId) -> Self {
-        Self { me, links: BTreeMap::new(), active: BTreeMap::new(), contests: Vec::new(), next: 0 }
+    pub(crate) fn new(me: NodeId, stub: bool) -> Self {
+        Self { me, stub, links: BTreeMap::new(), active: BTreeMap::new(), contests: Vec::new(), next: 0 }
     }
 
     pub(crate) fn links(&self) -> &BTreeMap<LinkId, Link> {
@@ -96,7 +98,7 @@ impl Neighbours {
             return Vec::new();
         }
         let rival = self.current(&link.peer).map(|old| (old.id, old.instance));
-        let (new, instance, peer) = (link.id, link.instance, link.peer.clone());
+        let (new, instance, leads) = (link.id, link.instance, self.leads(&link));
         self.links.insert(new, link);
         match rival {
             None => self.choose(new, now),
@@ -104,7 +106,7 @@ impl Neighbours {
                 self.test(Cause::Restart, old, new, now);
                 Vec::new()
             }
-            Some((old, _)) if self.leads(&peer) => {
+            Some((old, _)) if leads => {
                 if self.links.get(&old).is_some_and(|link| now >= link.since + SETTLED_AFTER) {
                     self.test(Cause::Redial, old, new, now);
                 } else {
@@ -119,7 +121,7 @@ impl Neighbours {
 
     /// The neighbour has chosen a link.
     pub(crate) fn selected(&mut self, id: LinkId, number: u64, now: Instant) -> Vec<Change> {
-        let follows = |link: &&Link| link.peer < self.me && link.connection.close_reason().is_none();
+        let follows = |link: &&Link| !self.leads(link) && link.connection.close_reason().is_none();
         let Some(link) = self.links.get(&id).filter(follows) else { return Vec::new() };
         let later_choice = self
             .active_link(&link.peer)
@@ -245,7 +247,7 @@ impl Neighbours {
 
     /// Whether a link that lost may be closed. The end that leads closes first; the other one's turn is a backstop.
     fn drained(&self, link: &Link, since: Instant, now: Instant) -> bool {
-        let patience = if self.leads(&link.peer) { 1 } else { 2 };
+        let patience = if self.leads(link) { 1 } else { 2 };
         let limit = if since >= link.since + SETTLED_AFTER { DRAIN_SETTLED_FOR } else { DRAIN_FOR };
         now >= since + limit * patience
             || (patience == 1 && now >= since + DRAIN_AT_LEAST && !link.usage.in_use())
@@ -301,7 +303,7 @@ impl Neighbours {
         if over || self.active.get(&link.peer) == Some(&id) {
             return Vec::new();
         }
-        if self.leads(&link.peer) {
+        if self.leads(link) {
             link.send(&Frame::Select(number));
             self.activate(id, now)
         } else if link.selected.is_some() {
@@ -343,8 +345,14 @@ impl Neighbours {
         })
     }
 
-    fn leads(&self, peer: &NodeId) -> bool {
-        self.me < *peer
+    /// Whether the choice is this end's. The dialler of most links is a stub, and whoever takes a link can choose it along with
+    /// its HELLO: one round trip less.
+    fn leads(&self, link: &Link) -> bool {
+        match (self.stub, link.stub) {
+            (true, _) => false,
+            (false, true) => true,
+            (false, false) => self.me < link.peer,
+        }
     }
 
     fn prefers(&self, a: LinkId, b: LinkId) -> bool {

@@ -31,50 +31,86 @@ pub(crate) struct OpenHeader {
 
 impl OpenHeader {
     /// The header as bytes, its length in front.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let deadline = self.deadline.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-        let body = rmp_serde::to_vec(&(VERSION, &self.service, deadline))
-            .expect("writing plain data to a vector cannot fail");
-        [&(body.len() as u32).to_be_bytes()[..], &body].concat()
+    pub(crate) fn encode(&self) -> Bytes {
+        // One allocation of the right size: this is on the way of every call.
+        let mut bytes = Vec::with_capacity(4 + 2 + 2 + self.service.as_str().len() + 9);
+        bytes.extend_from_slice(&[0; 4]);
+        let written = rmp::encode::write_array_len(&mut bytes, 3)
+            .and_then(|_| rmp::encode::write_uint(&mut bytes, VERSION.into()))
+            .and_then(|_| rmp::encode::write_str(&mut bytes, self.service.as_str()));
+        written.expect("writing plain data to a vector cannot fail");
+        match self.deadline.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)) {
+            None => bytes.push(rmp::Marker::Null.to_u8()),
+            Some(millis) => {
+                rmp::encode::write_uint(&mut bytes, millis)
+                    .expect("writing plain data to a vector cannot fail");
+            }
+        }
+        let len = bytes.len() as u32 - 4;
+        bytes[..4].copy_from_slice(&len.to_be_bytes());
+        bytes.into()
     }
 
-    /// Reads the header from the start of a stream, and what came right behind it; `None` if there is no header.
-    pub(crate) async fn read(stream: &mut quinn::RecvStream) -> Option<(Result<Self, RefuseCode>, Bytes)> {
-        // Mostly it comes in one piece, with what the opener sent first.
-        let mut came = stream.read_chunk(usize::MAX, true).await.ok()??.bytes;
+    /// Reads on from what `came` of a stream so far, and gives the header, and what is right behind it; `None` if there is no
+    /// header.
+    pub(crate) async fn read(
+        mut came: Bytes,
+        stream: &mut quinn::RecvStream,
+    ) -> Option<(Result<Self, RefuseCode>, Bytes)> {
         loop {
-            if let Some((len, body)) = came.split_first_chunk() {
-                let len = u32::from_be_bytes(*len) as usize;
-                if len > MAX_HEADER {
-                    return None;
-                }
-                if let Some(body) = body.get(..len) {
-                    return Some((Self::decode(body), came.slice(4 + len..)));
-                }
+            match Self::parse(&came) {
+                Parsed::Header(header, rest) => return Some((header, rest)),
+                Parsed::TooLong => return None,
+                Parsed::Part => {}
             }
             let more = stream.read_chunk(usize::MAX, true).await.ok()??.bytes;
-            came = Bytes::from([&came[..], &more[..]].concat());
+            came = if came.is_empty() { more } else { Bytes::from([&came[..], &more[..]].concat()) };
+        }
+    }
+
+    /// What the bytes at the start of a stream are.
+    pub(crate) fn parse(came: &Bytes) -> Parsed {
+        let Some((len, body)) = came.split_first_chunk() else { return Parsed::Part };
+        let len = u32::from_be_bytes(*len) as usize;
+        if len > MAX_HEADER {
+            return Parsed::TooLong;
+        }
+        match body.get(..len) {
+            Some(body) => Parsed::Header(Self::decode(body), came.slice(4 + len..)),
+            None => Parsed::Part,
         }
     }
 
     fn decode(body: &[u8]) -> Result<Self, RefuseCode> {
         // Fields of later versions follow the ones known here.
         let mut cursor = body;
-        let bad = |_| RefuseCode::BadHeader;
         let fields = rmp::decode::read_array_len(&mut cursor).map_err(|_| RefuseCode::BadHeader)?;
         if fields < 3 {
             return Err(RefuseCode::BadHeader);
         }
-        let mut fields = rmp_serde::Deserializer::new(cursor);
-        let version: u16 = serde::Deserialize::deserialize(&mut fields).map_err(bad)?;
+        let version: u16 = rmp::decode::read_int(&mut cursor).map_err(|_| RefuseCode::BadHeader)?;
         if version != VERSION {
             return Err(RefuseCode::Version);
         }
-        let service: String = serde::Deserialize::deserialize(&mut fields).map_err(bad)?;
-        let deadline: Option<u64> = serde::Deserialize::deserialize(&mut fields).map_err(bad)?;
+        let (service, mut cursor) =
+            rmp::decode::read_str_from_slice(cursor).map_err(|_| RefuseCode::BadHeader)?;
+        let deadline: Option<u64> = match cursor.first() {
+            Some(&marker) if marker == rmp::Marker::Null.to_u8() => None,
+            _ => Some(rmp::decode::read_int(&mut cursor).map_err(|_| RefuseCode::BadHeader)?),
+        };
         let service = ServiceName::try_from(service).map_err(|_| RefuseCode::UnknownService)?;
         Ok(Self { service, deadline: deadline.map(Duration::from_millis) })
     }
+}
+
+/// What the bytes at the start of a stream are.
+pub(crate) enum Parsed {
+    /// A header, and what came right behind it.
+    Header(Result<OpenHeader, RefuseCode>, Bytes),
+    /// No header: none is so long.
+    TooLong,
+    /// A part of a header: the rest is on its way.
+    Part,
 }
 
 /// Why the other side did not accept a stream. The numbers go over the wire: never renumber.

@@ -1,10 +1,9 @@
 //! Connections to nodes that are no neighbours, through the switch: opened on demand, kept for a while, bounded.
 
 use std::collections::BTreeMap;
-use std::future::{IntoFuture, poll_fn};
+use std::future::IntoFuture;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use quinn::{Connection, Side};
@@ -70,7 +69,8 @@ struct Slot {
 
 #[derive(Debug)]
 struct Kept {
-    connection: Connection,
+    // Shared, since to clone a connection takes its lock.
+    connection: Arc<Connection>,
     since: Instant,
 }
 
@@ -100,7 +100,7 @@ impl Peers {
     /// The connection to `node`, made now if there is none, and a lease that keeps it.
     ///
     /// Cancel safe: a handshake that is given up half-way is begun anew by the next caller.
-    pub(crate) async fn connection(&self, node: &NodeId) -> Result<(Connection, Lease), OpenError> {
+    pub(crate) async fn connection(&self, node: &NodeId) -> Result<(Arc<Connection>, Lease), OpenError> {
         let (slot, lease) = self.slot(node)?;
         if let Some(connection) = slot.live() {
             return Ok((connection, lease));
@@ -118,13 +118,13 @@ impl Peers {
         let connected = self.connect(node).await;
         *lock(&slot.failure) = connected.as_ref().err().cloned();
         slot.attempts.fetch_add(1, Ordering::Release);
-        let connection = connected?;
+        let connection = Arc::new(connected?);
         self.adopt(node, &slot, &connection);
         Ok((connection, lease))
     }
 
     /// The connection to `node` if there is one, and a lease that keeps it.
-    pub(crate) fn live(&self, node: &NodeId) -> Option<(Connection, Lease)> {
+    pub(crate) fn live(&self, node: &NodeId) -> Option<(Arc<Connection>, Lease)> {
         let slots = lock(&self.slots);
         let slot = slots.get(node)?;
         let connection = slot.live()?;
@@ -157,21 +157,21 @@ impl Peers {
     }
 
     /// Takes a connection that a peer has opened; its address says which of its certified names it uses.
-    pub(crate) fn accepted(&self, connection: &Connection) {
+    pub(crate) fn accepted(&self, connection: Connection) {
         let Some(addr) = overlay::node_addr(connection.remote_address()) else { return };
-        let Some(node) = certified_names(connection).into_iter().find(|name| name.addr() == addr) else {
+        let Some(node) = certified_names(&connection).into_iter().find(|name| name.addr() == addr) else {
             connection
                 .close(CloseCode::WrongName.to_quic(), b"no id in the certificate has the source address");
             return;
         };
         match self.slot(&node) {
-            Ok((slot, _lease)) => self.adopt(&node, &slot, connection),
+            Ok((slot, _lease)) => self.adopt(&node, &slot, &Arc::new(connection)),
             Err(_) => connection.close(CloseCode::Overloaded.to_quic(), b"too many peer connections"),
         }
     }
 
     /// Serves what the peer opens on the connection, and keeps the connection for streams the other way.
-    fn adopt(&self, node: &NodeId, slot: &Arc<Slot>, connection: &Connection) {
+    fn adopt(&self, node: &NodeId, slot: &Arc<Slot>, connection: &Arc<Connection>) {
         {
             let mut connections = lock(&slot.connections);
             connections.retain(Kept::is_live);
@@ -186,10 +186,15 @@ impl Peers {
         let span = debug_span!("peer", %node);
         debug!(parent: &span, "connected");
         let datagrams = self.services.datagrams.clone();
-        let (receiving, from, usage) = (connection.clone(), node.clone(), slot.usage.clone());
+        let (receiving, from, usage) = (Connection::clone(connection), node.clone(), slot.usage.clone());
         tokio::spawn(async move { datagrams.serve(receiving, from, usage).await });
-        let (services, node, slot, connection, inputs) =
-            (self.services.clone(), node.clone(), slot.clone(), connection.clone(), self.inputs.clone());
+        let (services, node, slot, connection, inputs) = (
+            self.services.clone(),
+            node.clone(),
+            slot.clone(),
+            Connection::clone(connection),
+            self.inputs.clone(),
+        );
         let serve = async move {
             let why = tokio::select! {
                 why = accept_streams(&connection, &node, &services, &slot.usage) => why,
@@ -312,7 +317,7 @@ impl Peers {
 }
 
 impl Slot {
-    fn live(&self) -> Option<Connection> {
+    fn live(&self) -> Option<Arc<Connection>> {
         lock(&self.connections).iter().find(|kept| kept.is_live()).map(|kept| kept.connection.clone())
     }
 }
@@ -332,16 +337,13 @@ pub(crate) async fn accept_streams(
     let mut allowed = settings::FIRST_STREAMS;
     connection.set_max_concurrent_bi_streams(allowed.into());
     loop {
-        let (send, recv) = match connection.accept_bi().await {
+        let halves = match connection.accept_bi().await {
             Ok(halves) => halves,
             Err(error) => return error,
         };
-        // The header is mostly there already, so that no task is needed.
-        let mut dispatch = Box::pin(services.clone().dispatch(node.clone(), send, recv, usage.clone()));
-        let done = poll_fn(|cx| Poll::Ready(dispatch.as_mut().poll(cx).is_ready())).await;
-        if !done {
+        if let Some(rest) = services.dispatch_at_once(node, halves, usage).await {
             // Bounded by the streams that the connection permits.
-            tokio::spawn(dispatch);
+            tokio::spawn(services.clone().dispatch(node.clone(), rest, usage.clone()));
         }
         if allowed < settings::MAX_STREAMS && usage.streams() >= allowed as usize / 2 {
             allowed = settings::MAX_STREAMS;

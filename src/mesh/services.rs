@@ -1,17 +1,16 @@
 //! The services that a node offers, and the streams that come in for them.
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tracing::debug;
 
+use super::at_once::at_once;
 use super::datagram::DatagramListeners;
-use super::open::{ACCEPTED, OpenHeader, RefuseCode, RefusedOpen};
+use super::open::{ACCEPTED, OpenHeader, Parsed, RefuseCode, RefusedOpen};
 use super::stream::{Stream, Usage};
 use crate::id::{NodeId, ServiceName};
 use crate::transport::code::StreamCode;
@@ -91,13 +90,9 @@ pub enum ServeError {
     ShutDown,
 }
 
-/// What `future` gives, or nothing if that takes longer. There is no timer if it is ready at once.
-async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => tokio::time::timeout(limit, future).await.ok(),
-    }
+/// The answer to the header of a stream that is accepted.
+fn acceptance() -> Bytes {
+    Bytes::from_static(&[ACCEPTED])
 }
 
 /// Sends a refusal, and waits until it has arrived: it is lost if the stream is dropped before.
@@ -141,16 +136,38 @@ impl Services {
         self.datagrams.close();
     }
 
-    /// Hands a stream that `peer` opened to the service that it asks for, or refuses it.
+    /// Hands a stream that `peer` opened to the service that it asks for, if all that this takes is there; it mostly is. Else gives
+    /// it back for [`dispatch`](Self::dispatch), with what was read of it.
+    pub(crate) async fn dispatch_at_once(
+        &self,
+        peer: &NodeId,
+        (mut send, mut recv): (quinn::SendStream, quinn::RecvStream),
+        usage: &Usage,
+    ) -> Option<(quinn::SendStream, quinn::RecvStream, Bytes)> {
+        let Some(Ok(Some(chunk))) = at_once(recv.read_chunk(usize::MAX, true)).await else {
+            return Some((send, recv, Bytes::new()));
+        };
+        let Parsed::Header(Ok(header), rest) = OpenHeader::parse(&chunk.bytes) else {
+            return Some((send, recv, chunk.bytes));
+        };
+        let Ok(place) = self.place(&header.service) else { return Some((send, recv, chunk.bytes)) };
+        if !matches!(at_once(send.write_chunk(acceptance())).await, Some(Ok(()))) {
+            return Some((send, recv, chunk.bytes));
+        }
+        let stream = Stream::new(send, recv).with_first(rest).leased(usage.lease());
+        place.send(Incoming { peer: peer.clone(), deadline: header.deadline, stream });
+        None
+    }
+
+    /// Hands a stream that `peer` opened to the service that it asks for, or refuses it. `came` was read of it already.
     pub(crate) async fn dispatch(
         self,
         peer: NodeId,
-        mut send: quinn::SendStream,
-        mut recv: quinn::RecvStream,
+        (mut send, mut recv, came): (quinn::SendStream, quinn::RecvStream, Bytes),
         usage: Arc<Usage>,
     ) {
-        let reading = within(HEADER_TIMEOUT, OpenHeader::read(&mut recv));
-        let Some(Some((header, rest))) = reading.await else {
+        let reading = tokio::time::timeout(HEADER_TIMEOUT, OpenHeader::read(came, &mut recv));
+        let Ok(Some((header, rest))) = reading.await else {
             debug!(%peer, "a stream did not say what it is for");
             let _ = send.reset(StreamCode::BadHeader.to_quic());
             let _ = recv.stop(StreamCode::BadHeader.to_quic());
@@ -168,8 +185,8 @@ impl Services {
                 return;
             }
         };
-        let accepted = within(HEADER_TIMEOUT, send.write_all(&[ACCEPTED])).await;
-        if matches!(accepted, Some(Ok(()))) {
+        let accepted = tokio::time::timeout(HEADER_TIMEOUT, send.write_chunk(acceptance())).await;
+        if matches!(accepted, Ok(Ok(()))) {
             let stream = Stream::new(send, recv).with_first(rest).leased(usage.lease());
             place.send(Incoming { peer, deadline: header.deadline, stream });
         }

@@ -14,7 +14,7 @@ use crate::switch::ForwardingTable;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct View {
     /// The links that new streams may use.
-    pub(crate) links: BTreeMap<NodeId, LinkView>,
+    pub(crate) links: BTreeMap<NodeId, Arc<LinkView>>,
     /// The routes; empty on a stub.
     pub(crate) table: Arc<Table>,
     /// What the switch does with packets; none before the first was published.
@@ -43,8 +43,9 @@ impl View {
 }
 
 /// A link, for those who open streams.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct LinkView {
-    pub(crate) connection: Connection,
+    // Shared, since to clone a connection takes its lock.
+    pub(crate) connection: Arc<Connection>,
     pub(crate) usage: Arc<Usage>,
 }

@@ -24,7 +24,9 @@ impl Router {
         if self.speaks_at(now).is_some_and(|at| at <= now) {
             self.originate(now);
         }
-        match self.schedule.take(self.database.graph(), now) {
+        let graph = self.database.graph();
+        let stubs = self.table.len().saturating_sub(graph.node_count());
+        match self.schedule.take(graph, stubs, now) {
             Effect::Paths => self.compute_paths(now),
             Effect::Stubs => self.build_table(),
             Effect::None => {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use quinn::{AsyncUdpSocket, TransportConfig};
 use rustls::crypto::CryptoProvider;
 
-use super::{Liveness, bind, settings, tls};
+use super::settings::{self, Transports};
+use super::{Liveness, bind, tls};
 
 /// The largest UDP payload that a node sends or takes, in bytes.
 pub const MAX_DATAGRAM: u16 = settings::MAX_DATAGRAM;
@@ -17,13 +18,10 @@ pub const MAX_MTU: u16 = settings::MAX_MTU;
 pub const MAX_STREAMS: u32 = settings::MAX_STREAMS;
 
 /// The transport of a link, which allows `streams` from the beginning.
-///
-/// # Panics
-/// Never: nobody else holds the settings.
 #[must_use]
 pub fn transport(max_datagram: u16, streams: u32) -> TransportConfig {
-    let link = settings::link_transport(Liveness::default(), max_datagram);
-    let mut config = Arc::into_inner(link).expect("it was made just now");
+    let liveness = Liveness::default();
+    let mut config = Transports { liveness, max_datagram, direct: false, measured: false }.link(MAX_MTU);
     config.max_concurrent_bidi_streams(streams.into());
     config
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use quinn::{ConnectError, Connecting, Incoming, ServerConfig, TransportConfig};
 
+use super::path_mtu::PathMtus;
 use super::runtime::Runtime;
-use super::settings::{self, Liveness};
+use super::settings::{self, Transports};
 use super::socket::Socket;
 use super::tls::{SERVER_NAME, TlsConfig};
 use super::{Identity, overlay};
@@ -22,9 +23,8 @@ const RETRY_ABOVE: usize = 64;
 pub(crate) struct Endpoint {
     quinn: quinn::Endpoint,
     socket: Arc<Socket>,
-    link_transport: Arc<TransportConfig>,
-    accepted_transport: Arc<TransportConfig>,
-    peer_transport: Arc<TransportConfig>,
+    transports: Transports,
+    path_mtus: PathMtus,
     // Replaced as a whole when the certificates are reloaded; read once a dial or accept.
     tls: ArcSwap<Shown>,
 }
@@ -33,41 +33,28 @@ pub(crate) struct Endpoint {
 struct Shown {
     identity: Identity,
     tls: TlsConfig,
-    accept_link: Arc<ServerConfig>,
-    accept_peer: Arc<ServerConfig>,
+    /// Without the transports, which differ from path to path.
+    accept_link: ServerConfig,
+    accept_peer: ServerConfig,
 }
 
 impl Endpoint {
     /// Starts the endpoint's task on the current tokio runtime.
-    /// `direct` says whether peers may speak about direct paths, `measured` whether the round trips of links that others dialled
-    /// count.
     pub(crate) fn new(
         socket: Arc<Socket>,
         identity: Identity,
-        liveness: Liveness,
-        max_datagram: u16,
-        direct: bool,
-        measured: bool,
+        transports: Transports,
+        path_mtus: PathMtus,
     ) -> io::Result<Self> {
-        let link_transport = settings::link_transport(liveness, max_datagram);
-        let accepted_transport = settings::accepted_link_transport(max_datagram, measured);
-        let peer_transport = settings::peer_transport(max_datagram, direct);
         let config = settings::endpoint_config(&identity);
-        let shown = Shown::new(identity, &accepted_transport, &peer_transport);
+        let shown = Shown::new(identity);
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             config,
-            Some(shown.accept_link.as_ref().clone()),
+            Some(shown.accept_link.clone()),
             socket.clone(),
             Arc::new(Runtime::new()),
         )?;
-        Ok(Self {
-            quinn,
-            socket,
-            link_transport,
-            accepted_transport,
-            peer_transport,
-            tls: ArcSwap::from_pointee(shown),
-        })
+        Ok(Self { quinn, socket, transports, path_mtus, tls: ArcSwap::from_pointee(shown) })
     }
 
     /// The socket, to publish forwarding tables to.
@@ -82,8 +69,8 @@ impl Endpoint {
 
     /// Shows another identity from now on. Connections that are up stay up.
     pub(crate) fn reload(&self, identity: Identity) {
-        let shown = Shown::new(identity, &self.accepted_transport, &self.peer_transport);
-        self.quinn.set_server_config(Some(shown.accept_link.as_ref().clone()));
+        let shown = Shown::new(identity);
+        self.quinn.set_server_config(Some(shown.accept_link.clone()));
         self.tls.store(Arc::new(shown));
     }
 
@@ -93,22 +80,26 @@ impl Endpoint {
         addr: SocketAddr,
         expected: Option<&NodeId>,
     ) -> Result<Connecting, ConnectError> {
-        self.connect(addr, expected, &self.link_transport)
+        self.connect(addr, expected, self.transports.link(self.path_mtus.to(addr)))
     }
 
     /// Connects to a peer through the switch.
     pub(crate) fn connect_peer(&self, node: &NodeId) -> Result<Connecting, ConnectError> {
-        self.connect(overlay::socket_addr(node.addr()), Some(node), &self.peer_transport)
+        self.connect(
+            overlay::socket_addr(node.addr()),
+            Some(node),
+            self.transports.peer(self.path_mtus.largest()),
+        )
     }
 
     fn connect(
         &self,
         addr: SocketAddr,
         expected: Option<&NodeId>,
-        transport: &Arc<TransportConfig>,
+        transport: TransportConfig,
     ) -> Result<Connecting, ConnectError> {
         let mut config = quinn::ClientConfig::new(self.tls.load().tls.client(expected.cloned()));
-        config.transport_config(transport.clone());
+        config.transport_config(Arc::new(transport));
         self.quinn.connect_with(config, addr, SERVER_NAME)
     }
 
@@ -132,8 +123,14 @@ impl Endpoint {
             return Admission::Retried;
         }
         let shown = self.tls.load();
-        let config = if peer.is_some() { &shown.accept_peer } else { &shown.accept_link };
-        match incoming.accept_with(config.clone()) {
+        let (mut config, transport) = if peer.is_some() {
+            (shown.accept_peer.clone(), self.transports.peer(self.path_mtus.largest()))
+        } else {
+            let path_mtu = self.path_mtus.to(incoming.remote_address());
+            (shown.accept_link.clone(), self.transports.accepted_link(path_mtu))
+        };
+        config.transport_config(Arc::new(transport));
+        match incoming.accept_with(Arc::new(config)) {
             Ok(connecting) if peer.is_some() => Admission::Peer(connecting),
             Ok(connecting) => Admission::Link(connecting),
             Err(error) => Admission::Failed(error),
@@ -164,24 +161,15 @@ pub(crate) enum Admission {
 }
 
 impl Shown {
-    fn new(
-        identity: Identity,
-        link_transport: &Arc<TransportConfig>,
-        peer_transport: &Arc<TransportConfig>,
-    ) -> Self {
+    fn new(identity: Identity) -> Self {
         let tls = TlsConfig::new(&identity, identity.trust());
-        let accept = |transport: &Arc<TransportConfig>, migration| {
+        let accept = |migration| {
             let mut config = ServerConfig::with_crypto(tls.server());
-            config.transport_config(transport.clone()).migration(migration);
-            Arc::new(config)
+            config.migration(migration);
+            config
         };
         // A neighbour may get a new address from its NAT; a peer's overlay address is its name.
-        Self {
-            accept_link: accept(link_transport, true),
-            accept_peer: accept(peer_transport, false),
-            identity,
-            tls,
-        }
+        Self { accept_link: accept(true), accept_peer: accept(false), identity, tls }
     }
 }
 

@@ -16,6 +16,7 @@ mod identity;
 mod key;
 mod names;
 pub(crate) mod overlay;
+pub(crate) mod path_mtu;
 pub(crate) mod probes;
 pub(crate) mod random;
 mod refusal;

@@ -15,6 +15,8 @@ use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::{Frame, FrameReader, Hello};
 use crate::transport::handshake::{self, Established};
+use crate::transport::path_mtu::PathMtus;
+use crate::transport::settings::Transports;
 use crate::transport::tls::{SERVER_NAME, TlsConfig};
 use crate::transport::{Identity, Socket, settings};
 
@@ -109,9 +111,14 @@ impl Scene {
         let (victim, mallory) = (id("victim").addr(), mallory().addr());
         let udp = self.mesh.network().bind_host();
         let socket = Socket::new(vec![udp.clone()], mallory, Arc::default()).unwrap();
-        let (identity, liveness) = (self.identity.clone(), Liveness::default());
+        let transports = Transports {
+            liveness: Liveness::default(),
+            max_datagram: settings::MAX_DATAGRAM,
+            direct: true,
+            measured: false,
+        };
         let endpoint =
-            Endpoint::new(Arc::new(socket), identity, liveness, settings::MAX_DATAGRAM, true, false).unwrap();
+            Endpoint::new(Arc::new(socket), self.identity.clone(), transports, PathMtus::new(false)).unwrap();
         let connection = endpoint.dial(self.mesh.addr("victim"), None).unwrap().await.unwrap();
         // As a stub it is reached without any routing.
         let own = Hello { stub: true, transit: false, ..hello() };
@@ -124,7 +131,7 @@ impl Scene {
         let to = link.connection.remote_address();
         table.link(NextHop { neighbour: victim, to, from: None, cookie: link.hello.cookie });
         endpoint.socket().publish(table);
-        link.control.write_all(&Frame::Select(1).encode()).await.unwrap();
+        assert!(matches!(link.frames.next().await, Ok(Some(Frame::Select(_)))));
         assert!(matches!(link.frames.next().await, Ok(Some(Frame::Attached(_)))));
         Member { endpoint, link, udp }
     }
