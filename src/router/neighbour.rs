@@ -1,6 +1,7 @@
 //! The neighbours: sessions, their sync, and what each is still to be sent.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::{Limits, Timers};
@@ -8,6 +9,7 @@ use super::database::{Database, earlier};
 use super::event::Transmit;
 use super::outbox::Outbox;
 use super::record::{Link, LinkClass};
+use super::table::Route;
 use super::throttle::{Bucket, Flaps};
 use super::wire::Digest;
 use crate::id::{Cost, NodeAddr, NodeId};
@@ -85,6 +87,9 @@ pub(crate) enum Owes {
 /// One session.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
+    /// Its address, a hash, and itself as the only next hop: made once, and not for each table.
+    addr: NodeAddr,
+    hop: Arc<[NodeId]>,
     pub(crate) instance: u64,
     pub(crate) cost: Cost,
     pub(crate) kind: NeighbourKind,
@@ -122,6 +127,8 @@ struct Window {
 impl Neighbour {
     pub(crate) fn new(up: &SessionUp, state: NeighbourState, opened_with: Digest, now: Instant) -> Self {
         Self {
+            addr: up.neighbour.addr(),
+            hop: [up.neighbour.clone()].into(),
             instance: up.instance,
             cost: up.cost,
             kind: up.kind,
@@ -141,6 +148,11 @@ impl Neighbour {
             outbox: Outbox::default(),
             window: Window::default(),
         }
+    }
+
+    /// The route to it, as a stub with this id.
+    pub(crate) fn route(&self, id: &NodeId) -> Route {
+        Route::to_own_stub(id, self.addr, self.cost, &self.hop)
     }
 
     pub(crate) fn on_heard(&mut self, now: Instant) {

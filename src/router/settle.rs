@@ -136,7 +136,7 @@ impl Router {
     /// Makes the table of the paths and alternates as they are. Other stubs on the same paths need no more than that.
     fn build_table(&mut self) {
         let graph = self.database.graph();
-        let stubs = self.neighbours.stubs().map(|(id, session)| (id.clone(), session.cost));
+        let stubs = self.neighbours.stubs().map(|(id, session)| session.route(id));
         let paths = self.paths.as_ref().map(|paths| (paths, self.standby.as_ref()));
         let (mut table, collisions) = Table::build(graph, paths, self.id(), stubs, &self.table);
         if self.standby.is_none() {

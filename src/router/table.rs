@@ -49,6 +49,21 @@ pub struct Route {
     pub stub: bool,
 }
 
+impl Route {
+    /// The route to a stub that is attached to this node.
+    pub(crate) fn to_own_stub(id: &NodeId, addr: NodeAddr, cost: Cost, next_hops: &Arc<[NodeId]>) -> Self {
+        Self {
+            id: id.clone(),
+            addr,
+            cost: cost.get().into(),
+            hops: 1,
+            next_hops: Arc::clone(next_hops),
+            alternates: Arc::default(),
+            stub: true,
+        }
+    }
+}
+
 /// A stub that was left out of a table, because its address is that of another node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Collision {
@@ -93,11 +108,10 @@ impl Table {
         graph: &Graph,
         paths: Option<(&Paths, Option<&Vec<Standby>>)>,
         me: &NodeId,
-        own_stubs: impl Iterator<Item = (NodeId, Cost)>,
+        own_stubs: impl Iterator<Item = Route>,
         old: &Self,
     ) -> (Self, Vec<Collision>) {
-        let mut stubs = Stubs { me, found: BTreeMap::new() };
-        own_stubs.for_each(|(id, cost)| stubs.add_own(id, cost));
+        let mut stubs = Stubs { me, found: own_stubs.map(|route| (route.id.clone(), route)).collect() };
         let mut routes = Vec::new();
         if let Some((paths, alternates)) = paths {
             routes.reserve(graph.node_count());
@@ -143,35 +157,57 @@ impl Table {
 
     /// Nodes with records of their own are never taken for stubs, whatever others claim, and keep their addresses.
     fn join(mut routes: Vec<Route>, stubs: Stubs<'_>, old: &Self) -> (Self, Vec<Collision>) {
-        let mut collisions = Vec::new();
-        if !stubs.found.is_empty() {
-            let mut taken: BTreeMap<NodeAddr, NodeId> =
-                routes.iter().map(|route| (route.addr, route.id.clone())).collect();
-            taken.insert(stubs.me.addr(), stubs.me.clone());
-            for (id, stub) in stubs.found {
-                match taken.get(&stub.addr) {
-                    Some(known) if *known != id => {
-                        collisions.push(Collision { known: known.clone(), refused: id });
-                    }
-                    Some(_) => {}
-                    None => {
-                        taken.insert(stub.addr, id);
-                        routes.push(stub);
-                    }
-                }
-            }
-            routes.sort_by(|a, b| a.id.cmp(&b.id));
+        let has_stubs = !stubs.found.is_empty();
+        routes.extend(stubs.found.into_values());
+        // Two runs, each ascending: the sort only merges them.
+        routes.sort_by(|a, b| a.id.cmp(&b.id));
+        let addrs = Self::addrs(&routes, old);
+        if !has_stubs || are_unique(&addrs, stubs.me.addr()) {
+            return (Self { routes, addrs }, Vec::new());
         }
-        let same = |(new, old): (&Route, &Route)| new.id == old.id && new.addr == old.addr;
-        let addrs = if routes.len() == old.routes.len() && routes.iter().zip(&old.routes).all(same) {
-            Arc::clone(&old.addrs)
-        } else {
-            let mut addrs: Vec<(NodeAddr, u32)> = routes.iter().map(|route| route.addr).zip(0..).collect();
-            addrs.sort_unstable_by_key(|(addr, _)| u64::from_be_bytes(addr.0));
-            addrs.into()
-        };
+        let (routes, collisions) = without_collisions(routes, stubs.me);
+        let addrs = Self::addrs(&routes, old);
         (Self { routes, addrs }, collisions)
     }
+
+    fn addrs(routes: &[Route], old: &Self) -> Arc<[(NodeAddr, u32)]> {
+        let same = |(new, old): (&Route, &Route)| new.id == old.id && new.addr == old.addr;
+        if routes.len() == old.routes.len() && routes.iter().zip(&old.routes).all(same) {
+            return Arc::clone(&old.addrs);
+        }
+        let mut addrs: Vec<(NodeAddr, u32)> = routes.iter().map(|route| route.addr).zip(0..).collect();
+        addrs.sort_unstable_by_key(|(addr, _)| u64::from_be_bytes(addr.0));
+        addrs.into()
+    }
+}
+
+/// Whether each address is there once, and that of this node is not.
+fn are_unique(addrs: &[(NodeAddr, u32)], me: NodeAddr) -> bool {
+    let mine = addrs.binary_search_by_key(&me, |(addr, _)| *addr).is_ok();
+    !mine && addrs.windows(2).all(|pair| pair[0].0 != pair[1].0)
+}
+
+/// Leaves out the stubs whose ids or addresses others have: this node, nodes with records, and stubs with lower ids.
+fn without_collisions(routes: Vec<Route>, me: &NodeId) -> (Vec<Route>, Vec<Collision>) {
+    let (stubs, mut routes): (Vec<_>, Vec<_>) = routes.into_iter().partition(|route| route.stub);
+    let mut collisions = Vec::new();
+    let mut taken: BTreeMap<NodeAddr, NodeId> =
+        routes.iter().map(|route| (route.addr, route.id.clone())).collect();
+    taken.insert(me.addr(), me.clone());
+    for stub in stubs {
+        match taken.get(&stub.addr) {
+            Some(known) if *known != stub.id => {
+                collisions.push(Collision { known: known.clone(), refused: stub.id });
+            }
+            Some(_) => {}
+            None => {
+                taken.insert(stub.addr, stub.id.clone());
+                routes.push(stub);
+            }
+        }
+    }
+    routes.sort_by(|a, b| a.id.cmp(&b.id));
+    (routes, collisions)
 }
 
 impl<'a> IntoIterator for &'a Table {
@@ -229,13 +265,6 @@ struct Stubs<'a> {
 }
 
 impl Stubs<'_> {
-    fn add_own(&mut self, id: NodeId, cost: Cost) {
-        let (addr, cost, hops) = (id.addr(), cost.get().into(), 1);
-        let (next_hops, alternates) = ([id.clone()].into(), Arc::default());
-        let route = Route { id: id.clone(), addr, cost, hops, next_hops, alternates, stub: true };
-        self.found.insert(id, route);
-    }
-
     /// Those attached to `owner`, after those of all owners with lower names.
     fn add_all(&mut self, record: &Record, owner: &Route) {
         for (link, addr) in record.stubs().filter(|(link, _)| link.peer != *self.me) {
