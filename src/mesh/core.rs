@@ -294,8 +294,7 @@ impl Mesh {
                 None => OpenError::Unreachable { node: node.clone(), why: error.to_string() },
             };
             let (mut send, recv) = connection.open_bi().await.map_err(lost)?;
-            let header = OpenHeader { service: service.clone(), deadline };
-            match send.write_chunk(header.encode()).await {
+            match send.write_chunk(OpenHeader::encoded(service, deadline)).await {
                 Ok(()) => Ok(Stream::opened(send, recv).leased(lease)),
                 Err(quinn::WriteError::ConnectionLost(error)) => Err(lost(error)),
                 Err(error) => Err(OpenError::Unreachable { node: node.clone(), why: error.to_string() }),

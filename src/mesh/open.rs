@@ -30,16 +30,21 @@ pub(crate) struct OpenHeader {
 }
 
 impl OpenHeader {
+    #[cfg(test)]
+    fn encode(&self) -> Bytes {
+        Self::encoded(&self.service, self.deadline)
+    }
+
     /// The header as bytes, its length in front.
-    pub(crate) fn encode(&self) -> Bytes {
+    pub(crate) fn encoded(service: &ServiceName, deadline: Option<Duration>) -> Bytes {
         // One allocation of the right size: this is on the way of every call.
-        let mut bytes = Vec::with_capacity(4 + 2 + 2 + self.service.as_str().len() + 9);
+        let mut bytes = Vec::with_capacity(4 + 2 + 2 + service.as_str().len() + 9);
         bytes.extend_from_slice(&[0; 4]);
         let written = rmp::encode::write_array_len(&mut bytes, 3)
             .and_then(|_| rmp::encode::write_uint(&mut bytes, VERSION.into()))
-            .and_then(|_| rmp::encode::write_str(&mut bytes, self.service.as_str()));
+            .and_then(|_| rmp::encode::write_str(&mut bytes, service.as_str()));
         written.expect("writing plain data to a vector cannot fail");
-        match self.deadline.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)) {
+        match deadline.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)) {
             None => bytes.push(rmp::Marker::Null.to_u8()),
             Some(millis) => {
                 rmp::encode::write_uint(&mut bytes, millis)

@@ -336,12 +336,13 @@ pub(crate) async fn accept_streams(
 ) -> quinn::ConnectionError {
     let mut allowed = settings::FIRST_STREAMS;
     connection.set_max_concurrent_bi_streams(allowed.into());
+    let mut last = None;
     loop {
         let halves = match connection.accept_bi().await {
             Ok(halves) => halves,
             Err(error) => return error,
         };
-        if let Some(rest) = services.dispatch_at_once(node, halves, usage).await {
+        if let Some(rest) = services.dispatch_at_once(node, halves, usage, &mut last).await {
             // Bounded by the streams that the connection permits.
             tokio::spawn(services.clone().dispatch(node.clone(), rest, usage.clone()));
         }

@@ -1,6 +1,7 @@
 //! The services that a node offers, and the streams that come in for them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Services {
     state: Arc<Mutex<State>>,
+    /// Whether no more streams are accepted.
+    leaving: Arc<AtomicBool>,
     /// Those that take datagrams.
     pub(crate) datagrams: DatagramListeners,
 }
@@ -33,7 +36,6 @@ pub(crate) struct Services {
 #[derive(Debug, Default)]
 struct State {
     offered: BTreeMap<ServiceName, mpsc::Sender<Incoming>>,
-    leaving: bool,
 }
 
 /// A stream that came in for a service.
@@ -46,6 +48,29 @@ pub struct Incoming {
     pub deadline: Option<Duration>,
     /// The stream.
     pub stream: Stream,
+}
+
+/// What a stream asked for. Kept for the next one, which mostly asks for the same: that needs no lock, and no look at the name.
+pub(crate) struct Asked {
+    /// The whole header.
+    header: Bytes,
+    deadline: Option<Duration>,
+    service: mpsc::Sender<Incoming>,
+}
+
+impl Asked {
+    /// Whether a stream that begins like this asks for the same; not once the service has been withdrawn.
+    fn is(&self, came: &Bytes) -> bool {
+        came.starts_with(&self.header) && !self.service.is_closed()
+    }
+
+    /// A place in the service's queue, unless it is full or the node leaves.
+    fn place(&self, services: &Services) -> Option<mpsc::Permit<'_, Incoming>> {
+        if services.leaving.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.service.try_reserve().ok()
+    }
 }
 
 /// Takes the streams that come in for one service. Dropped, it withdraws the service; streams that wait are reset.
@@ -105,7 +130,7 @@ async fn refuse(send: &mut quinn::SendStream, code: RefuseCode) {
 impl Services {
     pub(crate) fn offer(&self, name: ServiceName) -> Result<Listener, ServeError> {
         let mut state = self.lock();
-        if state.leaving {
+        if self.leaving.load(Ordering::Relaxed) {
             return Err(ServeError::ShutDown);
         }
         if state.offered.contains_key(&name) {
@@ -125,38 +150,55 @@ impl Services {
 
     /// Accepts no more streams.
     pub(crate) fn leave(&self) {
-        self.lock().leaving = true;
+        // Under the lock, so that nothing is offered afterwards.
+        let _state = self.lock();
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     /// Ends every listener.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
-        state.leaving = true;
+        self.leaving.store(true, Ordering::Relaxed);
         state.offered.clear();
         self.datagrams.close();
     }
 
     /// Hands a stream that `peer` opened to the service that it asks for, if all that this takes is there; it mostly is. Else gives
-    /// it back for [`dispatch`](Self::dispatch), with what was read of it.
+    /// it back for [`dispatch`](Self::dispatch), with what was read of it. `last` is what the stream before it asked for: mostly
+    /// the same.
     pub(crate) async fn dispatch_at_once(
         &self,
         peer: &NodeId,
         (mut send, mut recv): (quinn::SendStream, quinn::RecvStream),
         usage: &Usage,
+        last: &mut Option<Asked>,
     ) -> Option<(quinn::SendStream, quinn::RecvStream, Bytes)> {
         let Some(Ok(Some(chunk))) = at_once(recv.read_chunk(usize::MAX, true)).await else {
             return Some((send, recv, Bytes::new()));
         };
-        let Parsed::Header(Ok(header), rest) = OpenHeader::parse(&chunk.bytes) else {
-            return Some((send, recv, chunk.bytes));
-        };
-        let Ok(place) = self.place(&header.service) else { return Some((send, recv, chunk.bytes)) };
-        if !matches!(at_once(send.write_chunk(acceptance())).await, Some(Ok(()))) {
-            return Some((send, recv, chunk.bytes));
+        let came = chunk.bytes;
+        if !last.as_ref().is_some_and(|last| last.is(&came)) {
+            *last = self.find(&came);
         }
+        let Some((found, place)) = last.as_ref().and_then(|found| Some((found, found.place(self)?))) else {
+            return Some((send, recv, came));
+        };
+        if !matches!(at_once(send.write_chunk(acceptance())).await, Some(Ok(()))) {
+            return Some((send, recv, came));
+        }
+        let rest = came.slice(found.header.len()..);
         let stream = Stream::new(send, recv).with_first(rest).leased(usage.lease());
-        place.send(Incoming { peer: peer.clone(), deadline: header.deadline, stream });
+        place.send(Incoming { peer: peer.clone(), deadline: found.deadline, stream });
         None
+    }
+
+    /// What the header at the start of a stream asks for, if it is all there, and the service is offered.
+    fn find(&self, came: &Bytes) -> Option<Asked> {
+        let Parsed::Header(Ok(header), rest) = OpenHeader::parse(came) else { return None };
+        let service = self.lock().offered.get(&header.service)?.clone();
+        // A copy, since what came shares the memory of many packets.
+        let bytes = Bytes::copy_from_slice(&came[..came.len() - rest.len()]);
+        Some(Asked { header: bytes, deadline: header.deadline, service })
     }
 
     /// Hands a stream that `peer` opened to the service that it asks for, or refuses it. `came` was read of it already.
@@ -194,7 +236,7 @@ impl Services {
 
     fn place(&self, service: &ServiceName) -> Result<mpsc::OwnedPermit<Incoming>, RefuseCode> {
         let state = self.lock();
-        if state.leaving {
+        if self.leaving.load(Ordering::Relaxed) {
             return Err(RefuseCode::Leaving);
         }
         let sender = state.offered.get(service).ok_or(RefuseCode::UnknownService)?;
