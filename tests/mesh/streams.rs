@@ -142,3 +142,22 @@ async fn more_streams_may_be_open_at_a_time_than_at_first_but_not_any_number() {
         assert!(open.len() <= 1_024, "{} are open", open.len());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_withdrawn_refuses_and_serves_again_once_it_is_offered_anew() {
+    let mesh = mesh(["a-b"]).await;
+    let accepted = async || {
+        let mut stream = mesh.node("a").open(&id("b"), &service("s")).await.unwrap();
+        stream.accepted().await
+    };
+    for _ in 0..2 {
+        let mut listener = mesh.node("b").serve(service("s")).unwrap();
+        for _ in 0..2 {
+            assert_eq!(accepted().await, Ok(()));
+            assert!(listener.accept().await.is_some());
+        }
+        drop(listener);
+        let refused = accepted().await.unwrap_err();
+        assert!(matches!(&refused, StreamError::Refused(why) if why.code == RefuseCode::UnknownService));
+    }
+}

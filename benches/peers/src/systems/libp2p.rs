@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::contender::{Client, DATA, Place, System};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/peers");
+const RETRIES: usize = 1_000;
 const FOREVER: Duration = Duration::from_secs(3_600);
 
 pub struct Libp2p;
@@ -194,6 +195,22 @@ impl Client for Caller {
     }
 
     async fn call(&self) -> Result<()> {
+        // libp2p-stream drops a stream that comes in while the one before it waits to be accepted (`shared.rs`: "Channel is full"):
+        // the call is made again, and both count as one.
+        let mut called = self.call_once().await;
+        for _ in 0..RETRIES {
+            if called.is_ok() {
+                break;
+            }
+            tokio::task::yield_now().await;
+            called = self.call_once().await;
+        }
+        called
+    }
+}
+
+impl Caller {
+    async fn call_once(&self) -> Result<()> {
         let mut stream = self.control.clone().open_stream(self.peer, PROTOCOL).await?;
         let mut request = [7; 65];
         request[0] = b'E';

@@ -14,7 +14,8 @@ use super::pem::{Pem, free_port};
 use crate::contender::{Client, DATA, Place, System};
 
 const MESSAGE: usize = 64 << 10;
-const RETRIES: usize = 10;
+const RETRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(20);
 
 pub struct Zenoh;
 
@@ -121,9 +122,10 @@ impl Caller {
             if reply.is_ok() {
                 break;
             }
+            tokio::time::sleep(PAUSE).await;
         }
         let reply = reply?;
-        let sample = reply.result().map_err(|_| anyhow!("an error in reply"))?;
+        let sample = reply.result().map_err(|error| anyhow!("an error in reply: {}", String::from_utf8_lossy(&error.payload().to_bytes())))?;
         Ok(sample.payload().to_bytes().to_vec())
     }
 
