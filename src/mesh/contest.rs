@@ -5,7 +5,7 @@
 //!
 //! - **Duplicate**: both ends dialled, or one dialled twice. The preferred link is the one whose dialler has the smaller
 //!   id, then the one with the smaller TLS exporter. It is tested, so that the other is drained only after the winner is
-//!   known to be alive. The end with the smaller id conducts the test; there is no hurry, and nobody is cut off by it.
+//!   known to be alive. The end that leads conducts the test; there is no hurry, and nobody is cut off by it.
 //! - **Redial**: as a duplicate, but the old link has lasted: somebody who had it dials all the same, since the network has changed
 //!   under them. The old link is tested, and soon: if it is alive, its streams go on; if it is dead, nobody waits for its end.
 //! - **Restart**: the new link's HELLO has another instance. Either the neighbour restarted, and the old link is dead;
