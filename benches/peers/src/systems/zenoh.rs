@@ -16,6 +16,7 @@ use crate::contender::{Client, DATA, Place, System};
 const MESSAGE: usize = 64 << 10;
 const RETRIES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 pub struct Zenoh;
 
@@ -115,18 +116,21 @@ pub struct Caller {
 impl Caller {
     async fn get(&self, key: &str, payload: &[u8]) -> Result<Vec<u8>> {
         // Over TLS with many under way, a query now and then ends without its reply: it is made again, which counts as one call.
-        let mut reply = Err(anyhow!("never asked"));
+        let mut failed = anyhow!("never asked");
         for _ in 0..RETRIES {
-            let replies = self.session.get(key).payload(ZBytes::from(payload.to_vec())).await.map_err(e)?;
-            reply = replies.recv_async().await.map_err(e);
-            if reply.is_ok() {
-                break;
+            let asked = self.session.get(key).timeout(PATIENCE).payload(ZBytes::from(payload.to_vec()));
+            match asked.await.map_err(e)?.recv_async().await.map_err(e) {
+                Ok(reply) => match reply.result() {
+                    Ok(sample) => return Ok(sample.payload().to_bytes().to_vec()),
+                    Err(error) => {
+                        failed = anyhow!("{}", String::from_utf8_lossy(&error.payload().to_bytes()))
+                    }
+                },
+                Err(error) => failed = error,
             }
             tokio::time::sleep(PAUSE).await;
         }
-        let reply = reply?;
-        let sample = reply.result().map_err(|error| anyhow!("an error in reply: {}", String::from_utf8_lossy(&error.payload().to_bytes())))?;
-        Ok(sample.payload().to_bytes().to_vec())
+        Err(failed)
     }
 
     async fn count(&self) -> Result<u64> {
