@@ -30,8 +30,6 @@ pub enum Code {
     CommandNotFound,
     /// The command could not be started for another reason. Nothing was started.
     CommandNotStarted,
-    /// The command ended well, but wrote nothing.
-    CommandSilent,
     /// The command wrote more than it may. It was killed; what was sent before stands.
     CommandOutputTooLong,
     /// The command exited with this status, which is not 0.
@@ -63,7 +61,6 @@ impl Code {
             Self::BadCall => 8,
             Self::CommandNotFound => 0x10,
             Self::CommandNotStarted => 0x11,
-            Self::CommandSilent => 0x12,
             Self::CommandOutputTooLong => 0x13,
             Self::CommandFailed(status) => COMMAND_FAILED + status as u32,
             Self::CommandKilled(signal) => COMMAND_KILLED + signal as u32,
@@ -86,7 +83,6 @@ impl Code {
             8 => Self::BadCall,
             0x10 => Self::CommandNotFound,
             0x11 => Self::CommandNotStarted,
-            0x12 => Self::CommandSilent,
             0x13 => Self::CommandOutputTooLong,
             0x101..=0x1ff => Self::CommandFailed((number - COMMAND_FAILED) as u8),
             0x201..=0x2ff => Self::CommandKilled((number - COMMAND_KILLED) as u8),
@@ -109,7 +105,6 @@ impl fmt::Display for Code {
             Self::BadCall => f.write_str("the call is of an unknown version"),
             Self::CommandNotFound => f.write_str("the command was not found"),
             Self::CommandNotStarted => f.write_str("the command could not be started"),
-            Self::CommandSilent => f.write_str("the command wrote nothing"),
             Self::CommandOutputTooLong => f.write_str("the command wrote too much"),
             Self::CommandFailed(status) => write!(f, "the command exited with status {status}"),
             Self::CommandKilled(signal) => write!(f, "the command was killed by signal {signal}"),

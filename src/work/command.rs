@@ -34,8 +34,8 @@ const MIN_READ: usize = 4 * 1024;
 /// read its stdin. It gets the node's environment, what [`env`](Self::env) adds, and `RECEPTOR_CALLER`,
 /// `RECEPTOR_CALL_ID` and `RECEPTOR_DIRECTIVE`; its working directory is the node's.
 ///
-/// The call succeeds when the command exits with status 0 and has written something, or may be
-/// [silent](Self::allow_empty). Otherwise the caller gets the status or the signal, and the last 4 KiB of stderr.
+/// The call succeeds when the command exits with status 0, with or without output. Otherwise the caller gets the status or
+/// the signal, and the last 4 KiB of stderr.
 ///
 /// The command leads a process group of its own. When the call is over before the command is, the whole group gets SIGTERM,
 /// and SIGKILL after the [grace](Self::kill_grace). What the command started and left behind is killed when it is done:
@@ -47,7 +47,6 @@ pub struct Command {
     env: Vec<(OsString, OsString)>,
     max_output: Option<u64>,
     kill_grace: Duration,
-    allow_empty: bool,
 }
 
 impl Command {
@@ -60,7 +59,6 @@ impl Command {
             env: Vec::new(),
             max_output: None,
             kill_grace: Duration::from_secs(2),
-            allow_empty: false,
         }
     }
 
@@ -100,13 +98,6 @@ impl Command {
         self
     }
 
-    /// Makes it a success that the command writes nothing. By default that fails with [`Code::CommandSilent`].
-    #[must_use]
-    pub fn allow_empty(mut self) -> Self {
-        self.allow_empty = true;
-        self
-    }
-
     pub(super) async fn run(
         self,
         request: Request,
@@ -125,13 +116,12 @@ impl Command {
             exited.send_replace(true);
             Ok(status)
         };
-        let (written, words, status) = {
+        let ((), words, status) = {
             let done = pin!(async { tokio::try_join!(output, words, exit) });
             run_beside(feed, done).await?
         };
         process.finish();
-        let result = self.verdict(written, status);
-        result.map_err(|code| {
+        verdict(status).map_err(|code| {
             let words = String::from_utf8_lossy(&words);
             let words = tail(words.trim(), LAST_WORDS);
             tracing::debug!(program = ?self.program, %code, stderr = words, "the command failed");
@@ -158,15 +148,15 @@ impl Command {
         HandlerError::with_code(code, format!("{code}: {}: {error}", self.program.display()))
     }
 
-    /// Sends stdout as it comes, and says how many bytes there were.
+    /// Sends stdout as it comes.
     async fn stream_output(
         &self,
         mut stdout: ChildStdout,
         responder: &Responder,
         has_exited: watch::Receiver<bool>,
-    ) -> Result<u64, HandlerError> {
+    ) -> Result<(), HandlerError> {
         let mut buffer = BytesMut::new();
-        let mut written = 0;
+        let mut written: u64 = 0;
         loop {
             if buffer.capacity() < MIN_READ {
                 buffer.reserve(MAX_RESPONSE);
@@ -178,7 +168,7 @@ impl Command {
                 () = self.left_open(has_exited.clone()) => 0,
             };
             if len == 0 {
-                return Ok(written);
+                return Ok(());
             }
             written += len as u64;
             if self.max_output.is_some_and(|max| written > max) {
@@ -216,15 +206,16 @@ impl Command {
         let _ = has_exited.wait_for(|exited| *exited).await;
         sleep(self.kill_grace).await;
     }
+}
 
-    fn verdict(&self, written: u64, status: ExitStatus) -> Result<(), Code> {
-        match (status.code(), status.signal()) {
-            (Some(0), _) if written == 0 && !self.allow_empty => Err(Code::CommandSilent),
-            (Some(0), _) => Ok(()),
-            (Some(status), _) => Err(Code::CommandFailed(u8::try_from(status).unwrap_or(u8::MAX))),
-            (None, signal) => Err(Code::CommandKilled(
-                signal.and_then(|signal| u8::try_from(signal).ok()).unwrap_or_default(),
-            )),
+/// Exit status 0 is success, whatever was written.
+fn verdict(status: ExitStatus) -> Result<(), Code> {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ok(()),
+        (Some(status), _) => Err(Code::CommandFailed(u8::try_from(status).unwrap_or(u8::MAX))),
+        (None, signal) => {
+            let signal = signal.and_then(|signal| u8::try_from(signal).ok());
+            Err(Code::CommandKilled(signal.unwrap_or_default()))
         }
     }
 }
@@ -404,10 +395,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_that_writes_nothing_fails_unless_it_may() {
-        let result = run(Command::new("true"), "").await;
-        assert_eq!(result, failed(Code::CommandSilent, "the command wrote nothing", 1));
-        assert_eq!(run(Command::new("true").allow_empty(), "").await, Ok(Bytes::new()));
+    async fn exit_status_0_is_success_without_any_output() {
+        assert_eq!(run(Command::new("true"), "").await, Ok(Bytes::new()));
+        assert_eq!(run(Command::new("cat"), "").await, Ok(Bytes::new()));
+        assert_eq!(run(sh("echo a warning >&2"), "").await, Ok(Bytes::new()));
     }
 
     #[tokio::test]
