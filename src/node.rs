@@ -25,7 +25,7 @@ use crate::mesh::{
     NodeExplanation, OpenError, PeerAddr, ServeError, Status, Stream, clock,
 };
 use crate::switch::SwitchCounters;
-use crate::transport::{Identity, Liveness, Refusal, Socket, bind, settings};
+use crate::transport::{Identity, Liveness, PortOpener, Refusal, Socket, bind, settings};
 use crate::work::{
     self, Call, CallOptions, Command, Directive, HandlerError, PingError, Pong, RegisterError, Registry,
     Request, Responder, TraceHop,
@@ -71,6 +71,7 @@ impl Node {
             wait_converged: None,
             registry: Registry::new(),
             sockets: None,
+            port_opener: None,
             interfaces: None,
             #[cfg(feature = "mdns")]
             lan: false,
@@ -346,6 +347,7 @@ pub struct NodeBuilder {
     wait_converged: Option<Duration>,
     registry: Registry,
     sockets: Option<Vec<Arc<dyn quinn::AsyncUdpSocket>>>,
+    port_opener: Option<PortOpener>,
     interfaces: Option<Interfaces>,
     #[cfg(feature = "mdns")]
     lan: bool,
@@ -498,6 +500,17 @@ impl NodeBuilder {
         self
     }
 
+    /// Opens fresh local ports for direct paths with this function, beside the sockets that were [given](Self::socket).
+    /// Default: none can be opened.
+    #[cfg(feature = "testing")]
+    pub fn fresh_ports(
+        mut self,
+        open: impl Fn() -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> + Send + Sync + 'static,
+    ) -> Self {
+        self.port_opener = Some(PortOpener::new(open));
+        self
+    }
+
     /// Uses these as the machine's addresses instead of asking the system: for the virtual network. Each new list is a change of
     /// the network. Needs a tokio runtime. Without, a node on sockets of its own knows no addresses, and sees no changes.
     #[cfg(feature = "testing")]
@@ -518,19 +531,21 @@ impl NodeBuilder {
         self.check()?;
         let (epoch, data_dir, manifest) = self.open_data_dir()?;
         let accept_links = !self.listen.is_empty() || self.sockets.is_some();
-        let (sockets, renewable) = match self.sockets {
-            Some(sockets) => (sockets, Vec::new()),
+        let (sockets, renewable, port_opener) = match self.sockets {
+            Some(sockets) => (sockets, Vec::new(), self.port_opener),
             None => {
                 let bound = bind::bind(&self.listen)?;
+                let port_opener = bind::port_opener(&bound);
                 let sockets = bound.iter().map(|socket| Arc::clone(socket) as Arc<dyn quinn::AsyncUdpSocket>);
-                (sockets.collect(), bound)
+                (sockets.collect(), bound, port_opener)
             }
         };
         let interfaces = self.interfaces.unwrap_or_else(|| match renewable.is_empty() {
             true => Interfaces::unknown(),
             false => Interfaces::of_this_machine(),
         });
-        let socket = Socket::new(sockets, self.id.addr(), Arc::new(SwitchCounters::default()))?;
+        let socket = Socket::new(sockets, self.id.addr(), Arc::new(SwitchCounters::default()))?
+            .with_port_opener(port_opener);
         if let Some(rate) = self.transit_rate {
             socket.limit_transit(rate);
         }

@@ -79,7 +79,13 @@ pub(crate) fn forwarding_table(sources: &Sources<'_>) -> ForwardingTable {
     }
     let next_hop = |id: &LinkId| {
         let link = sources.links.get(id)?;
-        Some(NextHop { neighbour: link.addr, to: link.remote, from: link.local, cookie: link.cookie_out })
+        Some(NextHop {
+            neighbour: link.addr,
+            to: link.remote,
+            from: link.local,
+            local_port: None,
+            cookie: link.cookie_out,
+        })
     };
     // In the order in which questions go to them: the first is the one that was asked.
     let hops = sources.active.values().filter_map(next_hop);

@@ -215,6 +215,7 @@ impl Paths {
                     neighbour: peer.addr(),
                     to: mapped(path.to),
                     from: path.from,
+                    local_port: None,
                     cookie: Cookie(path.cookie.0),
                 });
             }
@@ -226,7 +227,7 @@ impl Paths {
             PathInput::Up { peer, connection, messages } => self.up(&peer, connection, messages, me, now),
             PathInput::Down { peer, connection } => self.down(&peer, connection, now),
             PathInput::Message { peer, connection, message } => self.message(&peer, connection, message, now),
-            PathInput::Probe(ReceivedProbe { from, to, bytes }) => {
+            PathInput::Probe(ReceivedProbe { from, to, local_port: _, bytes }) => {
                 if let Some(puncher) = &mut self.puncher {
                     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
                     let to = to.map(|ip| ip.to_canonical());
@@ -435,7 +436,7 @@ impl Driver {
             }
         }
         while let Some(probe) = puncher.poll_probe() {
-            socket.send_probe(probe.to, probe.from, &probe.bytes);
+            socket.send_probe(probe.to, probe.from, None, &probe.bytes);
         }
     }
 

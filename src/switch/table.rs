@@ -18,6 +18,9 @@ pub struct NextHop {
     pub to: SocketAddr,
     /// The address that they come from, where the link has one: a NAT on the way knows no other.
     pub from: Option<IpAddr>,
+    /// The local UDP port to send from, if that is not one of the node's own sockets: a direct path through a NAT
+    /// may have been opened from a port of its own.
+    pub local_port: Option<u16>,
     /// What admits them there.
     pub cookie: Cookie,
 }
@@ -240,7 +243,13 @@ mod tests {
     const FROM_RIGHT: Cookie = Cookie([12; 8]);
 
     fn hop(neighbour: NodeAddr) -> NextHop {
-        NextHop { neighbour, to: "127.0.0.1:9".parse().unwrap(), from: None, cookie: Cookie([7; 8]) }
+        NextHop {
+            neighbour,
+            to: "127.0.0.1:9".parse().unwrap(),
+            from: None,
+            local_port: None,
+            cookie: Cookie([7; 8]),
+        }
     }
 
     fn relay(transit: bool) -> ForwardingTable {

@@ -136,7 +136,9 @@ impl Mesh {
     ) -> NodeBuilder {
         let id: NodeId = name.parse().expect("a node id");
         let identity = self.authority.issue(&id, 1).expect("the CA can issue");
-        let builder = Node::builder(id, identity).socket(socket).direct(false);
+        let fresh = socket.clone();
+        let builder = Node::builder(id, identity).socket(socket).fresh_ports(move || Ok(fresh.sibling()?));
+        let builder = builder.direct(false);
         peers
             .iter()
             .fold(builder, |builder, peer| builder.peer(self.peer_addr(&peer.parse().expect("a node id"))))

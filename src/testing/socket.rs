@@ -51,6 +51,20 @@ impl VirtualSocket {
         self.network.fabric().home(self.id).map_or(self.local, |home| home.address)
     }
 
+    /// Binds another socket at the same host and in the same network, on the lowest free port from 49152.
+    ///
+    /// # Errors
+    ///
+    /// [`AddrInUse`](io::ErrorKind::AddrInUse) if no port is free.
+    pub fn sibling(&self) -> io::Result<Arc<Self>> {
+        let mut fabric = self.network.fabric();
+        let home = fabric.home(self.id).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let at = home.realm.endpoint(SocketAddr::new(home.address.ip(), 0));
+        let (id, address) = fabric.bind(at)?;
+        drop(fabric);
+        Ok(Arc::new(Self::new(self.network.clone(), id, address)))
+    }
+
     /// Moves the host elsewhere, as a phone that leaves the Wi-Fi does: the old address is gone at once, with what is
     /// on its way to it; the new one, which is returned, is there at once. Unlike a [`Network::rebind`] the host
     /// notices: see [`interface`](Self::interface).

@@ -1,12 +1,14 @@
 //! Binding the UDP sockets.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use quinn::AsyncUdpSocket;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::renewable::Renewable;
+use super::socket::PortOpener;
 
 /// What is asked of the system as socket buffers, in bytes; it grants what it allows. Handshakes that come by the
 /// thousand, and bursts from fast senders, overflow the usual 208 KiB.
@@ -28,6 +30,19 @@ pub(crate) fn bind(addrs: &[SocketAddr]) -> io::Result<Vec<Arc<Renewable>>> {
                 .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}")))
         })
         .collect()
+}
+
+/// What binds further sockets for direct paths beside these: on the same IPv4 address, any port. `None` without IPv4:
+/// fresh ports are for NATs.
+pub(crate) fn port_opener(bound: &[Arc<Renewable>]) -> Option<PortOpener> {
+    let addr = bound.iter().filter_map(|socket| socket.local_addr().ok()).find_map(|addr| {
+        match addr.ip().to_canonical() {
+            IpAddr::V4(ip) if !ip.is_loopback() => Some(ip),
+            IpAddr::V6(ip) if ip.is_unspecified() => Some(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V4(_) | IpAddr::V6(_) => None,
+        }
+    })?;
+    Some(PortOpener::new(move || Ok(bind_one((addr, 0).into())? as Arc<dyn AsyncUdpSocket>)))
 }
 
 fn bind_one(addr: SocketAddr) -> io::Result<Arc<Renewable>> {

@@ -41,6 +41,6 @@ pub use key::KeyError;
 pub use names::{NameKind, NamesError, NodeName, id_for_address, ids_in_certificate};
 pub use refusal::Refusal;
 pub use settings::Liveness;
-pub(crate) use socket::{Socket, mapped};
+pub(crate) use socket::{PortOpener, Socket, mapped};
 pub use trust::{Trust, TrustError};
 pub use validity::IdentityProblem;

@@ -20,6 +20,8 @@ pub(crate) struct ReceivedProbe {
     pub(crate) from: SocketAddr,
     /// The address of this host that it was sent to, where the system says so.
     pub(crate) to: Option<IpAddr>,
+    /// The fresh port that it came to; `None` if it was one of the node's own sockets.
+    pub(crate) local_port: Option<u16>,
     pub(crate) bytes: [u8; Probes::LEN],
 }
 
@@ -50,11 +52,17 @@ impl Probes {
     }
 
     /// Queues a probe; whether it was one to be taken, and there was room.
-    pub(super) fn take(&self, from: SocketAddr, to: Option<IpAddr>, packet: &[u8]) -> bool {
+    pub(super) fn take(
+        &self,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        local_port: Option<u16>,
+        packet: &[u8],
+    ) -> bool {
         let Ok(bytes) = <[u8; Self::LEN]>::try_from(packet) else { return false };
         let round = bytes[2..].first_chunk().map(|round| u64::from_be_bytes(*round));
         round.is_some_and(|round| self.rounds.load().contains(&round))
-            && self.queue.try_send(ReceivedProbe { from, to, bytes }).is_ok()
+            && self.queue.try_send(ReceivedProbe { from, to, local_port, bytes }).is_ok()
     }
 }
 

@@ -27,11 +27,13 @@
 //! | `sort` | what came in, and for whom |
 //! | `inbound` | what waits to be handed to quinn |
 //! | `forward`, `egress` | packets for other nodes |
+//! | `fresh` | additional UDP sockets for direct paths |
 //! | `held` | packets without a route |
 //! | `last_sent` | what is sent again when the way to a peer changes |
 
 mod egress;
 mod forward;
+mod fresh;
 mod held;
 mod inbound;
 mod last_sent;
@@ -49,6 +51,8 @@ use std::{fmt, io};
 use arc_swap::ArcSwap;
 use quinn::AsyncUdpSocket;
 
+use self::fresh::FreshPorts;
+pub(crate) use self::fresh::PortOpener;
 use self::inbound::Inbound;
 use self::last_sent::LastSent;
 use self::transmit::Bound;
@@ -61,6 +65,8 @@ use crate::switch::{DropReason, ForwardingTable, HoldQueue, Meter, SwitchCounter
 /// A quinn socket over one or more UDP sockets, with the packet switch in it.
 pub(crate) struct Socket {
     sockets: Vec<Bound>,
+    // More of them, for direct paths only.
+    fresh: FreshPorts,
     port: u16,
     max_receive_segments: usize,
     table: ArcSwap<ForwardingTable>,
@@ -100,6 +106,7 @@ impl Socket {
             probes: Probes::default(),
             inbound: Mutex::default(),
             hold: Mutex::default(),
+            fresh: FreshPorts::default(),
             sockets,
         })
     }

@@ -98,6 +98,7 @@ fn while_new_paths_are_put_off_the_alternate_serves_at_once() {
         neighbour: id(name).addr(),
         to: "192.0.2.1:9".parse().unwrap(),
         from: None,
+        local_port: None,
         cookie: Cookie([1; 8]),
     };
     switch.link(hop("m"));

@@ -129,7 +129,13 @@ impl Scene {
         let mut table = ForwardingTable::new(mallory, false, Arc::new(routes));
         table.admit(own.cookie, Ingress { neighbour: victim, transit: true });
         let to = link.connection.remote_address();
-        table.link(NextHop { neighbour: victim, to, from: None, cookie: link.hello.cookie });
+        table.link(NextHop {
+            neighbour: victim,
+            to,
+            from: None,
+            local_port: None,
+            cookie: link.hello.cookie,
+        });
         endpoint.socket().publish(table);
         assert!(matches!(link.frames.next().await, Ok(Some(Frame::Select(_)))));
         assert!(matches!(link.frames.next().await, Ok(Some(Frame::Attached(_)))));

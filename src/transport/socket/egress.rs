@@ -124,6 +124,7 @@ mod tests {
             neighbour: NodeAddr([n; 8]),
             to: "127.0.0.1:9".parse().unwrap(),
             from: None,
+            local_port: None,
             cookie: Cookie([n; 8]),
         }
     }

@@ -11,15 +11,15 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use tracing::trace;
 
 use super::originate::segments;
+use super::transmit::Bound;
 use super::{Socket, lock};
 use crate::switch::{DropReason, Header};
 use crate::transport::{overlay, runtime};
 
 impl AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(AllWritable(
-            self.sockets.iter().map(|socket| socket.io.clone().create_io_poller()).collect(),
-        ))
+        let own = self.sockets.iter().map(|socket| socket.io.clone().create_io_poller()).collect();
+        Box::pin(AllWritable { own, known: Arc::default(), fresh: Vec::new(), socket: self })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -29,7 +29,7 @@ impl AsyncUdpSocket for Socket {
         }
         let sent = match overlaid {
             Some(node) => self.originate(transmit, node),
-            None => self.transmit_from(transmit),
+            None => self.transmit_from(transmit, None),
         };
         match sent {
             // quinn sends all of it again: what had been sent is doubled, which costs nothing but itself.
@@ -59,14 +59,20 @@ impl AsyncUdpSocket for Socket {
         if handed > 0 {
             return Poll::Ready(Ok(handed));
         }
-        for _ in 0..self.sockets.len() {
-            let turn = inbound.turn;
-            inbound.turn = (turn + 1) % self.sockets.len();
-            if let Poll::Ready(received) = self.sockets[turn].io.poll_recv(cx, bufs, meta) {
+        let fresh = self.fresh.load();
+        let all = self.sockets.len() + fresh.len();
+        for _ in 0..all {
+            let turn = inbound.turn % all;
+            inbound.turn = (turn + 1) % all;
+            let (socket, local_port) = match turn.checked_sub(self.sockets.len()) {
+                None => (&self.sockets[turn], None),
+                Some(nth) => (&fresh[nth], Some(fresh[nth].addr.port())),
+            };
+            if let Poll::Ready(received) = socket.io.poll_recv(cx, bufs, meta) {
                 let received = received?;
                 let table = self.table.load();
                 for (nth, meta) in meta.iter_mut().enumerate().take(received) {
-                    self.sort(inbound, &table, bufs, nth, meta);
+                    self.sort(inbound, &table, bufs, nth, meta, local_port);
                 }
                 self.send_on(inbound, bufs);
                 self.flush_backlog(inbound, cx);
@@ -99,12 +105,24 @@ impl AsyncUdpSocket for Socket {
 /// Ready when all of the sockets are: quinn does not say which one it waits for, and asks again and again, without a
 /// pause, if it is told of room that another socket has.
 #[derive(Debug)]
-struct AllWritable(Vec<Pin<Box<dyn UdpPoller>>>);
+struct AllWritable {
+    socket: Arc<Socket>,
+    own: Vec<Pin<Box<dyn UdpPoller>>>,
+    /// The fresh ports that `fresh` was made for, one poller each.
+    known: Arc<Vec<Bound>>,
+    fresh: Vec<Pin<Box<dyn UdpPoller>>>,
+}
 
 impl UdpPoller for AllWritable {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let open = this.socket.fresh.load();
+        if !Arc::ptr_eq(&open, &this.known) {
+            this.fresh = open.iter().map(|socket| socket.io.clone().create_io_poller()).collect();
+            this.known = open;
+        }
         let mut ready = Poll::Ready(Ok(()));
-        for poller in &mut self.0 {
+        for poller in this.own.iter_mut().chain(&mut this.fresh) {
             match poller.as_mut().poll_writable(cx) {
                 Poll::Ready(Ok(())) => {}
                 other => ready = other,

@@ -22,6 +22,7 @@ impl Socket {
         buffers: &mut [IoSliceMut<'_>],
         nth: usize,
         meta: &mut RecvMeta,
+        local_port: Option<u16>,
     ) {
         meta.addr = mapped(meta.addr);
         let len = meta.len;
@@ -38,7 +39,13 @@ impl Socket {
         while start < len {
             let data = &buffers[nth][..len];
             let end = run_end(data, start, stride);
-            let verdict = self.judge(table, &data[start..end], stride);
+            let verdict = match self.judge(table, &data[start..end], stride) {
+                // Links have no business at a fresh port, and neither has the transit of others.
+                Verdict::Quic | Verdict::Forward(_) | Verdict::Hold(..) if local_port.is_some() => {
+                    Verdict::Drop(DropReason::UnknownCookie)
+                }
+                verdict => verdict,
+            };
             let to_quinn = matches!(verdict, Verdict::Quic | Verdict::Deliver(_));
             if to_quinn && start > 0 && inbound.egress.waits_in(nth) || inbound.egress.is_full() {
                 // What is for quinn moves to the start of the buffer.
@@ -80,7 +87,8 @@ impl Socket {
                 }
                 Verdict::Probe => {
                     let probes = data[start..end].chunks(stride);
-                    let stray = probes.filter(|probe| !self.probes.take(outer.addr, outer.dst_ip, probe));
+                    let stray =
+                        probes.filter(|probe| !self.probes.take(outer.addr, outer.dst_ip, local_port, probe));
                     self.counters.dropped(DropReason::StrayProbe, stray.count() as u64);
                 }
                 Verdict::Drop(reason) => {

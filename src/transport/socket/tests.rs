@@ -2,6 +2,7 @@
 
 mod direct;
 mod fake;
+mod fresh;
 mod inbound;
 mod mixtures;
 mod outbound;
@@ -63,8 +64,16 @@ fn mapped(text: &str) -> SocketAddr {
 fn hop(neighbour: NodeAddr) -> NextHop {
     // Links are known by the addresses that quinn gives them.
     match neighbour {
-        LEFT => NextHop { neighbour, to: super::mapped(left()), from: None, cookie: TO_LEFT },
-        _ => NextHop { neighbour: RIGHT, to: super::mapped(right()), from: None, cookie: TO_RIGHT },
+        LEFT => {
+            NextHop { neighbour, to: super::mapped(left()), from: None, local_port: None, cookie: TO_LEFT }
+        }
+        _ => NextHop {
+            neighbour: RIGHT,
+            to: super::mapped(right()),
+            from: None,
+            local_port: None,
+            cookie: TO_RIGHT,
+        },
     }
 }
 

@@ -15,6 +15,7 @@ use crate::switch::{DropReason, NextHop};
 pub(in crate::transport) const MAX_SEND: usize = 65_507;
 
 /// One UDP socket.
+#[derive(Clone, Debug)]
 pub(super) struct Bound {
     pub(super) io: Arc<dyn AsyncUdpSocket>,
     pub(super) addr: SocketAddr,
@@ -28,11 +29,17 @@ pub(super) struct Unsent {
 }
 
 impl Socket {
-    /// Sends a probe of a direct path. One that cannot be sent is a lost one.
-    pub(crate) fn send_probe(&self, to: SocketAddr, from: Option<IpAddr>, bytes: &[u8]) {
+    /// Sends a probe of a direct path, from a fresh port if one is given. A probe that cannot be sent counts as lost.
+    pub(crate) fn send_probe(
+        &self,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+        local_port: Option<u16>,
+        bytes: &[u8],
+    ) {
         let (destination, src_ip) = (mapped(to), from);
         let probe = Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip };
-        if let Err(unsent) = self.transmit_from(&probe) {
+        if let Err(unsent) = self.transmit_from(&probe, local_port) {
             trace!(%to, error = %unsent.error, "probe not sent");
         }
     }
@@ -45,16 +52,25 @@ impl Socket {
         ecn: Option<EcnCodepoint>,
         next_hop: NextHop,
     ) -> Result<(), Unsent> {
-        let NextHop { to, from, .. } = next_hop;
-        self.transmit_from(&Transmit { destination: to, ecn, contents, segment_size, src_ip: from })
+        let NextHop { to, from, local_port, .. } = next_hop;
+        let transmit = Transmit { destination: to, ecn, contents, segment_size, src_ip: from };
+        self.transmit_from(&transmit, local_port)
     }
 
     /// Sends a batch, in as many parts as the system asks for.
-    pub(super) fn transmit_from(&self, transmit: &Transmit<'_>) -> Result<(), Unsent> {
+    pub(super) fn transmit_from(
+        &self,
+        transmit: &Transmit<'_>,
+        local_port: Option<u16>,
+    ) -> Result<(), Unsent> {
         let unsent = |error| Unsent { sent: 0, error };
         let is_there = |ip: &IpAddr| !self.gone.load().contains(&ip.to_canonical());
         let from = transmit.src_ip.filter(is_there);
-        let socket = self.socket_for(transmit.destination, from).map_err(unsent)?;
+        let fresh = local_port.map(|port| self.fresh.get(port)).transpose().map_err(unsent)?;
+        let socket = match &fresh {
+            Some(fresh) => fresh,
+            None => self.socket_for(transmit.destination, from).map_err(unsent)?,
+        };
         let (destination, src_ip) = match socket.addr.is_ipv4() {
             true => (canonical(transmit.destination), from.map(|ip| ip.to_canonical())),
             false => (transmit.destination, from),

@@ -16,7 +16,13 @@ fn far() -> SocketAddr {
 fn direct() -> Wire {
     let wire = Wire::relay();
     let mut table = relay();
-    table.direct(NextHop { neighbour: FAR, to: super::super::mapped(far()), from: None, cookie: TO_FAR });
+    table.direct(NextHop {
+        neighbour: FAR,
+        to: super::super::mapped(far()),
+        from: None,
+        local_port: None,
+        cookie: TO_FAR,
+    });
     table.admit_direct(FROM_FAR, FAR);
     wire.socket.publish(table);
     wire
@@ -80,7 +86,13 @@ fn when_a_path_opens_or_dies_the_last_packet_is_sent_again() {
     wire.socket.track(FAR);
     wire.send(overlay::socket_addr(FAR), &quic(90, 1), None).unwrap();
     let mut table = relay();
-    table.direct(NextHop { neighbour: FAR, to: super::super::mapped(far()), from: None, cookie: TO_FAR });
+    table.direct(NextHop {
+        neighbour: FAR,
+        to: super::super::mapped(far()),
+        from: None,
+        local_port: None,
+        cookie: TO_FAR,
+    });
     wire.socket.publish(table);
     wire.socket.publish(relay());
     let to: Vec<_> = wire.udp.sent().iter().map(|sent| sent.to).collect();
@@ -97,8 +109,8 @@ fn probes_of_known_rounds_are_handed_on_with_their_addresses() {
     assert_eq!(wire.packets(), []);
     let (from, to) = (super::super::mapped(far()), Some(addr("10.0.0.1:1").ip()));
     for round in [7, 7, 8] {
-        let bytes = probe(round).try_into().unwrap();
-        assert_eq!(received.try_recv().unwrap(), ReceivedProbe { from, to, bytes });
+        let (local_port, bytes) = (None, probe(round).try_into().unwrap());
+        assert_eq!(received.try_recv().unwrap(), ReceivedProbe { from, to, local_port, bytes });
     }
     received.try_recv().unwrap_err();
     wire.assert_drops(&[(DropReason::StrayProbe, 1)]);
@@ -136,7 +148,7 @@ fn probes_and_packets_share_buffers() {
 #[test]
 fn a_probe_goes_out_as_it_is_from_the_address_that_is_asked_for() {
     let wire = Wire::relay();
-    wire.socket.send_probe(far(), Some(addr("10.0.0.1:1").ip()), &probe(7));
+    wire.socket.send_probe(far(), Some(addr("10.0.0.1:1").ip()), None, &probe(7));
     let [sent] = &wire.udp.sent()[..] else { panic!("one send") };
     assert_eq!((sent.to, sent.src_ip, &sent.contents), (far(), Some(addr("10.0.0.1:1").ip()), &probe(7)));
 }

@@ -251,7 +251,7 @@ fn a_backlog_over_two_sockets_is_flushed_without_spinning() {
     let two = Two::loopback();
     let mut table = relay_with(&[(FAR, FAR, OWN_HOPS)]);
     for (neighbour, to) in [(FAR, "127.0.0.1:5000"), (RIGHT, "[::1]:5000")] {
-        table.link(NextHop { neighbour, to: addr(to), from: None, cookie: TO_RIGHT });
+        table.link(NextHop { neighbour, to: addr(to), from: None, local_port: None, cookie: TO_RIGHT });
     }
     two.wire.socket.publish(table);
     two.v4.set_room(0);
