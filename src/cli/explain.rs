@@ -32,6 +32,7 @@ pub(super) async fn run(args: ExplainArgs, env: &Env) -> Result<(), Failure> {
 struct ExplainView {
     node: String,
     route: RouteView,
+    held_ms: Option<u64>,
     next_hops: Vec<String>,
     path: Option<PathView>,
     nat: NatView,
@@ -100,6 +101,12 @@ impl ExplainView {
         if !route.way.is_empty() {
             let cost = route.cost.map_or_else(String::new, |cost| format!(", cost {cost}"));
             text += &format!("  route        {}{cost}\n", escape(&route.way.join(" > ")));
+        }
+        if let Some(held) = self.held_ms {
+            text += &format!(
+                "  held back    the link to it was lost repeatedly; it is advertised again in {} at most\n",
+                span(held)
+            );
         }
         if !self.next_hops.is_empty() {
             text += &format!("  next hops    {}\n", escape(&self.next_hops.join(", ")));

@@ -108,6 +108,7 @@ pub(super) struct LinkView {
     pub(super) rtt_ms: Option<f64>,
     cost: Option<u32>,
     up_ms: Option<u64>,
+    pub(super) held_ms: Option<u64>,
     pub(super) mtu: Option<u16>,
     pub(super) observed: Option<std::net::SocketAddr>,
     pub(super) last_error: Option<String>,
@@ -229,7 +230,8 @@ impl StatusView {
                 "backoff" => Colour::Red,
                 _ => Colour::Yellow,
             };
-            let trouble = link.last_error.as_deref().filter(|_| link.state != "up");
+            let held = link.held_ms.map(|held| format!("flaps; held back for {} at most", span(held)));
+            let trouble = held.as_deref().or(link.last_error.as_deref()).filter(|_| link.state != "up");
             table.row([
                 Cell::plain(or_dash(link.peer.clone())),
                 Cell::plain(&link.state).coloured(colour),

@@ -89,6 +89,7 @@ impl Dialled {
     pub(crate) fn status(&self) -> Option<LinkStatus> {
         self.with(|state| {
             (!state.linked).then(|| LinkStatus {
+                held_ms: None,
                 peer: self.peer.expected.clone(),
                 state: if state.dialling { LinkState::Dialling } else { LinkState::Backoff },
                 direction: Direction::Outgoing,

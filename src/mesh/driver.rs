@@ -290,6 +290,10 @@ impl Driver {
     fn link_closed(&mut self, id: LinkId, why: &ConnectionError, now: Instant) {
         let active = self.neighbours.link(id).is_some_and(|link| link.phase == Phase::Active);
         let peer = self.neighbours.link(id).map(|link| link.peer.clone());
+        if let (true, Some(peer), Role::Full(router)) = (active && announced(why), &peer, &mut self.role) {
+            // The close may overtake the record that says so.
+            router.handle_leaving(peer, now);
+        }
         let changes = self.neighbours.closed(id, now);
         self.changed = true;
         self.forget_stub_waiter(id, now);
@@ -337,9 +341,6 @@ impl Driver {
             }
             if link.stub {
                 self.attaching.push(id);
-            } else {
-                self.manifest.seen(&peer, clock::unix_secs());
-                router.set_dormant(self.manifest.known(), now);
             }
         }
         info!(%peer, %address, "link up");
@@ -541,7 +542,22 @@ impl Driver {
             Routing::Synced(peer) => {
                 debug!(%peer, "synced");
                 self.changed = true;
+                // Not before: a neighbour in its sync would be advertised as dormant first.
+                self.manifest.seen(&peer, clock::unix_secs());
+                if let Role::Full(router) = &mut self.role {
+                    router.set_dormant(self.manifest.known(), now);
+                }
                 self.emit(Event::Synced { peer });
+            }
+            Routing::LinkHeld { neighbour: peer, until } => {
+                let remaining = until.saturating_duration_since(now);
+                info!(%peer, ?remaining, "link held back: it was lost repeatedly, and another path leads to the neighbour");
+                let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
+                self.emit(Event::LinkHeld { peer, remaining_ms });
+            }
+            Routing::LinkReleased(peer) => {
+                info!(%peer, "link no longer held back");
+                self.emit(Event::LinkReleased { peer });
             }
             Routing::SyncStalled(peer) => {
                 if let Some(link) = self.neighbours.active_link(&peer) {
@@ -649,6 +665,11 @@ async fn next_probe(probes: &mut Option<mpsc::Receiver<ReceivedProbe>>) -> Optio
         Some(probes) => probes.recv().await,
         None => None,
     }
+}
+
+/// Whether the neighbour announced the end of its link.
+fn announced(why: &ConnectionError) -> bool {
+    matches!(why, ConnectionError::ApplicationClosed(close) if close.error_code == CloseCode::Leaving.to_quic())
 }
 
 fn violated(link: &Link, error: &router::PeerError) {

@@ -26,6 +26,19 @@ pub enum Event {
         /// The neighbour.
         peer: NodeId,
     },
+    /// The link to a neighbour was lost several times within a few minutes, is back, and is not advertised for now: flap
+    /// damping. Another path leads to the neighbour.
+    LinkHeld {
+        /// The neighbour.
+        peer: NodeId,
+        /// How long the hold lasts at most, in milliseconds.
+        remaining_ms: u64,
+    },
+    /// The hold of a neighbour's link has ended; the link is advertised.
+    LinkReleased {
+        /// The neighbour.
+        peer: NodeId,
+    },
     /// A neighbour is not linked any more.
     LinkDown {
         /// The neighbour.

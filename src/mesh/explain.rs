@@ -20,6 +20,8 @@ pub struct NodeExplanation {
     /// What routing knows of it.
     #[serde(serialize_with = "serialize_route")]
     pub route: Explanation,
+    /// How long this node holds back the link to it at most, in milliseconds, because the link flaps. `None` if it does not.
+    pub held_ms: Option<u64>,
     /// The neighbours that its packets may go to, if they go through the mesh.
     pub next_hops: Vec<NodeId>,
     /// How its packets travel; none: they do not, or it is this node.
@@ -133,9 +135,14 @@ pub(super) fn explain(driver: &Driver, node: &NodeId, now: Instant) -> NodeExpla
         (None, None) => Candidates::default(),
     };
     let attempts = punched.as_ref().map(|punched| punched.attempts.iter().map(|a| attempt(a, now)).collect());
+    let held = match &driver.role {
+        Role::Full(router) => router.held_links().find(|(peer, _)| peer == node),
+        Role::Stub(_) => None,
+    };
     NodeExplanation {
         node: node.clone(),
         route,
+        held_ms: held.map(|(_, until)| millis(until.saturating_duration_since(now)) as u64),
         next_hops: next_hops.to_vec(),
         path,
         nat: NatPair {

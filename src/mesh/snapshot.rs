@@ -95,8 +95,14 @@ fn links(driver: &Driver, router: Option<&Router>, now: Instant) -> Vec<LinkStat
     // What a neighbour says in its record is newer than its HELLO.
     let said = router.into_iter().flat_map(Router::database);
     let said = said.filter_map(|record| Some((&record.origin, record.active(&driver.id)?))).collect();
-    let connected =
-        driver.neighbours.links().values().map(|link| link_status(link, synced(&link.peer), &said, now));
+    let held: BTreeMap<NodeId, Instant> = router.into_iter().flat_map(Router::held_links).collect();
+    let connected = driver.neighbours.links().values().map(|link| {
+        let held = held.get(&link.peer).filter(|_| link.phase == Phase::Active);
+        LinkStatus {
+            held_ms: held.map(|until| millis(until.saturating_duration_since(now))),
+            ..link_status(link, synced(&link.peer), held.is_some(), &said, now)
+        }
+    });
     let dialled = driver.dialled.iter().filter_map(|dialled| {
         dialled.status().filter(|status| {
             let linked = |peer: &NodeId| driver.neighbours.active().contains_key(peer);
@@ -106,8 +112,15 @@ fn links(driver: &Driver, router: Option<&Router>, now: Instant) -> Vec<LinkStat
     connected.chain(dialled).collect()
 }
 
-fn link_status(link: &Link, synced: bool, said: &BTreeMap<&NodeId, Cost>, now: Instant) -> LinkStatus {
+fn link_status(
+    link: &Link,
+    synced: bool,
+    held: bool,
+    said: &BTreeMap<&NodeId, Cost>,
+    now: Instant,
+) -> LinkStatus {
     let state = match link.phase {
+        Phase::Active if held => LinkState::Held,
         Phase::Active if synced => LinkState::Up,
         Phase::Active | Phase::Waiting => LinkState::Syncing,
         Phase::Draining { .. } => LinkState::Draining,
@@ -121,6 +134,7 @@ fn link_status(link: &Link, synced: bool, said: &BTreeMap<&NodeId, Cost>, now: I
         mtu: Some(link.connection.stats().path.current_mtu),
         cost: Some(link.cost.max(said.get(&link.peer).copied().unwrap_or(link.their_cost)).get()),
         up_ms: Some(millis(now.saturating_duration_since(link.since))),
+        held_ms: None,
         ephemeral: link.stub,
         observed: Some(canonical(link.observed)),
         attempts: 0,

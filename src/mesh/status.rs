@@ -142,6 +142,8 @@ pub enum LinkState {
     Backoff,
     /// Connected; the databases are being brought together.
     Syncing,
+    /// Connected and synced, but not advertised for now, because the link flaps; see [`LinkStatus::held_ms`].
+    Held,
     /// Connected, synced and advertised.
     Up,
     /// Another link to the same neighbour took its place; its streams run out.
@@ -178,6 +180,9 @@ pub struct LinkStatus {
     pub cost: Option<u32>,
     /// How long it has been in use, in milliseconds.
     pub up_ms: Option<u64>,
+    /// How long this node holds the link back at most, in milliseconds, because it flaps: it was lost several times within
+    /// five minutes, and another path leads to the neighbour. `None` if it is not held back.
+    pub held_ms: Option<u64>,
     /// Whether the neighbour is an ephemeral.
     pub ephemeral: bool,
     /// The address at which the neighbour sees this node.

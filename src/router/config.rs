@@ -175,7 +175,8 @@ pub struct Timers {
     /// How long news of a lost link waits for more of the kind, and how far apart any two originations are at least.
     /// Default: 10 ms.
     pub coalesce: Duration,
-    /// Originations at once. Default: 10.
+    /// Originations at once. Default: 20, as many as others accept at once ([`Limits::accept_burst`]): a restart of a
+    /// neighbour takes two.
     pub originate_burst: u32,
     /// After the burst, one origination per this time. Default: 1 s.
     pub originate_interval: Duration,
@@ -185,8 +186,9 @@ pub struct Timers {
     /// After the burst of [`Limits::accept_burst`], one update of an origin is accepted per this time; others wait, and
     /// only the newest is kept. Default: 500 ms.
     pub accept_interval: Duration,
-    /// How long a link that was lost twice within [`flap_memory`](Self::flap_memory) is held back when it returns; doubles with each
-    /// further loss. Default: 1 s.
+    /// How long a link that was lost twice within [`flap_memory`](Self::flap_memory) is held back when it returns; doubles
+    /// with each further loss. Announced leaves and restarts do not count as losses, and a link is held back only while
+    /// another path leads to the neighbour. Default: 1 s.
     pub flap_hold: Duration,
     /// The longest hold. Default: 64 s.
     pub flap_hold_max: Duration,
@@ -225,7 +227,7 @@ impl Default for Timers {
     fn default() -> Self {
         Self {
             coalesce: Duration::from_millis(10),
-            originate_burst: 10,
+            originate_burst: 20,
             originate_interval: Duration::from_secs(1),
             first_word: Duration::from_millis(100),
             accept_interval: Duration::from_millis(500),

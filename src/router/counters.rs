@@ -59,6 +59,8 @@ pub struct Counters {
     pub pulls: u64,
     /// Sessions that synced.
     pub syncs: u64,
+    /// Links that were held back after flapping.
+    pub holds: u64,
     /// Quiet comparisons that found a difference.
     pub digest_mismatches: u64,
     /// Times that the paths were computed.

@@ -33,9 +33,20 @@ pub enum Event {
     NodeLeft(NodeId),
     /// The node's record is of another process than before.
     NodeRestarted(NodeId),
-    /// The session with this neighbour has synced; the link is advertised from now on, unless it is held back after
-    /// flapping.
+    /// The session with this neighbour has synced; the link is advertised from now on, unless [`Event::LinkHeld`]
+    /// follows.
     Synced(NodeId),
+    /// The link to this neighbour was lost several times within [`Timers::flap_memory`](super::Timers::flap_memory), has
+    /// synced again, and is not advertised until then: flap damping. Another path leads to the neighbour.
+    LinkHeld {
+        /// The neighbour.
+        neighbour: NodeId,
+        /// When the hold ends, at the latest.
+        until: Instant,
+    },
+    /// The hold of the link to this neighbour has ended, because its time is over or because no other path leads to the
+    /// neighbour any more. The link is advertised from now on.
+    LinkReleased(NodeId),
     /// The session with this neighbour has not synced, and nothing came from it for the stall time. The neighbour's
     /// fault; close the session.
     SyncStalled(NodeId),

@@ -31,6 +31,7 @@ mod explain;
 mod first_word;
 mod flood;
 mod graph;
+mod hold;
 mod neighbour;
 mod notary;
 mod origin;
@@ -232,6 +233,7 @@ impl Router {
     pub fn handle_session_up(&mut self, up: SessionUp, now: Instant) -> Result<(), SessionError> {
         self.check_session(&up)?;
         let old = self.end_session(&up.neighbour, Some(&up), now);
+        self.neighbours.on_return(&up.neighbour, up.instance);
         let state = match (up.kind, old) {
             (NeighbourKind::Stub, _) => NeighbourState::Up,
             (NeighbourKind::Full, Some(old)) if continues(&old, &up) => old.state,
@@ -448,10 +450,12 @@ impl Router {
         if continued {
             return Some(old);
         }
+        // What replaces a session and does not continue it is another process: a restart, and no flap.
         if old.kind == NeighbourKind::Full
+            && by.is_none()
             && matches!(old.state, NeighbourState::Up | NeighbourState::Held(_))
         {
-            self.neighbours.on_loss(id, now);
+            self.neighbours.on_loss(id, old.instance, now);
         }
         self.schedule.on_effect(match old.kind {
             NeighbourKind::Full => Effect::Paths,

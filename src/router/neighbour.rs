@@ -63,7 +63,9 @@ pub struct NeighbourView {
 pub enum NeighbourState {
     /// The databases are being compared; the link is not advertised yet.
     Syncing,
-    /// Synced, but held back until then, because the link was lost several times lately.
+    /// Synced, but not advertised until then at the latest, because the link to this process was lost several times
+    /// within [`Timers::flap_memory`](super::Timers::flap_memory). The hold ends early when no other path leads to the
+    /// neighbour.
     Held(Instant),
     /// Advertised. It carries traffic as soon as the neighbour advertises it too.
     Up,
@@ -268,29 +270,58 @@ impl Neighbours {
         Some(session)
     }
 
-    /// A router's link was lost: its return will be held back if that happens often.
-    pub(crate) fn on_loss(&mut self, id: &NodeId, now: Instant) {
+    /// The link to a router's process was lost: its return will be held back if that happens often. When the memory is
+    /// full, the neighbour that would be forgotten first makes room.
+    pub(crate) fn on_loss(&mut self, id: &NodeId, instance: u64, now: Instant) {
         if self.flaps.len() >= self.limits.active_links && !self.flaps.contains_key(id) {
-            self.flaps.pop_first();
+            let memory = self.timers.flap_memory;
+            let oldest = self.flaps.iter().min_by_key(|(_, flaps)| flaps.forgotten_at(memory));
+            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                self.flaps.remove(&oldest);
+            }
         }
-        self.flaps.entry(id.clone()).or_default().on_loss(now);
+        self.flaps.entry(id.clone()).or_default().on_loss(instance, now);
     }
 
-    /// The session has synced: the link goes up, at once or after a hold.
-    pub(crate) fn on_synced(&mut self, id: &NodeId, now: Instant) {
+    /// A process of the neighbour is back. If it is another one than that whose link was lost, the losses were a restart.
+    pub(crate) fn on_return(&mut self, id: &NodeId, instance: u64) {
+        if self.flaps.get(id).is_some_and(|flaps| !flaps.concern(instance)) {
+            self.flaps.remove(id);
+        }
+    }
+
+    /// The session has synced: the link goes up, at once or after a hold. Returns whether it is held back.
+    pub(crate) fn on_synced(&mut self, id: &NodeId, now: Instant) -> bool {
         let mut hold = Duration::ZERO;
         if let Some(flaps) = self.flaps.get_mut(id) {
             flaps.prune(self.timers.flap_memory, now);
             hold = flaps.hold(self.timers.flap_hold, self.timers.flap_hold_max);
         }
-        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(session) = self.sessions.get_mut(id) else { return false };
         session.got_end = true;
         if session.state == NeighbourState::Syncing {
             session.state =
                 if hold.is_zero() { NeighbourState::Up } else { NeighbourState::Held(now + hold) };
         }
-        if !matches!(session.state, NeighbourState::Held(_)) {
+        let held = session.held_until().is_some();
+        if !held {
             self.unsettled.remove(id);
+        }
+        held
+    }
+
+    /// The neighbours whose links are held back, and until when.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (&NodeId, Instant)> {
+        self.unsettled_sessions().filter_map(|(id, session)| Some((id, session.held_until()?)))
+    }
+
+    /// Ends the hold of a link early.
+    pub(crate) fn release(&mut self, id: &NodeId) {
+        if let Some(session) = self.sessions.get_mut(id).filter(|session| session.held_until().is_some()) {
+            session.state = NeighbourState::Up;
+            if !session.is_syncing() {
+                self.unsettled.remove(id);
+            }
         }
     }
 
@@ -421,19 +452,12 @@ impl Neighbours {
         self.flaps.values().filter_map(|flaps| flaps.forgotten_at(memory)).fold(None, earlier)
     }
 
-    /// Puts up the links whose hold is over. Says whether there were any.
-    pub(crate) fn poll_holds(&mut self, now: Instant) -> bool {
-        let due =
-            self.unsettled_sessions().filter(|(_, session)| session.held_until().is_some_and(|at| at <= now));
-        let due: Vec<NodeId> = due.map(|(id, _)| id.clone()).collect();
-        for id in &due {
-            let Some(session) = self.sessions.get_mut(id) else { continue };
-            session.state = NeighbourState::Up;
-            if !session.is_syncing() {
-                self.unsettled.remove(id);
-            }
-        }
-        !due.is_empty()
+    /// Puts up the links whose hold is over, and returns their neighbours.
+    pub(crate) fn poll_holds(&mut self, now: Instant) -> Vec<NodeId> {
+        let due: Vec<NodeId> =
+            self.held().filter(|(_, until)| *until <= now).map(|(id, _)| id.clone()).collect();
+        due.iter().for_each(|id| self.release(id));
+        due
     }
 
     /// Those that make no progress in their sync, each once.

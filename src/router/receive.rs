@@ -10,7 +10,7 @@ use super::compact::DecodeError;
 use super::config::FloodMode;
 use super::event::{Event, Limit, PeerError};
 use super::flood::{Eager, Ways};
-use super::neighbour::{NeighbourKind, NeighbourState, Owes};
+use super::neighbour::{NeighbourKind, Owes};
 use super::notary::Proof;
 use super::origin::Urgency;
 use super::outbox::Owed;
@@ -175,7 +175,7 @@ impl Router {
     }
 
     pub(super) fn end_sync(&mut self, from: &NodeId, now: Instant) {
-        self.neighbours.on_synced(from, now);
+        let held = self.neighbours.on_synced(from, now);
         self.first_synced.get_or_insert(now);
         self.audits.on_synced(from, now);
         self.database.restart_deletion_clock(now);
@@ -184,6 +184,9 @@ impl Router {
         self.quiet.on_change(now);
         self.counters.syncs += 1;
         self.event(Event::Synced(from.clone()));
+        if held {
+            self.on_held(from, now);
+        }
     }
 
     pub(super) fn on_update(
@@ -382,12 +385,9 @@ impl Router {
     /// A node said that it leaves. If it is a neighbour, its link goes at once.
     fn on_leaving(&mut self, record: &Record, now: Instant) {
         self.event(Event::NodeLeft(record.origin.clone()));
-        let session = self.neighbours.get_mut(&record.origin);
-        if let Some(session) = session.filter(|session| session.instance == record.version.instance) {
-            session.state = NeighbourState::Leaving;
-            self.schedule.on_change();
-            self.origin.on_change(Urgency::Coalesce, now);
-            self.echoes.on_gone(&record.origin);
+        let session = self.neighbours.get(&record.origin);
+        if session.is_some_and(|session| session.instance == record.version.instance) {
+            self.on_neighbour_leaving(&record.origin, now);
         }
     }
 

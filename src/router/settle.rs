@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::Router;
 use super::event::{Event, Limit};
 use super::graph::Effect;
-use super::origin::Urgency;
 use super::quiet::Compare;
 use super::record::Draft;
 use super::spf::{self, Paths, Schedule};
@@ -41,9 +40,8 @@ impl Router {
 
     /// What time alone brings.
     pub(super) fn expire(&mut self, now: Instant) {
-        if self.neighbours.poll_holds(now) {
-            self.schedule.on_change();
-            self.origin.on_change(Urgency::Now, now);
+        for neighbour in self.neighbours.poll_holds(now) {
+            self.on_released(neighbour, now);
         }
         self.neighbours.poll_announces(now);
         for ask in self.pulls.poll(now) {
@@ -131,6 +129,7 @@ impl Router {
         self.paths = paths;
         self.standby = None;
         self.build_table();
+        self.release_needed(now);
     }
 
     /// Makes the table of the paths and alternates as they are. Other stubs on the same paths need no more than that.

@@ -54,9 +54,11 @@ impl Jitter {
     }
 }
 
-/// When a link was lost lately. The first return is free; each further loss doubles a hold.
+/// The recent losses of the link to one process of a neighbour. The first return is free; each further loss doubles a hold.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flaps {
+    /// The process that the link was lost with.
+    instance: u64,
     losses: VecDeque<Instant>,
 }
 
@@ -64,11 +66,21 @@ impl Flaps {
     /// Losses that are remembered: more than it takes to reach any sensible longest hold.
     const MAX: usize = 16;
 
-    pub(crate) fn on_loss(&mut self, now: Instant) {
+    /// The link to this process of the neighbour was lost. Losses of an earlier process no longer count.
+    pub(crate) fn on_loss(&mut self, instance: u64, now: Instant) {
+        if self.instance != instance {
+            self.losses.clear();
+            self.instance = instance;
+        }
         if self.losses.len() == Self::MAX {
             self.losses.pop_front();
         }
         self.losses.push_back(now);
+    }
+
+    /// Whether the losses were of the link to this process.
+    pub(crate) fn concern(&self, instance: u64) -> bool {
+        self.instance == instance
     }
 
     /// Forgets losses older than `memory`.
@@ -117,13 +129,23 @@ mod tests {
         let (start, mut flaps) = (start(), Flaps::default());
         let mut holds = Vec::new();
         for _ in 0..10 {
-            flaps.on_loss(start);
+            flaps.on_loss(1, start);
             holds.push(flaps.hold(SECOND, 64 * SECOND).as_secs());
         }
         assert_eq!(holds, [0, 1, 2, 4, 8, 16, 32, 64, 64, 64]);
         assert_eq!(flaps.forgotten_at(300 * SECOND), Some(start + 300 * SECOND));
         flaps.prune(300 * SECOND, start + 300 * SECOND);
         assert_eq!(flaps.hold(SECOND, 64 * SECOND), Duration::ZERO);
+    }
+
+    #[test]
+    fn losses_of_an_earlier_process_do_not_count() {
+        let (start, mut flaps) = (start(), Flaps::default());
+        for instance in [1, 1, 1, 2] {
+            flaps.on_loss(instance, start);
+        }
+        assert_eq!(flaps.hold(SECOND, 64 * SECOND), Duration::ZERO);
+        assert!(flaps.concern(2) && !flaps.concern(1));
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test needs some first instant")]

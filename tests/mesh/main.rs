@@ -13,6 +13,7 @@ mod links;
 mod nat;
 mod punching;
 mod records;
+mod restarts;
 mod roaming;
 mod routes;
 mod streams;

@@ -15,6 +15,8 @@ mod decoder;
 #[cfg(test)]
 mod deltas;
 #[cfg(test)]
+mod flaps;
+#[cfg(test)]
 mod flood;
 #[cfg(test)]
 mod fuzz;

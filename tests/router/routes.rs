@@ -234,26 +234,6 @@ fn a_record_that_grows_too_large_is_cut_and_keeps_its_active_links() {
 }
 
 #[test]
-fn a_link_lost_twice_is_held_back_for_a_second() {
-    let mut probe = Probe::new();
-    for _ in 0..3 {
-        probe.sync("n");
-        probe.router.handle_session_down(&id("n"), probe.now);
-    }
-    probe.up("n", NeighbourKind::Full).unwrap();
-    probe.sync("n");
-    let view = probe.router.neighbours().next().unwrap();
-    assert!(matches!(view.state, NeighbourState::Held(_)), "{view:?}");
-    assert_eq!(
-        probe.router.poll_timeout().map(|deadline| deadline.reason).unwrap(),
-        DeadlineReason::QuietDigest
-    );
-    probe.wait(2_000);
-    assert_eq!(probe.router.neighbours().next().unwrap().state, NeighbourState::Up);
-    assert!(probe.held("me").unwrap().link(&id("n")).is_some());
-}
-
-#[test]
 fn another_path_to_the_same_process_leaves_the_link_in_use() {
     let mut probe = Probe::new();
     probe.sync("n");

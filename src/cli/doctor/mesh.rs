@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::finding::Finding;
 use crate::cli::status::{LinkView, StatusView};
-use crate::cli::text::millis;
+use crate::cli::text::{millis, span};
 use crate::id::NodeId;
 use crate::mesh::PeerAddr;
 use crate::punch::{NatClass, classify};
@@ -15,7 +15,7 @@ const CLOCK_OFF: i64 = 60_000;
 const LEAST_MTU: u16 = 1_200;
 
 fn is_up(link: &LinkView) -> bool {
-    matches!(link.state.as_str(), "up" | "syncing" | "draining")
+    matches!(link.state.as_str(), "up" | "held" | "syncing" | "draining")
 }
 
 /// Whether a link is up, or it is known why not.
@@ -65,6 +65,19 @@ pub(super) fn peers(status: &StatusView, peers: &[PeerAddr]) -> Vec<Finding> {
         Some(if up.is_empty() { Finding::fail("peer", text, advice) } else { Finding::warn("peer", text, advice) })
     }));
     findings
+}
+
+/// Links that are held back because they flap.
+pub(super) fn holds(status: &StatusView) -> Vec<Finding> {
+    let look = |link: &LinkView| {
+        let (peer, held) = (link.peer.as_deref().unwrap_or("a node"), link.held_ms?);
+        let text = format!(
+            "the link to {peer} was lost repeatedly; it carries no routed traffic for another {} at most",
+            span(held)
+        );
+        Some(Finding::warn("flapping", text, "look for packet loss and address changes on the way"))
+    };
+    status.links.iter().filter_map(look).collect()
 }
 
 /// The path MTU of each link.
@@ -210,6 +223,16 @@ mod tests {
         assert_eq!(clock(&peer, 59_000).verdict, Verdict::Ok);
         assert_eq!(clock(&peer, 61_000).verdict, Verdict::Warn);
         assert!(clock(&peer, -3_600_000).text.contains("ahead of"));
+    }
+
+    #[test]
+    fn a_link_that_is_held_back_is_reported_with_its_remaining_time() {
+        let mut held = up("a", "192.0.2.1:1", "198.51.100.1:7");
+        (held["state"], held["held_ms"]) = (json!("held"), json!(8_000));
+        let found = holds(&status(json!([up("b", "192.0.2.1:1", "198.51.100.1:7"), held])));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].verdict, Verdict::Warn);
+        assert!(found[0].text.contains("link to a") && found[0].text.contains("8 s"), "{}", found[0].text);
     }
 
     #[test]

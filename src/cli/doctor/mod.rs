@@ -104,6 +104,7 @@ async fn look_at_the_mesh(place: &Place, config: &NodeConfig) -> Vec<Finding> {
         return vec![Finding::fail("node", text, "use the doctor of the node's own version")];
     };
     let mut findings = mesh::peers(&status, &config.peers);
+    findings.extend(mesh::holds(&status));
     findings.extend(mesh::mtu(&status));
     findings.extend(mesh::nat(&status, local_ip));
     findings.extend(mesh::port_mapping(&status));

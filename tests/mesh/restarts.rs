@@ -1,0 +1,54 @@
+//! Nodes that restart, in order or not, are back at once, however often they do so.
+
+use std::time::Duration;
+
+use receptor_quic::testing::{Mesh, mesh};
+use receptor_quic::{Event, Node};
+use tokio::time::{Instant, timeout};
+
+use crate::support::id;
+
+/// How long a node may stay unreachable after the start of its next process, in virtual time without latency.
+const SOON: Duration = Duration::from_millis(300);
+
+/// Waits until `from` can ping `to`, and returns how long that takes from now.
+async fn back(from: &Node, to: &str) -> Duration {
+    let start = Instant::now();
+    while !matches!(timeout(Duration::from_millis(50), from.ping(&id(to))).await, Ok(Ok(_))) {
+        assert!(start.elapsed() < Duration::from_secs(100), "{to} does not come back");
+    }
+    start.elapsed()
+}
+
+async fn stop(mesh: &mut Mesh, name: &str) {
+    mesh.node(name).clone().shutdown().await;
+    mesh.kill(name);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_that_restarts_in_order_ten_times_is_back_at_once() {
+    let mut mesh = mesh(["edge-relay", "ctl-relay"]).await;
+    let ctl = mesh.node("ctl").clone();
+    for turn in 0..10 {
+        stop(&mut mesh, "edge").await;
+        mesh.restart("edge", &["relay"]).await;
+        let took = back(&ctl, "edge").await;
+        assert!(took < SOON, "{turn}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_between_two_relays_that_restarts_is_back_at_once() {
+    let mut mesh = mesh(["edge-r1", "edge-r2", "r1-r2", "ctl-r1"]).await;
+    let ctl = mesh.node("ctl").clone();
+    let mut events = mesh.node("r1").events();
+    for turn in 0..10 {
+        stop(&mut mesh, "edge").await;
+        mesh.restart("edge", &["r1", "r2"]).await;
+        let took = back(&ctl, "edge").await;
+        assert!(took < SOON, "{turn}: {took:?}");
+    }
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, Event::LinkHeld { .. }), "{event:?}");
+    }
+}
