@@ -26,6 +26,10 @@ pub const MAX_HANDLERS: usize = 1024;
 /// How many calls run at the same time by default: 1024.
 pub const DEFAULT_MAX_RUNNING: usize = 1024;
 
+/// Built-in directives that are answered at the same time, beside the calls that run. An answer takes no longer than its
+/// frames take to travel.
+const MAX_BUILTIN_RUNNING: usize = 256;
+
 /// How long a shutdown waits for what it cut off: last responses to be received, commands to be killed.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(5);
 
@@ -39,7 +43,7 @@ pub struct Registry {
 }
 
 struct Inner {
-    handlers: RwLock<BTreeMap<Directive, Arc<dyn Handler>>>,
+    handlers: RwLock<BTreeMap<Directive, Registered>>,
     max_running: usize,
     running: Mutex<Table>,
     counters: Counters,
@@ -47,14 +51,42 @@ struct Inner {
     inflight: Inflight,
 }
 
+#[derive(Clone)]
+struct Registered {
+    handler: Arc<dyn Handler>,
+    /// Whether it is one of the built-in directives, which have places of their own.
+    built_in: bool,
+}
+
 #[derive(Default)]
 struct Table {
     /// Call ids come from callers, so they cannot be keys.
     next_key: u64,
     calls: BTreeMap<u64, Entry>,
+    /// Those of them that are of built-in directives.
+    built_in: usize,
+    /// The others, by caller.
+    callers: BTreeMap<NodeId, usize>,
+}
+
+impl Table {
+    /// Whether one more call of this caller may run.
+    fn admits(&self, caller: &NodeId, built_in: bool, max_running: usize) -> bool {
+        if built_in {
+            return self.built_in < MAX_BUILTIN_RUNNING;
+        }
+        let own = self.callers.get(caller).copied().unwrap_or(0);
+        self.calls.len() - self.built_in < max_running && own < share(max_running)
+    }
+}
+
+/// The places that one caller may take: three quarters, rounded up.
+fn share(max_running: usize) -> usize {
+    max_running - max_running / 4
 }
 
 struct Entry {
+    built_in: bool,
     id: Uuid,
     directive: Directive,
     caller: NodeId,
@@ -81,7 +113,9 @@ impl Registry {
 
     /// A registry which runs `max_running` calls at the same time.
     ///
-    /// A call beyond is refused with [`Code::Overloaded`], at once, and counted. With 0, all are.
+    /// One caller may run three quarters of them, so that it cannot use up what all need. A call beyond either bound is
+    /// refused with [`Code::Overloaded`], at once, and counted. With 0, all are. The built-in directives have places of
+    /// their own: a node that runs as many calls as it may still answers a ping.
     /// A call that runs costs two tasks and, at worst, 256 KiB of responses that wait.
     #[must_use]
     pub fn with_max_running(max_running: usize) -> Self {
@@ -109,7 +143,20 @@ impl Registry {
         F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        self.register(directive, Arc::new(handler), false)
+        self.register(directive, Registered { handler: Arc::new(handler), built_in: false }, false)
+    }
+
+    /// As [`handle`](Self::handle), for a built-in directive, which has places of its own.
+    pub(super) fn handle_built_in<F, Fut>(
+        &self,
+        directive: Directive,
+        handler: F,
+    ) -> Result<(), RegisterError>
+    where
+        F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.register(directive, Registered { handler: Arc::new(handler), built_in: true }, false)
     }
 
     /// As [`handle`](Self::handle), in the place of the handler that may be there.
@@ -121,7 +168,7 @@ impl Registry {
         F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        self.register(directive, Arc::new(handler), true)
+        self.register(directive, Registered { handler: Arc::new(handler), built_in: false }, true)
     }
 
     /// Handles `directive` with an external command, run anew for each call.
@@ -199,7 +246,7 @@ impl Registry {
     fn register(
         &self,
         directive: Directive,
-        handler: Arc<dyn Handler>,
+        handler: Registered,
         replace: bool,
     ) -> Result<(), RegisterError> {
         let mut handlers = self.inner.handlers.write().unwrap_or_else(PoisonError::into_inner);
@@ -227,21 +274,32 @@ impl Registry {
         id: Uuid,
         directive: &Directive,
     ) -> Result<(Arc<dyn Handler>, Place), Code> {
-        let handler = {
+        let registered = {
             let handlers = self.inner.handlers.read().unwrap_or_else(PoisonError::into_inner);
             handlers.get(directive).cloned()
         };
-        let handler = handler.ok_or(Code::UnknownDirective)?;
+        let Registered { handler, built_in } = registered.ok_or(Code::UnknownDirective)?;
         if *self.inner.phase.borrow() != Phase::Open {
             return Err(Code::Leaving);
         }
         let mut table = self.table();
-        if table.calls.len() >= self.inner.max_running {
+        if !table.admits(caller, built_in, self.inner.max_running) {
             return Err(Code::Overloaded);
         }
         let key = table.next_key;
         table.next_key += 1;
-        let entry = Entry { id, directive: directive.clone(), caller: caller.clone(), since: Instant::now() };
+        if built_in {
+            table.built_in += 1;
+        } else {
+            *table.callers.entry(caller.clone()).or_default() += 1;
+        }
+        let entry = Entry {
+            built_in,
+            id,
+            directive: directive.clone(),
+            caller: caller.clone(),
+            since: Instant::now(),
+        };
         table.calls.insert(key, entry);
         Ok((handler, Place { inner: self.inner.clone(), key }))
     }
@@ -290,7 +348,16 @@ pub(super) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.inner.table().calls.remove(&self.key);
+        let mut table = self.inner.table();
+        let Some(entry) = table.calls.remove(&self.key) else { return };
+        if entry.built_in {
+            table.built_in -= 1;
+        } else if let Some(own) = table.callers.get_mut(&entry.caller) {
+            *own -= 1;
+            if *own == 0 {
+                table.callers.remove(&entry.caller);
+            }
+        }
     }
 }
 
@@ -395,6 +462,33 @@ mod tests {
         assert_eq!(registry.directives(), [directive("a:a"), directive("a:b")]);
         assert!(registry.remove(&directive("a:b")));
         assert!(!registry.remove(&directive("a:b")));
+    }
+
+    #[tokio::test]
+    async fn one_caller_has_three_quarters_of_the_places_and_built_ins_their_own() {
+        let registry = Registry::with_max_running(8);
+        registry.handle(directive("a:b"), nothing).unwrap();
+        registry.handle_built_in(directive("receptor:ping"), nothing).unwrap();
+        let admit = |caller: &str, name: &str| {
+            let admitted = registry.admit(&caller.parse().unwrap(), Uuid::nil(), &directive(name));
+            admitted.map(|(_, place)| place)
+        };
+        let mut places: Vec<_> = (0..6).map(|_| admit("one", "a:b").unwrap()).collect();
+        assert_eq!(admit("one", "a:b").err(), Some(Code::Overloaded));
+        places.push(admit("one", "receptor:ping").unwrap());
+        places.extend((0..2).map(|_| admit("two", "a:b").unwrap()));
+        assert_eq!(admit("three", "a:b").err(), Some(Code::Overloaded));
+        // Those that answer a ping take nobody's place.
+        let mut pings: Vec<_> =
+            (0..MAX_BUILTIN_RUNNING - 1).map(|_| admit("two", "receptor:ping").unwrap()).collect();
+        assert_eq!(admit("two", "receptor:ping").err(), Some(Code::Overloaded));
+        pings.pop();
+        admit("three", "receptor:ping").unwrap();
+        places.remove(0);
+        admit("three", "a:b").unwrap();
+        drop((places, pings));
+        assert_eq!(registry.running(), []);
+        assert!(registry.table().callers.is_empty());
     }
 
     #[test]
