@@ -20,6 +20,7 @@ use crate::mesh::LocalAddress;
 use crate::mesh::core::{Mesh, Parts};
 use crate::mesh::datadir::{DataDir, Manifest};
 use crate::mesh::interfaces::Interfaces;
+use crate::mesh::usage::Purpose;
 use crate::mesh::{
     ConvergeError, Convergence, DatagramListener, DatagramSender, Event, LinkCost, LinkCosts, Listener,
     NodeExplanation, OpenError, PeerAddr, ServeError, Status, Stream, clock,
@@ -145,7 +146,7 @@ impl Node {
     /// # Errors
     /// [`OpenError`] says whose fault it is and what to do.
     pub async fn open(&self, node: &NodeId, service: &ServiceName) -> Result<Stream, OpenError> {
-        self.0.mesh.open(node, service, None).await
+        self.0.mesh.open(node, service, None, Purpose::Application).await
     }
 
     /// As [`open`](Self::open), giving up after `deadline`; the other side is told of it.
@@ -158,7 +159,7 @@ impl Node {
         service: &ServiceName,
         deadline: Duration,
     ) -> Result<Stream, OpenError> {
-        self.0.mesh.open(node, service, Some(deadline)).await
+        self.0.mesh.open(node, service, Some(deadline), Purpose::Application).await
     }
 
     /// Offers a service: streams that other nodes open to it come out of the listener until that is dropped.
@@ -233,7 +234,7 @@ impl Node {
         directive: Directive,
         options: CallOptions,
     ) -> Result<Call, OpenError> {
-        work::call_node(&self.0.mesh, node, directive, options).await
+        work::call_node(&self.0.mesh, node, directive, options, Purpose::Application).await
     }
 
     /// Asks a node whether it is there, and what it is doing.

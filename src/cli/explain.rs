@@ -35,6 +35,7 @@ struct ExplainView {
     held_ms: Option<u64>,
     next_hops: Vec<String>,
     path: Option<PathView>,
+    streams: Option<StreamsView>,
     nat: NatView,
     candidates: CandidatesView,
     attempts: Vec<AttemptView>,
@@ -58,6 +59,15 @@ struct PathView {
     rtt_ms: Option<f64>,
     since_s: Option<f64>,
     reason: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct StreamsView {
+    opened: usize,
+    opening: usize,
+    max: usize,
+    saturated: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -113,6 +123,10 @@ impl ExplainView {
         }
         if let Some(path) = &self.path {
             text += &path.render(paint);
+        }
+        if let Some(StreamsView { opened, opening, max, saturated: true }) = &self.streams {
+            let streams = format!("{opened} of {max} open, {opening} waiting: new streams wait for a place");
+            text += &format!("  streams      {}\n", paint.paint(Colour::Yellow, &streams));
         }
         if let (Some(mine), theirs) = (&nat.mine, nat.theirs.as_deref().unwrap_or("unknown")) {
             text += &format!("  NAT          {} here, {} there\n", escape(mine), escape(theirs));
@@ -227,6 +241,18 @@ Attempts at a direct path
   1 min 2 s  80.0 ms  traffic  direct   a probe was answered
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_peer_without_a_place_for_another_stream_is_said_to_be_saturated() {
+        let render = |saturated: bool| {
+            render(
+                json!({ "streams": { "opened": 1_023, "opening": 4, "max": 1_023, "saturated": saturated } }),
+            )
+        };
+        let line = "  streams      1023 of 1023 open, 4 waiting: new streams wait for a place\n";
+        assert!(render(true).contains(line), "{}", render(true));
+        assert!(!render(false).contains("streams"));
     }
 
     #[test]

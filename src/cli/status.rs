@@ -143,6 +143,7 @@ struct PeerView {
     since_s: Option<f64>,
     rtt_ms: f64,
     streams: usize,
+    opening: usize,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -273,7 +274,10 @@ impl StatusView {
                 Cell::plain(or_dash(peer.address.clone().or_else(|| peer.via.clone()))),
                 Cell::plain(or_dash(peer.since_s.map(|since| span((since * 1_000.0) as u64)))),
                 Cell::plain(millis(peer.rtt_ms)),
-                Cell::plain(peer.streams.to_string()),
+                Cell::plain(match peer.opening {
+                    0 => peer.streams.to_string(),
+                    opening => format!("{} (+{opening} waiting)", peer.streams),
+                }),
             ]);
         }
         table

@@ -1,10 +1,8 @@
 //! The handle to a running mesh: what the node and the work layer use.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use quinn::Connection;
@@ -12,6 +10,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{Instrument, info_span};
 
 use super::acceptor::Acceptor;
+use super::at_once::at_once;
 use super::clock;
 use super::converge::{ConvergeError, Convergence, Waiting};
 use super::datadir::{self, DataDir};
@@ -37,8 +36,9 @@ use super::peers::Peers;
 use super::roaming::{self, Roaming};
 use super::services::{Listener, ServeError, Services};
 use super::status::Status;
-use super::stream::{Lease, Stream};
-use super::view::View;
+use super::stream::Stream;
+use super::usage::{Lease, Purpose, StreamLease, Usage};
+use super::view::{LinkView, View};
 use crate::id::{Cost, NodeId, ServiceName};
 use crate::router::{self, Router};
 use crate::switch::Cookie;
@@ -47,13 +47,18 @@ use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::{Hello, VERSIONS};
 use crate::transport::path_mtu::PathMtus;
 use crate::transport::renewable::Renewable;
-use crate::transport::settings::Transports;
+use crate::transport::settings::{MAX_STREAMS, Transports};
 use crate::transport::{Identity, Liveness, Refusal, Socket, random};
 
 /// Events that a slow listener may fall behind, at most; it then misses the oldest, and is told so.
 pub(crate) const MAX_EVENTS: usize = 1_024;
 /// How long to wait for a route that is not there: the flood that brings it is usually just behind.
 const ROUTE_WAIT: Duration = Duration::from_secs(1);
+/// How long an open without a deadline waits for a place or for credit, and [`CREDIT_ROUND_TRIPS`] on top of it.
+const PLACE_WAIT: Duration = Duration::from_millis(750);
+/// Round trips that pass, at worst, until the other end has permitted as many streams as it ever does: one with the first
+/// streams, one with the permission, and as much for packets that are lost.
+const CREDIT_ROUND_TRIPS: u32 = 4;
 /// How long the neighbours have to take the node's last words.
 const LEAVE_WAIT: Duration = Duration::from_secs(2);
 
@@ -272,7 +277,12 @@ impl Mesh {
 
     /// Offers a service.
     pub(crate) fn serve(&self, service: ServiceName) -> Result<Listener, ServeError> {
-        self.0.services.offer(service)
+        self.0.services.offer(service, false)
+    }
+
+    /// Offers the service of calls, which accepts streams of callers who have no credit left for others.
+    pub(crate) fn serve_calls(&self, service: ServiceName) -> Result<Listener, ServeError> {
+        self.0.services.offer(service, true)
     }
 
     /// Opens a stream to a service of a node. Returns once the header is on its way: the answer comes with the data.
@@ -281,43 +291,63 @@ impl Mesh {
         node: &NodeId,
         service: &ServiceName,
         deadline: Option<Duration>,
+        purpose: Purpose,
     ) -> Result<Stream, OpenError> {
-        let ready = self.ready(node);
-        let waits = ready.is_none();
-        let opening = async {
-            let (connection, lease) = match ready {
-                Some(ready) => ready,
-                None => self.connection(node).await?,
-            };
-            let lost = |error: quinn::ConnectionError| match Refusal::from_connection_error(&error) {
-                Some(why) => OpenError::NotTrusted { node: node.clone(), why },
-                None => OpenError::Unreachable { node: node.clone(), why: error.to_string() },
-            };
-            let (mut send, recv) = connection.open_bi().await.map_err(lost)?;
-            match send.write_chunk(OpenHeader::encoded(service, deadline)).await {
-                Ok(()) => Ok(Stream::opened(send, recv).leased(lease)),
-                Err(quinn::WriteError::ConnectionLost(error)) => Err(lost(error)),
-                Err(error) => Err(OpenError::Unreachable { node: node.clone(), why: error.to_string() }),
+        // Fast path: a connection, a place and credit are there. Nothing has to be watched while nothing is waited for.
+        if let Some((connection, lease)) = self.ready(node)
+            && let Some(halves) = at_once(connection.open_bi()).await
+        {
+            let halves = halves.map_err(|error| lost(node, &error))?;
+            let header = OpenHeader::encoded(service, deadline, lease.wants_credit());
+            let mut beginning = pin!(begin(node, halves, lease, header));
+            if let Some(begun) = at_once(beginning.as_mut()).await {
+                return begun;
             }
-        };
-        let mut opening = pin!(opening);
-        // Mostly there is nothing to wait for, and neither a timer nor an ear for what may happen meanwhile is needed.
-        if !waits && let Poll::Ready(opened) = poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await {
-            return opened;
+            return within(deadline, beginning).await;
         }
         let opening = async {
             tokio::select! {
                 biased;
                 to = self.yielded_to(), if *node != self.0.id => Err(OpenError::Yielded { to }),
-                opened = opening => opened,
+                opened = self.open_in_turn(node, service, deadline, purpose) => opened,
             }
         };
-        match deadline {
-            None => opening.await,
-            Some(deadline) => {
-                tokio::time::timeout(deadline, opening).await.unwrap_or(Err(OpenError::Deadline(deadline)))
+        within(deadline, opening).await
+    }
+
+    /// Opens a stream where something has to be waited for: a route, a connection, a place, or credit.
+    async fn open_in_turn(
+        &self,
+        node: &NodeId,
+        service: &ServiceName,
+        deadline: Option<Duration>,
+        purpose: Purpose,
+    ) -> Result<Stream, OpenError> {
+        let too_many = || OpenError::TooManyStreams { node: node.clone(), max: MAX_STREAMS };
+        let (connection, usage, _lease) = self.connection(node).await?;
+        let opening = async {
+            let waiting = usage.queue(purpose).await.ok_or_else(too_many)?;
+            let lease = waiting.place().await;
+            let halves = connection.open_bi().await.map_err(|error| lost(node, &error))?;
+            drop(waiting);
+            Ok((halves, lease))
+        };
+        let opened = async {
+            tokio::select! {
+                opened = opening => opened,
+                error = connection.closed() => Err(lost(node, &error)),
             }
-        }
+        };
+        let (halves, lease) = match deadline {
+            // The caller ends the wait.
+            Some(_) => opened.await?,
+            None => {
+                let patience = PLACE_WAIT + CREDIT_ROUND_TRIPS * connection.rtt();
+                tokio::time::timeout(patience, opened).await.unwrap_or_else(|_| Err(too_many()))?
+            }
+        };
+        let header = OpenHeader::encoded(service, deadline, lease.wants_credit());
+        begin(node, halves, lease, header).await
     }
 
     /// A sender of datagrams to a service of a node, on the link or the peer connection, made now if there is none.
@@ -330,7 +360,7 @@ impl Mesh {
             biased;
             to = self.yielded_to(), if *node != self.0.id => Err(OpenError::Yielded { to }),
             connected = self.connection(node) => {
-                let (connection, lease) = connected?;
+                let (connection, _, lease) = connected?;
                 Ok(DatagramSender::new(Connection::clone(&connection), service, lease))
             }
         }
@@ -341,22 +371,22 @@ impl Mesh {
         self.0.services.datagrams.offer(service)
     }
 
-    /// The link to a neighbour, or the peer connection to another node, if there is one to be used now.
-    fn ready(&self, node: &NodeId) -> Option<(Arc<Connection>, Lease)> {
+    /// The link to a neighbour, or the peer connection to another node, and a place for a stream, if both are there now.
+    fn ready(&self, node: &NodeId) -> Option<(Arc<Connection>, StreamLease)> {
         let view = self.0.view.borrow();
         if view.closed || (view.yielded_to.is_some() && *node != self.0.id) {
             return None;
         }
         if let Some(link) = live_link(&view, node) {
-            return Some(link);
+            return Some((link.connection.clone(), link.usage.try_open()?));
         }
         let routed = *node == self.0.id || has_route(&view, node);
         // A stub asks its neighbour first.
-        (routed && !view.stub).then(|| self.0.peers.live(node)).flatten()
+        (routed && !view.stub).then(|| self.0.peers.ready(node)).flatten()
     }
 
     /// The link to a neighbour, or the peer connection to another node.
-    async fn connection(&self, node: &NodeId) -> Result<(Arc<Connection>, Lease), OpenError> {
+    async fn connection(&self, node: &NodeId) -> Result<(Arc<Connection>, Arc<Usage>, Lease), OpenError> {
         let mut view = self.0.view.clone();
         let known = |view: &Arc<View>| {
             view.closed || *node == self.0.id || live_link(view, node).is_some() || has_route(view, node)
@@ -371,7 +401,7 @@ impl Mesh {
             return Err(OpenError::ShutDown);
         }
         if let Some(link) = live_link(&view, node) {
-            return Ok(link);
+            return Ok((link.connection.clone(), link.usage.clone(), link.usage.lease()));
         }
         if view.stub && *node != self.0.id && self.ask_for_route(node).await.is_none() {
             return Err(OpenError::NoRoute { node: node.clone() });
@@ -526,13 +556,47 @@ pub(crate) fn next_hop(view: &View, node: &NodeId) -> Option<(NodeId, u64, u32)>
     Some((view.first_hop(node)?, cost, hops))
 }
 
-fn live_link(view: &View, node: &NodeId) -> Option<(Arc<Connection>, Lease)> {
-    let link = view.links.get(node)?;
-    link.connection.close_reason().is_none().then(|| (link.connection.clone(), link.usage.lease()))
+fn live_link<'a>(view: &'a View, node: &NodeId) -> Option<&'a LinkView> {
+    view.links.get(node).map(|link| &**link).filter(|link| link.connection.close_reason().is_none())
 }
 
 fn has_route(view: &View, node: &NodeId) -> bool {
     // The address is a hash, and rarely asked for.
     let direct = || view.forwarding.as_ref().is_some_and(|forwarding| forwarding.is_direct(node.addr()));
     view.table.route(node).is_some() || (view.stub && view.linked) || direct()
+}
+
+/// Fails once the deadline has passed, if there is one.
+async fn within<T>(
+    deadline: Option<Duration>,
+    opening: impl Future<Output = Result<T, OpenError>>,
+) -> Result<T, OpenError> {
+    match deadline {
+        None => opening.await,
+        Some(deadline) => {
+            tokio::time::timeout(deadline, opening).await.unwrap_or(Err(OpenError::Deadline(deadline)))
+        }
+    }
+}
+
+/// Sends the header of a stream that was just opened.
+async fn begin(
+    node: &NodeId,
+    (mut send, recv): (quinn::SendStream, quinn::RecvStream),
+    lease: StreamLease,
+    header: bytes::Bytes,
+) -> Result<Stream, OpenError> {
+    match send.write_chunk(header).await {
+        Ok(()) => Ok(Stream::opened(send, recv).leased(lease)),
+        Err(quinn::WriteError::ConnectionLost(error)) => Err(lost(node, &error)),
+        Err(error) => Err(OpenError::Unreachable { node: node.clone(), why: error.to_string() }),
+    }
+}
+
+/// The connection ended before the stream was opened.
+fn lost(node: &NodeId, error: &quinn::ConnectionError) -> OpenError {
+    match Refusal::from_connection_error(error) {
+        Some(why) => OpenError::NotTrusted { node: node.clone(), why },
+        None => OpenError::Unreachable { node: node.clone(), why: error.to_string() },
+    }
 }

@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::services::{MAX_SERVICES, ServeError};
-use super::stream::{Lease, Usage};
+use super::usage::{Lease, Usage};
 use crate::id::{NodeId, ServiceName};
 
 /// What waits for one listener, at most, in bytes: then the oldest goes. As much again is in the listener's hands.

@@ -7,9 +7,11 @@ use serde::{Serialize, Serializer};
 
 use super::driver::{Driver, Role};
 use super::status::PeerPath;
+use super::usage::Usage;
 use crate::id::NodeId;
 use crate::punch::{self, Candidate, Checked, NatClass};
 use crate::router::Explanation;
+use crate::transport::settings::MAX_STREAMS;
 
 /// Why a node is, or is not, reachable, as far as this node knows, and how the packets for it travel.
 #[derive(Clone, Debug, Serialize)]
@@ -26,12 +28,43 @@ pub struct NodeExplanation {
     pub next_hops: Vec<NodeId>,
     /// How its packets travel; none: they do not, or it is this node.
     pub path: Option<PathExplanation>,
+    /// The streams between the two nodes; `None` if there is no connection.
+    pub streams: Option<StreamUse>,
     /// The NATs in front of the two nodes.
     pub nat: NatPair,
     /// Where the two may be reached directly.
     pub candidates: Candidates,
     /// The last attempts at a direct path, the newest first; at most 16.
     pub attempts: Vec<AttemptStatus>,
+}
+
+/// The streams between this node and another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct StreamUse {
+    /// Streams that this node opened and has open.
+    pub opened: usize,
+    /// Streams that the other node opened.
+    pub incoming: usize,
+    /// Opens by this node that wait for a place or for the other node's permission.
+    pub opening: usize,
+    /// How many this node may have open: [`MAX_STREAMS`].
+    pub max: usize,
+    /// Whether new streams have to wait.
+    pub saturated: bool,
+}
+
+impl StreamUse {
+    pub(super) fn of(usage: &Usage) -> Self {
+        let (opened, opening) = (usage.opened_streams(), usage.waiting());
+        Self {
+            opened,
+            incoming: usage.incoming_streams(),
+            opening,
+            max: MAX_STREAMS,
+            saturated: opening > 0 || opened >= MAX_STREAMS,
+        }
+    }
 }
 
 /// How the packets for a node travel, and why.
@@ -145,6 +178,10 @@ pub(super) fn explain(driver: &Driver, node: &NodeId, now: Instant) -> NodeExpla
         held_ms: held.map(|(_, until)| millis(until.saturating_duration_since(now)) as u64),
         next_hops: next_hops.to_vec(),
         path,
+        streams: match driver.neighbours.active_link(node) {
+            Some(link) => Some(StreamUse::of(&link.usage)),
+            None => driver.peers.streams(node),
+        },
         nat: NatPair {
             mine: mine.map(NatClass::as_str),
             theirs: punched.as_ref().map(|punched| punched.theirs.as_str()),

@@ -17,7 +17,7 @@ use tracing::{Instrument, Span, debug, info_span};
 use super::input::Input;
 use super::peers::accept_streams;
 use super::services::Services;
-use super::stream::Usage;
+use super::usage::Usage;
 use super::view::LinkView;
 use crate::id::{Cost, NodeAddr, NodeId};
 use crate::router::{DecodeError, Message, RttCost};

@@ -21,6 +21,7 @@ pub(crate) mod clock;
 mod contest;
 mod converge;
 pub(crate) mod core;
+mod credit;
 pub(crate) mod datadir;
 mod datagram;
 mod dialler;
@@ -53,14 +54,18 @@ mod snapshot;
 mod status;
 pub mod stream;
 mod twin;
+pub(crate) mod usage;
 pub(crate) mod view;
 
+pub use crate::transport::settings::MAX_STREAMS;
 pub use converge::{ConvergeError, Convergence};
 pub use datagram::{
     Datagram, DatagramError, DatagramListener, DatagramSender, DatagramStatus, MAX_WAITING_DATAGRAMS,
 };
 pub use events::Event;
-pub use explain::{AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation};
+pub use explain::{
+    AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation, StreamUse,
+};
 pub use interfaces::{AddressKind, LocalAddress, MAX_LOCAL_ADDRESSES};
 pub(crate) use link_cost::LinkCosts;
 pub use link_cost::{InvalidLinkCost, LinkCost};

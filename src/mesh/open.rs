@@ -1,7 +1,7 @@
 //! The first bytes on a stream to a service: OPEN, and the answer.
 //!
-//! The opener writes a u32 length and a MessagePack array `[version, service, deadline in ms | nil]`, and may send data
-//! right behind it. The accepting side answers one byte 0x00 and goes on with its own data, or 0x01, then
+//! The opener writes a u32 length and a MessagePack array `[version, service, deadline in ms | nil, wants credit]`, of
+//! which the last field is sent only if it is true, and may send data right behind it. The accepting side answers one byte 0x00 and goes on with its own data, or 0x01, then
 //! `[code, text]`, and the end of the stream.
 
 use std::fmt;
@@ -27,20 +27,22 @@ pub(crate) struct OpenHeader {
     pub(crate) service: ServiceName,
     /// How long the opener will wait.
     pub(crate) deadline: Option<Duration>,
+    /// Whether the opener holds so many streams that it should be permitted more.
+    pub(crate) wants_credit: bool,
 }
 
 impl OpenHeader {
     #[cfg(test)]
     fn encode(&self) -> Bytes {
-        Self::encoded(&self.service, self.deadline)
+        Self::encoded(&self.service, self.deadline, self.wants_credit)
     }
 
     /// The header as bytes, its length in front.
-    pub(crate) fn encoded(service: &ServiceName, deadline: Option<Duration>) -> Bytes {
+    pub(crate) fn encoded(service: &ServiceName, deadline: Option<Duration>, wants_credit: bool) -> Bytes {
         // One allocation of the right size: this is on the way of every call.
-        let mut bytes = Vec::with_capacity(4 + 2 + 2 + service.as_str().len() + 9);
+        let mut bytes = Vec::with_capacity(4 + 2 + 2 + service.as_str().len() + 9 + 1);
         bytes.extend_from_slice(&[0; 4]);
-        let written = rmp::encode::write_array_len(&mut bytes, 3)
+        let written = rmp::encode::write_array_len(&mut bytes, 3 + u32::from(wants_credit))
             .and_then(|_| rmp::encode::write_uint(&mut bytes, VERSION.into()))
             .and_then(|_| rmp::encode::write_str(&mut bytes, service.as_str()));
         written.expect("writing plain data to a vector cannot fail");
@@ -50,6 +52,9 @@ impl OpenHeader {
                 rmp::encode::write_uint(&mut bytes, millis)
                     .expect("writing plain data to a vector cannot fail");
             }
+        }
+        if wants_credit {
+            bytes.push(rmp::Marker::True.to_u8());
         }
         let len = bytes.len() as u32 - 4;
         bytes[..4].copy_from_slice(&len.to_be_bytes());
@@ -99,12 +104,16 @@ impl OpenHeader {
         }
         let (service, mut cursor) =
             rmp::decode::read_str_from_slice(cursor).map_err(|_| RefuseCode::BadHeader)?;
-        let deadline: Option<u64> = match cursor.first() {
-            Some(&marker) if marker == rmp::Marker::Null.to_u8() => None,
+        let deadline: Option<u64> = match cursor.split_first() {
+            Some((&marker, rest)) if marker == rmp::Marker::Null.to_u8() => {
+                cursor = rest;
+                None
+            }
             _ => Some(rmp::decode::read_int(&mut cursor).map_err(|_| RefuseCode::BadHeader)?),
         };
+        let wants_credit = fields > 3 && cursor.first() == Some(&rmp::Marker::True.to_u8());
         let service = ServiceName::try_from(service).map_err(|_| RefuseCode::UnknownService)?;
-        Ok(Self { service, deadline: deadline.map(Duration::from_millis) })
+        Ok(Self { service, deadline: deadline.map(Duration::from_millis), wants_credit })
     }
 }
 
@@ -266,6 +275,15 @@ pub enum OpenError {
     /// The deadline passed first.
     #[error("the deadline of {0:?} passed")]
     Deadline(Duration),
+    /// This node has as many streams to that node open as it may, or the node permits no more. Close some, or give a
+    /// deadline: an open with a deadline waits for a place until then, one without for about a second.
+    #[error("too many streams to {node} are open (at most {max} at a time)")]
+    TooManyStreams {
+        /// The node.
+        node: NodeId,
+        /// The bound.
+        max: usize,
+    },
     /// This node has as many peer connections as it may, all in use. Close some streams.
     #[error("too many peer connections ({max})")]
     TooManyPeers {
@@ -295,8 +313,8 @@ mod tests {
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             assert!(page.contains(&format!("`{hex}`")), "not on the page: {hex}");
         };
-        for deadline in [Some(Duration::from_secs(5)), None] {
-            let header = OpenHeader { service: "echo".parse().unwrap(), deadline };
+        for (deadline, wants_credit) in [(Some(Duration::from_secs(5)), false), (None, false), (None, true)] {
+            let header = OpenHeader { service: "echo".parse().unwrap(), deadline, wants_credit };
             assert_on_page(&header.encode());
             assert_eq!(OpenHeader::decode(&header.encode()[4..]), Ok(header));
         }

@@ -2,26 +2,33 @@
 
 use std::collections::BTreeMap;
 use std::future::IntoFuture;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use quinn::{Connection, Side};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, debug_span, warn};
 
 use super::clock;
+use super::credit::StreamCredit;
+use super::explain::StreamUse;
 use super::input::Input;
 use super::open::OpenError;
 use super::path_messages;
-use super::services::Services;
-use super::stream::{Lease, Usage};
+use super::services::{Opened, Services};
+use super::usage::{Lease, StreamLease, Usage};
 use crate::id::NodeId;
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::handshake::certified_names;
-use crate::transport::{Refusal, Trust, overlay, settings, tls};
+use crate::transport::{Refusal, Trust, overlay, tls};
+
+mod connecting;
+
+use connecting::Connecting;
 
 /// Peers with a connection at a time, at most.
 pub const MAX_PEERS: usize = 1_024;
@@ -53,14 +60,10 @@ pub(crate) struct Peers {
     inputs: Option<mpsc::Sender<Input>>,
 }
 
-/// One peer's place. Whoever needs a connection first makes it, under the lock; the others wait for that, and share a
-/// failure as well.
+/// One peer's place.
 #[derive(Debug, Default)]
 struct Slot {
-    connecting: tokio::sync::Mutex<()>,
-    /// Attempts that are over.
-    attempts: AtomicU64,
-    failure: Mutex<Option<OpenError>>,
+    connecting: Connecting<Arc<Connection>>,
     /// Oldest first; the oldest live one is used.
     connections: Mutex<Vec<Kept>>,
     usage: Arc<Usage>,
@@ -86,6 +89,22 @@ pub(crate) struct PeerView {
     pub(crate) node: NodeId,
     pub(crate) rtt: Duration,
     pub(crate) streams: usize,
+    /// Opens that wait.
+    pub(crate) waiting: usize,
+}
+
+/// An attempt under way. Dropped, with its task for instance, it ends for all who wait for it.
+struct Attempt<'a> {
+    slot: &'a Slot,
+    outcome: Option<Result<Arc<Connection>, OpenError>>,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.outcome.take() {
+            self.slot.connecting.finish(outcome);
+        }
+    }
 }
 
 impl Peers {
@@ -99,37 +118,41 @@ impl Peers {
 
     /// The connection to `node`, made now if there is none, and a lease that keeps it.
     ///
-    /// Cancel safe: a handshake that is given up half-way is begun anew by the next caller.
-    pub(crate) async fn connection(&self, node: &NodeId) -> Result<(Arc<Connection>, Lease), OpenError> {
+    /// Cancel safe: the attempt runs on a task of its own and goes on without its callers, so that the next one finds it
+    /// further, or done. At most one per peer, for at most [`CONNECT_TIMEOUT`]; all who wait for it share its failure.
+    pub(crate) async fn connection(
+        &self,
+        node: &NodeId,
+    ) -> Result<(Arc<Connection>, Arc<Usage>, Lease), OpenError> {
         let (slot, lease) = self.slot(node)?;
+        let found = |connection| (connection, slot.usage.clone(), lease.clone());
         if let Some(connection) = slot.live() {
-            return Ok((connection, lease));
+            return Ok(found(connection));
         }
-        let attempts = slot.attempts.load(Ordering::Acquire);
-        let _connecting = slot.connecting.lock().await;
-        if let Some(connection) = slot.live() {
-            return Ok((connection, lease));
+        let mut ticket = slot.connecting.join();
+        if ticket.first {
+            let (peers, node, slot, lease) = (self.clone(), node.clone(), slot.clone(), lease.clone());
+            tokio::spawn(async move {
+                let mut attempt = Attempt { slot: &slot, outcome: Some(Err(OpenError::ShutDown)) };
+                attempt.outcome = Some(peers.connect(&node).await.map(|connection| {
+                    let connection = Arc::new(connection);
+                    peers.adopt(&node, &slot, &connection);
+                    connection
+                }));
+                drop((attempt, lease));
+            });
         }
-        if slot.attempts.load(Ordering::Acquire) != attempts
-            && let Some(failure) = lock(&slot.failure).clone()
-        {
-            return Err(failure);
-        }
-        let connected = self.connect(node).await;
-        *lock(&slot.failure) = connected.as_ref().err().cloned();
-        slot.attempts.fetch_add(1, Ordering::Release);
-        let connection = Arc::new(connected?);
-        self.adopt(node, &slot, &connection);
-        Ok((connection, lease))
+        // A connection that has ended already is returned as well: opening a stream on it fails with the reason.
+        ticket.wait(|| slot.live()).await.unwrap_or(Err(OpenError::ShutDown)).map(found)
     }
 
-    /// The connection to `node` if there is one, and a lease that keeps it.
-    pub(crate) fn live(&self, node: &NodeId) -> Option<(Arc<Connection>, Lease)> {
+    /// The connection to `node` if there is one, and a place for a stream on it, if one is free.
+    pub(crate) fn ready(&self, node: &NodeId) -> Option<(Arc<Connection>, StreamLease)> {
         let slots = lock(&self.slots);
         let slot = slots.get(node)?;
         let connection = slot.live()?;
         slot.idle_sweeps.store(0, Ordering::Relaxed);
-        Some((connection, slot.usage.lease()))
+        Some((connection, slot.usage.try_open()?))
     }
 
     async fn connect(&self, node: &NodeId) -> Result<Connection, OpenError> {
@@ -183,6 +206,7 @@ impl Peers {
             }
             connections.push(Kept { connection: connection.clone(), since: clock::now() });
         }
+        slot.connecting.arrived();
         let span = debug_span!("peer", %node);
         debug!(parent: &span, "connected");
         let datagrams = self.services.datagrams.clone();
@@ -289,9 +313,21 @@ impl Peers {
     pub(crate) fn views(&self) -> Vec<PeerView> {
         let view = |(node, slot): (&NodeId, &Arc<Slot>)| {
             let connection = slot.live()?;
-            Some(PeerView { node: node.clone(), rtt: connection.rtt(), streams: slot.usage.streams() })
+            Some(PeerView {
+                node: node.clone(),
+                rtt: connection.rtt(),
+                streams: slot.usage.streams(),
+                waiting: slot.usage.waiting(),
+            })
         };
         lock(&self.slots).iter().filter_map(view).collect()
+    }
+
+    /// The streams between this node and another, if there is a connection.
+    pub(super) fn streams(&self, node: &NodeId) -> Option<StreamUse> {
+        let slots = lock(&self.slots);
+        let slot = slots.get(node)?;
+        slot.live().map(|_| StreamUse::of(&slot.usage))
     }
 
     /// The peer's place, with a lease so that it is not given to another one meanwhile.
@@ -327,28 +363,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Hands the streams that come in on a connection to the services, until the connection ends.
+/// Passes the streams that come in on a connection to the services, until the connection ends.
 pub(crate) async fn accept_streams(
     connection: &Connection,
     node: &NodeId,
     services: &Services,
     usage: &Arc<Usage>,
 ) -> quinn::ConnectionError {
-    let mut allowed = settings::FIRST_STREAMS;
-    connection.set_max_concurrent_bi_streams(allowed.into());
+    let credit = Arc::new(StreamCredit::new(connection.clone(), usage.clone()));
     let mut last = None;
     loop {
-        let halves = match connection.accept_bi().await {
+        let (send, recv) = match connection.accept_bi().await {
             Ok(halves) => halves,
             Err(error) => return error,
         };
-        if let Some(rest) = services.dispatch_at_once(node, halves, usage, &mut last).await {
+        let opened = Opened { send, recv, lease: usage.incoming(), came: Bytes::new() };
+        credit.accepted();
+        if let Some(opened) = services.dispatch_at_once(node, opened, &credit, &mut last).await {
             // Bounded by the streams that the connection permits.
-            tokio::spawn(services.clone().dispatch(node.clone(), rest, usage.clone()));
-        }
-        if allowed < settings::MAX_STREAMS && usage.streams() >= allowed as usize / 2 {
-            allowed = settings::MAX_STREAMS;
-            connection.set_max_concurrent_bi_streams(allowed.into());
+            tokio::spawn(services.clone().dispatch(node.clone(), opened, credit.clone()));
         }
     }
 }

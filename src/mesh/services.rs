@@ -1,7 +1,7 @@
 //! The services that a node offers, and the streams that come in for them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,14 +10,22 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::at_once::at_once;
+use super::credit::StreamCredit;
 use super::datagram::DatagramListeners;
 use super::open::{ACCEPTED, OpenHeader, Parsed, RefuseCode, RefusedOpen};
-use super::stream::{Stream, Usage};
+use super::stream::Stream;
+use super::usage::{StreamLease, Usage};
 use crate::id::{NodeId, ServiceName};
 use crate::transport::code::StreamCode;
+use crate::transport::settings::MAX_INCOMING_STREAMS;
 
-/// Streams that wait for one service to accept them, at most; more are refused as overloaded.
-pub const MAX_WAITING: usize = 1_024;
+/// Streams that wait for one service to accept them; more are refused as [`RefuseCode::Overloaded`] within
+/// [`QUEUE_GRACE`]. A quarter of what one node may have open, so that a service that nobody drains does not use up the
+/// credit of its callers.
+pub const MAX_WAITING: usize = 256;
+/// How long a stream waits for room in the queue of its service. A burst arrives faster than the service's task is
+/// scheduled; a service that has not accepted anything for this long is not being drained.
+const QUEUE_GRACE: Duration = Duration::from_millis(100);
 /// Services that a node offers, at most.
 pub const MAX_SERVICES: usize = 1_024;
 /// How long a stream may take to say what it is for.
@@ -29,13 +37,30 @@ pub(crate) struct Services {
     state: Arc<Mutex<State>>,
     /// Whether no more streams are accepted.
     leaving: Arc<AtomicBool>,
+    overloads: Arc<AtomicU64>,
     /// Those that take datagrams.
     pub(crate) datagrams: DatagramListeners,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    offered: BTreeMap<ServiceName, mpsc::Sender<Incoming>>,
+    offered: BTreeMap<ServiceName, Offered>,
+}
+
+/// A service that is offered.
+#[derive(Clone, Debug)]
+struct Offered {
+    queue: mpsc::Sender<Incoming>,
+    /// Whether it accepts streams beyond [`MAX_INCOMING_STREAMS`], because it bounds its work itself and serves the
+    /// built-in directives.
+    reserved: bool,
+}
+
+impl Offered {
+    /// Whether a caller with this many streams here may have one more.
+    fn admits(&self, usage: &Usage) -> bool {
+        self.reserved || usage.incoming_streams() <= MAX_INCOMING_STREAMS
+    }
 }
 
 /// A stream that came in for a service.
@@ -50,26 +75,43 @@ pub struct Incoming {
     pub stream: Stream,
 }
 
+/// A stream that the other end opened, and what was read of it.
+pub(crate) struct Opened {
+    pub(crate) send: quinn::SendStream,
+    pub(crate) recv: quinn::RecvStream,
+    /// Counts it from its first packet on: one whose header is late uses credit, too.
+    pub(crate) lease: StreamLease,
+    pub(crate) came: Bytes,
+}
+
+impl Opened {
+    fn stream(self, first: Bytes) -> Stream {
+        Stream::new(self.send, self.recv).with_first(first).leased(self.lease)
+    }
+}
+
 /// What a stream asked for. Kept for the next one, which mostly asks for the same: that needs no lock, and no look at the name.
 pub(crate) struct Asked {
     /// The whole header.
     header: Bytes,
     deadline: Option<Duration>,
-    service: mpsc::Sender<Incoming>,
+    /// Whether the opener wants to be permitted more streams.
+    wants_credit: bool,
+    service: Offered,
 }
 
 impl Asked {
     /// Whether a stream that begins like this asks for the same; not once the service has been withdrawn.
     fn is(&self, came: &Bytes) -> bool {
-        came.starts_with(&self.header) && !self.service.is_closed()
+        came.starts_with(&self.header) && !self.service.queue.is_closed()
     }
 
-    /// A place in the service's queue, unless it is full or the node leaves.
-    fn place(&self, services: &Services) -> Option<mpsc::Permit<'_, Incoming>> {
-        if services.leaving.load(Ordering::Relaxed) {
+    /// A place in the service's queue; `None` if it is full, the caller has too many streams, or the node leaves.
+    fn place(&self, services: &Services, usage: &Usage) -> Option<mpsc::Permit<'_, Incoming>> {
+        if services.leaving.load(Ordering::Relaxed) || !self.service.admits(usage) {
             return None;
         }
-        self.service.try_reserve().ok()
+        self.service.queue.try_reserve().ok()
     }
 }
 
@@ -128,7 +170,8 @@ async fn refuse(send: &mut quinn::SendStream, code: RefuseCode) {
 }
 
 impl Services {
-    pub(crate) fn offer(&self, name: ServiceName) -> Result<Listener, ServeError> {
+    /// Offers a service. One that is `reserved` accepts streams of callers who have no credit left for others.
+    pub(crate) fn offer(&self, name: ServiceName, reserved: bool) -> Result<Listener, ServeError> {
         let mut state = self.lock();
         if self.leaving.load(Ordering::Relaxed) {
             return Err(ServeError::ShutDown);
@@ -139,8 +182,8 @@ impl Services {
         if state.offered.len() >= MAX_SERVICES {
             return Err(ServeError::TooMany);
         }
-        let (sender, incoming) = mpsc::channel(MAX_WAITING);
-        state.offered.insert(name.clone(), sender);
+        let (queue, incoming) = mpsc::channel(MAX_WAITING);
+        state.offered.insert(name.clone(), Offered { queue, reserved });
         Ok(Listener { name, incoming, services: self.clone() })
     }
 
@@ -163,32 +206,33 @@ impl Services {
         self.datagrams.close();
     }
 
-    /// Hands a stream that `peer` opened to the service that it asks for, if all that this takes is there; it mostly is. Else gives
-    /// it back for [`dispatch`](Self::dispatch), with what was read of it. `last` is what the stream before it asked for: mostly
-    /// the same.
+    /// Passes a stream that `peer` opened to the service that it asks for, if nothing has to be waited for. Otherwise
+    /// returns it for [`dispatch`](Self::dispatch), with what was read of it. `last` is what the stream before it asked
+    /// for, which is usually the same.
     pub(crate) async fn dispatch_at_once(
         &self,
         peer: &NodeId,
-        (mut send, mut recv): (quinn::SendStream, quinn::RecvStream),
-        usage: &Usage,
+        mut opened: Opened,
+        credit: &StreamCredit,
         last: &mut Option<Asked>,
-    ) -> Option<(quinn::SendStream, quinn::RecvStream, Bytes)> {
-        let Some(Ok(Some(chunk))) = at_once(recv.read_chunk(usize::MAX, true)).await else {
-            return Some((send, recv, Bytes::new()));
+    ) -> Option<Opened> {
+        let Some(Ok(Some(chunk))) = at_once(opened.recv.read_chunk(usize::MAX, true)).await else {
+            return Some(opened);
         };
-        let came = chunk.bytes;
-        if !last.as_ref().is_some_and(|last| last.is(&came)) {
-            *last = self.find(&came);
+        opened.came = chunk.bytes;
+        if !last.as_ref().is_some_and(|last| last.is(&opened.came)) {
+            *last = self.find(&opened.came);
         }
-        let Some((found, place)) = last.as_ref().and_then(|found| Some((found, found.place(self)?))) else {
-            return Some((send, recv, came));
-        };
-        if !matches!(at_once(send.write_chunk(acceptance())).await, Some(Ok(()))) {
-            return Some((send, recv, came));
+        let place = last.as_ref().and_then(|found| Some((found, found.place(self, credit.usage())?)));
+        let Some((found, place)) = place else { return Some(opened) };
+        if !matches!(at_once(opened.send.write_chunk(acceptance())).await, Some(Ok(()))) {
+            return Some(opened);
         }
-        let rest = came.slice(found.header.len()..);
-        let stream = Stream::new(send, recv).with_first(rest).leased(usage.lease());
-        place.send(Incoming { peer: peer.clone(), deadline: found.deadline, stream });
+        if found.wants_credit {
+            credit.raise();
+        }
+        let rest = opened.came.slice(found.header.len()..);
+        place.send(Incoming { peer: peer.clone(), deadline: found.deadline, stream: opened.stream(rest) });
         None
     }
 
@@ -198,49 +242,76 @@ impl Services {
         let service = self.lock().offered.get(&header.service)?.clone();
         // A copy, since what came shares the memory of many packets.
         let bytes = Bytes::copy_from_slice(&came[..came.len() - rest.len()]);
-        Some(Asked { header: bytes, deadline: header.deadline, service })
+        Some(Asked { header: bytes, deadline: header.deadline, wants_credit: header.wants_credit, service })
     }
 
-    /// Hands a stream that `peer` opened to the service that it asks for, or refuses it. `came` was read of it already.
-    pub(crate) async fn dispatch(
-        self,
-        peer: NodeId,
-        (mut send, mut recv, came): (quinn::SendStream, quinn::RecvStream, Bytes),
-        usage: Arc<Usage>,
-    ) {
-        let reading = tokio::time::timeout(HEADER_TIMEOUT, OpenHeader::read(came, &mut recv));
-        let Ok(Some((header, rest))) = reading.await else {
+    /// Passes a stream that `peer` opened to the service that it asks for, or refuses it.
+    pub(crate) async fn dispatch(self, peer: NodeId, mut opened: Opened, credit: Arc<StreamCredit>) {
+        let reading = OpenHeader::read(std::mem::take(&mut opened.came), &mut opened.recv);
+        let Ok(Some((header, rest))) = tokio::time::timeout(HEADER_TIMEOUT, reading).await else {
             debug!(%peer, "a stream did not say what it is for");
-            let _ = send.reset(StreamCode::BadHeader.to_quic());
-            let _ = recv.stop(StreamCode::BadHeader.to_quic());
+            let _ = opened.send.reset(StreamCode::BadHeader.to_quic());
+            let _ = opened.recv.stop(StreamCode::BadHeader.to_quic());
             return;
         };
-        let place = header.and_then(|header| Ok((self.place(&header.service)?, header)));
-        let (place, header) = match place {
+        let placed = match header {
+            Ok(header) => {
+                if header.wants_credit {
+                    credit.raise();
+                }
+                self.place(&header.service, credit.usage()).await.map(|place| (place, header))
+            }
+            Err(code) => Err(code),
+        };
+        let (place, header) = match placed {
             Ok(placed) => placed,
             Err(code) => {
                 debug!(%peer, %code, "refused a stream");
-                let refused = refuse(&mut send, code);
+                let refused = refuse(&mut opened.send, code);
                 // A peer that gives no room for the answer does without it.
                 let _ = tokio::time::timeout(HEADER_TIMEOUT, refused).await;
-                let _ = recv.stop(StreamCode::Refused.to_quic());
+                let _ = opened.recv.stop(StreamCode::Refused.to_quic());
                 return;
             }
         };
-        let accepted = tokio::time::timeout(HEADER_TIMEOUT, send.write_chunk(acceptance())).await;
+        let accepted = tokio::time::timeout(HEADER_TIMEOUT, opened.send.write_chunk(acceptance())).await;
         if matches!(accepted, Ok(Ok(()))) {
-            let stream = Stream::new(send, recv).with_first(rest).leased(usage.lease());
-            place.send(Incoming { peer, deadline: header.deadline, stream });
+            place.send(Incoming { peer, deadline: header.deadline, stream: opened.stream(rest) });
         }
     }
 
-    fn place(&self, service: &ServiceName) -> Result<mpsc::OwnedPermit<Incoming>, RefuseCode> {
-        let state = self.lock();
-        if self.leaving.load(Ordering::Relaxed) {
-            return Err(RefuseCode::Leaving);
+    /// A place in the queue of a service, waiting for [`QUEUE_GRACE`] if it is full.
+    async fn place(
+        &self,
+        service: &ServiceName,
+        usage: &Usage,
+    ) -> Result<mpsc::OwnedPermit<Incoming>, RefuseCode> {
+        let offered = {
+            let state = self.lock();
+            if self.leaving.load(Ordering::Relaxed) {
+                return Err(RefuseCode::Leaving);
+            }
+            state.offered.get(service).ok_or(RefuseCode::UnknownService)?.clone()
+        };
+        if !offered.admits(usage) {
+            return Err(self.overloaded());
         }
-        let sender = state.offered.get(service).ok_or(RefuseCode::UnknownService)?;
-        sender.clone().try_reserve_owned().map_err(|_| RefuseCode::Overloaded)
+        match tokio::time::timeout(QUEUE_GRACE, offered.queue.reserve_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_withdrawn)) => Err(RefuseCode::UnknownService),
+            Err(_) => Err(self.overloaded()),
+        }
+    }
+
+    /// Counts a refusal.
+    fn overloaded(&self) -> RefuseCode {
+        self.overloads.fetch_add(1, Ordering::Relaxed);
+        RefuseCode::Overloaded
+    }
+
+    /// Streams refused because a service, or all of them together, had too many.
+    pub(crate) fn overloads(&self) -> u64 {
+        self.overloads.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -50,6 +50,7 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         paths: driver.paths.status(),
         switch: driver.endpoint.socket().counters().status(),
         services: driver.services.names().iter().map(ToString::to_string).collect(),
+        refused_streams: driver.services.overloads(),
         datagrams: driver.services.datagrams.status(),
         running_calls: 0,
     }
@@ -203,6 +204,7 @@ fn peers(driver: &Driver, first_hops: &FirstHops, now: Instant) -> Vec<PeerStatu
             since_s: Some(ago(link.since)),
             rtt_ms: rtt_ms(link.connection.rtt()),
             streams: link.usage.streams(),
+            opening: link.usage.waiting(),
         })
     });
     let others = driver.peers.views().into_iter().map(|peer| {
@@ -214,6 +216,7 @@ fn peers(driver: &Driver, first_hops: &FirstHops, now: Instant) -> Vec<PeerStatu
             since_s: driver.paths.since(&peer.node).map(ago),
             rtt_ms: rtt_ms(peer.rtt),
             streams: peer.streams,
+            opening: peer.waiting,
             node: peer.node,
         }
     });

@@ -53,6 +53,8 @@ pub struct Status {
     pub switch: SwitchStatus,
     /// The services it offers.
     pub services: Vec<String>,
+    /// Streams refused because the service, or the caller, had too many. The count only grows.
+    pub refused_streams: u64,
     /// What came in as datagrams for them.
     pub datagrams: DatagramStatus,
     /// Calls that run here.
@@ -328,6 +330,8 @@ pub struct PeerStatus {
     pub since_s: Option<f64>,
     /// The smoothed round trip, in milliseconds.
     pub rtt_ms: f64,
-    /// Streams that are open now.
+    /// Streams that are open now, whichever of the two nodes opened them.
     pub streams: usize,
+    /// Opens by this node that wait for a place or for the peer's permission.
+    pub opening: usize,
 }

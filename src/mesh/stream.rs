@@ -3,14 +3,13 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::open::{ACCEPTED, RefusedOpen};
+use super::usage::{Lease, StreamLease};
 use crate::transport::Refusal;
 use crate::transport::code::{CloseCode, StreamCode};
 
@@ -55,10 +54,10 @@ impl Stream {
         self
     }
 
-    /// Keeps the connection in use for as long as either half lives.
-    pub(crate) fn leased(mut self, lease: Lease) -> Self {
-        self.send._lease = Some(lease.clone());
-        self.recv._lease = Some(lease);
+    /// Counts as a stream of its connection for as long as either half lives.
+    pub(crate) fn leased(mut self, lease: StreamLease) -> Self {
+        self.send._lease = Some(lease.send);
+        self.recv._lease = Some(lease.recv);
         self
     }
 
@@ -208,45 +207,6 @@ pub struct RecvHalf {
     received: u64,
     answer: Answer,
     _lease: Option<Lease>,
-}
-
-/// Counts the streams of a connection; shared by all that hand out leases.
-#[derive(Debug, Default)]
-pub(crate) struct Usage {
-    lease: Lease,
-    noted: AtomicBool,
-}
-
-/// Held by both halves of a stream; a connection without any may be closed as idle.
-pub(crate) type Lease = Arc<()>;
-
-impl Usage {
-    /// One more user.
-    pub(crate) fn lease(&self) -> Lease {
-        self.lease.clone()
-    }
-
-    /// Whether anybody uses the connection.
-    pub(crate) fn in_use(&self) -> bool {
-        Arc::strong_count(&self.lease) > 1
-    }
-
-    /// Says that something came that holds no lease.
-    pub(crate) fn note(&self) {
-        if !self.noted.load(Ordering::Relaxed) {
-            self.noted.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether something was noted since the last question.
-    pub(crate) fn take_noted(&self) -> bool {
-        self.noted.swap(false, Ordering::Relaxed)
-    }
-
-    /// The streams that are open. A stream with one half left counts as one.
-    pub(crate) fn streams(&self) -> usize {
-        (Arc::strong_count(&self.lease) - 1).div_ceil(2)
-    }
 }
 
 /// What came of the OPEN header.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quinn::Connection;
 
-use super::stream::Usage;
+use super::usage::Usage;
 use crate::id::NodeId;
 use crate::router::Table;
 use crate::switch::ForwardingTable;

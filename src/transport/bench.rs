@@ -15,7 +15,7 @@ pub const MAX_DATAGRAM: u16 = settings::MAX_DATAGRAM;
 /// The largest UDP payload on a link, in bytes.
 pub const MAX_MTU: u16 = settings::MAX_MTU;
 /// Streams that an authenticated neighbour or peer may have open at a time.
-pub const MAX_STREAMS: u32 = settings::MAX_STREAMS;
+pub const MAX_STREAMS: u32 = settings::STREAM_CREDIT;
 
 /// The transport of a link, which allows `streams` from the beginning.
 #[must_use]

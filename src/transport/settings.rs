@@ -16,11 +16,21 @@ pub(crate) const MAX_MTU: u16 = 8_952;
 const MTU_STEPS: u16 = 40;
 /// The largest UDP payload that a node sends or takes, in bytes: a switched packet has a header in front of QUIC's.
 pub(crate) const MAX_DATAGRAM: u16 = MAX_MTU + Header::LEN as u16;
-/// Streams that an authenticated neighbour or peer may have open at a time, once it uses so many.
-pub(crate) const MAX_STREAMS: u32 = 1_024;
-/// Streams that it may have open as soon as it is authenticated. quinn reserves 82 bytes for each at both ends, for good,
-/// so [`MAX_STREAMS`] are allowed only once half of these are in use at a time.
+/// Streams that a node's application, its calls included, may have open to one other node at a time. More wait for a place:
+/// until their deadline, or for about a second. Streams of the built-in directives do not count.
+pub const MAX_STREAMS: usize = 1_023;
+/// Streams that an authenticated neighbour or peer may have open once it uses [`CREDIT_WANTED_AT`]: [`MAX_STREAMS`], the
+/// eighth that quinn withholds before it announces what was freed, and some 300 for built-in directives and for streams
+/// that only one end is done with. quinn reserves 82 bytes for each at 1,024, for the life of the connection. Its maps
+/// double in size, so up to 1,792 cost the same.
+pub(crate) const STREAM_CREDIT: u32 = 1_536;
+/// Streams of the other end that live here, beyond which new ones are refused, except for the service of calls: what an
+/// opener has given up but its handlers here have not counts as well, and must not use up the credit.
+pub(crate) const MAX_INCOMING_STREAMS: usize = 1_280;
+/// Streams that it may have open as soon as it is authenticated, which is enough for most.
 pub(crate) const FIRST_STREAMS: u32 = 32;
+/// Streams at either end that raise the permission from [`FIRST_STREAMS`] to [`STREAM_CREDIT`].
+pub(crate) const CREDIT_WANTED_AT: usize = 12;
 /// Streams that it may open before it is authenticated: the control stream and a few.
 const INITIAL_STREAMS: u32 = 16;
 /// The round trip that is assumed before one is measured: a lost handshake packet is sent again after three of these.

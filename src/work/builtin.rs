@@ -13,6 +13,7 @@ use super::registry::{RegisterError, Registry};
 use super::responder::Responder;
 use crate::id::{NodeId, ServiceName};
 use crate::mesh::core::{Mesh, next_hop};
+use crate::mesh::usage::Purpose;
 use crate::mesh::{OpenError, ServeError, StreamError, clock};
 
 /// The service that calls go to.
@@ -112,9 +113,10 @@ struct RouteReply {
 /// Serves calls, and handles the built-in directives.
 pub(crate) fn spawn(mesh: &Mesh, registry: &Registry) -> Result<(), SpawnError> {
     let served = registry.clone();
-    registry.handle(builtin(PING), move |request, responder| pong(served.clone(), request, responder))?;
+    registry
+        .handle_built_in(builtin(PING), move |request, responder| pong(served.clone(), request, responder))?;
     let view = mesh.view();
-    registry.handle(builtin(ROUTE), move |mut request, responder| {
+    registry.handle_built_in(builtin(ROUTE), move |mut request, responder| {
         let view = view.clone();
         async move {
             let text = request.payload.collect(NodeId::MAX_LEN).await.map_err(HandlerError::from)?;
@@ -124,7 +126,7 @@ pub(crate) fn spawn(mesh: &Mesh, registry: &Registry) -> Result<(), SpawnError> 
             answer(&responder, &RouteReply { next_hop })
         }
     })?;
-    let mut listener = mesh.serve(service())?;
+    let mut listener = mesh.serve_calls(service())?;
     let registry = registry.clone();
     tokio::spawn(async move {
         while let Some(incoming) = listener.accept().await {
@@ -157,8 +159,9 @@ pub(crate) async fn call_node(
     node: &NodeId,
     directive: Directive,
     options: CallOptions,
+    purpose: Purpose,
 ) -> Result<Call, OpenError> {
-    let stream = mesh.open(node, &service(), options.deadline).await?;
+    let stream = mesh.open(node, &service(), options.deadline, purpose).await?;
     call(stream, directive, Uuid::now_v7(), options).await.map_err(|error| match error {
         CallError::Lost(StreamError::NotTrusted(why)) => OpenError::NotTrusted { node: node.clone(), why },
         CallError::Deadline => OpenError::Deadline(options.deadline.unwrap_or_default()),
@@ -211,7 +214,7 @@ async fn ask<T: for<'de> Deserialize<'de>>(
     request: Bytes,
 ) -> Result<T, PingError> {
     let options = CallOptions { deadline: Some(BUILTIN_DEADLINE) };
-    let call = call_node(mesh, node, builtin(directive), options).await?;
+    let call = call_node(mesh, node, builtin(directive), options, Purpose::BuiltIn).await?;
     let reply = call
         .exchange(request, MAX_BUILTIN)
         .await

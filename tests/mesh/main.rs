@@ -16,6 +16,7 @@ mod records;
 mod restarts;
 mod roaming;
 mod routes;
+mod saturation;
 mod streams;
 mod support;
 mod twins;

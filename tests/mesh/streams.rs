@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use receptor_quic::mesh::{RefuseCode, StreamError};
-use receptor_quic::testing::mesh;
-use receptor_quic::{OpenError, transport::code::StreamCode};
+use receptor_quic::testing::{LinkQuality, Mesh, mesh};
+use receptor_quic::{Node, OpenError, transport::code::StreamCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use crate::support::{id, serve_echo, serve_sink, service, transfer};
+use crate::support::{echo, id, serve_echo, serve_sink, service, transfer};
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_echoes_over_a_link_through_relays_and_to_the_node_itself() {
@@ -119,28 +119,58 @@ async fn a_node_that_leaves_ends_its_streams_in_order() {
     assert_eq!(mesh.node("b").open(&id("a"), &service("echo")).await.unwrap_err(), OpenError::ShutDown);
 }
 
-#[tokio::test(start_paused = true)]
-async fn more_streams_may_be_open_at_a_time_than_at_first_but_not_any_number() {
+/// A mesh in which the round trip from `a` to `b` is 0.8 s, and there is no connection between them yet.
+async fn far() -> Mesh {
     let mesh = mesh(["a-r", "b-r"]).await;
-    for name in ["r", "b"] {
-        let mut listener = mesh.node(name).serve(service("hold")).unwrap();
-        let mut open = Vec::new();
-        for _ in 0..1_000 {
-            let mut stream = mesh.node("a").open(&id(name), &service("hold")).await.unwrap();
-            stream.accepted().await.unwrap();
-            open.push((stream, listener.accept().await.unwrap()));
-        }
-        let more = async {
-            for _ in 0..100 {
-                open.push((
-                    mesh.node("a").open(&id(name), &service("hold")).await.unwrap(),
-                    listener.accept().await.unwrap(),
-                ));
-            }
-        };
-        assert!(tokio::time::timeout(Duration::from_secs(1), more).await.is_err());
-        assert!(open.len() <= 1_024, "{} are open", open.len());
+    let latency = Duration::from_millis(400);
+    let quality = LinkQuality { latency, ..LinkQuality::default() };
+    mesh.network().set_link(mesh.addr("b").ip(), mesh.addr("r").ip(), quality);
+    serve_echo(mesh.node("b"));
+    mesh
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_shorter_than_the_handshake_works_when_repeated() {
+    let mesh = far().await;
+    let (a, b) = (mesh.node("a"), id("b"));
+    let deadline = Duration::from_millis(700);
+    let first = a.open_within(&b, &service("echo"), deadline).await.unwrap_err();
+    assert_eq!(first, OpenError::Deadline(deadline));
+    let mut again = 0;
+    while a.open_within(&b, &service("echo"), deadline).await.is_err() {
+        again += 1;
+        assert!(again < 3, "the handshake goes on between the opens");
     }
+    echo(a, "b").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_connection_shares_it_and_its_failure() {
+    let mesh = far().await;
+    let (a, b) = (mesh.node("a"), id("b"));
+    let open = || async { a.open(&b, &service("echo")).await.map(drop) };
+    let gone = tokio::time::timeout(Duration::from_millis(100), open());
+    let (gone, first, second) = tokio::join!(gone, open(), open());
+    assert!(gone.is_err());
+    assert_eq!((first, second), (Ok(()), Ok(())));
+    assert_eq!(connections_to_b(a).await, 1);
+
+    let mesh = far().await;
+    let (a, b) = (mesh.node("a"), id("b"));
+    mesh.network().cut(mesh.addr("b").ip(), mesh.addr("r").ip());
+    let open = || async { (a.open(&b, &service("echo")).await.map(drop), Instant::now()) };
+    let late = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        open().await
+    };
+    let (first, late) = tokio::join!(open(), late);
+    assert!(matches!(first.0, Err(OpenError::Unreachable { .. })), "{first:?}");
+    assert_eq!(first, late);
+}
+
+/// Connections that `a` has with the node of this name.
+async fn connections_to_b(a: &Node) -> usize {
+    a.status().await.unwrap().peers.iter().filter(|peer| peer.node == id("b")).count()
 }
 
 #[tokio::test(start_paused = true)]

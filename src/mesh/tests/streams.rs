@@ -67,8 +67,8 @@ async fn as_many_streams_as_are_allowed_delay_nobody() {
         stream.0.write_all(&[0]).await.unwrap();
         streams.push(stream);
     }
-    // Silent ones earn no more than a neighbour has at first; the control stream is one of them.
-    assert_eq!(streams.len(), settings::FIRST_STREAMS as usize - 1);
+    // Silent ones use credit like others, and earn as much; the control stream is one of them.
+    assert_eq!(streams.len(), settings::STREAM_CREDIT as usize - 1);
     scene.assert_serves("silent streams").await;
     tokio::time::sleep(Duration::from_secs(11)).await;
     // Their time is over; there is room again.

@@ -1,0 +1,258 @@
+//! Many streams at once, services that nobody drains, and what still works meanwhile.
+
+use std::time::Duration;
+
+use receptor_quic::mesh::{MAX_STREAMS, MAX_WAITING, RefuseCode, StreamError};
+use receptor_quic::testing::{LinkQuality, Mesh, Network, mesh};
+use receptor_quic::{CallError, Incoming, Node, OpenError, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::support::{echo, id, serve_echo, service};
+
+/// Offers `hold`, which sends back one byte and keeps the stream.
+fn serve_hold(node: &Node) {
+    let mut listener = node.serve(service("hold")).unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Some(incoming) = listener.accept().await {
+            let Incoming { mut stream, .. } = incoming;
+            stream.write_all(b"h").await.unwrap();
+            kept.push(stream);
+        }
+    });
+}
+
+/// Opens `count` streams to `hold` at once, each of which must be served.
+async fn hold(from: &Node, to: &str, count: usize) -> Vec<Stream> {
+    let mut opening = JoinSet::new();
+    for _ in 0..count {
+        let (from, to) = (from.clone(), id(to));
+        opening.spawn(async move {
+            let mut stream = from.open(&to, &service("hold")).await?;
+            stream.read_u8().await.expect("the stream is served");
+            Ok::<_, OpenError>(stream)
+        });
+    }
+    opening.join_all().await.into_iter().map(|opened| opened.expect("the stream is opened")).collect()
+}
+
+/// A mesh in which `a` has the neighbour `r` and, behind it, `b`.
+async fn with_loss(loss: f64, seed: u64) -> Mesh {
+    let network = Network::new(seed);
+    let mesh = Mesh::on(network, ["a-r", "b-r"]).await;
+    mesh.network().set_default(LinkQuality { loss, ..LinkQuality::default() });
+    for name in ["r", "b"] {
+        serve_hold(mesh.node(name));
+        serve_echo(mesh.node(name));
+    }
+    mesh
+}
+
+/// Pings every 20 ms until `done`; returns how long each took, in milliseconds, in ascending order.
+async fn pings(from: Node, to: &str, mut done: tokio::sync::oneshot::Receiver<()>) -> Vec<f64> {
+    let mut took = Vec::new();
+    while done.try_recv().is_err() {
+        let start = Instant::now();
+        from.ping(&id(to)).await.expect("the ping is answered");
+        took.push(start.elapsed().as_secs_f64() * 1_000.0);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    took.sort_by(f64::total_cmp);
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_opened_at_once_and_kept_are_all_served() {
+    for (round, loss) in [0.0, 0.03, 0.03, 0.03].into_iter().enumerate() {
+        for count in [10, 33, 64, 500, MAX_STREAMS] {
+            let mesh = with_loss(loss, round as u64).await;
+            for name in ["r", "b"] {
+                let a = mesh.node("a").clone();
+                let (done, until) = tokio::sync::oneshot::channel();
+                let ((streams, took), pings) = tokio::join!(
+                    async {
+                        let start = Instant::now();
+                        let streams = hold(&a, name, count).await;
+                        let took = start.elapsed();
+                        // Pings go on for a while with all of them open.
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                        done.send(()).unwrap();
+                        (streams, took)
+                    },
+                    pings(a.clone(), name, until),
+                );
+                let case = format!("{count} to {name}, loss {loss}, seed {round}: {took:?}, pings {pings:?}");
+                assert_eq!(streams.len(), count, "{case}");
+                assert!(took < Duration::from_secs(3), "{case}");
+                assert!(pings[pings.len() / 2] < 50.0, "{case}");
+                assert!(loss > 0.0 || pings[pings.len() - 1] < 50.0, "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_stream_too_many_fails_within_a_second() {
+    let mesh = with_loss(0.0, 1).await;
+    for name in ["r", "b"] {
+        let a = mesh.node("a");
+        let mut streams = hold(a, name, MAX_STREAMS).await;
+        let expected = OpenError::TooManyStreams { node: id(name), max: MAX_STREAMS };
+        let start = Instant::now();
+        let mut more = JoinSet::new();
+        for _ in 0..20 {
+            let (a, node) = (a.clone(), id(name));
+            more.spawn(async move { a.open(&node, &service("hold")).await.unwrap_err() });
+        }
+        let status = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            a.status().await.unwrap().peers.into_iter().find(|peer| peer.node == id(name)).unwrap()
+        };
+        let (errors, status) = tokio::join!(more.join_all(), status);
+        assert!(errors.iter().all(|error| *error == expected), "{errors:?}");
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert_eq!((status.streams, status.opening), (MAX_STREAMS, 20));
+        let explained = a.explain(&id(name)).await.unwrap().streams.unwrap();
+        assert_eq!((explained.opened, explained.opening, explained.saturated), (MAX_STREAMS, 0, true));
+
+        // With a deadline it waits, and gets the place that becomes free.
+        let deadline = Duration::from_secs(3);
+        let error = a.open_within(&id(name), &service("hold"), deadline).await.unwrap_err();
+        assert_eq!(error, OpenError::Deadline(deadline));
+        let free = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            streams.pop();
+        };
+        let (node, hold) = (id(name), service("hold"));
+        let (opened, ()) = tokio::join!(a.open_within(&node, &hold, deadline), free);
+        let mut opened = opened.unwrap();
+        assert_eq!(opened.read_u8().await.unwrap(), b'h');
+
+        // The built-in directives have places of their own.
+        for _ in 0..300 {
+            assert!(a.ping(&id(name)).await.unwrap().rtt_ms < 50.0);
+        }
+        assert_eq!(a.trace(&id(name)).await.unwrap().last().unwrap().node, id(name));
+        drop((streams, opened));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        echo(a, name).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_come_and_go_at_the_bound_never_run_out_of_credit() {
+    let mesh = with_loss(0.01, 2).await;
+    for name in ["r", "b"] {
+        let a = mesh.node("a");
+        // All but one are kept; the last place is used again and again.
+        let _kept = hold(a, name, MAX_STREAMS - 1).await;
+        for _ in 0..2_000 {
+            echo(a, name).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_only_the_opener_keeps_do_not_use_up_what_is_allowed_at_first() {
+    let mesh = with_loss(0.0, 3).await;
+    for name in ["r", "b"] {
+        let a = mesh.node("a");
+        // Refused, and kept. One after the other, so that the other end never has many at a time.
+        let mut kept = Vec::new();
+        for _ in 0..100 {
+            let mut stream = a.open(&id(name), &service("nothing")).await.unwrap();
+            assert!(matches!(stream.accepted().await, Err(StreamError::Refused(_))));
+            kept.push(stream);
+        }
+        echo(a, name).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn forty_long_answers_between_fresh_nodes_all_arrive() {
+    const LEN: usize = 1_300_000;
+    let mesh = with_loss(0.0, 4).await;
+    for name in ["r", "b"] {
+        let mut listener = mesh.node(name).serve(service("long")).unwrap();
+        tokio::spawn(async move {
+            while let Some(mut incoming) = listener.accept().await {
+                tokio::spawn(async move {
+                    incoming.stream.write_all(&vec![7; LEN]).await.unwrap();
+                    incoming.stream.shutdown().await.unwrap();
+                });
+            }
+        });
+        let a = mesh.node("a");
+        let mut streams = Vec::new();
+        for _ in 0..40 {
+            streams.push(a.open(&id(name), &service("long")).await.unwrap());
+        }
+        // None is read before all are open.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        echo(a, name).await;
+        for mut stream in streams {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).await.unwrap();
+            assert_eq!(all.len(), LEN);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_nobody_drains_refuses_and_silences_no_other() {
+    let mesh = with_loss(0.0, 5).await;
+    for name in ["r", "b"] {
+        let _undrained = mesh.node(name).serve(service("undrained")).unwrap();
+        let a = mesh.node("a");
+        let mut streams = Vec::new();
+        for nth in 0..=MAX_WAITING {
+            let start = Instant::now();
+            let mut stream = a.open(&id(name), &service("undrained")).await.unwrap();
+            let accepted = stream.accepted().await;
+            if nth < MAX_WAITING {
+                assert_eq!(accepted, Ok(()));
+            } else {
+                let Err(StreamError::Refused(why)) = accepted else { panic!("{accepted:?}") };
+                assert_eq!(why.code, RefuseCode::Overloaded);
+                assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+            }
+            streams.push(stream);
+        }
+        assert!(a.ping(&id(name)).await.unwrap().rtt_ms < 50.0);
+        a.trace(&id(name)).await.unwrap();
+        echo(a, name).await;
+        assert_eq!(mesh.node(name).status().await.unwrap().refused_streams, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_caller_does_not_take_all_places_of_calls() {
+    let mesh = mesh(["a-r", "b-r", "c-r"]).await;
+    let endless = "test:endless".parse::<receptor_quic::Directive>().unwrap();
+    let handler = |_, responder: receptor_quic::Responder| async move {
+        responder.send(bytes::Bytes::from_static(b"started")).await?;
+        std::future::pending().await
+    };
+    mesh.node("b").handle(endless.clone(), handler).unwrap();
+    let mut calls = JoinSet::new();
+    for _ in 0..MAX_STREAMS {
+        let (a, directive) = (mesh.node("a").clone(), endless.clone());
+        calls.spawn(async move {
+            let mut call = a.call(&id("b"), directive).await.unwrap();
+            let first = call.next().await;
+            (call, first)
+        });
+    }
+    let calls = calls.join_all().await;
+    let running = calls.iter().filter(|(_, first)| first.is_ok()).count();
+    assert_eq!(running, 768, "three quarters of 1,024");
+    let refused = |first: &Result<_, CallError>| matches!(first, Ok(_) | Err(CallError::Overloaded));
+    assert!(calls.iter().all(|(_, first)| refused(first)));
+    for name in ["a", "c"] {
+        assert!(mesh.node(name).ping(&id("b")).await.unwrap().rtt_ms < 50.0);
+    }
+    let mut call = mesh.node("c").call(&id("b"), endless).await.unwrap();
+    assert_eq!(call.next().await.unwrap().unwrap().body, "started");
+}
