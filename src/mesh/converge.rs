@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::driver::{Driver, Role};
-use super::link::{LinkId, Phase};
+use super::link::LinkId;
 use crate::router::{self, ConvergeRequest, Limits};
 use crate::transport::frame::Frame;
 
@@ -103,8 +103,7 @@ impl Driver {
     /// A stub asks. While a request of its is open, that one's verdict answers this one, too.
     pub(super) fn converge_for_stub(&mut self, id: LinkId, millis: u64, now: Instant) {
         let Role::Full(router) = &mut self.role else { return };
-        let Some(link) = self.neighbours.link(id).filter(|link| link.stub && link.phase == Phase::Active)
-        else {
+        let Some(link) = self.neighbours.if_active(id).filter(|link| link.stub) else {
             return;
         };
         if self.waiting.by_request.values().any(|waiter| matches!(waiter, Waiter::Stub(link) if *link == id))

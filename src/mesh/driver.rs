@@ -242,7 +242,7 @@ impl Driver {
             Frame::Converged(false, count, expected) => {
                 self.on_neighbours_verdict(Convergence::Partial { count, expected });
             }
-            Frame::Observed(at) if link.phase == Phase::Active => {
+            Frame::Observed(at) if self.neighbours.phase(id) == Some(Phase::Active) => {
                 let peer = link.peer.clone();
                 self.neighbours.observed(id, at);
                 self.paths.observed(&peer, Some(at), now);
@@ -255,11 +255,11 @@ impl Driver {
     }
 
     fn route_frame(&mut self, id: LinkId, message: router::Message, now: Instant) {
-        let Some(link) = self.neighbours.link(id) else { return };
+        let Some(link) = self.neighbours.if_active(id) else { return };
         // Between the choice of another link and its arrival at the other end, this one's session is over. So it is once
         // this node has closed the link, whatever of it was read before.
         let closed = matches!(link.connection.close_reason(), Some(ConnectionError::LocallyClosed));
-        if link.phase != Phase::Active || closed {
+        if closed {
             return;
         }
         let Role::Full(router) = &mut self.role else { return };
@@ -280,29 +280,26 @@ impl Driver {
     }
 
     fn written(&mut self, id: LinkId, now: Instant) {
-        if let (Role::Full(router), Some(link)) = (&mut self.role, self.neighbours.link(id))
-            && link.phase == Phase::Active
-        {
+        if let (Role::Full(router), Some(link)) = (&mut self.role, self.neighbours.if_active(id)) {
             router.handle_writable(&link.peer, now);
         }
     }
 
     fn link_closed(&mut self, id: LinkId, why: &ConnectionError, now: Instant) {
-        let active = self.neighbours.link(id).is_some_and(|link| link.phase == Phase::Active);
-        let peer = self.neighbours.link(id).map(|link| link.peer.clone());
-        if let (true, Some(peer), Role::Full(router)) = (active && announced(why), &peer, &mut self.role) {
+        let active = self.neighbours.if_active(id).map(|link| link.peer.clone());
+        if let (true, Some(peer), Role::Full(router)) = (announced(why), &active, &mut self.role) {
             // The close may overtake the record that says so.
             router.handle_leaving(peer, now);
         }
         let changes = self.neighbours.closed(id, now);
         self.changed = true;
         self.forget_stub_waiter(id, now);
-        if active {
+        if active.is_some() {
             // At once, since the search for new paths can take its time, or be put off: until then alternates serve.
             self.publish_forwarding(self.routes.last());
         }
         self.apply(changes, now);
-        if let Some(peer) = peer.filter(|_| active) {
+        if let Some(peer) = active {
             info!(%peer, %why, "link down");
             self.emit(Event::LinkDown { peer, why: why.to_string() });
         }

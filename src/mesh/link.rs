@@ -80,9 +80,6 @@ pub(crate) struct Link {
     /// The address of this node that the neighbour sends to, as last published.
     pub(crate) local: Option<IpAddr>,
     pub(crate) since: Instant,
-    pub(crate) phase: Phase,
-    /// The number with which the neighbour has chosen this link; a larger one was said later.
-    pub(crate) selected: Option<u64>,
     /// Counts the streams on the link.
     pub(crate) usage: Arc<Usage>,
     /// What is shown of it, made once.
@@ -134,8 +131,6 @@ impl Link {
             view: Arc::new(LinkView { connection: Arc::new(connection.clone()), usage: usage.clone() }),
             connection,
             since: now,
-            phase: Phase::Waiting,
-            selected: None,
             usage,
             outbox: Some(outbox),
             span,

@@ -18,7 +18,6 @@
 mod acceptor;
 mod at_once;
 pub(crate) mod clock;
-mod contest;
 mod converge;
 pub(crate) mod core;
 mod credit;
@@ -37,6 +36,7 @@ pub(crate) mod interfaces;
 mod lan;
 mod link;
 mod link_cost;
+mod links;
 mod manifest;
 mod neighbours;
 mod notary;

@@ -1,6 +1,6 @@
 //! Makes a [`Status`] of what the driver knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::status::{
     RecordStatus, RouteStatus, Status,
 };
 use crate::id::{Cost, NodeAddr, NodeId};
-use crate::router::{LinkClass, NeighbourState, Router};
+use crate::router::{LinkClass, NeighbourState, NeighbourView, Router};
 use crate::switch::ForwardingTable;
 use crate::transport::Identity;
 
@@ -65,7 +65,8 @@ struct FirstHops {
 impl FirstHops {
     fn of_now(driver: &Driver) -> Self {
         let forwarding = driver.view.borrow().forwarding.clone();
-        let names = driver.neighbours.active().keys().map(|id| (id.addr(), id.clone())).collect();
+        let active = driver.neighbours.active().values().filter_map(|id| driver.neighbours.link(*id));
+        let names = active.map(|link| (link.addr, link.peer.clone())).collect();
         Self { forwarding, names }
     }
 
@@ -89,19 +90,22 @@ fn certificate(identity: &Identity) -> CertificateStatus {
 }
 
 fn links(driver: &Driver, router: Option<&Router>, now: Instant) -> Vec<LinkStatus> {
-    let synced = |peer: &NodeId| match router {
-        Some(router) => router.neighbours().any(|n| n.id == *peer && n.state != NeighbourState::Syncing),
-        None => true,
-    };
+    // `None` on a stub, which has nothing to sync.
+    let synced: Option<BTreeSet<NodeId>> = router.map(|router| {
+        let synced = |neighbour: &NeighbourView| neighbour.state != NeighbourState::Syncing;
+        router.neighbours().filter(synced).map(|neighbour| neighbour.id).collect()
+    });
     // What a neighbour says in its record is newer than its HELLO.
     let said = router.into_iter().flat_map(Router::database);
     let said = said.filter_map(|record| Some((&record.origin, record.active(&driver.id)?))).collect();
     let held: BTreeMap<NodeId, Instant> = router.into_iter().flat_map(Router::held_links).collect();
     let connected = driver.neighbours.links().values().map(|link| {
-        let held = held.get(&link.peer).filter(|_| link.phase == Phase::Active);
+        let phase = driver.neighbours.phase(link.id);
+        let held = held.get(&link.peer).filter(|_| phase == Some(Phase::Active));
+        let synced = synced.as_ref().is_none_or(|synced| synced.contains(&link.peer));
         LinkStatus {
             held_ms: held.map(|until| millis(until.saturating_duration_since(now))),
-            ..link_status(link, synced(&link.peer), held.is_some(), &said, now)
+            ..link_status(link, state(phase, synced, held.is_some()), &said, now)
         }
     });
     let dialled = driver.dialled.iter().filter_map(|dialled| {
@@ -113,19 +117,16 @@ fn links(driver: &Driver, router: Option<&Router>, now: Instant) -> Vec<LinkStat
     connected.chain(dialled).collect()
 }
 
-fn link_status(
-    link: &Link,
-    synced: bool,
-    held: bool,
-    said: &BTreeMap<&NodeId, Cost>,
-    now: Instant,
-) -> LinkStatus {
-    let state = match link.phase {
-        Phase::Active if held => LinkState::Held,
-        Phase::Active if synced => LinkState::Up,
-        Phase::Active | Phase::Waiting => LinkState::Syncing,
-        Phase::Draining { .. } => LinkState::Draining,
-    };
+fn state(phase: Option<Phase>, synced: bool, held: bool) -> LinkState {
+    match phase {
+        Some(Phase::Active) if held => LinkState::Held,
+        Some(Phase::Active) if synced => LinkState::Up,
+        Some(Phase::Active | Phase::Waiting) => LinkState::Syncing,
+        Some(Phase::Draining { .. }) | None => LinkState::Draining,
+    }
+}
+
+fn link_status(link: &Link, state: LinkState, said: &BTreeMap<&NodeId, Cost>, now: Instant) -> LinkStatus {
     LinkStatus {
         peer: Some(link.peer.clone()),
         state,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::attacker::*;
 use crate::mesh::PeerAddr;
-use crate::mesh::neighbours::MAX_LINKS_OF_ONE;
+use crate::mesh::links::election::MAX_LINKS_OF_ONE;
 use crate::transport::code::CloseCode;
 use crate::transport::frame::{Frame, Hello};
 use crate::transport::tls::{SERVER_NAME, TlsConfig};

@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::link::LinkId;
+use crate::mesh::link::LinkId;
 
 /// Why there are two links.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
