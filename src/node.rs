@@ -202,7 +202,7 @@ impl Node {
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         self.0.registry.handle(directive, handler)?;
-        self.0.mesh.set_capabilities(work::capabilities(&self.0.registry));
+        self.0.mesh.set_capabilities(|| work::capabilities(&self.0.registry));
         Ok(())
     }
 
@@ -212,7 +212,7 @@ impl Node {
     /// As [`handle`](Self::handle).
     pub fn command(&self, directive: Directive, command: Command) -> Result<(), RegisterError> {
         self.0.registry.command(directive, command)?;
-        self.0.mesh.set_capabilities(work::capabilities(&self.0.registry));
+        self.0.mesh.set_capabilities(|| work::capabilities(&self.0.registry));
         Ok(())
     }
 
@@ -579,7 +579,7 @@ impl NodeBuilder {
             work::SpawnError::Serve(error) => StartError::Serve(error),
             work::SpawnError::Register(error) => StartError::Register(error),
         })?;
-        mesh.set_capabilities(work::capabilities(&registry));
+        mesh.set_capabilities(|| work::capabilities(&registry));
         let node = Node(Arc::new(Inner { mesh, registry }));
         if let Some(within) = self.wait_converged {
             node.settle(within, dials).await;

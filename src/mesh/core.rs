@@ -103,6 +103,7 @@ struct Inner {
     peers: Peers,
     dialled: Vec<Dialled>,
     inputs: mpsc::Sender<Input>,
+    capabilities: watch::Sender<bytes::Bytes>,
     view: watch::Receiver<Arc<View>>,
     events: broadcast::Sender<Event>,
     outside: Outside,
@@ -164,6 +165,7 @@ impl Mesh {
         let (view, shown) = watch::channel(Arc::default());
         let (events, _) = broadcast::channel(MAX_EVENTS);
         let (life, living) = watch::channel(false);
+        let (capabilities, advertised) = watch::channel(bytes::Bytes::new());
         let greeting: Arc<dyn MakeHello> = Arc::new(Greeting {
             id: parts.id.clone(),
             start,
@@ -208,10 +210,12 @@ impl Mesh {
             paths,
             dialled: dialled.clone(),
             inputs: inputs.clone(),
+            capabilities: advertised,
             view,
             events: events.clone(),
             started: now,
             published: now,
+            withdrawn: now,
             leaving: false,
             yielded: None,
             start,
@@ -259,6 +263,7 @@ impl Mesh {
             peers,
             dialled,
             inputs,
+            capabilities,
             view: shown,
             events,
             outside,
@@ -503,10 +508,10 @@ impl Mesh {
         self.ask(|reply| Command::Converge(within, reply)).await.unwrap_or(Err(ConvergeError::ShutDown))
     }
 
-    /// What the node advertises of itself.
-    pub(crate) fn set_capabilities(&self, capabilities: bytes::Bytes) {
-        // A full queue means that the driver is behind; what it advertises is set again with the next change.
-        let _ = self.0.inputs.try_send(Input::Command(Command::Capabilities(capabilities)));
+    /// Replaces what the node advertises of itself. `current` is called under a lock, so that of two changes at once
+    /// the later one to be made is also the later one to be seen.
+    pub(crate) fn set_capabilities(&self, current: impl FnOnce() -> bytes::Bytes) {
+        self.0.capabilities.send_modify(|capabilities| *capabilities = current());
     }
 
     /// Shows another identity from now on, and closes the links that it would not accept.

@@ -47,6 +47,8 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(10);
 /// Links for each millisecond, up to [`PUBLISH_EVERY`], between two times that links and routes are published: it takes time
 /// in proportion to their number, and with thousands they come in storms.
 const PUBLISHED_IN_A_MILLISECOND: usize = 50;
+/// Inputs that are handled in a row before a waiting probe gets its turn.
+const INPUTS_IN_A_ROW: u32 = 16;
 /// Questions of a stub that wait for an answer, at most.
 const MAX_QUERIES: usize = 1_024;
 
@@ -87,6 +89,8 @@ pub(super) struct Driver {
     pub(super) paths: Paths,
     pub(super) dialled: Vec<Dialled>,
     pub(super) inputs: mpsc::Sender<Input>,
+    /// What the node advertises of itself; the latest counts.
+    pub(super) capabilities: watch::Receiver<bytes::Bytes>,
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) started: Instant,
@@ -106,6 +110,8 @@ pub(super) struct Driver {
     /// Whether links or routes changed since they were last published.
     pub(super) changed: bool,
     pub(super) published: Instant,
+    /// When a lost link was last taken out of the forwarding table ahead of that.
+    pub(super) withdrawn: Instant,
     /// Whether the node has withdrawn.
     pub(super) leaving: bool,
     /// When the links of a node that has yielded its id are closed.
@@ -125,16 +131,27 @@ impl Driver {
     /// `life` ends the driver when it turns true, or when its sender is dropped.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Input>, mut life: watch::Receiver<bool>) {
         let mut probes = self.endpoint.socket().probes().receiver();
+        let mut in_a_row = 0;
         loop {
             self.drain(clock::now());
             self.publish_changes(queue.is_empty(), clock::now());
             let deadline = self.next_timeout();
-            let input = tokio::select! {
-                biased;
-                _ = life.wait_for(|ended| *ended) => break,
-                input = queue.recv() => input,
-                Some(probe) = next_probe(&mut probes) => Some(Input::Path(PathInput::Probe(probe))),
-                () = tokio::time::sleep_until(deadline.into()) => None,
+            // The select prefers inputs; a full queue of them must not keep probes waiting.
+            let probe_first = if in_a_row >= INPUTS_IN_A_ROW { waiting_probe(&mut probes) } else { None };
+            in_a_row = if in_a_row >= INPUTS_IN_A_ROW { 0 } else { in_a_row + 1 };
+            let input = match probe_first {
+                Some(probe) => Some(Input::Path(PathInput::Probe(probe))),
+                None => tokio::select! {
+                    biased;
+                    _ = life.wait_for(|ended| *ended) => break,
+                    Ok(()) = self.capabilities.changed() => {
+                        self.advertise(clock::now());
+                        None
+                    }
+                    input = queue.recv() => input,
+                    Some(probe) = next_probe(&mut probes) => Some(Input::Path(PathInput::Probe(probe))),
+                    () = tokio::time::sleep_until(deadline.into()) => None,
+                },
             };
             let now = clock::now();
             if let Some(input) = input {
@@ -286,20 +303,24 @@ impl Driver {
     }
 
     fn link_closed(&mut self, id: LinkId, why: &ConnectionError, now: Instant) {
-        let active = self.neighbours.if_active(id).map(|link| link.peer.clone());
-        if let (true, Some(peer), Role::Full(router)) = (announced(why), &active, &mut self.role) {
+        let active = self.neighbours.if_active(id).map(|link| (link.peer.clone(), link.stub));
+        if let (true, Some((peer, _)), Role::Full(router)) = (announced(why), &active, &mut self.role) {
             // The close may overtake the record that says so.
             router.handle_leaving(peer, now);
         }
         let changes = self.neighbours.closed(id, now);
         self.changed = true;
         self.forget_stub_waiter(id, now);
-        if active.is_some() {
-            // At once, since the search for new paths can take its time, or be put off: until then alternates serve.
+        // The search for new paths can take its time, or be put off: until then alternates serve, from now on.
+        // Nothing travels by way of a stub. In a storm the table is replaced as often as at any other time, since
+        // making it takes time in proportion to all links.
+        let forwards = active.as_ref().is_some_and(|(_, stub)| !stub);
+        if forwards && now >= self.withdrawn + self.publish_pause() {
+            self.withdrawn = now;
             self.publish_forwarding(self.routes.last());
         }
         self.apply(changes, now);
-        if let Some(peer) = active {
+        if let Some((peer, _)) = active {
             info!(%peer, %why, "link down");
             self.emit(Event::LinkDown { peer, why: why.to_string() });
         }
@@ -366,13 +387,16 @@ impl Driver {
             Command::Explain(node, reply) => drop(reply.send(explain(self, &node, now))),
             Command::Query(node, reply) => self.ask(node, reply),
             Command::Converge(within, reply) => self.converge(within, reply, now),
-            Command::Capabilities(capabilities) => {
-                if let Role::Full(router) = &mut self.role {
-                    router.set_capabilities(capabilities, now);
-                }
-            }
             Command::Reload(identity) => self.reload(&identity, now),
             Command::Leave(reply) => self.leave(reply, now),
+        }
+    }
+
+    /// Advertises what the node says of itself now.
+    fn advertise(&mut self, now: Instant) {
+        let capabilities = self.capabilities.borrow_and_update().clone();
+        if let Role::Full(router) = &mut self.role {
+            router.set_capabilities(capabilities, now);
         }
     }
 
@@ -667,6 +691,10 @@ async fn next_probe(probes: &mut Option<mpsc::Receiver<ReceivedProbe>>) -> Optio
 /// Whether the neighbour announced the end of its link.
 fn announced(why: &ConnectionError) -> bool {
     matches!(why, ConnectionError::ApplicationClosed(close) if close.error_code == CloseCode::Leaving.to_quic())
+}
+
+fn waiting_probe(probes: &mut Option<mpsc::Receiver<ReceivedProbe>>) -> Option<ReceivedProbe> {
+    probes.as_mut()?.try_recv().ok()
 }
 
 fn violated(link: &Link, error: &router::PeerError) {

@@ -55,8 +55,6 @@ pub(crate) enum Command {
     Query(NodeId, oneshot::Sender<Option<(u64, u32)>>),
     /// Whether all nodes have the route to this one, within this time. A requester that has gone ends the request.
     Converge(Duration, oneshot::Sender<Result<Convergence, ConvergeError>>),
-    /// What the node advertises of itself.
-    Capabilities(bytes::Bytes),
     /// The certificates were reloaded: records are signed and verified with them, and links that would not be accepted
     /// any more are closed.
     Reload(Box<Identity>),
