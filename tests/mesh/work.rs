@@ -74,3 +74,30 @@ async fn a_ping_names_the_work_that_runs() {
     call.cancel();
     while !mesh.node("c").ping(&id("e")).await.unwrap().active_work.is_empty() {}
 }
+
+/// The driver is busy with more requests than its queue holds while a directive is registered.
+#[tokio::test(start_paused = true)]
+async fn a_directive_registered_while_the_node_is_busy_is_advertised() {
+    let mesh = mesh(["c-e"]).await;
+    let (c, e) = (mesh.node("c"), mesh.node("e"));
+    let mut busy = tokio::task::JoinSet::new();
+    for _ in 0..1_100 {
+        let node = e.clone();
+        busy.spawn(async move { node.status().await.is_some() });
+    }
+    // The requests are queued in this turn of the runtime, and answered in the next one.
+    tokio::task::yield_now().await;
+    e.handle(directive("late:work"), async |_, _| Ok(())).unwrap();
+    busy.join_all().await;
+    mesh.converge().await;
+    let advertised = async || {
+        let routes = c.status().await.unwrap().routes;
+        routes.iter().any(|route| route.directives.iter().any(|directive| directive == "late:work"))
+    };
+    let waited = async {
+        while !advertised().await {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), waited).await.expect("it is advertised");
+}
