@@ -492,7 +492,7 @@ impl Driver {
 
     /// Takes everything that the router has to say. What it says of its routes to others holds when they hear it.
     fn drain(&mut self, now: Instant) {
-        self.drain_paths();
+        self.drain_paths(now);
         while let Role::Full(router) = &mut self.role
             && let Some(event) = router.poll_event()
         {

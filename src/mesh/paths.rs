@@ -31,7 +31,9 @@ use super::events::Event;
 use super::interfaces::{AddressKind, Interfaces, LocalAddress, LocalNetwork};
 use super::status::{PairStatus, PathsStatus, PortMappingStatus};
 use crate::id::NodeId;
-use crate::punch::{self, HostAddress, HostKind, Message, MessageError, NatClass, Outcome, Puncher, Role};
+use crate::punch::{
+    self, Arrival, HostAddress, HostKind, Message, MessageError, NatClass, Outcome, Puncher, Role,
+};
 use crate::switch::{Cookie, ForwardingTable, NextHop};
 use crate::transport::code::CloseCode;
 use crate::transport::probes::{Probes, ReceivedProbe};
@@ -215,7 +217,7 @@ impl Paths {
                     neighbour: peer.addr(),
                     to: mapped(path.to),
                     from: path.from,
-                    local_port: None,
+                    local_port: path.local_port,
                     cookie: Cookie(path.cookie.0),
                 });
             }
@@ -227,12 +229,10 @@ impl Paths {
             PathInput::Up { peer, connection, messages } => self.up(&peer, connection, messages, me, now),
             PathInput::Down { peer, connection } => self.down(&peer, connection, now),
             PathInput::Message { peer, connection, message } => self.message(&peer, connection, message, now),
-            PathInput::Probe(ReceivedProbe { from, to, local_port: _, bytes }) => {
+            PathInput::Probe(ReceivedProbe { from, to, local_port, bytes }) => {
                 if let Some(puncher) = &mut self.puncher {
-                    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                    let to = to.map(|ip| ip.to_canonical());
                     // What is wrong with it is counted there.
-                    let _ = puncher.handle_probe(from, to, &bytes, now);
+                    let _ = puncher.handle_probe(Arrival { from, to, local_port }, &bytes, now);
                 }
             }
         }
@@ -404,7 +404,7 @@ impl Driver {
     }
 
     /// Takes everything that the puncher has to say. What lets packets in is in use before the peer hears of it.
-    pub(super) fn drain_paths(&mut self) {
+    pub(super) fn drain_paths(&mut self, now: Instant) {
         let mut rounds_changed = false;
         while let Some(event) = self.paths.puncher.as_mut().and_then(Puncher::poll_event) {
             match event {
@@ -416,6 +416,8 @@ impl Driver {
                     debug!(%peer, outcome = attempt.outcome.as_str(), cause = attempt.cause.as_str(), took = ?attempt.took, "punched");
                 }
                 punch::Event::RoundsChanged => rounds_changed = true,
+                punch::Event::OpenPorts { peer, count } => self.open_ports(&peer, count, now),
+                punch::Event::ClosePort { port } => self.endpoint.socket().close_port(port),
             }
         }
         self.paths.anew = false;
@@ -436,7 +438,25 @@ impl Driver {
             }
         }
         while let Some(probe) = puncher.poll_probe() {
-            socket.send_probe(probe.to, probe.from, None, &probe.bytes);
+            socket.send_probe(probe.to, probe.from, probe.local_port, &probe.bytes);
+        }
+    }
+
+    /// Opens as many ports as the system grants. The puncher does without where there are none.
+    fn open_ports(&mut self, peer: &NodeId, count: usize, now: Instant) {
+        let socket = self.endpoint.socket();
+        let mut ports = Vec::new();
+        for _ in 0..count {
+            match socket.open_port() {
+                Ok(port) => ports.push(port),
+                Err(error) => {
+                    debug!(%peer, %error, "no fresh port for a direct path");
+                    break;
+                }
+            }
+        }
+        if let Some(puncher) = &mut self.paths.puncher {
+            puncher.ports_opened(peer, ports, now);
         }
     }
 

@@ -1,10 +1,10 @@
 //! Which of several paths packets take.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::candidate::CandidateKind;
 use super::path::Watch;
+use super::probe::CandidatePair;
 
 /// What a path over IPv6, or to an interface of the peer, may be slower and still be as good: no NAT forgets it.
 const BONUS: Duration = Duration::from_millis(3);
@@ -16,23 +16,23 @@ const SHARE: u32 = 10;
 const PATIENCE: Duration = Duration::from_millis(750);
 
 /// The path to use from now on, given the one in use. None comes into use while it is in doubt.
-pub(crate) fn choose(paths: &[Watch], used: Option<SocketAddr>, now: Instant) -> Option<SocketAddr> {
+pub(crate) fn choose(paths: &[Watch], used: Option<CandidatePair>, now: Instant) -> Option<CandidatePair> {
     let good = || paths.iter().filter(|path| path.doubted.is_none());
     let best = good().min_by_key(|path| score(path));
-    let Some(used) = used.and_then(|used| paths.iter().find(|path| path.candidate.addr == used)) else {
-        return best.map(|path| path.candidate.addr);
+    let Some(used) = used.and_then(|used| paths.iter().find(|path| path.pair() == used)) else {
+        return best.map(Watch::pair);
     };
     let better = match used.doubted {
         None => best.filter(|best| score(best) + MARGIN.max(score(used) / SHARE) <= score(used)),
         Some(since) if now < since + PATIENCE => None,
         Some(since) => good().filter(|path| path.is_good_since(since)).min_by_key(|path| score(path)),
     };
-    Some(better.unwrap_or(used).candidate.addr)
+    Some(better.unwrap_or(used).pair())
 }
 
 /// When the choice may be another one though nothing has come.
-pub(crate) fn review_at(paths: &[Watch], used: Option<SocketAddr>) -> Option<Instant> {
-    let used = paths.iter().find(|path| Some(path.candidate.addr) == used)?;
+pub(crate) fn review_at(paths: &[Watch], used: Option<CandidatePair>) -> Option<Instant> {
+    let used = paths.iter().find(|path| Some(path.pair()) == used)?;
     let since = used.doubted?;
     paths.iter().any(|path| path.is_good_since(since)).then_some(since + PATIENCE)
 }
@@ -51,13 +51,17 @@ mod tests {
 
     fn path(to: &str, kind: CandidateKind, ms: u64) -> Watch {
         let candidate = Candidate { addr: addr(to), kind };
-        Watch::new(candidate, None, Duration::from_millis(ms), start())
+        Watch::new(candidate, None, None, Duration::from_millis(ms), start())
+    }
+
+    fn pair(to: &str) -> CandidatePair {
+        CandidatePair { remote: addr(to), local_port: None }
     }
 
     #[test]
     fn the_shortest_round_trip_wins_and_ipv6_and_interfaces_have_three_milliseconds_of_grace() {
         use CandidateKind::{Host, Mapped};
-        let chosen = |paths: &[Watch]| choose(paths, None, start()).unwrap().to_string();
+        let chosen = |paths: &[Watch]| choose(paths, None, start()).unwrap().remote.to_string();
         assert_eq!(
             chosen(&[path("192.0.2.1:1", Mapped, 20), path("192.0.2.2:1", Mapped, 19)]),
             "192.0.2.2:1"
@@ -74,10 +78,10 @@ mod tests {
     #[test]
     fn a_path_is_left_only_for_one_that_is_better_by_five_milliseconds_and_a_tenth() {
         use CandidateKind::Mapped;
-        let used = Some(addr("192.0.2.1:1"));
+        let used = Some(pair("192.0.2.1:1"));
         let chosen = |used_ms, other_ms| {
             let paths = [path("192.0.2.1:1", Mapped, used_ms), path("192.0.2.2:1", Mapped, other_ms)];
-            choose(&paths, used, start()).unwrap() != addr("192.0.2.1:1")
+            choose(&paths, used, start()).unwrap() != pair("192.0.2.1:1")
         };
         assert!(!chosen(20, 16));
         assert!(chosen(20, 15));
@@ -89,12 +93,12 @@ mod tests {
     fn a_doubtful_path_is_left_for_one_that_answers() {
         use CandidateKind::Mapped;
         let now = start();
-        let used = Some(addr("192.0.2.1:1"));
+        let used = Some(pair("192.0.2.1:1"));
         let mut paths = [path("192.0.2.1:1", Mapped, 10), path("192.0.2.2:1", Mapped, 50)];
         paths[0].doubt(now);
         assert_eq!(choose(&paths, used, now), used, "a little patience");
         assert_eq!(review_at(&paths, used), Some(now + PATIENCE));
-        assert_eq!(choose(&paths, used, now + PATIENCE), Some(addr("192.0.2.2:1")));
+        assert_eq!(choose(&paths, used, now + PATIENCE), Some(pair("192.0.2.2:1")));
         paths[1].doubt(now);
         assert_eq!(choose(&paths, used, now + PATIENCE), used, "both are doubtful");
         assert_eq!(choose(&paths, None, now + PATIENCE), None, "and neither comes into use");

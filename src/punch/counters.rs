@@ -49,6 +49,8 @@ pub struct Counters {
     pub messages_stale: u64,
     /// Offers and requests of peers that came too fast, and waited or made room for newer ones.
     pub messages_delayed: u64,
+    /// Volleys sent: first probes that left at the same moment as the peer's, as measured over the relays.
+    pub volleys: u64,
     /// Paths that became valid.
     pub paths_opened: u64,
     /// Paths that died.

@@ -19,6 +19,28 @@ pub enum Message {
     Answer(Answer),
     /// Asks for an offer. Sent by the end that is [`Role::Answers`](super::Role::Answers).
     Request,
+    /// Announces a volley from fresh ports. Sent by the end that is [`Role::Offers`](super::Role::Offers).
+    Prepare(Volley),
+    /// Answers [`Prepare`](Self::Prepare).
+    Ready(Volley),
+    /// The volley goes off now: at the end that answers when this arrives, at the other half a round trip later.
+    Go {
+        /// The offer's id.
+        round: u64,
+        /// The volley's number; 0 is that of the node's own socket, which is not prepared.
+        number: u8,
+    },
+}
+
+/// The fresh ports of one end for a volley.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volley {
+    /// The offer's id.
+    pub round: u64,
+    /// The volley's number, from 1 upwards.
+    pub number: u8,
+    /// Where these ports may be reached. At most [`Message::MAX_FRESH`] are sent and accepted.
+    pub candidates: Vec<Candidate>,
 }
 
 /// Begins a round.
@@ -50,9 +72,14 @@ pub struct Terms {
     pub cookie: PathCookie,
     /// Where it may be reached, the best first. At most [`Message::MAX_CANDIDATES`] are sent, and taken.
     pub candidates: Vec<Candidate>,
+    /// Whether it takes part in volleys: versions that do not leave this out.
+    pub volleys: bool,
 }
 
 impl Message {
+    /// The maximum number of candidates of a [`Volley`].
+    pub const MAX_FRESH: usize = 4;
+
     /// The most candidates that are sent in one message, and the most that are taken of one.
     pub const MAX_CANDIDATES: usize = 32;
 
@@ -64,16 +91,25 @@ impl Message {
     pub fn encode(&self) -> Vec<u8> {
         let bytes = match self {
             Self::Offer(Offer { round, key, terms }) => {
-                let Terms { class, cookie, candidates } = terms;
+                let Terms { class, cookie, candidates, volleys } = terms;
                 let (key, cookie) = (serde_bytes::Bytes::new(&key.0), serde_bytes::Bytes::new(&cookie.0));
-                rmp_serde::to_vec(&(OFFER, round, key, code_of(*class), cookie, Listed(candidates)))
+                let flags = u8::from(*volleys) * FLAG_VOLLEYS;
+                rmp_serde::to_vec(&(OFFER, round, key, code_of(*class), cookie, Listed(candidates), flags))
             }
             Self::Answer(Answer { round, terms }) => {
-                let Terms { class, cookie, candidates } = terms;
+                let Terms { class, cookie, candidates, volleys } = terms;
                 let cookie = serde_bytes::Bytes::new(&cookie.0);
-                rmp_serde::to_vec(&(ANSWER, round, code_of(*class), cookie, Listed(candidates)))
+                let flags = u8::from(*volleys) * FLAG_VOLLEYS;
+                rmp_serde::to_vec(&(ANSWER, round, code_of(*class), cookie, Listed(candidates), flags))
             }
             Self::Request => rmp_serde::to_vec(&(REQUEST,)),
+            Self::Prepare(Volley { round, number, candidates }) => {
+                rmp_serde::to_vec(&(PREPARE, round, number, Listed(candidates)))
+            }
+            Self::Ready(Volley { round, number, candidates }) => {
+                rmp_serde::to_vec(&(READY, round, number, Listed(candidates)))
+            }
+            Self::Go { round, number } => rmp_serde::to_vec(&(GO, round, number)),
         };
         bytes.expect("plain values in memory always encode")
     }
@@ -101,6 +137,12 @@ impl Message {
 const OFFER: u8 = 0x01;
 const ANSWER: u8 = 0x02;
 const REQUEST: u8 = 0x03;
+const PREPARE: u8 = 0x04;
+const READY: u8 = 0x05;
+const GO: u8 = 0x06;
+
+/// The flag of OFFER and ANSWER for [`Terms::volleys`].
+const FLAG_VOLLEYS: u8 = 0x01;
 
 /// How deep arrays may nest: a message has three levels; the rest is room for later versions.
 const MAX_DEPTH: usize = 16;
@@ -126,6 +168,12 @@ impl<'de> Visitor<'de> for Array {
                 Some(Message::Answer(Answer { round, terms: terms(&mut fields)? }))
             }
             REQUEST => Some(Message::Request),
+            PREPARE => Some(Message::Prepare(volley(&mut fields)?)),
+            READY => Some(Message::Ready(volley(&mut fields)?)),
+            GO => {
+                let round = field(&mut fields, "round")?;
+                Some(Message::Go { round, number: field(&mut fields, "volley")? })
+            }
             _ => None,
         };
         while fields.next_element::<IgnoredAny>()?.is_some() {}
@@ -136,9 +184,19 @@ impl<'de> Visitor<'de> for Array {
 fn terms<'de, A: SeqAccess<'de>>(fields: &mut A) -> Result<Terms, A::Error> {
     let class = class_of(field(fields, "class")?);
     let cookie = PathCookie(field::<serde_bytes::ByteArray<8>, A>(fields, "cookie")?.into_array());
-    let candidates: Vec<Option<Candidate>> =
-        field::<Vec<Received>, A>(fields, "candidates")?.into_iter().map(|received| received.0).collect();
-    Ok(Terms { class, cookie, candidates: candidates.into_iter().flatten().collect() })
+    let candidates = candidates(fields)?;
+    let flags: u8 = fields.next_element()?.unwrap_or_default();
+    Ok(Terms { class, cookie, candidates, volleys: flags & FLAG_VOLLEYS != 0 })
+}
+
+fn volley<'de, A: SeqAccess<'de>>(fields: &mut A) -> Result<Volley, A::Error> {
+    let (round, number) = (field(fields, "round")?, field(fields, "volley")?);
+    Ok(Volley { round, number, candidates: candidates(fields)? })
+}
+
+fn candidates<'de, A: SeqAccess<'de>>(fields: &mut A) -> Result<Vec<Candidate>, A::Error> {
+    let received: Vec<Received> = field(fields, "candidates")?;
+    Ok(received.into_iter().filter_map(|received| received.0).collect())
 }
 
 fn field<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
@@ -311,15 +369,24 @@ mod tests {
         ];
         let (class, cookie) = (NatClass::EndpointIndependent, PathCookie(*b"cookie!!"));
         let key = ProbeKey(std::array::from_fn(|at| at as u8));
-        Offer { round: 0x0102_0304_0506_0708, key, terms: Terms { class, cookie, candidates } }
+        Offer { round: 0x0102_0304_0506_0708, key, terms: Terms { class, cookie, candidates, volleys: true } }
     }
 
     #[test]
     fn a_message_is_read_as_it_was_written() {
         let cookie = PathCookie(*b"eikooc!!");
-        let terms = Terms { class: NatClass::EndpointDependent, cookie, candidates: Vec::new() };
+        let terms =
+            Terms { class: NatClass::EndpointDependent, cookie, candidates: Vec::new(), volleys: false };
         let answer = Answer { round: offer().round, terms };
-        for message in [Message::Offer(offer()), Message::Answer(answer), Message::Request] {
+        let volley = Volley { round: 9, number: 3, candidates: offer().terms.candidates };
+        for message in [
+            Message::Offer(offer()),
+            Message::Answer(answer),
+            Message::Request,
+            Message::Prepare(volley.clone()),
+            Message::Ready(volley),
+            Message::Go { round: u64::MAX, number: 11 },
+        ] {
             let bytes = message.encode();
             assert_eq!(Message::decode(&bytes), Ok(Some(message)));
         }
@@ -331,14 +398,22 @@ mod tests {
         let cookie = serde_bytes::Bytes::new(&[8; 8]);
         let ip = serde_bytes::Bytes::new(&[192, 0, 2, 1]);
         let candidates = ((0, ip, 7, "more"), (200, ip, 9));
-        let bytes = rmp_serde::to_vec(&(1, 5_u64, key, 77, cookie, candidates, "more", [1])).unwrap();
+        let bytes = rmp_serde::to_vec(&(1, 5_u64, key, 77, cookie, candidates, 0xfe, "more", [1])).unwrap();
         let Ok(Some(Message::Offer(offer))) = Message::decode(&bytes) else { panic!() };
-        assert_eq!(offer.terms.class, NatClass::Unknown);
+        assert_eq!((offer.terms.class, offer.terms.volleys), (NatClass::Unknown, false));
         assert_eq!(
             offer.terms.candidates,
             [Candidate { addr: addr("192.0.2.1:7"), kind: CandidateKind::Host }]
         );
         assert_eq!(Message::decode(&rmp_serde::to_vec(&(99, "what")).unwrap()), Ok(None));
+    }
+
+    #[test]
+    fn a_version_without_volleys_leaves_the_flags_out() {
+        let (key, cookie) = (serde_bytes::Bytes::new(&[7; 32]), serde_bytes::Bytes::new(&[8; 8]));
+        let bytes = rmp_serde::to_vec(&(1, 5_u64, key, 0, cookie, [0; 0])).unwrap();
+        let Ok(Some(Message::Offer(offer))) = Message::decode(&bytes) else { panic!() };
+        assert!(!offer.terms.volleys);
     }
 
     #[test]

@@ -26,6 +26,8 @@
 //!    see also tells the class of the NAT ([`NatClass`], terms of RFC 4787).
 //! 2. **A round** begins when packets flow to a peer and there is no path; anew when candidates change, a path dies, or the network changes; and after a
 //!    failure with a wait that doubles. One end offers; the other asks it to when it wants a round.
+//!    Where both ends are behind NATs, they agree on the moment at which they begin to probe, and try again from fresh ports
+//!    if that did not help: see `volley`.
 //! 3. **Probes** ([`Probe`]) go to each candidate at once and then after growing waits, all of a node at a pace. Each carries a counter and a
 //!    MAC under the round's key. An address that an authentic probe comes from is a candidate too: that is how both ends find a peer
 //!    whose NAT shows another address to everybody.
@@ -40,14 +42,15 @@
 //! # What others can do
 //!
 //! A stranger cannot forge, repeat or reflect a probe to any effect. A neighbour that lies about this node's address adds one candidate that
-//! does not answer. A peer can name addresses of bystanders: each round probes at most 32 candidates, at most 18 times per IP address. It can fake
+//! does not answer. A peer can name addresses of bystanders: each round probes at most 32 candidates, at most 18 times per IP address, and at most 16 pairs of fresh ports in each of 11 further volleys, at
+//! one probe each, which it has to ask for one by one. It can fake
 //! where its probes come from: at most 8 such addresses are probed in a round, 4 of one IP address, 15 times each, and answers are bounded and as long as
 //! their probes. Rounds that a peer can cause are limited in time. A peer that answers by way of somebody else makes that one a
 //! relay of sealed packets, no more.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::id::NodeId;
@@ -68,6 +71,7 @@ mod nat;
 mod output;
 mod own;
 mod path;
+mod ports;
 mod probe;
 mod random;
 mod round;
@@ -75,6 +79,7 @@ mod schedule;
 mod session;
 #[cfg(test)]
 mod testing;
+mod volley;
 mod window;
 #[cfg(test)]
 mod wire_tests;
@@ -85,15 +90,15 @@ pub use config::{Config, Timers};
 pub use counters::{Counters, Pair};
 pub use event::{Deadline, DeadlineReason, Event};
 pub use explain::{Checked, Explanation, Why};
-pub use message::{Answer, DecodeError, Message, MessageError, Offer, PathCookie, ProbeKey, Terms};
+pub use message::{Answer, DecodeError, Message, MessageError, Offer, PathCookie, ProbeKey, Terms, Volley};
 pub use nat::NatClass;
 #[cfg(feature = "cli")]
 pub(crate) use nat::classify;
 pub use path::Path;
-pub use probe::{Probe, ProbeError};
+pub use probe::{Arrival, Probe, ProbeError};
 
 use agenda::{Agenda, Dues};
-use candidate::{canonical, is_unicast};
+use candidate::is_unicast;
 use output::Output;
 use own::Own;
 use probe::Content;
@@ -220,6 +225,9 @@ impl Puncher {
     pub fn disconnected(&mut self, peer: &NodeId, now: Instant) {
         self.now = self.now.max(now);
         let Some(session) = self.sessions.remove(peer) else { return };
+        for port in session.ports() {
+            self.out.events.push_back(Event::ClosePort { port });
+        }
         if session.path().is_some() {
             self.out.counters.paths_changed += 1;
             self.out.events.push_back(Event::Path { peer: peer.clone(), path: None });
@@ -237,6 +245,15 @@ impl Puncher {
     /// they begin, and about once a second while they flow: without it there are no rounds.
     pub fn sent(&mut self, peer: &NodeId, now: Instant) {
         self.with(peer, now, Session::sent);
+    }
+
+    /// The ports that [`Event::OpenPorts`] asked for are open: those that the system granted, maybe none. Each of them is
+    /// closed by an [`Event::ClosePort`] later.
+    pub fn ports_opened(&mut self, peer: &NodeId, ports: Vec<u16>, now: Instant) {
+        let refused = ports.clone();
+        if self.with(peer, now, |session, context| session.ports_opened(ports, context)).is_none() {
+            self.out.events.extend(refused.into_iter().map(|port| Event::ClosePort { port }));
+        }
     }
 
     // What happened.
@@ -263,39 +280,31 @@ impl Puncher {
         Ok(())
     }
 
-    /// Takes a datagram whose first byte is [`Probe::TYPE`]: where it came from, and the local address that it came to, where
-    /// known.
+    /// Takes a datagram whose first byte is [`Probe::TYPE`].
     ///
     /// # Errors
     /// It changed nothing, see [`ProbeError`]; counted already.
     pub fn handle_probe(
         &mut self,
-        from: SocketAddr,
-        to: Option<IpAddr>,
+        arrival: Arrival,
         datagram: &[u8],
         now: Instant,
     ) -> Result<(), ProbeError> {
-        let taken = self.take_probe(canonical(from), to.map(|ip| ip.to_canonical()), datagram, now);
+        let taken = self.take_probe(arrival.canonical(), datagram, now);
         if let Err(error) = taken {
             self.out.counters.refused(error);
         }
         taken
     }
 
-    fn take_probe(
-        &mut self,
-        from: SocketAddr,
-        to: Option<IpAddr>,
-        datagram: &[u8],
-        now: Instant,
-    ) -> Result<(), ProbeError> {
+    fn take_probe(&mut self, arrival: Arrival, datagram: &[u8], now: Instant) -> Result<(), ProbeError> {
         let content = Content::parse(datagram)?;
-        if !is_unicast(from) {
+        if !is_unicast(arrival.from) {
             return Err(ProbeError::Malformed);
         }
         let peer = self.agenda.peer_of(content.round).ok_or(ProbeError::UnknownRound)?.clone();
         let taken = self
-            .with(&peer, now, |session, context| session.handle_probe(content, datagram, from, to, context));
+            .with(&peer, now, |session, context| session.handle_probe(content, datagram, arrival, context));
         taken.ok_or(ProbeError::UnknownRound)?
     }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::candidate::{Candidate, CandidateKind, HostAddress, HostKind, canonical, is_portable};
 use super::message::Message;
 use super::nat::{NatClass, classify};
+use super::volley::Base;
 use crate::id::NodeId;
 
 /// The most neighbours whose word about this node's address is kept.
@@ -112,6 +113,28 @@ impl Own {
 
     pub(crate) fn class(&self) -> NatClass {
         self.class
+    }
+
+    /// The addresses outside that fresh ports are expected to have: the NAT keeps the port of the node's own socket, so
+    /// it will keep those. Without such a NAT the one base is the node's own socket, as neighbours see it.
+    pub(crate) fn bases(&self, ports: &[u16]) -> Vec<Base> {
+        let seen = self.observed_by_votes().into_iter().find(SocketAddr::is_ipv4);
+        let Some(seen) = seen else { return Vec::new() };
+        let outside =
+            |port| Candidate { addr: SocketAddr::new(seen.ip(), port), kind: CandidateKind::ServerReflexive };
+        if ports.is_empty() || !self.keeps_ports() {
+            return vec![Base { local_port: None, outside: outside(seen.port()) }];
+        }
+        ports.iter().map(|port| Base { local_port: Some(*port), outside: outside(*port) }).collect()
+    }
+
+    /// Whether the NAT of IPv4 gives sockets the port outside that they have inside.
+    pub(crate) fn keeps_ports(&self) -> bool {
+        let inside = |addr: &SocketAddr| {
+            self.host.iter().any(|host| host.addr.is_ipv4() && host.addr.port() == addr.port())
+        };
+        let v4 = self.observed.values().filter(|addr| addr.is_ipv4());
+        self.class != NatClass::EndpointDependent && v4.clone().next().is_some() && v4.clone().all(inside)
     }
 
     pub(crate) fn edition(&self) -> Edition {
@@ -301,6 +324,20 @@ mod tests {
         own.set_observed(&node("y"), Some(addr("192.0.2.1:1002")));
         assert_eq!(told(&mut own), ["192.0.2.1:1001", "192.0.2.1:1002", "192.0.2.1:7", "10.0.0.1:7"]);
         assert_eq!(own.class(), NatClass::EndpointDependent);
+    }
+
+    #[test]
+    fn fresh_ports_are_expected_to_stay_the_same_where_the_socket_s_port_does() {
+        let ports = |own: &Own| -> Vec<_> {
+            let bases = own.bases(&[50, 51]).into_iter();
+            bases.map(|base| (base.local_port, base.outside.addr.to_string())).collect()
+        };
+        let mut own = own(&["10.0.0.1:7"]);
+        assert_eq!(ports(&own), []);
+        own.set_observed(&node("x"), Some(addr("192.0.2.1:7")));
+        assert_eq!(ports(&own), [(Some(50), "192.0.2.1:50".into()), (Some(51), "192.0.2.1:51".into())]);
+        own.set_observed(&node("x"), Some(addr("192.0.2.1:1007")));
+        assert_eq!(ports(&own), [(None, "192.0.2.1:1007".into())]);
     }
 
     #[test]

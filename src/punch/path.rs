@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::candidate::{Candidate, CandidateKind};
 use super::config::Timers;
 use super::message::PathCookie;
+use super::probe::CandidatePair;
 
 /// A direct path to a peer: packets may go there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub struct Path {
     pub to: SocketAddr,
     /// The local address to send from, where it is known.
     pub from: Option<IpAddr>,
+    /// The fresh local port to send from, see [`Event::OpenPorts`](super::Event::OpenPorts); `None` if it is the node's
+    /// own socket.
+    pub local_port: Option<u16>,
     /// What the peer asked for in the packets.
     pub cookie: PathCookie,
     /// The smoothed round trip.
@@ -45,6 +49,7 @@ const MAX_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     pub(crate) candidate: Candidate,
+    pub(crate) local_port: Option<u16>,
     pub(crate) from: Option<IpAddr>,
     pub(crate) rtt: RoundTrip,
     /// Round, counter and time of probes whose answers are awaited.
@@ -70,9 +75,16 @@ pub(crate) enum Attention {
 }
 
 impl Watch {
-    pub(crate) fn new(candidate: Candidate, from: Option<IpAddr>, rtt: Duration, now: Instant) -> Self {
+    pub(crate) fn new(
+        candidate: Candidate,
+        local_port: Option<u16>,
+        from: Option<IpAddr>,
+        rtt: Duration,
+        now: Instant,
+    ) -> Self {
         Self {
             candidate,
+            local_port,
             from,
             rtt: RoundTrip::new(rtt),
             pending: VecDeque::new(),
@@ -83,6 +95,10 @@ impl Watch {
             doubted: None,
             next: now + EAGER[0],
         }
+    }
+
+    pub(crate) fn pair(&self) -> CandidatePair {
+        CandidatePair { remote: self.candidate.addr, local_port: self.local_port }
     }
 
     /// A probe goes out.

@@ -24,6 +24,9 @@ pub struct Probe {
     pub to: SocketAddr,
     /// The local address to send from; none: let the system choose.
     pub from: Option<IpAddr>,
+    /// The fresh local port to send from, see [`Event::OpenPorts`](super::Event::OpenPorts); `None` if it is the node's
+    /// own socket.
+    pub local_port: Option<u16>,
     /// The datagram.
     pub bytes: [u8; Self::LEN],
 }
@@ -42,6 +45,43 @@ impl Probe {
         let round = u64::from_be_bytes(*bytes[2..].first_chunk()?);
         (bytes[0] == Self::TYPE).then_some(round)
     }
+}
+
+/// How a datagram arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Where it came from.
+    pub from: SocketAddr,
+    /// The local address that it came to; `None` if the system does not say.
+    pub to: Option<IpAddr>,
+    /// The fresh local port that it came to, see [`Event::OpenPorts`](super::Event::OpenPorts); `None` if it was the
+    /// node's own socket.
+    pub local_port: Option<u16>,
+}
+
+impl Arrival {
+    /// At the node's own socket, at an address that the system does not say.
+    #[must_use]
+    pub fn new(from: SocketAddr) -> Self {
+        Self { from, to: None, local_port: None }
+    }
+
+    /// The same with addresses in their one form.
+    pub(crate) fn canonical(self) -> Self {
+        Self { from: canonical(self.from), to: self.to.map(|ip| ip.to_canonical()), ..self }
+    }
+
+    pub(crate) fn pair(&self) -> CandidatePair {
+        CandidatePair { remote: self.from, local_port: self.local_port }
+    }
+}
+
+/// Two ends of a way: a candidate pair (RFC 8445 §6.1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct CandidatePair {
+    pub(crate) remote: SocketAddr,
+    /// The fresh port at this end; `None` if it is the node's own socket.
+    pub(crate) local_port: Option<u16>,
 }
 
 /// Why a datagram changed nothing. Anybody can send one: drop and count it.

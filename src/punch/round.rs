@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::attempt::{Cause, Outcome};
 use super::nat::NatClass;
 use super::schedule::Checks;
+use super::volley::Volleys;
 
 /// What the last probe's answer is waited for, at least.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
@@ -28,6 +29,7 @@ pub(crate) struct Round {
     /// Both ends have told their candidates.
     pub(crate) answered: bool,
     pub(crate) checks: Checks,
+    pub(crate) volleys: Volleys,
     /// Probes to candidates and paths.
     pub(crate) probes: u32,
 }
@@ -43,7 +45,8 @@ pub(crate) enum Phase {
 
 impl Round {
     pub(crate) fn new(id: u64, began: Instant, cause: Cause, phase: Phase) -> Self {
-        Self { id, began, cause, phase, outcome: None, answered: false, checks: Checks::default(), probes: 0 }
+        let (checks, volleys) = (Checks::default(), Volleys::default());
+        Self { id, began, cause, phase, outcome: None, answered: false, checks, volleys, probes: 0 }
     }
 
     /// Candidates are probed from now on.
@@ -58,6 +61,11 @@ impl Round {
         if let Phase::Checking(until) = &mut self.phase {
             *until = (*until).max(now + LAST_ANSWER);
         }
+    }
+
+    /// Whether another volley would be of use: no path was found, and candidates are still probed.
+    pub(crate) fn wants_volley(&self) -> bool {
+        self.outcome.is_none() && self.checks.due_at().is_some()
     }
 
     /// Whether it is to be seen yet what becomes of it.

@@ -1,12 +1,13 @@
 //! When the candidates of a round are probed.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::candidate::{Candidate, CandidateKind, HostKind, canonical, is_portable};
 use super::message::Message;
 use super::own::Own;
+use super::probe::{Arrival, CandidatePair};
 
 /// The waits before each probe to a candidate after the first, in milliseconds. Fast at first, since one lost packet must not cost a
 /// second. Then steady for three seconds: the answering end spends its first ones on a NAT that is closed until the answer has
@@ -27,6 +28,10 @@ const MAX_PENDING: usize = 16;
 #[derive(Clone, Debug)]
 pub(crate) struct Check {
     pub(crate) candidate: Candidate,
+    /// The fresh port that it is probed from; `None` if it is the node's own socket.
+    pub(crate) local_port: Option<u16>,
+    /// One probe of a volley, which is repeated only once the peer is heard.
+    volley: bool,
     /// The local address at which the peer's probe came from there.
     pub(crate) from: Option<IpAddr>,
     pub(crate) probes: u32,
@@ -40,9 +45,14 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    fn new(candidate: Candidate, next: Instant) -> Self {
+    fn new(candidate: Candidate, local_port: Option<u16>, next: Instant) -> Self {
         let (from, next, pending) = (None, Some(next), Vec::new());
-        Self { candidate, from, probes: 0, next, heard: false, pending, rtt: None }
+        let (volley, heard) = (false, false);
+        Self { candidate, local_port, volley, from, probes: 0, next, heard, pending, rtt: None }
+    }
+
+    fn pair(&self) -> CandidatePair {
+        CandidatePair { remote: self.candidate.addr, local_port: self.local_port }
     }
 }
 
@@ -64,28 +74,54 @@ impl Checks {
     /// Adds what the peer listed.
     pub(crate) fn add(&mut self, candidates: Vec<Candidate>, start: Instant) {
         for candidate in candidates {
-            match self.list.iter_mut().find(|check| check.candidate.addr == candidate.addr) {
+            let pair = CandidatePair { remote: candidate.addr, local_port: None };
+            match self.list.iter_mut().find(|check| check.pair() == pair) {
                 Some(known) => known.candidate.kind = candidate.kind,
-                None => self.list.push(Check::new(candidate, start)),
+                None => self.list.push(Check::new(candidate, None, start)),
             }
         }
     }
 
+    /// The pairs of a volley from fresh ports take the place of those of the one before.
+    pub(crate) fn add_volley(&mut self, pairs: Vec<(Option<u16>, Candidate)>, now: Instant) {
+        self.list.retain(|check| !check.volley || check.heard || check.rtt.is_some());
+        for (local_port, candidate) in pairs {
+            let pair = CandidatePair { remote: candidate.addr, local_port };
+            if self.list.iter().all(|check| check.pair() != pair) {
+                self.list.push(Check { volley: true, ..Check::new(candidate, local_port, now) });
+            }
+        }
+    }
+
+    /// Probes that wait for the first volley are due now.
+    pub(crate) fn start(&mut self, now: Instant) {
+        for check in self.list.iter_mut().filter(|check| check.probes == 0) {
+            check.next = check.next.map(|_| now);
+        }
+    }
+
+    /// The next check whose first probe is due, in the order of the list.
+    pub(crate) fn take_first(&mut self, now: Instant) -> Option<&mut Check> {
+        let due = |check: &Check| check.probes == 0 && check.next.is_some_and(|next| next <= now);
+        let at = self.list.iter().position(due)?;
+        self.spend(at).then(|| &mut self.list[at])
+    }
+
     /// A probe of the peer came: where it came from is probed at once.
-    pub(crate) fn trigger(&mut self, candidate: Candidate, to: Option<IpAddr>, now: Instant) {
-        let known = self.list.iter().position(|check| check.candidate.addr == candidate.addr);
+    pub(crate) fn trigger(&mut self, candidate: Candidate, arrival: Arrival, now: Instant) {
+        let known = self.list.iter().position(|check| check.pair() == arrival.pair());
         let at = known.or_else(|| {
             let reflexive =
                 || self.list.iter().filter(|check| check.candidate.kind == CandidateKind::PeerReflexive);
             let near = reflexive().filter(|check| check.candidate.addr.ip() == candidate.addr.ip());
             let room = reflexive().count() < MAX_REFLEXIVE && near.count() < MAX_REFLEXIVE_PER_IP;
             room.then(|| {
-                self.list.push(Check::new(candidate, now));
+                self.list.push(Check::new(candidate, arrival.local_port, now));
                 self.list.len() - 1
             })
         });
         if let Some(check) = at.and_then(|at| self.list.get_mut(at)) {
-            (check.from, check.heard, check.next) = (to, true, Some(now));
+            (check.from, check.heard, check.next) = (arrival.to, true, Some(now));
         }
     }
 
@@ -119,25 +155,40 @@ impl Checks {
             let at = (0..self.list.len())
                 .filter(|at| due(&self.list[*at]))
                 .min_by_key(|at| self.list[*at].next)?;
-            let limited = !self.list[at].heard;
-            let spent = self.per_ip.entry(self.list[at].candidate.addr.ip()).or_default();
-            if limited && *spent >= PROBES_PER_IP {
-                self.list[at].next = None;
-                continue;
+            if self.spend(at) {
+                return self.list.get_mut(at);
             }
-            *spent += u32::from(limited);
-            return self.list.get_mut(at);
         }
+    }
+
+    /// Whether a check may send one more probe. The number of volleys is limited, and so is that of their probes.
+    fn spend(&mut self, at: usize) -> bool {
+        let check = &mut self.list[at];
+        if check.heard || check.volley {
+            return true;
+        }
+        let spent = self.per_ip.entry(check.candidate.addr.ip()).or_default();
+        if *spent >= PROBES_PER_IP {
+            check.next = None;
+            return false;
+        }
+        *spent += 1;
+        true
+    }
+
+    /// The next check of the volley that is being sent.
+    pub(crate) fn take_of_volley(&mut self, _: Instant) -> Option<&mut Check> {
+        self.list.iter_mut().find(|check| check.volley && check.probes == 0)
     }
 
     /// The answer to one of the probes, from where it was sent to.
     pub(crate) fn answered(
         &mut self,
-        addr: SocketAddr,
+        pair: CandidatePair,
         counter: u32,
         now: Instant,
     ) -> Option<(Candidate, Duration)> {
-        let check = self.list.iter_mut().find(|check| check.candidate.addr == addr)?;
+        let check = self.list.iter_mut().find(|check| check.pair() == pair)?;
         let (_, at) = *check.pending.iter().find(|(pending, _)| *pending == counter)?;
         let rtt = now.saturating_duration_since(at);
         check.pending.clear();
@@ -157,7 +208,8 @@ impl Check {
         self.pending.push((counter, now));
         let most = if found { PROBES_WITH_PATH } else { u32::MAX };
         let wait = WAITS.get(self.probes as usize - 1).filter(|_| self.probes < most);
-        self.next = wait.map(|wait| now + Duration::from_millis(*wait));
+        let once = self.volley && !self.heard;
+        self.next = wait.filter(|_| !once).map(|wait| now + Duration::from_millis(*wait));
     }
 }
 

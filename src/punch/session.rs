@@ -7,22 +7,24 @@ use std::time::{Duration, Instant};
 use super::Role;
 use super::agenda::Dues;
 use super::attempt::{Attempt, Cause, Outcome};
-use super::candidate::{Candidate, CandidateKind, canonical};
+use super::candidate::{Candidate, CandidateKind, canonical, is_portable};
 use super::choice::{choose, review_at, score};
 use super::config::Timers;
 use super::event::Event;
 use super::explain::{Checked, Explanation, Why};
 use super::keys::{KeyRing, Keys};
 use super::limit::Bucket;
-use super::message::{Answer, Message, MessageError, Offer, PathCookie, ProbeKey, Terms};
+use super::message::{Answer, Message, MessageError, Offer, PathCookie, ProbeKey, Terms, Volley};
 use super::nat::NatClass;
 use super::output::Output;
 use super::own::{Edition, Own};
 use super::path::{Attention, Path, Watch};
-use super::probe::{Content, Probe, ProbeError, verify};
+use super::ports::Ports;
+use super::probe::{Arrival, CandidatePair, Content, Probe, ProbeError, verify};
 use super::random::Random;
 use super::round::{Phase, Round, failure};
-use super::schedule::worthwhile;
+use super::schedule::{Check, Checks, worthwhile};
+use super::volley::{Due, PORTS, Volleys};
 use crate::id::NodeId;
 
 /// Valid paths while a round goes on.
@@ -38,6 +40,8 @@ const ANSWER_BURST: u32 = 64;
 const ANSWER_INTERVAL: Duration = Duration::from_millis(40);
 /// How long a public node leaves it to the peer to reach it.
 const PUBLIC_HOLD: Duration = Duration::from_millis(500);
+/// Maximum number of probes of the first volley that are sent without a pause; the others follow at [`Timers::pace`].
+const FIRST_VOLLEY: usize = 8;
 
 /// One peer: its rounds, and the paths that they gave.
 #[derive(Debug)]
@@ -56,7 +60,9 @@ pub(crate) struct Session {
     /// An offer that came too fast.
     held: Option<Offer>,
     paths: Vec<Watch>,
-    used: Option<SocketAddr>,
+    used: Option<CandidatePair>,
+    /// The fresh ports that are open for this peer.
+    ports: Ports,
     /// The path as it was told; its round trip is that of then.
     told: Option<Path>,
     /// Since when packets go the way they go.
@@ -110,6 +116,7 @@ impl Session {
             held: None,
             paths: Vec::new(),
             used: None,
+            ports: Ports::default(),
             told: None,
             since: context.now,
             last_sent: None,
@@ -160,8 +167,7 @@ impl Session {
     }
 
     pub(crate) fn candidates_changed(&mut self, context: &mut Context<'_>) {
-        let settled =
-            self.paths.iter().any(|path| Some(path.candidate.addr) == self.used && path.doubted.is_none());
+        let settled = self.paths.iter().any(|path| Some(path.pair()) == self.used && path.doubted.is_none());
         self.tell_candidates(settled, context);
     }
 
@@ -184,6 +190,9 @@ impl Session {
             (Message::Offer(offer), Role::Answers) => self.handle_offer(offer, context)?,
             (Message::Answer(answer), Role::Offers) => self.take_answer(answer, context),
             (Message::Request, Role::Offers) => self.handle_request(context),
+            (Message::Prepare(volley), Role::Answers) => self.handle_prepare(volley, context),
+            (Message::Ready(volley), Role::Offers) => self.handle_ready(volley, context),
+            (Message::Go { round, number }, Role::Answers) => self.handle_go(round, number, context),
             _ => return Err(MessageError::WrongRole),
         }
         Ok(())
@@ -236,7 +245,13 @@ impl Session {
         self.round = Some(Round::new(offer.round, began, cause, Phase::Over));
         let answer = Answer { round: offer.round, terms: self.terms(context) };
         context.out.message(context.peer, Message::Answer(answer));
-        self.take_terms(offer.terms, context);
+        let mut start = context.now;
+        if in_volleys(&offer.terms, context.own)
+            && let Some(round) = &mut self.round
+        {
+            (round.volleys, start) = Volleys::hold(context.now);
+        }
+        self.take_terms(offer.terms, start, context);
     }
 
     fn take_answer(&mut self, answer: Answer, context: &mut Context<'_>) {
@@ -246,14 +261,24 @@ impl Session {
             return;
         }
         self.keys.agree(context.now);
-        self.take_terms(answer.terms, context);
+        let mut start = context.now;
+        if let Some(round) = &mut self.round {
+            if in_volleys(&answer.terms, context.own) {
+                start = round.volleys.answered(context.now);
+                context.out.message(context.peer, Message::Go { round: answer.round, number: 0 });
+            } else {
+                round.volleys.stop();
+            }
+        }
+        self.take_terms(answer.terms, start, context);
     }
 
-    fn take_terms(&mut self, mut terms: Terms, context: &mut Context<'_>) {
+    /// `start`: when probes may begin.
+    fn take_terms(&mut self, mut terms: Terms, start: Instant, context: &mut Context<'_>) {
         let now = context.now;
         terms.candidates.truncate(Message::MAX_CANDIDATES);
         let public = context.own.class() == NatClass::Public && terms.class != NatClass::Public;
-        let start = if public { now + PUBLIC_HOLD } else { now };
+        let start = if public { now + PUBLIC_HOLD } else { start };
         let mut candidates = worthwhile(&terms.candidates, context.own);
         if let Some(before) = self.theirs.take() {
             self.leave(|path| may_have_gone(path.candidate.addr, &before.candidates, &terms.candidates), now);
@@ -264,7 +289,8 @@ impl Session {
                 path.candidate.kind = listed.kind;
             }
         }
-        candidates.retain(|candidate| !self.has_path(candidate.addr));
+        candidates
+            .retain(|candidate| !self.has_path(CandidatePair { remote: candidate.addr, local_port: None }));
         self.theirs = Some(terms);
         self.paths.iter_mut().for_each(|path| path.ask(now));
         let Some(round) = &mut self.round else { return };
@@ -283,8 +309,7 @@ impl Session {
         &mut self,
         content: Content,
         datagram: &[u8],
-        from: SocketAddr,
-        to: Option<IpAddr>,
+        arrival: Arrival,
         context: &mut Context<'_>,
     ) -> Result<(), ProbeError> {
         if content.sender == self.role {
@@ -295,18 +320,18 @@ impl Session {
             return Err(ProbeError::Forged);
         }
         match content.seen {
-            None => self.take_probe(content, from, to, context),
-            Some(_) => self.take_probe_answer(content, from, to, context),
+            None => self.take_probe(content, arrival, context),
+            Some(_) => self.take_probe_answer(content, arrival, context),
         }
     }
 
     fn take_probe(
         &mut self,
         content: Content,
-        from: SocketAddr,
-        to: Option<IpAddr>,
+        arrival: Arrival,
         context: &mut Context<'_>,
     ) -> Result<(), ProbeError> {
+        let Arrival { from, to, local_port } = arrival;
         let keys = self.keys.find(content.round).ok_or(ProbeError::UnknownRound)?;
         if !keys.window.take(content.counter) {
             return Err(ProbeError::Replayed);
@@ -317,20 +342,22 @@ impl Session {
         }
         let bytes = keys.answer(self.role, content.counter, from);
         context.out.counters.answers_sent += 1;
-        context.out.probe(Probe { to: from, from: to, bytes });
+        context.out.probe(Probe { to: from, from: to, local_port, bytes });
         self.keys.used(content.round, context.now);
+        let at_home = self.ports.heard(local_port, context.now);
         // Whatever kept answers from coming through may be over.
-        if let Some(path) = self.path_mut(from).filter(|path| path.doubted.is_some()) {
+        if let Some(path) = self.path_mut(arrival.pair()).filter(|path| path.doubted.is_some()) {
             path.ask(context.now);
         }
         let let_go = self.activity().is_none_or(|last| last + context.timers.let_go <= context.now);
         let wanted = self.paths.len() < WARM && !let_go;
         if let Some(round) = &mut self.round
+            && at_home
             && (wanted || round.phase != Phase::Over)
-            && !self.paths.iter().any(|path| path.candidate.addr == from)
+            && !self.paths.iter().any(|path| path.pair() == arrival.pair())
         {
             let candidate = Candidate { addr: from, kind: CandidateKind::PeerReflexive };
-            round.checks.trigger(candidate, to, context.now);
+            round.checks.trigger(candidate, arrival, context.now);
         }
         Ok(())
     }
@@ -338,22 +365,22 @@ impl Session {
     fn take_probe_answer(
         &mut self,
         content: Content,
-        from: SocketAddr,
-        to: Option<IpAddr>,
+        arrival: Arrival,
         context: &mut Context<'_>,
     ) -> Result<(), ProbeError> {
+        let (pair, to) = (arrival.pair(), arrival.to);
         let Content { round: id, counter, .. } = content;
         let now = context.now;
-        let attention = self.attention(from, now, context.timers);
+        let attention = self.attention(pair, now, context.timers);
         let newest = self.round.as_ref().is_some_and(|round| round.id == id);
-        if let Some(path) = self.path_mut(from) {
+        if let Some(path) = self.path_mut(pair) {
             if !path.answered(id, counter, to, now, attention, context.timers) {
                 return Err(ProbeError::Unasked);
             }
         } else {
             let round = self.round.as_mut().filter(|_| newest).ok_or(ProbeError::Unasked)?;
-            let (candidate, rtt) = round.checks.answered(from, counter, now).ok_or(ProbeError::Unasked)?;
-            self.open(Watch::new(candidate, to, rtt, now), context);
+            let (candidate, rtt) = round.checks.answered(pair, counter, now).ok_or(ProbeError::Unasked)?;
+            self.open(Watch::new(candidate, pair.local_port, to, rtt, now), context);
         }
         context.out.counters.answers_received += 1;
         self.keys.used(id, now);
@@ -376,8 +403,7 @@ impl Session {
     /// Keeps the path in use and the best others.
     fn trim(&mut self, most: usize) {
         let used = self.used;
-        self.paths
-            .sort_by_key(|path| (Some(path.candidate.addr) != used, path.doubted.is_some(), score(path)));
+        self.paths.sort_by_key(|path| (Some(path.pair()) != used, path.doubted.is_some(), score(path)));
         self.paths.truncate(most);
     }
 
@@ -385,16 +411,17 @@ impl Session {
     pub(crate) fn send_watch(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         let due = self.paths.iter().filter(|path| path.next <= now).min_by_key(|path| path.next);
-        let Some(addr) = due.map(|path| path.candidate.addr) else { return };
-        let attention = self.attention(addr, now, context.timers);
+        let Some(pair) = due.map(Watch::pair) else { return };
+        let attention = self.attention(pair, now, context.timers);
         let Some(keys) = self.keys.agreed() else { return };
         let (counter, bytes) = keys.probe(self.role);
         let id = keys.round;
-        if let Some(path) = self.path_mut(addr) {
+        if let Some(path) = self.path_mut(pair) {
             path.sent(id, counter, now, attention, context.timers);
             let from = path.from;
             context.out.counters.probes_sent += 1;
-            context.out.probe(Probe { to: addr, from, bytes });
+            let CandidatePair { remote: to, local_port } = pair;
+            context.out.probe(Probe { to, from, local_port, bytes });
         }
     }
 
@@ -402,15 +429,150 @@ impl Session {
     pub(crate) fn send_check(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         self.served = Some(now);
-        let (Some(round), Some(keys)) = (&mut self.round, self.keys.newest()) else { return };
+        self.send_one(Checks::take_due, context);
+    }
+
+    /// Sends the probe of the check that is taken; whether there is one.
+    fn send_one(
+        &mut self,
+        take: impl FnOnce(&mut Checks, Instant) -> Option<&mut Check>,
+        context: &mut Context<'_>,
+    ) -> bool {
+        let now = context.now;
+        let (Some(round), Some(keys)) = (&mut self.round, self.keys.newest()) else { return false };
         let found = round.checks.has_found();
-        let Some(check) = round.checks.take_due(now) else { return };
+        let Some(check) = take(&mut round.checks, now) else { return false };
         let (counter, bytes) = keys.probe(self.role);
         check.sent(counter, now, found);
-        let (to, from) = (check.candidate.addr, check.from);
+        let (to, from, local_port) = (check.candidate.addr, check.from, check.local_port);
         round.sent(now);
         context.out.counters.probes_sent += 1;
-        context.out.probe(Probe { to, from, bytes });
+        context.out.probe(Probe { to, from, local_port, bytes });
+        true
+    }
+
+    // Volleys.
+
+    fn handle_prepare(&mut self, volley: Volley, context: &mut Context<'_>) {
+        let theirs = self.fresh_of_peer(volley.candidates);
+        let volleys = self.volleys_of(volley.round);
+        if volleys.is_some_and(|volleys| volleys.prepare(volley.number, theirs, context.now)) {
+            self.want_ports(PORTS, context);
+        } else {
+            context.out.counters.messages_stale += 1;
+        }
+    }
+
+    fn handle_ready(&mut self, volley: Volley, context: &mut Context<'_>) {
+        let (round, number) = (volley.round, volley.number);
+        let theirs = self.fresh_of_peer(volley.candidates);
+        let volleys = self.volleys_of(round);
+        if volleys.is_some_and(|volleys| volleys.ready(number, theirs, context.now)) {
+            context.out.message(context.peer, Message::Go { round, number });
+        } else {
+            context.out.counters.messages_stale += 1;
+        }
+    }
+
+    fn handle_go(&mut self, round: u64, number: u8, context: &mut Context<'_>) {
+        if self.volleys_of(round).is_some_and(|volleys| volleys.go(number, context.now)) {
+            self.fire(number, context);
+        } else {
+            context.out.counters.messages_stale += 1;
+        }
+    }
+
+    /// The volleys of the newest round, if this is its id.
+    fn volleys_of(&mut self, round: u64) -> Option<&mut Volleys> {
+        self.round.as_mut().filter(|newest| newest.id == round).map(|round| &mut round.volleys)
+    }
+
+    /// What a peer may have volleys sent to: IPv4 addresses of the NAT that it named in its terms.
+    fn fresh_of_peer(&self, mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+        let named = self.theirs.iter().flat_map(|terms| &terms.candidates);
+        let outside: Vec<_> = named
+            .filter(|told| told.kind == CandidateKind::ServerReflexive)
+            .map(|told| canonical(told.addr).ip())
+            .collect();
+        candidates.iter_mut().for_each(|told| told.addr = canonical(told.addr));
+        candidates.retain(|told| {
+            told.addr.is_ipv4() && is_portable(told.addr) && outside.contains(&told.addr.ip())
+        });
+        candidates.truncate(Message::MAX_FRESH);
+        candidates
+    }
+
+    /// Asks for fresh ports, where the NAT lets this end know what they will be outside.
+    fn want_ports(&mut self, count: usize, context: &mut Context<'_>) {
+        if context.own.keeps_ports() {
+            context.out.events.push_back(Event::OpenPorts { peer: context.peer.clone(), count });
+        } else {
+            self.ports_opened(Vec::new(), context);
+        }
+    }
+
+    pub(crate) fn ports_opened(&mut self, opened: Vec<u16>, context: &mut Context<'_>) {
+        let now = context.now;
+        self.ports.opened(&opened);
+        let Some(round) = &mut self.round else { return };
+        let offers = self.role == Role::Offers;
+        let bases = context.own.bases(&opened);
+        let candidates = bases.iter().map(|base| base.outside).collect();
+        let Some(number) = round.volleys.opened(bases, offers, now) else { return };
+        let volley = Volley { round: round.id, number, candidates };
+        let message = if offers { Message::Prepare(volley) } else { Message::Ready(volley) };
+        context.out.message(context.peer, message);
+    }
+
+    fn step_volleys(&mut self, context: &mut Context<'_>) {
+        let offers = self.role == Role::Offers;
+        let Some(round) = &mut self.round else { return };
+        let more = round.wants_volley();
+        match round.volleys.step(offers, more, context.now) {
+            Some(Due::Fire(number)) => self.fire(number, context),
+            Some(Due::OpenPorts(count)) => self.want_ports(count, context),
+            None => {}
+        }
+    }
+
+    /// Sends the probes of a volley without a pause between them: what counts is that they leave now.
+    fn fire(&mut self, number: u8, context: &mut Context<'_>) {
+        let now = context.now;
+        let offers = self.role == Role::Offers;
+        let Some(round) = &mut self.round else { return };
+        context.out.counters.volleys += 1;
+        let most = if number == 0 {
+            round.checks.start(now);
+            FIRST_VOLLEY
+        } else {
+            let pairs = round.volleys.pairs(offers);
+            let most = pairs.len();
+            round.checks.add_volley(pairs, now);
+            most
+        };
+        let take = if number == 0 { Checks::take_first } else { Checks::take_of_volley };
+        for _ in 0..most {
+            if !self.send_one(take, context) {
+                break;
+            }
+        }
+    }
+
+    /// The fresh ports that are open for this peer.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.list()
+    }
+
+    /// Closes the fresh ports that nothing needs any more.
+    fn release_ports(&mut self, context: &mut Context<'_>) {
+        let volleys = self.round.as_ref().map(|round| &round.volleys);
+        let needed = |port| {
+            volleys.is_some_and(|volleys| volleys.has_port(port))
+                || self.paths.iter().any(|path| path.local_port == Some(port))
+        };
+        for port in self.ports.release(needed, context.now) {
+            context.out.events.push_back(Event::ClosePort { port });
+        }
     }
 
     // Time.
@@ -432,8 +594,10 @@ impl Session {
             self.remember(asked.at, asked.cause, Outcome::PeerSilent, 0, context);
             self.fail(context);
         }
+        self.step_volleys(context);
         self.step_round(context);
         self.step_paths(context);
+        self.release_ports(context);
         if let Some((at, cause)) = self.wants_round(now, context.timers)
             && at <= now
         {
@@ -450,6 +614,7 @@ impl Session {
         let open = round.is_open();
         round.phase = Phase::Over;
         round.checks.stop();
+        round.volleys.stop();
         if open {
             let theirs = self.theirs.as_ref().map_or(NatClass::Unknown, |terms| terms.class);
             let found = failure(context.own.class(), theirs, round.probes);
@@ -479,7 +644,7 @@ impl Session {
         for path in &mut self.paths {
             if path.missed_at().is_some_and(|at| at <= now) {
                 path.miss(now);
-                in_doubt |= self.used == Some(path.candidate.addr);
+                in_doubt |= self.used == Some(path.pair());
             }
         }
         if in_doubt {
@@ -503,6 +668,8 @@ impl Session {
             self.asked.map(|asked| asked.until),
             self.ask_again,
             self.round.as_ref().and_then(Round::ends_at),
+            self.round.as_ref().and_then(|round| round.volleys.due_at()),
+            self.ports.due_at(now),
             paths.clone().filter_map(Watch::missed_at).min(),
             paths.clone().filter_map(|path| path.dead_at(timers)).min(),
             review_at(&self.paths, self.used),
@@ -547,7 +714,8 @@ impl Session {
         self.supersede(context);
         let (id, key) = (context.random.number(), ProbeKey(context.random.key()));
         self.keys.offer(Keys::new(id, key));
-        self.round = Some(Round::new(id, now, cause, Phase::Awaiting(until)));
+        let volleys = Volleys::offered(now);
+        self.round = Some(Round { volleys, ..Round::new(id, now, cause, Phase::Awaiting(until)) });
         context.out.counters.rounds += 1;
         let offer = Offer { round: id, key, terms: self.terms(context) };
         context.out.message(context.peer, Message::Offer(offer));
@@ -555,9 +723,10 @@ impl Session {
 
     /// Asks once more, word for word: a message is lost with the connection that carried it, or where the peer was not ready for it.
     fn repeat_question(&mut self, context: &mut Context<'_>) {
-        let message = match (&self.round, self.keys.newest()) {
+        let message = match (&mut self.round, self.keys.newest()) {
             _ if self.asked.is_some() => Message::Request,
-            (Some(Round { id, phase: Phase::Awaiting(_), .. }), Some(keys)) if keys.round == *id => {
+            (Some(Round { id, volleys, phase: Phase::Awaiting(_), .. }), Some(keys)) if keys.round == *id => {
+                volleys.offered_again();
                 let (round, key) = (*id, keys.key);
                 Message::Offer(Offer { round, key, terms: self.terms(context) })
             }
@@ -571,7 +740,7 @@ impl Session {
         context.own.refresh();
         self.edition = Some(context.own.edition());
         let candidates = context.own.candidates().to_vec();
-        Terms { class: context.own.class(), cookie: self.cookie, candidates }
+        Terms { class: context.own.class(), cookie: self.cookie, candidates, volleys: true }
     }
 
     fn supersede(&mut self, context: &mut Context<'_>) {
@@ -588,6 +757,7 @@ impl Session {
             return;
         };
         round.outcome = Some(Outcome::Direct);
+        round.volleys.stop();
         let (began, cause, probes) = (round.began, round.cause, round.probes);
         self.remember(began, cause, Outcome::Direct, probes, context);
     }
@@ -626,7 +796,7 @@ impl Session {
     fn leave(&mut self, such: impl Fn(&Watch) -> bool, now: Instant) {
         for path in self.paths.iter_mut().filter(|path| such(path)) {
             path.doubt(now);
-            self.used.take_if(|used| *used == path.candidate.addr);
+            self.used.take_if(|used| *used == path.pair());
         }
     }
 
@@ -639,7 +809,7 @@ impl Session {
         match (self.told, path) {
             (None, None) => return,
             (Some(told), Some(path)) if same(told, path) => return,
-            (Some(told), Some(path)) if told.to == path.to => {}
+            (Some(told), Some(path)) if (told.to, told.local_port) == (path.to, path.local_port) => {}
             _ => self.since = context.now,
         }
         self.told = path;
@@ -649,7 +819,7 @@ impl Session {
 
     pub(crate) fn path(&self) -> Option<Path> {
         let used = self.used?;
-        self.paths.iter().find(|path| path.candidate.addr == used).and_then(|path| self.show(path))
+        self.paths.iter().find(|path| path.pair() == used).and_then(|path| self.show(path))
     }
 
     pub(crate) fn since(&self) -> Instant {
@@ -659,23 +829,24 @@ impl Session {
     fn show(&self, path: &Watch) -> Option<Path> {
         let cookie = self.theirs.as_ref()?.cookie;
         let Candidate { addr: to, kind } = path.candidate;
-        Some(Path { to, from: path.from, cookie, rtt: path.rtt.smoothed(), kind })
+        let (from, local_port) = (path.from, path.local_port);
+        Some(Path { to, from, local_port, cookie, rtt: path.rtt.smoothed(), kind })
     }
 
-    fn has_path(&self, addr: SocketAddr) -> bool {
-        self.paths.iter().any(|path| path.candidate.addr == addr)
+    fn has_path(&self, pair: CandidatePair) -> bool {
+        self.paths.iter().any(|path| path.pair() == pair)
     }
 
-    fn path_mut(&mut self, addr: SocketAddr) -> Option<&mut Watch> {
-        self.paths.iter_mut().find(|path| path.candidate.addr == addr)
+    fn path_mut(&mut self, pair: CandidatePair) -> Option<&mut Watch> {
+        self.paths.iter_mut().find(|path| path.pair() == pair)
     }
 
     fn used_path_mut(&mut self) -> Option<&mut Watch> {
         self.path_mut(self.used?)
     }
 
-    fn attention(&self, addr: SocketAddr, now: Instant, timers: &Timers) -> Attention {
-        let close = self.used == Some(addr) && self.is_flowing(now, timers);
+    fn attention(&self, pair: CandidatePair, now: Instant, timers: &Timers) -> Attention {
+        let close = self.used == Some(pair) && self.is_flowing(now, timers);
         if close { Attention::Close } else { Attention::Loose }
     }
 
@@ -707,8 +878,7 @@ impl Session {
             None | Some(Outcome::Direct) => Why::Idle,
             Some(outcome) => Why::Failed(outcome),
         };
-        let mut spares: Vec<_> =
-            self.paths.iter().filter(|path| Some(path.candidate.addr) != self.used).collect();
+        let mut spares: Vec<_> = self.paths.iter().filter(|path| Some(path.pair()) != self.used).collect();
         spares.sort_by_key(|path| score(path));
         let checks = self.round.iter().flat_map(|round| round.checks.list());
         let checked = |candidate, probes, rtt| Checked { candidate, probes, rtt };
@@ -733,6 +903,11 @@ impl Session {
             next_round: self.wants_round(now, timers).map(|(at, _)| at),
         }
     }
+}
+
+/// Whether the ends synchronise their probes. Where one of them has no NAT, nothing is gained by waiting.
+fn in_volleys(theirs: &Terms, own: &Own) -> bool {
+    theirs.volleys && theirs.class != NatClass::Public && own.class() != NatClass::Public
 }
 
 /// Whether a peer that tells other candidates than before may have left this address. An interface of its own that it still names, it has.

@@ -3,6 +3,7 @@
 use super::probe::Content;
 use super::{
     Answer, Candidate, CandidateKind, Message, NatClass, Offer, PathCookie, Probe, ProbeKey, Role, Terms,
+    Volley,
 };
 
 const ROUND: u64 = 0xfedc_ba98_7654_3210;
@@ -22,10 +23,18 @@ fn messages_have_the_bytes_that_the_protocol_page_shows() {
         candidate("10.0.0.1:7400", CandidateKind::Host),
         candidate("[2001:db8::1]:9", CandidateKind::ServerReflexive),
     ];
-    let terms = |class, candidates| Terms { class, cookie: PathCookie([7; 8]), candidates };
+    let terms = |class, candidates| Terms { class, cookie: PathCookie([7; 8]), candidates, volleys: true };
     let offer = Offer { round: ROUND, key: KEY, terms: terms(NatClass::Public, Vec::new()) };
     let answer = Answer { round: 7, terms: terms(NatClass::EndpointIndependent, candidates) };
-    for message in [Message::Offer(offer), Message::Answer(answer), Message::Request] {
+    let fresh = vec![candidate("192.0.2.1:50000", CandidateKind::ServerReflexive)];
+    for message in [
+        Message::Offer(offer),
+        Message::Answer(answer),
+        Message::Request,
+        Message::Prepare(Volley { round: 7, number: 1, candidates: fresh }),
+        Message::Ready(Volley { round: 7, number: 1, candidates: Vec::new() }),
+        Message::Go { round: 7, number: 0 },
+    ] {
         let body = message.encode();
         assert_on_page(&[&(body.len() as u32).to_be_bytes()[..], &body].concat());
         assert_eq!(Message::decode(&body), Ok(Some(message)));

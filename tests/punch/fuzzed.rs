@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use receptor_quic::NodeId;
-use receptor_quic::punch::{Config, HostAddress, Message, Probe, Puncher, Role};
+use receptor_quic::punch::{Arrival, Config, HostAddress, Message, Probe, Puncher, Role};
 
 /// The first byte says whether the rest is a message or a datagram. A message that is read is written and read again as the same;
 /// one that is an offer, and any datagram, goes to a puncher, which stays within its bounds.
@@ -16,7 +16,7 @@ pub(crate) fn run(bytes: &[u8]) {
     let mut node = Node::new();
     if what % 2 == 1 {
         assert!(
-            node.punch.handle_probe(node.peer_at, None, bytes, node.now).is_err(),
+            node.punch.handle_probe(Arrival::new(node.peer_at), bytes, node.now).is_err(),
             "nobody has told the key"
         );
         return;
@@ -56,7 +56,7 @@ impl Node {
             while self.punch.poll_event().is_some() || self.punch.poll_message().is_some() {}
             while let Some(Probe { bytes, .. }) = self.punch.poll_probe() {
                 self.probes += 1;
-                let own = self.punch.handle_probe(self.peer_at, None, &bytes, self.now);
+                let own = self.punch.handle_probe(Arrival::new(self.peer_at), &bytes, self.now);
                 assert!(own.is_err(), "its own probe");
             }
             match self.punch.poll_timeout() {

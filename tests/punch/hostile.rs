@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use receptor_quic::NodeId;
 use receptor_quic::punch::{
-    Answer, Candidate, CandidateKind, Config, Event, HostAddress, Message, MessageError, NatClass, Offer,
-    PathCookie, Probe, ProbeError, ProbeKey, Puncher, Role, Terms,
+    Answer, Arrival, Candidate, CandidateKind, Config, Event, HostAddress, Message, MessageError, NatClass,
+    Offer, PathCookie, Probe, ProbeError, ProbeKey, Puncher, Role, Terms,
 };
 use sha2::Sha256;
 
@@ -70,7 +70,7 @@ impl Victim {
     }
 
     fn probe(&mut self, from: &str, bytes: &[u8]) -> Result<(), ProbeError> {
-        let taken = self.punch.handle_probe(addr(from), None, bytes, self.now);
+        let taken = self.punch.handle_probe(Arrival::new(addr(from)), bytes, self.now);
         self.drain();
         taken
     }
@@ -88,7 +88,7 @@ impl Victim {
 fn terms(candidates: Vec<SocketAddr>) -> Terms {
     let candidate = |addr| Candidate { addr, kind: CandidateKind::Host };
     let candidates = candidates.into_iter().map(candidate).collect();
-    Terms { class: NatClass::Unknown, cookie: PathCookie([5; 8]), candidates }
+    Terms { class: NatClass::Unknown, cookie: PathCookie([5; 8]), candidates, volleys: false }
 }
 
 fn offer(round: u64, candidates: Vec<SocketAddr>) -> Message {
@@ -310,7 +310,12 @@ fn a_peer_cannot_take_over_the_round_of_another_nor_speak_out_of_turn() {
 #[test]
 fn a_neighbour_whose_word_flaps_does_not_make_a_pair_with_a_path_punch() {
     let mut world = World::new(4);
-    let home = Behaviour { mapping: Mapping::Independent, filtering: Filtering::Port, hairpin: false };
+    let home = Behaviour {
+        mapping: Mapping::Independent,
+        filtering: Filtering::Port,
+        hairpin: false,
+        remembers: false,
+    };
     let ends = [0, 1].map(|n| {
         let realm = world.behind(INTERNET, &format!("192.0.2.{}", n + 1), home);
         let end = world.end(["alice", "bob"][n]);

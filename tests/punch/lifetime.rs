@@ -9,7 +9,7 @@ use crate::world::{INTERNET, World, is_probe};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 const HOME: Behaviour =
-    Behaviour { mapping: Mapping::Independent, filtering: Filtering::Port, hairpin: false };
+    Behaviour { mapping: Mapping::Independent, filtering: Filtering::Port, hairpin: false, remembers: false };
 
 /// Two homes that talk directly. Each has its network and its end.
 fn homes(seed: u64, loss: f64) -> (World, [usize; 2], [usize; 2]) {

@@ -19,7 +19,7 @@ const KINDS: [Option<(Mapping, Filtering)>; 7] = [
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 fn behaviour(mapping: Mapping, filtering: Filtering) -> Behaviour {
-    Behaviour { mapping, filtering, hairpin: false }
+    Behaviour { mapping, filtering, hairpin: false, remembers: false }
 }
 
 /// An end of that kind in a network of its own.
@@ -348,4 +348,71 @@ fn twenty_nodes_that_all_talk_to_each_other_settle() {
     let probes = world.sent.iter().filter(|sent| crate::world::is_probe(&sent.probe)).count();
     assert!(probes <= 20 * 19 * 11, "{probes} probes in ten seconds");
     assert!(all(&world));
+}
+
+/// A NAT that does not filter its own input, as plain Linux masquerade.
+const BARE: Behaviour =
+    Behaviour { mapping: Mapping::Independent, filtering: Filtering::Port, hairpin: false, remembers: true };
+
+/// Two ends behind NATs of these behaviours.
+fn behind(world: &mut World, behaviours: [Behaviour; 2]) -> [usize; 2] {
+    [0, 1].map(|n| {
+        let end = world.end(["alice", "bob"][n]);
+        let realm = world.behind(INTERNET, &format!("192.0.2.{}", n + 1), behaviours[n]);
+        world.interface(end, realm, &format!("10.0.{n}.2"));
+        world.observe(end);
+        end
+    })
+}
+
+#[test]
+fn nats_that_do_not_filter_their_own_input_are_passed() {
+    for seed in 0..seeds(100) {
+        for other in KINDS.into_iter().flatten().map(|(mapping, filtering)| behaviour(mapping, filtering)) {
+            for behaviours in [[BARE, BARE], [BARE, other], [other, BARE]] {
+                let mut world = World::new(seed);
+                let [a, b] = behind(&mut world, behaviours);
+                world.run(SECONDS(1));
+                world.connect(a, b);
+                world.talk(a, b);
+                let guess = other.mapping == Mapping::Dependent && behaviours != [BARE, BARE];
+                let direct = world.run_for(SECONDS(3), |world| world.both_direct(a, b));
+                let what = format!("seed {seed}, {behaviours:?}: {:#?}", world.explain(a, b));
+                assert!(direct || guess, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flow_that_a_nat_remembers_is_avoided_by_fresh_ports() {
+    for seed in 0..seeds(100) {
+        for loss in [0.0, 0.1] {
+            let mut world = World::new(seed);
+            (world.loss, world.jitter) = (loss, 3);
+            let [a, b] = behind(&mut world, [BARE, BARE]);
+            world.run(SECONDS(1));
+            // A stray datagram arrives at the other's NAT first.
+            let usual = std::mem::take(&mut world.loss);
+            world.send_datagram(a, None, "192.0.2.2:7000".parse().unwrap(), vec![0; 8]);
+            world.loss = usual;
+            world.run(SECONDS(1));
+            world.connect(a, b);
+            world.talk(a, b);
+            let direct = world.run_for(SECONDS(5), |world| world.both_direct(a, b));
+            assert!(direct, "seed {seed}, loss {loss}: {:#?}", world.explain(a, b));
+            for (end, path) in [(a, world.path(a, b)), (b, world.path(b, a))] {
+                assert!(path.is_some_and(|path| path.local_port.is_some()), "seed {seed}: {path:?}");
+                assert!(world.ends[end].ports.len() <= 16, "seed {seed}: {:?}", world.ends[end].ports);
+            }
+            world.run(SECONDS(60));
+            assert!(world.both_direct(a, b), "seed {seed}");
+            assert!(world.ends[a].ports.len() <= 4 && world.ends[b].ports.len() <= 4, "seed {seed}");
+            let [of_a, of_b] = [&a, &b].map(|end| world.ends[*end].id.clone());
+            world.ends[a].punch.disconnected(&of_b, world.now);
+            world.ends[b].punch.disconnected(&of_a, world.now);
+            world.run(SECONDS(1));
+            assert!(world.ends[a].ports.is_empty() && world.ends[b].ports.is_empty(), "seed {seed}");
+        }
+    }
 }

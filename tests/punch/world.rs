@@ -6,7 +6,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use receptor_quic::NodeId;
-use receptor_quic::punch::{Config, Event, Explanation, HostAddress, Message, Path, Probe, Puncher, Role};
+use receptor_quic::punch::{
+    Arrival, Config, Event, Explanation, HostAddress, Message, Path, Probe, Puncher, Role,
+};
 
 use crate::nat::{Behaviour, Nat};
 use crate::rng::Rng;
@@ -33,6 +35,9 @@ pub(crate) struct End {
     pub(crate) id: NodeId,
     pub(crate) punch: Puncher,
     interfaces: Vec<Interface>,
+    /// Fresh ports that are open, and the next one.
+    pub(crate) ports: BTreeSet<u16>,
+    next_port: u16,
     latency: Duration,
     pub(crate) events: Vec<(Instant, Event)>,
     /// Peers that packets are sent to all the time.
@@ -45,8 +50,18 @@ pub(crate) struct End {
 
 /// Something on its way.
 enum Flight {
-    Datagram { end: usize, from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
-    Message { from: usize, to: usize, message: Message },
+    /// To an address, in a network.
+    Datagram {
+        realm: usize,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    Message {
+        from: usize,
+        to: usize,
+        message: Message,
+    },
     Busy,
 }
 
@@ -139,6 +154,8 @@ impl World {
             id,
             punch,
             interfaces: Vec::new(),
+            ports: BTreeSet::new(),
+            next_port: 50_000,
             latency,
             events: Vec::new(),
             busy: BTreeSet::new(),
@@ -181,7 +198,7 @@ impl World {
         for n in 1..=2 {
             let neighbour: NodeId = format!("neighbour-{n}").parse().unwrap();
             let at = addr(&format!("203.0.113.{n}:443"));
-            let seen = self.leaves(end, at).map(|(_, seen)| seen);
+            let seen = self.leaves(end, None, at).map(|(_, seen)| seen);
             self.ends[end].punch.observed(&neighbour, seen, self.now);
         }
     }
@@ -250,6 +267,11 @@ impl World {
         for end in 0..self.ends.len() {
             while let Some(event) = self.ends[end].punch.poll_event() {
                 self.check_event(end, &event);
+                match &event {
+                    Event::OpenPorts { peer, count } => self.open_ports(end, peer, *count),
+                    Event::ClosePort { port } => assert!(self.ends[end].ports.remove(port), "it was open"),
+                    _ => {}
+                }
                 self.ends[end].events.push((self.now, event));
             }
             while let Some((peer, message)) = self.ends[end].punch.poll_message() {
@@ -257,15 +279,23 @@ impl World {
             }
             while let Some(probe) = self.ends[end].punch.poll_probe() {
                 self.sent.push(Sent { at: self.now, by: end, probe });
-                self.send_datagram(end, probe.to, probe.bytes.to_vec());
+                self.send_datagram(end, probe.local_port, probe.to, probe.bytes.to_vec());
             }
         }
+    }
+
+    fn open_ports(&mut self, end: usize, peer: &NodeId, count: usize) {
+        let of = &mut self.ends[end];
+        let ports: Vec<_> = (of.next_port..).take(count).collect();
+        of.next_port += count as u16;
+        of.ports.extend(&ports);
+        of.punch.ports_opened(peer, ports, self.now);
     }
 
     /// A path that is told leads to the peer, and is the one that the puncher shows.
     fn check_event(&mut self, end: usize, event: &Event) {
         if let Event::Path { peer, path: Some(path) } = event {
-            let reached = self.trace(end, path.to).map(|to| self.ends[to].id.clone());
+            let reached = self.trace_from(end, path.local_port, path.to).map(|to| self.ends[to].id.clone());
             assert!(reached.is_none() || reached.as_ref() == Some(peer), "the path leads to {reached:?}");
         }
     }
@@ -290,9 +320,15 @@ impl World {
         self.fly(at, Flight::Message { from, to, message });
     }
 
-    pub(crate) fn send_datagram(&mut self, end: usize, to: SocketAddr, bytes: Vec<u8>) {
-        let Some((arrival, from)) = self.leaves(end, to) else { return };
-        let Some((receiver, inside)) = arrival else { return };
+    pub(crate) fn send_datagram(
+        &mut self,
+        end: usize,
+        local_port: Option<u16>,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    ) {
+        let Some((Some(realm), from)) = self.leaves(end, local_port, to) else { return };
+        let Some(receiver) = self.behind_address(realm, to.ip()) else { return };
         let copies = if self.rng.happens(self.duplication) { 2 } else { 1 };
         for _ in 0..copies {
             if self.cut
@@ -308,7 +344,7 @@ impl World {
             let way = self.ends[end].latency + self.ends[receiver].latency;
             let way = if near { Duration::from_millis(1) } else { way };
             let bytes = bytes.clone();
-            self.fly(self.now + way + jitter, Flight::Datagram { end: receiver, from, to: inside, bytes });
+            self.fly(self.now + way + jitter, Flight::Datagram { realm, from, to, bytes });
         }
     }
 
@@ -319,11 +355,11 @@ impl World {
 
     fn arrive(&mut self, flight: Flight) {
         match flight {
-            Flight::Datagram { end, from, to, bytes } => {
-                if !self.ends[end].interfaces.iter().any(|of| of.addr == to) {
-                    return;
-                }
-                let _ = self.ends[end].punch.handle_probe(from, Some(to.ip()), &bytes, self.now);
+            Flight::Datagram { realm, from, to, bytes } => {
+                let Some((end, to)) = self.arrives(realm, from, to) else { return };
+                let local_port = Some(to.port()).filter(|port| *port != PORT);
+                let arrival = Arrival { from, to: Some(to.ip()), local_port };
+                let _ = self.ends[end].punch.handle_probe(arrival, &bytes, self.now);
             }
             Flight::Message { from, to, message } => {
                 if !self.ends[to].deaf {
@@ -349,11 +385,26 @@ impl World {
 
     /// Which end a datagram would reach.
     pub(crate) fn trace(&mut self, end: usize, to: SocketAddr) -> Option<usize> {
-        self.leaves(end, to)?.0.map(|(receiver, _)| receiver)
+        self.trace_from(end, None, to)
     }
 
-    /// A datagram leaves an end: whom it reaches at which of its addresses, if anybody, and where it seems to come from.
-    fn leaves(&mut self, end: usize, to: SocketAddr) -> Option<(Option<(usize, SocketAddr)>, SocketAddr)> {
+    pub(crate) fn trace_from(
+        &mut self,
+        end: usize,
+        local_port: Option<u16>,
+        to: SocketAddr,
+    ) -> Option<usize> {
+        let (realm, from) = self.leaves(end, local_port, to)?;
+        self.arrives(realm?, from, to).map(|(receiver, _)| receiver)
+    }
+
+    /// A datagram leaves an end: in which network it gets to the address, if in any, and where it seems to come from.
+    fn leaves(
+        &mut self,
+        end: usize,
+        local_port: Option<u16>,
+        to: SocketAddr,
+    ) -> Option<(Option<usize>, SocketAddr)> {
         let usable = |of: &&mut Interface| of.addr.is_ipv4() == to.is_ipv4();
         let mut interfaces: Vec<_> = self.ends[end].interfaces.iter_mut().filter(usable).collect();
         // The interface whose network has the address, else the first.
@@ -363,6 +414,7 @@ impl World {
             asked.insert(to);
         }
         let (mut realm, mut from) = (interface.realm, interface.addr);
+        from.set_port(local_port.unwrap_or(PORT));
         // Outwards, until somebody in the network has the address.
         loop {
             if self.holder(realm, to.ip()).is_some() {
@@ -380,24 +432,47 @@ impl World {
                 return Some((None, from));
             }
         }
-        // Inwards, until it is an end.
-        let mut to = to;
+        Some((Some(realm), from))
+    }
+
+    /// A datagram gets to an address in a network: which end it reaches, and at which of its addresses.
+    fn arrives(
+        &mut self,
+        mut realm: usize,
+        from: SocketAddr,
+        mut to: SocketAddr,
+    ) -> Option<(usize, SocketAddr)> {
         loop {
-            match self.holder(realm, to.ip()) {
-                Some(Holder::End(receiver, at)) => {
-                    let interface = &self.ends[receiver].interfaces[at];
+            match self.holder(realm, to.ip())? {
+                Holder::End(receiver, at) => {
+                    let end = &self.ends[receiver];
+                    let interface = &end.interfaces[at];
                     let admitted = interface.firewall.as_ref().is_none_or(|asked| asked.contains(&from));
-                    let arrives = admitted && interface.addr == to;
-                    return Some((arrives.then_some((receiver, to)), from));
+                    let bound = to.port() == PORT || end.ports.contains(&to.port());
+                    return (admitted && bound).then_some((receiver, to));
                 }
-                Some(Holder::Nat(inside)) => {
+                Holder::Nat(inside) => {
                     let now = self.now;
-                    let inner = self.nat(inside).inbound(from, to.port(), now);
-                    let Some(inner) = inner else { return Some((None, from)) };
-                    (realm, to) = (inside, inner);
+                    to = self.nat(inside).inbound(from, to.port(), now)?;
+                    realm = inside;
                 }
-                None => return Some((None, from)),
             }
+        }
+    }
+
+    /// An end that has the address in a network, or is behind the NAT that has it.
+    fn behind_address(&self, realm: usize, ip: IpAddr) -> Option<usize> {
+        let below = |mut inner: usize, top: usize| loop {
+            if inner == top {
+                return true;
+            }
+            let Some((_, outside)) = &self.realms[inner].out else { return false };
+            inner = *outside;
+        };
+        match self.holder(realm, ip)? {
+            Holder::End(end, _) => Some(end),
+            Holder::Nat(inside) => (0..self.ends.len())
+                .find(|end| self.ends[*end].interfaces.iter().any(|of| below(of.realm, inside))),
         }
     }
 

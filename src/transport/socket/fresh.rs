@@ -54,7 +54,6 @@ impl FreshPorts {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "opened by the puncher, which follows"))]
 impl Socket {
     /// Fresh ports that may be open at a time, over all peers: each is a file descriptor.
     pub(crate) const MAX_FRESH_PORTS: usize = 64;
