@@ -1,5 +1,6 @@
 //! Packets without a route, own and others': they wait a moment for one.
 
+use super::originate::way;
 use super::transmit::send_failure;
 use super::{Socket, lock};
 use crate::switch::{DropReason, Flow, ForwardingTable, Header, HeldPacket, NextHop};
@@ -15,15 +16,18 @@ impl Socket {
     /// Sends those that have a route now.
     pub(super) fn retry_held(&self, table: &ForwardingTable) {
         // The packets of this node get the hop limit that goes with the route; the others keep theirs.
-        let way = |held: &HeldPacket| match held.ingress {
+        let route = |held: &HeldPacket| match held.ingress {
             Some(_) => {
                 let header = Header::decode(&held.packet).ok()?;
                 let flow = Flow { source: header.source, destination: header.destination };
                 table.next_hop(flow, held.ingress).map(|next_hop| (next_hop, None))
             }
-            None => table.originate(held.destination).map(|(next_hop, hops)| (next_hop, Some(hops))),
+            None => {
+                let quic = held.packet.get(Header::LEN..).unwrap_or_default();
+                way(table, held.destination, quic).map(|(next_hop, hops)| (next_hop, Some(hops)))
+            }
         };
-        let routable = lock(&self.hold).take_routable(way);
+        let routable = lock(&self.hold).take_routable(route);
         for (mut held, (next_hop, hop_limit)) in routable {
             if let Some(hop_limit) = hop_limit {
                 held.packet[1] = hop_limit.saturating_add(1);

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::originate::way;
 use super::{Socket, lock};
 use crate::id::NodeAddr;
-use crate::switch::{ForwardingTable, Header};
+use crate::switch::{ForwardingTable, Header, NextHop};
 
 /// The last packet that was sent to a peer.
 ///
@@ -27,6 +28,12 @@ impl LastSent {
         packet.clear();
         packet.extend_from_slice(sent);
         self.answered.store(false, Ordering::Relaxed);
+    }
+
+    /// Where the packet would go to by this table.
+    fn next_hop(&self, peer: NodeAddr, table: &ForwardingTable) -> Option<NextHop> {
+        let packet = lock(&self.packet);
+        way(table, peer, packet.get(Header::LEN..).unwrap_or_default()).map(|(next_hop, _)| next_hop)
     }
 
     /// Something came from the peer.
@@ -64,7 +71,7 @@ impl Socket {
     pub(super) fn resend_where_needed(&self, before: &ForwardingTable, table: &ForwardingTable) {
         for (peer, last) in &**self.peers.load() {
             // What went the old way may be lost, though the peer is heard: the way back may be another one.
-            let moved = before.originate(*peer).map(|way| way.0) != table.originate(*peer).map(|way| way.0);
+            let moved = last.next_hop(*peer, before) != last.next_hop(*peer, table);
             if moved || !last.answered.load(Ordering::Relaxed) {
                 self.resend(last, table);
             }
@@ -74,7 +81,8 @@ impl Socket {
     fn resend(&self, last: &LastSent, table: &ForwardingTable) {
         let mut packet = lock(&last.packet);
         let Ok(header) = Header::decode(&packet) else { return };
-        let Some((next_hop, hop_limit)) = table.originate(header.destination) else { return };
+        let quic = packet.get(Header::LEN..).unwrap_or_default();
+        let Some((next_hop, hop_limit)) = way(table, header.destination, quic) else { return };
         packet[1] = hop_limit.saturating_add(1);
         Header::rewrite(&mut packet, next_hop.cookie);
         // A lost copy is no loss: quinn's own probe follows in its time.

@@ -7,7 +7,7 @@ use quinn::udp::{RecvMeta, Transmit};
 use super::transmit::Unsent;
 use super::{Socket, lock};
 use crate::id::NodeAddr;
-use crate::switch::{Cookie, DIRECT_HOP_LIMIT, Header, HeldPacket};
+use crate::switch::{Cookie, DIRECT_HOP_LIMIT, ForwardingTable, Header, HeldPacket, NextHop};
 
 thread_local! {
     // Packets get their headers here: one buffer a thread, so that sending neither allocates nor locks.
@@ -23,12 +23,7 @@ impl Socket {
             self.loop_back(transmit);
             return Ok(());
         }
-        // QUIC's long headers (RFC 9000 §17.2) are those of handshakes.
-        let way = match transmit.contents.first() {
-            Some(first) if first & 0x80 != 0 => table.originate_handshake(destination),
-            _ => table.originate(destination),
-        };
-        let Some((next_hop, hop_limit)) = way else {
+        let Some((next_hop, hop_limit)) = way(&table, destination, transmit.contents) else {
             let header = Header { hop_limit: 1, cookie: Cookie([0; 8]), destination, source: me };
             for segment in segments(transmit) {
                 let packet = [&header.encode(), segment].concat();
@@ -70,6 +65,17 @@ impl Socket {
         if let Some(waker) = inbound.waker.take() {
             waker.wake();
         }
+    }
+}
+
+/// The next hop of a QUIC packet that begins here, and its hop limit.
+///
+/// Long headers (RFC 9000 §17.2) are those of handshakes, which avoid direct paths: see
+/// [`originate_handshake`](ForwardingTable::originate_handshake).
+pub(super) fn way(table: &ForwardingTable, destination: NodeAddr, quic: &[u8]) -> Option<(NextHop, u8)> {
+    match quic.first() {
+        Some(first) if first & 0x80 != 0 => table.originate_handshake(destination),
+        _ => table.originate(destination),
     }
 }
 

@@ -100,6 +100,29 @@ fn when_a_path_opens_or_dies_the_last_packet_is_sent_again() {
 }
 
 #[test]
+fn a_handshake_is_not_sent_again_by_a_direct_path() {
+    // The Initial's long header, then a short one.
+    let initial = |len| [&[0xc0][..], &vec![1; len]].concat();
+    let wire = Wire::relay();
+    wire.socket.track(FAR);
+    wire.send(overlay::socket_addr(FAR), &initial(90), None).unwrap();
+    let mut table = relay();
+    table.direct(NextHop { neighbour: FAR, to: super::super::mapped(far()), from: None, cookie: TO_FAR });
+    wire.socket.publish(table.clone());
+    wire.socket.nudge();
+    let to: Vec<_> = wire.udp.sent().iter().map(|sent| sent.to).collect();
+    assert!(to.iter().all(|to| *to == right()), "{to:?}");
+
+    // One that waited for a route, and finds a direct path and one through the mesh.
+    let wire = Wire::over(FakeUdp::new("10.0.0.1:7400"));
+    wire.send(overlay::socket_addr(FAR), &initial(90), None).unwrap();
+    wire.send(overlay::socket_addr(FAR), &quic(90, 1), None).unwrap();
+    wire.socket.publish(table);
+    let to: Vec<_> = wire.udp.sent().iter().map(|sent| sent.to).collect();
+    assert_eq!(to, [right(), far()]);
+}
+
+#[test]
 fn probes_of_known_rounds_are_handed_on_with_their_addresses() {
     let wire = Wire::relay();
     let mut received = wire.socket.probes().receiver().unwrap();
