@@ -20,12 +20,14 @@ use crate::mesh::LocalAddress;
 use crate::mesh::core::{Mesh, Parts};
 use crate::mesh::datadir::{DataDir, Manifest};
 use crate::mesh::interfaces::Interfaces;
+use crate::mesh::names::{Resolve, SystemResolver};
 use crate::mesh::usage::Purpose;
 use crate::mesh::{
     ConvergeError, Convergence, DatagramListener, DatagramSender, Event, LinkCost, LinkCosts, Listener,
     NodeExplanation, OpenError, PeerAddr, ServeError, Status, Stream, clock,
 };
 use crate::switch::SwitchCounters;
+use crate::transport::unreachable::Reports;
 use crate::transport::{Identity, Liveness, PortOpener, Refusal, Socket, bind, settings};
 use crate::work::{
     self, Call, CallOptions, Command, Directive, HandlerError, PingError, Pong, RegisterError, Registry,
@@ -73,6 +75,7 @@ impl Node {
             registry: Registry::new(),
             sockets: None,
             port_opener: None,
+            resolver: Arc::new(SystemResolver),
             interfaces: None,
             #[cfg(feature = "mdns")]
             lan: false,
@@ -91,6 +94,12 @@ impl Node {
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.0.mesh.local_addrs()
+    }
+
+    /// Reports to the node that nothing listens at `addr`, as ICMP does. The virtual network carries no ICMP.
+    #[cfg(feature = "testing")]
+    pub fn report_closed_port(&self, addr: SocketAddr) {
+        self.0.mesh.report_closed_port(addr);
     }
 
     /// Waits until the node is part of the mesh: synced with a neighbour or, as an ephemeral, attached to one.
@@ -349,6 +358,7 @@ pub struct NodeBuilder {
     registry: Registry,
     sockets: Option<Vec<Arc<dyn quinn::AsyncUdpSocket>>>,
     port_opener: Option<PortOpener>,
+    resolver: Arc<dyn Resolve>,
     interfaces: Option<Interfaces>,
     #[cfg(feature = "mdns")]
     lan: bool,
@@ -520,6 +530,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Uses this resolver instead of the system's.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn resolver(mut self, resolver: Arc<dyn Resolve>) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
     /// Checks the settings, binds, and starts the node's tasks on the current tokio runtime. Returns at once: links
     /// come up in the background, see [`Node::linked`]; [`wait_converged`](Self::wait_converged) has it wait for them.
     ///
@@ -532,11 +549,12 @@ impl NodeBuilder {
         self.check()?;
         let (epoch, data_dir, manifest) = self.open_data_dir()?;
         let accept_links = !self.listen.is_empty() || self.sockets.is_some();
+        let reports = Reports::default();
         let (sockets, renewable, port_opener) = match self.sockets {
             Some(sockets) => (sockets, Vec::new(), self.port_opener),
             None => {
-                let bound = bind::bind(&self.listen)?;
-                let port_opener = bind::port_opener(&bound);
+                let bound = bind::bind(&self.listen, &reports)?;
+                let port_opener = bind::port_opener(&bound, &reports);
                 let sockets = bound.iter().map(|socket| Arc::clone(socket) as Arc<dyn quinn::AsyncUdpSocket>);
                 (sockets.collect(), bound, port_opener)
             }
@@ -556,6 +574,8 @@ impl NodeBuilder {
             identity: self.identity,
             socket,
             renewable,
+            reports,
+            resolver: self.resolver,
             interfaces,
             #[cfg(feature = "mdns")]
             lan: self.lan && !self.ephemeral,

@@ -17,6 +17,7 @@ use super::datadir::{self, DataDir};
 use super::datagram::{DatagramListener, DatagramSender};
 use super::dialler::{Dialled, Dialler, MakeHello};
 use super::distrust::Distrusted;
+use super::doubt::Doubts;
 use super::driver::{Driver, Role, Start, Stub};
 use super::events::Event;
 use super::expiry::ExpiryWatch;
@@ -26,6 +27,7 @@ use super::input::{Command, Input, MAX_INPUTS};
 use super::interfaces::Interfaces;
 use super::link_cost::{LinkCost, LinkCosts};
 use super::manifest::Manifest;
+use super::names::Resolve;
 use super::neighbours::Neighbours;
 use super::notary::CertificateNotary;
 use super::open::{OpenError, OpenHeader};
@@ -37,6 +39,7 @@ use super::roaming::{self, Roaming};
 use super::services::{Listener, ServeError, Services};
 use super::status::Status;
 use super::stream::Stream;
+use super::unreachable;
 use super::usage::{Lease, Purpose, StreamLease, Usage};
 use super::view::{LinkView, View};
 use crate::id::{Cost, NodeId, ServiceName};
@@ -48,6 +51,7 @@ use crate::transport::frame::{Hello, VERSIONS};
 use crate::transport::path_mtu::PathMtus;
 use crate::transport::renewable::Renewable;
 use crate::transport::settings::{MAX_STREAMS, Transports};
+use crate::transport::unreachable::Reports;
 use crate::transport::{Identity, Liveness, Refusal, Socket, random};
 
 /// Events that a slow listener may fall behind, at most; it then misses the oldest, and is told so.
@@ -69,6 +73,10 @@ pub(crate) struct Parts {
     pub(crate) socket: Socket,
     /// What is under `socket`, as far as sending can begin anew there.
     pub(crate) renewable: Vec<Arc<Renewable>>,
+    /// Where those report what does not arrive.
+    pub(crate) reports: Reports,
+    /// What finds the addresses of configured peers.
+    pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) interfaces: Interfaces,
     /// Whether peers on the local network are announced and found.
     #[cfg(feature = "mdns")]
@@ -106,6 +114,8 @@ struct Inner {
     capabilities: watch::Sender<bytes::Bytes>,
     view: watch::Receiver<Arc<View>>,
     events: broadcast::Sender<Event>,
+    #[cfg(feature = "testing")]
+    reports: Reports,
     outside: Outside,
     /// Dropped, or sent `true`, it ends the driver.
     life: watch::Sender<bool>,
@@ -192,6 +202,8 @@ impl Mesh {
             view: shown.clone(),
             events: events.clone(),
             moved,
+            resolver: parts.resolver,
+            reports: parts.reports.clone(),
         };
         let addresses =
             parts.interfaces.watch().borrow().addresses.iter().map(|address| address.ip).collect();
@@ -223,6 +235,7 @@ impl Mesh {
             next_sweep: now,
             expiry: ExpiryWatch::new(),
             distrusted: Distrusted::default(),
+            doubts: Doubts::default(),
             roaming: Roaming::new(dialler.clone(), addresses),
             port_mapping: None,
             signing_failed: false,
@@ -250,6 +263,12 @@ impl Mesh {
         if parts.map_port {
             span.in_scope(|| outside.map_port(&dialler, &parts.interfaces));
         }
+        #[cfg(target_os = "linux")]
+        for socket in &parts.renewable {
+            tokio::spawn(unreachable::read_icmp(socket.clone(), inputs.clone()).instrument(span.clone()));
+        }
+        let follow = unreachable::follow_reports(parts.reports.subscribe(), inputs.clone());
+        tokio::spawn(follow.instrument(span.clone()));
         let follow =
             roaming::follow(parts.interfaces, endpoint.clone(), parts.renewable, moves, inputs.clone());
         tokio::spawn(follow.instrument(span.clone()));
@@ -266,6 +285,8 @@ impl Mesh {
             capabilities,
             view: shown,
             events,
+            #[cfg(feature = "testing")]
+            reports: parts.reports,
             outside,
             life,
         })))
@@ -273,6 +294,12 @@ impl Mesh {
 
     pub(crate) fn id(&self) -> &NodeId {
         &self.0.id
+    }
+
+    /// Plays an ICMP message that says that nothing listens at `addr`.
+    #[cfg(feature = "testing")]
+    pub(crate) fn report_closed_port(&self, addr: SocketAddr) {
+        self.0.reports.report(addr, crate::transport::unreachable::Reason::Port);
     }
 
     /// Where the node takes packets.

@@ -1,6 +1,7 @@
 //! Keeps a link to one configured peer: resolves, dials, waits for the link's end, and dials again.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use super::clock;
 use super::events::Event;
 use super::input::Input;
+use super::names::{LookUpError, Names, Resolve};
 use super::peer_addr::PeerAddr;
 use super::status::{Direction, LinkState, LinkStatus};
 use super::view::View;
@@ -21,19 +23,27 @@ use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::Hello;
 use crate::transport::handshake::{self, Established, HandshakeError};
+use crate::transport::unreachable::{Reason, Reports, Unreachable};
 use crate::transport::{Refusal, random};
 
-/// How long one attempt may take while the peer was linked a short while ago: its first packets may go to a process
+/// How long one dial may take while the peer was linked a short while ago: its first packets may go to a process
 /// that is not there yet, and the sooner the attempt is given up, the sooner the next one meets the new process.
 const FRESH_ATTEMPT: Duration = Duration::from_secs(3);
-/// How long one attempt may take otherwise.
+/// How long one dial may take otherwise.
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// How long an address has to itself before the next one is tried as well (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
 /// How long a link must have lasted for its peer to count as linked lately.
 const LINKED_AFTER: Duration = Duration::from_secs(2);
-/// Addresses of one name that are tried, at most.
-const MAX_ADDRS: usize = 8;
+/// How long a dial goes on after the first report that the address is unreachable: ICMP may be forged, and a live peer
+/// that is not far answers in this time.
+const GRACE: Duration = Duration::from_millis(100);
+/// Every so many attempts in a row that ended by such reports, the next one ignores them: a forger can delay a link to a
+/// peer that is far, and not prevent it.
+const HEEDLESS_EVERY: u32 = 8;
+/// For this long after the loss of a link, a port that is reported as closed is that of a process that restarts: it is
+/// dialled without growing delays.
+const RESTART_WITHIN: Duration = Duration::from_secs(5);
 
 /// What every HELLO of this node says, but for what belongs to the one link.
 pub(crate) trait MakeHello: Send + Sync {
@@ -74,13 +84,6 @@ impl Dialled {
         Self { found: Some(at), ..Self::new(peer) }
     }
 
-    async fn addresses(&self) -> Result<Vec<SocketAddr>, AttemptError> {
-        match &self.found {
-            Some(found) => Ok(found.borrow().clone()),
-            None => resolve(&self.peer).await,
-        }
-    }
-
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut DialState) -> T) -> T {
         look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -93,7 +96,7 @@ impl Dialled {
                 peer: self.peer.expected.clone(),
                 state: if state.dialling { LinkState::Dialling } else { LinkState::Backoff },
                 direction: Direction::Outgoing,
-                address: format!("{}:{}", self.peer.host, self.peer.port),
+                address: self.peer.host_and_port(),
                 rtt_ms: None,
                 mtu: None,
                 cost: None,
@@ -117,6 +120,17 @@ pub(crate) struct Dialler {
     pub(crate) events: broadcast::Sender<Event>,
     /// Counts how often the network has changed.
     pub(crate) moved: watch::Receiver<u64>,
+    pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) reports: Reports,
+}
+
+/// How patient one attempt is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Patience {
+    /// How long one dial may take.
+    limit: Duration,
+    /// Whether a dial ends early when its address is reported as unreachable.
+    heeds_reports: bool,
 }
 
 impl Dialler {
@@ -136,6 +150,10 @@ impl Dialler {
         let mut lost_at: Option<Instant> = None;
         let mut known = dialled.peer.expected.clone();
         let mut moved = self.moved.clone();
+        let mut names = Names::new(&dialled.peer, self.resolver.clone());
+        // Attempts in a row that ended by reports.
+        let mut reported = 0_u32;
+        let mut closed_port = false;
         loop {
             dialled.with(|state| state.linked = known.as_ref().is_some_and(|id| self.linked(id)));
             self.until_unlinked(known.as_ref()).await;
@@ -146,28 +164,45 @@ impl Dialler {
             });
             if moved.has_changed().is_ok_and(|changed| changed) {
                 moved.mark_unchanged();
+                names.network_moved();
                 backoff.reset();
             }
+            let restarts = closed_port && lost_at.is_some_and(|lost| clock::now() < lost + RESTART_WITHIN);
+            let delay = match backoff.next(fresh, random::bits()) {
+                _ if restarts => Backoff::jittered(Backoff::FIRST, random::bits()),
+                delay => delay,
+            };
             tokio::select! {
                 biased;
-                () = network_moved(&mut moved) => backoff.reset(),
-                () = tokio::time::sleep(backoff.next(fresh, random::bits())) => {}
+                () = network_moved(&mut moved) => {
+                    names.network_moved();
+                    backoff.reset();
+                }
+                () = tokio::time::sleep(delay) => {}
             }
             dialled.with(|state| {
                 state.dialling = true;
                 state.attempts = backoff.attempts();
             });
             let limit = if fresh { FRESH_ATTEMPT } else { ATTEMPT };
+            let patience = Patience { limit, heeds_reports: reported % HEEDLESS_EVERY != HEEDLESS_EVERY - 1 };
             let attempt = tokio::select! {
                 biased;
                 // What it has sent so far went out on another network: the next one begins at once.
-                () = network_moved(&mut moved) => {
-                    backoff.reset();
-                    continue;
-                }
-                attempt = tokio::time::timeout(limit, self.attempt(dialled)) => attempt,
+                () = network_moved(&mut moved) => None,
+                attempt = self.attempt(dialled, &mut names, patience) => Some(attempt),
             };
-            match attempt.unwrap_or(Err(AttemptError::Timeout(limit))) {
+            let Some(attempt) = attempt else {
+                names.network_moved();
+                backoff.reset();
+                continue;
+            };
+            reported = match &attempt {
+                Err(AttemptError::Unreachable { .. }) => reported.wrapping_add(1),
+                Ok(_) | Err(_) => 0,
+            };
+            closed_port = matches!(attempt, Err(AttemptError::Unreachable { why: Reason::Port, .. }));
+            match attempt {
                 Ok(established) => {
                     known = Some(established.hello.id.clone());
                     let connection = established.connection.clone();
@@ -197,7 +232,13 @@ impl Dialler {
                         lost_at = Some(clock::now());
                     }
                 }
-                Err(error) => self.report(dialled, &error),
+                Err(error) => {
+                    if matches!(error, AttemptError::LookUp(LookUpError::Slow(_))) {
+                        // That says nothing about the peer, and the answer is still awaited.
+                        backoff.undo();
+                    }
+                    self.report(dialled, &error);
+                }
             }
         }
     }
@@ -227,44 +268,86 @@ impl Dialler {
         });
     }
 
-    /// One attempt: all addresses, each a little later than the one before; the first that answers wins.
-    async fn attempt(&self, dialled: &Dialled) -> Result<Established, AttemptError> {
-        let addrs = dialled.addresses().await?;
-        let mut race = JoinSet::new();
-        for (nth, addr) in (0_u32..).zip(addrs) {
-            let (dialler, expected) = (self.clone(), dialled.peer.expected.clone());
-            race.spawn(async move {
-                tokio::time::sleep(STAGGER * nth).await;
-                dialler.dial(addr, expected.as_ref()).await
-            });
-        }
-        let mut failed = AttemptError::NoAddress;
-        while let Some(result) = race.join_next().await {
-            match result {
-                Ok(Ok(established)) => return Ok(established),
-                Ok(Err(error)) => failed = error,
-                // The dial's task does not panic, and is cancelled only with the whole race.
-                Err(_) => {}
+    /// One attempt: all addresses, each a little later than the one before; the first that answers wins. Addresses that
+    /// are known are dialled while the name is looked up.
+    async fn attempt(
+        &self,
+        dialled: &Dialled,
+        names: &mut Names,
+        patience: Patience,
+    ) -> Result<Established, AttemptError> {
+        let mut race = Race {
+            dialler: self,
+            expected: dialled.peer.expected.as_ref(),
+            patience,
+            dials: JoinSet::new(),
+            addrs: Vec::new(),
+        };
+        let mut looking = dialled.found.is_none() && !names.is_literal();
+        race.add(match &dialled.found {
+            Some(found) => found.borrow().clone(),
+            None => names.known(),
+        });
+        let mut failed = None;
+        loop {
+            tokio::select! {
+                found = names.look_up(), if looking => {
+                    looking = false;
+                    match found {
+                        Ok(addrs) => race.add(addrs),
+                        // What is known is being dialled.
+                        Err(error) if !race.addrs.is_empty() => debug!(%error, "dialling the addresses of before"),
+                        Err(error) => failed = Some(error.into()),
+                    }
+                }
+                Some(ended) = race.dials.join_next() => match ended {
+                    Ok(Ok(established)) => return Ok(established),
+                    Ok(Err(error)) => failed = Some(error),
+                    // A dial does not panic, and is cancelled only with the whole race.
+                    Err(_) => {}
+                },
+                else => return Err(failed.unwrap_or(AttemptError::NoAddress)),
             }
         }
-        Err(failed)
     }
 
-    async fn dial(&self, addr: SocketAddr, expected: Option<&NodeId>) -> Result<Established, AttemptError> {
-        let connecting =
-            self.endpoint.dial(addr, expected).map_err(|error| AttemptError::Dial(error.to_string()))?;
-        let connection = connecting.await.map_err(HandshakeError::from)?;
-        let hello = self.hello.hello(connection.remote_address());
-        Ok(handshake::dial(connection, hello, expected).await?)
+    async fn dial(
+        &self,
+        addr: SocketAddr,
+        expected: Option<&NodeId>,
+        patience: Patience,
+    ) -> Result<Established, AttemptError> {
+        let mut reports = self.reports.subscribe();
+        let dialling = async {
+            let connecting =
+                self.endpoint.dial(addr, expected).map_err(|error| AttemptError::Dial(error.to_string()))?;
+            let connection = connecting.await.map_err(HandshakeError::from)?;
+            let hello = self.hello.hello(connection.remote_address());
+            Ok(handshake::dial(connection, hello, expected).await?)
+        };
+        let mut dialling = pin!(tokio::time::timeout(patience.limit, dialling));
+        let why = tokio::select! {
+            biased;
+            dialled = &mut dialling => return dialled.unwrap_or(Err(AttemptError::Timeout(patience.limit))),
+            why = reported(&mut reports, addr) => why,
+        };
+        let unreachable = AttemptError::Unreachable { addr, why };
+        match patience.heeds_reports {
+            true => tokio::time::timeout(GRACE, dialling)
+                .await
+                .unwrap_or(Ok(Err(unreachable)))
+                .unwrap_or(Err(AttemptError::Timeout(patience.limit))),
+            false => dialling.await.unwrap_or(Err(unreachable)),
+        }
     }
 
     /// One attempt at a neighbour where it is linked already, for a link beside that one. Without success nothing happens.
     pub(crate) async fn dial_once(&self, addr: SocketAddr, peer: &NodeId, within: Duration) {
-        match tokio::time::timeout(within, self.dial(addr, Some(peer))).await {
+        let patience = Patience { limit: within, heeds_reports: true };
+        match self.dial(addr, Some(peer), patience).await {
             // An error means that the driver has gone, and the link goes with it.
-            Ok(Ok(established)) => drop(self.inputs.send(Input::Established(Box::new(established))).await),
-            Ok(Err(error)) => debug!(%peer, %addr, %error, "no second link"),
-            Err(_) => debug!(%peer, %addr, ?within, "no second link"),
+            Ok(established) => drop(self.inputs.send(Input::Established(Box::new(established))).await),
+            Err(error) => debug!(%peer, %addr, %error, "no second link"),
         }
     }
 
@@ -289,14 +372,45 @@ async fn network_moved(moved: &mut watch::Receiver<u64>) {
     }
 }
 
-async fn resolve(peer: &PeerAddr) -> Result<Vec<SocketAddr>, AttemptError> {
-    if let Ok(ip) = peer.host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, peer.port)]);
+/// Waits until an address is reported as unreachable.
+async fn reported(reports: &mut broadcast::Receiver<Unreachable>, addr: SocketAddr) -> Reason {
+    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    loop {
+        match reports.recv().await {
+            Ok(Unreachable { to, why }) if to == addr => return why,
+            // What was missed is reported again if it is still true.
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
     }
-    let addrs = tokio::net::lookup_host((peer.host.as_str(), peer.port))
-        .await
-        .map_err(|error| AttemptError::Resolve(error.to_string()))?;
-    Ok(addrs.take(MAX_ADDRS).collect())
+}
+
+/// The dials of one attempt. Dropped, it ends them.
+struct Race<'a> {
+    dialler: &'a Dialler,
+    expected: Option<&'a NodeId>,
+    patience: Patience,
+    dials: JoinSet<Result<Established, AttemptError>>,
+    addrs: Vec<SocketAddr>,
+}
+
+impl Race<'_> {
+    /// Dials those of these addresses that are not in the race yet.
+    fn add(&mut self, addrs: Vec<SocketAddr>) {
+        let mut later = Duration::ZERO;
+        for addr in addrs {
+            if self.addrs.contains(&addr) {
+                continue;
+            }
+            self.addrs.push(addr);
+            let (dialler, expected, patience) = (self.dialler.clone(), self.expected.cloned(), self.patience);
+            self.dials.spawn(async move {
+                tokio::time::sleep(later).await;
+                dialler.dial(addr, expected.as_ref(), patience).await
+            });
+            later += STAGGER;
+        }
+    }
 }
 
 fn closed_with(why: &ConnectionError, code: CloseCode) -> bool {
@@ -306,14 +420,16 @@ fn closed_with(why: &ConnectionError, code: CloseCode) -> bool {
 /// Why an attempt failed. The next one follows by itself.
 #[derive(Debug, thiserror::Error)]
 enum AttemptError {
-    #[error("cannot resolve the name: {0}")]
-    Resolve(String),
-    #[error("the name has no address")]
+    #[error(transparent)]
+    LookUp(#[from] LookUpError),
+    #[error("no address to dial")]
     NoAddress,
     #[error("{0}")]
     Dial(String),
     #[error("{0}")]
     Handshake(#[from] HandshakeError),
+    #[error("{addr}: {why}")]
+    Unreachable { addr: SocketAddr, why: Reason },
     #[error("no answer within {0:?}")]
     Timeout(Duration),
 }
@@ -322,7 +438,11 @@ impl AttemptError {
     fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Handshake(error) => error.refusal(),
-            Self::Resolve(_) | Self::NoAddress | Self::Dial(_) | Self::Timeout(_) => None,
+            Self::LookUp(_)
+            | Self::NoAddress
+            | Self::Dial(_)
+            | Self::Unreachable { .. }
+            | Self::Timeout(_) => None,
         }
     }
 }

@@ -13,6 +13,7 @@ use super::clock;
 use super::converge::{self, Convergence};
 use super::dialler::Dialled;
 use super::distrust::Distrusted;
+use super::doubt::Doubts;
 use super::events::Event;
 use super::expiry::ExpiryWatch;
 use super::explain::explain;
@@ -99,6 +100,7 @@ pub(super) struct Driver {
     pub(super) next_sweep: Instant,
     pub(super) expiry: ExpiryWatch,
     pub(super) distrusted: Distrusted,
+    pub(super) doubts: Doubts,
     pub(super) roaming: Roaming,
     /// How it goes with the mapping of a port of the router, if one is asked for: where it is mapped, it is an address to be
     /// reached at.
@@ -177,10 +179,16 @@ impl Driver {
             Role::Stub(_) => None,
         };
         let publish = self.changed.then(|| self.published + self.publish_pause());
-        [router, self.neighbours.next_timeout(), self.paths.next_timeout(), publish]
-            .into_iter()
-            .flatten()
-            .fold(self.next_tick, Instant::min)
+        [
+            router,
+            self.neighbours.next_timeout(),
+            self.paths.next_timeout(),
+            self.doubts.next_timeout(),
+            publish,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.next_tick, Instant::min)
     }
 
     fn handle_input(&mut self, input: Input, now: Instant) {
@@ -192,6 +200,7 @@ impl Driver {
             Input::LinkClosed { link, why } => self.link_closed(link, &why, now),
             Input::Path(input) => self.path_input(input, now),
             Input::NetworkChanged { addresses } => self.network_changed(addresses, now),
+            Input::Unreachable(addrs) => self.unreachable(&addrs, now),
             Input::PortMapping(status) => {
                 self.paths.mapped(&status, now);
                 self.port_mapping = Some(status);
@@ -231,6 +240,7 @@ impl Driver {
             Frame::Ping(nonce) => link.send(&Frame::Pong(nonce)),
             Frame::Pong(nonce) => {
                 self.link_answered(id, nonce);
+                self.doubts.answered(id, nonce, now);
                 let changes = self.neighbours.answered(id, nonce, now);
                 self.apply(changes, now);
             }
@@ -309,6 +319,7 @@ impl Driver {
             router.handle_leaving(peer, now);
         }
         let changes = self.neighbours.closed(id, now);
+        self.doubts.ended(id);
         self.changed = true;
         self.forget_stub_waiter(id, now);
         // The search for new paths can take its time, or be put off: until then alternates serve, from now on.
@@ -446,6 +457,7 @@ impl Driver {
         self.paths.handle_timeout(now);
         let changes = self.neighbours.handle_timeout(now);
         self.apply(changes, now);
+        self.close_silent_links(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.tick(now);

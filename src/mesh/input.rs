@@ -11,6 +11,7 @@ use super::explain::NodeExplanation;
 use super::link::LinkId;
 use super::paths::PathInput;
 use super::status::{PortMappingStatus, Status};
+use super::unreachable::UnreachableAddrs;
 use crate::id::NodeId;
 use crate::router::Message;
 use crate::transport::Identity;
@@ -37,6 +38,8 @@ pub(crate) enum Input {
     Path(PathInput),
     /// The machine's network is another one now; with its addresses, best first.
     NetworkChanged { addresses: Vec<IpAddr> },
+    /// The network reports that packets to these addresses do not arrive.
+    Unreachable(UnreachableAddrs),
     /// How it goes with the mapping of a port of the router.
     #[cfg_attr(not(feature = "portmap"), expect(dead_code, reason = "told by the feature `portmap`"))]
     PortMapping(PortMappingStatus),

@@ -11,6 +11,7 @@
 //!   acceptor ┼─ Established ─▶ ┌────────┐ ────────┤
 //!   link ────┼─ Frame ───────▶ │ driver │         ├─▶ view: links and routes ─▶ open ─▶ link or peer connection
 //!   roaming ─┼─ NetworkChanged▶│        │         │
+//!   ICMP ────┼─ Unreachable ─▶ │        │         │
 //!   node ────┴─ Command ─────▶ └───┬────┘         ├─▶ events
 //!                              router, contests   └─▶ link outboxes
 //! ```
@@ -25,6 +26,7 @@ pub(crate) mod datadir;
 mod datagram;
 mod dialler;
 mod distrust;
+mod doubt;
 mod driver;
 mod events;
 mod expiry;
@@ -38,6 +40,7 @@ mod link;
 mod link_cost;
 mod links;
 mod manifest;
+pub(crate) mod names;
 mod neighbours;
 mod notary;
 pub(crate) mod open;
@@ -54,6 +57,7 @@ mod snapshot;
 mod status;
 pub mod stream;
 mod twin;
+mod unreachable;
 pub(crate) mod usage;
 pub(crate) mod view;
 

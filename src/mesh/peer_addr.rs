@@ -72,15 +72,22 @@ impl FromStr for PeerAddr {
     }
 }
 
+impl PeerAddr {
+    /// `HOST:PORT`, an IPv6 address in brackets.
+    pub(crate) fn host_and_port(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
 impl fmt::Display for PeerAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(id) = &self.expected {
             write!(f, "{id}@")?;
         }
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
+        f.write_str(&self.host_and_port())
     }
 }
 
@@ -102,6 +109,7 @@ mod tests {
         let peer: PeerAddr = "a:b@c@[::1]:9".parse().unwrap();
         assert_eq!(peer.expected.unwrap().as_str(), "a:b@c");
         assert_eq!(peer.host, "::1");
+        assert_eq!("[::1]:9".parse::<PeerAddr>().unwrap().host_and_port(), "[::1]:9");
     }
 
     #[test]

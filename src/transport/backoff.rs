@@ -34,8 +34,18 @@ impl Backoff {
         }
         let cap = if fresh { Self::FRESH_CAP } else { Self::CAP };
         let bound = Self::FIRST.saturating_mul(1 << (attempts - 1).min(16)).min(cap);
+        Self::jittered(bound, draw)
+    }
+
+    /// A delay below `bound`, uniformly distributed if `draw` is.
+    pub(crate) fn jittered(bound: Duration, draw: u64) -> Duration {
         // The top 32 bits are as random as all of them, and keep the product within u128 and the result exact enough.
         Duration::from_nanos(((bound.as_nanos() * u128::from(draw >> 32)) >> 32) as u64)
+    }
+
+    /// The attempt that [`next`](Self::next) was asked for does not count: it did not reach the peer.
+    pub(crate) fn undo(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
     }
 
     /// Attempts since the last reset.

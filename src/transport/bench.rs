@@ -8,6 +8,7 @@ use quinn::{AsyncUdpSocket, TransportConfig};
 use rustls::crypto::CryptoProvider;
 
 use super::settings::{self, Transports};
+use super::unreachable::Reports;
 use super::{Liveness, bind, tls};
 
 /// The largest UDP payload that a node sends or takes, in bytes.
@@ -37,6 +38,8 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// The system refused it.
 pub fn bind(addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-    let socket = bind::bind(&[addr])?.pop().ok_or_else(|| io::Error::other("one address, one socket"))?;
+    let socket = bind::bind(&[addr], &Reports::default())?
+        .pop()
+        .ok_or_else(|| io::Error::other("one address, one socket"))?;
     Ok(socket)
 }

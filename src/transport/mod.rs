@@ -8,6 +8,8 @@ pub(crate) mod bind;
 pub mod code;
 pub(crate) mod credential;
 pub(crate) mod endpoint;
+#[cfg(target_os = "linux")]
+mod error_queue;
 mod files;
 mod fingerprint;
 pub(crate) mod frame;
@@ -30,6 +32,7 @@ mod socket;
 pub(crate) mod testdata;
 pub(crate) mod tls;
 mod trust;
+pub(crate) mod unreachable;
 mod validity;
 mod verify;
 

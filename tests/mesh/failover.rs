@@ -32,6 +32,50 @@ async fn a_stream_survives_the_death_of_its_relay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_relay_whose_host_reports_its_death_is_left_at_once() {
+    let mut mesh = mesh(["a-r1", "a-r2", "b-r1", "b-r2"]).await;
+    mesh.network().set_default(LinkQuality { latency: Duration::from_millis(5), ..slow() });
+    serve_sink(mesh.node("b"));
+    let (a, b) = (mesh.node("a").clone(), id("b"));
+    let stream = a.open(&b, &service("sink")).await.unwrap();
+    let transfer = tokio::spawn(transfer(stream, 256));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let status = a.status().await.unwrap();
+    let via = status.peers.iter().find(|peer| peer.node == b).unwrap().via.clone().unwrap();
+    let dead = mesh.addr(via.as_str());
+    mesh.kill(via.as_str());
+    // Both send to it: data, and what acknowledges that.
+    for name in ["a", "b"] {
+        mesh.node(name).report_closed_port(dead);
+    }
+    let longest = transfer.await.unwrap();
+    assert!(longest <= Duration::from_millis(500), "stalled for {longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn forged_reports_about_a_live_link_change_nothing() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    mesh.network().set_default(LinkQuality {
+        loss: 0.03,
+        latency: Duration::from_millis(20),
+        ..LinkQuality::default()
+    });
+    let mut events = mesh.node("a").events();
+    let relay = mesh.addr("r");
+    for nth in 0..3_000 {
+        mesh.node("a").report_closed_port(relay);
+        // The right host and the wrong port, and nobody at all.
+        mesh.node("a").report_closed_port(std::net::SocketAddr::new(relay.ip(), 9));
+        mesh.node("a").report_closed_port(std::net::SocketAddr::from(([192, 0, 2, 1], 1_024 + nth)));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    mesh.node("a").ping(&id("b")).await.unwrap();
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, Event::LinkDown { .. } | Event::LinkUp { .. }), "{event:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn once_a_relays_death_is_seen_the_next_packet_goes_over_the_alternate() {
     const LATENCY: Duration = Duration::from_millis(10);
     let mesh = mesh(["a"]).await;

@@ -33,7 +33,7 @@ pub(super) fn peers(status: &StatusView, peers: &[PeerAddr]) -> Vec<Finding> {
     let up: Vec<_> = status.links.iter().filter(|link| is_up(link)).collect();
     // A link that is up goes by its address, not by the name that was dialled: those that are not up are known by name.
     let down = |peer: &PeerAddr| {
-        let dialled = format!("{}:{}", peer.host, peer.port);
+        let dialled = peer.host_and_port();
         status.links.iter().find(|link| !is_up(link) && link.address == dialled)
     };
     let mut findings: Vec<_> = up
@@ -48,7 +48,7 @@ pub(super) fn peers(status: &StatusView, peers: &[PeerAddr]) -> Vec<Finding> {
     findings.extend(peers.iter().filter_map(|peer| {
         let link = down(peer)?;
         let (text, advice) = match &link.last_error {
-            Some(error) if error.contains("timed out") || error.contains("no answer") => (
+            Some(error) if error.contains("timed out") || error.contains("no answer") || error.contains("unreachable") => (
                 format!("{peer} does not answer: {error}"),
                 format!(
                     "see that it runs and listens there, and that UDP port {} is open there and on the way out of here",
