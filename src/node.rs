@@ -27,6 +27,7 @@ use crate::mesh::{
     NodeExplanation, OpenError, PeerAddr, ServeError, Status, Stream, clock,
 };
 use crate::switch::SwitchCounters;
+use crate::transport::bind::Listen;
 use crate::transport::unreachable::Reports;
 use crate::transport::{Identity, Liveness, PortOpener, Refusal, Socket, bind, settings};
 use crate::work::{
@@ -343,7 +344,7 @@ impl std::fmt::Debug for Node {
 pub struct NodeBuilder {
     id: NodeId,
     identity: Identity,
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listen>,
     peers: Vec<PeerAddr>,
     transit: bool,
     transit_rate: Option<NonZeroU64>,
@@ -369,8 +370,18 @@ pub struct NodeBuilder {
 impl NodeBuilder {
     /// Listens on this UDP address; port 0 lets the system choose. May be given up to [`MAX_LISTEN`] times, each with
     /// another IP address. Without any, the node only dials: it uses any port, and answers nobody who dials it.
+    ///
+    /// `[::]` includes IPv4, unless an IPv4 address is given as well: then each family has sockets of its own. On a host
+    /// without IPv6 it is an error; see [`listen_any`](Self::listen_any).
     pub fn listen(mut self, addr: SocketAddr) -> Self {
-        self.listen.push(addr);
+        self.listen.push(Listen::At(addr));
+        self
+    }
+
+    /// Listens on this UDP port of all interfaces, by IPv4 and IPv6, or by IPv4 alone on a host without IPv6. Port 0 lets
+    /// the system choose. Counts as one address of [`listen`](Self::listen).
+    pub fn listen_any(mut self, port: u16) -> Self {
+        self.listen.push(Listen::Any(port));
         self
     }
 
@@ -612,9 +623,10 @@ impl NodeBuilder {
         if self.listen.len() > MAX_LISTEN {
             return Err(StartError::TooManyListen);
         }
-        for (nth, addr) in self.listen.iter().enumerate() {
-            if self.listen[..nth].iter().any(|before| before.ip() == addr.ip()) {
-                return Err(StartError::ListenTwice(addr.ip()));
+        for (nth, listen) in self.listen.iter().enumerate() {
+            let shared = |before: &Listen| before.ips().find(|ip| listen.ips().any(|other| other == *ip));
+            if let Some(ip) = self.listen[..nth].iter().find_map(shared) {
+                return Err(StartError::ListenTwice(ip));
             }
         }
         if self.external.len() > MAX_EXTERNAL {

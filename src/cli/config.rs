@@ -1,6 +1,6 @@
 //! The checked configuration of a node: whatever is in it can be run.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ use crate::work::Directive;
 pub(super) struct NodeConfig {
     pub(super) id: NodeId,
     pub(super) certs: PathBuf,
-    pub(super) listen: Vec<SocketAddr>,
+    pub(super) listen: Vec<ListenAddr>,
     pub(super) peers: Vec<PeerAddr>,
     pub(super) transit: bool,
     pub(super) transit_rate: Option<NonZeroU64>,
@@ -127,12 +127,18 @@ fn with_feature(switched: Option<Sourced<String>>, feature: &str, built: bool) -
     })
 }
 
-/// An address to listen at. `:PORT` is every address of the machine.
-fn listen_addr(text: String) -> Result<SocketAddr, String> {
-    let any = text.strip_prefix(':').and_then(|port| port.parse().ok());
-    let addr = match any {
-        Some(port) => Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
-        None => text.parse().ok(),
+/// An address to listen on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ListenAddr {
+    At(SocketAddr),
+    /// `:PORT`: every address of the machine.
+    Any(u16),
+}
+
+fn listen_addr(text: String) -> Result<ListenAddr, String> {
+    let addr = match text.strip_prefix(':') {
+        Some(port) => port.parse().ok().map(ListenAddr::Any),
+        None => text.parse().ok().map(ListenAddr::At),
     };
     addr.ok_or_else(|| format!("{text:?}: an address with its UDP port: 0.0.0.0:4433, [::]:4433 or :4433"))
 }
@@ -257,7 +263,7 @@ mod tests {
                 .unwrap();
         assert_eq!(config.id.as_str(), "flag");
         assert_eq!(config.cost, Cost::try_from(2).unwrap().into());
-        assert_eq!(config.listen, ["127.0.0.1:3".parse().unwrap()]);
+        assert_eq!(config.listen, [ListenAddr::At("127.0.0.1:3".parse().unwrap())]);
         assert_eq!(config.certs, dir.path().join("certs"));
         assert!(!config.transit);
     }
@@ -373,6 +379,6 @@ mod tests {
 
     #[test]
     fn a_port_alone_is_every_address_of_the_machine() {
-        assert_eq!(resolve(flags()).unwrap().listen, ["[::]:4433".parse().unwrap()]);
+        assert_eq!(resolve(flags()).unwrap().listen, [ListenAddr::Any(4433)]);
     }
 }

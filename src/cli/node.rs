@@ -7,7 +7,7 @@ use std::pin::pin;
 
 use tokio::io::AsyncReadExt;
 
-use super::config::{CommandSpec, NodeConfig};
+use super::config::{CommandSpec, ListenAddr, NodeConfig};
 use super::control::listen::ControlSocket;
 use super::control::server;
 use super::exit::Failure;
@@ -48,7 +48,10 @@ async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure>
     builder = builder.liveness(config.liveness);
     builder = builder.direct(config.direct);
     builder = config.external.iter().fold(builder, |builder, addr| builder.external_addr(*addr));
-    builder = config.listen.iter().fold(builder, |builder, addr| builder.listen(*addr));
+    builder = config.listen.iter().fold(builder, |builder, listen| match *listen {
+        ListenAddr::At(addr) => builder.listen(addr),
+        ListenAddr::Any(port) => builder.listen_any(port),
+    });
     builder = config.peers.iter().fold(builder, |builder, peer| builder.peer(peer.clone()));
     builder = config.cost_to.iter().fold(builder, |builder, (id, cost)| builder.cost_to(id.clone(), *cost));
     if let Some(rate) = config.transit_rate {

@@ -495,7 +495,9 @@ impl Driver {
     fn host_addresses(&self) -> Vec<HostAddress> {
         let network = self.paths.network.borrow();
         let mut host = Vec::new();
-        for bound in self.endpoint.socket().bound_addrs() {
+        let bound_addrs = self.endpoint.socket().bound_addrs();
+        let only_ipv6 = bound_addrs.iter().all(SocketAddr::is_ipv6);
+        for bound in bound_addrs {
             let ip = bound.ip().to_canonical();
             if !ip.is_unspecified() {
                 let known = network.addresses.iter().find(|address| address.ip == ip);
@@ -503,8 +505,10 @@ impl Driver {
                 host.push(known.map_or(unknown, |known| host_address(known, bound.port())));
                 continue;
             }
-            // Sockets that are bound to all IPv6 addresses take IPv4 as well.
-            let taken = network.addresses.iter().filter(|address| bound.is_ipv6() || address.ip.is_ipv4());
+            // A socket that is bound to all IPv6 addresses carries IPv4 as well, unless another one does.
+            let of_both = bound.is_ipv6() && only_ipv6;
+            let taken =
+                network.addresses.iter().filter(|address| of_both || address.ip.is_ipv6() == bound.is_ipv6());
             host.extend(taken.map(|address| host_address(address, bound.port())));
         }
         host

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use quinn::{AsyncUdpSocket, TransportConfig};
 use rustls::crypto::CryptoProvider;
 
+use super::bind::Listen;
 use super::settings::{self, Transports};
 use super::unreachable::Reports;
 use super::{Liveness, bind, tls};
@@ -38,7 +39,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// The system refused it.
 pub fn bind(addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-    let socket = bind::bind(&[addr], &Reports::default())?
+    let socket = bind::bind(&[Listen::At(addr)], &Reports::default())?
         .pop()
         .ok_or_else(|| io::Error::other("one address, one socket"))?;
     Ok(socket)

@@ -28,12 +28,14 @@
 //! | `inbound` | what waits to be handed to quinn |
 //! | `forward`, `egress` | packets for other nodes |
 //! | `fresh` | additional UDP sockets for direct paths |
+//! | `heard` | which UDP socket an address sends to |
 //! | `held` | packets without a route |
 //! | `last_sent` | what is sent again when the way to a peer changes |
 
 mod egress;
 mod forward;
 mod fresh;
+mod heard;
 mod held;
 mod inbound;
 mod last_sent;
@@ -53,6 +55,7 @@ use quinn::AsyncUdpSocket;
 
 use self::fresh::FreshPorts;
 pub(crate) use self::fresh::PortOpener;
+use self::heard::Heard;
 use self::inbound::Inbound;
 use self::last_sent::LastSent;
 use self::transmit::Bound;
@@ -67,6 +70,8 @@ pub(crate) struct Socket {
     sockets: Vec<Bound>,
     // More of them, for direct paths only.
     fresh: FreshPorts,
+    // Only where the addresses do not say which of the sockets a packet belongs to.
+    heard: Option<Heard>,
     port: u16,
     max_receive_segments: usize,
     table: ArcSwap<ForwardingTable>,
@@ -107,6 +112,7 @@ impl Socket {
             inbound: Mutex::default(),
             hold: Mutex::default(),
             fresh: FreshPorts::default(),
+            heard: transmit::is_ambiguous(&sockets).then(Heard::default),
             sockets,
         })
     }
@@ -151,6 +157,9 @@ impl Socket {
     pub(crate) fn tick(&self) {
         if let Some(meter) = &mut lock(&self.inbound).meter {
             meter.tick();
+        }
+        if let Some(heard) = &self.heard {
+            heard.tick();
         }
         let expired = lock(&self.hold).tick();
         self.counters.dropped(DropReason::NoRoute, expired as u64);

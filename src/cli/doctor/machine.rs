@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::SystemTime;
 
 use super::finding::Finding;
-use crate::cli::config::NodeConfig;
+use crate::cli::config::{ListenAddr, NodeConfig};
 use crate::transport::{Identity, IdentityProblem};
 
 /// The socket buffers that a busy node can use, in bytes.
@@ -92,7 +92,7 @@ pub(super) fn data_dir(config: &NodeConfig) -> Option<Finding> {
 
 /// Whether the addresses to listen at are free.
 pub(super) fn listening(config: &NodeConfig) -> Vec<Finding> {
-    let look = |addr: &std::net::SocketAddr| match UdpSocket::bind(addr) {
+    let look = |addr: SocketAddr| match UdpSocket::bind(addr) {
         Ok(_) => {
             Finding::ok("listen", format!("UDP {addr} is free; it must be open in this host's firewall"))
         }
@@ -106,7 +106,14 @@ pub(super) fn listening(config: &NodeConfig) -> Vec<Finding> {
             Finding::fail("listen", format!("UDP {addr} cannot be had: {error}"), advice)
         }
     };
-    config.listen.iter().map(look).collect()
+    let v6_any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let addrs = config.listen.iter().map(|listen| match *listen {
+        ListenAddr::At(addr) => addr,
+        // As the node does where there is no IPv6.
+        ListenAddr::Any(port) if UdpSocket::bind(v6_any(0)).is_err() => (Ipv4Addr::UNSPECIFIED, port).into(),
+        ListenAddr::Any(port) => v6_any(port),
+    });
+    addrs.map(look).collect()
 }
 
 /// What the system grants in socket buffers.

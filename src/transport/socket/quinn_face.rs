@@ -11,7 +11,7 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use tracing::trace;
 
 use super::originate::segments;
-use super::transmit::Bound;
+use super::transmit::{Bound, canonical};
 use super::{Socket, lock};
 use crate::switch::{DropReason, Header};
 use crate::transport::{overlay, runtime};
@@ -70,6 +70,9 @@ impl AsyncUdpSocket for Socket {
             };
             if let Poll::Ready(received) = socket.io.poll_recv(cx, bufs, meta) {
                 let received = received?;
+                if let Some(heard) = self.heard.as_ref().filter(|_| local_port.is_none()) {
+                    meta[..received].iter().for_each(|meta| heard.note(canonical(meta.addr), turn));
+                }
                 let table = self.table.load();
                 for (nth, meta) in meta.iter_mut().enumerate().take(received) {
                     self.sort(inbound, &table, bufs, nth, meta, local_port);

@@ -89,28 +89,58 @@ impl Socket {
         Ok(())
     }
 
-    /// The socket bound to `src_ip`, else the first that can reach `destination`.
+    /// The socket by which a packet leaves: the one on which its destination was heard, else one that is bound to
+    /// `src_ip`, else the first that can reach the destination.
     pub(super) fn socket_for(&self, destination: SocketAddr, src_ip: Option<IpAddr>) -> io::Result<&Bound> {
         if let [only] = self.sockets.as_slice() {
             return Ok(only);
         }
-        let destination = destination.ip().to_canonical();
-        let from = src_ip.map(|ip| ip.to_canonical());
-        let bound_to_source = self.sockets.iter().find(|s| Some(s.addr.ip().to_canonical()) == from);
-        bound_to_source
-            .or_else(|| {
-                let reaches = |s: &&Bound| {
-                    let ip = s.addr.ip();
-                    (ip.is_ipv4() == destination.is_ipv4() || ip.is_unspecified() && ip.is_ipv6())
-                        && ip.is_loopback() == (destination.is_loopback() && !ip.is_unspecified())
-                };
-                self.sockets.iter().find(reaches)
-            })
-            .or_else(|| self.sockets.iter().find(|s| s.addr.is_ipv4() == destination.is_ipv4()))
-            .ok_or_else(|| {
-                io::Error::new(io::ErrorKind::AddrNotAvailable, "no socket of the address's family")
-            })
+        let destination = canonical(destination);
+        let (to, from) = (destination.ip(), src_ip.map(|ip| ip.to_canonical()));
+        let bound_to = |socket: &Bound| Some(socket.addr.ip().to_canonical()) == from;
+        let has_source =
+            |socket: &Bound| from.is_none() || bound_to(socket) || socket.addr.ip().is_unspecified();
+        let reaches = |socket: &Bound| carries(&self.sockets, socket, to.is_ipv4());
+        let heard = self.heard.as_ref().and_then(|heard| self.sockets.get(heard.socket(destination)?));
+        if let Some(heard) = heard.filter(|socket| reaches(socket) && has_source(socket)) {
+            return Ok(heard);
+        }
+        let suits = |socket: &Bound| match to.is_loopback() {
+            true => socket.addr.ip().is_loopback(),
+            false => !socket.addr.ip().is_loopback(),
+        };
+        // From the best choice to the last resort.
+        let choices: [&dyn Fn(&Bound) -> bool; 5] = [
+            &|socket| reaches(socket) && bound_to(socket),
+            &|socket| reaches(socket) && has_source(socket) && suits(socket),
+            &|socket| reaches(socket) && has_source(socket),
+            &|socket| reaches(socket) && suits(socket),
+            &|socket| reaches(socket),
+        ];
+        let chosen = choices.iter().find_map(|fits| self.sockets.iter().find(|socket| fits(socket)));
+        chosen.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::AddrNotAvailable, "no socket of the address's family")
+        })
     }
+}
+
+/// Whether one of several sockets carries packets of a family. An IPv6 wildcard carries IPv4 if no other socket does:
+/// see [`bind`](crate::transport::bind::bind).
+fn carries(sockets: &[Bound], socket: &Bound, ipv4: bool) -> bool {
+    let only_ipv6 = || sockets.iter().all(|socket| socket.addr.is_ipv6());
+    match ipv4 {
+        true => socket.addr.is_ipv4() || socket.addr.ip().is_unspecified() && only_ipv6(),
+        false => socket.addr.is_ipv6(),
+    }
+}
+
+/// Whether a packet to one address can come in by more than one of the sockets: one is bound to all addresses of a
+/// family of which another one has an address, too.
+pub(super) fn is_ambiguous(sockets: &[Bound]) -> bool {
+    [true, false].into_iter().any(|ipv4| {
+        let carriers = || sockets.iter().filter(|socket| carries(sockets, socket, ipv4));
+        carriers().count() > 1 && carriers().any(|socket| socket.addr.ip().is_unspecified())
+    })
 }
 
 /// What a packet that was not sent counts as.
@@ -129,6 +159,6 @@ pub(crate) fn mapped(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-fn canonical(addr: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

@@ -67,6 +67,11 @@ impl FakeUdp {
 
     /// Packets arrive in one buffer, as GRO makes it: all of the first one's length, but for a shorter last one.
     pub(super) fn arrive(&self, from: SocketAddr, packets: &[Vec<u8>]) {
+        self.arrive_at(from, self.addr.ip(), packets);
+    }
+
+    /// The same, to one of the addresses that the socket is bound to.
+    pub(super) fn arrive_at(&self, from: SocketAddr, to: IpAddr, packets: &[Vec<u8>]) {
         let stride = packets[0].len();
         let (last, rest) = packets.split_last().unwrap();
         assert!(rest.iter().all(|packet| packet.len() == stride) && last.len() <= stride);
@@ -76,7 +81,7 @@ impl FakeUdp {
             len: contents.len(),
             stride,
             ecn: Some(EcnCodepoint::Ce),
-            dst_ip: Some(self.addr.ip()),
+            dst_ip: Some(to),
         };
         let mut state = self.state();
         state.arrived.push_back((meta, contents));

@@ -269,6 +269,101 @@ fn a_backlog_over_two_sockets_is_flushed_without_spinning() {
     assert_eq!(two.wire.status().forwarded, 2);
 }
 
+/// A node on several sockets, and what each of them has sent.
+fn several(addrs: &[&str]) -> (Wire, Vec<Arc<FakeUdp>>) {
+    let udp: Vec<_> = addrs.iter().map(|addr| FakeUdp::new(addr)).collect();
+    let sockets = udp.iter().map(|udp| udp.clone() as Arc<dyn AsyncUdpSocket>).collect();
+    let socket = Arc::new(Socket::new(sockets, ME, Arc::default()).unwrap());
+    (Wire { socket, udp: udp[0].clone(), buffer_len: 64 * 1024, buffers: 4 }, udp)
+}
+
+/// Answers what comes in from `from` by one of the sockets, at its address `to`; the socket by which that leaves.
+fn answered_by(wire: &Wire, udp: &[Arc<FakeUdp>], socket: usize, from: &str, to: &str) -> Vec<usize> {
+    udp[socket].arrive_at(addr(from), addr(to).ip(), &[quic(50, 1)]);
+    for batch in wire.batches() {
+        let transmit = Transmit {
+            destination: batch.meta.addr,
+            ecn: None,
+            contents: b"@",
+            segment_size: None,
+            src_ip: batch.meta.dst_ip,
+        };
+        wire.socket.try_send(&transmit).unwrap();
+    }
+    sent_by(udp)
+}
+
+fn sent_by(udp: &[Arc<FakeUdp>]) -> Vec<usize> {
+    udp.iter().enumerate().flat_map(|(nth, udp)| vec![nth; udp.sent().len()]).collect()
+}
+
+#[test]
+fn an_answer_leaves_by_the_socket_that_was_asked() {
+    let cases: [(&[&str], &[(usize, &str, &str)]); 4] = [
+        (
+            &["0.0.0.0:5020", "[::]:5021"],
+            &[
+                (0, "127.0.0.1:9", "127.0.0.1:0"),
+                (0, "192.0.2.9:9", "192.0.2.1:0"),
+                (1, "[::1]:9", "[::1]:0"),
+                (1, "[2001:db8::9]:9", "[2001:db8::1]:0"),
+            ],
+        ),
+        (
+            &["127.0.0.1:5022", "0.0.0.0:5023"],
+            &[
+                (0, "127.0.0.1:8", "127.0.0.1:0"),
+                (1, "127.0.0.1:9", "127.0.0.1:0"),
+                (1, "192.0.2.9:9", "192.0.2.1:0"),
+            ],
+        ),
+        (
+            &["[::]:1", "[::1]:2"],
+            &[
+                (0, "[::1]:8", "[::1]:0"),
+                (1, "[::1]:9", "[::1]:0"),
+                (0, "[::ffff:192.0.2.9]:9", "[::ffff:192.0.2.1]:0"),
+            ],
+        ),
+        (
+            &["127.0.0.1:1", "127.0.0.2:2", "[::]:3"],
+            &[
+                (0, "127.0.0.1:9", "127.0.0.1:0"),
+                (1, "127.0.0.1:9", "127.0.0.2:0"),
+                (2, "[::1]:9", "[::1]:0"),
+            ],
+        ),
+    ];
+    for (addrs, packets) in cases {
+        let (wire, udp) = several(addrs);
+        for _ in 0..2 {
+            for (socket, from, to) in packets {
+                let by = answered_by(&wire, &udp, *socket, from, to);
+                assert_eq!(by, [*socket], "{addrs:?}: from {from} to {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_dial_leaves_by_a_socket_of_the_right_family() {
+    let cases: [(&[&str], &[(&str, usize)]); 3] = [
+        (
+            &["[::]:5021", "0.0.0.0:5020"],
+            &[("192.0.2.9:9", 1), ("127.0.0.1:9", 1), ("[2001:db8::9]:9", 0), ("[::1]:9", 0)],
+        ),
+        (&["127.0.0.1:5022", "0.0.0.0:5023"], &[("127.0.0.1:9", 0), ("192.0.2.9:9", 1)]),
+        (&["[::1]:1", "[::]:2"], &[("[::1]:9", 0), ("[2001:db8::9]:9", 1), ("127.0.0.1:9", 1)]),
+    ];
+    for (addrs, dials) in cases {
+        let (wire, udp) = several(addrs);
+        for (to, socket) in dials {
+            wire.send(super::super::mapped(addr(to)), b"@", None).unwrap();
+            assert_eq!(sent_by(&udp), [*socket], "{addrs:?}: to {to}");
+        }
+    }
+}
+
 /// A node on both loopback addresses.
 struct Two {
     wire: Wire,
