@@ -30,6 +30,7 @@ use super::driver::Driver;
 use super::events::Event;
 use super::interfaces::{AddressKind, Interfaces, LocalAddress, LocalNetwork};
 use super::status::{PairStatus, PathsStatus, PortMappingStatus};
+use super::unreachable::UnreachableAddrs;
 use crate::id::NodeId;
 use crate::punch::{
     self, Arrival, HostAddress, HostKind, Message, MessageError, NatClass, Outcome, Puncher, Role,
@@ -195,6 +196,13 @@ impl Paths {
         if let Some(puncher) = self.puncher.as_mut().filter(|_| !session.connections.iter().any(young)) {
             puncher.disconnected(peer, now);
             self.changed = true;
+        }
+    }
+
+    /// The network reports these addresses as unreachable.
+    pub(super) fn unreachable(&mut self, addrs: &UnreachableAddrs, now: Instant) {
+        if let Some(puncher) = &mut self.puncher {
+            puncher.unreachable(|addr| addrs.contains_key(&addr), now);
         }
     }
 

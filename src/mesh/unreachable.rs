@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 use super::doubt::Report;
 use super::driver::Driver;
 use super::input::Input;
+use super::link::Link;
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;
 use crate::transport::renewable::Renewable;
@@ -76,9 +77,10 @@ pub(super) async fn read_icmp(socket: Arc<Renewable>, inputs: mpsc::Sender<Input
 }
 
 impl Driver {
-    /// Pings the links to addresses that are reported as unreachable.
+    /// Asks the links and direct paths to addresses that are reported as unreachable.
     pub(super) fn unreachable(&mut self, addrs: &UnreachableAddrs, now: Instant) {
-        let report = |link: &super::link::Link| {
+        self.paths.unreachable(addrs, now);
+        let report = |link: &Link| {
             let at = SocketAddr::new(link.remote.ip().to_canonical(), link.remote.port());
             let why = *addrs.get(&at)?;
             Some(Report { link: link.id, why, rtt: link.connection.rtt() })

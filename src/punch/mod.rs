@@ -241,6 +241,16 @@ impl Puncher {
         self.with_all(now, Session::restart);
     }
 
+    /// The network reports that packets to some addresses do not arrive. Such reports can be forged: the paths there are
+    /// asked at once, and left if they do not answer within a fraction of a second.
+    pub fn unreachable(&mut self, is_reported: impl Fn(SocketAddr) -> bool, now: Instant) {
+        let concerned = self.sessions.iter().filter(|(_, session)| session.has_path_to(&is_reported));
+        let peers: Vec<_> = concerned.map(|(peer, _)| peer.clone()).collect();
+        for peer in peers {
+            self.with(&peer, now, |session, context| session.reported(&is_reported, context.now));
+        }
+    }
+
     /// Packets of the peer connection went to the peer, by whatever way, since this was last told. Tell it at once when
     /// they begin, and about once a second while they flow: without it there are no rounds.
     pub fn sent(&mut self, peer: &NodeId, now: Instant) {

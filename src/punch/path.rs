@@ -44,6 +44,10 @@ const DEAD_PROBES: u32 = 3;
 /// What an answer takes at least before it is missed.
 const MIN_PATIENCE: Duration = Duration::from_millis(50);
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
+/// What an answer may take at least after a report that the address is unreachable.
+const REPORT_PATIENCE: Duration = Duration::from_millis(200);
+/// After an answer, such reports are ignored for this long.
+const REPORT_HEEDED_AFTER: Duration = Duration::from_millis(250);
 
 /// A valid path and what its probes tell.
 #[derive(Clone, Debug)]
@@ -62,6 +66,8 @@ pub(crate) struct Watch {
     unanswered: Option<(Instant, u32)>,
     /// Since when an answer is missed.
     pub(crate) doubted: Option<Instant>,
+    /// The network reports the address as unreachable: when the path must have answered.
+    pub(crate) answer_by: Option<Instant>,
     pub(crate) next: Instant,
 }
 
@@ -93,6 +99,7 @@ impl Watch {
             last_answer: now,
             unanswered: None,
             doubted: None,
+            answer_by: None,
             next: now + EAGER[0],
         }
     }
@@ -138,6 +145,7 @@ impl Watch {
         self.rtt.sample(now.saturating_duration_since(sent));
         self.from = to.or(self.from);
         self.last_answer = now;
+        self.answer_by = None;
         self.unanswered = self.pending.front().map(|(_, _, at)| (*at, self.pending.len() as u32));
         if self.doubted.take().is_some() {
             self.next = now + self.wait(attention, timers);
@@ -158,6 +166,15 @@ impl Watch {
         self.unanswered = Some((now, 0));
         self.doubted = Some(now);
         self.next = now;
+    }
+
+    /// The network reports the address as unreachable, which anybody can forge: asks at once, unless an answer has just
+    /// come. A probe that is lost is repeated before the answer is due.
+    pub(crate) fn reported(&mut self, now: Instant) {
+        if self.answer_by.is_none() && now >= self.last_answer + REPORT_HEEDED_AFTER {
+            self.answer_by = Some(now + (self.rtt.smoothed() * 4).max(REPORT_PATIENCE));
+            self.ask(now);
+        }
     }
 
     /// Asks at once, without doubt.

@@ -166,6 +166,19 @@ impl Session {
         }
     }
 
+    /// The network reports these addresses as unreachable.
+    pub(crate) fn reported(&mut self, is_reported: impl Fn(SocketAddr) -> bool, now: Instant) {
+        self.paths
+            .iter_mut()
+            .filter(|path| is_reported(path.candidate.addr))
+            .for_each(|path| path.reported(now));
+    }
+
+    /// Whether there is a path to one of these addresses.
+    pub(crate) fn has_path_to(&self, is_reported: impl Fn(SocketAddr) -> bool) -> bool {
+        self.paths.iter().any(|path| is_reported(path.candidate.addr))
+    }
+
     pub(crate) fn candidates_changed(&mut self, context: &mut Context<'_>) {
         let settled = self.paths.iter().any(|path| Some(path.pair()) == self.used && path.doubted.is_none());
         self.tell_candidates(settled, context);
@@ -640,6 +653,8 @@ impl Session {
         if lost && !self.round.as_ref().is_some_and(Round::is_open) {
             self.renew.get_or_insert(Cause::PathDied);
         }
+        // Packets go through the mesh until the path answers.
+        self.leave(|path| path.answer_by.is_some_and(|at| at <= now), now);
         let mut in_doubt = false;
         for path in &mut self.paths {
             if path.missed_at().is_some_and(|at| at <= now) {
@@ -671,6 +686,7 @@ impl Session {
             self.round.as_ref().and_then(|round| round.volleys.due_at()),
             self.ports.due_at(now),
             paths.clone().filter_map(Watch::missed_at).min(),
+            paths.clone().filter_map(|path| path.answer_by).min(),
             paths.clone().filter_map(|path| path.dead_at(timers)).min(),
             review_at(&self.paths, self.used),
             self.lets_go_at(timers),
@@ -796,6 +812,7 @@ impl Session {
     fn leave(&mut self, such: impl Fn(&Watch) -> bool, now: Instant) {
         for path in self.paths.iter_mut().filter(|path| such(path)) {
             path.doubt(now);
+            path.answer_by = None;
             self.used.take_if(|used| *used == path.pair());
         }
     }

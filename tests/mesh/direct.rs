@@ -143,6 +143,39 @@ async fn a_stream_goes_on_through_the_relay_when_its_path_is_cut_and_back_when_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_path_that_icmp_reports_as_dead_is_left_at_once() {
+    let edges = Edges::new().await;
+    edges.go_direct().await;
+    let slow = LinkQuality { bandwidth: Some(8 << 20), ..LinkQuality::default() };
+    edges.mesh.network().set_default(slow);
+    let stream = edges.a.open(&id("b"), &service("sink")).await.unwrap();
+    let transfer = tokio::spawn(transfer(stream, 256));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    edges.cut();
+    for (node, other) in [(&edges.a, &edges.b), (&edges.b, &edges.a)] {
+        node.report_closed_port(other.local_addrs()[0]);
+    }
+    let longest = transfer.await.unwrap();
+    assert!(longest <= Duration::from_millis(500), "stalled for {longest:?}");
+    assert_eq!(explain(&edges.a, "b").await.path.unwrap().kind, PeerPath::Relayed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_answers_is_kept_whatever_icmp_reports() {
+    let edges = Edges::new().await;
+    edges.go_direct().await;
+    let mut events = edges.a.events();
+    for _ in 0..1_000 {
+        edges.a.report_closed_port(edges.b.local_addrs()[0]);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    echo(&edges.a, "b").await;
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, Event::PathDown { .. }), "{event:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_path_outlives_the_relay_and_serves_new_streams_for_as_long_as_it_lives() {
     let mut edges = Edges::new().await;
     edges.go_direct().await;
