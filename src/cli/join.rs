@@ -1,16 +1,19 @@
 //! Joining the mesh for one thing, as an ephemeral node.
 
+use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::time::Duration;
 
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
 use super::args::PlaceArgs;
 use super::env::Env;
-use super::exit::Failure;
+use super::exit::{Failure, complain};
 use super::local::Local;
 use super::settings::{CERTS, ID, PEER, Sourced};
 use crate::id::NodeId;
-use crate::mesh::PeerAddr;
+use crate::mesh::{Event, PeerAddr};
 use crate::node::{Node, NotLinked};
 use crate::transport::Identity;
 
@@ -40,7 +43,11 @@ pub(super) async fn join(args: PlaceArgs, env: &Env) -> Result<Local, Failure> {
     let builder = Node::builder(id, identity).ephemeral(true);
     let node = peers.into_iter().fold(builder, |builder, peer| builder.peer(peer)).start().await;
     let node = node.map_err(Failure::failed)?;
-    match timeout(JOIN_TIMEOUT, node.linked()).await {
+    let linked = tokio::select! {
+        linked = timeout(JOIN_TIMEOUT, node.linked()) => linked,
+        never = explain_waiting(&node) => match never {},
+    };
+    match linked {
         Ok(Ok(())) => Ok(Local::new(node)),
         Ok(Err(error @ (NotLinked::Refused(_) | NotLinked::Yielded { .. }))) => Err(Failure::refused(error)),
         Ok(Err(error @ NotLinked::ShutDown)) => Err(Failure::failed(error)),
@@ -51,6 +58,21 @@ pub(super) async fn join(args: PlaceArgs, env: &Env) -> Result<Local, Failure> {
                 .filter_map(|link| Some(format!("; {}: {}", link.address, link.last_error?)));
             let why: String = why.collect();
             Err(Failure::unreachable(format!("no link within {JOIN_TIMEOUT:?} to any of {names}{why}")))
+        }
+    }
+}
+
+/// Prints the first failure of each peer at once: others may still answer, and so may this one.
+async fn explain_waiting(node: &Node) -> Infallible {
+    let mut events = node.events();
+    let mut printed = BTreeSet::new();
+    loop {
+        match events.recv().await {
+            Ok(Event::DialFailed { address, why }) if printed.insert(address.clone()) => {
+                complain(&format!("still trying {address}: {why}"));
+            }
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
         }
     }
 }

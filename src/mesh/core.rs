@@ -263,7 +263,6 @@ impl Mesh {
         if parts.map_port {
             span.in_scope(|| outside.map_port(&dialler, &parts.interfaces));
         }
-        #[cfg(target_os = "linux")]
         for socket in &parts.renewable {
             tokio::spawn(unreachable::read_icmp(socket.clone(), inputs.clone()).instrument(span.clone()));
         }

@@ -245,8 +245,9 @@ impl Dialler {
 
     fn report(&self, dialled: &Dialled, error: &AttemptError) {
         let refusal = error.refusal();
+        let why = error.describe(&dialled.peer);
         let repeated = dialled.with(|state| {
-            let text = Some(error.to_string());
+            let text = Some(why.clone());
             let repeated = state.last_error == text;
             state.last_error = text;
             state.refusal = refusal.clone();
@@ -254,17 +255,17 @@ impl Dialler {
         });
         // The same trouble again and again is worth one line to an operator; a refusal wants somebody to act.
         match &refusal {
-            _ if repeated => debug!(%error, "no link"),
+            _ if repeated => debug!(error = why, "no link"),
             // Another mesh on the same network is nobody's mistake.
-            Some(_) if dialled.found.is_some() => info!(%error, "no link"),
-            Some(_) => warn!(%error, "no link"),
-            None => info!(%error, "no link"),
+            Some(_) if dialled.found.is_some() => info!(error = why, "no link"),
+            Some(_) => warn!(error = why, "no link"),
+            None => info!(error = why, "no link"),
         }
         let address = dialled.peer.to_string();
         // Nobody listening is no error.
         let _ = self.events.send(match refusal {
             Some(why) => Event::LinkRefused { address, why },
-            None => Event::DialFailed { address, why: error.to_string() },
+            None => Event::DialFailed { address, why },
         });
     }
 
@@ -435,6 +436,14 @@ enum AttemptError {
 }
 
 impl AttemptError {
+    /// The error for somebody who knows which peer it is about.
+    fn describe(&self, peer: &PeerAddr) -> String {
+        match self {
+            Self::Unreachable { addr, why } if addr.to_string() == peer.host_and_port() => why.to_string(),
+            error => error.to_string(),
+        }
+    }
+
     fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Handshake(error) => error.refusal(),

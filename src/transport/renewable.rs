@@ -105,10 +105,17 @@ impl Renewable {
             match io.try_io(Interest::ERROR, || super::error_queue::next(io)) {
                 Ok(Some(unreachable)) => self.reports.report(unreachable.to, unreachable.why),
                 Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => debug!(%error, "the socket's error queue cannot be read"),
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// There is no error queue on this system.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) async fn report_icmp(&self) -> io::Result<()> {
+        std::future::pending().await
     }
 
     /// The system had no room for a packet.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use rustix::io::Errno;
 use tokio::sync::broadcast;
 
 /// Reports that wait for a slow subscriber, at most. It then misses the oldest ones: a report only speeds up what a
@@ -41,9 +42,14 @@ pub(crate) enum Reason {
 impl Reason {
     /// The reason in an error from sending; `None` if the error says nothing about the destination.
     pub(crate) fn of_send_error(error: &io::Error) -> Option<Self> {
-        match error.kind() {
-            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => Some(Self::NoRoute),
-            io::ErrorKind::PermissionDenied => Some(Self::NotPermitted),
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return Some(Self::NotPermitted);
+        }
+        match Errno::from_io_error(error)? {
+            // The latter two: a host without IPv6, or without an address of that family.
+            Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL => {
+                Some(Self::NoRoute)
+            }
             _ => None,
         }
     }

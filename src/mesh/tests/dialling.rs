@@ -87,7 +87,7 @@ async fn a_closed_port_is_named_at_once() {
     let start = Instant::now();
     node.report_closed_port(nowhere());
     let why = why_dial_failed(&mut events).await;
-    assert_eq!(why, "203.0.113.9:7400: port unreachable: no process listens there");
+    assert_eq!(why, "port unreachable: no process listens there");
     assert!(start.elapsed() < Duration::from_millis(150), "{:?}", start.elapsed());
 }
 
