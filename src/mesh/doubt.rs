@@ -3,14 +3,14 @@
 //! A host answers a packet to a port without a socket with ICMP "port unreachable", so a neighbour whose process was
 //! killed is known to be gone after a few round trips instead of the idle timeout. ICMP is not authenticated, however
 //! (RFC 8085 §5.2): it may be forged, or come from a middlebox in a bad moment. A report therefore never ends a link.
-//! It prompts a ping over the link, and only a ping that stays unanswered ends it.
+//! It prompts a few pings over the link, and the link ends only if nothing is heard from the neighbour meanwhile.
 //!
 //! ```text
-//!   report ──ping──▶ waiting ──┬── pong ─────▶ trusted for a while: reports are ignored
-//!                              └── deadline ─▶ the link is closed, and its peer is dialled
+//!   report ──pings──▶ waiting ──┬── pong, or any acknowledgement ─▶ trusted for a while: reports are ignored
+//!                               └── deadline ─▶ the link is closed, and its peer is dialled
 //! ```
 //!
-//! A forger can thus cost a link one ping now and then. After each answer further reports are ignored for a time that
+//! A forger can thus cost a link some pings now and then. After each answer further reports are ignored for a time that
 //! doubles, so that pings which are lost by chance do not add up to lost links either.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,13 +19,16 @@ use std::time::{Duration, Instant};
 use super::link::LinkId;
 use crate::transport::unreachable::Reason;
 
-/// How long an answer may take, in round trips: QUIC repeats a lost ping after two or three of them.
+/// How long an answer may take, in round trips.
 const ANSWER_ROUND_TRIPS: u32 = 4;
 /// The least time for an answer. QUIC's first repetition comes 25 ms later than the round trip suggests (RFC 9002
 /// §6.2.1), and the neighbour may be busy.
 const ANSWER_AT_LEAST: Duration = Duration::from_millis(120);
 /// The least time for an answer when it is not the neighbour's host that reports: routes come back within a second.
 const ROUTE_AT_LEAST: Duration = Duration::from_secs(1);
+/// Pings within the time for an answer, evenly spread: each of them may be lost, or its answer. The last one leaves more
+/// than a round trip for the answer.
+const PINGS: u32 = 3;
 /// How long reports are ignored after a first answer.
 const TRUST_FIRST: Duration = Duration::from_millis(250);
 /// How long they are ignored at most.
@@ -37,7 +40,8 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     waiting: BTreeMap<LinkId, Waiting>,
-    deadlines: BTreeSet<(Instant, LinkId)>,
+    /// When each of them is pinged again, or overdue.
+    dues: BTreeSet<(Instant, LinkId)>,
     trusted: BTreeMap<LinkId, Trusted>,
 }
 
@@ -48,13 +52,30 @@ pub(super) struct Report {
     pub(super) why: Reason,
     /// The link's round trip.
     pub(super) rtt: Duration,
+    /// The acknowledgements that came in by the link so far.
+    pub(super) acks: u64,
 }
 
-/// A ping that is not answered yet.
+/// What to do about a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Due {
+    /// Ping it again.
+    Ping { link: LinkId, nonce: u64 },
+    /// Nothing was heard from the neighbour: close it.
+    Silent { link: LinkId },
+}
+
+/// A link that has not answered yet.
 #[derive(Debug)]
 struct Waiting {
     nonce: u64,
-    deadline: Instant,
+    since: Instant,
+    patience: Duration,
+    /// Pings that went out.
+    pings: u32,
+    /// The acknowledgements before.
+    acks: u64,
+    due: Instant,
 }
 
 /// A link that has answered.
@@ -69,32 +90,77 @@ struct Trusted {
 impl Doubts {
     /// The network reports a link's neighbour as unreachable. Whether a ping with `nonce` is to go out over the link.
     pub(super) fn reported(&mut self, report: Report, nonce: u64, now: Instant) -> bool {
-        let Report { link, why, rtt } = report;
+        let Report { link, why, rtt, acks } = report;
         let least = if why == Reason::Port { ANSWER_AT_LEAST } else { ROUTE_AT_LEAST };
-        let deadline = now + (rtt * ANSWER_ROUND_TRIPS).max(least);
-        if let Some(waiting) = self.waiting.get_mut(&link) {
+        let patience = (rtt * ANSWER_ROUND_TRIPS).max(least);
+        if let Some(waiting) = self.waiting.get(&link) {
             // The host itself has more to say about its port than a router about the way there.
-            if deadline < waiting.deadline {
-                self.deadlines.remove(&(waiting.deadline, link));
-                self.deadlines.insert((deadline, link));
-                waiting.deadline = deadline;
+            if patience < waiting.patience {
+                let hastened = Waiting { since: now, patience, pings: 0, due: now, ..*waiting };
+                self.wait(link, hastened);
             }
             return false;
         }
         if self.trusted.get(&link).is_some_and(|trusted| now < trusted.until) {
             return false;
         }
-        self.waiting.insert(link, Waiting { nonce, deadline });
-        self.deadlines.insert((deadline, link));
+        let due = now + patience / PINGS;
+        self.wait(link, Waiting { nonce, since: now, patience, pings: 1, acks, due });
         true
     }
 
     /// A ping was answered.
     pub(super) fn answered(&mut self, link: LinkId, nonce: u64, now: Instant) {
-        if self.waiting.get(&link).is_none_or(|waiting| waiting.nonce != nonce) {
-            return;
+        if self.waiting.get(&link).is_some_and(|waiting| waiting.nonce == nonce) {
+            self.trust(link, now);
         }
-        self.forget_ping(link);
+    }
+
+    /// A link has ended.
+    pub(super) fn ended(&mut self, link: LinkId) {
+        self.forget_pings(link);
+        self.trusted.remove(&link);
+    }
+
+    /// What is due. `acks` gives the acknowledgements that came in by a link so far.
+    pub(super) fn handle_timeout(&mut self, now: Instant, acks: impl Fn(LinkId) -> Option<u64>) -> Vec<Due> {
+        let due: Vec<_> =
+            self.dues.iter().take_while(|(due, _)| *due <= now).map(|(_, link)| *link).collect();
+        due.into_iter().filter_map(|link| self.step(link, acks(link), now)).collect()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.dues.first().map(|(due, _)| *due)
+    }
+
+    fn step(&mut self, link: LinkId, acks: Option<u64>, now: Instant) -> Option<Due> {
+        let waiting = self.waiting.get(&link)?;
+        if acks.is_some_and(|acks| acks > waiting.acks) {
+            self.trust(link, now);
+            return None;
+        }
+        if now >= waiting.since + waiting.patience {
+            self.forget_pings(link);
+            return Some(Due::Silent { link });
+        }
+        let pings = waiting.pings + 1;
+        let (nonce, due) = (waiting.nonce, waiting.since + waiting.patience / PINGS * pings.min(PINGS));
+        // The deadline itself, without what the division leaves.
+        let due = if pings >= PINGS { waiting.since + waiting.patience } else { due };
+        let again = Waiting { pings, due, ..*waiting };
+        self.wait(link, again);
+        Some(Due::Ping { link, nonce })
+    }
+
+    fn wait(&mut self, link: LinkId, waiting: Waiting) {
+        self.forget_pings(link);
+        self.dues.insert((waiting.due, link));
+        self.waiting.insert(link, waiting);
+    }
+
+    fn trust(&mut self, link: LinkId, now: Instant) {
+        self.forget_pings(link);
         let before = self.trusted.get(&link).filter(|trusted| now < trusted.since + FORGIVEN_AFTER);
         let disproved = before.map_or(0, |trusted| trusted.disproved);
         let trust = TRUST_FIRST.saturating_mul(1 << disproved.min(16)).min(TRUST_AT_MOST);
@@ -102,28 +168,9 @@ impl Doubts {
         self.trusted.insert(link, trusted);
     }
 
-    /// A link has ended.
-    pub(super) fn ended(&mut self, link: LinkId) {
-        self.forget_ping(link);
-        self.trusted.remove(&link);
-    }
-
-    /// Takes out the links whose answer is overdue.
-    pub(super) fn overdue(&mut self, now: Instant) -> Vec<LinkId> {
-        let late = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
-        let overdue: Vec<_> = late.map(|(_, link)| *link).collect();
-        overdue.iter().for_each(|link| self.forget_ping(*link));
-        overdue
-    }
-
-    /// When [`overdue`](Self::overdue) has something next.
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
-    }
-
-    fn forget_ping(&mut self, link: LinkId) {
-        if let Some(Waiting { deadline, .. }) = self.waiting.remove(&link) {
-            self.deadlines.remove(&(deadline, link));
+    fn forget_pings(&mut self, link: LinkId) {
+        if let Some(Waiting { due, .. }) = self.waiting.remove(&link) {
+            self.dues.remove(&(due, link));
         }
     }
 }
@@ -136,51 +183,68 @@ mod tests {
     const LINK: LinkId = LinkId(1);
 
     fn report(why: Reason, rtt_ms: u64) -> Report {
-        Report { link: LINK, why, rtt: Duration::from_millis(rtt_ms) }
+        Report { link: LINK, why, rtt: Duration::from_millis(rtt_ms), acks: 5 }
     }
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
     }
 
+    /// What is due up to a time, and when, while nothing is heard.
+    fn play(doubts: &mut Doubts, start: Instant, until: Duration) -> Vec<(Duration, Due)> {
+        let mut played = Vec::new();
+        while let Some(at) = doubts.next_timeout().filter(|at| *at <= start + until) {
+            let dues = doubts.handle_timeout(at, |_| Some(5));
+            played.extend(dues.into_iter().map(|due| (at - start, due)));
+        }
+        played
+    }
+
     #[test]
-    fn a_link_that_does_not_answer_in_time_is_overdue_once() {
+    fn a_link_is_pinged_three_times_before_it_counts_as_silent() {
         let (mut doubts, now) = (Doubts::default(), clock::now());
         assert!(doubts.reported(report(Reason::Port, 1), 7, now));
-        assert_eq!(doubts.next_timeout(), Some(now + ms(120)));
-        assert_eq!(doubts.overdue(now + ms(119)), []);
-        assert_eq!(doubts.overdue(now + ms(120)), [LINK]);
-        assert_eq!(doubts.overdue(now + ms(999)), []);
+        let ping = Due::Ping { link: LINK, nonce: 7 };
+        let silent = Due::Silent { link: LINK };
+        assert_eq!(play(&mut doubts, now, ms(999)), [(ms(40), ping), (ms(80), ping), (ms(120), silent)]);
         assert_eq!(doubts.next_timeout(), None);
     }
 
     #[test]
-    fn a_link_that_answers_is_not_overdue() {
+    fn a_link_that_answers_is_kept() {
         let (mut doubts, now) = (Doubts::default(), clock::now());
         assert!(doubts.reported(report(Reason::Port, 1), 7, now));
         doubts.answered(LINK, 8, now + ms(1));
-        assert_eq!(doubts.next_timeout(), Some(now + ms(120)), "the answer to another ping is none");
+        assert!(doubts.next_timeout().is_some(), "the answer to another ping is none");
         doubts.answered(LINK, 7, now + ms(1));
-        assert_eq!(doubts.overdue(now + ms(999)), []);
+        assert_eq!(doubts.next_timeout(), None);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_an_answer() {
+        let (mut doubts, now) = (Doubts::default(), clock::now());
+        assert!(doubts.reported(report(Reason::Port, 1), 7, now));
+        assert_eq!(doubts.handle_timeout(now + ms(120), |_| Some(6)), []);
+        assert_eq!(doubts.next_timeout(), None);
+        assert!(!doubts.reported(report(Reason::Port, 1), 8, now + ms(121)), "it is trusted for a while");
     }
 
     #[test]
     fn a_far_neighbour_has_four_round_trips_to_answer() {
         let (mut doubts, now) = (Doubts::default(), clock::now());
         assert!(doubts.reported(report(Reason::Port, 600), 7, now));
-        assert_eq!(doubts.next_timeout(), Some(now + ms(2_400)));
+        assert_eq!(play(&mut doubts, now, ms(9_999)).last().unwrap().0, ms(2_400));
     }
 
     #[test]
     fn a_report_about_the_way_waits_longer_until_the_host_reports() {
         let (mut doubts, now) = (Doubts::default(), clock::now());
         assert!(doubts.reported(report(Reason::Host, 1), 7, now));
-        assert_eq!(doubts.next_timeout(), Some(now + ms(1_000)));
         assert!(!doubts.reported(report(Reason::Network, 1), 8, now + ms(1)));
-        assert_eq!(doubts.next_timeout(), Some(now + ms(1_000)));
-        assert!(!doubts.reported(report(Reason::Port, 1), 9, now + ms(2)));
-        assert_eq!(doubts.next_timeout(), Some(now + ms(122)));
-        assert_eq!(doubts.overdue(now + ms(122)), [LINK]);
+        assert_eq!(play(&mut doubts, now, ms(500)).len(), 1);
+        assert!(!doubts.reported(report(Reason::Port, 1), 9, now + ms(500)));
+        let last = play(&mut doubts, now, ms(999)).pop();
+        assert_eq!(last, Some((ms(620), Due::Silent { link: LINK })));
     }
 
     #[test]

@@ -457,7 +457,7 @@ impl Driver {
         self.paths.handle_timeout(now);
         let changes = self.neighbours.handle_timeout(now);
         self.apply(changes, now);
-        self.close_silent_links(now);
+        self.decide_doubts(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.tick(now);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 use tracing::{debug, warn};
 
-use super::doubt::Report;
+use super::doubt::{Due, Report};
 use super::driver::Driver;
 use super::input::Input;
 use super::link::Link;
@@ -83,7 +83,7 @@ impl Driver {
         let report = |link: &Link| {
             let at = SocketAddr::new(link.remote.ip().to_canonical(), link.remote.port());
             let why = *addrs.get(&at)?;
-            Some(Report { link: link.id, why, rtt: link.connection.rtt() })
+            Some(Report { link: link.id, why, rtt: link.connection.rtt(), acks: acks(link) })
         };
         let reports: Vec<_> = self.neighbours.links().values().filter_map(report).collect();
         for report in reports {
@@ -97,14 +97,29 @@ impl Driver {
         }
     }
 
-    /// Closes the links that were reported as unreachable and did not answer.
-    pub(super) fn close_silent_links(&mut self, now: Instant) {
-        for id in self.doubts.overdue(now) {
-            let Some(link) = self.neighbours.link(id) else { continue };
-            if link.connection.close_reason().is_none() {
-                warn!(peer = %link.peer, address = %link.remote, "reported as unreachable, and does not answer");
-                link.close(CloseCode::Unreachable, "reported as unreachable, and does not answer");
+    /// Pings doubted links again, and closes those that stayed silent.
+    pub(super) fn decide_doubts(&mut self, now: Instant) {
+        let neighbours = &self.neighbours;
+        for due in self.doubts.handle_timeout(now, |id| neighbours.link(id).map(acks)) {
+            match due {
+                Due::Ping { link, nonce } => {
+                    if let Some(link) = neighbours.link(link) {
+                        link.send(&Frame::Ping(nonce));
+                    }
+                }
+                Due::Silent { link } => {
+                    let Some(link) = neighbours.link(link) else { continue };
+                    if link.connection.close_reason().is_none() {
+                        warn!(peer = %link.peer, address = %link.remote, "reported as unreachable, and does not answer");
+                        link.close(CloseCode::Unreachable, "reported as unreachable, and does not answer");
+                    }
+                }
             }
         }
     }
+}
+
+/// The acknowledgements that came in by a link: nobody else can make them.
+fn acks(link: &Link) -> u64 {
+    link.connection.stats().frame_rx.acks
 }

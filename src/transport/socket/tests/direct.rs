@@ -107,7 +107,13 @@ fn a_handshake_is_not_sent_again_by_a_direct_path() {
     wire.socket.track(FAR);
     wire.send(overlay::socket_addr(FAR), &initial(90), None).unwrap();
     let mut table = relay();
-    table.direct(NextHop { neighbour: FAR, to: super::super::mapped(far()), from: None, cookie: TO_FAR });
+    table.direct(NextHop {
+        neighbour: FAR,
+        to: super::super::mapped(far()),
+        from: None,
+        local_port: None,
+        cookie: TO_FAR,
+    });
     wire.socket.publish(table.clone());
     wire.socket.nudge();
     let to: Vec<_> = wire.udp.sent().iter().map(|sent| sent.to).collect();
