@@ -45,9 +45,9 @@ pub(super) fn next(socket: &impl AsRawFd) -> io::Result<Option<Unreachable>> {
 }
 
 fn reason(message: ControlMessageOwned) -> Option<Reason> {
-    let error = match message {
-        ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => error,
-        _ => return None,
+    let (ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _)) = message
+    else {
+        return None;
     };
     // The kernel queues errors of its own as well; the caller of send gets those.
     let by_icmp = matches!(error.ee_origin, libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6);

@@ -269,6 +269,11 @@ fn a_backlog_over_two_sockets_is_flushed_without_spinning() {
     assert_eq!(two.wire.status().forwarded, 2);
 }
 
+/// A packet by one of the sockets, from an address to an address.
+type Asked = (usize, &'static str, &'static str);
+/// A destination, and the socket by which packets go there.
+type Dialled = (&'static str, usize);
+
 /// A node on several sockets, and what each of them has sent.
 fn several(addrs: &[&str]) -> (Wire, Vec<Arc<FakeUdp>>) {
     let udp: Vec<_> = addrs.iter().map(|addr| FakeUdp::new(addr)).collect();
@@ -299,7 +304,7 @@ fn sent_by(udp: &[Arc<FakeUdp>]) -> Vec<usize> {
 
 #[test]
 fn an_answer_leaves_by_the_socket_that_was_asked() {
-    let cases: [(&[&str], &[(usize, &str, &str)]); 4] = [
+    let cases: [(&[&str], &[Asked]); 4] = [
         (
             &["0.0.0.0:5020", "[::]:5021"],
             &[
@@ -347,7 +352,7 @@ fn an_answer_leaves_by_the_socket_that_was_asked() {
 
 #[test]
 fn a_dial_leaves_by_a_socket_of_the_right_family() {
-    let cases: [(&[&str], &[(&str, usize)]); 3] = [
+    let cases: [(&[&str], &[Dialled]); 3] = [
         (
             &["[::]:5021", "0.0.0.0:5020"],
             &[("192.0.2.9:9", 1), ("127.0.0.1:9", 1), ("[2001:db8::9]:9", 0), ("[::1]:9", 0)],
