@@ -16,6 +16,7 @@ use x509_cert::der::asn1::{Ia5StringRef, PrintableStringRef, Utf8StringRef};
 use x509_cert::der::{Decode as _, Encode as _, Tag, Tagged as _};
 use x509_cert::ext::pkix;
 
+use super::clock;
 use super::files::{Access, Existing, FileError, Pem, write_atomically};
 use super::identity::{Identity, IdentityError};
 use super::key::{KeyError, PrivateKey, to_pem};
@@ -63,7 +64,7 @@ impl Authority {
     /// # Errors
     /// The name or the days are out of bounds; or the system gives no randomness.
     pub fn new(name: &str, valid_days: u32) -> Result<Self, AuthorityError> {
-        Self::new_at(name, valid_days, wall_clock())
+        Self::new_at(name, valid_days, clock::system())
     }
 
     pub(crate) fn new_at(name: &str, valid_days: u32, now: SystemTime) -> Result<Self, AuthorityError> {
@@ -162,7 +163,7 @@ impl Authority {
     /// # Errors
     /// The days are out of bounds, the root has expired, or the system gives no randomness.
     pub fn issue(&self, id: &NodeId, valid_days: u32) -> Result<Identity, AuthorityError> {
-        self.issue_at(id, valid_days, wall_clock())
+        self.issue_at(id, valid_days, clock::system())
     }
 
     pub(crate) fn issue_at(
@@ -243,14 +244,6 @@ fn set_validity(
 
 /// X.509 has years of four digits: a limit short of the year 9999.
 const FOREVER: Duration = Duration::from_secs(8_000 * 365 * DAY);
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "certificates are issued by people and tools, at the time it is"
-)]
-fn wall_clock() -> SystemTime {
-    SystemTime::now()
-}
 
 fn common_name(name: &str) -> DistinguishedName {
     let mut subject = DistinguishedName::new();

@@ -5,6 +5,7 @@ pub(crate) mod backoff;
 #[doc(hidden)]
 pub mod bench;
 pub(crate) mod bind;
+pub(crate) mod clock;
 pub mod code;
 pub(crate) mod credential;
 pub(crate) mod endpoint;

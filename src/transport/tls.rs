@@ -1,16 +1,17 @@
 //! The TLS of every connection: version 1.3, both sides authenticated, one application protocol, no resumption.
 
 use std::sync::{Arc, LazyLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use quinn::Side;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::CertificateDer;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 
+use super::clock::{self, WallClock};
 use super::identity::Identity;
 use super::names::{NamesError, ids_in_certificate};
 use super::refusal::Refusal;
@@ -99,9 +100,8 @@ pub(crate) fn recheck(
         Side::Client => PeerRole::Acceptor,
         Side::Server => PeerRole::Dialler,
     };
-    let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
     PeerVerifier::new(trust.clone(), None)
-        .verify(own, intermediates, role, now)
+        .verify(own, intermediates, role, clock::unix(now))
         .map_err(|error| Refusal::from_certificate_error(&error))
 }
 
@@ -117,7 +117,7 @@ const PROVIDER_HAS_TLS13: &str = "the provider has cipher suites of TLS 1.3";
 
 fn server(identity: &Identity, trust: &Trust) -> QuicServerConfig {
     let verifier = PeerVerifier::new(trust.clone(), None);
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(provider()))
+    let mut config = rustls::ServerConfig::builder_with_details(Arc::clone(provider()), Arc::new(WallClock))
         .with_protocol_versions(&[&TLS13])
         .expect(PROVIDER_HAS_TLS13)
         .with_client_cert_verifier(Arc::new(verifier))
@@ -132,7 +132,7 @@ fn server(identity: &Identity, trust: &Trust) -> QuicServerConfig {
 
 fn client(identity: &Identity, trust: &Trust) -> rustls::ClientConfig {
     let verifier = PeerVerifier::new(trust.clone(), None);
-    let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(provider()))
+    let mut config = rustls::ClientConfig::builder_with_details(Arc::clone(provider()), Arc::new(WallClock))
         .with_protocol_versions(&[&TLS13])
         .expect(PROVIDER_HAS_TLS13)
         .dangerous()
