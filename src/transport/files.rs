@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zeroize::Zeroizing;
 
+use super::pem::{Foreign, without_bom};
+
 /// The largest PEM file that is read, in bytes. A certificate chain has a few thousand; a large revocation list may
 /// have hundreds of thousands.
 pub const MAX_PEM_FILE: u64 = 4 * 1024 * 1024;
@@ -30,6 +32,20 @@ pub enum FileError {
     /// The file has more than [`MAX_PEM_FILE`] bytes.
     #[error("{} has more than {MAX_PEM_FILE} bytes: it cannot be a certificate or a key", path.display())]
     TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not PEM.
+    #[error("{} {problem}", path.display())]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and how to convert it.
+        problem: String,
+    },
+    /// The file is a pipe, a device or a directory: reading it might never end.
+    #[error("{} is not a regular file", path.display())]
+    NotAFile {
         /// The file.
         path: PathBuf,
     },
@@ -60,7 +76,8 @@ pub(crate) struct Pem {
 impl Pem {
     /// Text that was given in memory.
     pub(crate) fn given(what: &str, text: &str) -> Self {
-        Self { origin: format!("the given {what}"), text: Zeroizing::new(text.to_owned()) }
+        let text = Zeroizing::new(without_bom(text).to_owned());
+        Self { origin: format!("the given {what}"), text }
     }
 
     /// Reads a file. What is not text is replaced, and fails later as "no PEM in it".
@@ -70,6 +87,10 @@ impl Pem {
             problem: error.to_string(),
             kind: error.kind(),
         };
+        // To open a pipe waits until somebody writes to it.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(FileError::NotAFile { path: path.to_owned() });
+        }
         let file = File::open(path).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
         if len > MAX_PEM_FILE {
@@ -82,7 +103,10 @@ impl Pem {
         if read as u64 > MAX_PEM_FILE {
             return Err(FileError::TooLarge { path: path.to_owned() });
         }
-        let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
+        if let Some(foreign) = Foreign::of(&bytes) {
+            return Err(FileError::NotPem { path: path.to_owned(), problem: foreign.explain(path) });
+        }
+        let text = Zeroizing::new(without_bom(&String::from_utf8_lossy(&bytes)).to_owned());
         Ok(Self { origin: path.display().to_string(), text })
     }
 
@@ -231,6 +255,33 @@ mod tests {
         let path = dir.path().join("large");
         File::create(&path).unwrap().set_len(MAX_PEM_FILE + 1).unwrap();
         assert_eq!(Pem::read(&path).err(), Some(FileError::TooLarge { path }));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped_and_der_is_named_with_the_command_that_converts_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file.crt");
+        std::fs::write(&path, "\u{feff}-----BEGIN X-----\n").unwrap();
+        assert_eq!(*Pem::read(&path).unwrap().text, "-----BEGIN X-----\n");
+        std::fs::write(&path, crate::transport::testdata::certificate("uri")).unwrap();
+        let error = Pem::read(&path).err().unwrap().to_string();
+        for part in ["file.crt is a certificate in DER", "openssl x509 -inform DER -in '"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_regular_file_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        assert_eq!(Pem::read(&path).err(), Some(FileError::NotAFile { path }));
+        #[cfg(unix)]
+        {
+            let fifo = dir.path().join("fifo");
+            let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+            assert!(made.success());
+            assert_eq!(Pem::read(&fifo).err(), Some(FileError::NotAFile { path: fifo }));
+        }
     }
 
     #[cfg(unix)]

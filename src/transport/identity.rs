@@ -18,8 +18,10 @@ use super::files::{Access, Existing, FileError, Pem, write_atomically};
 use super::fingerprint::Fingerprint;
 use super::key::{KeyError, PrivateKey, to_pem};
 use super::names::{NamesError, NodeName, distinct_ids, names_in_certificate};
+use super::pem;
 use super::trust::{Trust, TrustError};
 use super::validity::rfc3339;
+use super::verify::described;
 use crate::id::NodeId;
 
 /// What a node proves its id with: a certificate chain with its private key, and the roots it was loaded with.
@@ -135,7 +137,7 @@ impl Identity {
             return Err(unusable(format!("the chain has more than {} bytes", credential::MAX_CREDENTIAL)));
         }
         let public = EndEntityCert::try_from(own)
-            .map_err(|error| unusable(format!("the certificate cannot be used: {error}")))?
+            .map_err(|error| unusable(format!("the certificate cannot be used: {}", described(&error))))?
             .subject_public_key_info();
         if !key.belongs_to(&public) {
             return Err(IdentityError::KeyMismatch {
@@ -279,12 +281,12 @@ impl IdentityFiles {
     }
 }
 
-fn read_chain(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let unreadable = |problem: String| IdentityError::Certificate { origin: pem.origin.clone(), problem };
-    let chain = CertificateDer::pem_slice_iter(pem.text.as_bytes())
+fn read_chain(file: &Pem) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let unreadable = |problem: String| IdentityError::Certificate { origin: file.origin.clone(), problem };
+    let chain = CertificateDer::pem_slice_iter(file.text.as_bytes())
         .take(Identity::MAX_CHAIN + 1)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| unreadable(error.to_string()))?;
+        .map_err(|error| unreadable(pem::problem(&error)))?;
     if chain.len() > Identity::MAX_CHAIN {
         return Err(unreadable(format!("the chain has more than {} certificates", Identity::MAX_CHAIN)));
     }

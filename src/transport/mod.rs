@@ -20,6 +20,7 @@ mod key;
 mod names;
 pub(crate) mod overlay;
 pub(crate) mod path_mtu;
+mod pem;
 pub(crate) mod probes;
 pub(crate) mod random;
 mod refusal;

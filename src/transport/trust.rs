@@ -11,6 +11,8 @@ use webpki::{CertRevocationList, OwnedCertRevocationList};
 use super::files::{FileError, Pem};
 use super::fingerprint::Fingerprint;
 use super::key::to_pem;
+use super::pem;
+use super::verify::described;
 use crate::id::NodeId;
 
 /// Whose certificates a node accepts: those that chain to one of the given root certificates, minus what is revoked or
@@ -50,18 +52,18 @@ impl Trust {
         Self::from_roots(&Pem::given("roots", roots))
     }
 
-    pub(crate) fn from_roots(pem: &Pem) -> Result<Self, TrustError> {
+    pub(crate) fn from_roots(file: &Pem) -> Result<Self, TrustError> {
         let unreadable = |number: usize, problem: String| TrustError::BadRoot {
-            origin: pem.origin.clone(),
+            origin: file.origin.clone(),
             number,
             problem,
         };
         let mut roots: Vec<Root> = Vec::new();
-        for certificate in CertificateDer::pem_slice_iter(pem.text.as_bytes()) {
-            roots.push(certificate.map_err(|error| unreadable(roots.len() + 1, error.to_string()))?);
+        for certificate in CertificateDer::pem_slice_iter(file.text.as_bytes()) {
+            roots.push(certificate.map_err(|error| unreadable(roots.len() + 1, pem::problem(&error)))?);
         }
         if roots.is_empty() {
-            return Err(TrustError::NoRoots { origin: pem.origin.clone() });
+            return Err(TrustError::NoRoots { origin: file.origin.clone() });
         }
         let anchors = roots
             .iter()
@@ -69,7 +71,7 @@ impl Trust {
             .map(|(root, number)| {
                 webpki::anchor_from_trusted_cert(root)
                     .map(|anchor| anchor.to_owned())
-                    .map_err(|error| unreadable(number, error.to_string()))
+                    .map_err(|error| unreadable(number, described(&error).to_owned()))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
@@ -104,14 +106,15 @@ impl Trust {
         self.with_crls_from(&Pem::read(path)?)
     }
 
-    fn with_crls_from(self, pem: &Pem) -> Result<Self, TrustError> {
-        let unreadable = |problem: String| TrustError::BadCrl { origin: pem.origin.clone(), problem };
+    fn with_crls_from(self, file: &Pem) -> Result<Self, TrustError> {
+        let unreadable = |problem: String| TrustError::BadCrl { origin: file.origin.clone(), problem };
         let mut added = Vec::new();
-        for list in CertificateRevocationListDer::pem_slice_iter(pem.text.as_bytes()) {
-            let list = list.map_err(|error| unreadable(error.to_string()))?;
+        for list in CertificateRevocationListDer::pem_slice_iter(file.text.as_bytes()) {
+            let list = list.map_err(|error| unreadable(pem::problem(&error)))?;
             let list = OwnedCertRevocationList::from_der(&list).map_err(|error| {
                 unreadable(format!(
-                    "{error} (it must be of version 2, with a CRL number: see RFC 5280, section 5)"
+                    "{}; it must be of version 2, with a CRL number (RFC 5280, section 5)",
+                    described(&error)
                 ))
             })?;
             added.push(Arc::new(CertRevocationList::from(list)));

@@ -142,6 +142,20 @@ fn wrong_name(names: WrongName) -> CertificateError {
     CertificateError::Other(OtherError(Arc::new(names)))
 }
 
+/// What is wrong with a certificate or list that webpki cannot read.
+pub(super) fn described(error: &webpki::Error) -> &'static str {
+    use webpki::Error as Pki;
+    match error {
+        Pki::UnsupportedCertVersion => "it is not an X.509 certificate of version 3",
+        Pki::UnsupportedCrlVersion => "it is a revocation list of another version",
+        Pki::UnsupportedCriticalExtension => "it has a critical extension that is not supported",
+        Pki::UnsupportedDeltaCrl => "it is a delta list",
+        Pki::UnsupportedIndirectCrl => "it is an indirect list",
+        Pki::InvalidCrlNumber => "its CRL number is missing or invalid",
+        _ => "it is malformed",
+    }
+}
+
 /// What rustls calls the errors of webpki: it chooses the TLS alert by them.
 fn certificate_error(error: webpki::Error) -> CertificateError {
     use webpki::Error as Pki;
