@@ -135,6 +135,37 @@ quiet openssl ca -config "$WORK/openssl.cnf" -cert "$OUT/ca.crt" -keyfile "$OUT/
 # Version 2, with a number: what RFC 5280 asks for, and "crlnumber" in the configuration brings about.
 quiet openssl ca -config "$WORK/openssl.cnf" -cert "$OUT/ca.crt" -keyfile "$OUT/ca.key" -gencrl -out "$OUT/crl.pem"
 
+# What must be refused by its algorithm, or by the limits of a CA above it.
+for digest in sha1 sha512; do
+    new_p256 "$OUT/$digest.key"
+    openssl req -new -config "$WORK/openssl.cnf" -subj "/CN=$digest" -key "$OUT/$digest.key" -out "$WORK/$digest.csr"
+    printf 'keyUsage = critical, digitalSignature\nsubjectAltName = URI:receptor:%s\n' "$digest" > "$WORK/$digest.ext"
+    quiet openssl ca -batch -notext -config "$WORK/openssl.cnf" -in "$WORK/$digest.csr" -out "$OUT/$digest.crt" \
+        -cert "$OUT/ca.crt" -keyfile "$OUT/ca.key" -md "$digest" -extfile "$WORK/$digest.ext" -startdate "$START" \
+        -enddate "$END"
+done
+
+# below_ca NAME SAN CA_CRT CA_KEY EXTENSIONS: a node and the CA that issues its certificate, below another CA.
+below_ca() {
+    new_p256 "$WORK/$1-ca.key"
+    printf 'basicConstraints = critical, CA:true\nsubjectKeyIdentifier = hash\n%s\n' "$5" > "$WORK/$1-ca.ext"
+    sign "$1-ca" "$WORK/$1-ca.key" "$WORK/$1-ca.crt" "$3" "$4" "$WORK/$1-ca.ext" "$START" "$END"
+    new_p256 "$OUT/$1.key"
+    printf 'keyUsage = critical, digitalSignature\nsubjectAltName = %s\n' "$2" > "$WORK/$1.ext"
+    sign "$1" "$OUT/$1.key" "$WORK/$1.crt" "$WORK/$1-ca.crt" "$WORK/$1-ca.key" "$WORK/$1.ext" "$START" "$END"
+    cat "$WORK/$1.crt" "$WORK/$1-ca.crt" > "$OUT/$1.crt"
+}
+# Two CAs that are constrained to DNS names below example.org: one keeps to them, one issues another kind of name.
+PERMITTED="nameConstraints = critical, permitted;DNS:example.org"
+below_ca permitted "DNS:permitted.example.org" "$OUT/ca.crt" "$OUT/ca.key" "$PERMITTED"
+below_ca outside "DNS:outside.example.org, URI:receptor:outside" "$OUT/ca.crt" "$OUT/ca.key" "$PERMITTED"
+# A root that permits no CA below it, and a CA below it.
+new_p256 "$WORK/flat-ca.key"
+openssl req -new -config "$WORK/openssl.cnf" -subj "/CN=flat" -key "$WORK/flat-ca.key" -out "$WORK/root.csr"
+quiet openssl ca -batch -notext -config "$WORK/openssl.cnf" -in "$WORK/root.csr" -out "$OUT/flat-ca.crt" -selfsign \
+    -keyfile "$WORK/flat-ca.key" -extensions intermediate_ext -startdate "$START" -enddate "$END"
+below_ca deep "URI:receptor:deep" "$OUT/flat-ca.crt" "$WORK/flat-ca.key" ""
+
 # A key that asks for a password ("test").
 new_p256 "$WORK/encrypted.key"
 cp "$WORK/encrypted.key" "$OUT/encrypted.key"
