@@ -128,7 +128,7 @@ pub use node::{MAX_EXTERNAL, MAX_LISTEN, Node, NodeBuilder, NotLinked, SHUTDOWN_
 #[cfg(feature = "node")]
 pub use router::Explanation;
 #[cfg(feature = "node")]
-pub use transport::{Authority, Identity, Liveness, Refusal, Trust};
+pub use transport::{Authority, Identity, Liveness, Refusal, RefusalReason, Refuser, Trust};
 #[cfg(feature = "node")]
 pub use work::{
     Call, CallError, CallOptions, Command, Directive, HandlerError, Pong, Request, Responder, Response,

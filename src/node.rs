@@ -285,9 +285,13 @@ impl Node {
         self.0.mesh.events()
     }
 
-    /// Shows another identity for the same id from now on.
+    /// Shows another identity for the same id from now on, and accepts others by its trust.
     ///
-    /// Connections that are up stay up, except those whose certificates the new identity's trust does not accept.
+    /// The new certificate is proven to the peer of every live connection, which is judged by the newest certificate that its
+    /// peer has proven: certificates and CAs can be replaced for good without losing a stream, one node after the other. A
+    /// connection whose newest certificate the new trust does not accept is closed, at once where the peer is denied or its
+    /// certificate revoked, and after 1.5 s where a renewed certificate may be on its way. Handshakes that began
+    /// before are judged again when they complete. Returns at once; the connections are dealt with on another task.
     ///
     /// # Errors
     /// The certificate does not carry the node's id. The old identity stays in use.

@@ -96,6 +96,7 @@ impl PortMappingView {
 #[serde(default)]
 struct CertificateView {
     days_left: Option<i64>,
+    valid_in_s: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -205,6 +206,10 @@ impl StatusView {
         }
         if let Some(days) = self.certificate.days_left {
             let left = match days {
+                _ if self.certificate.valid_in_s.is_some() => {
+                    let wait = span(self.certificate.valid_in_s.unwrap_or_default().saturating_mul(1_000));
+                    paint.paint(Colour::Red, &format!("not valid yet, but in {wait}"))
+                }
                 days if days < 0 => paint.paint(Colour::Red, "expired"),
                 days if days < FEW_DAYS => paint.paint(Colour::Yellow, &format!("{days} days left")),
                 days => format!("{days} days left"),
@@ -323,6 +328,13 @@ mod tests {
 
     fn render(status: serde_json::Value) -> String {
         StatusView::deserialize(&status).unwrap().render(Paint::off())
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_valid_yet_has_no_days_left() {
+        let text = render(json!({ "certificate": { "days_left": 429, "valid_in_s": 3_600 } }));
+        assert!(text.contains("certificate  not valid yet, but in 1 h"), "{text}");
+        assert!(!text.contains("429"), "{text}");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::Connecting;
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use tracing::{debug, info};
 
@@ -12,7 +11,7 @@ use super::events::Event;
 use super::input::Input;
 use super::peers::Peers;
 use crate::transport::code::CloseCode;
-use crate::transport::endpoint::{Admission, Endpoint};
+use crate::transport::endpoint::{Admission, Connecting, Endpoint};
 use crate::transport::handshake::{self, Established, HandshakeError};
 
 /// Handshakes under way at a time, at most; beyond that newcomers are turned away and try again.
@@ -78,7 +77,8 @@ impl Acceptor {
             }
             Err(error) => match error.refusal() {
                 Some(why) => {
-                    info!(%address, %error, "refused a link");
+                    let why = why.naming(&self.endpoint.identity());
+                    info!(%address, %why, "refused a link");
                     let _ = self.events.send(Event::LinkRefused { address: address.to_string(), why });
                 }
                 None => debug!(%address, %error, "a link did not come about"),
@@ -98,7 +98,7 @@ impl Acceptor {
 
     async fn peer(&self, connecting: Connecting) {
         match tokio::time::timeout(PEER_HANDSHAKE_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => self.peers.accepted(connection),
+            Ok(Ok(connection)) => self.peers.accepted(&connection),
             Ok(Err(error)) => debug!(%error, "a peer connection did not come about"),
             Err(_) => debug!(code = %CloseCode::HandshakeTimeout, "a peer connection did not come about"),
         }

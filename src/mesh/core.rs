@@ -35,12 +35,14 @@ use super::outside::Outside;
 use super::paths::Paths;
 use super::peer_addr::PeerAddr;
 use super::peers::Peers;
+use super::renewal;
 use super::roaming::{self, Roaming};
 use super::services::{Listener, ServeError, Services};
 use super::status::Status;
 use super::stream::Stream;
 use super::unreachable;
 use super::usage::{Lease, Purpose, StreamLease, Usage};
+use super::vetting::Vetting;
 use super::view::{LinkView, View};
 use crate::id::{Cost, NodeId, ServiceName};
 use crate::router::{self, Router};
@@ -109,6 +111,7 @@ struct Inner {
     endpoint: Arc<Endpoint>,
     services: Services,
     peers: Peers,
+    vetting: Vetting,
     dialled: Vec<Dialled>,
     inputs: mpsc::Sender<Input>,
     capabilities: watch::Sender<bytes::Bytes>,
@@ -167,7 +170,9 @@ impl Mesh {
         let dialled: Vec<_> = parts.peers.into_iter().map(Dialled::new).collect();
         let (inputs, queue) = mpsc::channel(MAX_INPUTS);
         let told = parts.direct.then(|| inputs.clone());
-        let peers = Peers::new(endpoint.clone(), services.clone(), told);
+        let vetting = Vetting::new(endpoint.clone());
+        let renewals = services.offer(renewal::service(), true).expect("it is the first service of all");
+        let peers = Peers::new(endpoint.clone(), services.clone(), vetting.clone(), told);
         let paths = match parts.direct {
             true => Paths::new(parts.id.clone(), parts.interfaces.watch(), parts.external, now),
             false => Paths::off(),
@@ -219,6 +224,7 @@ impl Mesh {
             endpoint: endpoint.clone(),
             services: services.clone(),
             peers: peers.clone(),
+            vetting: vetting.clone(),
             paths,
             dialled: dialled.clone(),
             inputs: inputs.clone(),
@@ -244,6 +250,16 @@ impl Mesh {
             changed: true,
         };
         let span = info_span!("node", id = %parts.id);
+        tokio::spawn(renewal::serve(renewals, vetting.clone()).instrument(span.clone()));
+        let mut ended = living.clone();
+        let watch = vetting.clone().run();
+        let watch = async move {
+            tokio::select! {
+                _ = ended.wait_for(|ended| *ended) => {}
+                () = watch => {}
+            }
+        };
+        tokio::spawn(watch.instrument(span.clone()));
         tokio::spawn(driver.run(queue, living).instrument(span.clone()));
         let acceptor = Acceptor {
             endpoint: endpoint.clone(),
@@ -279,6 +295,7 @@ impl Mesh {
             endpoint,
             services,
             peers,
+            vetting,
             dialled,
             inputs,
             capabilities,
@@ -540,10 +557,10 @@ impl Mesh {
         self.0.capabilities.send_modify(|capabilities| *capabilities = current());
     }
 
-    /// Shows another identity from now on, and closes the links that it would not accept.
+    /// Shows another identity from now on, proves it on live connections, and closes those that it does not accept.
     pub(crate) async fn reload(&self, identity: Identity) {
         self.0.endpoint.reload(identity.clone());
-        self.0.peers.recheck(identity.trust());
+        self.0.vetting.reloaded();
         let _ = self.0.inputs.send(Input::Command(Command::Reload(Box::new(identity)))).await;
     }
 

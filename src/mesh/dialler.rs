@@ -244,8 +244,8 @@ impl Dialler {
     }
 
     fn report(&self, dialled: &Dialled, error: &AttemptError) {
-        let refusal = error.refusal();
-        let why = error.describe(&dialled.peer);
+        let refusal = error.refusal().map(|why| why.naming(&self.endpoint.identity()));
+        let why = refusal.as_ref().map_or_else(|| error.describe(&dialled.peer), ToString::to_string);
         let repeated = dialled.with(|state| {
             let text = Some(why.clone());
             let repeated = state.last_error == text;

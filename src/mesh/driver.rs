@@ -29,6 +29,7 @@ use super::peers::{Peers, SWEEP};
 use super::roaming::Roaming;
 use super::services::Services;
 use super::status::{PortMappingStatus, Status};
+use super::vetting::Vetting;
 use super::view::View;
 use crate::id::NodeId;
 use crate::router::{self, NeighbourKind, NeighbourState, Router, SessionError, SessionUp, Table};
@@ -39,7 +40,6 @@ use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::Frame;
 use crate::transport::handshake::Established;
 use crate::transport::probes::ReceivedProbe;
-use crate::transport::tls;
 
 /// How often things are looked at that tell nobody when they change: neighbours' addresses, drained links, held packets.
 const TICK: Duration = Duration::from_millis(HoldQueue::TICK_MILLIS);
@@ -87,6 +87,7 @@ pub(super) struct Driver {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) services: Services,
     pub(super) peers: Peers,
+    pub(super) vetting: Vetting,
     pub(super) paths: Paths,
     pub(super) dialled: Vec<Dialled>,
     pub(super) inputs: mpsc::Sender<Input>,
@@ -225,8 +226,10 @@ impl Driver {
                 .close(CloseCode::NotListening.to_quic(), b"an ephemeral node takes no links");
             return;
         }
+        // The handshake was judged by the trust of its time, and that may have changed since.
+        let Ok(vetted) = self.vetting.admit(&established.connection, &established.hello.id) else { return };
         let id = self.neighbours.next_id();
-        let mut link = Link::spawn(id, established, &self.inputs, &self.services, now);
+        let mut link = Link::spawn(id, established, vetted, &self.inputs, &self.services, now);
         (link.cost, link.measured) = self.costs.of(&link.peer, link.connection.rtt(), now);
         debug!(peer = %link.peer, address = %link.remote, dialled = link.dialled, "linked");
         let changes = self.neighbours.arrive(link, now);
@@ -276,8 +279,8 @@ impl Driver {
             }
             Frame::Observed(at) => self.neighbours.observed(id, at),
             Frame::Hello(_) => link.close(CloseCode::BadFrame, "HELLO comes first, and once"),
-            // The link's reader has made a message of it.
-            Frame::Route(_) => {}
+            // The link's reader has dealt with them.
+            Frame::Route(_) | Frame::Authenticator(_) => {}
         }
     }
 
@@ -318,6 +321,7 @@ impl Driver {
             // The close may overtake the record that says so.
             router.handle_leaving(peer, now);
         }
+        let refusal = self.neighbours.link(id).and_then(|link| link.vetted.refusal().cloned());
         let changes = self.neighbours.closed(id, now);
         self.doubts.ended(id);
         self.changed = true;
@@ -332,8 +336,9 @@ impl Driver {
         }
         self.apply(changes, now);
         if let Some((peer, _)) = active {
+            let why = refusal.map_or_else(|| why.to_string(), |why| why.to_string());
             info!(%peer, %why, "link down");
-            self.emit(Event::LinkDown { peer, why: why.to_string() });
+            self.emit(Event::LinkDown { peer, why });
         }
     }
 
@@ -423,19 +428,13 @@ impl Driver {
         }
     }
 
-    /// Signs and verifies records with this identity from now on, and closes the links whose certificates it would not accept.
+    /// Signs and verifies records with this identity from now on.
     fn reload(&mut self, identity: &Identity, now: Instant) {
         if let Role::Full(router) = &mut self.role {
             router.set_notary(Arc::new(CertificateNotary::new(identity, clock::system)), now);
         }
         self.distrusted.clear();
         self.signing_failed = false;
-        for link in self.neighbours.links().values() {
-            if let Err(why) = tls::recheck(&link.connection, identity.trust(), clock::system()) {
-                warn!(peer = %link.peer, %why, "closing a link whose certificate is no longer accepted");
-                link.close(CloseCode::Revoked, &why.to_string());
-            }
-        }
     }
 
     /// Withdraws the node's record. The frames that say so are on their way when `reply` comes.

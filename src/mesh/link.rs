@@ -18,6 +18,7 @@ use super::input::Input;
 use super::peers::accept_streams;
 use super::services::Services;
 use super::usage::Usage;
+use super::vetting::Vetted;
 use super::view::LinkView;
 use crate::id::{Cost, NodeAddr, NodeId};
 use crate::router::{DecodeError, Message, RttCost};
@@ -85,6 +86,8 @@ pub(crate) struct Link {
     /// What is shown of it, made once.
     pub(crate) view: Arc<LinkView>,
     outbox: Option<mpsc::Sender<Vec<u8>>>,
+    /// Watches over the trust in the neighbour's certificate for as long as the link lives.
+    pub(crate) vetted: Arc<Vetted>,
     span: Span,
 }
 
@@ -93,15 +96,19 @@ impl Link {
     pub(crate) fn spawn(
         id: LinkId,
         established: Established,
+        vetted: Arc<Vetted>,
         inputs: &mpsc::Sender<Input>,
         services: &Services,
         now: Instant,
     ) -> Self {
         let Established { connection, hello, own, dialled, control, frames } = established;
+        let connection = Connection::clone(&connection);
         let span = info_span!("link", peer = %hello.id, link = id.0);
         let (outbox, queue) = mpsc::channel(MAX_OUTBOX);
         let usage = Arc::new(Usage::default());
-        tokio::spawn(read(id, frames, connection.clone(), inputs.clone()).instrument(span.clone()));
+        vetted.carry_on_link(&outbox);
+        let reader = read(id, frames, connection.clone(), vetted.clone(), inputs.clone());
+        tokio::spawn(reader.instrument(span.clone()));
         tokio::spawn(write(id, control, connection.clone(), queue, inputs.clone()).instrument(span.clone()));
         let datagrams = services.datagrams.clone();
         let (receiving, from, shared) = (connection.clone(), hello.id.clone(), usage.clone());
@@ -133,6 +140,7 @@ impl Link {
             since: now,
             usage,
             outbox: Some(outbox),
+            vetted,
             span,
         }
     }
@@ -168,9 +176,17 @@ impl Link {
     }
 }
 
-async fn read(id: LinkId, mut frames: FrameReader, connection: Connection, inputs: mpsc::Sender<Input>) {
+async fn read(
+    id: LinkId,
+    mut frames: FrameReader,
+    connection: Connection,
+    vetted: Arc<Vetted>,
+    inputs: mpsc::Sender<Input>,
+) {
     loop {
         match frames.next().await {
+            // Verified on this task: chains and signatures take time.
+            Ok(Some(Frame::Authenticator(proof))) => vetted.offer(proof),
             Ok(Some(frame)) => match input(id, frame) {
                 Ok(Some(input)) => {
                     if inputs.send(input).await.is_err() {

@@ -51,6 +51,7 @@ pub(crate) mod peer_addr;
 mod peers;
 #[cfg(feature = "portmap")]
 mod portmap;
+mod renewal;
 mod roaming;
 mod services;
 mod snapshot;
@@ -59,6 +60,7 @@ pub mod stream;
 mod twin;
 mod unreachable;
 pub(crate) mod usage;
+mod vetting;
 pub(crate) mod view;
 
 pub use crate::transport::settings::MAX_STREAMS;

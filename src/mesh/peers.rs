@@ -10,7 +10,7 @@ use bytes::Bytes;
 use quinn::{Connection, Side};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::{Instrument, debug, debug_span, warn};
+use tracing::{Instrument, debug, debug_span};
 
 use super::clock;
 use super::credit::StreamCredit;
@@ -20,11 +20,12 @@ use super::open::OpenError;
 use super::path_messages;
 use super::services::{Opened, Services};
 use super::usage::{Lease, StreamLease, Usage};
+use super::vetting::Vetting;
 use crate::id::NodeId;
 use crate::transport::code::CloseCode;
-use crate::transport::endpoint::Endpoint;
+use crate::transport::endpoint::{Authenticated, Endpoint};
 use crate::transport::handshake::certified_names;
-use crate::transport::{Refusal, Trust, overlay, tls};
+use crate::transport::{Refusal, overlay};
 
 mod connecting;
 
@@ -55,6 +56,7 @@ pub(crate) const SWEEP: Duration = Duration::from_secs(15);
 pub(crate) struct Peers {
     endpoint: Arc<Endpoint>,
     services: Services,
+    vetting: Vetting,
     slots: Arc<Mutex<BTreeMap<NodeId, Arc<Slot>>>>,
     /// Whom to tell of connections, for direct paths; none: those are off.
     inputs: Option<mpsc::Sender<Input>>,
@@ -111,9 +113,10 @@ impl Peers {
     pub(crate) fn new(
         endpoint: Arc<Endpoint>,
         services: Services,
+        vetting: Vetting,
         inputs: Option<mpsc::Sender<Input>>,
     ) -> Self {
-        Self { endpoint, services, slots: Arc::default(), inputs }
+        Self { endpoint, services, vetting, slots: Arc::default(), inputs }
     }
 
     /// The connection to `node`, made now if there is none, and a lease that keeps it.
@@ -134,11 +137,9 @@ impl Peers {
             let (peers, node, slot, lease) = (self.clone(), node.clone(), slot.clone(), lease.clone());
             tokio::spawn(async move {
                 let mut attempt = Attempt { slot: &slot, outcome: Some(Err(OpenError::ShutDown)) };
-                attempt.outcome = Some(peers.connect(&node).await.map(|connection| {
-                    let connection = Arc::new(connection);
-                    peers.adopt(&node, &slot, &connection);
-                    connection
-                }));
+                let connected = peers.connect(&node).await;
+                attempt.outcome =
+                    Some(connected.and_then(|connection| peers.adopt(&node, &slot, &connection)));
                 drop((attempt, lease));
             });
         }
@@ -155,7 +156,7 @@ impl Peers {
         Some((connection, slot.usage.try_open()?))
     }
 
-    async fn connect(&self, node: &NodeId) -> Result<Connection, OpenError> {
+    async fn connect(&self, node: &NodeId) -> Result<Authenticated, OpenError> {
         let unreachable = |why: String| OpenError::Unreachable { node: node.clone(), why };
         let mut attempts = JoinSet::new();
         let begin = tokio::time::Instant::now();
@@ -168,7 +169,10 @@ impl Peers {
                 Ok(Some(Ok(Ok(connection)))) => return Ok(connection),
                 Ok(Some(Ok(Err(error)))) => {
                     return Err(match Refusal::from_connection_error(&error) {
-                        Some(why) => OpenError::NotTrusted { node: node.clone(), why },
+                        Some(why) => {
+                            let why = why.naming(&self.endpoint.identity());
+                            OpenError::NotTrusted { node: node.clone(), why }
+                        }
                         None => unreachable(error.to_string()),
                     });
                 }
@@ -180,21 +184,32 @@ impl Peers {
     }
 
     /// Takes a connection that a peer has opened; its address says which of its certified names it uses.
-    pub(crate) fn accepted(&self, connection: Connection) {
+    pub(crate) fn accepted(&self, connection: &Authenticated) {
         let Some(addr) = overlay::node_addr(connection.remote_address()) else { return };
-        let Some(node) = certified_names(&connection).into_iter().find(|name| name.addr() == addr) else {
+        let Some(node) = certified_names(connection).into_iter().find(|name| name.addr() == addr) else {
             connection
                 .close(CloseCode::WrongName.to_quic(), b"no id in the certificate has the source address");
             return;
         };
         match self.slot(&node) {
-            Ok((slot, _lease)) => self.adopt(&node, &slot, &Arc::new(connection)),
+            // What is not trusted any more has been closed.
+            Ok((slot, _lease)) => drop(self.adopt(&node, &slot, connection)),
             Err(_) => connection.close(CloseCode::Overloaded.to_quic(), b"too many peer connections"),
         }
     }
 
     /// Serves what the peer opens on the connection, and keeps the connection for streams the other way.
-    fn adopt(&self, node: &NodeId, slot: &Arc<Slot>, connection: &Arc<Connection>) {
+    ///
+    /// The handshake was judged by the trust of its time; where that has changed since, the connection may be refused.
+    fn adopt(
+        &self,
+        node: &NodeId,
+        slot: &Arc<Slot>,
+        authenticated: &Authenticated,
+    ) -> Result<Arc<Connection>, OpenError> {
+        let not_trusted = |why| OpenError::NotTrusted { node: node.clone(), why };
+        let vetted = self.vetting.admit(authenticated, node).map_err(not_trusted)?;
+        let connection = &Arc::new(Connection::clone(authenticated));
         {
             let mut connections = lock(&slot.connections);
             connections.retain(Kept::is_live);
@@ -205,6 +220,7 @@ impl Peers {
                     .close(CloseCode::Replaced.to_quic(), b"too many connections with one peer");
             }
             connections.push(Kept { connection: connection.clone(), since: clock::now() });
+            vetted.carry_on_streams();
         }
         slot.connecting.arrived();
         let span = debug_span!("peer", %node);
@@ -212,6 +228,7 @@ impl Peers {
         let datagrams = self.services.datagrams.clone();
         let (receiving, from, usage) = (Connection::clone(connection), node.clone(), slot.usage.clone());
         tokio::spawn(async move { datagrams.serve(receiving, from, usage).await });
+        let adopted = connection.clone();
         let (services, node, slot, connection, inputs) = (
             self.services.clone(),
             node.clone(),
@@ -225,10 +242,13 @@ impl Peers {
                 never = path_messages::serve(&connection, &node, inputs.as_ref()) => match never {},
             };
             path_messages::ended(&connection, &node, inputs.as_ref()).await;
+            // Until here the trust in the peer was watched.
+            drop(vetted);
             debug!(%why, "disconnected");
             lock(&slot.connections).retain(|kept| kept.connection.stable_id() != connection.stable_id());
         };
         tokio::spawn(serve.instrument(span));
+        Ok(adopted)
     }
 
     /// Closes the connections that nobody has used for a while, and forgets the peers without any. To be called every
@@ -293,18 +313,6 @@ impl Peers {
         for kept in lock(&slot.connections).iter() {
             if lately.is_some_and(|lately| kept.since < lately) {
                 kept.connection.close(CloseCode::Replaced.to_quic(), b"the peer has restarted");
-            }
-        }
-    }
-
-    /// Closes the connections whose certificates would not be accepted any more.
-    pub(crate) fn recheck(&self, trust: &Trust) {
-        for (node, slot) in lock(&self.slots).iter() {
-            for Kept { connection, .. } in lock(&slot.connections).iter() {
-                if let Err(why) = tls::recheck(connection, trust, clock::system()) {
-                    warn!(%node, %why, "closing a peer connection whose certificate is no longer accepted");
-                    connection.close(CloseCode::Revoked.to_quic(), why.to_string().as_bytes());
-                }
             }
         }
     }

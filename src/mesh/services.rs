@@ -13,6 +13,7 @@ use super::at_once::at_once;
 use super::credit::StreamCredit;
 use super::datagram::DatagramListeners;
 use super::open::{ACCEPTED, OpenHeader, Parsed, RefuseCode, RefusedOpen};
+use super::renewal;
 use super::stream::Stream;
 use super::usage::{StreamLease, Usage};
 use crate::id::{NodeId, ServiceName};
@@ -179,7 +180,8 @@ impl Services {
         if state.offered.contains_key(&name) {
             return Err(ServeError::Taken(name));
         }
-        if state.offered.len() >= MAX_SERVICES {
+        // One is the node's own.
+        if state.offered.len() > MAX_SERVICES {
             return Err(ServeError::TooMany);
         }
         let (queue, incoming) = mpsc::channel(MAX_WAITING);
@@ -188,7 +190,7 @@ impl Services {
     }
 
     pub(crate) fn names(&self) -> Vec<ServiceName> {
-        self.lock().offered.keys().cloned().collect()
+        self.lock().offered.keys().filter(|name| name.as_str() != renewal::SERVICE).cloned().collect()
     }
 
     /// Accepts no more streams.

@@ -85,6 +85,11 @@ fn certificate(identity: &Identity) -> CertificateStatus {
         names: identity.ids().to_vec(),
         not_after,
         days_left: left.div_euclid(24 * 60 * 60),
+        valid_in_s: identity
+            .not_before()
+            .duration_since(clock::system())
+            .ok()
+            .map(|wait| wait.as_secs().max(1)),
         fingerprint: identity.fingerprint().to_string(),
     }
 }

@@ -129,6 +129,8 @@ pub struct CertificateStatus {
     pub not_after: u64,
     /// Whole days until then; negative once it has expired.
     pub days_left: i64,
+    /// Seconds until it becomes valid; `None` once it has. Until then every node refuses it.
+    pub valid_in_s: Option<u64>,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: String,
 }

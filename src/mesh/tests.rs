@@ -8,3 +8,4 @@ mod records;
 mod routing;
 mod spray;
 mod streams;
+mod trust;

@@ -55,7 +55,8 @@ impl Authority {
     /// The longest name of an authority, in characters.
     pub const MAX_NAME: usize = 64;
 
-    /// Makes a root: ECDSA P-256, may issue certificates for nodes and revocation lists, but no further authorities.
+    /// Makes a root: ECDSA P-256, may issue certificates for nodes and revocation lists, but no further authorities. Nodes
+    /// enforce that: they refuse a certificate from a CA below this one.
     ///
     /// `name` is for people, 1 to [`MAX_NAME`](Self::MAX_NAME) characters; `valid_days` is 1 to
     /// [`MAX_DAYS`](Self::MAX_DAYS), usually [`DEFAULT_DAYS`](Self::DEFAULT_DAYS). Nothing is written: see
@@ -192,6 +193,11 @@ impl Authority {
             params.signed_by(&key, &self.issuer).map_err(AuthorityError::issuing)?.der().clone();
         Identity::new(vec![certificate], key, self.trust.clone(), "the issued certificate", "its key")
             .map_err(|error| AuthorityError::Issued(Box::new(error)))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn certificate_der(&self) -> &[u8] {
+        &self.certificate
     }
 
     /// The root certificate as PEM.
@@ -378,7 +384,7 @@ mod tests {
     use super::*;
     use crate::transport::IdentityProblem;
     use crate::transport::names::{NameKind, NodeName};
-    use crate::transport::refusal::Refusal;
+    use crate::transport::refusal::RefusalReason;
     use crate::transport::testdata::{fixtures, id, text};
 
     fn now() -> SystemTime {
@@ -437,7 +443,7 @@ mod tests {
         let of_one = one.issue_at(&id("a"), 1, now()).unwrap();
         let mixed =
             Identity::from_pem(&of_one.chain_pem(), &of_one.key_pem(), &two.certificate_pem()).unwrap();
-        assert_eq!(mixed.check(now()), Err(IdentityProblem::Refused(Refusal::UnknownCa)));
+        assert_eq!(mixed.check(now()), Err(IdentityProblem::Refused(RefusalReason::UnknownCa)));
     }
 
     #[test]

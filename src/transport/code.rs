@@ -90,12 +90,22 @@ codes! {
         AddressCollision = 0x0d => "the id's address collides with another node's",
         /// A node linked to itself.
         SelfLink = 0x0e => "a node cannot link to itself",
-        /// The certificate is no longer accepted.
-        Revoked = 0x0f => "the certificate is no longer accepted",
+        /// The certificate is revoked. Versions up to 0.1 say so of every certificate that they no longer accept.
+        Revoked = 0x0f => "the certificate is revoked",
         /// An ephemeral node takes no links.
         NotListening = 0x10 => "the node takes no links",
         /// A message about direct paths broke a rule.
         PathViolation = 0x11 => "a message about direct paths broke the protocol",
+        /// The certificate has expired.
+        Expired = 0x12 => "the certificate has expired",
+        /// The certificate is not valid yet.
+        NotYetValid = 0x13 => "the certificate is not valid yet",
+        /// The certificate is signed by no trusted CA.
+        UnknownCa = 0x14 => "the certificate is signed by no trusted CA",
+        /// The certificate's public key is not pinned.
+        NotPinned = 0x15 => "the public key is not pinned",
+        /// The certificate, or a proof of its key, cannot be used.
+        BadCertificate = 0x16 => "the certificate cannot be used",
         /// The network reports that packets do not arrive, and a ping was not answered.
         Unreachable = 0x20 => "reported as unreachable, and silent",
     }

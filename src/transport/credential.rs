@@ -29,7 +29,7 @@ pub(crate) fn encode(chain: &[CertificateDer<'_>]) -> Bytes {
     rmp_serde::to_vec(&chain).expect("byte strings can be written").into()
 }
 
-fn decode(credential: &[u8]) -> Option<Vec<CertificateDer<'_>>> {
+pub(super) fn decode(credential: &[u8]) -> Option<Vec<CertificateDer<'_>>> {
     let chain: Vec<&serde_bytes::Bytes> = rmp_serde::from_slice(credential).ok()?;
     let fits = (1..=Identity::MAX_CHAIN).contains(&chain.len());
     fits.then(|| chain.into_iter().map(|der| CertificateDer::from_slice(der)).collect())
@@ -205,7 +205,7 @@ impl fmt::Debug for Verifier {
 }
 
 /// How long a path that is there now stays. Certificates that are out of their time are not on it.
-fn holds_while_valid(chain: &[CertificateDer<'_>], now: u64) -> (u64, u64) {
+pub(super) fn holds_while_valid(chain: &[CertificateDer<'_>], now: u64) -> (u64, u64) {
     let Some(all) = validities(chain) else { return (now, now) };
     intersection(all.into_iter().filter(|(from, until)| (*from..=*until).contains(&now)))
 }

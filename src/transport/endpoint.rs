@@ -3,12 +3,16 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use quinn::{ConnectError, Connecting, Incoming, ServerConfig, TransportConfig};
+use quinn::{ConnectError, Connection, ConnectionError, Incoming, ServerConfig, TransportConfig};
 
+use super::authenticator::{CredentialHash, credential_hash};
 use super::path_mtu::PathMtus;
+use super::reset::ResetKey;
 use super::runtime::Runtime;
 use super::settings::{self, Transports};
 use super::socket::Socket;
@@ -25,13 +29,62 @@ pub(crate) struct Endpoint {
     socket: Arc<Socket>,
     transports: Transports,
     path_mtus: PathMtus,
+    reset_key: Arc<ResetKey>,
+    reloading: Mutex<()>,
     // Replaced as a whole when the certificates are reloaded; read once a dial or accept.
     tls: ArcSwap<Shown>,
+}
+
+/// Which of a node's successive identities and trusts judged a handshake, and which credential it showed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Generation {
+    /// Grows with every reload.
+    pub(crate) number: u64,
+    pub(crate) credential: CredentialHash,
+}
+
+/// A handshake under way.
+#[derive(Debug)]
+pub(crate) struct Connecting {
+    quinn: quinn::Connecting,
+    generation: Generation,
+}
+
+impl Connecting {
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        self.quinn.remote_address()
+    }
+}
+
+impl IntoFuture for Connecting {
+    type Output = Result<Authenticated, ConnectionError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { quinn, generation } = self;
+        Box::pin(async move { Ok(Authenticated { connection: quinn.await?, generation }) })
+    }
+}
+
+/// A connection whose other end the trust of that generation has accepted. That may not be the current one.
+#[derive(Clone, Debug)]
+pub(crate) struct Authenticated {
+    connection: Connection,
+    pub(crate) generation: Generation,
+}
+
+impl Deref for Authenticated {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
 }
 
 /// The identity shown, and what makes and accepts connections with it.
 struct Shown {
     identity: Identity,
+    generation: Generation,
     tls: TlsConfig,
     /// Without the transports, which differ from path to path.
     accept_link: ServerConfig,
@@ -46,15 +99,23 @@ impl Endpoint {
         transports: Transports,
         path_mtus: PathMtus,
     ) -> io::Result<Self> {
-        let config = settings::endpoint_config(&identity);
-        let shown = Shown::new(identity);
+        let (config, reset_key) = settings::endpoint_config(&identity);
+        let shown = Shown::new(identity, 0);
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             config,
             Some(shown.accept_link.clone()),
             socket.clone(),
             Arc::new(Runtime::new()),
         )?;
-        Ok(Self { quinn, socket, transports, path_mtus, tls: ArcSwap::from_pointee(shown) })
+        Ok(Self {
+            quinn,
+            socket,
+            transports,
+            path_mtus,
+            reset_key,
+            reloading: Mutex::default(),
+            tls: ArcSwap::from_pointee(shown),
+        })
     }
 
     /// The socket, to publish forwarding tables to.
@@ -69,9 +130,16 @@ impl Endpoint {
 
     /// Shows another identity from now on. Connections that are up stay up.
     pub(crate) fn reload(&self, identity: Identity) {
-        let shown = Shown::new(identity);
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = Shown::new(identity, self.generation().number + 1);
+        self.reset_key.renew(&shown.identity);
         self.quinn.set_server_config(Some(shown.accept_link.clone()));
         self.tls.store(Arc::new(shown));
+    }
+
+    /// The generation of the identity shown.
+    pub(crate) fn generation(&self) -> Generation {
+        self.tls.load().generation
     }
 
     /// Dials a neighbour at a real address; its certificate must name `expected`, if that is given.
@@ -98,9 +166,11 @@ impl Endpoint {
         expected: Option<&NodeId>,
         transport: TransportConfig,
     ) -> Result<Connecting, ConnectError> {
-        let mut config = quinn::ClientConfig::new(self.tls.load().tls.client(expected.cloned()));
+        let shown = self.tls.load();
+        let mut config = quinn::ClientConfig::new(shown.tls.client(expected.cloned()));
         config.transport_config(Arc::new(transport));
-        self.quinn.connect_with(config, addr, SERVER_NAME)
+        let quinn = self.quinn.connect_with(config, addr, SERVER_NAME)?;
+        Ok(Connecting { quinn, generation: shown.generation })
     }
 
     /// The next connection attempt from outside; `None` once the endpoint is closed.
@@ -130,7 +200,9 @@ impl Endpoint {
             (shown.accept_link.clone(), self.transports.accepted_link(path_mtu))
         };
         config.transport_config(Arc::new(transport));
-        match incoming.accept_with(Arc::new(config)) {
+        let generation = shown.generation;
+        let accepted = incoming.accept_with(Arc::new(config)).map(|quinn| Connecting { quinn, generation });
+        match accepted {
             Ok(connecting) if peer.is_some() => Admission::Peer(connecting),
             Ok(connecting) => Admission::Link(connecting),
             Err(error) => Admission::Failed(error),
@@ -157,11 +229,11 @@ pub(crate) enum Admission {
     /// It must prove its address first.
     Retried,
     /// It is not a connection.
-    Failed(quinn::ConnectionError),
+    Failed(ConnectionError),
 }
 
 impl Shown {
-    fn new(identity: Identity) -> Self {
+    fn new(identity: Identity, number: u64) -> Self {
         let tls = TlsConfig::new(&identity, identity.trust());
         let accept = |migration| {
             let mut config = ServerConfig::with_crypto(tls.server());
@@ -169,7 +241,8 @@ impl Shown {
             config
         };
         // A neighbour may get a new address from its NAT; a peer's overlay address is its name.
-        Self { accept_link: accept(true), accept_peer: accept(false), identity, tls }
+        let generation = Generation { number, credential: credential_hash(&identity) };
+        Self { accept_link: accept(true), accept_peer: accept(false), identity, generation, tls }
     }
 }
 

@@ -14,6 +14,7 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::authenticator::Authenticator;
 use super::code::CloseCode;
 use crate::id::{Cost, NodeId};
 use crate::switch::Cookie;
@@ -29,6 +30,8 @@ const MAX_ROUTE2: usize = 72 * 1024;
 const ROUTE2: RangeInclusive<u8> = 0x10..=0x3f;
 const MAX_HELLO: usize = 4 * 1024;
 const MAX_SMALL: usize = 512;
+/// A chain of 8 KiB and a signature.
+pub(crate) const MAX_AUTHENTICATOR: usize = 12 * 1024;
 /// How deep arrays and maps may nest in a frame.
 const MAX_DEPTH: usize = 16;
 
@@ -80,6 +83,8 @@ pub(crate) enum Frame {
     Converged(bool, u64, u64),
     /// The address at which I see you is another one now.
     Observed(SocketAddr),
+    /// A certificate that this end has renewed, with the proof that it is this end's.
+    Authenticator(Authenticator),
     /// A message of ROUTE2, with its type.
     Route(Bytes),
 }
@@ -117,6 +122,7 @@ mod frame_type {
     pub(super) const CONVERGE: u8 = 0x07;
     pub(super) const CONVERGED: u8 = 0x08;
     pub(super) const OBSERVED: u8 = 0x09;
+    pub(super) const AUTHENTICATOR: u8 = 0x0a;
 }
 
 /// The longest frame of any type, in bytes, without its length.
@@ -128,6 +134,7 @@ fn max_len(frame_type: u8) -> usize {
     match frame_type {
         frame_type::HELLO => MAX_HELLO,
         frame_type::SELECT..=frame_type::OBSERVED => MAX_SMALL,
+        frame_type::AUTHENTICATOR => MAX_AUTHENTICATOR,
         _ if ROUTE2.contains(&frame_type) => MAX_ROUTE2,
         _ => MAX_UNKNOWN,
     }
@@ -164,6 +171,11 @@ impl Frame {
                 pack(&(frame_type::CONVERGED, converged, count, expected))
             }
             Self::Observed(address) => pack(&(frame_type::OBSERVED, address.to_string())),
+            Self::Authenticator(proof) => pack(&(
+                frame_type::AUTHENTICATOR,
+                serde_bytes::Bytes::new(&proof.credential),
+                serde_bytes::Bytes::new(&proof.signature),
+            )),
             Self::Route(message) => message.to_vec(),
         };
         let mut frame = Vec::with_capacity(4 + body.len());
@@ -196,6 +208,12 @@ impl Frame {
                 Self::Converged(converged, count, expected)
             }
             frame_type::OBSERVED => Self::Observed(observed(&unpack::<(u8, String)>(body)?.1)?),
+            frame_type::AUTHENTICATOR => {
+                type Fields = (u8, serde_bytes::ByteBuf, serde_bytes::ByteBuf);
+                let (_, credential, signature) = unpack::<Fields>(body)?;
+                let (credential, signature) = (credential.into_vec().into(), signature.into_vec().into());
+                Self::Authenticator(Authenticator { credential, signature })
+            }
             _ if ROUTE2.contains(&frame_type) => Self::Route(body.clone()),
             _ => return Ok(None),
         }))
@@ -384,6 +402,10 @@ mod tests {
             Frame::Converged(false, 3, 5),
             Frame::Observed("192.0.2.1:9".parse().unwrap()),
             Frame::Observed("[2001:db8::1]:9".parse().unwrap()),
+            Frame::Authenticator(Authenticator {
+                credential: Bytes::from_static(b"credential"),
+                signature: Bytes::from_static(b"signature"),
+            }),
         ] {
             let bytes = frame.encode();
             assert!(page.contains(&hex(&bytes)), "not on the page: {frame:?} {}", hex(&bytes));
@@ -394,9 +416,14 @@ mod tests {
     #[test]
     fn the_limits_on_the_protocol_page_are_those_of_the_code() {
         let (_, page) = include_str!("../../docs/protocol.md").split_once("### Frame types").unwrap();
-        for (shown, frame_type) in
-            [("`0x00`", 0x00), ("`0x01`", 0x01), ("`0x07`", 0x07), ("`0x09`", 0x09), ("`0x0a`–`0x0f`", 0x0a)]
-        {
+        for (shown, frame_type) in [
+            ("`0x00`", 0x00),
+            ("`0x01`", 0x01),
+            ("`0x07`", 0x07),
+            ("`0x09`", 0x09),
+            ("`0x0a`", 0x0a),
+            ("`0x0b`–`0x0f`", 0x0b),
+        ] {
             let row = page.lines().find(|line| line.starts_with(&format!("| {shown} |"))).unwrap();
             let limit = row.trim_end_matches(" |").rsplit("| ").next().unwrap().replace(',', "");
             assert_eq!(limit, max_len(frame_type).to_string(), "{row}");

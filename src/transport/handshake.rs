@@ -10,17 +10,18 @@
 
 use quinn::{Connection, ConnectionError};
 
-use super::Refusal;
 use super::code::CloseCode;
+use super::endpoint::Authenticated;
 use super::frame::{Frame, FrameReader, Hello, ReadFrameError, VERSIONS};
 use super::refusal::WrongName;
 use super::tls::peer_ids;
+use super::{Refusal, RefusalReason};
 use crate::id::NodeId;
 
 /// A connection to a neighbour whose HELLO is done.
 #[derive(Debug)]
 pub(crate) struct Established {
-    pub(crate) connection: Connection,
+    pub(crate) connection: Authenticated,
     /// The neighbour's.
     pub(crate) hello: Hello,
     /// Ours, as it was sent.
@@ -32,11 +33,11 @@ pub(crate) struct Established {
 
 /// Says HELLO first.
 pub(crate) async fn dial(
-    connection: Connection,
+    connection: Authenticated,
     own: Hello,
     expected: Option<&NodeId>,
 ) -> Result<Established, HandshakeError> {
-    let unfinished = Unfinished(Some(connection.clone()));
+    let unfinished = Unfinished(Some(Connection::clone(&connection)));
     let (mut control, recv) = connection.open_bi().await?;
     // Control goes before data, whatever else the link carries.
     let _ = control.set_priority(i32::MAX);
@@ -53,8 +54,8 @@ pub(crate) async fn dial(
 }
 
 /// Answers a HELLO.
-pub(crate) async fn accept(connection: Connection, own: Hello) -> Result<Established, HandshakeError> {
-    let unfinished = Unfinished(Some(connection.clone()));
+pub(crate) async fn accept(connection: Authenticated, own: Hello) -> Result<Established, HandshakeError> {
+    let unfinished = Unfinished(Some(Connection::clone(&connection)));
     let (mut control, recv) = connection.accept_bi().await?;
     let _ = control.set_priority(i32::MAX);
     let mut frames = FrameReader::new(recv);
@@ -177,9 +178,10 @@ impl HandshakeError {
         match self {
             Self::Refused(refusal) => Some(refusal.clone()),
             Self::WrongName(WrongName { expected, found }) => {
-                Some(Refusal::WrongName { expected: expected.clone(), found: found.clone() })
+                let (expected, found) = (expected.clone(), found.clone());
+                Some(Refusal::here(RefusalReason::WrongName { expected, found }))
             }
-            Self::DuplicateId { .. } => Some(Refusal::DuplicateId),
+            Self::DuplicateId { .. } => Some(Refusal::here(RefusalReason::DuplicateId)),
             _ => None,
         }
     }

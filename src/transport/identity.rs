@@ -35,6 +35,8 @@ use crate::id::NodeId;
 pub struct Identity {
     inner: Arc<Inner>,
     trust: Trust,
+    /// The files of the certificate and of the roots, if it was loaded from files.
+    files: Option<Arc<(String, String)>>,
 }
 
 struct Inner {
@@ -84,7 +86,8 @@ impl Identity {
                 found: identity.ids().to_vec(),
             });
         }
-        Ok(identity)
+        let files = Arc::new((chain.origin, files.roots.display().to_string()));
+        Ok(Self { files: Some(files), ..identity })
     }
 
     /// Writes `ID.crt` and `ID.key` (mode 0600) into a directory that exists, and `ca.crt` unless there is one.
@@ -162,6 +165,7 @@ impl Identity {
                 not_after: UNIX_EPOCH + validity.not_after.to_unix_duration(),
             }),
             trust,
+            files: None,
         })
     }
 
@@ -230,6 +234,11 @@ impl Identity {
     #[must_use]
     pub fn key_pem(&self) -> Zeroizing<String> {
         self.inner.key.to_pem()
+    }
+
+    /// The files of the certificate and of the roots, if it was loaded from files.
+    pub(crate) fn files(&self) -> Option<&(String, String)> {
+        self.files.as_deref()
     }
 
     pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {

@@ -1,10 +1,12 @@
 //! QUIC under the mesh: identities, TLS, the one UDP socket, framing.
 
+pub(crate) mod authenticator;
 mod authority;
 pub(crate) mod backoff;
 #[doc(hidden)]
 pub mod bench;
 pub(crate) mod bind;
+mod ca_limits;
 pub(crate) mod clock;
 pub mod code;
 pub(crate) mod credential;
@@ -30,13 +32,14 @@ mod runtime;
 pub(crate) mod settings;
 pub(crate) mod signature;
 mod socket;
+pub(crate) mod standing;
 #[cfg(test)]
 pub(crate) mod testdata;
 pub(crate) mod tls;
 mod trust;
 pub(crate) mod unreachable;
 mod validity;
-mod verify;
+pub(crate) mod verify;
 
 pub use authority::{Authority, AuthorityError};
 pub use files::{FileError, MAX_PEM_FILE};
@@ -44,7 +47,7 @@ pub use fingerprint::{Fingerprint, InvalidFingerprint};
 pub use identity::{Identity, IdentityError};
 pub use key::KeyError;
 pub use names::{NameKind, NamesError, NodeName, id_for_address, ids_in_certificate};
-pub use refusal::Refusal;
+pub use refusal::{Refusal, RefusalReason, Refuser};
 pub use settings::Liveness;
 pub(crate) use socket::{PortOpener, Socket, mapped};
 pub use trust::{Trust, TrustError};

@@ -1,8 +1,8 @@
-//! Why a connection was refused for reasons of identity, as either end sees it.
+//! Why a connection was refused for reasons of identity, as either end sees it: one table of reasons, texts and remedies.
 //!
-//! The end that refuses closes the connection with the number of a TLS alert and a text; both ends get both. In TLS 1.3
-//! the dialler's handshake is complete before the acceptor has seen the dialler's certificate: for the dialler, a refusal
-//! may come as the close of a connection that was up for a moment.
+//! The end that refuses closes the connection with the number of a TLS alert, or a close code, and a text; both ends get
+//! both. In TLS 1.3 the dialler's handshake is complete before the acceptor has seen the dialler's certificate: for the
+//! dialler, a refusal may come as the close of a connection that was up for a moment.
 
 use std::fmt;
 
@@ -10,83 +10,210 @@ use quinn::ConnectionError;
 use rustls::{AlertDescription, CertificateError};
 
 use super::code::CloseCode;
+use super::identity::Identity;
+use super::verify::Unusable;
 use crate::id::NodeId;
 
-/// Why a connection was refused for reasons of identity. It is the same at both ends.
+/// A connection was refused for reasons of identity: by whom, and why.
 ///
-/// Which end refused is told by [`by_peer`](Self::by_peer). The reason is what the refusing side says: it helps to find
-/// the cause, it proves nothing.
+/// The reason is the same at both ends. It is what the refusing node says: it helps to find the cause, it proves nothing.
+/// `Display` names the node whose certificate or trust is at fault, the file where it is known, and the remedy.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// Why.
+    pub reason: RefusalReason,
+    /// Which node refused.
+    pub by: Refuser,
+    /// The file of this node's certificate, if it was loaded from one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// The file of the CA certificates that this node trusts, if they were loaded from one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roots: Option<String>,
+}
+
+/// Which node refused a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(clippy::exhaustive_enums, reason = "a connection has two ends")]
+pub enum Refuser {
+    /// This one: the other node's certificate is at fault, or this node's trust.
+    ThisNode,
+    /// The other one: this node's certificate is at fault, or the other node's trust.
+    OtherNode,
+}
+
+/// Why a connection was refused for reasons of identity. `Display` says what is wrong with the certificate.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum Refusal {
-    /// The certificate does not chain to a root that the refusing side trusts.
+pub enum RefusalReason {
+    /// The certificate does not chain to a root that the refusing node trusts.
     UnknownCa,
     /// The certificate has expired.
     Expired,
     /// The certificate is not valid yet.
     NotYetValid,
-    /// The certificate is revoked.
+    /// A revocation list names the certificate, or a CA above it.
     Revoked,
     /// The certificate does not carry the id that was expected or claimed.
     WrongName {
-        /// The id that was expected or claimed; `None` if any would have done, or if the other side did not say.
+        /// The id that was expected or claimed; `None` if any would have done, or if the other node did not say.
         expected: Option<NodeId>,
-        /// The ids that the certificate carries, as far as the other side said.
+        /// The ids that the certificate carries, as far as the other node said.
         found: Vec<NodeId>,
     },
     /// The dialler sent no certificate.
     NoClientCertificate,
-    /// The two sides speak no protocol in common.
+    /// The two nodes have no application protocol in common.
     WrongAlpn,
-    /// The deny list, the allow list or the pins do not let the certificate in.
+    /// The deny list or the allow list does not admit the certificate.
     Denied,
+    /// The pins do not admit the certificate's public key.
+    NotPinned,
     /// Another process that is alive uses the same id.
     DuplicateId,
+    /// The extended key usage does not permit this side of a connection.
+    WrongPurpose,
+    /// It is the certificate of a CA.
+    CaCertificate,
+    /// A certificate of the chain is signed with an algorithm that is not supported.
+    UnsupportedSignature,
+    /// A CA above the certificate may not issue it: by its path length or its name constraints.
+    Constrained,
     /// The certificate, or the proof of its key, cannot be used.
     BadCertificate {
-        /// What the refusing side said.
+        /// What the refusing node said.
         reason: String,
     },
     /// Another failure of the handshake.
     Other {
-        /// What the refusing side said.
+        /// What the refusing node said.
         reason: String,
     },
 }
 
 impl Refusal {
-    /// The longest reason that is kept of what the other side said, in characters. A wrong name with the longest ids fits.
+    /// The longest reason that is kept of what the other node said, in characters. A wrong name with the longest ids fits.
     pub const MAX_REASON: usize = 1_000;
 
-    /// The refusal behind the end of a connection, if it was one: not a loss, a timeout or an orderly close.
+    fn new(reason: RefusalReason, by: Refuser) -> Self {
+        Self { reason, by, certificate: None, roots: None }
+    }
+
+    /// This node refuses.
+    pub(crate) fn here(reason: RefusalReason) -> Self {
+        Self::new(reason, Refuser::ThisNode)
+    }
+
+    /// The refusal behind the end of a connection; `None` if it was none, but a loss, a timeout or an orderly close.
     #[must_use]
     pub fn from_connection_error(error: &ConnectionError) -> Option<Self> {
-        match error {
+        let reason = match error {
             ConnectionError::TransportError(error) => {
-                Self::from_handshake(error.code.into(), error.reason.as_bytes())
+                RefusalReason::from_handshake(error.code.into(), error.reason.as_bytes())
             }
             ConnectionError::ConnectionClosed(close) => {
-                Self::from_handshake(close.error_code.into(), &close.reason)
+                RefusalReason::from_handshake(close.error_code.into(), &close.reason)
             }
             ConnectionError::ApplicationClosed(close) => {
-                Self::from_close_code(close.error_code.into(), &close.reason)
+                RefusalReason::from_close_code(close.error_code.into(), &close.reason)
             }
             ConnectionError::VersionMismatch
             | ConnectionError::Reset
             | ConnectionError::TimedOut
             | ConnectionError::LocallyClosed
             | ConnectionError::CidsExhausted => None,
-        }
+        };
+        let by = if Self::by_peer(error) { Refuser::OtherNode } else { Refuser::ThisNode };
+        Some(Self::new(reason?, by))
     }
 
-    /// Whether the other side refused (its view of our certificate), and not this one (our view of theirs).
+    /// Whether the other node refused (its view of our certificate), and not this one (our view of theirs).
     #[must_use]
     pub fn by_peer(error: &ConnectionError) -> bool {
         matches!(error, ConnectionError::ConnectionClosed(_) | ConnectionError::ApplicationClosed(_))
     }
 
-    /// The refusal that a handshake would have ended with.
+    /// Names the files of this node's identity, where it was loaded from files.
+    #[must_use]
+    pub(crate) fn naming(self, identity: &Identity) -> Self {
+        let files = identity.files();
+        Self {
+            certificate: files.map(|files| files.0.clone()),
+            roots: files.map(|files| files.1.clone()),
+            ..self
+        }
+    }
+
+    /// The code with which a live connection is closed.
+    pub(crate) fn close_code(&self) -> CloseCode {
+        use RefusalReason as Reason;
+        match self.reason {
+            Reason::UnknownCa => CloseCode::UnknownCa,
+            Reason::Expired => CloseCode::Expired,
+            Reason::NotYetValid => CloseCode::NotYetValid,
+            Reason::Revoked => CloseCode::Revoked,
+            Reason::WrongName { .. } => CloseCode::WrongName,
+            Reason::Denied => CloseCode::Denied,
+            Reason::NotPinned => CloseCode::NotPinned,
+            Reason::DuplicateId => CloseCode::DuplicateId,
+            Reason::NoClientCertificate
+            | Reason::WrongAlpn
+            | Reason::WrongPurpose
+            | Reason::CaCertificate
+            | Reason::UnsupportedSignature
+            | Reason::Constrained
+            | Reason::BadCertificate { .. }
+            | Reason::Other { .. } => CloseCode::BadCertificate,
+        }
+    }
+
+    /// What is wrong and what to do about it, for each reason and refusing node.
+    fn remedy(&self) -> String {
+        use RefusalReason as Reason;
+        let here = self.by == Refuser::ThisNode;
+        let roots = self.roots.as_deref().unwrap_or("ca.crt");
+        // Whose certificate is at fault, and who applies the rule that it breaks.
+        let (owner, judge) =
+            if here { ("the other node", "this node") } else { ("this node", "the other node") };
+        match &self.reason {
+            Reason::UnknownCa if here => {
+                format!("issue it from a CA in {roots} of this node, or add its CA there and reload")
+            }
+            Reason::UnknownCa => {
+                "issue it from a CA in ca.crt of the other node, or add its CA there and reload".to_owned()
+            }
+            Reason::Expired => format!("renew it and reload {owner}, or correct the clock of {judge}"),
+            Reason::NotYetValid => {
+                format!("correct the clock of either node, or issue one for {owner} that is valid now")
+            }
+            Reason::Revoked => format!("if {owner} may return, issue it a new certificate and reload"),
+            Reason::WrongName { .. } if here => "dial the right node, or issue it a certificate for this id".to_owned(),
+            Reason::WrongName { .. } => "issue this node a certificate for this id, or start it with the right id".to_owned(),
+            Reason::NoClientCertificate => format!("{owner} needs a certificate from the CA of the mesh"),
+            Reason::Denied => format!("change the deny list or the allow list of {judge}"),
+            Reason::NotPinned => format!("add the fingerprint of its key to the pins of {judge}, or go back to the pinned key"),
+            Reason::WrongPurpose => {
+                "issue one with the extended key usages serverAuth and clientAuth, or without any".to_owned()
+            }
+            Reason::CaCertificate => format!("issue a certificate for {owner} from this CA, with CA:false"),
+            Reason::UnsupportedSignature => {
+                "sign it with ECDSA (P-256 with SHA-256, P-384 with SHA-384), Ed25519, or RSA with SHA-256 or better; SHA-1 is never accepted"
+                    .to_owned()
+            }
+            Reason::Constrained => "issue it from the root, or from a CA whose path length and name constraints permit it".to_owned(),
+            Reason::BadCertificate { .. } => format!("issue a new certificate and key for {owner}"),
+            Reason::WrongAlpn => "dial a node of this mesh, of a version that it can talk to".to_owned(),
+            Reason::DuplicateId => "stop one of the two, or give it another id".to_owned(),
+            Reason::Other { .. } => "see the log of the other node".to_owned(),
+        }
+    }
+}
+
+impl RefusalReason {
+    /// The reason for which a handshake would have ended with this error.
     pub(crate) fn from_certificate_error(error: &CertificateError) -> Self {
         let alert = u8::from(AlertDescription::from(error.clone()));
         Self::from_alert(alert, &error.to_string())
@@ -109,14 +236,25 @@ impl Refusal {
             AlertDescription::CertificateRequired => Self::NoClientCertificate,
             AlertDescription::NoApplicationProtocol => Self::WrongAlpn,
             AlertDescription::AccessDenied => Self::Denied,
-            AlertDescription::CertificateUnknown => match WrongName::parse(reason) {
-                Some(names) => names.into(),
-                None => Self::BadCertificate { reason: reason.to_owned() },
-            },
-            AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::DecryptError => Self::BadCertificate { reason: reason.to_owned() },
-            _ => Self::Other { reason: reason.to_owned() },
+            AlertDescription::UnsupportedCertificate => Self::WrongPurpose,
+            AlertDescription::CertificateUnknown
+            | AlertDescription::BadCertificate
+            | AlertDescription::DecryptError => Self::from_text(reason),
+            _ => Self::Other { reason: without_debug(reason) },
+        }
+    }
+
+    /// Reads what the alert does not tell from the text beside it.
+    fn from_text(reason: &str) -> Self {
+        if let Some(names) = WrongName::parse(reason) {
+            return names.into();
+        }
+        match Unusable::parse(reason) {
+            Some(Unusable::CaCertificate) => Self::CaCertificate,
+            Some(Unusable::UnsupportedSignature) => Self::UnsupportedSignature,
+            Some(Unusable::Constrained) => Self::Constrained,
+            Some(Unusable::NotPinned) => Self::NotPinned,
+            Some(Unusable::Malformed) | None => Self::BadCertificate { reason: without_debug(reason) },
         }
     }
 
@@ -126,45 +264,76 @@ impl Refusal {
             CloseCode::Denied => Some(Self::Denied),
             CloseCode::Revoked => Some(Self::Revoked),
             CloseCode::DuplicateId => Some(Self::DuplicateId),
+            CloseCode::Expired => Some(Self::Expired),
+            CloseCode::NotYetValid => Some(Self::NotYetValid),
+            CloseCode::UnknownCa => Some(Self::UnknownCa),
+            CloseCode::NotPinned => Some(Self::NotPinned),
+            CloseCode::BadCertificate => Some(Self::from_text(&readable(reason))),
             _ => None,
         }
+    }
+
+    /// Whether it is the certificate that is at fault, or the trust in it.
+    fn is_of_certificate(&self) -> bool {
+        !matches!(self, Self::NoClientCertificate | Self::WrongAlpn | Self::DuplicateId | Self::Other { .. })
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownCa => f.write_str(
-                "unknown CA: the certificate is signed by none of the roots in the other side's ca.crt; \
-                 issue it from the mesh's CA, or add its CA there",
-            ),
-            Self::Expired => f.write_str("the certificate has expired; issue a new one, or correct the clock"),
-            Self::NotYetValid => {
-                f.write_str("the certificate is not valid yet; correct the clock, or issue one that is")
+        if self.reason.is_of_certificate() {
+            match (self.by, &self.certificate) {
+                (Refuser::ThisNode, _) => {
+                    f.write_str("this node refused the certificate of the other node: ")?
+                }
+                (Refuser::OtherNode, Some(file)) => {
+                    write!(f, "the other node refused the certificate of this node ({file}): ")?;
+                }
+                (Refuser::OtherNode, None) => {
+                    f.write_str("the other node refused the certificate of this node: ")?
+                }
             }
-            Self::Revoked => f.write_str("the certificate is revoked; issue a new one if the node may come back"),
+        }
+        write!(f, "{}; {}", self.reason, self.remedy())
+    }
+}
+
+impl fmt::Display for RefusalReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownCa => "it is signed by no trusted CA",
+            Self::Expired => "it has expired",
+            Self::NotYetValid => "it is not valid yet",
+            Self::Revoked => "it is revoked",
             Self::WrongName { expected, found } => {
                 let names = WrongName { expected: expected.clone(), found: found.clone() };
-                write!(f, "{names}; dial the right node, or issue a certificate for this id")
+                return write!(f, "{names}");
             }
-            Self::NoClientCertificate => {
-                f.write_str("the dialler sent no certificate; every node needs one from the mesh's CA")
-            }
-            Self::WrongAlpn => f.write_str(
-                "no application protocol in common; the other side is no node of this mesh, or of another version",
-            ),
-            Self::Denied => f.write_str(
-                "denied: the deny list, the allow list or the pins of one side do not let this node in; change them there",
-            ),
-            Self::DuplicateId => {
-                f.write_str("another live node has this id; stop one of the two, or give it another id")
-            }
-            Self::BadCertificate { reason } => {
-                write!(f, "the certificate cannot be used: {reason}; issue one for node use, with a key that fits")
-            }
-            Self::Other { reason } => write!(f, "the handshake failed: {reason}"),
-        }
+            Self::NoClientCertificate => "the dialler sent no certificate",
+            Self::WrongAlpn => "the two nodes have no application protocol in common",
+            Self::Denied => "it is on the deny list, or not on the allow list",
+            Self::DuplicateId => "another live node has this id",
+            Self::WrongPurpose => "its extended key usage does not permit this side of a connection",
+            Self::CaCertificate => Unusable::CaCertificate.as_str(),
+            Self::UnsupportedSignature => Unusable::UnsupportedSignature.as_str(),
+            Self::Constrained => Unusable::Constrained.as_str(),
+            Self::NotPinned => Unusable::NotPinned.as_str(),
+            Self::BadCertificate { reason } if reason.is_empty() => "it cannot be used",
+            Self::BadCertificate { reason } => return write!(f, "it cannot be used ({reason})"),
+            Self::Other { reason } if reason.is_empty() => "the handshake failed",
+            Self::Other { reason } => return write!(f, "the handshake failed ({reason})"),
+        })
     }
+}
+
+/// What the other node said, without the `Debug` output that versions up to 0.1 wrote into it.
+fn without_debug(reason: &str) -> String {
+    let reason = reason.strip_prefix("invalid peer certificate: ").unwrap_or(reason);
+    let inner = reason.strip_prefix("Other(OtherError(").and_then(|rest| rest.strip_suffix("))"));
+    let reason = inner.unwrap_or(reason);
+    let is_name = !reason.contains(' ') && reason.contains(|c: char| c.is_ascii_uppercase());
+    let is_debug = is_name || reason.contains(['{', '[']) || reason.contains("::");
+    if is_debug { String::new() } else { reason.to_owned() }
 }
 
 /// A certificate without the id that was expected or claimed.
@@ -237,7 +406,7 @@ impl fmt::Debug for WrongName {
 
 impl std::error::Error for WrongName {}
 
-impl From<WrongName> for Refusal {
+impl From<WrongName> for RefusalReason {
     fn from(names: WrongName) -> Self {
         Self::WrongName { expected: names.expected, found: names.found }
     }
@@ -290,29 +459,33 @@ mod tests {
     #[test]
     fn alerts_are_told_apart() {
         let of = |alert: u8, reason: &str| {
-            Refusal::from_handshake(0x100 + u64::from(alert), reason.as_bytes()).unwrap()
+            RefusalReason::from_handshake(0x100 + u64::from(alert), reason.as_bytes()).unwrap()
         };
-        assert_eq!(of(48, ""), Refusal::UnknownCa);
-        assert_eq!(of(45, "certificate expired: verification time 5 (UNIX)"), Refusal::Expired);
-        assert_eq!(of(45, ""), Refusal::Expired);
-        assert_eq!(of(45, "certificate not valid yet: verification time 5 (UNIX)"), Refusal::NotYetValid);
-        assert_eq!(of(45, "NotValidYet"), Refusal::NotYetValid);
-        assert_eq!(of(44, ""), Refusal::Revoked);
-        assert_eq!(of(116, ""), Refusal::NoClientCertificate);
-        assert_eq!(of(120, ""), Refusal::WrongAlpn);
-        assert_eq!(of(49, ""), Refusal::Denied);
-        for alert in [42, 43, 46, 51] {
-            assert_eq!(of(alert, "why"), Refusal::BadCertificate { reason: "why".to_owned() });
+        assert_eq!(of(48, ""), RefusalReason::UnknownCa);
+        assert_eq!(of(45, "certificate expired: verification time 5 (UNIX)"), RefusalReason::Expired);
+        assert_eq!(of(45, ""), RefusalReason::Expired);
+        assert_eq!(
+            of(45, "certificate not valid yet: verification time 5 (UNIX)"),
+            RefusalReason::NotYetValid
+        );
+        assert_eq!(of(45, "NotValidYet"), RefusalReason::NotYetValid);
+        assert_eq!(of(44, ""), RefusalReason::Revoked);
+        assert_eq!(of(116, ""), RefusalReason::NoClientCertificate);
+        assert_eq!(of(120, ""), RefusalReason::WrongAlpn);
+        assert_eq!(of(49, ""), RefusalReason::Denied);
+        assert_eq!(of(43, "invalid peer certificate: InvalidPurpose"), RefusalReason::WrongPurpose);
+        for alert in [42, 46, 51] {
+            assert_eq!(of(alert, "why"), RefusalReason::BadCertificate { reason: "why".to_owned() });
         }
-        assert_eq!(of(40, "why"), Refusal::Other { reason: "why".to_owned() });
+        assert_eq!(of(40, "why"), RefusalReason::Other { reason: "why".to_owned() });
     }
 
     #[test]
     fn other_codes_are_no_refusal() {
         for code in [0, 1, 0xa, 0xff, 0x200, u64::MAX] {
-            assert_eq!(Refusal::from_handshake(code, b"certificate expired"), None);
+            assert_eq!(RefusalReason::from_handshake(code, b"certificate expired"), None);
         }
-        assert_eq!(Refusal::from_close_code(CloseCode::Leaving, b""), None);
+        assert_eq!(RefusalReason::from_close_code(CloseCode::Leaving, b""), None);
         assert_eq!(Refusal::from_connection_error(&ConnectionError::TimedOut), None);
     }
 
@@ -320,17 +493,19 @@ mod tests {
     fn close_codes_of_the_mesh_are_refusals_too() {
         let names = WrongName { expected: Some(id("a")), found: vec![id("b")] };
         let text = names.to_string();
-        assert_eq!(Refusal::from_close_code(CloseCode::WrongName, text.as_bytes()), Some(names.into()));
-        let unknown = Refusal::WrongName { expected: None, found: Vec::new() };
-        assert_eq!(Refusal::from_close_code(CloseCode::WrongName, b"\xff"), Some(unknown));
-        assert_eq!(Refusal::from_close_code(CloseCode::Denied, b""), Some(Refusal::Denied));
-        assert_eq!(Refusal::from_close_code(CloseCode::Revoked, b""), Some(Refusal::Revoked));
+        assert_eq!(RefusalReason::from_close_code(CloseCode::WrongName, text.as_bytes()), Some(names.into()));
+        let unknown = RefusalReason::WrongName { expected: None, found: Vec::new() };
+        assert_eq!(RefusalReason::from_close_code(CloseCode::WrongName, b"\xff"), Some(unknown));
+        assert_eq!(RefusalReason::from_close_code(CloseCode::Denied, b""), Some(RefusalReason::Denied));
+        assert_eq!(RefusalReason::from_close_code(CloseCode::Revoked, b""), Some(RefusalReason::Revoked));
     }
 
     #[test]
     fn what_the_other_side_says_is_bounded_and_printable() {
-        let reason = format!("\u{1b}[31m\n{}", "x".repeat(5_000));
-        let Some(Refusal::Other { reason }) = Refusal::from_handshake(0x100 + 40, reason.as_bytes()) else {
+        let reason = format!("\u{1b}31m\n{}", "x".repeat(5_000));
+        let Some(RefusalReason::Other { reason }) =
+            RefusalReason::from_handshake(0x100 + 40, reason.as_bytes())
+        else {
             panic!("handshake_failure is another failure");
         };
         assert_eq!(reason.chars().count(), Refusal::MAX_REASON);
@@ -338,13 +513,67 @@ mod tests {
     }
 
     #[test]
+    fn what_rustls_and_webpki_call_an_error_is_never_shown() {
+        let debug = "invalid peer certificate: Other(OtherError(UnsupportedSignatureAlgorithmContext(\
+             UnsupportedSignatureAlgorithmContext { signature_algorithm_id: [6, 8], supported_algorithms: [] })))";
+        let of = |alert: u8, text: &str| RefusalReason::from_alert(alert, text);
+        assert_eq!(of(46, debug), RefusalReason::UnsupportedSignature);
+        assert_eq!(of(46, "Other(OtherError(CaUsedAsEndEntity))"), RefusalReason::CaCertificate);
+        assert_eq!(of(46, "Other(OtherError(PathLenConstraintViolated))"), RefusalReason::Constrained);
+        for text in ["invalid peer certificate: BadSignature", "Other(OtherError(Foo { bar: 1 }))", "a::B"] {
+            assert_eq!(of(42, text), RefusalReason::BadCertificate { reason: String::new() }, "{text}");
+            assert_eq!(of(40, text), RefusalReason::Other { reason: String::new() }, "{text}");
+        }
+        for unusable in ["it is the certificate of a CA", "its public key is not pinned"] {
+            let text = format!("invalid peer certificate: Other(OtherError({unusable}))");
+            assert_eq!(of(46, &text).to_string(), unusable);
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_node_at_fault_the_file_and_the_remedy() {
+        for reason in [
+            RefusalReason::UnknownCa,
+            RefusalReason::Expired,
+            RefusalReason::NotYetValid,
+            RefusalReason::Revoked,
+            RefusalReason::Denied,
+            RefusalReason::NotPinned,
+            RefusalReason::WrongPurpose,
+            RefusalReason::CaCertificate,
+            RefusalReason::UnsupportedSignature,
+            RefusalReason::Constrained,
+        ] {
+            let what = reason.to_string();
+            let ours = Refusal {
+                by: Refuser::OtherNode,
+                certificate: Some("/etc/a.crt".to_owned()),
+                ..Refusal::here(reason.clone())
+            };
+            let start = format!("the other node refused the certificate of this node (/etc/a.crt): {what}; ");
+            assert!(ours.to_string().starts_with(&start), "{ours}");
+            let theirs = Refusal::here(reason);
+            let start = format!("this node refused the certificate of the other node: {what}; ");
+            assert!(theirs.to_string().starts_with(&start), "{theirs}");
+            assert!(theirs.to_string().len() > start.len(), "there is a remedy: {theirs}");
+            // The other end of a live connection learns the same reason.
+            let told = RefusalReason::from_close_code(theirs.close_code(), what.as_bytes());
+            let same =
+                |told: RefusalReason| told == theirs.reason || theirs.reason == RefusalReason::WrongPurpose;
+            assert!(told.is_some_and(same), "{theirs}");
+        }
+        let here =
+            Refusal { roots: Some("/etc/ca.crt".to_owned()), ..Refusal::here(RefusalReason::UnknownCa) };
+        assert!(here.to_string().contains("a CA in /etc/ca.crt of this node"), "{here}");
+    }
+
+    #[test]
     fn refusals_are_serialized_in_kebab_case() {
-        let json = |refusal| serde_json::to_string(&refusal).unwrap();
-        assert_eq!(json(Refusal::UnknownCa), r#""unknown-ca""#);
-        assert_eq!(json(Refusal::NoClientCertificate), r#""no-client-certificate""#);
+        let json = |reason| serde_json::to_string(&Refusal::here(reason)).unwrap();
+        assert_eq!(json(RefusalReason::UnknownCa), r#"{"reason":"unknown-ca","by":"this-node"}"#);
         assert_eq!(
-            json(Refusal::WrongName { expected: Some(id("a")), found: vec![id("b")] }),
-            r#"{"wrong-name":{"expected":"a","found":["b"]}}"#
+            json(RefusalReason::WrongName { expected: Some(id("a")), found: vec![id("b")] }),
+            r#"{"reason":{"wrong-name":{"expected":"a","found":["b"]}},"by":"this-node"}"#
         );
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use quinn::ConnectionId;
 use quinn::crypto::{CryptoError, HmacKey};
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
@@ -27,20 +28,34 @@ impl Identity {
 ///
 /// quinn's own connection ids are signed with a key of the process, and packets with others are dropped without a word.
 /// Plain random ones are used instead, so that packets for the process before are answered; quinn limits how often.
-pub(crate) fn endpoint_config(identity: &Identity) -> quinn::EndpointConfig {
-    let mut config = quinn::EndpointConfig::new(Arc::new(ResetKey(Zeroizing::new(identity.reset_key()))));
+pub(crate) fn endpoint_config(identity: &Identity) -> (quinn::EndpointConfig, Arc<ResetKey>) {
+    let key = Arc::new(ResetKey::new(identity));
+    let mut config = quinn::EndpointConfig::new(key.clone());
     config.cid_generator(|| Box::new(RandomConnectionIds));
-    config
+    (config, key)
 }
 
-/// HMAC-SHA256, as the TLS provider has it.
-struct ResetKey(Zeroizing<[u8; 32]>);
+/// HMAC-SHA256, as the TLS provider has it, with a key that follows the node's identity.
+///
+/// The process after this one derives its key from the key file that it finds. The tokens of connections that begin after a
+/// reload are made with the new key for that reason. Connections from before it keep the tokens that their peers know; after
+/// a restart these peers notice by their idle timeout, or by the new process's link.
+pub(crate) struct ResetKey(ArcSwap<Zeroizing<[u8; 32]>>);
 
 impl ResetKey {
+    fn new(identity: &Identity) -> Self {
+        Self(ArcSwap::from_pointee(Zeroizing::new(identity.reset_key())))
+    }
+
+    /// Makes tokens with the key of this identity from now on.
+    pub(crate) fn renew(&self, identity: &Identity) {
+        self.0.store(Arc::new(Zeroizing::new(identity.reset_key())));
+    }
+
     fn tag(&self, data: &[u8]) -> rustls::crypto::hmac::Tag {
         let hkdf: &dyn Hkdf =
             TLS13_AES_128_GCM_SHA256.tls13().expect("it is a suite of TLS 1.3").hkdf_provider;
-        hkdf.hmac_sign(&OkmBlock::new(&*self.0), data)
+        hkdf.hmac_sign(&OkmBlock::new(&self.0.load()[..]), data)
     }
 }
 
@@ -96,11 +111,25 @@ mod tests {
     }
 
     #[test]
+    fn a_reload_makes_tokens_with_the_key_that_the_next_process_will_have() {
+        let (_, key) = endpoint_config(&identity("uri"));
+        let (_, next) = endpoint_config(&identity("dns"));
+        let sign = |key: &ResetKey| {
+            let mut tag = [0; 32];
+            key.sign(b"connection id", &mut tag);
+            tag
+        };
+        assert_ne!(sign(&key), sign(&next));
+        key.renew(&identity("dns"));
+        assert_eq!(sign(&key), sign(&next));
+    }
+
+    #[test]
     fn tags_are_hmac_sha256() {
         // RFC 4231, test case 1, whose key is zero-padded to 32 bytes: HMAC pads with zeros as well.
         let mut key = [0; 32];
         key[..20].fill(0x0b);
-        let key = ResetKey(Zeroizing::new(key));
+        let key = ResetKey(ArcSwap::from_pointee(Zeroizing::new(key)));
         let mut tag = [0; 32];
         key.sign(b"Hi There", &mut tag);
         assert_eq!(tag[..8], [0xb0, 0x34, 0x4c, 0x61, 0xd8, 0xdb, 0x38, 0x53]);

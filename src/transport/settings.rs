@@ -1,10 +1,12 @@
 //! How QUIC is set, and why.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
-use super::{Identity, reset};
+use super::Identity;
+use super::reset::{self, ResetKey};
 use crate::switch::Header;
 
 /// The largest UDP payload that path MTU discovery tries, in bytes: a jumbo frame's. Large datagrams are worth a
@@ -129,10 +131,10 @@ fn idle(timeout: Duration) -> IdleTimeout {
 }
 
 /// For the endpoint of a node with this identity.
-pub(crate) fn endpoint_config(identity: &Identity) -> EndpointConfig {
-    let mut config = reset::endpoint_config(identity);
+pub(crate) fn endpoint_config(identity: &Identity) -> (EndpointConfig, Arc<ResetKey>) {
+    let (mut config, key) = reset::endpoint_config(identity);
     // A switched packet is told from QUIC's by the bit that greasing would randomise (RFC 9287).
     config.grease_quic_bit(false);
     config.max_udp_payload_size(MAX_DATAGRAM).expect("a jumbo frame is within what QUIC allows");
-    config
+    (config, key)
 }

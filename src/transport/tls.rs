@@ -1,9 +1,7 @@
 //! The TLS of every connection: version 1.3, both sides authenticated, one application protocol, no resumption.
 
 use std::sync::{Arc, LazyLock};
-use std::time::SystemTime;
 
-use quinn::Side;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -11,12 +9,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 
-use super::clock::{self, WallClock};
+use super::clock::WallClock;
 use super::identity::Identity;
 use super::names::{NamesError, ids_in_certificate};
-use super::refusal::Refusal;
 use super::trust::Trust;
-use super::verify::{PeerRole, PeerVerifier};
+use super::verify::PeerVerifier;
 use crate::id::NodeId;
 
 /// The application protocol of links and peer connections.
@@ -80,29 +77,6 @@ pub(crate) fn peer_certificates(connection: &quinn::Connection) -> Vec<Certifica
 pub(crate) fn peer_ids(connection: &quinn::Connection) -> Result<Vec<NodeId>, NamesError> {
     let certificates = peer_certificates(connection);
     ids_in_certificate(certificates.first().ok_or(NamesError::NoNodeId)?)
-}
-
-/// The ids that the certificate of the other side of a live connection carries, if `trust` would accept it now: for a
-/// reload, which may have taken away trust that the handshake relied on.
-///
-/// # Errors
-/// It would be refused, and why.
-pub(crate) fn recheck(
-    connection: &quinn::Connection,
-    trust: &Trust,
-    now: SystemTime,
-) -> Result<Vec<NodeId>, Refusal> {
-    let certificates = peer_certificates(connection);
-    let Some((own, intermediates)) = certificates.split_first() else {
-        return Err(Refusal::NoClientCertificate);
-    };
-    let role = match connection.side() {
-        Side::Client => PeerRole::Acceptor,
-        Side::Server => PeerRole::Dialler,
-    };
-    PeerVerifier::new(trust.clone(), None)
-        .verify(own, intermediates, role, clock::unix(now))
-        .map_err(|error| Refusal::from_certificate_error(&error))
 }
 
 /// The provider of all cryptography. It is handed over, never installed as the default of the process: the application

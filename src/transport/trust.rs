@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor};
-use webpki::{CertRevocationList, OwnedCertRevocationList};
+use webpki::{CertRevocationList, OwnedCertRevocationList, VerifiedPath};
 
+use super::ca_limits::CaLimits;
 use super::files::{FileError, Pem};
 use super::fingerprint::Fingerprint;
 use super::key::to_pem;
@@ -18,7 +19,10 @@ use crate::id::NodeId;
 /// Whose certificates a node accepts: those that chain to one of the given root certificates, minus what is revoked or
 /// denied.
 ///
-/// Only the given roots count, never the operating system's or the public web's. On top of them come, each optional:
+/// Only the given roots count, never the operating system's or the public web's. What their certificates limit is
+/// enforced: the path length, and name constraints. Below a CA that constrains DNS names, URIs or otherNames, a certificate
+/// may carry ids only in the kinds of name that it constrains. The validity of a root is not checked: it is trusted for as
+/// long as it is configured. On top of the roots come, each optional:
 ///
 /// - revocation lists ([`with_crls`](Self::with_crls)),
 /// - a deny list ([`with_denied`](Self::with_denied)): refused if the certificate carries any of these ids,
@@ -35,6 +39,8 @@ pub struct Trust {
 struct Inner {
     roots: Vec<Root>,
     anchors: Vec<TrustAnchor<'static>>,
+    /// Of each anchor.
+    limits: Vec<CaLimits>,
     crls: Vec<Arc<CertRevocationList<'static>>>,
     denied: BTreeSet<NodeId>,
     allowed: Option<BTreeSet<NodeId>>,
@@ -76,6 +82,7 @@ impl Trust {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             inner: Arc::new(Inner {
+                limits: roots.iter().map(|root| CaLimits::of(root)).collect(),
                 roots,
                 anchors,
                 crls: Vec::new(),
@@ -159,6 +166,15 @@ impl Trust {
 
     pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
         &self.inner.anchors
+    }
+
+    /// Whether the CAs on this path permit the certificate at its end, as far as webpki does not ask.
+    pub(crate) fn permit(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
+        let is_anchor = |anchor: &&TrustAnchor<'_>| std::ptr::eq(*anchor, path.anchor());
+        let at = self.inner.anchors.iter().position(|anchor| is_anchor(&anchor));
+        // The path ends at one of the anchors that webpki was given.
+        let limits = at.and_then(|at| self.inner.limits.get(at)).ok_or(webpki::Error::UnknownIssuer)?;
+        limits.permit(path)
     }
 
     pub(crate) fn crls(&self) -> &[Arc<CertRevocationList<'static>>] {

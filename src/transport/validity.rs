@@ -6,7 +6,7 @@ use rustls::pki_types::UnixTime;
 use x509_cert::der::DateTime;
 
 use super::identity::Identity;
-use super::refusal::Refusal;
+use super::refusal::RefusalReason;
 use super::verify::{PeerRole, PeerVerifier};
 
 impl Identity {
@@ -41,7 +41,7 @@ impl Identity {
         for role in [PeerRole::Acceptor, PeerRole::Dialler] {
             verifier
                 .verify(own, intermediates, role, now)
-                .map_err(|error| IdentityProblem::Refused(Refusal::from_certificate_error(&error)))?;
+                .map_err(|error| IdentityProblem::Refused(RefusalReason::from_certificate_error(&error)))?;
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ pub enum IdentityProblem {
     },
     /// The node itself would refuse its certificate, as will those that trust the same roots.
     #[error("the node's own roots and lists refuse its certificate: {0}")]
-    Refused(Refusal),
+    Refused(RefusalReason),
 }
 
 pub(super) fn rfc3339(time: SystemTime) -> String {
@@ -129,11 +129,11 @@ mod tests {
     #[test]
     fn an_identity_that_its_own_roots_refuse_is_told_so() {
         let mixed = Identity::from_pem(&text("uri.crt"), &text("uri.key"), &text("stranger/ca.crt")).unwrap();
-        assert_eq!(mixed.check(now()), Err(IdentityProblem::Refused(Refusal::UnknownCa)));
+        assert_eq!(mixed.check(now()), Err(IdentityProblem::Refused(RefusalReason::UnknownCa)));
         assert_eq!(stranger().check(now()), Ok(()));
         let client_only = identity("client-only").check(now());
         assert!(
-            matches!(client_only, Err(IdentityProblem::Refused(Refusal::BadCertificate { .. }))),
+            matches!(client_only, Err(IdentityProblem::Refused(RefusalReason::WrongPurpose))),
             "{client_only:?}"
         );
     }

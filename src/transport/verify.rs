@@ -1,7 +1,9 @@
 //! Whether the certificate of the other side is accepted: chain, revocation, names, lists, in this order.
 
+use std::fmt;
 use std::sync::Arc;
 
+use quinn::Side;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -14,10 +16,11 @@ use webpki::{
     UnknownStatusPolicy,
 };
 
+use super::identity::Identity;
 use super::names::{NamesError, ids_in_certificate};
 use super::refusal::WrongName;
 use super::tls::provider;
-use super::trust::Trust;
+use super::trust::{Denial, Trust};
 use crate::id::NodeId;
 
 /// Which side of the handshake the certificate that is looked at belongs to.
@@ -27,6 +30,88 @@ pub(crate) enum PeerRole {
     Acceptor,
     /// It dialled us: its certificate must be good for a TLS client.
     Dialler,
+}
+
+impl PeerRole {
+    /// The role of the other side of a connection.
+    pub(crate) fn of_peer(connection: &quinn::Connection) -> Self {
+        match connection.side() {
+            Side::Client => Self::Acceptor,
+            Side::Server => Self::Dialler,
+        }
+    }
+}
+
+/// Why a certificate cannot be used, where rustls has no word for it.
+///
+/// Its text goes over the wire as the reason of a close, and is read back by the other node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    CaCertificate,
+    UnsupportedSignature,
+    Constrained,
+    NotPinned,
+    Malformed,
+}
+
+impl Unusable {
+    const ALL: [Self; 5] = [
+        Self::CaCertificate,
+        Self::UnsupportedSignature,
+        Self::Constrained,
+        Self::NotPinned,
+        Self::Malformed,
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::CaCertificate => "it is the certificate of a CA",
+            Self::UnsupportedSignature => "it is signed with an unsupported algorithm",
+            Self::Constrained => "a CA above it may not issue it",
+            Self::NotPinned => "its public key is not pinned",
+            Self::Malformed => "it is malformed, or uses an unsupported feature",
+        }
+    }
+
+    /// What versions up to 0.1 wrote instead: the names of webpki's errors.
+    const fn before(self) -> &'static [&'static str] {
+        match self {
+            Self::CaCertificate => &["CaUsedAsEndEntity"],
+            Self::UnsupportedSignature => &["UnsupportedSignatureAlgorithm"],
+            Self::Constrained => {
+                &["PathLenConstraintViolated", "NameConstraintViolation", "EndEntityUsedAsCa"]
+            }
+            Self::NotPinned | Self::Malformed => &[],
+        }
+    }
+
+    /// Reads the text, wherever in `reason` it stands.
+    pub(crate) fn parse(reason: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|unusable| {
+            reason.contains(unusable.as_str()) || unusable.before().iter().any(|text| reason.contains(text))
+        })
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// As the text: rustls puts the `Debug` form of such an error into the reason of the close.
+impl fmt::Debug for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+impl From<Unusable> for CertificateError {
+    fn from(unusable: Unusable) -> Self {
+        Self::Other(OtherError(Arc::new(unusable)))
+    }
 }
 
 /// Checks the other side's certificate during the handshake.
@@ -54,6 +139,10 @@ impl PeerVerifier {
         now: UnixTime,
     ) -> Result<Vec<NodeId>, CertificateError> {
         let certificate = EndEntityCert::try_from(end_entity).map_err(certificate_error)?;
+        if intermediates.len() >= Identity::MAX_CHAIN {
+            // No node shows so many, and each more can double the time that it takes to find a path.
+            return Err(Unusable::Malformed.into());
+        }
         self.verify_chain(&certificate, intermediates, role, now)?;
         // Only now: names are read of nothing that a trusted CA has not signed.
         let ids = ids_in_certificate(end_entity).map_err(|error| match error {
@@ -63,9 +152,14 @@ impl PeerVerifier {
             }
         })?;
         self.trust.admit(&ids, &certificate.subject_public_key_info()).map_err(|denial| {
-            // The other side is told that it is denied, not by what.
+            // The other side learns that it is denied, not by which list.
             tracing::debug!(?ids, reason = %denial, "certificate denied");
-            CertificateError::ApplicationVerificationFailure
+            match denial {
+                Denial::NotPinned => Unusable::NotPinned.into(),
+                Denial::OnDenyList(_) | Denial::NotOnAllowList => {
+                    CertificateError::ApplicationVerificationFailure
+                }
+            }
         })?;
         match &self.expected {
             Some(expected) if !ids.contains(expected) => {
@@ -118,7 +212,7 @@ impl PeerVerifier {
                 now,
                 usage,
                 revocation,
-                None,
+                Some(&|path| self.trust.permit(path)),
             )
             .map(|_| ())
             .map_err(certificate_error)
@@ -174,7 +268,15 @@ fn certificate_error(error: webpki::Error) -> CertificateError {
         | Pki::UnsupportedSignatureAlgorithmForPublicKey
         | Pki::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => CertificateError::UnknownIssuer,
         Pki::RequiredEkuNotFound | Pki::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
-        other => CertificateError::Other(OtherError(Arc::new(other))),
+        Pki::CaUsedAsEndEntity => Unusable::CaCertificate.into(),
+        Pki::UnsupportedSignatureAlgorithm | Pki::UnsupportedSignatureAlgorithmContext(_) => {
+            Unusable::UnsupportedSignature.into()
+        }
+        Pki::PathLenConstraintViolated
+        | Pki::NameConstraintViolation
+        | Pki::EndEntityUsedAsCa
+        | Pki::MaximumPathDepthExceeded => Unusable::Constrained.into(),
+        _ => Unusable::Malformed.into(),
     }
 }
 

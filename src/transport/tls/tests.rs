@@ -9,10 +9,13 @@ use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 
 use super::*;
+use crate::transport::authenticator::{Authenticator, AuthenticatorError, Binding};
+use crate::transport::clock;
 use crate::transport::code::CloseCode;
 use crate::transport::key::PrivateKey;
-use crate::transport::refusal::WrongName;
+use crate::transport::refusal::{Refusal, RefusalReason, Refuser, WrongName};
 use crate::transport::reset::endpoint_config;
+use crate::transport::standing::{Offered, Standing};
 use crate::transport::testdata::{chain, fixtures, id, identity, stranger, text};
 use crate::transport::{Authority, Fingerprint};
 
@@ -48,18 +51,20 @@ async fn a_connection_speaks_the_one_protocol_and_does_not_name_the_acceptor_in_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_that_the_acceptor_does_not_know_is_named_at_both_ends() {
     let client = Node::new(&stranger(), &ours());
-    assert_refused(client.dial(&Node::plain("uri"), None).await, &Refusal::UnknownCa, By::Acceptor).await;
+    assert_refused(client.dial(&Node::plain("uri"), None).await, &RefusalReason::UnknownCa, By::Acceptor)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_that_the_dialler_does_not_know_is_named_at_both_ends() {
     let server = Node::new(&stranger(), &ours());
-    assert_refused(Node::plain("uri").dial(&server, None).await, &Refusal::UnknownCa, By::Dialler).await;
+    assert_refused(Node::plain("uri").dial(&server, None).await, &RefusalReason::UnknownCa, By::Dialler)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_out_of_their_time_are_told_apart_at_both_ends() {
-    for (name, refusal) in [("expired", Refusal::Expired), ("future", Refusal::NotYetValid)] {
+    for (name, refusal) in [("expired", RefusalReason::Expired), ("future", RefusalReason::NotYetValid)] {
         assert_refused(Node::plain(name).dial(&Node::plain("uri"), None).await, &refusal, By::Acceptor).await;
         assert_refused(Node::plain("uri").dial(&Node::plain(name), None).await, &refusal, By::Dialler).await;
     }
@@ -68,7 +73,7 @@ async fn certificates_out_of_their_time_are_told_apart_at_both_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_was_not_expected_is_named_at_both_ends() {
     let dialled = Node::plain("uri").dial(&Node::plain("many"), Some(id("edge-7"))).await;
-    let refusal = Refusal::WrongName {
+    let refusal = RefusalReason::WrongName {
         expected: Some(id("edge-7")),
         found: vec![id("many"), id("many@uri"), id("many-dns")],
     };
@@ -81,7 +86,7 @@ async fn a_certificate_that_names_no_node_is_refused_at_both_ends() {
     let mut config = client.tls.client.clone();
     let key = PrivateKey::from_pem(&text("nameless.key")).unwrap();
     config.client_auth_cert_resolver = present(&chain("nameless"), &key);
-    let refusal = Refusal::WrongName { expected: None, found: Vec::new() };
+    let refusal = RefusalReason::WrongName { expected: None, found: Vec::new() };
     assert_refused(client.dial_with(config, &Node::plain("dns")).await, &refusal, By::Acceptor).await;
 }
 
@@ -91,7 +96,7 @@ async fn a_dialler_without_a_certificate_is_told_so() {
     let mut config = client.tls.client.clone();
     config.client_auth_cert_resolver = Arc::new(NoCertificate);
     let dialled = client.dial_with(config, &Node::plain("dns")).await;
-    assert_refused(dialled, &Refusal::NoClientCertificate, By::Acceptor).await;
+    assert_refused(dialled, &RefusalReason::NoClientCertificate, By::Acceptor).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,23 +106,22 @@ async fn another_application_protocol_or_none_is_named_at_both_ends() {
         let mut config = client.tls.client.clone();
         config.alpn_protocols = protocols;
         let dialled = client.dial_with(config, &Node::plain("dns")).await;
-        assert_refused(dialled, &Refusal::WrongAlpn, By::Acceptor).await;
+        assert_refused(dialled, &RefusalReason::WrongAlpn, By::Acceptor).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lists_of_either_side_deny_and_both_ends_know() {
-    let refusing: [fn(Trust) -> Trust; 3] = [
-        |trust| trust.with_denied([id("uri"), id("dns")]),
-        |trust| trust.with_allowed([id("p384")]),
-        |trust| trust.with_pins([Fingerprint([0; 32])]),
+    type Refuse = fn(Trust) -> Trust;
+    let refusing: [(Refuse, RefusalReason); 3] = [
+        (|trust| trust.with_denied([id("uri"), id("dns")]), RefusalReason::Denied),
+        (|trust| trust.with_allowed([id("p384")]), RefusalReason::Denied),
+        (|trust| trust.with_pins([Fingerprint([0; 32])]), RefusalReason::NotPinned),
     ];
-    for refuse in refusing {
+    for (refuse, why) in refusing {
         let strict = |name| Node::new(&identity(name), &refuse(ours()));
-        assert_refused(Node::plain("uri").dial(&strict("dns"), None).await, &Refusal::Denied, By::Acceptor)
-            .await;
-        assert_refused(strict("uri").dial(&Node::plain("dns"), None).await, &Refusal::Denied, By::Dialler)
-            .await;
+        assert_refused(Node::plain("uri").dial(&strict("dns"), None).await, &why, By::Acceptor).await;
+        assert_refused(strict("uri").dial(&Node::plain("dns"), None).await, &why, By::Dialler).await;
     }
     let pin = identity("uri").key_fingerprint();
     let open = ours().with_denied([id("p384")]).with_allowed([id("uri")]).with_pins([pin]);
@@ -133,8 +137,8 @@ async fn a_revoked_certificate_is_named_at_both_ends_and_others_go_on() {
     let listed = trust.with_crls(&text("crl.pem")).unwrap();
     let strict = |name| Node::new(&identity(name), &listed);
     let revoked = Node::plain("revoked");
-    assert_refused(revoked.dial(&strict("dns"), None).await, &Refusal::Revoked, By::Acceptor).await;
-    assert_refused(strict("uri").dial(&revoked, None).await, &Refusal::Revoked, By::Dialler).await;
+    assert_refused(revoked.dial(&strict("dns"), None).await, &RefusalReason::Revoked, By::Acceptor).await;
+    assert_refused(strict("uri").dial(&revoked, None).await, &RefusalReason::Revoked, By::Dialler).await;
     for name in ["uri", "chained"] {
         let (dialler, acceptor) = strict(name).dial(&strict("dns"), None).await;
         dialler.unwrap();
@@ -150,11 +154,7 @@ async fn a_certificate_for_the_wrong_use_is_refused_only_there() {
     acceptor.unwrap();
     let (dialler, acceptor) = ends(plain.dial(&restricted, None).await).await;
     for (error, by_peer) in [(dialler, false), (acceptor, true)] {
-        let refusal = Refusal::from_connection_error(&error);
-        assert!(
-            matches!(&refusal, Some(Refusal::BadCertificate { reason }) if reason.contains("InvalidPurpose")),
-            "{refusal:?}"
-        );
+        assert_eq!(reason(&error), Some(RefusalReason::WrongPurpose));
         assert_eq!(Refusal::by_peer(&error), by_peer);
     }
 }
@@ -167,34 +167,74 @@ async fn a_certificate_alone_proves_nothing_without_its_key() {
     config.client_auth_cert_resolver = present(&chain("many"), &key);
     let (dialler, acceptor) = ends(client.dial_with(config, &Node::plain("dns")).await).await;
     for error in [dialler, acceptor] {
-        let refusal = Refusal::from_connection_error(&error);
-        assert!(matches!(refusal, Some(Refusal::BadCertificate { .. })), "{refusal:?}");
+        let reason = reason(&error);
+        assert!(matches!(reason, Some(RefusalReason::BadCertificate { .. })), "{reason:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_applies_to_new_connections_at_once_and_live_ones_are_checked_again() {
-    #[expect(clippy::disallowed_methods, reason = "the handshake uses this clock as well")]
-    let now = SystemTime::now();
+async fn a_reload_applies_to_new_connections_at_once_and_live_ones_are_judged_again() {
+    let now = clock::system();
     let [client, server] = [Node::plain("uri"), Node::plain("dns")];
     let (dialler, acceptor) = client.dial(&server, None).await;
     let (dialler, acceptor) = (dialler.unwrap(), acceptor.unwrap());
-    assert_eq!(recheck(&acceptor, &ours(), now), Ok(vec![id("uri")]));
-    assert_eq!(recheck(&dialler, &ours(), now), Ok(vec![id("dns")]));
+    let [mut dialled, mut accepted] = [(&dialler, "dns"), (&acceptor, "uri")].map(|(connection, peer)| {
+        Standing::new(id(peer), Binding::of_peer(connection), peer_certificates(connection))
+    });
+    assert!(accepted.judge(&ours(), now).is_ok() && dialled.judge(&ours(), now).is_ok());
 
     let reloaded = ours().with_denied([id("uri")]);
     let tls = TlsConfig::new(&identity("dns"), &reloaded);
     server.endpoint.set_server_config(Some(quinn::ServerConfig::with_crypto(tls.server())));
     // Were the session resumed, the certificate would not be looked at.
-    assert_refused(client.dial(&server, None).await, &Refusal::Denied, By::Acceptor).await;
+    assert_refused(client.dial(&server, None).await, &RefusalReason::Denied, By::Acceptor).await;
 
-    assert_eq!(recheck(&acceptor, &reloaded, now), Err(Refusal::Denied));
-    assert_eq!(recheck(&acceptor, stranger().trust(), now), Err(Refusal::UnknownCa));
-    assert_eq!(recheck(&acceptor, &ours(), identity("uri").not_after() + DAY), Err(Refusal::Expired));
-    // What is no longer accepted is closed with a code that names it.
-    acceptor.close(CloseCode::Revoked.to_quic(), b"");
+    let mut refused = |trust: &Trust, at| accepted.judge(trust, at).unwrap_err();
+    assert_eq!(refused(&reloaded, now).reason, RefusalReason::Denied);
+    assert_eq!(refused(stranger().trust(), now).reason, RefusalReason::UnknownCa);
+    let expired = refused(&ours(), identity("uri").not_after() + DAY);
+    assert_eq!(expired.reason, RefusalReason::Expired);
+    // What is no longer accepted is closed with a code that names the reason.
+    acceptor.close(expired.close_code().to_quic(), b"");
     let error = within_limit(dialler.closed()).await;
-    assert_eq!(Refusal::from_connection_error(&error), Some(Refusal::Revoked));
+    let refusal = Refusal::from_connection_error(&error).unwrap();
+    assert_eq!((refusal.reason, refusal.by), (RefusalReason::Expired, Refuser::OtherNode));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_proven_on_a_live_connection_takes_the_place_of_the_first() {
+    let [client, server] = [Node::plain("uri"), Node::plain("dns")];
+    let (dialler, acceptor) = client.dial(&server, None).await;
+    let (dialler, acceptor) = (dialler.unwrap(), acceptor.unwrap());
+    let now = clock::system();
+    let tick = |n: u64| tokio::time::Instant::now().into_std() + Duration::from_secs(2 * n);
+    let other = Authority::new("other", 1).unwrap();
+    let renewed = other.issue(&id("uri"), 1).unwrap();
+    let both = Trust::from_pem(&(ours().roots_pem() + &other.certificate_pem())).unwrap();
+    let proof = Authenticator::new(&renewed, &Binding::own(&dialler)).unwrap();
+
+    let binding = Binding::of_peer(&acceptor);
+    let mut standing = Standing::new(id("uri"), binding, peer_certificates(&acceptor));
+    // Its issuer is not trusted yet: it is kept.
+    assert_eq!(standing.offer(proof.clone(), &ours(), now, tick(0)), Ok(Offered::Kept));
+    assert_eq!(standing.judge(&other.trust(), now).map_err(|why| why.reason), Ok(good_until(&renewed)));
+    // From now on the issuer of the first one is not needed.
+    assert_eq!(standing.offer(proof, &both, now, tick(1)), Ok(Offered::Known));
+    assert_eq!(standing.judge(&ours(), now).unwrap_err().reason, RefusalReason::UnknownCa);
+
+    // Nor does a certificate for another id count, nor a proof from another connection or end.
+    let mallory = Authenticator::new(&other.issue(&id("mallory"), 1).unwrap(), &binding).unwrap();
+    assert_eq!(standing.offer(mallory, &both, now, tick(2)), Ok(Offered::Kept));
+    let again = other.issue(&id("uri"), 1).unwrap();
+    let reflected = Authenticator::new(&again, &Binding::own(&acceptor)).unwrap();
+    assert_eq!(standing.offer(reflected, &both, now, tick(3)), Err(AuthenticatorError::Forged));
+    // Two at once: the second waits.
+    let [first, second] = [(); 2]
+        .map(|()| Authenticator::new(&other.issue(&id("uri"), 1).unwrap(), &Binding::own(&dialler)).unwrap());
+    assert_eq!(standing.offer(first, &both, now, tick(4)), Ok(Offered::Accepted));
+    assert_eq!(standing.offer(second, &both, now, tick(4)), Ok(Offered::Early));
+    assert!(!standing.may_judge(tick(4)) && standing.may_judge(tick(5)));
+    assert_eq!(standing.judge_pending(&both, now), Ok(Offered::Accepted));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,8 +244,8 @@ async fn a_claim_that_the_certificate_does_not_carry_is_named_after_the_handshak
     let names = WrongName { expected: Some(id("edge-7")), found: peer_ids(&acceptor).unwrap() };
     acceptor.close(CloseCode::WrongName.to_quic(), names.to_string().as_bytes());
     let error = within_limit(dialler.closed()).await;
-    let expected = Refusal::WrongName { expected: Some(id("edge-7")), found: vec![id("uri")] };
-    assert_eq!(Refusal::from_connection_error(&error), Some(expected));
+    let expected = RefusalReason::WrongName { expected: Some(id("edge-7")), found: vec![id("uri")] };
+    assert_eq!(reason(&error), Some(expected));
     assert!(Refusal::by_peer(&error));
 }
 
@@ -246,6 +286,10 @@ fn a_restarted_node_resets_the_connections_of_the_process_before() {
     drop((accepted, before)); // until here they were only mute
 }
 
+fn good_until(identity: &Identity) -> u64 {
+    identity.not_after().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn ours() -> Trust {
@@ -262,16 +306,16 @@ enum By {
 type Dialled = (Result<quinn::Connection, ConnectionError>, Result<quinn::Connection, ConnectionError>);
 
 /// Asserts that both ends name the same reason, and agree on who refused.
-async fn assert_refused(dialled: Dialled, refusal: &Refusal, by: By) {
+async fn assert_refused(dialled: Dialled, refusal: &RefusalReason, by: By) {
     let (dialler, acceptor) = ends(dialled).await;
-    assert_eq!(Refusal::from_connection_error(&dialler).as_ref(), Some(refusal), "at the dialler: {dialler}");
-    assert_eq!(
-        Refusal::from_connection_error(&acceptor).as_ref(),
-        Some(refusal),
-        "at the acceptor: {acceptor}"
-    );
+    assert_eq!(reason(&dialler).as_ref(), Some(refusal), "at the dialler: {dialler}");
+    assert_eq!(reason(&acceptor).as_ref(), Some(refusal), "at the acceptor: {acceptor}");
     assert_eq!(Refusal::by_peer(&dialler), by == By::Acceptor, "at the dialler: {dialler}");
     assert_eq!(Refusal::by_peer(&acceptor), by == By::Dialler, "at the acceptor: {acceptor}");
+}
+
+fn reason(error: &ConnectionError) -> Option<RefusalReason> {
+    Refusal::from_connection_error(error).map(|refusal| refusal.reason)
 }
 
 /// How each end of a connection that was refused ended: in the handshake, or, for the dialler, right after it.
@@ -307,7 +351,7 @@ impl Node {
         let tls = TlsConfig::new(identity, trust);
         let server = quinn::ServerConfig::with_crypto(tls.server());
         let endpoint =
-            Endpoint::new(endpoint_config(identity), Some(server), socket, Arc::new(quinn::TokioRuntime))
+            Endpoint::new(endpoint_config(identity).0, Some(server), socket, Arc::new(quinn::TokioRuntime))
                 .unwrap();
         Self { endpoint, tls }
     }

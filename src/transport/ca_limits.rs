@@ -1,0 +1,133 @@
+//! What a CA's certificate forbids beyond what webpki checks: the path length of a root, and ids in names that its name
+//! constraints do not cover.
+//!
+//! RFC 5280 leaves the constraints of a trust anchor to the application, and lets a CA that is constrained to DNS names
+//! issue any URI or otherName. To a node these are three spellings of one id. Where a CA constrains any of them, a
+//! certificate below it may therefore carry ids only in the spellings that it constrains; webpki compares the names.
+
+use std::collections::BTreeSet;
+
+use webpki::{Error, VerifiedPath};
+use x509_cert::der::Decode as _;
+use x509_cert::ext::pkix;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::{Certificate, TbsCertificate};
+
+use super::names::{NameKind, names_in_certificate};
+
+/// The limits of one CA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct CaLimits {
+    /// How many CAs may stand between this one and a node.
+    path_len: Option<u8>,
+    /// The kinds of name that may carry ids; `None` if all may.
+    kinds: Option<BTreeSet<NameKind>>,
+}
+
+impl CaLimits {
+    /// Reads a CA's certificate (DER). One that cannot be read permits nothing.
+    pub(crate) fn of(der: &[u8]) -> Self {
+        match Certificate::from_der(der) {
+            Ok(certificate) => Self {
+                path_len: path_len(&certificate.tbs_certificate),
+                kinds: kinds(&certificate.tbs_certificate),
+            },
+            Err(_) => Self { path_len: Some(0), kinds: Some(BTreeSet::new()) },
+        }
+    }
+
+    /// Whether a node's certificate may stand at the end of this path to the root that these limits are of.
+    pub(crate) fn permit(&self, path: &VerifiedPath<'_>) -> Result<(), Error> {
+        let between = path.intermediate_certificates().count();
+        if self.path_len.is_some_and(|most| between > usize::from(most)) {
+            return Err(Error::PathLenConstraintViolated);
+        }
+        let above = path.intermediate_certificates().map(|ca| Self::of(&ca.der()).kinds);
+        let constrained: Vec<_> = above.chain([self.kinds.clone()]).flatten().collect();
+        if constrained.is_empty() {
+            return Ok(());
+        }
+        // A certificate without names is refused later, by name.
+        let names = names_in_certificate(&path.end_entity().der()).unwrap_or_default();
+        let permitted = |kind: NameKind| constrained.iter().all(|kinds| kinds.contains(&kind));
+        match names.iter().all(|name| permitted(name.kind)) {
+            true => Ok(()),
+            false => Err(Error::NameConstraintViolation),
+        }
+    }
+}
+
+fn path_len(certificate: &TbsCertificate) -> Option<u8> {
+    match certificate.get::<pkix::BasicConstraints>() {
+        Ok(constraints) => constraints?.1.path_len_constraint,
+        Err(_) => Some(0),
+    }
+}
+
+/// The kinds of name that the certificate constrains; `None` if it constrains none of those that carry ids.
+fn kinds(certificate: &TbsCertificate) -> Option<BTreeSet<NameKind>> {
+    let constraints = match certificate.get::<pkix::NameConstraints>() {
+        Ok(constraints) => constraints?.1,
+        Err(_) => return Some(BTreeSet::new()),
+    };
+    let subtrees = [constraints.permitted_subtrees, constraints.excluded_subtrees];
+    let kinds: BTreeSet<_> =
+        subtrees.into_iter().flatten().flatten().filter_map(|subtree| kind(&subtree.base)).collect();
+    (!kinds.is_empty()).then_some(kinds)
+}
+
+fn kind(name: &GeneralName) -> Option<NameKind> {
+    match name {
+        GeneralName::OtherName(_) => Some(NameKind::OtherName),
+        GeneralName::UniformResourceIdentifier(_) => Some(NameKind::Uri),
+        GeneralName::DnsName(_) => Some(NameKind::Dns),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::testdata::{chain, text};
+    use crate::transport::verify::{PeerRole, PeerVerifier, Unusable};
+    use crate::transport::{Authority, RefusalReason, Trust, clock};
+
+    fn verified(name: &str, roots: &str) -> Result<usize, RefusalReason> {
+        let chain = chain(name);
+        let (own, above) = chain.split_first().unwrap();
+        let verifier = PeerVerifier::new(Trust::from_pem(roots).unwrap(), None);
+        verifier
+            .verify(own, above, PeerRole::Dialler, clock::unix(clock::system()))
+            .map(|ids| ids.len())
+            .map_err(|error| RefusalReason::from_certificate_error(&error))
+    }
+
+    #[test]
+    fn the_path_length_of_a_root_is_kept() {
+        assert_eq!(verified("chained", &text("ca.crt")), Ok(1));
+        assert_eq!(verified("deep", &text("flat-ca.crt")), Err(RefusalReason::Constrained));
+        let made_here = CaLimits::of(Authority::new("test", 1).unwrap().certificate_der());
+        assert_eq!(made_here, CaLimits { path_len: Some(0), kinds: None });
+    }
+
+    #[test]
+    fn a_ca_that_is_constrained_to_dns_names_issues_no_ids_in_other_names() {
+        assert_eq!(verified("permitted", &text("ca.crt")), Ok(1));
+        assert_eq!(verified("outside", &text("ca.crt")), Err(RefusalReason::Constrained));
+    }
+
+    #[test]
+    fn algorithms_that_are_not_supported_and_cas_in_the_place_of_nodes_are_named() {
+        for name in ["sha1", "sha512"] {
+            assert_eq!(verified(name, &text("ca.crt")), Err(RefusalReason::UnsupportedSignature), "{name}");
+        }
+        assert_eq!(verified("ca", &text("ca.crt")), Err(RefusalReason::CaCertificate));
+        assert_eq!(Unusable::parse("nothing of the kind"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_permits_nothing() {
+        let nothing = CaLimits { path_len: Some(0), kinds: Some(BTreeSet::new()) };
+        assert_eq!(CaLimits::of(b"no certificate"), nothing);
+    }
+}
