@@ -87,11 +87,10 @@ impl Pem {
             problem: error.to_string(),
             kind: error.kind(),
         };
-        // To open a pipe waits until somebody writes to it.
-        if !std::fs::metadata(path).map_err(failed)?.is_file() {
-            return Err(FileError::NotAFile { path: path.to_owned() });
-        }
-        let file = File::open(path).map_err(failed)?;
+        let file = open_regular(path).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => FileError::NotAFile { path: path.to_owned() },
+            _ => failed(error),
+        })?;
         let len = file.metadata().map_err(failed)?.len();
         if len > MAX_PEM_FILE {
             return Err(FileError::TooLarge { path: path.to_owned() });
@@ -116,6 +115,25 @@ impl Pem {
         warn_if_others_can_read(path);
         Ok(pem)
     }
+}
+
+/// Opens a regular file to be read. A named pipe would wait for a writer, and a device may never end.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // To open a named pipe waits for a writer otherwise. Regular files are read as ever.
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    let file = options.open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        return Ok(file);
+    }
+    let what = if kind.is_dir() { "a directory" } else { "a device, pipe or socket" };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
 }
 
 #[cfg(unix)]
