@@ -13,6 +13,7 @@ mod plan;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,23 +62,26 @@ enum Mapping {
 impl PortMapper {
     /// Runs until the node leaves, and removes the mapping then.
     pub(crate) async fn run(mut self) {
-        let mut view = self.view.clone();
         let mut mapping = None;
-        tokio::select! {
-            biased;
-            _ = view.wait_for(|view| view.closed || view.leaving || view.yielded_to.is_some()) => {}
-            () = self.keep_mapped(&mut mapping) => {}
-        }
+        self.keep_mapped(&mut mapping).await;
         if let Some(mapping) = mapping {
             let _ = tokio::time::timeout(FAREWELL, mapping.remove()).await;
         }
     }
 
+    /// Returns when the node leaves. A request that is under way then is waited for: its mapping is to be removed.
     async fn keep_mapped(&mut self, mapping: &mut Option<Mapping>) {
+        let mut view = self.view.clone();
+        // An error means that the driver has gone.
+        let leaves = async {
+            let _ = view.wait_for(|view| view.closed || view.leaving || view.yielded_to.is_some()).await;
+        };
+        let mut leaves = pin!(leaves);
         let mut delay = RetryDelay::default();
         loop {
             let network = self.network.borrow_and_update().clone();
-            let wait = match self.map(&network, mapping).await {
+            let Some(mapped) = or_leave(leaves.as_mut(), self.map(&network, mapping)).await else { return };
+            let wait = match mapped {
                 Ok(wait) => {
                     delay = RetryDelay::default();
                     wait
@@ -89,7 +93,12 @@ impl PortMapper {
                     delay.next()
                 }
             };
-            if self.wait(wait, &network).await {
+            let moved = tokio::select! {
+                biased;
+                () = leaves.as_mut() => return,
+                moved = self.wait(wait, &network) => moved,
+            };
+            if moved {
                 delay = RetryDelay::default();
                 // It belongs to the network before, and is not asked for any more there.
                 *mapping = None;
@@ -99,8 +108,9 @@ impl PortMapper {
 
     /// Makes or renews the mapping. How long it is good for, or why there is none.
     async fn map(&self, network: &LocalNetwork, mapping: &mut Option<Mapping>) -> Result<Duration, String> {
-        let granted = match mapping.take() {
-            Some(known) => known.renew().await,
+        let granted = match mapping {
+            // It stays where it is meanwhile, for whoever has to remove it.
+            Some(known) => known.renew().await.map(|()| known),
             None => match Place::of(network) {
                 Place::Public => {
                     self.tell(PortMappingStatus::NotNeeded).await;
@@ -109,14 +119,13 @@ impl PortMapper {
                 Place::Nowhere => Err("this machine has no IPv4 address on the way out".to_owned()),
                 Place::Behind { local, gateway } => {
                     self.tell(PortMappingStatus::Asking).await;
-                    self.ask(local, gateway).await
+                    self.ask(local, gateway).await.map(|granted| &mut *mapping.insert(granted))
                 }
             },
         }?;
         let external = granted.external();
         let wait = renew_after(granted.lifetime());
         let protocol = granted.protocol();
-        *mapping = Some(granted);
         if let Err(why) = usable_outside(external.ip()) {
             self.tell(PortMappingStatus::Failed { why }).await;
             return Ok(wait);
@@ -179,19 +188,18 @@ impl Mapping {
         }
     }
 
-    async fn renew(self) -> Result<Self, String> {
+    async fn renew(&mut self) -> Result<(), String> {
         match self {
-            Self::Pcp { mut mapping, .. } => {
+            Self::Pcp { mapping, external } => {
                 mapping.renew().await.map_err(|error| error.to_string())?;
-                let external = external_of(&mapping).await?;
-                Ok(Self::Pcp { mapping, external })
+                *external = external_of(mapping).await?;
             }
             Self::Upnp { gateway, local, external, lifetime } => {
-                let renewed = upnp_map(&gateway, local, Some(external.port()), lifetime).await?;
-                let external = SocketAddr::new(upnp_external(&gateway).await?, renewed);
-                Ok(Self::Upnp { gateway, local, external, lifetime })
+                external.set_port(upnp_map(gateway, *local, Some(external.port()), *lifetime).await?);
+                external.set_ip(upnp_external(gateway).await?);
             }
         }
+        Ok(())
     }
 
     async fn remove(self) {
@@ -205,6 +213,22 @@ impl Mapping {
         if let Err(error) = removed {
             debug!(error, "the router may keep the mapping until it ends");
         }
+    }
+}
+
+/// What `work` comes to; `None` if the node leaves. `work` has [`FAREWELL`] then to end what it has begun.
+async fn or_leave<T>(
+    mut leaves: Pin<&mut impl Future<Output = ()>>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    tokio::select! {
+        biased;
+        () = leaves.as_mut() => {
+            let _ = tokio::time::timeout(FAREWELL, work).await;
+            None
+        }
+        done = work.as_mut() => Some(done),
     }
 }
 
@@ -271,5 +295,32 @@ async fn upnp_map(
             mapped.map_err(|error| format!("UPnP: {error}"))
         }
         Err(error) => Err(format!("UPnP: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_under_way_is_waited_for_when_the_node_leaves() {
+        let mut granted = None;
+        let request = async {
+            tokio::time::sleep(FAREWELL / 2).await;
+            granted = Some("a mapping");
+        };
+        let leaves = tokio::time::sleep(FAREWELL / 4);
+        assert_eq!(or_leave(pin!(leaves), request).await, None);
+        assert_eq!(granted, Some("a mapping"), "it is there to be removed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_router_that_does_not_answer_does_not_hold_a_node_that_leaves() {
+        let start = tokio::time::Instant::now();
+        assert_eq!(or_leave(pin!(ready(())), pending::<()>()).await, None);
+        assert_eq!(start.elapsed(), FAREWELL);
+        assert_eq!(or_leave(pin!(pending()), ready(7)).await, Some(7));
     }
 }
