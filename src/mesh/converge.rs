@@ -15,8 +15,6 @@ use crate::transport::frame::Frame;
 
 /// The longest wait: a longer one is cut to it.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
-/// How much longer than it was asked to a stub waits for its neighbour's answer, which has a way to go.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// Whether all nodes have installed the route to this one, see [`Node::converged`](crate::Node::converged).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,10 +60,6 @@ enum Waiter {
     Stub(LinkId),
 }
 
-/// Who waits at a stub for its neighbour's verdict, and until when. As many as a router takes requests, at most.
-#[derive(Default)]
-pub(super) struct StubWaiting(Vec<(Instant, Asker)>);
-
 impl Driver {
     /// A request from this process.
     pub(super) fn converge(&mut self, within: Duration, asker: Asker, now: Instant) {
@@ -74,9 +68,9 @@ impl Driver {
         let max = Limits::MAX_CONVERGE_REQUESTS;
         let refused = match &mut self.role {
             _ if self.leaving => router::ConvergeError::Leaving,
-            Role::Stub(stub) if stub.waiting.0.len() >= max => router::ConvergeError::TooMany { max },
+            Role::Stub(stub) if stub.waiting.len() >= max => router::ConvergeError::TooMany { max },
             Role::Stub(stub) => {
-                stub.waiting.0.push((deadline, asker));
+                stub.waiting.add(deadline, asker);
                 return self.ask_neighbour_to_converge(now);
             }
             Role::Full(router) => match router.converge(deadline, now) {
@@ -93,7 +87,7 @@ impl Driver {
     /// A stub has its neighbour ask, if it has one and somebody waits.
     pub(super) fn ask_neighbour_to_converge(&self, now: Instant) {
         let Role::Stub(stub) = &self.role else { return };
-        let Some(deadline) = stub.waiting.0.iter().map(|(deadline, _)| *deadline).max() else { return };
+        let Some(deadline) = stub.waiting.earliest() else { return };
         let active = self.neighbours.active().values().find_map(|id| self.neighbours.link(*id));
         if let Some(link) = active.filter(|_| stub.attached) {
             link.send(&Frame::Converge(whole_millis(deadline.saturating_duration_since(now))));
@@ -140,12 +134,12 @@ impl Driver {
         }
     }
 
-    /// The neighbour's verdict answers all that wait at a stub.
-    pub(super) fn on_neighbours_verdict(&mut self, verdict: Convergence) {
-        if let Role::Stub(stub) = &mut self.role {
-            for (_, asker) in stub.waiting.0.drain(..) {
-                let _ = asker.send(Ok(verdict));
-            }
+    /// The neighbour's verdict. A partial one answers only those at the stub whose time is over.
+    pub(super) fn on_neighbours_verdict(&mut self, verdict: Convergence, now: Instant) {
+        if let Role::Stub(stub) = &mut self.role
+            && stub.waiting.answer(verdict, now)
+        {
+            self.ask_neighbour_to_converge(now);
         }
     }
 
@@ -157,12 +151,10 @@ impl Driver {
     /// Gives up what nobody waits for any more, and ends the waits of a stub whose neighbour does not answer.
     pub(super) fn forget_gone_waiters(&mut self, now: Instant) {
         self.cancel_waiters(|waiter| matches!(waiter, Waiter::Here(asker) if asker.is_closed()), now);
-        if let Role::Stub(stub) = &mut self.role {
-            let expected = stub.nodes;
-            stub.waiting.0.retain(|(_, asker)| !asker.is_closed());
-            for (_, asker) in stub.waiting.0.extract_if(.., |(deadline, _)| *deadline + GRACE <= now) {
-                let _ = asker.send(Ok(Convergence::Partial { count: 0, expected }));
-            }
+        if let Role::Stub(stub) = &mut self.role
+            && stub.waiting.expire(stub.nodes, now)
+        {
+            self.ask_neighbour_to_converge(now);
         }
     }
 

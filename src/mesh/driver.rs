@@ -30,6 +30,7 @@ use super::roaming::Roaming;
 use super::services::Services;
 use super::status::{PortMappingStatus, Status};
 use super::vetting::Vetting;
+use super::stub_waiting::StubWaiting;
 use super::view::View;
 use crate::id::NodeId;
 use crate::router::{self, NeighbourKind, NeighbourState, Router, SessionError, SessionUp, Table};
@@ -70,7 +71,7 @@ pub(super) struct Stub {
     pub(super) attached: bool,
     /// How many nodes the neighbour knew when it attached this one.
     pub(super) nodes: u64,
-    pub(super) waiting: converge::StubWaiting,
+    pub(super) waiting: StubWaiting,
     queries: BTreeMap<NodeId, Vec<Asker>>,
 }
 
@@ -268,9 +269,11 @@ impl Driver {
                 }
             }
             Frame::Converge(millis) => self.converge_for_stub(id, millis, now),
-            Frame::Converged(true, count, _) => self.on_neighbours_verdict(Convergence::Converged { count }),
+            Frame::Converged(true, count, _) => {
+                self.on_neighbours_verdict(Convergence::Converged { count }, now);
+            }
             Frame::Converged(false, count, expected) => {
-                self.on_neighbours_verdict(Convergence::Partial { count, expected });
+                self.on_neighbours_verdict(Convergence::Partial { count, expected }, now);
             }
             Frame::Observed(at) if self.neighbours.phase(id) == Some(Phase::Active) => {
                 let peer = link.peer.clone();

@@ -62,6 +62,7 @@ mod unreachable;
 pub(crate) mod usage;
 mod vetting;
 pub(crate) mod view;
+mod stub_waiting;
 
 pub use crate::transport::settings::MAX_STREAMS;
 pub use converge::{ConvergeError, Convergence};

@@ -77,6 +77,29 @@ async fn a_stub_has_its_neighbour_ask() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_short_wait_of_a_stub_does_not_end_a_long_one() {
+    for short_first in [true, false] {
+        let mesh = row_of_four().await;
+        let stub = mesh.joiner("stub", &["n1"]).ephemeral(true).start().await.unwrap();
+        stub.linked().await.unwrap();
+        mesh.network().isolate(mesh.addr("n4").ip());
+        let wait = async |short: bool| {
+            if short != short_first {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            let start = Instant::now();
+            let within = if short { Duration::from_secs(1) } else { Duration::from_secs(60) };
+            (stub.converged(within).await.unwrap(), start.elapsed())
+        };
+        let ((short, took), (long, _)) = tokio::join!(wait(true), wait(false));
+        assert!(matches!(short, Convergence::Partial { expected: 4, .. }), "{short:?}");
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        // The loss of n4 is noticed within seconds, and then all that are left have the route.
+        assert_eq!(long, Convergence::Converged { count: 3 }, "short first: {short_first}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stub_whose_neighbour_is_gone_is_told_at_the_end() {
     let mesh = row_of_four().await;
     let stub = mesh.joiner("stub", &["n1"]).ephemeral(true).start().await.unwrap();
