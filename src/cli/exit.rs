@@ -1,7 +1,7 @@
 //! How a command ends: its exit status and what it says.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
@@ -79,8 +79,7 @@ impl fmt::Display for Failure {
 
 /// Says what is wrong, on standard error. Control characters are escaped: the text may come from the network.
 pub(super) fn complain(text: &str) {
-    // Standard error is the last resort: if it is gone, there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "receptor: {}", escape_lines(text));
+    super::log::say(&format!("receptor: {}", escape_lines(text)));
 }
 
 #[cfg(test)]

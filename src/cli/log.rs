@@ -1,8 +1,28 @@
-//! Logging to standard error.
+//! Logging to standard error, by a thread of its own.
+//!
+//! ```text
+//!   threads of the runtime ──▶ queue: 1 MiB, what comes then is dropped ──▶ writer thread ──▶ standard error
+//! ```
+//!
+//! A terminal that is stopped, or a log collector that hangs, would otherwise stop the node with its next line, its
+//! signal handlers included. When the reader goes on, a line says how many lines it has missed.
 
-use std::io::{self, IsTerminal};
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Log lines that wait for the reader of standard error, in bytes: seconds of a busy node at `debug`.
+const MAX_QUEUE: usize = 1024 * 1024;
+/// How long the end of the process waits for a reader of standard error.
+const FLUSH_WAIT: Duration = Duration::from_millis(500);
+
+/// The queue to standard error, once logging has started.
+static STDERR: OnceLock<Queue> = OnceLock::new();
 
 /// How log lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,13 +56,38 @@ pub(super) fn init_quiet() {
     start(LogFormat::Text, "off");
 }
 
+/// Writes a line to standard error, behind the log lines. It is dropped if nobody reads them.
+pub(super) fn say(line: &str) {
+    match STDERR.get() {
+        Some(queue) => queue.push(format!("{line}\n").into_bytes()),
+        // Standard error is the last resort: if it is gone, nobody can be notified.
+        None => drop(writeln!(io::stderr(), "{line}")),
+    }
+}
+
+/// Waits until everything is written, but not for a reader that does not read.
+pub(super) fn flush() {
+    if let Some(queue) = STDERR.get() {
+        queue.wait_empty(FLUSH_WAIT);
+    }
+}
+
 fn start(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let ansi =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let queue = STDERR.get_or_init(|| Queue::spawn(format, io::stderr())).clone();
+    // The default hook writes to standard error itself, and would wait for its reader.
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = Backtrace::capture();
+        match backtrace.status() {
+            BacktraceStatus::Captured => say(&format!("receptor: {panic}\n{backtrace}")),
+            _ => say(&format!("receptor: {panic}")),
+        }
+    }));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(queue)
         .with_ansi(ansi)
         // If standard error is gone, complaining about it there would panic.
         .log_internal_errors(false);
@@ -51,4 +96,204 @@ fn start(format: LogFormat, default: &str) {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+}
+
+/// Lines on their way to a writer that may block; clones share them.
+#[derive(Clone)]
+struct Queue(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something was queued.
+    queued: Condvar,
+    /// Everything was written.
+    written: Condvar,
+    format: LogFormat,
+}
+
+#[derive(Default)]
+struct State {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Lines that were dropped, and not reported yet.
+    dropped: u64,
+    /// Whether the writer has taken lines that are not written yet.
+    writing: bool,
+}
+
+impl Queue {
+    /// Starts the thread that writes. Without one, nothing is written: a process that cannot start a thread starts no
+    /// node either.
+    fn spawn(format: LogFormat, out: impl Write + Send + 'static) -> Self {
+        let queue = Self::new(format);
+        let writer = queue.clone();
+        let _ = std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.write(out));
+        queue
+    }
+
+    fn new(format: LogFormat) -> Self {
+        let state = Mutex::default();
+        Self(Arc::new(Shared { state, queued: Condvar::new(), written: Condvar::new(), format }))
+    }
+
+    /// Queues a line, or drops it if the queue is full. Never waits for the writer.
+    fn push(&self, line: Vec<u8>) {
+        let mut state = self.lock();
+        if state.bytes + line.len() > MAX_QUEUE {
+            state.dropped += 1;
+            return;
+        }
+        state.bytes += line.len();
+        state.lines.push_back(line);
+        self.0.queued.notify_one();
+    }
+
+    /// Writes what is queued, for ever. Lines that cannot be written are lost.
+    fn write(&self, mut out: impl Write) {
+        loop {
+            let (lines, dropped) = self.take();
+            for line in lines {
+                let _ = out.write_all(&line);
+                self.lock().bytes -= line.len();
+            }
+            if dropped > 0 {
+                let _ = out.write_all(self.summary(dropped).as_bytes());
+            }
+            let _ = out.flush();
+        }
+    }
+
+    /// Waits for lines, and takes them with the count of those that were dropped behind them.
+    fn take(&self) -> (VecDeque<Vec<u8>>, u64) {
+        let mut state = self.lock();
+        state.writing = false;
+        while state.lines.is_empty() && state.dropped == 0 {
+            self.0.written.notify_all();
+            state = self.0.queued.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.writing = true;
+        (std::mem::take(&mut state.lines), std::mem::take(&mut state.dropped))
+    }
+
+    fn summary(&self, dropped: u64) -> String {
+        let text = format!("{dropped} log lines dropped: standard error was not read in time");
+        match self.0.format {
+            LogFormat::Text => format!("receptor: {text}\n"),
+            LogFormat::Json => {
+                let fields = serde_json::json!({ "message": text, "dropped": dropped });
+                format!(
+                    "{}\n",
+                    serde_json::json!({ "level": "WARN", "fields": fields, "target": "receptor" })
+                )
+            }
+        }
+    }
+
+    fn wait_empty(&self, within: Duration) {
+        let busy = |state: &mut State| state.writing || !state.lines.is_empty() || state.dropped > 0;
+        drop(self.0.written.wait_timeout_while(self.lock(), within, busy));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<'a> MakeWriter<'a> for Queue {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { queue: self, bytes: Vec::new() }
+    }
+}
+
+/// One event, queued as a whole when it is dropped.
+struct Line<'a> {
+    queue: &'a Queue,
+    bytes: Vec<u8>,
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        if !self.bytes.is_empty() {
+            self.queue.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// A reader that reads when it is asked to.
+    struct Pipe(SyncSender<Vec<u8>>);
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn pipe(format: LogFormat) -> (Queue, Receiver<Vec<u8>>) {
+        let (pipe, reader) = sync_channel(0);
+        (Queue::spawn(format, Pipe(pipe)), reader)
+    }
+
+    fn read(reader: &Receiver<Vec<u8>>) -> String {
+        String::from_utf8(reader.recv_timeout(LIMIT).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_reader_that_stops_costs_lines_and_is_told_how_many() {
+        let (queue, reader) = pipe(LogFormat::Text);
+        let line = |n: usize| format!("{n:>99}\n");
+        let room = MAX_QUEUE / 100;
+        for n in 0..room + 50 {
+            write!(queue.make_writer(), "{}", line(n)).unwrap();
+        }
+        for n in 0..room {
+            assert_eq!(read(&reader), line(n));
+        }
+        assert_eq!(read(&reader), "receptor: 50 log lines dropped: standard error was not read in time\n");
+        write!(queue.make_writer(), "again").unwrap();
+        assert_eq!(read(&reader), "again");
+        queue.wait_empty(LIMIT);
+        assert!(queue.lock().lines.is_empty());
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_a_reader_that_stopped() {
+        let (queue, reader) = pipe(LogFormat::Json);
+        write!(queue.make_writer(), "never read").unwrap();
+        queue.wait_empty(Duration::from_millis(1));
+        drop(reader);
+        queue.wait_empty(LIMIT);
+    }
+
+    #[test]
+    fn a_dropped_line_is_reported_as_json_where_lines_are() {
+        let summary = Queue::new(LogFormat::Json).summary(3);
+        let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+        assert_eq!((&summary["level"], &summary["fields"]["dropped"]), (&"WARN".into(), &3.into()));
+    }
 }

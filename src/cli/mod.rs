@@ -50,10 +50,12 @@ use exit::Failure;
 /// configuration, 3 no route, unreachable or not converged, 4 refused.
 #[must_use]
 pub fn run(args: Args) -> ExitCode {
-    match dispatch(args.command, &Env::of_process()) {
+    let status = match dispatch(args.command, &Env::of_process()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
-    }
+    };
+    log::flush();
+    status
 }
 
 fn dispatch(command: Command, env: &Env) -> Result<(), Failure> {
