@@ -63,7 +63,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
             _ = terminate.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
             _ = show.recv() => {
-                if let Some(status) = node.status().await {
+                if let Ok(status) = node.status().await {
                     println!("{}", serde_json::to_string_pretty(&status)?);
                 }
             }

@@ -24,7 +24,7 @@ use crate::mesh::names::{Resolve, SystemResolver};
 use crate::mesh::usage::Purpose;
 use crate::mesh::{
     ConvergeError, Convergence, DatagramListener, DatagramSender, Event, LinkCost, LinkCosts, Listener,
-    NodeExplanation, OpenError, PeerAddr, ServeError, Status, Stream, clock,
+    NodeExplanation, OpenError, PeerAddr, ServeError, ShutDown, Status, Stream, clock,
 };
 use crate::switch::SwitchCounters;
 use crate::transport::bind::Listen;
@@ -35,7 +35,8 @@ use crate::work::{
     Request, Responder, TraceHop,
 };
 
-/// How long running calls may go on after [`Node::shutdown`] was called.
+/// How long calls and streams may go on after [`Node::shutdown`] was called. Short enough for a supervisor that kills
+/// after ten seconds, as Docker does; [`Node::shutdown_within`] takes another.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Sockets that a node listens on, at most.
 pub const MAX_LISTEN: usize = 8;
@@ -119,9 +120,12 @@ impl Node {
         })
     }
 
-    /// Waits until this node has a way to `node`. Cancel safe; waits for ever if there is none, or after shutdown.
-    pub async fn routable(&self, node: &NodeId) {
-        self.0.mesh.routable(node).await;
+    /// Waits until this node has a way to `node`, for as long as it takes. Cancel safe.
+    ///
+    /// # Errors
+    /// The node is shut down.
+    pub async fn routable(&self, node: &NodeId) -> Result<(), ShutDown> {
+        self.0.mesh.routable(node).await
     }
 
     /// Waits until every node that this one can reach has installed the route to it, or for `within`, which counts up to a day.
@@ -263,23 +267,30 @@ impl Node {
         work::trace(&self.0.mesh, node).await
     }
 
-    /// A snapshot of the node; `None` once it is shut down.
-    pub async fn status(&self) -> Option<Status> {
+    /// A snapshot of the node.
+    ///
+    /// # Errors
+    /// The node is shut down.
+    pub async fn status(&self) -> Result<Status, ShutDown> {
         let mut status = self.0.mesh.status().await?;
         status.running_calls = self.0.registry.running().len();
         for route in &mut status.routes {
             route.directives =
                 work::directives(&route.capabilities).iter().map(ToString::to_string).collect();
         }
-        Some(status)
+        Ok(status)
     }
 
-    /// Why a node is, or is not, reachable, as far as this node knows, how its packets travel, and why; `None` once it is shut down.
-    pub async fn explain(&self, node: &NodeId) -> Option<NodeExplanation> {
+    /// Why a node is, or is not, reachable, as far as this node knows, and how its packets travel.
+    ///
+    /// # Errors
+    /// The node is shut down.
+    pub async fn explain(&self, node: &NodeId) -> Result<NodeExplanation, ShutDown> {
         self.0.mesh.explain(node).await
     }
 
-    /// What happens from now on. A listener that falls more than 1,024 events behind misses the oldest, and is told.
+    /// What happens from now on, until the node is shut down. A listener that falls more than 1,024 events behind misses
+    /// the oldest, and gets an error that says how many.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.0.mesh.events()
@@ -294,11 +305,10 @@ impl Node {
     /// before are judged again when they complete. Returns at once; the connections are dealt with on another task.
     ///
     /// # Errors
-    /// The certificate does not carry the node's id. The old identity stays in use.
+    /// The certificate does not carry the node's id: the old identity stays in use. Or the node is shut down.
     pub async fn reload(&self, identity: Identity) -> Result<(), StartError> {
         check_identity(self.id(), &identity)?;
-        self.0.mesh.reload(identity).await;
-        Ok(())
+        Ok(self.0.mesh.reload(identity).await?)
     }
 
     /// Waits until the node is linked, if it dials anybody, and has converged; says in the log if it has not.
@@ -320,12 +330,63 @@ impl Node {
         }
     }
 
-    /// Leaves in order: takes no more streams, lets running calls end for up to [`SHUTDOWN_GRACE`], withdraws from the
-    /// mesh, closes all connections. At most 15 seconds. Other clones see the node as shut down.
+    /// Leaves in order, with a grace period of [`SHUTDOWN_GRACE`]: as [`shutdown_within`](Self::shutdown_within).
     pub async fn shutdown(&self) {
-        self.0.mesh.refuse_streams();
-        self.0.registry.shutdown(SHUTDOWN_GRACE).await;
-        self.0.mesh.shutdown().await;
+        self.shutdown_within(SHUTDOWN_GRACE).await;
+    }
+
+    /// Leaves in order, and frees the port.
+    ///
+    /// From the first poll on, new calls and streams are refused with [`RefuseCode::Leaving`](crate::mesh::RefuseCode).
+    /// Calls and streams that are open may end for up to `grace`, those that this node has opened included; a stream has
+    /// ended when both directions are finished and delivered, reset or stopped, whether or not it is still held. What
+    /// is left then ends with the code `leaving`: calls get it as their last response, streams by the close of their
+    /// connection. Then the node withdraws from the mesh and closes its connections. Takes at most 15 seconds more than
+    /// `grace`, which is cut to a day, and a few milliseconds more than a round trip if nothing is left.
+    ///
+    /// The shutdown runs on a task of its own, on the runtime that drives the node: dropping the future does not
+    /// interrupt it. Calls that come while it runs share its outcome, and the earliest end of a grace period counts.
+    /// Afterwards the methods of all clones return errors that say that the node is shut down.
+    ///
+    /// Within a handler of this node, the handler's own call is not waited for; it is cut off after all others, and its
+    /// caller gets [`CallError::Leaving`](crate::CallError::Leaving). To answer the caller first, spawn the shutdown and
+    /// return from the handler.
+    pub async fn shutdown_within(&self, grace: Duration) {
+        let _waiver = self.0.registry.waive_own_call();
+        let shutdown = self.0.mesh.shutdown();
+        if shutdown.begin(grace) {
+            let leaving = Leaving(self.clone());
+            self.0.mesh.run(async move { leaving.run().await });
+        }
+        shutdown.done().await;
+    }
+}
+
+/// A shutdown that runs. Dropped, with its runtime for instance, it lets its callers go.
+struct Leaving(Node);
+
+impl Leaving {
+    async fn run(&self) {
+        let Inner { mesh, registry } = &*self.0.0;
+        mesh.refuse_streams();
+        registry.drain();
+        let ended = async {
+            registry.idle().await;
+            mesh.streams_ended().await;
+        };
+        tokio::select! {
+            biased;
+            () = ended => {}
+            () = mesh.shutdown().grace_over() => {}
+        }
+        registry.shutdown(Duration::ZERO).await;
+        mesh.leave().await;
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.0.mesh.shutdown().finished();
     }
 }
 
@@ -570,8 +631,9 @@ impl NodeBuilder {
             None => {
                 let bound = bind::bind(&self.listen, &reports)?;
                 let port_opener = bind::port_opener(&bound, &reports);
-                let sockets = bound.iter().map(|socket| Arc::clone(socket) as Arc<dyn quinn::AsyncUdpSocket>);
-                (sockets.collect(), bound, port_opener)
+                let renewable = bound.iter().map(Arc::downgrade).collect();
+                let sockets = bound.into_iter().map(|socket| socket as Arc<dyn quinn::AsyncUdpSocket>);
+                (sockets.collect(), renewable, port_opener)
             }
         };
         let interfaces = self.interfaces.unwrap_or_else(|| match renewable.is_empty() {
@@ -712,6 +774,9 @@ pub enum StartError {
     /// A built-in directive was registered by the application.
     #[error(transparent)]
     Register(#[from] RegisterError),
+    /// The node is shut down, and takes no other identity.
+    #[error(transparent)]
+    ShutDown(#[from] ShutDown),
 }
 
 /// Why a node is not part of the mesh.

@@ -65,13 +65,12 @@ impl Local {
     }
 
     pub(super) async fn status(&self) -> Result<Value, Failure> {
-        let status = self.node.status().await.ok_or_else(|| Failure::failed("the node is shut down"))?;
+        let status = self.node.status().await.map_err(Failure::failed)?;
         Ok(serde_json::to_value(status).expect("plain data is JSON"))
     }
 
     pub(super) async fn explain(&self, node: &NodeId) -> Result<Value, Failure> {
-        let explained =
-            self.node.explain(node).await.ok_or_else(|| Failure::failed("the node is shut down"))?;
+        let explained = self.node.explain(node).await.map_err(Failure::failed)?;
         Ok(serde_json::to_value(explained).expect("plain data is JSON"))
     }
 

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use quinn::Connection;
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{Instrument, info_span};
 
@@ -38,6 +39,7 @@ use super::peers::Peers;
 use super::renewal;
 use super::roaming::{self, Roaming};
 use super::services::{Listener, ServeError, Services};
+use super::shutdown::{ShutDown, Shutdown};
 use super::status::Status;
 use super::stream::Stream;
 use super::unreachable;
@@ -47,7 +49,6 @@ use super::view::{LinkView, View};
 use crate::id::{Cost, NodeId, ServiceName};
 use crate::router::{self, Router};
 use crate::switch::Cookie;
-use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::{Hello, VERSIONS};
 use crate::transport::path_mtu::PathMtus;
@@ -67,14 +68,17 @@ const PLACE_WAIT: Duration = Duration::from_millis(750);
 const CREDIT_ROUND_TRIPS: u32 = 4;
 /// How long the neighbours have to take the node's last words.
 const LEAVE_WAIT: Duration = Duration::from_secs(2);
+/// How long the driver may take to end, a little longer than it waits for connections; and the system to free the port.
+const CLOSE_WAIT: Duration = Duration::from_secs(3);
+const PORT_WAIT: Duration = Duration::from_millis(100);
 
 /// The parts that a mesh is made of, checked.
 pub(crate) struct Parts {
     pub(crate) id: NodeId,
     pub(crate) identity: Identity,
     pub(crate) socket: Socket,
-    /// What is under `socket`, as far as sending can begin anew there.
-    pub(crate) renewable: Vec<Arc<Renewable>>,
+    /// What is under `socket`, as far as sending can begin anew there; `socket` alone keeps it.
+    pub(crate) renewable: Vec<Weak<Renewable>>,
     /// Where those report what does not arrive.
     pub(crate) reports: Reports,
     /// What finds the addresses of configured peers.
@@ -116,10 +120,14 @@ struct Inner {
     inputs: mpsc::Sender<Input>,
     capabilities: watch::Sender<bytes::Bytes>,
     view: watch::Receiver<Arc<View>>,
-    events: broadcast::Sender<Event>,
+    /// Weak, so that listeners see the end when the tasks that report events have gone.
+    events: broadcast::WeakSender<Event>,
     #[cfg(feature = "testing")]
     reports: Reports,
     outside: Outside,
+    /// The runtime that drives the node. A caller's may be another one, and end sooner.
+    runtime: Handle,
+    shutdown: Shutdown,
     /// Dropped, or sent `true`, it ends the driver.
     life: watch::Sender<bool>,
 }
@@ -300,10 +308,12 @@ impl Mesh {
             inputs,
             capabilities,
             view: shown,
-            events,
+            events: events.downgrade(),
             #[cfg(feature = "testing")]
             reports: parts.reports,
             outside,
+            runtime: Handle::current(),
+            shutdown: Shutdown::default(),
             life,
         })))
     }
@@ -341,6 +351,18 @@ impl Mesh {
         deadline: Option<Duration>,
         purpose: Purpose,
     ) -> Result<Stream, OpenError> {
+        let opened = self.try_open(node, service, deadline, purpose).await;
+        let stream = opened.map_err(|error| self.unless_closed(error))?;
+        Ok(stream.counted(&self.0.services.open_streams))
+    }
+
+    async fn try_open(
+        &self,
+        node: &NodeId,
+        service: &ServiceName,
+        deadline: Option<Duration>,
+        purpose: Purpose,
+    ) -> Result<Stream, OpenError> {
         // Fast path: a connection, a place and credit are there. Nothing has to be watched while nothing is waited for.
         if let Some((connection, lease)) = self.ready(node)
             && let Some(halves) = at_once(connection.open_bi()).await
@@ -356,7 +378,7 @@ impl Mesh {
         let opening = async {
             tokio::select! {
                 biased;
-                to = self.yielded_to(), if *node != self.0.id => Err(OpenError::Yielded { to }),
+                barred = self.barred(node) => Err(barred),
                 opened = self.open_in_turn(node, service, deadline, purpose) => opened,
             }
         };
@@ -406,9 +428,9 @@ impl Mesh {
     ) -> Result<DatagramSender, OpenError> {
         tokio::select! {
             biased;
-            to = self.yielded_to(), if *node != self.0.id => Err(OpenError::Yielded { to }),
+            barred = self.barred(node) => Err(barred),
             connected = self.connection(node) => {
-                let (connection, _, lease) = connected?;
+                let (connection, _, lease) = connected.map_err(|error| self.unless_closed(error))?;
                 Ok(DatagramSender::new(Connection::clone(&connection), service, lease))
             }
         }
@@ -461,7 +483,7 @@ impl Mesh {
     async fn ask_for_route(&self, node: &NodeId) -> Option<(u64, u32)> {
         let asking = async {
             loop {
-                if let Some(Some(route)) = self.ask(|reply| Command::Query(node.clone(), reply)).await {
+                if let Ok(Some(route)) = self.ask(|reply| Command::Query(node.clone(), reply)).await {
                     return route;
                 }
                 tokio::time::sleep(ROUTE_WAIT / 5).await;
@@ -470,27 +492,29 @@ impl Mesh {
         tokio::time::timeout(ROUTE_WAIT, asking).await.ok()
     }
 
-    /// Waits until this node has yielded its id, and says where the other process is.
-    async fn yielded_to(&self) -> String {
+    /// Waits until this node can open no more streams to `node`, because it is shut down or has yielded its id.
+    async fn barred(&self, node: &NodeId) -> OpenError {
         let mut view = self.0.view.clone();
-        let to = match view.wait_for(|view| view.yielded_to.is_some()).await {
-            Ok(view) => view.yielded_to.clone(),
-            Err(_) => None,
-        };
-        match to {
-            Some(to) => to,
-            None => std::future::pending().await,
-        }
+        // A node that has yielded still reaches itself.
+        let yields = *node != self.0.id;
+        let ended = view.wait_for(|view| view.closed || (yields && view.yielded_to.is_some())).await;
+        let to = ended.ok().filter(|view| !view.closed).and_then(|view| view.yielded_to.clone());
+        to.map_or(OpenError::ShutDown, |to| OpenError::Yielded { to })
+    }
+
+    /// What an error of a closed node is: whatever went wrong first, the node is the reason.
+    fn unless_closed(&self, error: OpenError) -> OpenError {
+        if self.0.view.borrow().closed { OpenError::ShutDown } else { error }
     }
 
     /// Waits until there is a way to a node.
-    pub(crate) async fn routable(&self, node: &NodeId) {
+    pub(crate) async fn routable(&self, node: &NodeId) -> Result<(), ShutDown> {
         let mut view = self.0.view.clone();
-        let known =
-            |view: &Arc<View>| *node == self.0.id || live_link(view, node).is_some() || has_route(view, node);
-        if view.wait_for(known).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        let known = |view: &Arc<View>| {
+            view.closed || *node == self.0.id || live_link(view, node).is_some() || has_route(view, node)
+        };
+        let closed = view.wait_for(known).await.map_or(true, |view| view.closed);
+        if closed { Err(ShutDown) } else { Ok(()) }
     }
 
     /// The neighbour that packets for a node go to, and the cost and hops, as far as this node knows.
@@ -505,7 +529,7 @@ impl Mesh {
 
     /// Waits until the node is part of the mesh, or every configured peer has refused it. An empty error: it never will.
     pub(crate) async fn linked(&self) -> Result<(), Vec<(PeerAddr, Refusal)>> {
-        let mut events = self.0.events.subscribe();
+        let mut events = self.events();
         let mut view = self.0.view.clone();
         loop {
             let refusals: Vec<_> = self
@@ -534,21 +558,22 @@ impl Mesh {
     }
 
     pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
-        self.0.events.subscribe()
+        // Without a sender, it is at its end.
+        self.0.events.upgrade().unwrap_or_else(|| broadcast::channel(1).0).subscribe()
     }
 
-    /// A snapshot; `None` once the mesh is closed.
-    pub(crate) async fn status(&self) -> Option<Status> {
+    pub(crate) async fn status(&self) -> Result<Status, ShutDown> {
         self.ask(Command::Status).await
     }
 
-    pub(crate) async fn explain(&self, node: &NodeId) -> Option<NodeExplanation> {
+    pub(crate) async fn explain(&self, node: &NodeId) -> Result<NodeExplanation, ShutDown> {
         self.ask(|reply| Command::Explain(node.clone(), reply)).await
     }
 
     /// Whether all nodes have the route to this one. Dropped, it gives the request up.
     pub(crate) async fn converged(&self, within: Duration) -> Result<Convergence, ConvergeError> {
-        self.ask(|reply| Command::Converge(within, reply)).await.unwrap_or(Err(ConvergeError::ShutDown))
+        let answer = self.ask(|reply| Command::Converge(within, reply)).await;
+        answer.unwrap_or(Err(ConvergeError::ShutDown))
     }
 
     /// Replaces what the node advertises of itself. `current` is called under a lock, so that of two changes at once
@@ -558,10 +583,26 @@ impl Mesh {
     }
 
     /// Shows another identity from now on, proves it on live connections, and closes those that it does not accept.
-    pub(crate) async fn reload(&self, identity: Identity) {
+    pub(crate) async fn reload(&self, identity: Identity) -> Result<(), ShutDown> {
         self.0.endpoint.reload(identity.clone());
         self.0.vetting.reloaded();
-        let _ = self.0.inputs.send(Input::Command(Command::Reload(Box::new(identity)))).await;
+        let reload = Input::Command(Command::Reload(Box::new(identity)));
+        self.0.inputs.send(reload).await.map_err(|_| ShutDown)
+    }
+
+    /// The shutdown that all callers share.
+    pub(crate) fn shutdown(&self) -> &Shutdown {
+        &self.0.shutdown
+    }
+
+    /// Runs a task on the runtime that drives the node. It is dropped at once if that is gone.
+    pub(crate) fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.runtime.spawn(task.instrument(info_span!("node", id = %self.0.id)));
+    }
+
+    /// Waits until all streams have ended, and what this node had finished sending was delivered. For one caller.
+    pub(crate) async fn streams_ended(&self) {
+        self.0.services.open_streams.ended().await;
     }
 
     /// Takes no more streams.
@@ -569,12 +610,13 @@ impl Mesh {
         self.0.services.leave();
     }
 
-    /// Withdraws, waits for the neighbours to hear it, and closes.
-    pub(crate) async fn shutdown(&self) {
+    /// Withdraws, waits for the neighbours to hear it, and closes. The port is free afterwards, whatever handles are left.
+    pub(crate) async fn leave(&self) {
         self.refuse_streams();
         self.0.peers.close().await;
         let farewell = async {
-            self.ask(Command::Leave).await;
+            // An error means that the driver has gone: nobody is left to say farewell to.
+            let _ = self.ask(Command::Leave).await;
             let mut view = self.0.view.clone();
             let _ = view.wait_for(|view| view.links.is_empty() || view.closed).await;
         };
@@ -582,14 +624,17 @@ impl Mesh {
         let _ =
             tokio::time::timeout(LEAVE_WAIT, async { tokio::join!(farewell, self.0.outside.ended()) }).await;
         self.0.life.send_replace(true);
-        self.0.endpoint.close(CloseCode::Leaving, "leaving");
-        let _ = tokio::time::timeout(LEAVE_WAIT, self.0.endpoint.wait_idle()).await;
+        let mut view = self.0.view.clone();
+        // The view's sender is the driver's, and goes when that has let go of the port.
+        let gone = async { while view.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(CLOSE_WAIT, gone).await;
+        let _ = tokio::time::timeout(PORT_WAIT, self.0.endpoint.socket().released()).await;
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ShutDown> {
         let (reply, answer) = oneshot::channel();
-        self.0.inputs.send(Input::Command(command(reply))).await.ok()?;
-        answer.await.ok()
+        self.0.inputs.send(Input::Command(command(reply))).await.map_err(|_| ShutDown)?;
+        answer.await.map_err(|_| ShutDown)
     }
 }
 

@@ -51,6 +51,8 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(10);
 const PUBLISHED_IN_A_MILLISECOND: usize = 50;
 /// Inputs that are handled in a row before a waiting probe gets its turn.
 const INPUTS_IN_A_ROW: u32 = 16;
+/// How long the connections have to end before the port is let go of.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// Questions of a stub that wait for an answer, at most.
 const MAX_QUERIES: usize = 1_024;
 
@@ -133,6 +135,8 @@ impl Driver {
     /// Runs until the node is shut down.
     ///
     /// `life` ends the driver when it turns true, or when its sender is dropped.
+    ///
+    /// Dropped before, with its runtime or by a panic, it closes the node at once, without a farewell.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Input>, mut life: watch::Receiver<bool>) {
         let mut probes = self.endpoint.socket().probes().receiver();
         let mut in_a_row = 0;
@@ -165,14 +169,27 @@ impl Driver {
                 self.handle_timeout(now);
             }
         }
+        // Whoever still asks something learns at once that nobody answers.
+        drop((queue, probes));
         self.close();
+        // The port is let go of when `self` is dropped. Neighbours that do not hear the end are not waited for.
+        let _ = tokio::time::timeout(CLOSE_WAIT, self.endpoint.wait_idle()).await;
     }
 
-    /// Ends everything that hangs on the driver.
+    /// Ends everything that hangs on the driver: no handle waits for it any more.
+    ///
+    /// Nothing here needs a task: quinn's may be gone already, together with this one. To close a connection wakes
+    /// all who wait on its streams and datagrams.
     fn close(&self) {
-        self.services.close();
-        self.endpoint.close(CloseCode::Leaving, "leaving");
         self.view.send_modify(|view| *view = Arc::new(View { closed: true, ..View::default() }));
+        self.services.close();
+        for link in self.neighbours.links().values() {
+            if link.connection.close_reason().is_none() {
+                link.close(CloseCode::Leaving, "leaving");
+            }
+        }
+        self.peers.shut(CloseCode::Leaving, "leaving");
+        self.endpoint.close(CloseCode::Leaving, "leaving");
     }
 
     fn next_timeout(&self) -> Instant {
@@ -692,6 +709,16 @@ impl Driver {
 
     fn status(&self, now: Instant) -> Status {
         super::snapshot::snapshot(self, now)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!("the node stops: its driver panicked, which is a bug");
+        }
+        self.close();
+        self.endpoint.socket().release();
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) mod names;
 mod neighbours;
 mod notary;
 pub(crate) mod open;
+pub(crate) mod open_streams;
 mod outside;
 mod path_messages;
 mod paths;
@@ -54,15 +55,16 @@ mod portmap;
 mod renewal;
 mod roaming;
 mod services;
+pub(crate) mod shutdown;
 mod snapshot;
 mod status;
 pub mod stream;
+mod stub_waiting;
 mod twin;
 mod unreachable;
 pub(crate) mod usage;
 mod vetting;
 pub(crate) mod view;
-mod stub_waiting;
 
 pub use crate::transport::settings::MAX_STREAMS;
 pub use converge::{ConvergeError, Convergence};
@@ -81,6 +83,7 @@ pub use open::{OpenError, RefuseCode, RefusedOpen};
 pub use peer_addr::{InvalidPeerAddr, PeerAddr};
 pub use peers::MAX_PEERS;
 pub use services::{Incoming, Listener, MAX_SERVICES, MAX_WAITING, ServeError};
+pub use shutdown::ShutDown;
 pub use status::{
     CertificateStatus, Direction, DuplicateStatus, EdgeStatus, LinkState, LinkStatus, NetworkStatus,
     NotTrusted, PairStatus, PathsStatus, PeerPath, PeerStatus, PortMappingStatus, ProcessStatus,

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::future::IntoFuture;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn::{Connection, Side};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, debug_span};
@@ -58,6 +59,10 @@ pub(crate) struct Peers {
     services: Services,
     vetting: Vetting,
     slots: Arc<Mutex<BTreeMap<NodeId, Arc<Slot>>>>,
+    /// The runtime that drives the node. A caller's may be another one, and end sooner.
+    runtime: Handle,
+    /// Set once the node is closed: what connects later is closed at once.
+    shut: Arc<AtomicBool>,
     /// Whom to tell of connections, for direct paths; none: those are off.
     inputs: Option<mpsc::Sender<Input>>,
 }
@@ -116,7 +121,8 @@ impl Peers {
         vetting: Vetting,
         inputs: Option<mpsc::Sender<Input>>,
     ) -> Self {
-        Self { endpoint, services, vetting, slots: Arc::default(), inputs }
+        let runtime = Handle::current();
+        Self { endpoint, services, vetting, slots: Arc::default(), runtime, shut: Arc::default(), inputs }
     }
 
     /// The connection to `node`, made now if there is none, and a lease that keeps it.
@@ -135,7 +141,7 @@ impl Peers {
         let mut ticket = slot.connecting.join();
         if ticket.first {
             let (peers, node, slot, lease) = (self.clone(), node.clone(), slot.clone(), lease.clone());
-            tokio::spawn(async move {
+            self.runtime.spawn(async move {
                 let mut attempt = Attempt { slot: &slot, outcome: Some(Err(OpenError::ShutDown)) };
                 let connected = peers.connect(&node).await;
                 attempt.outcome =
@@ -221,13 +227,17 @@ impl Peers {
             }
             connections.push(Kept { connection: connection.clone(), since: clock::now() });
             vetted.carry_on_streams();
+            // Under the lock, so that `shut` misses none.
+            if self.shut.load(Ordering::Relaxed) {
+                connection.close(CloseCode::Leaving.to_quic(), b"leaving");
+            }
         }
         slot.connecting.arrived();
         let span = debug_span!("peer", %node);
         debug!(parent: &span, "connected");
         let datagrams = self.services.datagrams.clone();
         let (receiving, from, usage) = (Connection::clone(connection), node.clone(), slot.usage.clone());
-        tokio::spawn(async move { datagrams.serve(receiving, from, usage).await });
+        self.runtime.spawn(async move { datagrams.serve(receiving, from, usage).await });
         let adopted = connection.clone();
         let (services, node, slot, connection, inputs) = (
             self.services.clone(),
@@ -247,7 +257,7 @@ impl Peers {
             debug!(%why, "disconnected");
             lock(&slot.connections).retain(|kept| kept.connection.stable_id() != connection.stable_id());
         };
-        tokio::spawn(serve.instrument(span));
+        self.runtime.spawn(serve.instrument(span));
         Ok(adopted)
     }
 
@@ -301,6 +311,16 @@ impl Peers {
         for slot in lock(&self.slots).values() {
             for Kept { connection, .. } in lock(&slot.connections).iter() {
                 connection.close(code.to_quic(), why.as_bytes());
+            }
+        }
+    }
+
+    /// Closes every connection with this code, those to come included, and waits for nothing.
+    pub(crate) fn shut(&self, code: CloseCode, why: &str) {
+        self.shut.store(true, Ordering::Relaxed);
+        for slot in lock(&self.slots).values() {
+            for kept in lock(&slot.connections).iter().filter(|kept| kept.is_live()) {
+                kept.connection.close(code.to_quic(), why.as_bytes());
             }
         }
     }

@@ -12,7 +12,7 @@
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -45,7 +45,7 @@ const REDIAL_WITHIN: Duration = Duration::from_secs(3);
 pub(super) async fn follow(
     interfaces: Interfaces,
     endpoint: Arc<Endpoint>,
-    sockets: Vec<Arc<Renewable>>,
+    sockets: Vec<Weak<Renewable>>,
     moved: watch::Sender<u64>,
     inputs: mpsc::Sender<Input>,
 ) {
@@ -67,7 +67,7 @@ pub(super) async fn follow(
             endpoint.socket().set_gone(gone.0.clone());
         }
         if !lost.is_empty() {
-            sockets.iter().for_each(|socket| socket.renew());
+            sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.renew());
         }
         if now.moved_since(&before) {
             moved.send_modify(|times| *times += 1);

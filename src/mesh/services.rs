@@ -14,6 +14,7 @@ use super::credit::StreamCredit;
 use super::datagram::DatagramListeners;
 use super::open::{ACCEPTED, OpenHeader, Parsed, RefuseCode, RefusedOpen};
 use super::renewal;
+use super::open_streams::OpenStreams;
 use super::stream::Stream;
 use super::usage::{StreamLease, Usage};
 use crate::id::{NodeId, ServiceName};
@@ -39,6 +40,8 @@ pub(crate) struct Services {
     /// Whether no more streams are accepted.
     leaving: Arc<AtomicBool>,
     overloads: Arc<AtomicU64>,
+    /// The streams that are in use, those that this node has opened included.
+    pub(crate) open_streams: OpenStreams,
     /// Those that take datagrams.
     pub(crate) datagrams: DatagramListeners,
 }
@@ -234,7 +237,8 @@ impl Services {
             credit.raise();
         }
         let rest = opened.came.slice(found.header.len()..);
-        place.send(Incoming { peer: peer.clone(), deadline: found.deadline, stream: opened.stream(rest) });
+        let stream = opened.stream(rest).counted(&self.open_streams);
+        place.send(Incoming { peer: peer.clone(), deadline: found.deadline, stream });
         None
     }
 
@@ -278,7 +282,8 @@ impl Services {
         };
         let accepted = tokio::time::timeout(HEADER_TIMEOUT, opened.send.write_chunk(acceptance())).await;
         if matches!(accepted, Ok(Ok(()))) {
-            place.send(Incoming { peer, deadline: header.deadline, stream: opened.stream(rest) });
+            let stream = opened.stream(rest).counted(&self.open_streams);
+            place.send(Incoming { peer, deadline: header.deadline, stream });
         }
     }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::open::{ACCEPTED, RefusedOpen};
+use super::open_streams::{OpenHalf, OpenStreams};
 use super::usage::{Lease, StreamLease};
 use crate::transport::Refusal;
 use crate::transport::code::{CloseCode, StreamCode};
@@ -30,12 +31,13 @@ impl Stream {
     /// A stream that needs no answer: the side that accepted it.
     pub(crate) fn new(send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
         Self {
-            send: SendHalf { inner: send, sent: 0, finished: false, _lease: None },
+            send: SendHalf { inner: send, sent: 0, finished: false, open: None, _lease: None },
             recv: RecvHalf {
                 inner: recv,
                 first: Bytes::new(),
                 received: 0,
                 answer: Answer::Accepted,
+                open: None,
                 _lease: None,
             },
         }
@@ -58,6 +60,19 @@ impl Stream {
     pub(crate) fn leased(mut self, lease: StreamLease) -> Self {
         self.send._lease = Some(lease.send);
         self.recv._lease = Some(lease.recv);
+        self
+    }
+
+    /// Has a shutdown of the node wait until both halves have ended.
+    pub(crate) fn counted(mut self, streams: &OpenStreams) -> Self {
+        self.send.open = Some(streams.enter());
+        self.recv.open = Some(streams.enter());
+        self
+    }
+
+    /// Has a shutdown not wait for the stream: it waits for what the stream belongs to.
+    pub(crate) fn uncounted(mut self) -> Self {
+        (self.send.open, self.recv.open) = (None, None);
         self
     }
 
@@ -84,6 +99,8 @@ pub struct SendHalf {
     inner: quinn::SendStream,
     sent: u64,
     finished: bool,
+    /// Held until it has ended.
+    open: Option<OpenHalf>,
     _lease: Option<Lease>,
 }
 
@@ -124,11 +141,16 @@ impl SendHalf {
         self.finished = true;
         // An error means that it was finished or reset before: nothing is left to do.
         let _ = self.inner.finish();
+        if let Some(open) = self.open.take() {
+            let delivered = self.inner.stopped();
+            open.finish(async { drop(delivered.await) });
+        }
     }
 
     /// Gives up: what was not delivered yet is lost, and the other side's reads fail with `code`.
     pub fn reset(&mut self, code: StreamCode) {
         self.finished = true;
+        self.open = None;
         let _ = self.inner.reset(code.to_quic());
     }
 
@@ -157,7 +179,8 @@ impl SendHalf {
         let _ = self.inner.set_priority(priority);
     }
 
-    fn explain(&self, error: quinn::WriteError) -> StreamError {
+    fn explain(&mut self, error: quinn::WriteError) -> StreamError {
+        self.open = None;
         match error {
             quinn::WriteError::Stopped(code) => StreamError::Stopped { code: code.into(), bytes: self.sent },
             quinn::WriteError::ConnectionLost(error) => StreamError::lost(&error, self.sent),
@@ -206,6 +229,8 @@ pub struct RecvHalf {
     first: Bytes,
     received: u64,
     answer: Answer,
+    /// Held until it has ended.
+    open: Option<OpenHalf>,
     _lease: Option<Lease>,
 }
 
@@ -237,13 +262,17 @@ impl RecvHalf {
                 self.received += chunk.bytes.len() as u64;
                 Ok(Some(chunk.bytes))
             }
-            Ok(None) => Ok(None),
+            Ok(None) => {
+                self.open = None;
+                Ok(None)
+            }
             Err(error) => Err(self.explain(error)),
         }
     }
 
     /// Tells the other side that nothing more will be read.
     pub fn stop(&mut self, code: StreamCode) {
+        self.open = None;
         let _ = self.inner.stop(code.to_quic());
     }
 
@@ -276,13 +305,15 @@ impl RecvHalf {
                 Ok(_) => {
                     let body = refusal.get(1..).unwrap_or_default();
                     self.answer = Answer::Refused(RefusedOpen::decode(body));
+                    self.open = None;
                 }
                 Err(error) => return Poll::Ready(Err(self.explain(error))),
             }
         }
     }
 
-    fn explain(&self, error: quinn::ReadError) -> StreamError {
+    fn explain(&mut self, error: quinn::ReadError) -> StreamError {
+        self.open = None;
         match error {
             quinn::ReadError::Reset(code) => StreamError::Reset { code: code.into(), bytes: self.received },
             quinn::ReadError::ConnectionLost(error) => StreamError::lost(&error, self.received),
@@ -307,10 +338,14 @@ impl AsyncRead for RecvHalf {
             this.received += piece.len() as u64;
             return Poll::Ready(Ok(()));
         }
-        let before = buf.filled().len();
+        let (before, room) = (buf.filled().len(), buf.remaining());
         this.inner.poll_read_buf(cx, buf).map(|result| match result {
             Ok(()) => {
-                this.received += (buf.filled().len() - before) as u64;
+                let read = buf.filled().len() - before;
+                this.received += read as u64;
+                if read == 0 && room > 0 {
+                    this.open = None;
+                }
                 Ok(())
             }
             Err(error) => Err(this.explain(error).into()),

@@ -46,9 +46,11 @@ pub(super) fn note_batch(packet: usize) {
     }
 }
 
-/// What quinn runs on.
+/// What quinn runs on: the runtime that the endpoint was made on, whoever connects or accepts later. A connection that
+/// a caller on another runtime has opened does not end with that runtime.
 #[derive(Debug)]
 pub(super) struct Runtime {
+    handle: Handle,
     /// Whether the endpoint's task was spawned, which comes first, and does not wait for anybody.
     endpoint: AtomicBool,
     rounds: u8,
@@ -61,28 +63,31 @@ impl Runtime {
     /// There is none.
     pub(super) fn new() -> Self {
         // With several threads the queue is not the only one, and to stand in it again wakes the others.
-        let rounds = match Handle::current().runtime_flavor() {
+        let handle = Handle::current();
+        let rounds = match handle.runtime_flavor() {
             RuntimeFlavor::CurrentThread => ROUNDS,
             _ => 0,
         };
-        Self { endpoint: AtomicBool::new(false), rounds }
+        Self { handle, endpoint: AtomicBool::new(false), rounds }
     }
 }
 
 impl quinn::Runtime for Runtime {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        let _entered = self.handle.enter();
         TokioRuntime.new_timer(at)
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
         if self.endpoint.swap(true, Ordering::Relaxed) {
-            TokioRuntime.spawn(Box::pin(Driver::new(future, self.rounds)));
+            self.handle.spawn(Driver::new(future, self.rounds));
         } else {
-            TokioRuntime.spawn(future);
+            self.handle.spawn(future);
         }
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let _entered = self.handle.enter();
         TokioRuntime.wrap_udp_socket(socket)
     }
 

@@ -30,6 +30,7 @@
 //! | `fresh` | additional UDP sockets for direct paths |
 //! | `heard` | which UDP socket an address sends to |
 //! | `held` | packets without a route |
+//! | `release` | letting go of a UDP socket that quinn still holds |
 //! | `last_sent` | what is sent again when the way to a peer changes |
 
 mod egress;
@@ -41,6 +42,7 @@ mod inbound;
 mod last_sent;
 mod originate;
 mod quinn_face;
+mod release;
 mod sort;
 mod transmit;
 
@@ -58,6 +60,7 @@ pub(crate) use self::fresh::PortOpener;
 use self::heard::Heard;
 use self::inbound::Inbound;
 use self::last_sent::LastSent;
+use self::release::Releasable;
 use self::transmit::Bound;
 pub(super) use self::transmit::MAX_SEND;
 pub(crate) use self::transmit::mapped;
@@ -98,7 +101,10 @@ impl Socket {
     ) -> io::Result<Self> {
         let sockets: Vec<_> = sockets
             .into_iter()
-            .map(|io| io.local_addr().map(|addr| Bound { io, addr }))
+            .map(|io| {
+                let io = Arc::new(Releasable::new(io)?);
+                Ok(Bound { addr: io.local_addr()?, io })
+            })
             .collect::<io::Result<_>>()?;
         let first = sockets.first().ok_or_else(|| io::Error::other("a node needs a socket"))?;
         Ok(Self {
@@ -135,6 +141,19 @@ impl Socket {
     /// The addresses of the UDP sockets.
     pub(crate) fn bound_addrs(&self) -> Vec<SocketAddr> {
         self.sockets.iter().map(|socket| socket.addr).collect()
+    }
+
+    /// Lets go of the UDP sockets: nothing is received any more, and what is sent is lost.
+    pub(crate) fn release(&self) {
+        self.sockets.iter().chain(self.fresh.load().iter()).for_each(|socket| socket.io.release());
+    }
+
+    /// Waits until the system has the ports back. Cancel safe.
+    pub(crate) async fn released(&self) {
+        // Only a call that is under way in another thread can still hold a socket: microseconds.
+        while !self.sockets.iter().all(|socket| socket.io.is_free()) {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
     }
 
     /// Replaces the forwarding table as a whole, tries the packets that waited for a route, and tells every peer's

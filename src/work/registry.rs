@@ -14,7 +14,7 @@ use super::code::Code;
 use super::command::Command;
 use super::directive::Directive;
 use super::handler::{Handler, HandlerError, Request};
-use super::inflight::Inflight;
+use super::inflight::{Inflight, Marker, Waiver};
 use super::responder::Responder;
 use super::serve;
 use crate::id::NodeId;
@@ -219,19 +219,32 @@ impl Registry {
     /// Complete when no call and no command is left, at the latest 5 s after `grace`. There is no way back. Cancel safe:
     /// dropped, the registry takes no calls, and those that run go on.
     pub async fn shutdown(&self, grace: Duration) {
-        self.enter_phase(Phase::Draining);
-        if timeout(grace, self.inner.inflight.none()).await.is_ok() {
-            return;
-        }
+        self.drain();
+        // Whether or not all have ended: a call whose handler waits for the others is still there.
+        let _ = timeout(grace, self.idle()).await;
         self.enter_phase(Phase::CuttingOff);
-        if timeout(CUT_OFF_WAIT, self.inner.inflight.none()).await.is_err() {
+        if timeout(CUT_OFF_WAIT, self.inner.inflight.all_ended()).await.is_err() {
             tracing::warn!("calls or commands are left after the registry's shutdown");
         }
     }
 
-    /// Waits until no call and no command is left.
-    #[cfg(test)]
-    pub(super) async fn idle(&self) {
+    /// Takes no new calls. There is no way back.
+    pub(crate) fn drain(&self) {
+        self.enter_phase(Phase::Draining);
+    }
+
+    /// Within a handler of this registry: has [`idle`](Self::idle) not wait for its call until this is dropped.
+    pub(crate) fn waive_own_call(&self) -> Option<Waiver> {
+        self.inner.inflight.waive_current()
+    }
+
+    /// What marks the handler of one call as such.
+    pub(super) fn marker(&self) -> Marker {
+        self.inner.inflight.marker()
+    }
+
+    /// Waits until no call and no command is left, but for calls that were waived.
+    pub(crate) async fn idle(&self) {
         self.inner.inflight.none().await;
     }
 
@@ -240,7 +253,8 @@ impl Registry {
     /// Dropped, it ends the call: the handler is dropped and both directions of the stream are reset.
     pub(crate) async fn serve(&self, caller: NodeId, stream: Stream) {
         let _inflight = self.inner.inflight.enter();
-        serve::serve(self, caller, stream).await;
+        // A shutdown waits for the call.
+        serve::serve(self, caller, stream.uncounted()).await;
     }
 
     fn register(

@@ -15,6 +15,7 @@ use super::frame::{
     BadCall, CallFrame, FrameError, FrameReader, MAX_CALL_FRAME, ResponseFrame, cut_error_text,
 };
 use super::handler::{Handler, HandlerError, Request};
+use super::inflight::Marker;
 use super::over;
 use super::payload::Payload;
 use super::registry::{Phase, Registry, count};
@@ -48,7 +49,8 @@ pub(super) async fn serve(registry: &Registry, caller: NodeId, stream: Stream) {
         }
     };
     let span = tracing::debug_span!("call", id = %call.id, directive = %call.directive, %caller);
-    let mut running = Running::start(handler, caller, call, reader, responses, &span);
+    let served = CallParts { caller, call, reader, responses };
+    let mut running = Running::start(handler, served, registry.marker(), &span);
     async {
         let outcome = running.run(registry.phase()).await;
         running.wind_up(&outcome).await;
@@ -146,15 +148,17 @@ enum Outcome {
     CutOff(StreamCode),
 }
 
+/// What a call came with.
+struct CallParts {
+    caller: NodeId,
+    call: CallFrame,
+    reader: FrameReader,
+    responses: ResponseSender,
+}
+
 impl Running {
-    fn start(
-        handler: Arc<dyn Handler>,
-        caller: NodeId,
-        call: CallFrame,
-        reader: FrameReader,
-        responses: ResponseSender,
-        span: &tracing::Span,
-    ) -> Self {
+    fn start(handler: Arc<dyn Handler>, parts: CallParts, marker: Marker, span: &tracing::Span) -> Self {
+        let CallParts { caller, call, reader, responses } = parts;
         let (end, over) = over::pair();
         let (queue, bodies) = mpsc::channel(RESPONSE_QUEUE);
         let last = LastBody::default();
@@ -166,7 +170,8 @@ impl Running {
         let responder = Responder::new(queue, last.clone(), over);
         let mut work = JoinSet::new();
         // Started within the task, so that a panic on the way to the future is the handler's, too.
-        work.spawn(async move { handler.start(request, responder).await }.instrument(span.clone()));
+        let handling = async move { handler.start(request, responder).await };
+        work.spawn(marker.mark(handling).instrument(span.clone()));
         Self { work, bodies, last, end, deadline, responses }
     }
 

@@ -15,7 +15,7 @@ async fn a_cost_can_be_said_of_one_neighbour_whoever_dials() {
     let relay = relay.start().await.unwrap();
     let addr = relay.local_addrs()[0];
     let b = mesh.joiner("b", &[]).peer(addr).start().await.unwrap();
-    b.routable(&id("a")).await;
+    b.routable(&id("a")).await.unwrap();
     let status = b.status().await.unwrap();
     let costs: Vec<_> = status.routes.iter().map(|route| (route.node.as_str(), route.cost)).collect();
     assert_eq!(costs, [("a", 9), ("r", 7)]);
@@ -72,10 +72,10 @@ async fn fast_and_slow() -> (Mesh, Node, [Node; 2]) {
     };
     let relays = [relay("fast", 5).await, relay("slow", 40).await];
     for relay in &relays {
-        relay.routable(&id("a")).await;
-        relay.routable(&id("b")).await;
+        relay.routable(&id("a")).await.unwrap();
+        relay.routable(&id("b")).await.unwrap();
     }
-    mesh.node("a").routable(&id("b")).await;
+    mesh.node("a").routable(&id("b")).await.unwrap();
     (mesh, b, relays)
 }
 

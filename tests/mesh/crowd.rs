@@ -165,12 +165,12 @@ impl Crowd {
         let mut callers: Vec<_> = edges.into_iter().map(|(_, edge)| edge).collect();
         let others = callers.split_off(CALLERS);
         for edge in callers.iter().chain(&others) {
-            mesh.node("relay").routable(edge.node.id()).await;
+            mesh.node("relay").routable(edge.node.id()).await.unwrap();
         }
         for edge in &callers {
             serve_echo(&edge.node);
             for other in callers.iter().chain(&others) {
-                edge.node.routable(other.node.id()).await;
+                edge.node.routable(other.node.id()).await.unwrap();
             }
         }
         Self { mesh, callers, _others: others }

@@ -39,8 +39,8 @@ impl Edges {
         let b = mesh.joiner("b", &["r"]).direct(b_direct).start().await.unwrap();
         serve_echo(&b);
         serve_sink(&b);
-        a.routable(&id("b")).await;
-        b.routable(&id("a")).await;
+        a.routable(&id("b")).await.unwrap();
+        b.routable(&id("a")).await.unwrap();
         Self { mesh, a, b }
     }
 
@@ -213,8 +213,8 @@ async fn where_one_end_wants_no_direct_path_both_say_why_there_is_none() {
     assert_eq!(edges.b.status().await.unwrap().paths, None);
     // The other way round: the end that would offer is the one that does not.
     let c = edges.mesh.joiner("0", &["r"]).direct(false).start().await.unwrap();
-    edges.a.routable(&id("0")).await;
-    c.routable(&id("a")).await;
+    edges.a.routable(&id("0")).await.unwrap();
+    c.routable(&id("a")).await.unwrap();
     serve_echo(&edges.a);
     for _ in 0..20 {
         echo(&c, "a").await;

@@ -65,7 +65,7 @@ async fn an_ephemeral_needs_somebody_to_dial() {
 async fn a_node_that_refuses_transit_carries_its_own_ephemerals_packets() {
     let mesh = mesh(["far-r"]).await;
     let edge = mesh.joiner("edge", &["r"]).transit(false).start().await.unwrap();
-    edge.routable(&id("far")).await;
+    edge.routable(&id("far")).await.unwrap();
     let addr = edge.local_addrs()[0];
     let ephemeral = mesh.joiner("e", &[]).peer(addr).ephemeral(true).start().await.unwrap();
     ephemeral.linked().await.unwrap();

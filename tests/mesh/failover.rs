@@ -87,9 +87,9 @@ async fn once_a_relays_death_is_seen_the_next_packet_goes_over_the_alternate() {
     let dear = Cost::try_from(3).unwrap();
     let spare = spare.cost(dear).start().await.unwrap();
     let (a, b) = (mesh.node("a"), id("b"));
-    spare.routable(&b).await;
-    spare.routable(&id("a")).await;
-    a.routable(&b).await;
+    spare.routable(&b).await.unwrap();
+    spare.routable(&id("a")).await.unwrap();
+    a.routable(&b).await.unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(route(a, &b).await, (id("r1"), vec![id("r2")]));
     a.ping(&b).await.unwrap();
@@ -141,7 +141,7 @@ async fn the_mesh_heals_within_five_seconds_of_a_relays_return() {
         // The relay is back at the address that its edges dial.
         mesh.restart_in_place("r", &[]).await;
         let start = Instant::now();
-        mesh.node("a").routable(&id("b")).await;
+        mesh.node("a").routable(&id("b")).await.unwrap();
         let healed = start.elapsed();
         assert!(healed < Duration::from_secs(5), "after {down_secs} s it took {healed:?}");
         mesh.node("a").ping(&id("b")).await.unwrap();

@@ -9,6 +9,7 @@ mod datagrams;
 mod direct;
 mod ephemerals;
 mod failover;
+mod lifecycle;
 mod links;
 mod nat;
 mod punching;

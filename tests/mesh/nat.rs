@@ -32,7 +32,7 @@ async fn an_edge_behind_any_nat_dials_a_relay_and_is_called() {
         let name = format!("edge{nth}");
         let edge = mesh.joiner_on(socket, &name, &["r"]).start().await.unwrap();
         serve_echo(&edge);
-        mesh.node("caller").routable(&id(&name)).await;
+        mesh.node("caller").routable(&id(&name)).await.unwrap();
         let start = Instant::now();
         echo(mesh.node("caller"), &name).await;
         assert!(start.elapsed() < Duration::from_millis(100), "{name}: {:?}", start.elapsed());
@@ -50,8 +50,8 @@ async fn an_edge_behind_an_ipv6_firewall_is_called_through_its_relay() {
     let edge = |name| mesh.joiner_on(network.firewall().host(), name, &[]).peer(address).start();
     let (a, b) = (edge("a").await.unwrap(), edge("b").await.unwrap());
     serve_echo(&b);
-    a.routable(&id("b")).await;
-    relay.routable(&id("a")).await;
+    a.routable(&id("b")).await.unwrap();
+    relay.routable(&id("a")).await.unwrap();
     echo(&a, "b").await;
 }
 
@@ -145,8 +145,8 @@ async fn a_metered_edge_calls_and_is_called_again_at_its_next_keepalive_after_a_
         let edge =
             mesh.joiner_on(nat.host(), "edge", &["r"]).liveness(Liveness::Metered).start().await.unwrap();
         let caller = mesh.node("caller");
-        caller.routable(&id("edge")).await;
-        edge.routable(&id("caller")).await;
+        caller.routable(&id("edge")).await.unwrap();
+        edge.routable(&id("caller")).await.unwrap();
         for (after, from, to) in [
             (0, caller, &edge),
             (7, caller, &edge),
@@ -206,8 +206,8 @@ impl Homes {
         let sockets = nats.each_ref().map(Nat::host);
         let edge = |nth: usize, name| mesh.joiner_on(sockets[nth].clone(), name, &["r"]).start();
         let (sender, receiver) = (edge(0, "sender").await.unwrap(), edge(1, "receiver").await.unwrap());
-        sender.routable(receiver.id()).await;
-        receiver.routable(sender.id()).await;
+        sender.routable(receiver.id()).await.unwrap();
+        receiver.routable(sender.id()).await.unwrap();
         serve_sink(&receiver);
         serve_echo(&receiver);
         Self { mesh, sender, _receiver: receiver, nats, sockets }

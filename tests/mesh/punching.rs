@@ -102,8 +102,8 @@ async fn play_matrix(seed: u64, loss: f64) -> Duration {
     }
     for (_, caller) in &callers {
         for (_, callee) in &callees {
-            caller.routable(callee.id()).await;
-            callee.routable(caller.id()).await;
+            caller.routable(callee.id()).await.unwrap();
+            callee.routable(caller.id()).await.unwrap();
         }
     }
     let mut pairs = Vec::new();
@@ -321,7 +321,7 @@ impl World {
         for (name, ipv6) in [("r1", "[2001:db8:ffff::1]:7400"), ("r2", "[2001:db8:ffff::2]:7400")] {
             let ipv6 = network.bind(ipv6.parse().unwrap()).unwrap();
             let relay = mesh.joiner(name, &["hub"]).socket(ipv6).transit(true).start().await.unwrap();
-            relay.routable(&id("hub")).await;
+            relay.routable(&id("hub")).await.unwrap();
             relays.insert(name, relay);
         }
         Self { mesh, relays }
@@ -345,7 +345,7 @@ impl World {
         }
         let edge = edge.start().await.unwrap();
         for relay in self.relays.values() {
-            edge.routable(relay.id()).await;
+            edge.routable(relay.id()).await.unwrap();
         }
         serve_echo(&edge);
         serve_sink(&edge);
@@ -354,8 +354,8 @@ impl World {
 
     /// Has one call the other, and looks what becomes of the pair.
     async fn judge(&self, what: &str, caller: &Node, callee: &Node, expected: Expected) {
-        caller.routable(callee.id()).await;
-        callee.routable(caller.id()).await;
+        caller.routable(callee.id()).await.unwrap();
+        callee.routable(caller.id()).await.unwrap();
         judge(what.to_owned(), caller.clone(), callee.clone(), expected, SOON).await;
     }
 }

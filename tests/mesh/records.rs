@@ -26,7 +26,7 @@ async fn nodes_with_every_kind_of_key_and_name_are_in_one_mesh() {
     }
     for from in &nodes {
         for to in &nodes {
-            from.routable(to.id()).await;
+            from.routable(to.id()).await.unwrap();
             from.ping(to.id()).await.unwrap();
         }
         let records = records(from).await;
@@ -82,8 +82,8 @@ async fn a_node_that_one_denies_is_reached_by_the_others_and_the_link_between_st
     let peer = PeerAddr { expected: Some(id("r")), ..PeerAddr::from(mesh.addr("r")) };
     let d = Node::builder(id("d"), denying).socket(socket).peer(peer).start().await.unwrap();
     let mut events = d.events();
-    d.routable(&id("a")).await;
-    mesh.node("b").routable(&id("d")).await;
+    d.routable(&id("a")).await.unwrap();
+    mesh.node("b").routable(&id("d")).await.unwrap();
     tokio::time::sleep(Duration::from_secs(30)).await;
     d.ping(&id("a")).await.unwrap();
     assert_eq!(d.status().await.unwrap().routes.len(), 2);

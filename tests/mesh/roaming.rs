@@ -80,7 +80,7 @@ async fn the_end_that_was_dialled_moves_and_dials_back() {
         let (relay, addresses) = roamer(mesh.joiner("m", &[]).transit(true)).await;
         let edge = mesh.joiner(name, &[]).peer(peer("m", &relay)).start().await.unwrap();
         edge.linked().await.unwrap();
-        relay.routable(edge.id()).await;
+        relay.routable(edge.id()).await.unwrap();
         tokio::time::sleep(Duration::from_secs(10)).await;
         let start = Instant::now();
         roam(&mesh, &addresses, relay.local_addrs()[0], "10.9.9.9:7400");
@@ -129,7 +129,7 @@ async fn a_relay_that_moves_keeps_the_streams_that_it_carries() {
     serve_sink(mesh.node("b"));
     let (relay, addresses) = roamer(mesh.joiner("r", &["b"]).transit(true)).await;
     let edge = mesh.joiner("a", &[]).peer(peer("r", &relay)).start().await.unwrap();
-    edge.routable(&id("b")).await;
+    edge.routable(&id("b")).await.unwrap();
     let stream = edge.open(&id("b"), &service("sink")).await.unwrap();
     let transfer = tokio::spawn(transfer(stream, 512));
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -97,8 +97,8 @@ async fn an_edge_does_not_carry_other_nodes_packets() {
     let mesh = mesh(["a"]).await;
     let b = mesh.joiner("b", &[]).start().await.unwrap();
     let edge = mesh.joiner("edge", &["a"]).peer(b.local_addrs()[0]).start().await.unwrap();
-    edge.routable(&id("a")).await;
-    edge.routable(&id("b")).await;
+    edge.routable(&id("a")).await.unwrap();
+    edge.routable(&id("b")).await.unwrap();
     edge.ping(&id("a")).await.unwrap();
     edge.ping(&id("b")).await.unwrap();
     let error = mesh.node("a").open(&id("b"), &service("echo")).await.unwrap_err();

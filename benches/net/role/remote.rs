@@ -107,7 +107,7 @@ impl Peer {
 
     /// Waits until there is a way to it.
     pub(super) async fn routable(&self) {
-        self.0.node.routable(&self.0.id).await;
+        self.0.node.routable(&self.0.id).await.expect("the node runs");
     }
 
     /// Sends datagrams to it.

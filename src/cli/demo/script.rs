@@ -200,7 +200,7 @@ async fn transfer_past_a_dead_relay(
 }
 
 async fn status(node: &Node) -> Result<Status, Failure> {
-    node.status().await.ok_or_else(|| Failure::failed("the controller is shut down"))
+    node.status().await.map_err(Failure::failed)
 }
 
 /// The neighbour that packets for a node go to.

@@ -3,6 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll};
 
+use quinn::AsyncUdpSocket as _;
 use quinn::udp::EcnCodepoint;
 
 use super::Socket;

@@ -10,6 +10,7 @@ use std::{fmt, mem};
 use arc_swap::ArcSwap;
 use quinn::AsyncUdpSocket;
 
+use super::release::Releasable;
 use super::transmit::Bound;
 use super::{Socket, lock};
 
@@ -76,7 +77,7 @@ impl Socket {
         if open.len() >= Self::MAX_FRESH_PORTS {
             return Err(io::Error::other("too many local ports are open"));
         }
-        let io = (opener.0)()?;
+        let io = Arc::new(Releasable::new((opener.0)()?)?);
         let addr = io.local_addr()?;
         open.push(Bound { io, addr });
         self.fresh.open.store(Arc::new(open));
@@ -93,7 +94,8 @@ impl Socket {
     pub(crate) fn close_port(&self, port: u16) {
         let _changing = lock(&self.fresh.changing);
         let mut open = Vec::clone(&self.fresh.load());
-        open.retain(|socket| socket.addr.port() != port);
+        let closed = open.extract_if(.., |socket| socket.addr.port() == port);
+        closed.for_each(|socket| socket.io.release());
         self.fresh.open.store(Arc::new(open));
     }
 }

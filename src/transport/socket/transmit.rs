@@ -9,6 +9,7 @@ use quinn::udp::{EcnCodepoint, Transmit};
 use tracing::trace;
 
 use super::Socket;
+use super::release::Releasable;
 use crate::switch::{DropReason, NextHop};
 
 /// The largest datagram that IPv4 carries: what one send may hold, all its segments together.
@@ -17,7 +18,7 @@ pub(in crate::transport) const MAX_SEND: usize = 65_507;
 /// One UDP socket.
 #[derive(Clone, Debug)]
 pub(super) struct Bound {
-    pub(super) io: Arc<dyn AsyncUdpSocket>,
+    pub(super) io: Arc<Releasable>,
     pub(super) addr: SocketAddr,
 }
 

@@ -78,7 +78,7 @@ impl System for Receptor {
         let node = node(place, "client")?.peer(place.last().parse::<std::net::SocketAddr>()?).start().await?;
         node.linked().await?;
         let server: NodeId = "server".parse()?;
-        node.routable(&server).await;
+        node.routable(&server).await?;
         Ok(Caller { node, server, sink: "sink".parse()?, echo: "echo".parse()? })
     }
 }
