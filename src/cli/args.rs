@@ -165,6 +165,10 @@ pub(super) struct NodeArgs {
     /// lines that are paid by the byte [env: RECEPTOR_LIVENESS] [default: default]
     #[arg(long, value_name = "PROFILE")]
     pub(super) liveness: Option<String>,
+    /// How long running calls and open streams may go on after the first SIGTERM or Ctrl-C: 500ms, 30s, 2m
+    /// [env: RECEPTOR_GRACE] [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) grace: Option<String>,
     /// How log lines look: text or json. They go to standard error; RUST_LOG says which (default info) [env: RECEPTOR_LOG_FORMAT]
     /// [default: text]
     #[arg(long, value_name = "FORMAT")]

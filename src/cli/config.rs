@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::args::NodeArgs;
 use super::control::path::ControlPath;
@@ -11,11 +12,12 @@ use super::exit::Failure;
 use super::file::{CommandLine, File};
 use super::log::LogFormat;
 use super::settings::{
-    CERTS, COMMAND, CONFIG, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, ID, LAN, LISTEN, LIVENESS,
+    CERTS, COMMAND, CONFIG, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN, LISTEN, LIVENESS,
     LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, Source, Sourced, TRANSIT, TRANSIT_RATE, switch,
 };
 use crate::id::{Cost, NodeId};
 use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
+use crate::node::SHUTDOWN_GRACE;
 use crate::transport::Liveness;
 use crate::work::Directive;
 
@@ -38,6 +40,7 @@ pub(super) struct NodeConfig {
     pub(super) cost: LinkCost,
     pub(super) cost_to: Vec<(NodeId, Cost)>,
     pub(super) liveness: Liveness,
+    pub(super) grace: Duration,
     pub(super) log_format: LogFormat,
     pub(super) until_stdin_ends: bool,
 }
@@ -84,6 +87,7 @@ impl NodeConfig {
         let cost = COST.text(args.cost, env)?.or(file.cost);
         let cost_to = over(COST_TO.list(args.cost_to, env, ',')?, file.cost_to);
         let liveness = LIVENESS.text(args.liveness, env)?.or(file.liveness);
+        let grace = GRACE.text(args.grace, env)?.or(file.grace);
         let log_format = LOG_FORMAT.text(args.log_format, env)?.or(file.log_format);
         Ok(Self {
             certs,
@@ -104,6 +108,7 @@ impl NodeConfig {
             cost: cost.map(|cost| cost.and_then(link_cost)).transpose()?.unwrap_or_default(),
             cost_to: cost_to.into_iter().map(|cost| cost.and_then(cost_of_one)).collect::<Result<_, _>>()?,
             liveness: liveness.map(|profile| profile.and_then(profile_of)).transpose()?.unwrap_or_default(),
+            grace: grace.map(|grace| grace.and_then(duration)).transpose()?.unwrap_or(SHUTDOWN_GRACE),
             log_format: log_format.map(Sourced::parse).transpose()?.unwrap_or_default(),
             until_stdin_ends: args.until_stdin_ends,
             id,
@@ -164,6 +169,24 @@ fn bytes_per_second(text: String) -> Result<NonZeroU64, String> {
     let rate =
         number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).and_then(NonZeroU64::new);
     rate.ok_or_else(|| format!("{text:?}: bytes a second, from 1, such as 500k or 10M"))
+}
+
+/// A duration: a number, a fraction allowed, with its unit, or in seconds.
+fn duration(text: String) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor = match unit {
+        "ms" => Some(0.001),
+        "" | "s" => Some(1.0),
+        "m" => Some(60.0),
+        "h" => Some(3_600.0),
+        _ => None,
+    };
+    let seconds = factor.zip(number.parse::<f64>().ok()).map(|(factor, number)| factor * number);
+    let bounded = seconds.filter(|seconds| (0.0..=86_400.0).contains(seconds));
+    bounded
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| format!("{text:?}: a duration from 0 to 24h, such as 500ms, 30s or 2m"))
 }
 
 fn profile_of(text: String) -> Result<Liveness, String> {
@@ -248,6 +271,23 @@ mod tests {
         let failure = resolve(args).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         failure.text
+    }
+
+    #[test]
+    fn a_grace_period_has_a_unit_or_is_in_seconds() {
+        let grace = |text: &str| resolve(NodeArgs { grace: Some(text.to_owned()), ..flags() });
+        let lengths =
+            [("0", 0), ("30", 30_000), ("0.5", 500), ("500ms", 500), ("30s", 30_000), ("2m", 120_000)];
+        for (text, millis) in lengths {
+            assert_eq!(grace(text).unwrap().grace, Duration::from_millis(millis), "{text}");
+        }
+        assert_eq!(resolve(flags()).unwrap().grace, SHUTDOWN_GRACE);
+        for bad in ["", "s", "-1s", "1d", "25h", "1 s", "1.2.3s"] {
+            assert!(
+                error(NodeArgs { grace: Some(bad.to_owned()), ..flags() }).starts_with("--grace: "),
+                "{bad}"
+            );
+        }
     }
 
     #[test]

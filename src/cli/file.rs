@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use toml::Spanned;
 
 use super::exit::Failure;
 use super::settings::{Source, Sourced};
+use crate::transport::open_regular;
 
 /// The most that a configuration file may have, in bytes: 1 MiB. A longer one is another kind of file.
 const MAX_LEN: u64 = 1024 * 1024;
@@ -35,6 +37,7 @@ pub(super) struct File {
     /// Each as its flag is written.
     pub(super) cost_to: Vec<Sourced<String>>,
     pub(super) liveness: Option<Sourced<String>>,
+    pub(super) grace: Option<Sourced<String>>,
     pub(super) log_format: Option<Sourced<String>>,
 }
 
@@ -49,11 +52,13 @@ impl File {
     /// Reads a file. Relative paths in it start at its directory.
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let fail = |why: &dyn fmt::Display| Failure::usage(format!("{}: {why}", path.display()));
-        let len = std::fs::metadata(path).map_err(|error| fail(&error))?.len();
+        let file = open_regular(path).map_err(|error| fail(&error))?;
+        let len = file.metadata().map_err(|error| fail(&error))?.len();
         if len > MAX_LEN {
             return Err(fail(&format!("{len} bytes; a configuration file has at most {MAX_LEN}")));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
+        let mut text = String::new();
+        file.take(MAX_LEN).read_to_string(&mut text).map_err(|error| fail(&error))?;
         Self::parse(path, &text)
     }
 
@@ -78,6 +83,7 @@ impl File {
             cost: raw.cost.map(|cost| at.sourced_as(cost, |cost| cost.to_string())),
             cost_to: raw.cost_to.into_iter().map(|(id, cost)| at.cost_to(id, cost)).collect(),
             liveness: raw.liveness.map(|profile| at.sourced(profile)),
+            grace: raw.grace.map(|grace| at.sourced_as(grace, |grace| grace.to_string())),
             log_format: raw.log_format.map(|format| at.sourced(format)),
         })
     }
@@ -108,6 +114,7 @@ struct Raw {
     #[serde(default)]
     cost_to: BTreeMap<Spanned<String>, i64>,
     liveness: Option<Spanned<String>>,
+    grace: Option<Spanned<DurationValue>>,
     log_format: Option<Spanned<String>>,
 }
 
@@ -164,6 +171,25 @@ impl fmt::Display for RateValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+/// A duration as people write it: `grace = "30s"`, or `grace = 30` in seconds.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a duration such as \"30s\", or a number of seconds")]
+enum DurationValue {
+    Whole(u64),
+    Fraction(f64),
+    Text(String),
+}
+
+impl fmt::Display for DurationValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(seconds) => seconds.fmt(f),
+            Self::Fraction(seconds) => seconds.fmt(f),
             Self::Text(text) => text.fmt(f),
         }
     }

@@ -14,17 +14,24 @@ use super::exit::Failure;
 use super::local::Local;
 use super::signals::{self, Stop};
 use crate::node::Node;
-use crate::transport::Identity;
+use crate::transport::{Identity, IdentityError};
 use crate::work;
 
-/// Runs a node, and its control socket, until SIGTERM or Ctrl-C; then withdraws and drains. A second one exits at once.
+/// Runs a node, and its control socket, until SIGTERM or Ctrl-C; then drains and withdraws. Another one, more than a
+/// second later, exits at once; during the start, the first one does.
 pub(super) async fn run(config: NodeConfig) -> Result<(), Failure> {
     let mut stop = Stop::watch()?;
     let mut reload = signals::reload()?;
-    let identity = Identity::load(&config.certs, &config.id).map_err(Failure::usage)?;
-    // First, so that a second node on the same socket does not disturb the mesh.
-    let socket = ControlSocket::bind(&config.control)?;
-    let node = start(&config, identity).await?;
+    let start_up = async {
+        let identity = load(&config).await.map_err(Failure::usage)?;
+        // First, so that a second node on the same socket does not disturb the mesh.
+        let socket = ControlSocket::bind(&config.control)?;
+        Ok((start(&config, identity).await?, socket))
+    };
+    let (node, socket) = tokio::select! {
+        started = start_up => started?,
+        () = stop.wait() => return Ok(()),
+    };
     announce(&node, &socket, config.listen.is_empty());
     let local = Local::new(node.clone());
     // It serves to the end: who asks while the node leaves gets an answer.
@@ -37,9 +44,9 @@ pub(super) async fn run(config: NodeConfig) -> Result<(), Failure> {
     }
     tracing::info!("leaving");
     tokio::select! {
-        () = node.shutdown() => Ok(()),
+        () = node.shutdown_within(config.grace) => Ok(()),
         () = serve => Ok(()),
-        () = stop.wait() => Err(Failure::failed("stopped at once, by a second signal")),
+        () = stop.wait_again() => Err(Failure::failed("stopped at once, by a second signal")),
     }
 }
 
@@ -104,13 +111,20 @@ pub(super) fn announced_addrs(line: &str) -> Option<Vec<SocketAddr>> {
 async fn renew(config: &NodeConfig, node: &Node) {
     let keep =
         |error: &dyn Error| tracing::error!(%error, "certificates not reloaded; the old ones stay in use");
-    match Identity::load(&config.certs, &config.id) {
+    match load(config).await {
         Ok(identity) => match node.reload(identity).await {
             Ok(()) => tracing::info!("certificates reloaded"),
             Err(error) => keep(&error),
         },
         Err(error) => keep(&error),
     }
+}
+
+/// Reads the certificates. Not on the runtime's threads: a file system may hang.
+async fn load(config: &NodeConfig) -> Result<Identity, IdentityError> {
+    let (certs, id) = (config.certs.clone(), config.id.clone());
+    let reading = tokio::task::spawn_blocking(move || Identity::load(&certs, &id));
+    reading.await.expect("reading files does not panic")
 }
 
 /// Waits until standard input ends, if that is asked for.

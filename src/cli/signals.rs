@@ -1,8 +1,14 @@
 //! Signals of the process.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use super::exit::Failure;
+
+/// Signals this shortly after the first belong to it.
+const ECHO: Duration = Duration::from_secs(1);
 
 /// SIGTERM and SIGINT (Ctrl-C): stop.
 #[derive(Debug)]
@@ -14,6 +20,18 @@ pub(super) struct Stop {
 impl Stop {
     pub(super) fn watch() -> Result<Self, Failure> {
         Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one of them that is not the first one's echo: `timeout`, terminals and supervisors that signal a
+    /// process and its group send two at once. Cancel safe.
+    pub(super) async fn wait_again(&mut self) {
+        let first = Instant::now();
+        loop {
+            self.wait().await;
+            if first.elapsed() >= ECHO {
+                return;
+            }
+        }
     }
 
     /// Waits for the next of them. Cancel safe.

@@ -42,6 +42,7 @@ mod validity;
 pub(crate) mod verify;
 
 pub use authority::{Authority, AuthorityError};
+pub(crate) use files::open_regular;
 pub use files::{FileError, MAX_PEM_FILE};
 pub use fingerprint::{Fingerprint, InvalidFingerprint};
 pub use identity::{Identity, IdentityError};

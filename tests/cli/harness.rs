@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -180,6 +180,21 @@ impl Node {
         }
     }
 
+    /// As [`start`](Self::start), with a standard error that nobody reads but the caller.
+    pub(crate) fn start_unread(mut command: Command) -> (Self, ChildStderr) {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (line, lines) = channel();
+        let stdout = child.stdout.take().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|l| line.send(l))
+        });
+        let announced = lines.recv_timeout(LIMIT);
+        let mut node = Self { child, lines, announced: String::new() };
+        node.announced = announced.expect("a node");
+        (node, stderr)
+    }
+
     /// The address that it listens on.
     pub(crate) fn addr(&self) -> &str {
         let (_, rest) = self.announced.split_once("listening on ").unwrap();
@@ -198,6 +213,11 @@ impl Node {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Whether it ends within so long.
+    pub(crate) fn ends_within(&self, wait: Duration) -> bool {
+        matches!(self.lines.recv_timeout(wait), Err(RecvTimeoutError::Disconnected))
     }
 
     /// Waits for it to end by itself, and returns its exit status.

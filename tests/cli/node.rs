@@ -1,9 +1,10 @@
 //! `receptor node`: its life.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -50,7 +51,9 @@ fn a_node_that_leaves_lets_running_work_end() {
     let mut send = send.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(send.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert_eq!(said.next().unwrap(), "started");
+    // A second signal right behind the first is its echo, as `timeout` sends it.
     node.signal(Signal::TERM);
+    node.signal(Signal::INT);
     let refused = || world.run(&["send", "a", "test:wait"]).code == Some(1);
     until("no new work is taken", || refused().then_some(()));
     send.stdin.take().unwrap().write_all(b"it\n").unwrap();
@@ -71,9 +74,11 @@ fn a_second_signal_ends_a_node_at_once_and_its_commands_with_it() {
     let mut said = String::new();
     BufReader::new(send.stdout.take().unwrap()).read_line(&mut said).unwrap();
     assert_eq!(said, "started\n");
-    // Two kinds, because two of one kind may arrive as one.
     node.signal(Signal::TERM);
-    node.signal(Signal::INT);
+    // What follows within a second belongs to the first.
+    while !node.ends_within(Duration::from_millis(100)) {
+        node.signal(Signal::TERM);
+    }
     assert_eq!(node.ended(), Some(1));
     alive.recv_timeout(LIMIT).expect("the command ends");
     assert_eq!(send.wait().unwrap().code(), Some(1));
@@ -136,4 +141,73 @@ fn a_reader_that_goes_away_is_no_panic() {
     std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(said, "");
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_holds_nothing_up() {
+    let world = World::of(&["a", "b"]);
+    let b = world.node("b", &["--command", "test:echo=cat"]);
+    let args = ["node", "--id", "a", "--certs", "certs", "--peer", b.addr(), "--command", "test:echo=cat"];
+    let mut command = world.command(&args);
+    command.env("RUST_LOG", "trace");
+    let (a, mut stderr) = Node::start_unread(command);
+    let socket = a.control().to_str().unwrap().to_owned();
+    let mut work = || {
+        // Far more log lines than the pipe and the queue hold.
+        let pings = ["ping", "b", "--count", "200", "--interval", "0.001", "--control", &socket];
+        world.run(&pings).ok();
+        for node in ["a", "b"] {
+            let send = ["send", node, "test:echo", "-", "--control", &socket];
+            assert_eq!(world.run_with_input(&send, b"hello").ok(), "hello");
+        }
+    };
+    work();
+    let mut read = Vec::new();
+    let missed = b"log lines dropped";
+    while !read.windows(missed.len()).any(|text| text == missed) {
+        let begin = read.len().saturating_sub(missed.len());
+        read.drain(..begin);
+        let mut bytes = [0; 4096];
+        let len = stderr.read(&mut bytes).unwrap();
+        assert!(len > 0, "it ended without saying what was dropped");
+        read.extend_from_slice(&bytes[..len]);
+    }
+    work();
+    a.signal(Signal::TERM);
+    assert_eq!(a.ended(), Some(0));
+    drop(stderr);
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_as_key_and_as_settings() {
+    let world = World::of(&["a"]);
+    let fifo = |name: &str| {
+        let _ = fs::remove_file(world.path(name));
+        assert!(std::process::Command::new("mkfifo").arg(world.path(name)).status().unwrap().success());
+    };
+    fifo("r.toml");
+    let args = ["node", "--id", "a", "--certs", "certs", "--listen", "127.0.0.1:0"];
+    let said = world.run(&[&args[..], &["--config", "r.toml"]].concat()).failed(2);
+    assert!(said.contains("r.toml") && said.contains("not a regular file"), "{said}");
+    fifo("certs/a.key");
+    let said = world.run(&args).failed(2);
+    assert!(said.contains("a.key") && said.contains("not a regular file"), "{said}");
+}
+
+#[test]
+fn the_grace_period_is_a_setting() {
+    let world = World::of(&["a"]);
+    world.write("r.toml", "grace = 0");
+    let endless = "test:wait=sh -c 'echo started; exec sleep 1000'";
+    let node = world.node("a", &["--config", "r.toml", "--command", endless]);
+    let mut send = world.command(&["send", "a", "test:wait"]);
+    let mut send = send.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(send.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "started\n");
+    let start = Instant::now();
+    node.signal(Signal::TERM);
+    assert_eq!(node.ended(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "the default would have waited: {:?}", start.elapsed());
+    assert_eq!(send.wait().unwrap().code(), Some(1));
 }
