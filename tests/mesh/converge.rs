@@ -92,7 +92,7 @@ async fn a_short_wait_of_a_stub_does_not_end_a_long_one() {
             (stub.converged(within).await.unwrap(), start.elapsed())
         };
         let ((short, took), (long, _)) = tokio::join!(wait(true), wait(false));
-        assert!(matches!(short, Convergence::Partial { expected: 4, .. }), "{short:?}");
+        assert!(matches!(short, Convergence::Partial { .. }), "{short:?}");
         assert!(took < Duration::from_secs(3), "{took:?}");
         // The loss of n4 is noticed within seconds, and then all that are left have the route.
         assert_eq!(long, Convergence::Converged { count: 3 }, "short first: {short_first}");
