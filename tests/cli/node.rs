@@ -138,7 +138,7 @@ fn a_reader_that_goes_away_is_no_panic() {
     drop(reader);
     let mut child = world.command(&["status"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(said, "");
 }
@@ -152,7 +152,7 @@ fn a_standard_error_that_nobody_reads_holds_nothing_up() {
     command.env("RUST_LOG", "trace");
     let (a, mut stderr) = Node::start_unread(command);
     let socket = a.control().to_str().unwrap().to_owned();
-    let mut work = || {
+    let work = || {
         // Far more log lines than the pipe and the queue hold.
         let pings = ["ping", "b", "--count", "200", "--interval", "0.001", "--control", &socket];
         world.run(&pings).ok();
