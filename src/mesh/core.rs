@@ -70,7 +70,7 @@ const CREDIT_ROUND_TRIPS: u32 = 4;
 const LEAVE_WAIT: Duration = Duration::from_secs(2);
 /// How long the driver may take to end, a little longer than it waits for connections; and the system to free the port.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
-const PORT_WAIT: Duration = Duration::from_millis(100);
+const PORT_WAIT: Duration = Duration::from_millis(500);
 
 /// The parts that a mesh is made of, checked.
 pub(crate) struct Parts {
@@ -287,8 +287,8 @@ impl Mesh {
         if parts.map_port {
             span.in_scope(|| outside.map_port(&dialler, &parts.interfaces));
         }
-        for socket in &parts.renewable {
-            tokio::spawn(unreachable::read_icmp(socket.clone(), inputs.clone()).instrument(span.clone()));
+        for socket in parts.renewable.iter().filter_map(Weak::upgrade) {
+            tokio::spawn(unreachable::read_icmp(socket, inputs.clone()).instrument(span.clone()));
         }
         let follow = unreachable::follow_reports(parts.reports.subscribe(), inputs.clone());
         tokio::spawn(follow.instrument(span.clone()));
