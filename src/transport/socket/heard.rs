@@ -16,8 +16,8 @@ use super::lock;
 /// Addresses that are remembered, at most; those that were silent for longest are forgotten first.
 const MAX_HEARD: NonZeroUsize = NonZeroUsize::new(8_192).expect("not zero");
 /// How long an address is taken to be where it was heard, in ticks of half a second: packets with a forged source at
-/// another socket do not draw the answers there as long as the true ones come in. Links send every few seconds.
-const KEPT_TICKS: u32 = 20;
+/// another socket do not draw the answers there as long as the true ones come in. A metered link sends every 20 s.
+const KEPT_TICKS: u32 = 60;
 
 /// Which socket each remote address was heard on.
 pub(super) struct Heard {
