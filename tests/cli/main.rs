@@ -9,3 +9,5 @@ mod harness;
 mod mesh;
 mod node;
 mod settings;
+#[cfg(target_os = "linux")]
+mod sockets;
