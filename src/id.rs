@@ -10,9 +10,11 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-/// The name of a node: 1–128 bytes of ASCII letters, digits and `._-:@`.
+/// The name of a node: 1–128 bytes of ASCII letters, digits and `._-:@`; of an ephemeral node also `NAME~SUFFIX`.
 ///
-/// A node proves its id with a certificate that carries it. Ids are compared byte by byte; there is no case folding.
+/// A node proves its id with a certificate that carries it. An ephemeral may add a suffix of 1–16 lower-case ASCII letters
+/// and digits to the [base](Self::base) that its certificate carries, so that any number of them run at a time under one
+/// certificate. Whatever decides by id (certificates, deny and allow lists, permissions) decides by the base. Ids are compared byte by byte; there is no case folding.
 /// Cloning is cheap (a reference count).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(Arc<str>);
@@ -25,6 +27,32 @@ impl NodeId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The longest suffix, in bytes.
+    pub const MAX_SUFFIX: usize = 16;
+
+    /// The id without its suffix: what the node's certificate carries.
+    #[must_use]
+    pub fn base(&self) -> Self {
+        match self.0.split_once(SUFFIX_MARK) {
+            Some((base, _)) => Self(base.into()),
+            None => self.clone(),
+        }
+    }
+
+    /// The suffix of an ephemeral's id. `None` if the id has none, as that of every other node.
+    #[must_use]
+    pub fn suffix(&self) -> Option<&str> {
+        self.0.split_once(SUFFIX_MARK).map(|(_, suffix)| suffix)
+    }
+
+    /// The id of an ephemeral with the base of this id and another suffix.
+    ///
+    /// # Errors
+    /// The suffix is not 1–16 lower-case ASCII letters and digits, or the id would be longer than [`MAX_LEN`](Self::MAX_LEN).
+    pub fn with_suffix(&self, suffix: &str) -> Result<Self, InvalidName> {
+        Self::try_from(format!("{}{SUFFIX_MARK}{suffix}", self.base()))
     }
 
     /// The address that switched packets carry for this node.
@@ -79,6 +107,29 @@ pub enum InvalidName {
         /// Where it stands, in bytes from the start.
         at: usize,
     },
+    /// What follows the `~` in an ephemeral's id is not a suffix.
+    #[error("the suffix of an ephemeral's id is 1 to {max} lower-case ASCII letters and digits, not `{}`",
+        suffix.escape_default(), max = NodeId::MAX_SUFFIX)]
+    BadSuffix {
+        /// What was there.
+        suffix: String,
+    },
+}
+
+/// What stands between the base and the suffix of an ephemeral's id.
+const SUFFIX_MARK: char = '~';
+
+fn check_node_id(text: &str, kind: &'static str, max: usize) -> Result<(), InvalidName> {
+    let Some((base, suffix)) = text.split_once(SUFFIX_MARK) else { return check_name(text, kind, max) };
+    check_name(base, kind, max)?;
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if suffix.is_empty() || suffix.len() > NodeId::MAX_SUFFIX || !suffix.bytes().all(allowed) {
+        return Err(InvalidName::BadSuffix { suffix: suffix.to_owned() });
+    }
+    if text.len() > max {
+        return Err(InvalidName::TooLong { kind, max, len: text.len() });
+    }
+    Ok(())
 }
 
 fn check_name(text: &str, kind: &'static str, max: usize) -> Result<(), InvalidName> {
@@ -99,12 +150,12 @@ fn check_name(text: &str, kind: &'static str, max: usize) -> Result<(), InvalidN
 }
 
 macro_rules! name_impls {
-    ($name:ident, $kind:literal) => {
+    ($name:ident, $kind:literal, $check:ident) => {
         impl TryFrom<&str> for $name {
             type Error = InvalidName;
 
             fn try_from(text: &str) -> Result<Self, InvalidName> {
-                check_name(text, $kind, Self::MAX_LEN)?;
+                $check(text, $kind, Self::MAX_LEN)?;
                 Ok(Self(text.into()))
             }
         }
@@ -184,8 +235,8 @@ macro_rules! name_impls {
     };
 }
 
-name_impls!(NodeId, "node id");
-name_impls!(ServiceName, "service name");
+name_impls!(NodeId, "node id", check_node_id);
+name_impls!(ServiceName, "service name", check_name);
 
 /// The address of a node in switched packets: the first 8 bytes of SHA-256 of its id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -288,6 +339,23 @@ impl fmt::Display for Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ephemerals_id_is_a_base_and_a_suffix() {
+        let id = NodeId::try_from("me@site~0a9z").unwrap();
+        assert_eq!((id.base(), id.suffix()), (NodeId::try_from("me@site").unwrap(), Some("0a9z")));
+        assert_eq!(id.with_suffix("b").unwrap().as_str(), "me@site~b");
+        let plain = id.base();
+        assert_eq!((plain.base(), plain.suffix()), (plain.clone(), None));
+        assert_ne!(plain.addr(), id.addr());
+        for bad in ["a~", "a~A", "a~b~c", "a~b-c", "a~0123456789abcdefg", "a~\u{e9}"] {
+            assert!(matches!(NodeId::try_from(bad), Err(InvalidName::BadSuffix { .. })), "{bad}");
+        }
+        assert!(matches!(NodeId::try_from("~a"), Err(InvalidName::Empty { .. })));
+        let long = "x".repeat(NodeId::MAX_LEN - 1);
+        assert!(matches!(NodeId::try_from(format!("{long}~a")), Err(InvalidName::TooLong { .. })));
+        assert!(ServiceName::try_from("a~b").is_err());
+    }
 
     #[test]
     fn a_node_id_takes_what_is_allowed_and_names_what_is_not() {

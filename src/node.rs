@@ -29,7 +29,7 @@ use crate::mesh::{
 use crate::switch::SwitchCounters;
 use crate::transport::bind::Listen;
 use crate::transport::unreachable::Reports;
-use crate::transport::{Identity, Liveness, PortOpener, Refusal, Socket, bind, settings};
+use crate::transport::{Identity, Liveness, PortOpener, Refusal, Socket, bind, random, settings};
 use crate::work::{
     self, Call, CallOptions, Command, Directive, HandlerError, PingError, Pong, RegisterError, Registry,
     Request, Responder, TraceHop,
@@ -476,6 +476,19 @@ impl NodeBuilder {
         self
     }
 
+    /// Makes the node an [ephemeral](Self::ephemeral) named `NAME~SUFFIX`, where NAME is the base of its id and the suffix is
+    /// drawn at random, so that any number of them run at a time under one certificate. Others see the whole id;
+    /// [`NodeId::base`] is what the certificate carries.
+    ///
+    /// Every node of the mesh must run a version that knows such ids; nodes of older versions close links over them.
+    pub fn one_shot(mut self) -> Self {
+        let suffix = format!("{:012x}", random::bits() >> 16);
+        self.ephemeral = true;
+        // A base that leaves no room for a suffix is used as it is.
+        self.id = self.id.with_suffix(&suffix).unwrap_or(self.id);
+        self
+    }
+
     /// Whether the node looks for direct paths to the peers that it has traffic with, and takes them, where they are no neighbours. On by
     /// default, off for ephemeral nodes, which are seldom there for long enough. Off, all packets for such peers go through
     /// other nodes, and both ends say why.
@@ -701,6 +714,9 @@ impl NodeBuilder {
         if let Some(addr) = self.external.iter().find(|addr| addr.ip().is_unspecified() || addr.port() == 0) {
             return Err(StartError::NotExternal(*addr));
         }
+        if self.id.suffix().is_some() && !self.ephemeral {
+            return Err(StartError::SuffixedId(self.id.clone()));
+        }
         if self.ephemeral && self.peers.is_empty() {
             return Err(StartError::EphemeralWithoutPeer);
         }
@@ -754,6 +770,9 @@ pub enum StartError {
     /// Nobody can send there.
     #[error("{0} is no address that others can send to: an external address has an IP address and a port")]
     NotExternal(SocketAddr),
+    /// The id has a suffix, which only those of ephemeral nodes may have. The configuration's fault.
+    #[error("only an ephemeral node may have a suffix in its id, and {0} is to be none")]
+    SuffixedId(NodeId),
     /// An ephemeral takes no links, so it must dial.
     #[error("an ephemeral node needs a peer to dial")]
     EphemeralWithoutPeer,

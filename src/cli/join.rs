@@ -40,7 +40,7 @@ pub(super) async fn join(args: PlaceArgs, env: &Env) -> Result<Local, Failure> {
     let peers: Vec<PeerAddr> = peers.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?;
     let identity = Identity::load(&certs.value, &id).map_err(Failure::usage)?;
     let names = peers.iter().map(PeerAddr::to_string).collect::<Vec<_>>().join(", ");
-    let builder = Node::builder(id, identity).ephemeral(true);
+    let builder = Node::builder(id, identity).one_shot();
     let node = peers.into_iter().fold(builder, |builder, peer| builder.peer(peer)).start().await;
     let node = node.map_err(Failure::failed)?;
     let linked = tokio::select! {

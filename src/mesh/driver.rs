@@ -749,6 +749,7 @@ fn refused_session(error: &SessionError) -> CloseCode {
         SessionError::SelfLink => CloseCode::SelfLink,
         SessionError::AddressCollision { .. } => CloseCode::AddressCollision,
         SessionError::TooManyLinks { .. } => CloseCode::Overloaded,
+        SessionError::SuffixedId(_) => CloseCode::SuffixedId,
         SessionError::Leaving => CloseCode::Leaving,
         SessionError::Yielded => CloseCode::DuplicateId,
     }

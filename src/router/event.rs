@@ -146,6 +146,9 @@ pub enum SessionError {
         /// The bound.
         max: usize,
     },
+    /// A router's id has a suffix, which only those of stubs may have. The neighbour's fault; close the session.
+    #[error("only a stub may have a suffix in its id, and {0} is none")]
+    SuffixedId(NodeId),
     /// This node is leaving. Close the session.
     #[error("this node is leaving")]
     Leaving,

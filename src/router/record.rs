@@ -316,6 +316,10 @@ fn check(draft: &Draft) -> Result<(), DecodeError> {
     if draft.links.iter().any(|link| link.peer == draft.origin) {
         return Err(DecodeError::Rule("a node has no link to itself"));
     }
+    let full = draft.links.iter().filter(|link| link.class != LinkClass::Stub).map(|link| &link.peer);
+    if full.chain([&draft.origin]).any(|id| id.suffix().is_some()) {
+        return Err(DecodeError::Rule("only stubs have ids with a suffix"));
+    }
     let limits = Limits::default();
     let count = |class| draft.links.iter().filter(|link| link.class == class).count();
     if count(LinkClass::Active) > limits.active_links || count(LinkClass::Stub) > limits.stub_links {

@@ -176,6 +176,8 @@ impl Authority {
         if now >= self.not_after {
             return Err(AuthorityError::Expired { since: rfc3339(self.not_after) });
         }
+        // An ephemeral adds its suffix itself.
+        let id = &id.base();
         let mut params = CertificateParams::default();
         set_validity(&mut params, now, valid_days, self.not_after)?;
         params.distinguished_name = common_name(short_enough(id.as_str()));

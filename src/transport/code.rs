@@ -108,6 +108,8 @@ codes! {
         BadCertificate = 0x16 => "the certificate cannot be used",
         /// The network reports that packets do not arrive, and a ping was not answered.
         Unreachable = 0x20 => "reported as unreachable, and silent",
+        /// A node that is not ephemeral has a suffix in its id.
+        SuffixedId = 0x21 => "only an ephemeral node may have a suffix in its id",
     }
 }
 

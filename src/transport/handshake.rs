@@ -102,7 +102,10 @@ fn check(connection: &Connection, hello: &Hello, own: &Hello) -> Result<(), Hand
         return Err(refuse(connection, HandshakeError::Version { theirs: hello.versions.clone() }));
     }
     let names = certified_names(connection);
-    if !names.contains(&hello.id) {
+    if hello.id.suffix().is_some() && !hello.stub {
+        return Err(refuse(connection, HandshakeError::Suffix { id: hello.id.clone() }));
+    }
+    if !names.contains(&hello.id.base()) {
         let wrong = WrongName { expected: Some(hello.id.clone()), found: names };
         return Err(refuse(connection, HandshakeError::WrongName(wrong)));
     }
@@ -145,6 +148,8 @@ pub(crate) enum HandshakeError {
     SelfLink,
     #[error("another live node has the id {id}")]
     DuplicateId { id: NodeId },
+    #[error("only an ephemeral node may have a suffix in its id, and {id} is none")]
+    Suffix { id: NodeId },
     #[error("the id {id} has the same address as this node's")]
     AddressCollision { id: NodeId },
     #[error("no protocol version in common: {theirs:?} offered, {VERSIONS:?} known")]
@@ -166,6 +171,7 @@ impl HandshakeError {
             Self::SelfLink => CloseCode::SelfLink,
             Self::DuplicateId { .. } => CloseCode::DuplicateId,
             Self::AddressCollision { .. } => CloseCode::AddressCollision,
+            Self::Suffix { .. } => CloseCode::SuffixedId,
             Self::Version { .. } => CloseCode::Version,
             Self::BadFrame { code, .. } => *code,
             Self::NoHello => CloseCode::BadFrame,

@@ -68,7 +68,8 @@ impl Identity {
         )
     }
 
-    /// Loads `ID.crt`, `ID.key` and `ca.crt` from a directory.
+    /// Loads `ID.crt`, `ID.key` and `ca.crt` from a directory. For the id of an ephemeral with a suffix, the files are those
+    /// of its base.
     ///
     /// A key file that others on the machine may read is taken, with a warning in the log.
     ///
@@ -76,7 +77,7 @@ impl Identity {
     /// As [`from_pem`](Self::from_pem); or a file cannot be read, or the certificate does not name `id`. The error names
     /// the file.
     pub fn load(dir: &Path, id: &NodeId) -> Result<Self, IdentityError> {
-        let files = IdentityFiles::in_dir(dir, id)?;
+        let files = IdentityFiles::in_dir(dir, &id.base())?;
         let chain = Pem::read(&files.certificate)?;
         let identity = Self::from_parts(&chain, &Pem::read_key(&files.key)?, &Pem::read(&files.roots)?)?;
         if !identity.may_claim(id) {
@@ -181,10 +182,10 @@ impl Identity {
         &self.inner.names
     }
 
-    /// Whether the certificate carries this id.
+    /// Whether the certificate carries this id or, of an ephemeral's, its base.
     #[must_use]
     pub fn may_claim(&self, id: &NodeId) -> bool {
-        self.inner.ids.contains(id)
+        self.inner.ids.contains(&id.base())
     }
 
     /// When the certificate becomes valid.

@@ -65,7 +65,7 @@ pub fn ids_in_certificate(der: &[u8]) -> Result<Vec<NodeId>, NamesError> {
     Ok(distinct_ids(&names_in_certificate(der)?))
 }
 
-/// The id in a certificate (DER) that has this address, if any.
+/// The id in a certificate (DER) that has this address, if any. Ids with a suffix are not found.
 #[must_use]
 pub fn id_for_address(der: &[u8], addr: NodeAddr) -> Option<NodeId> {
     ids_in_certificate(der).ok()?.into_iter().find(|id| id.addr() == addr)
@@ -112,7 +112,9 @@ fn node_name(alternative: &GeneralName) -> Option<NodeName> {
         GeneralName::DnsName(name) => (NameKind::Dns, name.as_str().to_owned()),
         _ => return None,
     };
-    Some(NodeName { id: NodeId::try_from(text).ok()?, kind })
+    // Suffixes are for ephemerals to choose; a certificate carries the base.
+    let id = NodeId::try_from(text).ok().filter(|id| id.suffix().is_none())?;
+    Some(NodeName { id, kind })
 }
 
 fn utf8_other_name(other: &OtherName) -> Option<String> {

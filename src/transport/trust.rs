@@ -135,16 +135,17 @@ impl Trust {
         Ok(self.change(|inner| inner.crls.extend(added)))
     }
 
-    /// Refuses certificates that carry any of these ids, whatever else they carry. Adds to those denied before.
+    /// Refuses certificates that carry any of these ids, whatever else they carry. Adds to those denied before. An id with a
+    /// suffix stands for its base, since that is what certificates carry.
     #[must_use]
     pub fn with_denied(self, ids: impl IntoIterator<Item = NodeId>) -> Self {
-        self.change(|inner| inner.denied.extend(ids))
+        self.change(|inner| inner.denied.extend(ids.into_iter().map(|id| id.base())))
     }
 
     /// Refuses certificates that carry none of these ids. Adds to those allowed before; an empty first list refuses everyone.
     #[must_use]
     pub fn with_allowed(self, ids: impl IntoIterator<Item = NodeId>) -> Self {
-        self.change(|inner| inner.allowed.get_or_insert_default().extend(ids))
+        self.change(|inner| inner.allowed.get_or_insert_default().extend(ids.into_iter().map(|id| id.base())))
     }
 
     /// Refuses certificates whose public key is none of these: SHA-256 over the SubjectPublicKeyInfo in DER, see

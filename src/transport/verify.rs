@@ -162,7 +162,7 @@ impl PeerVerifier {
             }
         })?;
         match &self.expected {
-            Some(expected) if !ids.contains(expected) => {
+            Some(expected) if !ids.contains(&expected.base()) => {
                 Err(wrong_name(WrongName { expected: Some(expected.clone()), found: ids }))
             }
             _ => Ok(ids),

@@ -87,7 +87,7 @@ async fn join(config: &NodeConfig, findings: &mut Vec<Finding>) -> Option<Place>
         return None;
     }
     let identity = Identity::load(&config.certs, &config.id).ok()?;
-    let builder = Node::builder(config.id.clone(), identity).ephemeral(true);
+    let builder = Node::builder(config.id.clone(), identity).one_shot();
     let builder = config.peers.iter().fold(builder, |builder, peer| builder.peer(peer.clone()));
     match builder.start().await {
         Ok(node) => Some(Place::Local(Local::new(node))),
