@@ -180,6 +180,12 @@ pub struct Timers {
     pub originate_burst: u32,
     /// After the burst, one origination per this time. Default: 1 s.
     pub originate_interval: Duration,
+    /// How long the arrival or end of a stub waits for more of its kind before this node's record changes for it. Default:
+    /// 200 ms: a stub that asks one thing and leaves costs the mesh nothing.
+    pub stub_delay: Duration,
+    /// Records that change because of stubs alone are at least this far apart, and are not counted against
+    /// [`originate_burst`](Self::originate_burst). Default: 1 s.
+    pub stub_interval: Duration,
     /// How long a process that has synced with one neighbour, and has not spoken yet, waits for its other sessions to
     /// sync. Default: 100 ms.
     pub first_word: Duration,
@@ -229,6 +235,8 @@ impl Default for Timers {
             coalesce: Duration::from_millis(10),
             originate_burst: 20,
             originate_interval: Duration::from_secs(1),
+            stub_delay: Duration::from_millis(200),
+            stub_interval: Duration::from_secs(1),
             first_word: Duration::from_millis(100),
             accept_interval: Duration::from_millis(500),
             flap_hold: Duration::from_secs(1),

@@ -266,12 +266,12 @@ impl Router {
 
     /// When the next wave is due. Before a node has synced with a neighbour, nobody would hear of it.
     fn next_wave(&self, now: Instant) -> Option<Instant> {
-        let heard = self.neighbours.iter().any(|(_, session)| session.takes_waves());
+        let heard = self.neighbours.routers().any(|(_, session)| session.takes_waves());
         if heard && self.may_speak() { self.convergence.next_wave(now) } else { None }
     }
 
     fn is_alone(&self) -> bool {
-        let mut sessions = self.neighbours.iter();
+        let mut sessions = self.neighbours.routers();
         !sessions.any(|(_, s)| s.kind == NeighbourKind::Full && s.state != NeighbourState::Leaving)
     }
 

@@ -239,7 +239,7 @@ impl Router {
         if !from.is_none_or(listens) {
             return self.echoes.forget(origin);
         }
-        let waits = self.neighbours.iter().filter(|(_, session)| session.takes_waves());
+        let waits = self.neighbours.routers().filter(|(_, session)| session.takes_waves());
         let waits = waits.map(|(id, _)| id).filter(|id| Some(*id) != from && !shown.contains(*id));
         let wave = Wave {
             stamp,

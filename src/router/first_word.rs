@@ -33,9 +33,6 @@ impl Router {
 
     /// Of each session with a router, whether the neighbour ended the sync.
     fn full_sessions(&self) -> impl Iterator<Item = bool> {
-        self.neighbours
-            .iter()
-            .filter(|(_, session)| session.kind == NeighbourKind::Full)
-            .map(|(_, session)| session.got_end)
+        self.neighbours.routers().map(|(_, session)| session.got_end)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::Router;
 use super::event::Event;
-use super::neighbour::NeighbourState;
+use super::neighbour::{NeighbourKind, NeighbourState};
 use super::origin::Urgency;
 use super::spf::Paths;
 use crate::id::NodeId;
@@ -36,7 +36,8 @@ impl Router {
     /// Takes a neighbour's link out of use, since the neighbour leaves. Returns whether that is news.
     pub(super) fn on_neighbour_leaving(&mut self, neighbour: &NodeId, now: Instant) -> bool {
         let Some(session) = self.neighbours.get_mut(neighbour) else { return false };
-        if session.state == NeighbourState::Leaving {
+        // A stub's leave is the end of its session.
+        if session.kind == NeighbourKind::Stub || session.state == NeighbourState::Leaving {
             return false;
         }
         session.state = NeighbourState::Leaving;

@@ -239,20 +239,14 @@ impl Router {
             (NeighbourKind::Full, Some(old)) if continues(&old, &up) => old.state,
             _ => NeighbourState::Syncing,
         };
-        let (digest, count) = self.database.offered_digest(now);
-        let id = up.neighbour.clone();
-        let mut session = Neighbour::new(&up, state, digest, now);
-        session.opened_count = count;
-        self.neighbours.insert(id.clone(), session);
-        self.flood.on_sessions_changed();
-        if let Some(outbox) = self.neighbours.outbox(&id) {
-            outbox.digest(digest, count);
-            self.database.restart_deletion_clock(now);
-        } else {
-            self.schedule.on_effect(Effect::Stubs);
-        }
-        if state == NeighbourState::Up {
-            self.origin.on_change(Urgency::Now, now);
+        match up.kind {
+            NeighbourKind::Full => self.begin_session(&up, state, now),
+            NeighbourKind::Stub => {
+                let session = Neighbour::new(&up, state, Digest::default(), now);
+                self.neighbours.insert(up.neighbour, session);
+                self.schedule.on_effect(Effect::Stubs);
+                self.origin.on_stubs_changed(now);
+            }
         }
         self.settle(now);
         Ok(())
@@ -301,8 +295,10 @@ impl Router {
 
     /// Changes the neighbours known from the connection manifest, connected or not.
     pub fn set_dormant(&mut self, dormant: Vec<NodeId>, now: Instant) {
-        self.origin.set_dormant(dormant);
-        self.change(now);
+        // What is no news must not make a record that then carries the news of stubs before their time.
+        if self.origin.set_dormant(dormant) {
+            self.change(now);
+        }
     }
 
     /// Changes what it costs to send to a neighbour, until its session is replaced. Without a session, nothing happens.
@@ -422,6 +418,9 @@ impl Router {
         if up.neighbour == *self.id() {
             return Err(SessionError::SelfLink);
         }
+        if up.kind == NeighbourKind::Full && up.neighbour.suffix().is_some() {
+            return Err(SessionError::SuffixedId(up.neighbour.clone()));
+        }
         if let Some(known) = self.holder_of(up.neighbour.addr()).filter(|known| *known != up.neighbour) {
             return Err(SessionError::AddressCollision { known, refused: up.neighbour.clone() });
         }
@@ -436,9 +435,30 @@ impl Router {
         Ok(())
     }
 
+    /// Begins the session with a router.
+    fn begin_session(&mut self, up: &SessionUp, state: NeighbourState, now: Instant) {
+        let (digest, count) = self.database.offered_digest(now);
+        let mut session = Neighbour::new(up, state, digest, now);
+        session.opened_count = count;
+        self.neighbours.insert(up.neighbour.clone(), session);
+        self.flood.on_sessions_changed();
+        if let Some(outbox) = self.neighbours.outbox(&up.neighbour) {
+            outbox.digest(digest, count);
+        }
+        self.database.restart_deletion_clock(now);
+        if state == NeighbourState::Up {
+            self.origin.on_change(Urgency::Now, now);
+        }
+    }
+
     /// Ends a session, which `by` replaces if given.
     fn end_session(&mut self, id: &NodeId, by: Option<&SessionUp>, now: Instant) -> Option<Neighbour> {
         let old = self.neighbours.remove(id)?;
+        if old.kind == NeighbourKind::Stub {
+            self.schedule.on_effect(Effect::Stubs);
+            self.origin.on_stubs_changed(now);
+            return Some(old);
+        }
         self.pulls.on_session_down(id, now);
         self.audits.on_session_down(id);
         let asks = self.credentials.on_session_down(id, now);
@@ -451,16 +471,10 @@ impl Router {
             return Some(old);
         }
         // What replaces a session and does not continue it is another process: a restart, and no flap.
-        if old.kind == NeighbourKind::Full
-            && by.is_none()
-            && matches!(old.state, NeighbourState::Up | NeighbourState::Held(_))
-        {
+        if by.is_none() && matches!(old.state, NeighbourState::Up | NeighbourState::Held(_)) {
             self.neighbours.on_loss(id, old.instance, now);
         }
-        self.schedule.on_effect(match old.kind {
-            NeighbourKind::Full => Effect::Paths,
-            NeighbourKind::Stub => Effect::Stubs,
-        });
+        self.schedule.on_effect(Effect::Paths);
         self.origin.on_change(Urgency::Coalesce, now);
         Some(old)
     }

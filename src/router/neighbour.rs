@@ -191,7 +191,8 @@ pub(crate) struct Neighbours {
     unsettled: BTreeSet<NodeId>,
     /// When the ids that wait for more of their kind go out.
     announce_at: Option<Instant>,
-    stubs: usize,
+    /// The routers among the neighbours: few, where stubs may be thousands.
+    routers: BTreeSet<NodeId>,
     limits: Limits,
     timers: Timers,
 }
@@ -206,7 +207,7 @@ impl Neighbours {
             turn: None,
             unsettled: BTreeSet::new(),
             announce_at: None,
-            stubs: 0,
+            routers: BTreeSet::new(),
             limits,
             timers,
         }
@@ -230,8 +231,16 @@ impl Neighbours {
 
     /// The routers among them.
     pub(crate) fn full(&self) -> Vec<NodeId> {
-        let full = self.sessions.iter().filter(|(_, session)| session.kind == NeighbourKind::Full);
-        full.map(|(id, _)| id.clone()).collect()
+        self.routers.iter().cloned().collect()
+    }
+
+    /// The routers among them, with their sessions; ascending by id.
+    pub(crate) fn routers(&self) -> impl Iterator<Item = (&NodeId, &Neighbour)> {
+        self.routers.iter().filter_map(|id| self.sessions.get_key_value(id))
+    }
+
+    fn full_sessions(&self) -> impl Iterator<Item = &Neighbour> {
+        self.routers().map(|(_, session)| session)
     }
 
     /// Whether traffic may use the link to this neighbour, as far as this end is concerned.
@@ -247,13 +256,15 @@ impl Neighbours {
 
     pub(crate) fn count(&self, kind: NeighbourKind) -> usize {
         match kind {
-            NeighbourKind::Stub => self.stubs,
-            NeighbourKind::Full => self.sessions.len() - self.stubs,
+            NeighbourKind::Stub => self.sessions.len() - self.routers.len(),
+            NeighbourKind::Full => self.routers.len(),
         }
     }
 
     pub(crate) fn insert(&mut self, id: NodeId, session: Neighbour) {
-        self.stubs += usize::from(session.kind == NeighbourKind::Stub);
+        if session.kind == NeighbourKind::Full {
+            self.routers.insert(id.clone());
+        }
         if session.is_syncing() {
             self.unsettled.insert(id.clone());
         }
@@ -263,7 +274,7 @@ impl Neighbours {
 
     pub(crate) fn remove(&mut self, id: &NodeId) -> Option<Neighbour> {
         let session = self.sessions.remove(id)?;
-        self.stubs -= usize::from(session.kind == NeighbourKind::Stub);
+        self.routers.remove(id);
         self.addrs.remove(&id.addr());
         self.ready.remove(id);
         self.unsettled.remove(id);
@@ -366,10 +377,8 @@ impl Neighbours {
         announce_at: Instant,
         mut owe: impl FnMut(&NodeId, &mut Neighbour) -> Owes,
     ) {
-        for (id, session) in &mut self.sessions {
-            if session.kind != NeighbourKind::Full {
-                continue;
-            }
+        for id in &self.routers {
+            let Some(session) = self.sessions.get_mut(id) else { continue };
             match owe(id, session) {
                 Owes::Now if !self.ready.contains(id) => _ = self.ready.insert(id.clone()),
                 Owes::Later => _ = self.announce_at.get_or_insert(announce_at),
@@ -388,8 +397,8 @@ impl Neighbours {
             return;
         }
         self.announce_at = None;
-        for (id, session) in &mut self.sessions {
-            if session.outbox.release() {
+        for id in &self.routers {
+            if self.sessions.get_mut(id).is_some_and(|session| session.outbox.release()) {
                 self.ready.insert(id.clone());
             }
         }
@@ -397,13 +406,13 @@ impl Neighbours {
 
     /// Origins of which every synced router among them is still to be sent something: what even the fastest has not taken.
     pub(crate) fn backlog(&self) -> usize {
-        let synced = self.sessions.values().filter(|session| session.is_synced());
+        let synced = self.full_sessions().filter(|session| session.is_synced());
         synced.map(|session| session.outbox.len()).min().unwrap_or(0)
     }
 
     /// What all of them are still to be sent.
     pub(crate) fn owed(&self) -> usize {
-        self.sessions.values().map(|session| session.outbox.waiting()).sum()
+        self.full_sessions().map(|session| session.outbox.waiting()).sum()
     }
 
     pub(crate) fn remembered_flaps(&self) -> usize {

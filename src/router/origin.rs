@@ -25,6 +25,12 @@ pub(crate) struct Origin {
     capabilities: Bytes,
     dormant: BTreeSet<NodeId>,
     due: Option<Instant>,
+    /// When a record is due because of stubs alone.
+    stubs_due: Option<Instant>,
+    /// When the next record may be made because of stubs alone.
+    stubs_ready_at: Instant,
+    /// Whether the draft that was polled last was made because of stubs alone.
+    for_stubs: bool,
     /// The next record goes out even if it says the same as the last one.
     forced: bool,
     pace: Bucket,
@@ -59,6 +65,9 @@ impl Origin {
             capabilities: Bytes::new(),
             dormant: BTreeSet::new(),
             due: None,
+            stubs_due: None,
+            stubs_ready_at: now,
+            for_stubs: false,
             forced: false,
             pace: Bucket::new(timers.originate_burst, timers.originate_interval, now),
             limits: config.limits.clone(),
@@ -87,8 +96,12 @@ impl Origin {
         fits
     }
 
-    pub(crate) fn set_dormant(&mut self, dormant: Vec<NodeId>) {
-        self.dormant = dormant.into_iter().filter(|id| *id != self.id).collect();
+    /// Sets the neighbours known from the manifest. Returns whether they are others than before.
+    pub(crate) fn set_dormant(&mut self, dormant: Vec<NodeId>) -> bool {
+        let dormant = dormant.into_iter().filter(|id| *id != self.id).collect();
+        let changed = self.dormant != dormant;
+        self.dormant = dormant;
+        changed
     }
 
     pub(crate) fn set_transit(&mut self, transit: bool) {
@@ -110,6 +123,13 @@ impl Origin {
             (Urgency::Coalesce, _) => now + self.timers.coalesce,
         };
         self.due = earlier(self.due, at);
+    }
+
+    /// A stub has come or gone. Many come and go faster than the mesh needs to know, since the replies to what they ask
+    /// need no route: their news waits for more of its kind, and has a pace of its own, which delays no other news.
+    pub(crate) fn on_stubs_changed(&mut self, now: Instant) {
+        let at = (now + self.timers.stub_delay).max(self.stubs_ready_at);
+        self.stubs_due = earlier(self.stubs_due, at);
     }
 
     /// Whether a record is to be made yet that will stand above this version.
@@ -141,7 +161,8 @@ impl Origin {
 
     pub(crate) fn next_timeout(&self, now: Instant) -> Option<Instant> {
         // The record of a node that leaves is not held back: it is the last one.
-        self.due.map(|at| if self.leaving { at } else { at.max(self.pace.ready_at(now)) })
+        let due = self.due.map(|at| if self.leaving { at } else { at.max(self.pace.ready_at(now)) });
+        [due, self.stubs_due].into_iter().flatten().min()
     }
 
     /// The next record, if it is due. `links` are active links and stubs.
@@ -149,7 +170,11 @@ impl Origin {
         if self.next_timeout(now).is_none_or(|at| now < at) {
             return None;
         }
+        // What is due but has to wait for its pace goes along with news of stubs.
+        let paced = self.leaving || self.pace.ready_at(now) <= now;
+        self.for_stubs = !paced || self.due.is_none_or(|at| now < at);
         self.due = None;
+        self.stubs_due = None;
         let (links, cut) =
             if self.leaving { (Vec::new(), false) } else { self.cut(self.with_dormant(links())) };
         let draft = Draft {
@@ -167,7 +192,11 @@ impl Origin {
 
     /// The draft is to be spoken: gives it its version.
     pub(crate) fn speak(&mut self, draft: &mut Draft, now: Instant) {
-        self.pace.take(now);
+        if self.for_stubs {
+            self.stubs_ready_at = now + self.timers.stub_interval;
+        } else {
+            self.pace.take(now);
+        }
         self.spoke_at = Some(now);
         self.forced = false;
         self.version = match self.version.sequence.checked_add(1) {

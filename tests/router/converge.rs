@@ -409,8 +409,8 @@ fn requests_are_bounded_and_paced_and_end_when_the_node_leaves() {
     }
     let took = sim.router("n00").counters().originations - before.originations;
     assert_eq!(took, 20, "one record each");
-    // Five at once, then one in two seconds.
-    assert!(sim.now - sim.start >= Duration::from_secs(22 + 28), "{:?}", sim.now - sim.start);
+    // Ten at once, then one in two seconds.
+    assert!(sim.now - sim.start >= Duration::from_secs(22 + 18), "{:?}", sim.now - sim.start);
 
     let now = sim.now;
     let router = &mut sim.nodes.get_mut(&node).unwrap().router;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use receptor_quic::id::Cost;
-use receptor_quic::router::{DeadlineReason, Explanation, LinkClass, NeighbourKind};
+use receptor_quic::router::{DeadlineReason, Explanation, LinkClass, NeighbourKind, SessionError};
 
 use crate::cold_start::cold;
 use crate::probe::{Probe, draft, link, names, record};
@@ -16,16 +16,71 @@ fn a_stub_is_reached_through_its_neighbour_by_everybody() {
     in_both_modes(|| {
         let mut sim = cold(1, &topologies::ring_with_chord());
         sim.attach(&id("n01"), id("leaf"), Cost::try_from(4).unwrap());
-        sim.run_for(Duration::from_millis(200));
+        sim.run_for(Duration::from_millis(400));
         assert_converged_stub(&sim, "leaf", 5);
         let explained = sim.router("n00").explain(&id("leaf"));
         assert!(matches!(explained, Explanation::Stub { of, route: Some(_) } if of == names(&["n01"])));
         assert_eq!(sim.router("n00").path(&id("leaf")), Some(names(&["n00", "n01", "leaf"])));
         sim.detach(&id("n01"), &id("leaf"));
-        sim.run_for(Duration::from_millis(200));
+        sim.run_for(Duration::from_millis(1_400));
         assert!(sim.router("n00").table().route(&id("leaf")).is_none());
         assert_eq!(sim.router("n00").explain(&id("leaf")), Explanation::NeverHeardOf);
     });
+}
+
+#[test]
+fn a_stub_that_comes_and_goes_at_once_changes_no_record() {
+    let mut probe = Probe::new();
+    probe.sync("n");
+    probe.wait(5_000);
+    let before = probe.router.version();
+    for n in 0..50 {
+        let stub = format!("stub~{n}");
+        probe.up(&stub, NeighbourKind::Stub).unwrap();
+        assert!(probe.router.table().route(&id(&stub)).is_some(), "it is reached here at once");
+        probe.wait(150);
+        probe.router.handle_session_down(&id(&stub), probe.now);
+        probe.wait(400);
+    }
+    assert_eq!(probe.router.version(), before);
+}
+
+#[test]
+fn churn_of_stubs_is_paced_and_delays_no_other_news() {
+    let mut probe = Probe::new();
+    probe.sync("n");
+    probe.wait(30_000);
+    let before = probe.router.counters().originations;
+    for n in 0..200 {
+        probe.up(&format!("stub~{n}"), NeighbourKind::Stub).unwrap();
+        probe.wait(50);
+    }
+    let spoken = probe.router.counters().originations - before;
+    assert!((9..=11).contains(&spoken), "ten seconds: {spoken}");
+    // The burst for other news is untouched.
+    for round in 0..20 {
+        probe.up(&format!("another~{round}"), NeighbourKind::Stub).unwrap();
+        probe.router.set_capabilities(vec![round].into(), probe.now);
+        probe.wait(20);
+        assert_eq!(&*probe.held("me").unwrap().capabilities, [round]);
+    }
+    probe.wait(1_300);
+    assert_eq!(
+        probe.held("me").unwrap().links.iter().filter(|link| link.class == LinkClass::Stub).count(),
+        220
+    );
+}
+
+#[test]
+fn only_a_stub_may_have_a_suffix() {
+    let mut probe = Probe::new();
+    let refused = SessionError::SuffixedId(id("a~1"));
+    assert_eq!(probe.up("a~1", NeighbourKind::Full), Err(refused));
+    assert_eq!(probe.up("a~1", NeighbourKind::Stub), Ok(()));
+    let of = |class| draft("n", (1, 1), vec![link("a~1", class, 1)]).seal();
+    assert!(of(LinkClass::Stub).is_ok());
+    assert!(of(LinkClass::Active).is_err() && of(LinkClass::Dormant).is_err());
+    assert!(draft("n~1", (1, 1), vec![]).seal().is_err());
 }
 
 fn assert_converged_stub(sim: &crate::sim::Sim, stub: &str, cost: u64) {
