@@ -173,7 +173,8 @@ impl Mesh {
             measured,
         };
         let path_mtus = PathMtus::new(!parts.renewable.is_empty());
-        let endpoint = Arc::new(Endpoint::new(socket, parts.identity, transports, path_mtus)?);
+        let endpoint =
+            Arc::new(Endpoint::new(socket, parts.identity, transports, path_mtus)?.with_suffix_of(&parts.id));
         let services = Services::default();
         let dialled: Vec<_> = parts.peers.into_iter().map(Dialled::new).collect();
         let (inputs, queue) = mpsc::channel(MAX_INPUTS);

@@ -26,6 +26,7 @@ use crate::id::NodeId;
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::{Authenticated, Endpoint};
 use crate::transport::handshake::certified_names;
+use crate::transport::tls;
 use crate::transport::{Refusal, overlay};
 
 mod connecting;
@@ -166,9 +167,12 @@ impl Peers {
         let unreachable = |why: String| OpenError::Unreachable { node: node.clone(), why };
         let mut attempts = JoinSet::new();
         let begin = tokio::time::Instant::now();
-        for until in FURTHER_ATTEMPTS.into_iter().chain([CONNECT_TIMEOUT]) {
-            let connecting =
-                self.endpoint.connect_peer(node).map_err(|error| unreachable(error.to_string()))?;
+        for (nth, until) in FURTHER_ATTEMPTS.into_iter().chain([CONNECT_TIMEOUT]).enumerate() {
+            let connecting = match nth {
+                1 => self.endpoint.connect_peer_by_routes(node),
+                _ => self.endpoint.connect_peer(node),
+            };
+            let connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
             attempts.spawn(connecting.into_future());
             // The peer judges our certificate after we are done with the handshake: its refusal shows on the first stream.
             match tokio::time::timeout_at(begin + until, attempts.join_next()).await {
@@ -192,7 +196,13 @@ impl Peers {
     /// Takes a connection that a peer has opened; its address says which of its certified names it uses.
     pub(crate) fn accepted(&self, connection: &Authenticated) {
         let Some(addr) = overlay::node_addr(connection.remote_address()) else { return };
-        let Some(node) = certified_names(connection).into_iter().find(|name| name.addr() == addr) else {
+        let suffix = tls::peer_suffix(connection);
+        let whole = |name: NodeId| match &suffix {
+            Some(suffix) => name.with_suffix(suffix).ok(),
+            None => Some(name),
+        };
+        let mut names = certified_names(connection).into_iter().filter_map(whole);
+        let Some(node) = names.find(|name| name.addr() == addr) else {
             connection
                 .close(CloseCode::WrongName.to_quic(), b"no id in the certificate has the source address");
             return;
@@ -238,6 +248,7 @@ impl Peers {
         let datagrams = self.services.datagrams.clone();
         let (receiving, from, usage) = (Connection::clone(connection), node.clone(), slot.usage.clone());
         self.runtime.spawn(async move { datagrams.serve(receiving, from, usage).await });
+        let endpoint = self.endpoint.clone();
         let adopted = connection.clone();
         let (services, node, slot, connection, inputs) = (
             self.services.clone(),
@@ -255,7 +266,11 @@ impl Peers {
             // Until here the trust in the peer was watched.
             drop(vetted);
             debug!(%why, "disconnected");
-            lock(&slot.connections).retain(|kept| kept.connection.stable_id() != connection.stable_id());
+            let mut connections = lock(&slot.connections);
+            connections.retain(|kept| kept.connection.stable_id() != connection.stable_id());
+            if connections.is_empty() {
+                endpoint.socket().forget_last(node.addr());
+            }
         };
         self.runtime.spawn(serve.instrument(span));
         Ok(adopted)

@@ -31,7 +31,7 @@ mod table;
 pub use backlog::Backlog;
 pub use counters::{DropReason, SwitchCounters, SwitchStatus};
 pub use flow::Flow;
-pub use header::{Cookie, Header, HeaderError};
+pub use header::{Attachment, Cookie, Header, HeaderBytes, HeaderError};
 pub use hold::{HeldPacket, HoldQueue};
 pub use meter::Meter;
 pub use routes::{Place, Routes};

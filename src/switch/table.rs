@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::flow::Flow;
 use super::routes::Routes;
-use super::{Cookie, DropReason, Header};
+use super::{Attachment, Cookie, DropReason, Header};
 use crate::id::NodeAddr;
 
 /// A neighbour that packets may be sent to.
@@ -148,22 +148,35 @@ impl ForwardingTable {
         let Some(ingress) = self.ingress.get(&header.cookie) else {
             return self.decide_direct(header);
         };
-        if header.source == self.me || !self.may_send(ingress, header.source) {
+        if header.source == self.me || !self.may_send(ingress, header) {
             return Decision::Drop(DropReason::ForgedSource);
         }
-        if header.destination == self.me {
-            return Decision::Deliver;
+        let mut destination = header.destination;
+        match header.attachment {
+            Attachment::Stub(stub) if self.default_route.is_some() && stub == self.me => {
+                return Decision::Deliver;
+            }
+            // For one of this node's stubs, which are linked as long as they are attached.
+            Attachment::Stub(stub) if destination == self.me => {
+                if !self.stubs.contains(&stub) {
+                    return Decision::Drop(DropReason::NoRoute);
+                }
+                destination = stub;
+            }
+            _ if destination == self.me => return Decision::Deliver,
+            _ => {}
         }
-        let of_stub = || [ingress.neighbour, header.destination].iter().any(|node| self.stubs.contains(node));
+        let of_stub = || [ingress.neighbour, destination].iter().any(|node| self.stubs.contains(node));
         if !self.transit && !of_stub() {
             return Decision::Drop(DropReason::TransitDenied);
         }
         if header.hop_limit <= 1 {
             return Decision::Drop(DropReason::HopLimit);
         }
-        let flow = Flow { source: header.source, destination: header.destination };
+        let flow = Flow { source: header.source, destination };
         match self.next_hop(flow, Some(ingress.neighbour)) {
             Some(next_hop) => Decision::Forward(next_hop),
+            None if destination != header.destination => Decision::Drop(DropReason::NoRoute),
             None => Decision::Hold,
         }
     }
@@ -173,17 +186,51 @@ impl ForwardingTable {
         match self.direct_ingress.get(&header.cookie) {
             None => Decision::Drop(DropReason::UnknownCookie),
             Some(peer) if *peer != header.source => Decision::Drop(DropReason::ForgedSource),
-            Some(_) if header.destination != self.me => Decision::Drop(DropReason::TransitDenied),
+            Some(_) if header.end() != self.me => Decision::Drop(DropReason::TransitDenied),
             Some(_) => Decision::Deliver,
         }
     }
 
-    /// Whether packets of `source` may come from this neighbour: from a stub its own, from a node that refuses transit
-    /// those of the stubs that are reached through it as well, from others all.
-    fn may_send(&self, from: &Ingress, source: NodeAddr) -> bool {
-        let of_stub =
-            || !self.stubs.contains(&from.neighbour) && self.routes.is_stub_behind(source, from.neighbour);
-        from.transit || source == from.neighbour || of_stub()
+    /// Whether packets with this source may come from this neighbour: from a stub its own, from a node that refuses
+    /// transit those of the stubs that are reached through it as well, from others all.
+    fn may_send(&self, from: &Ingress, header: &Header) -> bool {
+        let source = header.source;
+        if self.stubs.contains(&from.neighbour) {
+            // A stub cannot have replies sent to a node that it is not attached to.
+            let attached_here = !matches!(header.attachment, Attachment::Source(node) if node != self.me);
+            return source == from.neighbour && attached_here;
+        }
+        // A stub that says it is attached to the neighbour may be younger than the neighbour's record. One that is known to
+        // be elsewhere is not the neighbour's.
+        let young =
+            || header.attachment == Attachment::Source(from.neighbour) && self.routes.get(source).is_none();
+        from.transit
+            || source == from.neighbour
+            || self.routes.is_stub_behind(source, from.neighbour)
+            || young()
+    }
+
+    /// The node that this one is attached to as a stub. `None` if it is none, or has no link.
+    #[must_use]
+    pub fn attached_to(&self) -> Option<NodeAddr> {
+        Some(self.default_route.as_ref()?.hops.first()?.neighbour)
+    }
+
+    /// Whether there is a way to a node now, through others or to itself.
+    #[must_use]
+    pub fn reaches(&self, node: NodeAddr) -> bool {
+        node == self.me || self.find(Flow { source: self.me, destination: node }, None).is_some()
+    }
+
+    /// The neighbour and the hop limit for a packet that begins here, by its header: the peer itself where there is a direct
+    /// path, but for handshakes only where the mesh has no way.
+    #[must_use]
+    pub fn originate_packet(&self, header: &Header, handshake: bool) -> Option<(NextHop, u8)> {
+        let direct = || self.direct.get(&header.end()).map(|hop| (*hop, DIRECT_HOP_LIMIT));
+        // A packet for this node's own stub names this node as the destination.
+        let toward = if header.destination == self.me { header.end() } else { header.destination };
+        let relayed = || self.find(Flow { source: self.me, destination: toward }, None);
+        if handshake { relayed().or_else(direct) } else { direct().or_else(relayed) }
     }
 
     /// The neighbour that packets of a flow go to, never the one they came from.
@@ -275,7 +322,7 @@ mod tests {
     }
 
     fn packet(cookie: Cookie, source: NodeAddr, destination: NodeAddr) -> Header {
-        Header { hop_limit: 9, cookie, destination, source }
+        Header { hop_limit: 9, cookie, destination, source, attachment: Attachment::None }
     }
 
     #[test]
@@ -424,6 +471,77 @@ mod tests {
             // Another path's cookie does not serve, nor one that was guessed.
             assert_eq!(drop(packet(Cookie([15; 8]), FAR, ME)), Decision::Drop(DropReason::UnknownCookie));
         }
+    }
+
+    const STUB: NodeAddr = NodeAddr([5; 8]);
+
+    #[test]
+    fn packets_for_a_stub_go_to_the_node_it_is_attached_to_which_delivers_them() {
+        let to_stub = |cookie, at| Header { attachment: Attachment::Stub(STUB), ..packet(cookie, LEFT, at) };
+        // Nodes on the way need no route to the stub.
+        let mut table = relay(true);
+        assert_eq!(table.decide(&to_stub(FROM_LEFT, FAR)), Decision::Forward(hop(RIGHT)));
+        // The node it is attached to has one, as long as it is attached, whether or not it carries transit.
+        assert_eq!(table.decide(&to_stub(FROM_LEFT, ME)), Decision::Drop(DropReason::NoRoute));
+        for transit in [true, false] {
+            table = linked(transit, &[(LEFT, &[LEFT], &[]), (STUB, &[STUB], &[])]);
+            table.link(hop(STUB));
+            table.attach(STUB);
+            assert_eq!(table.decide(&to_stub(FROM_LEFT, ME)), Decision::Forward(hop(STUB)));
+        }
+        // Nobody else takes it for its own.
+        let other = Header { attachment: Attachment::Stub(ME), ..packet(FROM_LEFT, LEFT, FAR) };
+        assert_ne!(table.decide(&other), Decision::Deliver);
+        let mut stub = ForwardingTable::new(STUB, false, Arc::default());
+        stub.admit(FROM_LEFT, Ingress { neighbour: LEFT, transit: true });
+        assert_ne!(stub.decide(&to_stub(FROM_LEFT, LEFT)), Decision::Deliver);
+        stub.set_default_route(vec![hop(LEFT)], 64);
+        assert_eq!(stub.decide(&to_stub(FROM_LEFT, LEFT)), Decision::Deliver);
+        assert_eq!(stub.attached_to(), Some(LEFT));
+    }
+
+    #[test]
+    fn a_stubs_attachment_is_believed_of_the_node_it_names_and_never_against_a_route() {
+        let forged = Decision::Drop(DropReason::ForgedSource);
+        let from_stub =
+            |cookie, at| Header { attachment: Attachment::Source(at), ..packet(cookie, STUB, FAR) };
+        let table_with = |ways: &[(NodeAddr, &[NodeAddr], &[NodeAddr])], transit| {
+            let mut table = linked(true, ways);
+            table.admit(FROM_LEFT, Ingress { neighbour: LEFT, transit });
+            table.link(hop(LEFT));
+            table.link(hop(RIGHT));
+            table
+        };
+        let far: (NodeAddr, &[NodeAddr], &[NodeAddr]) = (FAR, &[RIGHT], &[]);
+        // A neighbour without transit may send for a young stub of its own,
+        let table = table_with(&[far], false);
+        assert_eq!(table.decide(&from_stub(FROM_LEFT, LEFT)), Decision::Forward(hop(RIGHT)));
+        // but not for one that it says is elsewhere, nor for a node that is known to be elsewhere.
+        assert_eq!(table.decide(&from_stub(FROM_LEFT, FAR)), forged);
+        assert_eq!(table.decide(&packet(FROM_LEFT, STUB, FAR)), forged);
+        let table = table_with(&[far, (STUB, &[RIGHT], &[])], false);
+        assert_eq!(table.decide(&from_stub(FROM_LEFT, LEFT)), forged);
+        // A stub speaks for itself, and only as attached to this node.
+        let mut table = table_with(&[far], false);
+        table.admit(FROM_RIGHT, Ingress { neighbour: STUB, transit: false });
+        table.attach(STUB);
+        assert_eq!(table.decide(&from_stub(FROM_RIGHT, ME)), Decision::Forward(hop(RIGHT)));
+        assert_eq!(table.decide(&from_stub(FROM_RIGHT, LEFT)), forged);
+        let other = Header { source: LEFT, ..from_stub(FROM_RIGHT, ME) };
+        assert_eq!(table.decide(&other), forged);
+    }
+
+    #[test]
+    fn replies_to_a_stub_start_toward_its_attachment_or_straight_to_it() {
+        let mut table = relay(true);
+        let reply = |at| Header { attachment: Attachment::Stub(STUB), ..packet(FROM_LEFT, ME, at) };
+        assert_eq!(table.originate_packet(&reply(FAR), true), Some((hop(RIGHT), 12)));
+        assert_eq!(table.originate_packet(&reply(STUB), true), None);
+        assert!(table.reaches(FAR) && table.reaches(ME) && !table.reaches(STUB));
+        let direct = NextHop { neighbour: STUB, to: "127.0.0.1:8".parse().unwrap(), ..hop(STUB) };
+        table.direct(direct);
+        assert_eq!(table.originate_packet(&reply(FAR), false), Some((direct, 1)));
+        assert_eq!(table.originate_packet(&reply(FAR), true), Some((hop(RIGHT), 12)));
     }
 
     #[test]

@@ -11,12 +11,13 @@ use arc_swap::ArcSwap;
 use quinn::{ConnectError, Connection, ConnectionError, Incoming, ServerConfig, TransportConfig};
 
 use super::authenticator::{CredentialHash, credential_hash};
+use super::overlay::FlowKind;
 use super::path_mtu::PathMtus;
 use super::reset::ResetKey;
 use super::runtime::Runtime;
 use super::settings::{self, Transports};
 use super::socket::Socket;
-use super::tls::{SERVER_NAME, TlsConfig};
+use super::tls::{self, TlsConfig};
 use super::{Identity, overlay};
 use crate::id::NodeId;
 
@@ -31,6 +32,8 @@ pub(crate) struct Endpoint {
     path_mtus: PathMtus,
     reset_key: Arc<ResetKey>,
     reloading: Mutex<()>,
+    /// The suffix of this node's id, if it is an ephemeral that has one.
+    suffix: Option<String>,
     // Replaced as a whole when the certificates are reloaded; read once a dial or accept.
     tls: ArcSwap<Shown>,
 }
@@ -113,9 +116,16 @@ impl Endpoint {
             transports,
             path_mtus,
             reset_key,
+            suffix: None,
             reloading: Mutex::default(),
             tls: ArcSwap::from_pointee(shown),
         })
+    }
+
+    /// Reports the suffix of this node's id to the peers that it connects to.
+    pub(crate) fn with_suffix_of(mut self, id: &NodeId) -> Self {
+        self.suffix = id.suffix().map(str::to_owned);
+        self
     }
 
     /// The socket, to publish forwarding tables to.
@@ -151,10 +161,21 @@ impl Endpoint {
         self.connect(addr, expected, self.transports.link(self.path_mtus.to(addr)))
     }
 
-    /// Connects to a peer through the switch.
+    /// Connects to a peer through the switch. The packets of a stub say where it is attached.
     pub(crate) fn connect_peer(&self, node: &NodeId) -> Result<Connecting, ConnectError> {
+        let own = self.socket.is_attached_stub();
+        self.connect_flow(node, if own { FlowKind::Own } else { FlowKind::Routed })
+    }
+
+    /// As [`connect_peer`](Self::connect_peer), by routes alone: nodes of older versions drop packets with an attachment,
+    /// and paths that carry 1,280 bytes of IPv6 and no more drop the longest of them.
+    pub(crate) fn connect_peer_by_routes(&self, node: &NodeId) -> Result<Connecting, ConnectError> {
+        self.connect_flow(node, FlowKind::Routed)
+    }
+
+    fn connect_flow(&self, node: &NodeId, kind: FlowKind) -> Result<Connecting, ConnectError> {
         self.connect(
-            overlay::socket_addr(node.addr()),
+            overlay::flow_addr(node.addr(), kind),
             Some(node),
             self.transports.peer(self.path_mtus.largest()),
         )
@@ -166,10 +187,16 @@ impl Endpoint {
         expected: Option<&NodeId>,
         transport: TransportConfig,
     ) -> Result<Connecting, ConnectError> {
+        // On links HELLO has the whole id.
+        let suffix = self.suffix.as_deref().filter(|_| overlay::node_addr(addr).is_some());
         let shown = self.tls.load();
-        let mut config = quinn::ClientConfig::new(shown.tls.client(expected.cloned()));
+        let tls = match suffix {
+            Some(_) => shown.tls.client_naming(expected.cloned()),
+            None => shown.tls.client(expected.cloned()),
+        };
+        let mut config = quinn::ClientConfig::new(tls);
         config.transport_config(Arc::new(transport));
-        let quinn = self.quinn.connect_with(config, addr, SERVER_NAME)?;
+        let quinn = self.quinn.connect_with(config, addr, &tls::server_name(suffix))?;
         Ok(Connecting { quinn, generation: shown.generation })
     }
 
@@ -240,9 +267,10 @@ impl Shown {
             config.migration(migration);
             config
         };
-        // A neighbour may get a new address from its NAT; a peer's overlay address is its name.
+        // A neighbour may get a new address from its NAT, and a stub may be attached elsewhere. The rest of a peer's overlay
+        // address is its name.
         let generation = Generation { number, credential: credential_hash(&identity) };
-        Self { accept_link: accept(true), accept_peer: accept(false), identity, generation, tls }
+        Self { accept_link: accept(true), accept_peer: accept(true), identity, generation, tls }
     }
 }
 

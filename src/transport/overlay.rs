@@ -8,14 +8,58 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use crate::id::NodeAddr;
 
 const PREFIX: [u8; 8] = [0xfd, 0x72, 0x65, 0x63, 0x65, 0x70, 0x74, 0x6f];
+/// The port of a flow between two nodes that routes lead to.
 const PORT: u16 = 1;
+/// The port of a flow that this node has opened as a stub.
+const PORT_OWN: u16 = 2;
+/// The first port of flows that stubs have opened, one for each node that they are attached to.
+const FIRST_ATTACHED: u16 = 16;
 
-/// The address by which quinn knows a node.
+/// How many nodes stubs may be attached to, of which this process has heard.
+pub(crate) const MAX_ATTACHMENTS: u16 = 32_768;
+
+/// Which packets a flow consists of. quinn sees the kind as the port of the peer's address: it keeps the packets of one
+/// connection together, and takes a stub that is attached elsewhere for a peer whose address has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FlowKind {
+    /// Routes lead to both ends.
+    Routed,
+    /// This node is a stub, and has opened the flow.
+    Own,
+    /// The peer is a stub that has opened the flow, attached to the node of this number.
+    Attached(u16),
+}
+
+impl FlowKind {
+    fn port(self) -> u16 {
+        match self {
+            Self::Routed => PORT,
+            Self::Own => PORT_OWN,
+            Self::Attached(number) => FIRST_ATTACHED + number,
+        }
+    }
+}
+
+/// The kind of the flow behind an overlay address.
+pub(crate) fn flow_kind(addr: SocketAddr) -> FlowKind {
+    match addr.port() {
+        PORT_OWN => FlowKind::Own,
+        port => port.checked_sub(FIRST_ATTACHED).map_or(FlowKind::Routed, FlowKind::Attached),
+    }
+}
+
+/// The address by which quinn knows a node that routes lead to.
+#[cfg(test)]
 pub(crate) fn socket_addr(node: NodeAddr) -> SocketAddr {
+    flow_addr(node, FlowKind::Routed)
+}
+
+/// The address by which quinn knows a node at the other end of a flow.
+pub(crate) fn flow_addr(node: NodeAddr, kind: FlowKind) -> SocketAddr {
     let mut octets = [0; 16];
     octets[..8].copy_from_slice(&PREFIX);
     octets[8..].copy_from_slice(&node.0);
-    SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(octets), PORT, 0, 0))
+    SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(octets), kind.port(), 0, 0))
 }
 
 /// The node behind an address, if the address is of the overlay.
@@ -40,5 +84,11 @@ mod tests {
         assert_eq!(node_addr(socket_addr(node)), Some(node));
         assert_eq!(node_addr("[fd72:6563:6570:7470::1]:1".parse().unwrap()), None);
         assert_eq!(node_addr("10.0.0.1:1".parse().unwrap()), None);
+        for kind in
+            [FlowKind::Routed, FlowKind::Own, FlowKind::Attached(0), FlowKind::Attached(MAX_ATTACHMENTS)]
+        {
+            let addr = flow_addr(node, kind);
+            assert_eq!((node_addr(addr), flow_kind(addr)), (Some(node), kind));
+        }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) const MAX_MTU: u16 = 8_952;
 /// of links that come up. Where a jumbo frame's bound meets a path of 1,500 bytes, packets have 1,441 then, and not 1,472.
 const MTU_STEPS: u16 = 40;
 /// The largest UDP payload that a node sends or takes, in bytes: a switched packet has a header in front of QUIC's.
-pub(crate) const MAX_DATAGRAM: u16 = MAX_MTU + Header::LEN as u16;
+pub(crate) const MAX_DATAGRAM: u16 = MAX_MTU + Header::MAX_LEN as u16;
 /// Streams that a node's application, its calls included, may have open to one other node at a time. More wait for a place:
 /// until their deadline, or for about a second. Streams of the built-in directives do not count.
 pub const MAX_STREAMS: usize = 1_023;
@@ -106,7 +106,7 @@ impl Transports {
     /// For connections through the switch, which puts a header in front of each packet; with a stream each way for what the ends
     /// say about direct paths, if they may.
     pub(crate) fn peer(&self, path_mtu: u16) -> TransportConfig {
-        let mut config = common(self.max_datagram.min(path_mtu).saturating_sub(Header::LEN as u16));
+        let mut config = common(self.max_datagram.min(path_mtu).saturating_sub(Header::MAX_LEN as u16));
         config.max_concurrent_uni_streams(VarInt::from_u32(self.direct.into()));
         config.keep_alive_interval(Some(PEER_KEEPALIVE));
         config.max_idle_timeout(Some(idle(PEER_DEAD_AFTER)));

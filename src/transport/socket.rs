@@ -29,10 +29,12 @@
 //! | `forward`, `egress` | packets for other nodes |
 //! | `fresh` | additional UDP sockets for direct paths |
 //! | `heard` | which UDP socket an address sends to |
+//! | `attachments` | the nodes that stubs are attached to, by number |
 //! | `held` | packets without a route |
 //! | `release` | letting go of a UDP socket that quinn still holds |
 //! | `last_sent` | what is sent again when the way to a peer changes |
 
+mod attachments;
 mod egress;
 mod forward;
 mod fresh;
@@ -55,6 +57,7 @@ use std::{fmt, io};
 use arc_swap::ArcSwap;
 use quinn::AsyncUdpSocket;
 
+use self::attachments::Attachments;
 use self::fresh::FreshPorts;
 pub(crate) use self::fresh::PortOpener;
 use self::heard::Heard;
@@ -80,6 +83,8 @@ pub(crate) struct Socket {
     table: ArcSwap<ForwardingTable>,
     // The peers that this node has connections to.
     peers: ArcSwap<BTreeMap<NodeAddr, Arc<LastSent>>>,
+    // Locked once a batch of a flow that a stub has opened.
+    attachments: Mutex<Attachments>,
     // Addresses that this machine had, and has no more: nothing can be sent from them.
     gone: ArcSwap<Vec<IpAddr>>,
     counters: Arc<SwitchCounters>,
@@ -112,6 +117,7 @@ impl Socket {
             max_receive_segments: sockets.iter().map(|s| s.io.max_receive_segments()).max().unwrap_or(1),
             table: ArcSwap::from_pointee(ForwardingTable::new(me, false, Arc::default())),
             peers: ArcSwap::default(),
+            attachments: Mutex::default(),
             gone: ArcSwap::default(),
             counters,
             probes: Probes::default(),
@@ -131,6 +137,11 @@ impl Socket {
     /// What the switch did so far.
     pub(crate) fn counters(&self) -> &SwitchCounters {
         &self.counters
+    }
+
+    /// Whether this node is a stub that is linked: the flows that it opens say where it is attached.
+    pub(crate) fn is_attached_stub(&self) -> bool {
+        self.table.load().attached_to().is_some()
     }
 
     /// The probes of direct paths that came in.

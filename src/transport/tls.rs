@@ -23,6 +23,21 @@ pub(crate) const ALPN: &[u8] = b"receptor-quic/1";
 /// certificates, and the name is not sent.
 pub(crate) const SERVER_NAME: &str = "receptor";
 
+/// What follows the suffix of an ephemeral's id in the server name that it sends on peer connections.
+const SUFFIX_DOMAIN: &str = ".ephemeral.receptor";
+
+/// The server name by which an ephemeral reports the suffix of its id to a peer, which sees its address and certificate
+/// only. Without a suffix, one that is not sent.
+pub(crate) fn server_name(suffix: Option<&str>) -> String {
+    suffix.map_or_else(|| SERVER_NAME.to_owned(), |suffix| format!("{suffix}{SUFFIX_DOMAIN}"))
+}
+
+/// The suffix that the dialler of a connection has reported. Its claim: what it claims must fit its address.
+pub(crate) fn peer_suffix(connection: &quinn::Connection) -> Option<String> {
+    let data = connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
+    data.server_name?.strip_suffix(SUFFIX_DOMAIN).map(str::to_owned)
+}
+
 /// The TLS configurations of one identity under one trust. A reload makes a new one; live connections keep theirs.
 #[derive(Clone)]
 pub(crate) struct TlsConfig {
@@ -50,7 +65,17 @@ impl TlsConfig {
     ///
     /// One is made per dial; all but the expectation is shared between them.
     pub(crate) fn client(&self, expected: Option<NodeId>) -> Arc<QuicClientConfig> {
+        self.client_of(self.client.clone(), expected)
+    }
+
+    /// As [`client`](Self::client), and sends the [server name](server_name).
+    pub(crate) fn client_naming(&self, expected: Option<NodeId>) -> Arc<QuicClientConfig> {
         let mut config = self.client.clone();
+        config.enable_sni = true;
+        self.client_of(config, expected)
+    }
+
+    fn client_of(&self, mut config: rustls::ClientConfig, expected: Option<NodeId>) -> Arc<QuicClientConfig> {
         if expected.is_some() {
             let verifier = PeerVerifier::new(self.trust.clone(), expected);
             config.dangerous().set_certificate_verifier(Arc::new(verifier));

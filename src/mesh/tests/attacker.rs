@@ -108,6 +108,22 @@ impl Scene {
 
     /// The attacker as a node would be: with a link, and a switch that sends through it.
     pub(super) async fn member(&self) -> Member {
+        // As a stub it is reached without any routing.
+        let mut member = self.member_saying(Hello { stub: true, transit: false, ..hello() }).await;
+        assert!(matches!(member.link.frames.next().await, Ok(Some(Frame::Select(_)))));
+        assert!(matches!(member.link.frames.next().await, Ok(Some(Frame::Attached(_)))));
+        member
+    }
+
+    /// The attacker as a node that refuses transit, with a link that is chosen, and never ends its sync.
+    pub(super) async fn edge(&self) -> Member {
+        let mut member = self.member_saying(Hello { transit: false, ..hello() }).await;
+        member.link.control.write_all(&Frame::Select(1).encode()).await.unwrap();
+        assert!(matches!(member.link.frames.next().await, Ok(Some(Frame::Route(_)))));
+        member
+    }
+
+    async fn member_saying(&self, own: Hello) -> Member {
         let (victim, mallory) = (id("victim").addr(), mallory().addr());
         let udp = self.mesh.network().bind_host();
         let socket = Socket::new(vec![udp.clone()], mallory, Arc::default()).unwrap();
@@ -120,9 +136,7 @@ impl Scene {
         let endpoint =
             Endpoint::new(Arc::new(socket), self.identity.clone(), transports, PathMtus::new(false)).unwrap();
         let connection = endpoint.dial(self.mesh.addr("victim"), None).unwrap().await.unwrap();
-        // As a stub it is reached without any routing.
-        let own = Hello { stub: true, transit: false, ..hello() };
-        let mut link = handshake::dial(connection, own.clone(), None).await.unwrap();
+        let link = handshake::dial(connection, own.clone(), None).await.unwrap();
         let mut routes = Routes::default();
         let place = routes.place(victim);
         routes.insert(victim, [place], [], 9);
@@ -137,8 +151,6 @@ impl Scene {
             cookie: link.hello.cookie,
         });
         endpoint.socket().publish(table);
-        assert!(matches!(link.frames.next().await, Ok(Some(Frame::Select(_)))));
-        assert!(matches!(link.frames.next().await, Ok(Some(Frame::Attached(_)))));
         Member { endpoint, link, udp }
     }
 

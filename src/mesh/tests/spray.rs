@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::attacker::{Rng, Scene, id, mallory};
 use crate::id::NodeAddr;
 use crate::mesh::PeerPath;
-use crate::switch::{Cookie, DropReason, Header};
+use crate::switch::{Attachment, Cookie, DropReason, Header};
 use crate::testing::{LinkQuality, Mesh, Network};
 
 const LEN: usize = 4 << 20;
@@ -54,9 +54,15 @@ async fn a_neighbours_packets_that_may_not_pass_are_counted_and_nothing_else_hap
     let member = scene.member().await;
     let (me, honest, victim) = (mallory().addr(), id("honest").addr(), id("victim").addr());
     let cookie = member.link.hello.cookie;
-    let header = |hop_limit, destination, source| Header { hop_limit, cookie, destination, source };
+    let header = |hop_limit, destination, source| Header {
+        hop_limit,
+        cookie,
+        destination,
+        source,
+        attachment: Attachment::None,
+    };
     let send = |header: Header, payload: &[u8]| {
-        let contents = [&header.encode(), payload].concat();
+        let contents = [&*header.encode(), payload].concat();
         let destination = scene.mesh.addr("victim");
         let transmit =
             Transmit { destination, ecn: None, contents: &contents, segment_size: None, src_ip: None };
@@ -92,6 +98,39 @@ async fn a_neighbours_packets_that_may_not_pass_are_counted_and_nothing_else_hap
     assert!(scene.status().await.peers.iter().all(|peer| peer.path == PeerPath::Link));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_neighbour_without_transit_sends_for_itself_and_for_stubs_that_nobody_else_has() {
+    let scene = Scene::new().await;
+    let member = scene.edge().await;
+    let (me, honest, victim) = (mallory().addr(), id("honest").addr(), id("victim").addr());
+    let (stub, stranger) = (NodeAddr([5; 8]), NodeAddr([6; 8]));
+    let cookie = member.link.hello.cookie;
+    let send = |source, attachment| {
+        let header = Header { hop_limit: 9, cookie, destination: honest, source, attachment };
+        let contents = [&*header.encode(), b"@a packet"].concat();
+        let destination = scene.mesh.addr("victim");
+        let transmit =
+            Transmit { destination, ecn: None, contents: &contents, segment_size: None, src_ip: None };
+        member.udp.try_send(&transmit).unwrap();
+    };
+    let before = scene.status().await.switch;
+    send(me, Attachment::None);
+    send(stub, Attachment::Source(me));
+    for (source, attachment) in [
+        (stranger, Attachment::None),
+        (victim, Attachment::Source(me)),
+        (stub, Attachment::Source(stranger)),
+        (stub, Attachment::Source(victim)),
+    ] {
+        send(source, attachment);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let after = scene.status().await.switch;
+    assert_eq!(after.forwarded, before.forwarded + 2);
+    let drops: Vec<_> = after.dropped.iter().filter(|(_, count)| **count > 0).collect();
+    assert_eq!(drops, [(&DropReason::ForgedSource, &4)]);
+}
+
 /// What was sent at the relay, by what it is to be counted as.
 #[derive(Debug, Default)]
 struct Sent {
@@ -120,12 +159,18 @@ async fn spray(
                     let mut cookie = [0; 8];
                     cookie.copy_from_slice(&rng.bytes(8));
                     let (destination, source) = (node(rng.next()), node(rng.next()));
-                    let header = Header { hop_limit: 20, cookie: Cookie(cookie), destination, source };
+                    let header = Header {
+                        hop_limit: 20,
+                        cookie: Cookie(cookie),
+                        destination,
+                        source,
+                        attachment: Attachment::None,
+                    };
                     packet[..Header::LEN].copy_from_slice(&header.encode());
                     sent.guessed += 1;
                 }
                 2 => {
-                    packet[0] = [0x00, 0x02, 0x3f][(rng.next() % 3) as usize];
+                    packet[0] = [0x00, 0x05, 0x3f][(rng.next() % 3) as usize];
                     sent.garbage += 1;
                 }
                 // Not the switch's: quinn drops it.

@@ -43,7 +43,7 @@ impl World {
         for from in ["a", "b", "guest"] {
             world.node(from).linked().await.unwrap();
             for to in ["r", "a", "b"] {
-                timeout(LIFE / 4, world.node(from).routable(&id(to))).await.unwrap();
+                timeout(LIFE / 4, world.node(from).routable(&id(to))).await.unwrap().unwrap();
             }
         }
         world

@@ -3,7 +3,17 @@
 use super::originate::way;
 use super::transmit::send_failure;
 use super::{Socket, lock};
-use crate::switch::{DropReason, Flow, ForwardingTable, Header, HeldPacket, NextHop};
+use crate::switch::{Attachment, DropReason, Flow, ForwardingTable, Header, HeldPacket, NextHop};
+
+/// Gives a packet of this node's own the attachment that the node has now, if it is a stub's.
+pub(super) fn refresh_attachment(packet: &mut [u8], table: &ForwardingTable) {
+    if let (Ok(header), Some(at)) = (Header::decode(packet), table.attached_to())
+        && matches!(header.attachment, Attachment::Source(_))
+    {
+        let header = Header { attachment: Attachment::Source(at), ..header }.encode();
+        packet[..header.len()].copy_from_slice(&header);
+    }
+}
 
 impl Socket {
     /// Keeps a packet until there is a route, or until it has waited too long.
@@ -23,14 +33,16 @@ impl Socket {
                 table.next_hop(flow, held.ingress).map(|next_hop| (next_hop, None))
             }
             None => {
-                let quic = held.packet.get(Header::LEN..).unwrap_or_default();
-                way(table, held.destination, quic).map(|(next_hop, hops)| (next_hop, Some(hops)))
+                let header = Header::decode(&held.packet).ok()?;
+                way(table, &header, &held.packet[header.wire_len()..])
+                    .map(|(next_hop, hops)| (next_hop, Some(hops)))
             }
         };
         let routable = lock(&self.hold).take_routable(route);
         for (mut held, (next_hop, hop_limit)) in routable {
             if let Some(hop_limit) = hop_limit {
                 held.packet[1] = hop_limit.saturating_add(1);
+                refresh_attachment(&mut held.packet, table);
             }
             self.send_held(held, next_hop);
         }

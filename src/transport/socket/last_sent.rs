@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::held::refresh_attachment;
 use super::originate::way;
 use super::{Socket, lock};
 use crate::id::NodeAddr;
-use crate::switch::{ForwardingTable, Header, NextHop};
+use crate::switch::{ForwardingTable, Header};
 
 /// The last packet that was sent to a peer.
 ///
@@ -30,10 +31,13 @@ impl LastSent {
         self.answered.store(false, Ordering::Relaxed);
     }
 
-    /// Where the packet would go to by this table.
-    fn next_hop(&self, peer: NodeAddr, table: &ForwardingTable) -> Option<NextHop> {
+    /// Whether the last packet would take another way by `table` than by `before`.
+    fn has_moved(&self, before: &ForwardingTable, table: &ForwardingTable) -> bool {
         let packet = lock(&self.packet);
-        way(table, peer, packet.get(Header::LEN..).unwrap_or_default()).map(|(next_hop, _)| next_hop)
+        let Ok(header) = Header::decode(&packet) else { return false };
+        let next_hop =
+            |table| way(table, &header, &packet[header.wire_len()..]).map(|(next_hop, _)| next_hop);
+        next_hop(before) != next_hop(table)
     }
 
     /// Something came from the peer.
@@ -61,6 +65,13 @@ impl Socket {
         });
     }
 
+    /// The last connection with a peer has ended: nothing is sent again.
+    pub(crate) fn forget_last(&self, peer: NodeAddr) {
+        if let Some(last) = self.peers.load().get(&peer) {
+            lock(&last.packet).clear();
+        }
+    }
+
     /// Sends the last packet of every peer's connection again: the way there may work now, though it is the same.
     pub(crate) fn nudge(&self) {
         let table = self.table.load();
@@ -69,10 +80,9 @@ impl Socket {
 
     /// Sends the last packet again to each peer that `table` leads to another way than `before`, or that has not answered.
     pub(super) fn resend_where_needed(&self, before: &ForwardingTable, table: &ForwardingTable) {
-        for (peer, last) in &**self.peers.load() {
+        for last in self.peers.load().values() {
             // What went the old way may be lost, though the peer is heard: the way back may be another one.
-            let moved = last.next_hop(*peer, before) != last.next_hop(*peer, table);
-            if moved || !last.answered.load(Ordering::Relaxed) {
+            if last.has_moved(before, table) || !last.answered.load(Ordering::Relaxed) {
                 self.resend(last, table);
             }
         }
@@ -81,8 +91,8 @@ impl Socket {
     fn resend(&self, last: &LastSent, table: &ForwardingTable) {
         let mut packet = lock(&last.packet);
         let Ok(header) = Header::decode(&packet) else { return };
-        let quic = packet.get(Header::LEN..).unwrap_or_default();
-        let Some((next_hop, hop_limit)) = way(table, header.destination, quic) else { return };
+        let Some((next_hop, hop_limit)) = way(table, &header, &packet[header.wire_len()..]) else { return };
+        refresh_attachment(&mut packet, table);
         packet[1] = hop_limit.saturating_add(1);
         Header::rewrite(&mut packet, next_hop.cookie);
         // A lost copy is no loss: quinn's own probe follows in its time.

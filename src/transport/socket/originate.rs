@@ -7,7 +7,8 @@ use quinn::udp::{RecvMeta, Transmit};
 use super::transmit::Unsent;
 use super::{Socket, lock};
 use crate::id::NodeAddr;
-use crate::switch::{Cookie, DIRECT_HOP_LIMIT, ForwardingTable, Header, HeldPacket, NextHop};
+use crate::switch::{Attachment, Cookie, DIRECT_HOP_LIMIT, ForwardingTable, Header, HeldPacket, NextHop};
+use crate::transport::overlay::FlowKind;
 
 thread_local! {
     // Packets get their headers here: one buffer a thread, so that sending neither allocates nor locks.
@@ -16,22 +17,26 @@ thread_local! {
 
 impl Socket {
     /// Sends packets that begin here: with a header each, to the next hop.
-    pub(super) fn originate(&self, transmit: &Transmit<'_>, destination: NodeAddr) -> Result<(), Unsent> {
+    pub(super) fn originate(
+        &self,
+        transmit: &Transmit<'_>,
+        peer: NodeAddr,
+        kind: FlowKind,
+    ) -> Result<(), Unsent> {
         let table = self.table.load();
-        let me = table.me();
-        if destination == me {
+        if peer == table.me() {
             self.loop_back(transmit);
             return Ok(());
         }
-        let Some((next_hop, hop_limit)) = way(&table, destination, transmit.contents) else {
-            let header = Header { hop_limit: 1, cookie: Cookie([0; 8]), destination, source: me };
+        let header = self.header(&table, peer, kind);
+        let Some((next_hop, hop_limit)) = way(&table, &header, transmit.contents) else {
             for segment in segments(transmit) {
-                let packet = [&header.encode(), segment].concat();
-                self.hold(HeldPacket { ingress: None, destination, packet });
+                let packet = [&*header.encode(), segment].concat();
+                self.hold(HeldPacket { ingress: None, destination: header.destination, packet });
             }
             return Ok(());
         };
-        let header = Header { hop_limit, cookie: next_hop.cookie, destination, source: me }.encode();
+        let header = Header { hop_limit, cookie: next_hop.cookie, ..header }.encode();
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.clear();
             let mut last_start = 0;
@@ -40,15 +45,49 @@ impl Socket {
                 scratch.extend_from_slice(&header);
                 scratch.extend_from_slice(segment);
             }
-            let segment_size = transmit.segment_size.map(|size| size + Header::LEN);
+            let segment_size = transmit.segment_size.map(|size| size + header.len());
             self.transmit(scratch, segment_size, transmit.ecn, next_hop)?;
             let packets = segments(transmit).len() as u64;
             self.counters.originated(hop_limit == DIRECT_HOP_LIMIT, packets, scratch.len() as u64);
-            if let Some(last) = self.peers.load().get(&destination) {
+            if let Some(last) = self.peers.load().get(&peer) {
                 last.keep(&scratch[last_start..]);
             }
             Ok(())
         })
+    }
+
+    /// The header of packets to a peer, but for the hop limit and the cookie.
+    fn header(&self, table: &ForwardingTable, peer: NodeAddr, kind: FlowKind) -> Header {
+        let routed = Header {
+            hop_limit: 1,
+            cookie: Cookie([0; 8]),
+            destination: peer,
+            source: table.me(),
+            attachment: Attachment::None,
+        };
+        match kind {
+            FlowKind::Routed => routed,
+            FlowKind::Own => {
+                // Without a link the packet is held, and gets the attachment when there is one.
+                let at = table.attached_to().unwrap_or(NodeAddr([0; 8]));
+                Header { attachment: Attachment::Source(at), ..routed }
+            }
+            FlowKind::Attached(number) => match lock(&self.attachments).node(number) {
+                Some(at) => Header { destination: at, attachment: Attachment::Stub(peer), ..routed },
+                None => routed,
+            },
+        }
+    }
+
+    /// The kind of the flow that a packet belongs to, by its header.
+    pub(super) fn flow_kind(&self, table: &ForwardingTable, header: &Header) -> FlowKind {
+        match header.attachment {
+            Attachment::None => FlowKind::Routed,
+            Attachment::Stub(_) => FlowKind::Own,
+            Attachment::Source(at) => lock(&self.attachments)
+                .number(at, || table.reaches(at))
+                .map_or(FlowKind::Routed, FlowKind::Attached),
+        }
     }
 
     /// Hands a node's packets to itself back to it.
@@ -71,12 +110,9 @@ impl Socket {
 /// The next hop of a QUIC packet that begins here, and its hop limit.
 ///
 /// Long headers (RFC 9000 §17.2) are those of handshakes, which avoid direct paths: see
-/// [`originate_handshake`](ForwardingTable::originate_handshake).
-pub(super) fn way(table: &ForwardingTable, destination: NodeAddr, quic: &[u8]) -> Option<(NextHop, u8)> {
-    match quic.first() {
-        Some(first) if first & 0x80 != 0 => table.originate_handshake(destination),
-        _ => table.originate(destination),
-    }
+/// [`originate_packet`](ForwardingTable::originate_packet).
+pub(super) fn way(table: &ForwardingTable, header: &Header, quic: &[u8]) -> Option<(NextHop, u8)> {
+    table.originate_packet(header, quic.first().is_some_and(|first| first & 0x80 != 0))
 }
 
 /// The packets of a batch.

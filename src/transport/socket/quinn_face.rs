@@ -25,10 +25,10 @@ impl AsyncUdpSocket for Socket {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let overlaid = overlay::node_addr(transmit.destination);
         if let Some(segment) = transmit.segment_size {
-            runtime::note_batch(segment + overlaid.map_or(0, |_| Header::LEN));
+            runtime::note_batch(segment + overlaid.map_or(0, |_| Header::MAX_LEN));
         }
         let sent = match overlaid {
-            Some(node) => self.originate(transmit, node),
+            Some(node) => self.originate(transmit, node, overlay::flow_kind(transmit.destination)),
             None => self.transmit_from(transmit, None),
         };
         match sent {

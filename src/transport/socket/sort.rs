@@ -56,12 +56,13 @@ impl Socket {
                 Verdict::Quic => {
                     self.keep(inbound, &mut kept, data, start..end, outer, 0);
                 }
-                Verdict::Deliver(source) => {
-                    if let Some(last) = self.peers.load().get(&source) {
+                Verdict::Deliver(header) => {
+                    if let Some(last) = self.peers.load().get(&header.source) {
                         last.answered();
                     }
-                    let inner = RecvMeta { addr: overlay::socket_addr(source), dst_ip: None, ..outer };
-                    if self.keep(inbound, &mut kept, data, start..end, inner, Header::LEN) {
+                    let addr = overlay::flow_addr(header.source, self.flow_kind(table, &header));
+                    let inner = RecvMeta { addr, dst_ip: None, ..outer };
+                    if self.keep(inbound, &mut kept, data, start..end, inner, header.wire_len()) {
                         self.counters.delivered((end - start).div_ceil(stride) as u64);
                     }
                 }
@@ -112,7 +113,7 @@ impl Socket {
             return Verdict::Drop(DropReason::BadHeader);
         };
         match table.decide(&header) {
-            Decision::Deliver => Verdict::Deliver(header.source),
+            Decision::Deliver => Verdict::Deliver(header),
             Decision::Forward(next_hop) => Verdict::Forward(next_hop),
             Decision::Drop(reason) => Verdict::Drop(reason),
             Decision::Hold => match table.ingress(header.cookie) {
@@ -171,7 +172,7 @@ impl Socket {
 /// What to do with a run of packets.
 enum Verdict {
     Quic,
-    Deliver(NodeAddr),
+    Deliver(Header),
     Forward(NextHop),
     Hold(NodeAddr, NodeAddr),
     Probe,
@@ -181,13 +182,14 @@ enum Verdict {
 /// Where the run that begins at `start` ends: QUIC packets, or switched packets with the same header.
 fn run_end(data: &[u8], start: usize, stride: usize) -> usize {
     let is_quic = |at: usize| data[at] >= Header::FIRST_QUIC_BYTE;
-    let header = |at: usize| data.get(at..at + Header::LEN);
+    let len = Header::len_of(data[start]).unwrap_or(Header::LEN);
+    let header = |at: usize| data.get(at..at + len);
     let mut at = start + stride;
     while at < data.len() {
         let same = match is_quic(start) {
             true => is_quic(at),
             // A packet of a header and nothing else is its own run, so that it is judged by its own length.
-            false => header(at) == header(start) && data.len() - at > Header::LEN,
+            false => header(at) == header(start) && data.len() - at > len,
         };
         if !same {
             return at;

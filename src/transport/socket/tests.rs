@@ -6,6 +6,7 @@ mod fresh;
 mod inbound;
 mod mixtures;
 mod outbound;
+mod stubs;
 
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
@@ -20,7 +21,8 @@ use self::fake::FakeUdp;
 use super::Socket;
 use crate::id::NodeAddr;
 use crate::switch::{
-    Cookie, DropReason, ForwardingTable, Header, Ingress, NextHop, Routes, SwitchCounters, SwitchStatus,
+    Attachment, Cookie, DropReason, ForwardingTable, Header, Ingress, NextHop, Routes, SwitchCounters,
+    SwitchStatus,
 };
 use crate::transport::overlay;
 
@@ -105,7 +107,7 @@ fn node<'a>(transit: bool, known: impl IntoIterator<Item = &'a (NodeAddr, NodeAd
 }
 
 fn header(cookie: Cookie, source: NodeAddr, destination: NodeAddr) -> Header {
-    Header { hop_limit: 9, cookie, destination, source }
+    Header { hop_limit: 9, cookie, destination, source, attachment: Attachment::None }
 }
 
 /// A switched packet.

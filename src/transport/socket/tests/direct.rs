@@ -40,7 +40,8 @@ fn packets_to_a_peer_with_a_direct_path_go_straight_there_and_are_counted() {
     let payload = [quic(1_000, 1), quic(300, 2)];
     wire.send(overlay::socket_addr(FAR), &payload.concat(), Some(1_000)).unwrap();
     let [sent] = &wire.udp.sent()[..] else { panic!("one send") };
-    let head = Header { hop_limit: 1, cookie: TO_FAR, destination: FAR, source: ME };
+    let head =
+        Header { hop_limit: 1, cookie: TO_FAR, destination: FAR, source: ME, attachment: Attachment::None };
     assert_eq!((sent.to, sent.packets()), (far(), payload.each_ref().map(|p| switched(head, p)).to_vec()));
     wire.send(overlay::socket_addr(RIGHT), &quic(100, 1), None).unwrap();
     let status = wire.status();

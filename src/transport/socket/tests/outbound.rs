@@ -7,7 +7,13 @@ fn a_batch_to_a_peer_gets_a_header_a_packet_and_stays_one_send() {
     let wire = Wire::relay();
     let payloads = [quic(1_000, 1), quic(1_000, 2), quic(400, 3)];
     wire.send(overlay::socket_addr(FAR), &payloads.concat(), Some(1_000)).unwrap();
-    let head = Header { hop_limit: OWN_HOPS, cookie: TO_RIGHT, destination: FAR, source: ME };
+    let head = Header {
+        hop_limit: OWN_HOPS,
+        cookie: TO_RIGHT,
+        destination: FAR,
+        source: ME,
+        attachment: Attachment::None,
+    };
     let [sent] = &wire.udp.sent()[..] else { panic!("one send") };
     assert_eq!(sent.packets(), payloads.each_ref().map(|payload| switched(head, payload)));
     assert_eq!((sent.to, sent.segment_size, sent.ecn), (right(), Some(1_026), Some(EcnCodepoint::Ect0)));
@@ -100,7 +106,13 @@ fn a_packet_that_begins_here_waits_for_its_route() {
     wire.send(overlay::socket_addr(NOWHERE), &[b"@one", &b"@2"[..]].concat(), Some(4)).unwrap();
     assert!(wire.socket.holds());
     wire.socket.publish(relay_with(&[(NOWHERE, LEFT, OWN_HOPS)]));
-    let head = Header { hop_limit: OWN_HOPS, cookie: TO_LEFT, destination: NOWHERE, source: ME };
+    let head = Header {
+        hop_limit: OWN_HOPS,
+        cookie: TO_LEFT,
+        destination: NOWHERE,
+        source: ME,
+        attachment: Attachment::None,
+    };
     let sent: Vec<_> = wire.udp.sent().into_iter().map(|sent| (sent.to, sent.contents)).collect();
     assert_eq!(sent, [(left(), switched(head, b"@one")), (left(), switched(head, b"@2"))]);
     assert_eq!(wire.status().forwarded, 0);
@@ -121,7 +133,8 @@ fn the_last_packet_to_a_peer_is_sent_again_when_the_table_changes() {
     assert_eq!(wire.udp.sent(), [], "the same table is no change");
 
     wire.socket.publish(relay_with(&[(FAR, LEFT, 20)]));
-    let head = Header { hop_limit: 20, cookie: TO_LEFT, destination: FAR, source: ME };
+    let head =
+        Header { hop_limit: 20, cookie: TO_LEFT, destination: FAR, source: ME, attachment: Attachment::None };
     let sent: Vec<_> = wire.udp.sent().into_iter().map(|sent| (sent.to, sent.contents)).collect();
     assert_eq!(sent, [(left(), switched(head, b"@two"))]);
 
