@@ -120,6 +120,18 @@ impl Node {
         })
     }
 
+    /// Waits until this node has yielded its id to another live process, and returns where that is, for people. From then on
+    /// the node has no links and stays silent: shut it down, and start it again when the other process is gone. `None` once
+    /// the node is shut down. Cancel safe.
+    ///
+    /// A node that a neighbour merely [refuses](crate::mesh::DuplicateStatus::refused) because of another process has not
+    /// yielded: it keeps trying, and is back when the other one is gone.
+    pub async fn yielded(&self) -> Option<String> {
+        let mut view = self.0.mesh.view();
+        let over = view.wait_for(|view| view.closed || view.yielded_to.is_some()).await;
+        over.ok()?.yielded_to.clone()
+    }
+
     /// Waits until this node has a way to `node`, for as long as it takes. Cancel safe.
     ///
     /// # Errors

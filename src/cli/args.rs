@@ -27,6 +27,7 @@ Exit status:
   2  usage or configuration
   3  no route, unreachable, or not converged in time
   4  refused: authentication or permission
+  5  the node has yielded its id to another live process
 
 First steps:
   receptor demo                              see a mesh at work, on this machine

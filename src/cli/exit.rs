@@ -20,6 +20,8 @@ pub(super) enum Exit {
     Unreachable = 3,
     /// Refused: authentication or permission.
     Refused = 4,
+    /// The node has yielded its id to another live process.
+    Yielded = 5,
 }
 
 /// Why a command did not do all it was asked for.
@@ -46,6 +48,10 @@ impl Failure {
 
     pub(super) fn refused(text: impl fmt::Display) -> Self {
         Self { exit: Exit::Refused, text: text.to_string() }
+    }
+
+    pub(super) fn yielded(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Yielded, text: text.to_string() }
     }
 
     /// A write to standard output failed. A reader that went away is not worth a word.

@@ -36,18 +36,28 @@ pub(super) async fn run(config: NodeConfig) -> Result<(), Failure> {
     let local = Local::new(node.clone());
     // It serves to the end: who asks while the node leaves gets an answer.
     let mut serve = pin!(server::serve(&socket, &local));
+    let mut yielded = None;
     tokio::select! {
         () = &mut serve => {}
         () = stop.wait() => {}
+        Some(to) = node.yielded() => yielded = Some(to),
         () = parent_gone(config.until_stdin_ends) => {}
         () = async { while reload.recv().await.is_some() { renew(&config, &node).await } } => {}
     }
     tracing::info!("leaving");
     tokio::select! {
-        () = node.shutdown_within(config.grace) => Ok(()),
+        () = node.shutdown_within(config.grace) => yielded.map_or(Ok(()), |to| Err(yielded_to(&config, &to))),
         () = serve => Ok(()),
         () = stop.wait_again() => Err(Failure::failed("stopped at once, by a second signal")),
     }
+}
+
+/// A node that has yielded its id stays silent for good, so a supervisor must see its end.
+fn yielded_to(config: &NodeConfig, to: &str) -> Failure {
+    Failure::yielded(format!(
+        "{} has yielded its id to another live process at {to}; stop one of the two, or give it another id",
+        config.id
+    ))
 }
 
 async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure> {

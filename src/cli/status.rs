@@ -64,6 +64,7 @@ pub(super) struct StatusView {
 struct DuplicateView {
     address: Option<String>,
     yielded: bool,
+    refused: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -192,16 +193,22 @@ impl StatusView {
             addrs => escape(&addrs.join(", ")).into_owned(),
         };
         text += &format!("  listens on   {listen}\n");
-        if let Some(DuplicateView { address, yielded }) = &self.duplicate {
+        if let Some(DuplicateView { address, yielded, refused }) = &self.duplicate {
             let place = escape(address.as_deref().unwrap_or("an unknown address"));
-            text += &match yielded {
-                true => format!(
+            text += &if *yielded {
+                format!(
                     "  duplicate    {} at {place}; this node is silent until it is started again\n",
                     paint.paint(Colour::Red, "has yielded its id to another live process")
-                ),
-                false => {
-                    format!("  duplicate    another live process had this id at {place}, and has yielded\n")
-                }
+                )
+            } else if *refused {
+                format!(
+                    "  duplicate    {} at {place}; it tries again until that one is gone\n",
+                    paint.paint(Colour::Red, "is refused because another live process has this id")
+                )
+            } else {
+                format!(
+                    "  duplicate    another live process with this id at {place} has yielded or was refused\n"
+                )
             };
         }
         if let Some(days) = self.certificate.days_left {
@@ -374,15 +381,18 @@ Switched packets
 
     #[test]
     fn a_node_that_has_yielded_its_id_says_so_and_so_does_the_one_that_keeps_it() {
-        let render = |yielded| {
+        let with = |yielded| {
             render(
                 json!({ "node_id": "a", "duplicate": { "instance": "1", "address": "192.0.2.1:1", "yielded": yielded } }),
             )
         };
         let yielded = "has yielded its id to another live process at 192.0.2.1:1; this node is silent until it is started again";
-        assert!(render(true).contains(&format!("  duplicate    {yielded}\n")), "{}", render(true));
-        let keeps = "another live process had this id at 192.0.2.1:1, and has yielded";
-        assert!(render(false).contains(&format!("  duplicate    {keeps}\n")), "{}", render(false));
+        assert!(with(true).contains(&format!("  duplicate    {yielded}\n")), "{}", with(true));
+        let keeps = "another live process with this id at 192.0.2.1:1 has yielded or was refused";
+        assert!(with(false).contains(&format!("  duplicate    {keeps}\n")), "{}", with(false));
+        let refused = render(json!({ "duplicate": { "address": "192.0.2.1:1", "refused": true } }));
+        let text = "is refused because another live process has this id at 192.0.2.1:1; it tries again";
+        assert!(refused.contains(text), "{refused}");
     }
 
     #[test]

@@ -42,6 +42,7 @@ use super::services::{Listener, ServeError, Services};
 use super::shutdown::{ShutDown, Shutdown};
 use super::status::Status;
 use super::stream::Stream;
+use super::twin::ReportedTwin;
 use super::unreachable;
 use super::usage::{Lease, Purpose, StreamLease, Usage};
 use super::vetting::Vetting;
@@ -251,6 +252,7 @@ impl Mesh {
             expiry: ExpiryWatch::new(),
             distrusted: Distrusted::default(),
             doubts: Doubts::default(),
+            twin: ReportedTwin::default(),
             roaming: Roaming::new(dialler.clone(), addresses),
             port_mapping: None,
             signing_failed: false,

@@ -30,6 +30,7 @@ use super::roaming::Roaming;
 use super::services::Services;
 use super::status::{PortMappingStatus, Status};
 use super::stub_waiting::StubWaiting;
+use super::twin::ReportedTwin;
 use super::vetting::Vetting;
 use super::view::View;
 use crate::id::NodeId;
@@ -105,6 +106,7 @@ pub(super) struct Driver {
     pub(super) expiry: ExpiryWatch,
     pub(super) distrusted: Distrusted,
     pub(super) doubts: Doubts,
+    pub(super) twin: ReportedTwin,
     pub(super) roaming: Roaming,
     /// How it goes with the mapping of a port of the router, if one is asked for: where it is mapped, it is an address to be
     /// reached at.
@@ -298,6 +300,10 @@ impl Driver {
                 self.paths.observed(&peer, Some(at), now);
             }
             Frame::Observed(at) => self.neighbours.observed(id, at),
+            Frame::Twin(instance, address) => {
+                let seen_at = link.observed;
+                self.on_twin_refused(instance, &address, seen_at);
+            }
             Frame::Hello(_) => link.close(CloseCode::BadFrame, "HELLO comes first, and once"),
             // The link's reader has dealt with them.
             Frame::Route(_) | Frame::Authenticator(_) => {}
@@ -342,6 +348,9 @@ impl Driver {
             router.handle_leaving(peer, now);
         }
         let refusal = self.neighbours.link(id).and_then(|link| link.vetted.refusal().cloned());
+        if let Some(seen_at) = self.neighbours.link(id).map(|link| link.observed) {
+            self.on_refused_as_twin(why, seen_at);
+        }
         let changes = self.neighbours.closed(id, now);
         self.doubts.ended(id);
         self.changed = true;
@@ -397,6 +406,7 @@ impl Driver {
                 self.attaching.push(id);
             }
         }
+        self.twin.accepted();
         info!(%peer, %address, "link up");
         self.emit(Event::LinkUp { peer, address });
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::link::{Link, LinkId, Phase};
 use super::links::election::{Arrival, Connections, Election, Step};
 use super::status::ProcessStatus;
-use super::twin::process_at;
+use super::twin::{self, process_at};
 use crate::id::{Cost, NodeId};
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;
@@ -148,12 +148,12 @@ impl Neighbours {
             Step::SessionUp(link) => return Some(Change::SessionUp(link)),
             Step::SessionDown(peer) => return Some(Change::SessionDown(peer)),
             Step::DuplicateId { keeps, refused } => {
-                let (keeps, refused) = (self.links.get(&keeps)?, self.links.get(&refused)?);
-                return Some(Change::DuplicateId {
-                    node: refused.peer.clone(),
-                    keeps: process_at(keeps),
-                    refused: process_at(refused),
-                });
+                let (kept, rival) = (self.links.get(&keeps)?, self.links.get(&refused)?);
+                let (keeps, refused) = (process_at(kept), process_at(rival));
+                // The first reason of a close is the one that is sent: this one names the other process.
+                rival.close(CloseCode::DuplicateId, &twin::refusal(&keeps));
+                kept.send(&Frame::Twin(rival.instance, refused.place().to_owned()));
+                return Some(Change::DuplicateId { node: rival.peer.clone(), keeps, refused });
             }
         }
         None

@@ -40,7 +40,7 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
             changes: driver.roaming.moves,
             port_mapping: driver.port_mapping.clone(),
         },
-        duplicate: router.and_then(super::twin::status),
+        duplicate: router.and_then(super::twin::status).or_else(|| driver.twin.status()),
         certificate: certificate(&driver.endpoint.identity()),
         links: links(driver, router, now),
         routes: router.map(|router| routes(router, &first_hops)).unwrap_or_default(),

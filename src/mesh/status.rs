@@ -105,8 +105,10 @@ pub struct DuplicateStatus {
     pub instance: String,
     /// The address at which a neighbour sees it, as far as it is known.
     pub address: Option<String>,
-    /// Whether this node has yielded; else the other one has.
+    /// Whether this node has yielded to it, for good.
     pub yielded: bool,
+    /// Whether a neighbour refuses this node as long as the other process lives. The node keeps trying.
+    pub refused: bool,
 }
 
 /// One of two processes with the same id.

@@ -85,6 +85,8 @@ pub(crate) enum Frame {
     Observed(SocketAddr),
     /// A certificate that this end has renewed, with the proof that it is this end's.
     Authenticator(Authenticator),
+    /// Another live process has tried to link here with your id, and was refused: its instance and its address, if known.
+    Twin(u64, String),
     /// A message of ROUTE2, with its type.
     Route(Bytes),
 }
@@ -123,6 +125,7 @@ mod frame_type {
     pub(super) const CONVERGED: u8 = 0x08;
     pub(super) const OBSERVED: u8 = 0x09;
     pub(super) const AUTHENTICATOR: u8 = 0x0a;
+    pub(super) const TWIN: u8 = 0x0b;
 }
 
 /// The longest frame of any type, in bytes, without its length.
@@ -133,7 +136,7 @@ pub(crate) fn max_frame() -> usize {
 fn max_len(frame_type: u8) -> usize {
     match frame_type {
         frame_type::HELLO => MAX_HELLO,
-        frame_type::SELECT..=frame_type::OBSERVED => MAX_SMALL,
+        frame_type::SELECT..=frame_type::OBSERVED | frame_type::TWIN => MAX_SMALL,
         frame_type::AUTHENTICATOR => MAX_AUTHENTICATOR,
         _ if ROUTE2.contains(&frame_type) => MAX_ROUTE2,
         _ => MAX_UNKNOWN,
@@ -176,6 +179,7 @@ impl Frame {
                 serde_bytes::Bytes::new(&proof.credential),
                 serde_bytes::Bytes::new(&proof.signature),
             )),
+            Self::Twin(instance, address) => pack(&(frame_type::TWIN, instance, address)),
             Self::Route(message) => message.to_vec(),
         };
         let mut frame = Vec::with_capacity(4 + body.len());
@@ -213,6 +217,10 @@ impl Frame {
                 let (_, credential, signature) = unpack::<Fields>(body)?;
                 let (credential, signature) = (credential.into_vec().into(), signature.into_vec().into());
                 Self::Authenticator(Authenticator { credential, signature })
+            }
+            frame_type::TWIN => {
+                let (_, instance, address) = unpack::<(u8, u64, String)>(body)?;
+                Self::Twin(instance, address)
             }
             _ if ROUTE2.contains(&frame_type) => Self::Route(body.clone()),
             _ => return Ok(None),
@@ -406,6 +414,7 @@ mod tests {
                 credential: Bytes::from_static(b"credential"),
                 signature: Bytes::from_static(b"signature"),
             }),
+            Frame::Twin(3, "192.0.2.1:9".to_owned()),
         ] {
             let bytes = frame.encode();
             assert!(page.contains(&hex(&bytes)), "not on the page: {frame:?} {}", hex(&bytes));
@@ -422,7 +431,8 @@ mod tests {
             ("`0x07`", 0x07),
             ("`0x09`", 0x09),
             ("`0x0a`", 0x0a),
-            ("`0x0b`–`0x0f`", 0x0b),
+            ("`0x0b`", 0x0b),
+            ("`0x0c`–`0x0f`", 0x0c),
         ] {
             let row = page.lines().find(|line| line.starts_with(&format!("| {shown} |"))).unwrap();
             let limit = row.trim_end_matches(" |").rsplit("| ").next().unwrap().replace(',', "");

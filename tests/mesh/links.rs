@@ -136,8 +136,37 @@ async fn a_twin_is_told_why_and_the_live_node_keeps_its_link() {
     assert_eq!(refusals[0].1.reason, RefusalReason::DuplicateId);
     let twin = mesh.joiner("a", &["r"]).start().await.unwrap();
     assert!(twin.linked().await.is_err());
+    let status = twin.status().await.unwrap();
+    let seen = status.duplicate.unwrap();
+    let live = mesh.node("a").status().await.unwrap();
+    assert_eq!((seen.instance, seen.refused, seen.yielded), (live.instance, true, false));
+    assert_eq!(seen.address, Some(mesh.addr("a").to_string()));
+    let trouble = status.links[0].last_error.clone().unwrap();
+    assert!(trouble.contains("another live node has this id"), "{trouble}");
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(events.try_recv().is_err(), "nothing happened to the live node");
+    // The live node keeps its link, and is informed once of each second process.
+    let mut reports = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        let Event::DuplicateId { node, keeps, yielded: false, .. } = event else { panic!("{event:?}") };
+        assert_eq!((&node, &keeps.address), (&id("a"), &Some(mesh.addr("a").to_string())));
+        reports.push(keeps);
+    }
+    assert_eq!(reports.len(), 2, "{reports:?}");
+    let seen = mesh.node("a").status().await.unwrap().duplicate.unwrap();
+    assert!(seen.address.is_some() && !seen.refused && !seen.yielded, "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_twin_is_back_when_the_other_one_is_gone() {
+    let mut mesh = mesh(["a-r", "b-r"]).await;
+    let twin = mesh.joiner("a", &["r"]).start().await.unwrap();
+    assert!(twin.linked().await.is_err());
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    mesh.node("a").clone().shutdown().await;
+    mesh.kill("a");
+    tokio::time::timeout(Duration::from_secs(31), twin.routable(&id("b"))).await.unwrap().unwrap();
+    twin.ping(&id("b")).await.unwrap();
+    assert_eq!(twin.status().await.unwrap().duplicate, None);
 }
 
 #[tokio::test]

@@ -56,6 +56,7 @@ async fn a_second_node_at_the_opposite_end_of_a_ring_of_four_yields_and_both_say
     let to = mesh.addr("x").to_string();
     let error = twin.open(&id("a"), &service("echo")).await.unwrap_err();
     assert_eq!(error, OpenError::Yielded { to: to.clone() });
+    assert_eq!(twin.yielded().await, Some(to.clone()));
     assert_eq!(twin.linked().await, Err(NotLinked::Yielded { to }));
     twin.shutdown().await;
     mesh.node("b").ping(&id("x")).await.unwrap();
