@@ -13,6 +13,66 @@ const SEED: u64 = 1;
 /// Where the sockets of killed nodes go.
 const GRAVEYARD: std::net::Ipv4Addr = std::net::Ipv4Addr::new(10, 255, 0, 0);
 
+/// What part a node has in the mesh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Part {
+    /// It carries other nodes' packets.
+    #[default]
+    Relay,
+    /// It carries none.
+    Edge,
+    /// It is an ephemeral.
+    Ephemeral,
+}
+
+/// Prepares a mesh some nodes of which are no relays: see [`Mesh::builder`].
+#[derive(Debug)]
+#[must_use = "nothing runs before `start`"]
+pub struct MeshBuilder {
+    network: Network,
+    links: Vec<String>,
+    parts: BTreeMap<NodeId, Part>,
+}
+
+impl MeshBuilder {
+    /// Puts the nodes on this network. Default: one without latency and loss.
+    pub fn network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Nodes that refuse to carry other nodes' packets.
+    ///
+    /// # Panics
+    /// A name is not a node id.
+    pub fn without_transit<'a>(self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.with_part(Part::Edge, names)
+    }
+
+    /// Nodes that are ephemeral, under exactly these names. They dial, so each must be the first name of a link.
+    ///
+    /// # Panics
+    /// A name is not a node id.
+    pub fn ephemeral<'a>(self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.with_part(Part::Ephemeral, names)
+    }
+
+    /// Starts the nodes. Returns when every node has a route to every other one, which must be possible.
+    ///
+    /// # Panics
+    /// As [`mesh`].
+    pub async fn start(self) -> Mesh {
+        let links = self.links.iter().map(String::as_str);
+        Mesh::launch(self.network, links, self.parts, |builder| builder).await
+    }
+
+    fn with_part<'a>(mut self, part: Part, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let names = names.into_iter().map(|name| name.parse::<NodeId>().expect("a node id"));
+        self.parts.extend(names.map(|name| (name, part)));
+        self
+    }
+}
+
 /// A running mesh over a virtual network.
 #[derive(Debug)]
 pub struct Mesh {
@@ -20,6 +80,8 @@ pub struct Mesh {
     authority: Authority,
     nodes: BTreeMap<NodeId, Node>,
     addrs: BTreeMap<NodeId, SocketAddr>,
+    /// Of the nodes that are no relays.
+    parts: BTreeMap<NodeId, Part>,
     graves: u32,
 }
 
@@ -37,6 +99,12 @@ pub async fn mesh<'a>(links: impl IntoIterator<Item = &'a str>) -> Mesh {
 }
 
 impl Mesh {
+    /// A mesh of these links, as [`mesh`] reads them, of nodes some of which are no relays.
+    pub fn builder<'a>(links: impl IntoIterator<Item = &'a str>) -> MeshBuilder {
+        let links = links.into_iter().map(str::to_owned).collect();
+        MeshBuilder { network: Network::new(SEED), links, parts: BTreeMap::new() }
+    }
+
     /// As [`mesh`], on a network that was prepared before.
     ///
     /// # Panics
@@ -54,8 +122,18 @@ impl Mesh {
         links: impl IntoIterator<Item = &'a str>,
         settings: impl Fn(NodeBuilder) -> NodeBuilder,
     ) -> Self {
+        Self::launch(network, links, BTreeMap::new(), settings).await
+    }
+
+    async fn launch<'a>(
+        network: Network,
+        links: impl IntoIterator<Item = &'a str>,
+        parts: BTreeMap<NodeId, Part>,
+        settings: impl Fn(NodeBuilder) -> NodeBuilder,
+    ) -> Self {
         let authority = Authority::new("testing", 1).expect("a CA can be made");
-        let mut mesh = Self { network, authority, nodes: BTreeMap::new(), addrs: BTreeMap::new(), graves: 0 };
+        let (nodes, addrs) = (BTreeMap::new(), BTreeMap::new());
+        let mut mesh = Self { network, authority, nodes, addrs, parts, graves: 0 };
         let mut dials: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
         for link in links {
             let mut ends = link.split('-').map(|name| name.parse::<NodeId>().expect("a node id"));
@@ -73,7 +151,7 @@ impl Mesh {
         }
         for (id, dialled) in &dials {
             let socket = sockets.remove(id).expect("bound above");
-            let node = mesh.start_with(id, socket, dialled, |builder| settings(builder.transit(true))).await;
+            let node = mesh.start_with(id, socket, dialled, &settings).await;
             mesh.nodes.insert(id.clone(), node);
         }
         mesh.converge().await;
@@ -171,7 +249,7 @@ impl Mesh {
         let socket = self.network.bind(SocketAddr::new(ip, 0)).expect("a free port");
         self.addrs.insert(id.clone(), socket.address());
         let peers: Vec<NodeId> = peers.iter().map(|peer| peer.parse().expect("a node id")).collect();
-        let node = self.start_with(&id, socket, &peers, |builder| builder.transit(true)).await;
+        let node = self.start_with(&id, socket, &peers, |builder| builder).await;
         self.nodes.insert(id, node);
     }
 
@@ -185,7 +263,7 @@ impl Mesh {
         let socket = self.network.bind(addr).expect("the address is free");
         let id: NodeId = name.parse().expect("a node id");
         let peers: Vec<NodeId> = peers.iter().map(|peer| peer.parse().expect("a node id")).collect();
-        let node = self.start_with(&id, socket, &peers, |builder| builder.transit(true)).await;
+        let node = self.start_with(&id, socket, &peers, |builder| builder).await;
         self.nodes.insert(id, node);
     }
 
@@ -195,7 +273,13 @@ impl Mesh {
     /// That takes more than a minute of virtual time.
     pub async fn converge(&self) {
         let all = async {
-            for from in self.nodes.values() {
+            let ephemeral = |id: &NodeId| self.parts.get(id) == Some(&Part::Ephemeral);
+            for (id, from) in &self.nodes {
+                if ephemeral(id) {
+                    // It keeps no routes of its own.
+                    from.linked().await.expect("an ephemeral is let in");
+                    continue;
+                }
                 for to in self.nodes.keys() {
                     from.routable(to).await.expect("the node runs");
                 }
@@ -213,7 +297,11 @@ impl Mesh {
         settings: impl FnOnce(NodeBuilder) -> NodeBuilder,
     ) -> Node {
         let identity = self.authority.issue(id, 1).expect("the CA can issue");
-        let builder = settings(Node::builder(id.clone(), identity).socket(socket).direct(false));
+        let part = self.parts.get(id).copied().unwrap_or_default();
+        let builder = Node::builder(id.clone(), identity)
+            .transit(part == Part::Relay)
+            .ephemeral(part == Part::Ephemeral);
+        let builder = settings(builder.socket(socket).direct(false));
         let builder = peers.iter().fold(builder, |builder, peer| builder.peer(self.peer_addr(peer)));
         builder.start().await.expect("a node can be started")
     }

@@ -144,7 +144,7 @@ mod nat_tests;
 mod quic_tests;
 
 pub use counters::NetCounters;
-pub use mesh::{Mesh, mesh};
+pub use mesh::{Mesh, MeshBuilder, mesh};
 pub use nat::{Blocked, Filtering, Mapping, Nat, NatBehaviour, NatKind, Place, PortAssignment};
 pub use network::Network;
 pub use quality::LinkQuality;

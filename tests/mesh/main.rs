@@ -20,6 +20,7 @@ mod routes;
 mod saturation;
 mod streams;
 mod support;
+mod transit;
 mod twins;
 mod work;
 mod young;
