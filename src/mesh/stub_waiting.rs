@@ -66,6 +66,7 @@ mod tests {
 
     use super::super::converge::ConvergeError;
     use super::*;
+    use crate::mesh::clock;
 
     const PARTIAL: Convergence = Convergence::Partial { count: 2, expected: 3 };
 
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_short_wait_does_not_end_a_long_one() {
-        let start = Instant::now();
+        let start = clock::now();
         let (mut waiting, [mut long, mut short]) = waiting(start, [60, 2]);
         assert_eq!(waiting.earliest(), Some(at(start, 2)));
         assert!(waiting.answer(PARTIAL, at(start, 2)), "the long one goes on");
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_neighbour_without_room_is_asked_again_a_second_later() {
-        let start = Instant::now();
+        let start = clock::now();
         let (mut waiting, [_long, _short]) = waiting(start, [60, 2]);
         assert!(!waiting.answer(PARTIAL, start));
         assert!(!waiting.expire(3, start));
@@ -111,7 +112,7 @@ mod tests {
 
     #[test]
     fn each_waiter_is_answered_a_second_after_its_own_deadline() {
-        let start = Instant::now();
+        let start = clock::now();
         let (mut waiting, [mut long, mut short]) = waiting(start, [60, 2]);
         waiting.expire(3, at(start, 2));
         assert!(short.try_recv().is_err());

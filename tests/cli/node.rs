@@ -195,6 +195,7 @@ fn what_is_no_regular_file_is_refused_as_key_and_as_settings() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "other processes do not run on a clock of ours")]
 fn the_grace_period_is_a_setting() {
     let world = World::of(&["a"]);
     world.write("r.toml", "grace = 0");

@@ -69,7 +69,8 @@ impl Two {
             let stream = || async { near.open(far.id(), &service("silence")).await.unwrap() };
             let ended = |what: &'static str, wait: tokio::task::JoinHandle<()>| async move {
                 let ended = timeout(LIMIT, wait).await;
-                ended.unwrap_or_else(|_| panic!("{what} hangs on a {kind} runtime")).expect(what);
+                assert!(ended.is_ok(), "{what} hangs on a {kind} runtime");
+                ended.unwrap().expect(what);
             };
             let mut waits = Vec::new();
 
