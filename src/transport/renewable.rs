@@ -258,6 +258,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     async fn sending_from_an_address_that_has_gone_does_not_cost_offload_for_ever() {
         let Ok(receiver) = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) else {
+            let required = std::env::var("RECEPTOR_REQUIRE_LAB").is_ok_and(|value| value == "1");
+            assert!(!required, "this machine has no IPv6; unset RECEPTOR_REQUIRE_LAB to skip this test");
             return println!("skipped: this machine has no IPv6");
         };
         let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();

@@ -5,11 +5,20 @@ use std::sync::OnceLock;
 
 use super::namespace::{self, Namespace};
 
+/// Set to 1, a test that cannot run fails instead of being skipped.
+const REQUIRE: &str = "RECEPTOR_REQUIRE_LAB";
+/// The same for the tools that few machines have, those of [`skipped_without`].
+#[cfg(feature = "portmap")]
+const REQUIRE_TOOLS: &str = "RECEPTOR_REQUIRE_LAB_TOOLS";
+
 /// Whether the test cannot run here. Says so in one line, where the test runner does not swallow it.
+///
+/// # Panics
+/// It cannot, and `RECEPTOR_REQUIRE_LAB` is 1.
 pub(crate) fn skipped(test: &str) -> bool {
     static WHY: OnceLock<Option<String>> = OnceLock::new();
     match WHY.get_or_init(|| lacking().err()) {
-        Some(why) => say(test, why),
+        Some(why) => skip(test, why, REQUIRE),
         None => return false,
     }
     true
@@ -24,10 +33,16 @@ pub(crate) fn skipped_without(tool: &str, test: &str) -> bool {
         return true;
     }
     if !std::env::split_paths(&path).any(there) {
-        say(test, &format!("{tool} is not installed"));
+        skip(test, &format!("{tool} is not installed"), REQUIRE_TOOLS);
         return true;
     }
     false
+}
+
+fn skip(test: &str, why: &str, require: &str) {
+    let required = std::env::var(require).is_ok_and(|value| value == "1");
+    assert!(!required, "{test} cannot run: {why}; unset {require} to skip it");
+    say(test, why);
 }
 
 /// The macros' output is shown only for tests that fail. In one piece, so that no other line gets into it.
