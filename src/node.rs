@@ -221,7 +221,7 @@ impl Node {
     /// Handles calls for a directive with a function.
     ///
     /// # Errors
-    /// The directive is handled already, or there are too many.
+    /// The directive is handled already, there are too many, or the node is shut down.
     pub fn handle<F, Fut>(&self, directive: Directive, handler: F) -> Result<(), RegisterError>
     where
         F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,

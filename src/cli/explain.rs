@@ -32,6 +32,7 @@ pub(super) async fn run(args: ExplainArgs, env: &Env) -> Result<(), Failure> {
 struct ExplainView {
     node: String,
     route: RouteView,
+    left: Option<LeftView>,
     held_ms: Option<u64>,
     next_hops: Vec<String>,
     path: Option<PathView>,
@@ -39,6 +40,24 @@ struct ExplainView {
     nat: NatView,
     candidates: CandidatesView,
     attempts: Vec<AttemptView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct LeftView {
+    ago_s: f64,
+    ephemeral: bool,
+}
+
+impl LeftView {
+    fn line(&self) -> String {
+        let ago = ago(self.ago_s);
+        if self.ephemeral {
+            format!("it was an ephemeral node, and left or was detached {ago} ago")
+        } else {
+            format!("it has shut down and left the mesh {ago} ago")
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -107,7 +126,11 @@ impl ExplainView {
     fn render(&self, paint: Paint) -> String {
         let Self { route, nat, .. } = self;
         let name = paint.paint(Colour::Bold, &escape(&self.node));
-        let mut text = format!("{name}  {}\n", escape(&route.reason));
+        let reason = match &self.left {
+            Some(left) => left.line(),
+            None => escape(&route.reason).into_owned(),
+        };
+        let mut text = format!("{name}  {reason}\n");
         if !route.way.is_empty() {
             let cost = route.cost.map_or_else(String::new, |cost| format!(", cost {cost}"));
             text += &format!("  route        {}{cost}\n", escape(&route.way.join(" > ")));
@@ -253,6 +276,16 @@ Attempts at a direct path
         let line = "  streams      1023 of 1023 open, 4 waiting: new streams wait for a place\n";
         assert!(render(true).contains(line), "{}", render(true));
         assert!(!render(false).contains("streams"));
+    }
+
+    #[test]
+    fn a_node_that_left_is_explained_by_that() {
+        let text = render(json!({
+            "node": "edge",
+            "route": { "state": "never-heard-of", "reason": "no record names it" },
+            "left": { "node": "edge", "ago_s": 90.5, "ephemeral": false },
+        }));
+        assert_eq!(text, "edge  it has shut down and left the mesh 1 min 30 s ago\n");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::exit::Failure;
 use super::flow::{Sink, Source};
 use crate::id::NodeId;
-use crate::mesh::{Convergence, OpenError, RefuseCode, StreamError};
+use crate::mesh::{Convergence, EndReason, OpenError, RefuseCode};
 use crate::node::Node;
 use crate::work::{ActiveWork, Call, CallError, Directive, PayloadWriter, PingError, Pong};
 
@@ -143,10 +143,10 @@ async fn upload(payload: &mut impl Source, writer: &mut PayloadWriter) -> Result
 fn ping_failure(error: PingError) -> Failure {
     match error {
         PingError::Open(error) => open_failure(error),
-        PingError::Call { error: CallError::Lost(_) | CallError::Deadline, .. } => {
-            Failure::unreachable(error)
+        PingError::Call { error: ref call, .. } => {
+            Failure { text: error.to_string(), ..call_failure(call.clone()) }
         }
-        PingError::Call { .. } | PingError::BadReply { .. } => Failure::failed(error),
+        PingError::BadReply { .. } => Failure::failed(error),
     }
 }
 
@@ -163,7 +163,12 @@ fn open_failure(error: OpenError) -> Failure {
 
 fn call_failure(error: CallError) -> Failure {
     match &error {
-        CallError::Lost(StreamError::Unreachable { .. }) => Failure::unreachable(error),
+        CallError::Lost(ending) if matches!(ending.why, EndReason::NotTrusted(_)) => Failure::refused(error),
+        CallError::Refused(why) if why.code == RefuseCode::NotAllowed => Failure::refused(error),
+        // The node has gone, or is going: another attempt needs another node, or this one back.
+        CallError::Lost(_) | CallError::NoLastResponse | CallError::Leaving { .. } | CallError::Deadline => {
+            Failure::unreachable(error)
+        }
         _ => Failure::failed(error),
     }
 }

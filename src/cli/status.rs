@@ -54,9 +54,21 @@ pub(super) struct StatusView {
     pub(super) routes: Vec<RouteView>,
     pub(super) edges: Vec<EdgeView>,
     peers: Vec<PeerView>,
+    left: Vec<LeftView>,
     switch: SwitchView,
     services: Vec<String>,
     running_calls: usize,
+}
+
+/// Nodes that have left, at most so many, are shown to people.
+const MAX_LEFT: usize = 16;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct LeftView {
+    node: String,
+    ago_s: f64,
+    ephemeral: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -172,6 +184,7 @@ impl StatusView {
         section("Links", &self.links());
         section("Routes", &self.routes());
         section("Peers", &self.peers());
+        section("Left within the last hour", &self.left());
         section("Edges of the mesh", &self.edges());
         text + &self.switch(paint)
     }
@@ -290,6 +303,18 @@ impl StatusView {
                     0 => peer.streams.to_string(),
                     opening => format!("{} (+{opening} waiting)", peer.streams),
                 }),
+            ]);
+        }
+        table
+    }
+
+    fn left(&self) -> Table {
+        let mut table = Table::new(["NODE", "LEFT", ""]);
+        for left in self.left.iter().take(MAX_LEFT) {
+            table.row([
+                Cell::plain(&left.node),
+                Cell::plain(format!("{} ago", span((left.ago_s * 1_000.0) as u64))),
+                Cell::plain(if left.ephemeral { "ephemeral" } else { "" }),
             ]);
         }
         table

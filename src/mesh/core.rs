@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use quinn::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{Instrument, info_span};
@@ -13,14 +12,16 @@ use tracing::{Instrument, info_span};
 use super::acceptor::Acceptor;
 use super::at_once::at_once;
 use super::clock;
+use super::connection::{Connection, FirstCause};
 use super::converge::{ConvergeError, Convergence, Waiting};
 use super::datadir::{self, DataDir};
 use super::datagram::{DatagramListener, DatagramSender};
+use super::departures::Departures;
 use super::dialler::{Dialled, Dialler, MakeHello};
 use super::distrust::Distrusted;
 use super::doubt::Doubts;
 use super::driver::{Driver, Role, Start, Stub};
-use super::events::Event;
+use super::events::{Event, Linked};
 use super::expiry::ExpiryWatch;
 use super::explain::NodeExplanation;
 use super::forwarding::RouteCache;
@@ -256,6 +257,8 @@ impl Mesh {
             roaming: Roaming::new(dialler.clone(), addresses),
             port_mapping: None,
             signing_failed: false,
+            departures: Departures::new(),
+            linked: Linked::default(),
             waiting: Waiting::default(),
             attaching: Vec::new(),
             changed: true,
@@ -370,9 +373,10 @@ impl Mesh {
         if let Some((connection, lease)) = self.ready(node)
             && let Some(halves) = at_once(connection.open_bi()).await
         {
-            let halves = halves.map_err(|error| lost(node, &error))?;
+            let first = connection.first_cause();
+            let halves = halves.map_err(|error| OpenError::lost(node, first.of(&error)))?;
             let header = OpenHeader::encoded(service, deadline, lease.wants_credit());
-            let mut beginning = pin!(begin(node, halves, lease, header));
+            let mut beginning = pin!(begin(node, halves, first, lease, header));
             if let Some(begun) = at_once(beginning.as_mut()).await {
                 return begun;
             }
@@ -401,14 +405,15 @@ impl Mesh {
         let opening = async {
             let waiting = usage.queue(purpose).await.ok_or_else(too_many)?;
             let lease = waiting.place().await;
-            let halves = connection.open_bi().await.map_err(|error| lost(node, &error))?;
+            let lost = |error| OpenError::lost(node, connection.first_cause().of(&error));
+            let halves = connection.open_bi().await.map_err(lost)?;
             drop(waiting);
             Ok((halves, lease))
         };
         let opened = async {
             tokio::select! {
                 opened = opening => opened,
-                error = connection.closed() => Err(lost(node, &error)),
+                cause = connection.closed() => Err(OpenError::lost(node, cause)),
             }
         };
         let (halves, lease) = match deadline {
@@ -420,7 +425,7 @@ impl Mesh {
             }
         };
         let header = OpenHeader::encoded(service, deadline, lease.wants_credit());
-        begin(node, halves, lease, header).await
+        begin(node, halves, connection.first_cause(), lease, header).await
     }
 
     /// A sender of datagrams to a service of a node, on the link or the peer connection, made now if there is none.
@@ -434,7 +439,7 @@ impl Mesh {
             barred = self.barred(node) => Err(barred),
             connected = self.connection(node) => {
                 let (connection, _, lease) = connected.map_err(|error| self.unless_closed(error))?;
-                Ok(DatagramSender::new(Connection::clone(&connection), service, lease))
+                Ok(DatagramSender::new(connection, service, lease))
             }
         }
     }
@@ -679,20 +684,13 @@ async fn within<T>(
 async fn begin(
     node: &NodeId,
     (mut send, recv): (quinn::SendStream, quinn::RecvStream),
+    first: &FirstCause,
     lease: StreamLease,
     header: bytes::Bytes,
 ) -> Result<Stream, OpenError> {
     match send.write_chunk(header).await {
-        Ok(()) => Ok(Stream::opened(send, recv).leased(lease)),
-        Err(quinn::WriteError::ConnectionLost(error)) => Err(lost(node, &error)),
+        Ok(()) => Ok(Stream::opened(send, recv, first).leased(lease)),
+        Err(quinn::WriteError::ConnectionLost(error)) => Err(OpenError::lost(node, first.of(&error))),
         Err(error) => Err(OpenError::Unreachable { node: node.clone(), why: error.to_string() }),
-    }
-}
-
-/// The connection ended before the stream was opened.
-fn lost(node: &NodeId, error: &quinn::ConnectionError) -> OpenError {
-    match Refusal::from_connection_error(error) {
-        Some(why) => OpenError::NotTrusted { node: node.clone(), why },
-        None => OpenError::Unreachable { node: node.clone(), why: error.to_string() },
     }
 }

@@ -16,8 +16,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use quinn::Connection;
-
+use super::connection::Connection;
 use super::usage::Usage;
 use crate::transport::settings::{CREDIT_WANTED_AT, FIRST_STREAMS, STREAM_CREDIT};
 

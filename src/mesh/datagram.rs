@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes};
-use quinn::{Connection, SendDatagramError};
+use quinn::SendDatagramError;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use super::connection::Connection;
+use super::ending::Ending;
 use super::services::{MAX_SERVICES, ServeError};
 use super::usage::{Lease, Usage};
 use crate::id::{NodeId, ServiceName};
@@ -33,19 +35,21 @@ const OVERHEAD: usize = 64;
 /// and another sender is to be made.
 #[derive(Clone, Debug)]
 pub struct DatagramSender {
-    connection: Connection,
+    connection: Arc<Connection>,
     /// The name's length and the name.
     head: Vec<u8>,
+    /// Payload bytes accepted for sending, of all clones.
+    sent: Arc<AtomicU64>,
     _lease: Lease,
 }
 
 impl DatagramSender {
-    pub(crate) fn new(connection: Connection, service: &ServiceName, lease: Lease) -> Self {
+    pub(crate) fn new(connection: Arc<Connection>, service: &ServiceName, lease: Lease) -> Self {
         let name = service.as_str().as_bytes();
         let mut head = Vec::with_capacity(1 + name.len());
         head.push(u8::try_from(name.len()).expect("a service name has at most 64 bytes"));
         head.extend_from_slice(name);
-        Self { connection, head, _lease: lease }
+        Self { connection, head, sent: Arc::default(), _lease: lease }
     }
 
     /// Sends a datagram, at once. It arrives once, later than others, or not at all, and nobody is told which.
@@ -56,7 +60,8 @@ impl DatagramSender {
     /// # Errors
     /// It is too long, or cannot be sent on this connection at all. Nothing was sent.
     pub fn send(&self, payload: &[u8]) -> Result<(), DatagramError> {
-        self.connection.send_datagram(self.message(payload)).map_err(|error| self.explain(error, payload))
+        let sent = self.connection.send_datagram(self.message(payload));
+        self.outcome(sent, payload)
     }
 
     /// Sends a datagram once fewer than 1 MiB wait for the network. As [`send`](Self::send) otherwise. Cancel safe:
@@ -66,7 +71,13 @@ impl DatagramSender {
     /// As [`send`](Self::send).
     pub async fn send_wait(&self, payload: &[u8]) -> Result<(), DatagramError> {
         let sent = self.connection.send_datagram_wait(self.message(payload)).await;
-        sent.map_err(|error| self.explain(error, payload))
+        self.outcome(sent, payload)
+    }
+
+    fn outcome(&self, sent: Result<(), SendDatagramError>, payload: &[u8]) -> Result<(), DatagramError> {
+        sent.map_err(|error| self.explain(error, payload))?;
+        self.sent.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The longest payload that goes now, in bytes: about 1,100 at least, and more once the path is known to carry
@@ -91,7 +102,10 @@ impl DatagramSender {
         match error {
             SendDatagramError::TooLarge => DatagramError::TooLong { len: payload.len(), max: self.max_len() },
             SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => DatagramError::Unsupported,
-            SendDatagramError::ConnectionLost(error) => DatagramError::Lost { why: error.to_string() },
+            SendDatagramError::ConnectionLost(error) => {
+                let bytes = self.sent.load(Ordering::Relaxed);
+                DatagramError::Lost(Ending::new(self.connection.first_cause().of(&error), bytes))
+            }
         }
     }
 }
@@ -111,12 +125,21 @@ pub enum DatagramError {
     /// The other node takes no datagrams, on no connection.
     #[error("the node takes no datagrams")]
     Unsupported,
-    /// The connection has ended. Make another sender.
-    #[error("the connection is lost: {why}")]
-    Lost {
-        /// What was seen.
-        why: String,
-    },
+    /// The connection has ended. Make another sender. The bytes are those accepted for sending, through all clones of the
+    /// sender; how many arrived is not known.
+    #[error("{0}")]
+    Lost(Ending),
+}
+
+impl DatagramError {
+    /// Who ended the connection, and why; `None` if it is up.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        match self {
+            Self::Lost(ending) => Some(ending.clone()),
+            Self::TooLong { .. } | Self::Unsupported => None,
+        }
+    }
 }
 
 /// A datagram that came in for a service.

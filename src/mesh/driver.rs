@@ -5,16 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quinn::ConnectionError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::clock;
 use super::converge::{self, Convergence};
+use super::departures::Departures;
 use super::dialler::Dialled;
 use super::distrust::Distrusted;
 use super::doubt::Doubts;
-use super::events::Event;
+use super::ending::{Cause, EndReason, EndedBy};
+use super::events::{Event, Linked};
 use super::expiry::ExpiryWatch;
 use super::explain::explain;
 use super::forwarding::{RouteCache, Sources, forwarding_table};
@@ -36,12 +37,12 @@ use super::view::View;
 use crate::id::NodeId;
 use crate::router::{self, NeighbourKind, NeighbourState, Router, SessionError, SessionUp, Table};
 use crate::switch::{ForwardingTable, HoldQueue, Routes};
-use crate::transport::Identity;
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::Frame;
 use crate::transport::handshake::Established;
 use crate::transport::probes::ReceivedProbe;
+use crate::transport::{Identity, Refusal};
 
 /// How often things are looked at that tell nobody when they change: neighbours' addresses, drained links, held packets.
 const TICK: Duration = Duration::from_millis(HoldQueue::TICK_MILLIS);
@@ -112,6 +113,8 @@ pub(super) struct Driver {
     /// reached at.
     pub(super) port_mapping: Option<PortMappingStatus>,
     pub(super) signing_failed: bool,
+    pub(super) departures: Departures,
+    pub(super) linked: Linked,
     pub(super) waiting: converge::Waiting,
     /// Stubs whose session began since links were last published.
     pub(super) attaching: Vec<LinkId>,
@@ -142,7 +145,7 @@ impl Driver {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Input>, mut life: watch::Receiver<bool>) {
         let mut probes = self.endpoint.socket().probes().receiver();
         let mut in_a_row = 0;
-        loop {
+        let dropped = loop {
             self.drain(clock::now());
             self.publish_changes(queue.is_empty(), clock::now());
             let deadline = self.next_timeout();
@@ -153,7 +156,7 @@ impl Driver {
                 Some(probe) => Some(Input::Path(PathInput::Probe(probe))),
                 None => tokio::select! {
                     biased;
-                    _ = life.wait_for(|ended| *ended) => break,
+                    ended = life.wait_for(|ended| *ended) => break ended.is_err(),
                     Ok(()) = self.capabilities.changed() => {
                         self.advertise(clock::now());
                         None
@@ -170,10 +173,10 @@ impl Driver {
             if now >= deadline {
                 self.handle_timeout(now);
             }
-        }
+        };
         // Whoever still asks something learns at once that nobody answers.
         drop((queue, probes));
-        self.close();
+        self.close(dropped);
         // The port is let go of when `self` is dropped. Neighbours that do not hear the end are not waited for.
         let _ = tokio::time::timeout(CLOSE_WAIT, self.endpoint.wait_idle()).await;
     }
@@ -182,16 +185,19 @@ impl Driver {
     ///
     /// Nothing here needs a task: quinn's may be gone already, together with this one. To close a connection wakes
     /// all who wait on its streams and datagrams.
-    fn close(&self) {
+    fn close(&mut self, dropped: bool) {
+        let (code, why) = match dropped {
+            true => (CloseCode::Dropped, "dropped without a shutdown"),
+            false => (CloseCode::Leaving, "leaving"),
+        };
         self.view.send_modify(|view| *view = Arc::new(View { closed: true, ..View::default() }));
         self.services.close();
-        for link in self.neighbours.links().values() {
-            if link.connection.close_reason().is_none() {
-                link.close(CloseCode::Leaving, "leaving");
-            }
+        self.neighbours.links().values().for_each(|link| link.close(code, why));
+        self.peers.shut(code, why);
+        self.endpoint.close(code, why);
+        for peer in self.linked.drain() {
+            self.emit(Event::LinkDown { peer, why: Cause::here(code, why).to_string() });
         }
-        self.peers.shut(CloseCode::Leaving, "leaving");
-        self.endpoint.close(CloseCode::Leaving, "leaving");
     }
 
     fn next_timeout(&self) -> Instant {
@@ -218,6 +224,7 @@ impl Driver {
             Input::Frame { link, frame } => self.frame(link, frame, now),
             Input::Route { link, message } => self.route_frame(link, message, now),
             Input::Written { link } => self.written(link, now),
+            Input::Finished { link } => self.finished(link),
             Input::LinkClosed { link, why } => self.link_closed(link, &why, now),
             Input::Path(input) => self.path_input(input, now),
             Input::NetworkChanged { addresses } => self.network_changed(addresses, now),
@@ -313,8 +320,12 @@ impl Driver {
     fn route_frame(&mut self, id: LinkId, message: router::Message, now: Instant) {
         let Some(link) = self.neighbours.if_active(id) else { return };
         // Between the choice of another link and its arrival at the other end, this one's session is over. So it is once
-        // this node has closed the link, whatever of it was read before.
-        let closed = matches!(link.connection.close_reason(), Some(ConnectionError::LocallyClosed));
+        // this node has closed the link, or the process at its other end is known to be gone, whatever of it was read before.
+        // Where the neighbour has closed it, its last frames still count.
+        let closed = link
+            .connection
+            .ended()
+            .is_some_and(|cause| cause.by == EndedBy::This || cause.why == EndReason::Restarted);
         if closed {
             return;
         }
@@ -341,20 +352,34 @@ impl Driver {
         }
     }
 
-    fn link_closed(&mut self, id: LinkId, why: &ConnectionError, now: Instant) {
+    /// The neighbour has finished its control stream, and every frame before that was handled: it leaves.
+    fn finished(&self, id: LinkId) {
+        if let Some(link) = self.neighbours.link(id) {
+            let left = Cause::other(EndReason::ShutDown);
+            link.close_because(left, CloseCode::Leaving, "the neighbour has left");
+        }
+    }
+
+    fn link_closed(&mut self, id: LinkId, why: &Cause, now: Instant) {
         let active = self.neighbours.if_active(id).map(|link| (link.peer.clone(), link.stub));
-        if let (true, Some((peer, _)), Role::Full(router)) = (announced(why), &active, &mut self.role) {
+        if let (true, Some((peer, _)), Role::Full(router)) = (why.is_announced(), &active, &mut self.role) {
             // The close may overtake the record that says so.
             router.handle_leaving(peer, now);
         }
         let refusal = self.neighbours.link(id).and_then(|link| link.vetted.refusal().cloned());
-        if let Some(seen_at) = self.neighbours.link(id).map(|link| link.observed) {
-            self.on_refused_as_twin(why, seen_at);
+        let ended =
+            self.neighbours.link(id).and_then(|link| Some((link.connection.close_reason()?, link.observed)));
+        if let Some((error, seen_at)) = ended {
+            self.on_refused_as_twin(&error, seen_at);
         }
         let changes = self.neighbours.closed(id, now);
         self.doubts.ended(id);
         self.changed = true;
         self.forget_stub_waiter(id, now);
+        if let Some((peer, stub)) = active.clone().filter(|_| why.is_leave()) {
+            // Its record says so as well, unless it is a stub, or the last frames were lost.
+            self.departures.left(peer, stub, now);
+        }
         // The search for new paths can take its time, or be put off: until then alternates serve, from now on.
         // Nothing travels by way of a stub. In a storm the table is replaced as often as at any other time, since
         // making it takes time in proportion to all links.
@@ -363,11 +388,18 @@ impl Driver {
             self.withdrawn = now;
             self.publish_forwarding(self.routes.last());
         }
-        self.apply(changes, now);
         if let Some((peer, _)) = active {
-            let why = refusal.map_or_else(|| why.to_string(), |why| why.to_string());
+            self.report_down(&peer, why, refusal);
+        }
+        self.apply(changes, now);
+    }
+
+    /// Reports the end of a neighbour's session, if its beginning was reported. A refusal of this node says more.
+    fn report_down(&mut self, peer: &NodeId, why: &Cause, refusal: Option<Refusal>) {
+        if self.linked.down(peer) {
+            let why = refusal.map_or_else(|| why.to_string(), |refusal| refusal.to_string());
             info!(%peer, %why, "link down");
-            self.emit(Event::LinkDown { peer, why });
+            self.emit(Event::LinkDown { peer: peer.clone(), why });
         }
     }
 
@@ -399,7 +431,12 @@ impl Driver {
             let up = SessionUp { neighbour: peer.clone(), instance: link.instance, cost: link.cost, kind };
             if let Err(error) = router.handle_session_up(up, now) {
                 warn!(%peer, %error, "closing a link that the router does not take");
-                link.close(refused_session(&error), &error.to_string());
+                let (code, why) = (refused_session(&error), error.to_string());
+                link.close(code, &why);
+                self.neighbours.refuse(id, now);
+                // It may have been about to take the place of another link.
+                self.session_down(&peer, now);
+                self.report_down(&peer, &Cause::here(code, &why), None);
                 return;
             }
             if link.stub {
@@ -407,8 +444,13 @@ impl Driver {
             }
         }
         self.twin.accepted();
-        info!(%peer, %address, "link up");
-        self.emit(Event::LinkUp { peer, address });
+        self.departures.came(&peer);
+        if self.linked.up(&peer) {
+            info!(%peer, %address, "link up");
+            self.emit(Event::LinkUp { peer, address });
+        } else {
+            info!(%peer, %address, "link replaced");
+        }
     }
 
     fn session_down(&mut self, peer: &NodeId, now: Instant) {
@@ -591,10 +633,17 @@ impl Driver {
             Routing::NodeReachable(node) => {
                 info!(%node, "reachable");
                 self.distrusted.forget(&node);
+                self.departures.came(&node);
                 self.emit(Event::NodeReachable { node });
             }
             Routing::NodeUnreachable(node) => {
                 info!(%node, "unreachable");
+                if let Role::Full(router) = &self.role
+                    && !router.has_record(&node)
+                {
+                    // It had a route without a record of its own: it was attached to another node.
+                    self.departures.left(node.clone(), true, now);
+                }
                 self.emit(Event::NodeUnreachable { node });
             }
             Routing::NodeRestarted(node) => {
@@ -647,7 +696,10 @@ impl Driver {
                 }
             }
             Routing::NodeLeft(node) => {
+                info!(%node, "left");
+                self.departures.left(node.clone(), false, now);
                 self.manifest.forget(&node);
+                self.emit(Event::NodeLeft { node });
                 if let Role::Full(router) = &mut self.role {
                     router.set_dormant(self.manifest.known(), now);
                 }
@@ -727,7 +779,7 @@ impl Drop for Driver {
         if std::thread::panicking() {
             error!("the node stops: its driver panicked, which is a bug");
         }
-        self.close();
+        self.close(true);
         self.endpoint.socket().release();
     }
 }
@@ -737,11 +789,6 @@ async fn next_probe(probes: &mut Option<mpsc::Receiver<ReceivedProbe>>) -> Optio
         Some(probes) => probes.recv().await,
         None => None,
     }
-}
-
-/// Whether the neighbour announced the end of its link.
-fn announced(why: &ConnectionError) -> bool {
-    matches!(why, ConnectionError::ApplicationClosed(close) if close.error_code == CloseCode::Leaving.to_quic())
 }
 
 fn waiting_probe(probes: &mut Option<mpsc::Receiver<ReceivedProbe>>) -> Option<ReceivedProbe> {

@@ -1,5 +1,6 @@
 //! What happens in the mesh, as it happens.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
@@ -15,6 +16,9 @@ use crate::transport::Refusal;
 #[non_exhaustive]
 pub enum Event {
     /// A neighbour is linked; the databases are being brought together.
+    ///
+    /// Each is followed by one [`LinkDown`](Self::LinkDown) before the next for the same neighbour. A link that takes the
+    /// place of another one while that is up is neither: the neighbour was linked throughout.
     LinkUp {
         /// The neighbour.
         peer: NodeId,
@@ -39,11 +43,11 @@ pub enum Event {
         /// The neighbour.
         peer: NodeId,
     },
-    /// A neighbour is not linked any more.
+    /// A neighbour is no longer linked.
     LinkDown {
         /// The neighbour.
         peer: NodeId,
-        /// What was seen.
+        /// Who ended the link, and why, for people.
         why: String,
     },
     /// An attempt at a link failed.
@@ -67,6 +71,11 @@ pub enum Event {
     },
     /// There is no route to a node any more.
     NodeUnreachable {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node has left the mesh in order.
+    NodeLeft {
         /// The node.
         node: NodeId,
     },
@@ -122,4 +131,43 @@ pub enum Event {
         /// The id that was refused.
         refused: NodeId,
     },
+}
+
+/// The neighbours that were reported as linked, so that [`Event::LinkUp`] and [`Event::LinkDown`] alternate.
+#[derive(Debug, Default)]
+pub(super) struct Linked(BTreeSet<NodeId>);
+
+impl Linked {
+    /// A session began; whether that is to be reported.
+    pub(super) fn up(&mut self, peer: &NodeId) -> bool {
+        self.0.insert(peer.clone())
+    }
+
+    /// A session ended; whether that is to be reported.
+    pub(super) fn down(&mut self, peer: &NodeId) -> bool {
+        self.0.remove(peer)
+    }
+
+    /// All that are left: the node is shut down.
+    pub(super) fn drain(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_reported_in_pairs() {
+        let peer: NodeId = "a".parse().unwrap();
+        let mut linked = Linked::default();
+        assert!(linked.up(&peer));
+        assert!(!linked.up(&peer), "the link was replaced");
+        assert!(linked.down(&peer));
+        assert!(!linked.down(&peer));
+        assert!(linked.up(&peer));
+        assert_eq!(linked.drain().len(), 1);
+        assert!(!linked.down(&peer));
+    }
 }

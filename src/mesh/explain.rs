@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 
+use super::departures::LeftStatus;
 use super::driver::{Driver, Role};
 use super::status::PeerPath;
 use super::usage::Usage;
@@ -24,6 +25,8 @@ pub struct NodeExplanation {
     pub route: Explanation,
     /// How long this node holds back the link to it at most, in milliseconds, because the link flaps. `None` if it does not.
     pub held_ms: Option<u64>,
+    /// When it left the mesh; `None` if it is there, or is not known to have left.
+    pub left: Option<LeftStatus>,
     /// The neighbours that its packets may go to, if they go through the mesh.
     pub next_hops: Vec<NodeId>,
     /// How its packets travel; none: they do not, or it is this node.
@@ -175,6 +178,7 @@ pub(super) fn explain(driver: &Driver, node: &NodeId, now: Instant) -> NodeExpla
     NodeExplanation {
         node: node.clone(),
         route,
+        left: driver.departures.of(node, now),
         held_ms: held.map(|(_, until)| millis(until.saturating_duration_since(now)) as u64),
         next_hops: next_hops.to_vec(),
         path,
@@ -275,7 +279,7 @@ impl Driver {
 /// What people and programs are told of a route.
 #[derive(Serialize)]
 struct RouteView<'a> {
-    /// `myself`, `reachable`, `stub`, `one-way`, `no-transit`, `unreachable`, `dormant` or `never-heard-of`.
+    /// `myself`, `reachable`, `stub`, `one-way`, `no-transit`, `left`, `unreachable`, `dormant` or `never-heard-of`.
     state: &'static str,
     reason: String,
     /// The way, both ends included.
@@ -318,7 +322,7 @@ fn route_reason(explanation: &Explanation) -> (&'static str, String) {
             ),
         ),
         Explanation::KnownUnreachable { left: true, .. } => {
-            ("unreachable", "it said that it leaves".to_owned())
+            ("left", "it has shut down and left the mesh".to_owned())
         }
         Explanation::KnownUnreachable { neighbours, .. } => (
             "unreachable",

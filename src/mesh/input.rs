@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use quinn::ConnectionError;
 use tokio::sync::oneshot;
 
 use super::converge::{ConvergeError, Convergence};
+use super::ending::Cause;
 use super::explain::NodeExplanation;
 use super::link::LinkId;
 use super::paths::PathInput;
@@ -32,8 +32,10 @@ pub(crate) enum Input {
     Route { link: LinkId, message: Message },
     /// A control stream took what it was given.
     Written { link: LinkId },
+    /// The neighbour has finished a control stream: all that it says was read.
+    Finished { link: LinkId },
     /// A link ended.
-    LinkClosed { link: LinkId, why: ConnectionError },
+    LinkClosed { link: LinkId, why: Cause },
     /// What concerns a direct path.
     Path(PathInput),
     /// The machine's network is another one now; with its addresses, best first.

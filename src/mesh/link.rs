@@ -10,10 +10,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quinn::Connection;
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span, debug, info_span};
 
+use super::connection::Connection;
+use super::ending::{Cause, EndReason};
 use super::input::Input;
 use super::peers::accept_streams;
 use super::services::Services;
@@ -101,8 +102,8 @@ impl Link {
         services: &Services,
         now: Instant,
     ) -> Self {
-        let Established { connection, hello, own, dialled, control, frames } = established;
-        let connection = Connection::clone(&connection);
+        let Established { connection: _, hello, own, dialled, control, frames } = established;
+        let connection = vetted.connection().clone();
         let span = info_span!("link", peer = %hello.id, link = id.0);
         let (outbox, queue) = mpsc::channel(MAX_OUTBOX);
         let usage = Arc::new(Usage::default());
@@ -156,15 +157,23 @@ impl Link {
         }
     }
 
-    /// Sends nothing more, and closes the connection once the neighbour has what was sent.
+    /// Sends nothing more, and closes the connection once the neighbour has what was sent: this node shuts down.
     pub(crate) fn finish(&mut self) {
+        // The neighbour closes as soon as it has read the last frame; that is not the cause.
+        self.connection.will_end(Cause::this(EndReason::ShutDown));
         self.outbox = None;
     }
 
     /// Closes the connection; its end comes back as an input.
     pub(crate) fn close(&self, code: CloseCode, why: &str) {
         debug!(parent: &self.span, %code, why, "closing");
-        self.connection.close(code.to_quic(), why.as_bytes());
+        self.connection.close(code, why);
+    }
+
+    /// Closes the connection after the neighbour has left, or its process has gone.
+    pub(crate) fn close_because(&self, cause: Cause, code: CloseCode, why: &str) {
+        debug!(parent: &self.span, %code, why, "closing");
+        self.connection.close_because(cause, code, why);
     }
 
     /// Bytes that tell two connections between the same two nodes apart, the same at both ends.
@@ -196,23 +205,25 @@ async fn read(
                 Ok(None) => {}
                 Err((code, why)) => {
                     debug!(%code, why, "closing");
-                    connection.close(code.to_quic(), why.as_bytes());
+                    connection.close(code, &why);
                     break;
                 }
             },
             Ok(None) => {
-                connection.close(CloseCode::Leaving.to_quic(), b"the neighbour said that it leaves");
+                // Closing is up to the driver, after the frames before this: the last one is the neighbour's withdrawal.
+                connection.will_end(Cause::other(EndReason::ShutDown));
+                if inputs.send(Input::Finished { link: id }).await.is_err() {
+                    return;
+                }
                 break;
             }
             Err(ReadFrameError::Frame(error)) => {
                 debug!(%error, "closing");
-                connection.close(error.code().to_quic(), error.to_string().as_bytes());
+                connection.close(error.code(), &error.to_string());
                 break;
             }
             Err(ReadFrameError::Stream(_)) => {
-                if connection.close_reason().is_none() {
-                    connection.close(CloseCode::BadFrame.to_quic(), b"the control stream was reset");
-                }
+                connection.close(CloseCode::BadFrame, "the control stream was reset");
                 break;
             }
         }
@@ -249,7 +260,7 @@ async fn write(
         if let Err(error) = control.write_all(&batch).await {
             // The loss of the connection is the reader's to report; here, only this half may be over.
             if matches!(error, quinn::WriteError::Stopped(_)) {
-                connection.close(CloseCode::BadFrame.to_quic(), b"the control stream is not being read");
+                connection.close(CloseCode::BadFrame, "the control stream is not being read");
             }
             return;
         }
@@ -262,5 +273,5 @@ async fn write(
     if control.finish().is_ok() {
         let _ = tokio::time::timeout(FAREWELL, control.stopped()).await;
     }
-    connection.close(CloseCode::Leaving.to_quic(), b"leaving");
+    connection.close(CloseCode::Leaving, "leaving");
 }

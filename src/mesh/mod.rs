@@ -19,15 +19,18 @@
 mod acceptor;
 mod at_once;
 pub(crate) mod clock;
+pub(crate) mod connection;
 mod converge;
 pub(crate) mod core;
 mod credit;
 pub(crate) mod datadir;
 mod datagram;
+mod departures;
 mod dialler;
 mod distrust;
 mod doubt;
 mod driver;
+mod ending;
 mod events;
 mod expiry;
 mod explain;
@@ -71,6 +74,8 @@ pub use converge::{ConvergeError, Convergence};
 pub use datagram::{
     Datagram, DatagramError, DatagramListener, DatagramSender, DatagramStatus, MAX_WAITING_DATAGRAMS,
 };
+pub use departures::LeftStatus;
+pub use ending::{EndReason, EndedBy, Ending};
 pub use events::Event;
 pub use explain::{
     AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation, StreamUse,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::ending::{Cause, EndReason};
 use super::link::{Link, LinkId, Phase};
-use super::links::election::{Arrival, Connections, Election, Step};
+use super::links::election::{self, Arrival, Connections, Election, Step};
 use super::status::ProcessStatus;
 use super::twin::{self, process_at};
 use crate::id::{Cost, NodeId};
@@ -125,6 +126,11 @@ impl Neighbours {
         self.perform(steps)
     }
 
+    /// The router does not take the session on this link. It carries nothing from now on, and ends.
+    pub(crate) fn refuse(&mut self, id: LinkId, now: Instant) {
+        self.election.refuse(id, now);
+    }
+
     /// Decides overdue contests, and closes links that have drained.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<Change> {
         let steps = self.election.handle_timeout(&self.links, now);
@@ -144,6 +150,10 @@ impl Neighbours {
         match step {
             Step::Select { link, number } => self.links.get(&link)?.send(&Frame::Select(number)),
             Step::Ping { link, nonce } => self.links.get(&link)?.send(&Frame::Ping(nonce)),
+            Step::Close { link, code, why: election::RESTARTED } => {
+                let restarted = Cause::other(EndReason::Restarted);
+                self.links.get(&link)?.close_because(restarted, code, election::RESTARTED);
+            }
             Step::Close { link, code, why } => self.links.get(&link)?.close(code, why),
             Step::SessionUp(link) => return Some(Change::SessionUp(link)),
             Step::SessionDown(peer) => return Some(Change::SessionDown(peer)),

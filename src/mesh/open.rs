@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::ending::{Cause, EndReason, EndedBy};
 use crate::id::{NodeId, ServiceName};
 use crate::transport::Refusal;
 
@@ -152,6 +153,12 @@ pub enum RefuseCode {
 }
 
 impl RefuseCode {
+    /// Whether the same stream may be accepted later without anybody changing a setting.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::Overloaded | Self::Deadline | Self::Leaving)
+    }
+
     const fn number(self) -> u16 {
         match self {
             Self::UnknownService => 1,
@@ -300,6 +307,35 @@ pub enum OpenError {
     /// This node is shut down.
     #[error("this node is shut down")]
     ShutDown,
+}
+
+impl OpenError {
+    /// Whether the same attempt may succeed later without anybody changing a setting: there was no route, the node was
+    /// unreachable, overloaded or leaving, this node had no room, or the deadline passed.
+    ///
+    /// Nothing was handed to the service, so another attempt is always safe.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::NoRoute { .. }
+            | Self::Unreachable { .. }
+            | Self::Deadline(_)
+            | Self::TooManyStreams { .. }
+            | Self::TooManyPeers { .. } => true,
+            Self::Refused { why, .. } => why.code.is_transient(),
+            Self::NotTrusted { .. } | Self::Yielded { .. } | Self::ShutDown => false,
+        }
+    }
+
+    /// The connection ended before the stream was open.
+    pub(crate) fn lost(node: &NodeId, cause: Cause) -> Self {
+        let node = node.clone();
+        match cause {
+            Cause { by: EndedBy::This, why: EndReason::ShutDown | EndReason::Dropped, .. } => Self::ShutDown,
+            Cause { why: EndReason::NotTrusted(why), .. } => Self::NotTrusted { node, why },
+            cause => Self::Unreachable { node, why: cause.to_string() },
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 
 use std::convert::Infallible;
 
-use quinn::{Connection, ReadExactError, RecvStream};
+use quinn::{ReadExactError, RecvStream};
 use tokio::sync::mpsc;
 use tracing::debug;
 
+use super::connection::Connection;
 use super::input::Input;
 use super::paths::PathInput;
 use crate::id::NodeId;
@@ -33,7 +34,7 @@ pub(super) async fn serve(
     let receive = async {
         if let Err(error) = receive(connection, peer, inputs).await {
             debug!(%error, "closing");
-            connection.close(error.code().to_quic(), error.to_string().as_bytes());
+            connection.close(error.code(), &error.to_string());
         }
     };
     tokio::join!(receive, send(connection, queue));

@@ -22,10 +22,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
-use quinn::Connection;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
 
+use super::connection::Connection;
 use super::driver::Driver;
 use super::events::Event;
 use super::interfaces::{AddressKind, Interfaces, LocalAddress, LocalNetwork};
@@ -316,7 +316,7 @@ impl Paths {
                 let sender =
                     session.flat_map(|s| &s.connections).find(|c| c.connection.stable_id() == connection);
                 if let Some(sender) = sender {
-                    sender.connection.close(CloseCode::PathViolation.to_quic(), error.to_string().as_bytes());
+                    sender.connection.close(CloseCode::PathViolation, &error.to_string());
                 }
             }
         }

@@ -7,14 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn::{Connection, Side};
+use quinn::Side;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, debug_span};
 
 use super::clock;
+use super::connection::Connection;
 use super::credit::StreamCredit;
+use super::ending::{Cause, EndReason};
 use super::explain::StreamUse;
 use super::input::Input;
 use super::open::OpenError;
@@ -183,7 +185,7 @@ impl Peers {
                             let why = why.naming(&self.endpoint.identity());
                             OpenError::NotTrusted { node: node.clone(), why }
                         }
-                        None => unreachable(error.to_string()),
+                        None => OpenError::lost(node, Cause::of(&error)),
                     });
                 }
                 Ok(Some(Err(ended))) => return Err(unreachable(ended.to_string())),
@@ -225,7 +227,7 @@ impl Peers {
     ) -> Result<Arc<Connection>, OpenError> {
         let not_trusted = |why| OpenError::NotTrusted { node: node.clone(), why };
         let vetted = self.vetting.admit(authenticated, node).map_err(not_trusted)?;
-        let connection = &Arc::new(Connection::clone(authenticated));
+        let connection = &Arc::new(vetted.connection().clone());
         {
             let mut connections = lock(&slot.connections);
             connections.retain(Kept::is_live);
@@ -233,13 +235,13 @@ impl Peers {
                 connections
                     .remove(0)
                     .connection
-                    .close(CloseCode::Replaced.to_quic(), b"too many connections with one peer");
+                    .close(CloseCode::Replaced, "too many connections with one peer");
             }
             connections.push(Kept { connection: connection.clone(), since: clock::now() });
             vetted.carry_on_streams();
             // Under the lock, so that `shut` misses none.
             if self.shut.load(Ordering::Relaxed) {
-                connection.close(CloseCode::Leaving.to_quic(), b"leaving");
+                connection.close(CloseCode::Leaving, "leaving");
             }
         }
         slot.connecting.arrived();
@@ -292,7 +294,7 @@ impl Peers {
             connections.retain(|kept| {
                 let opened = kept.connection.side() == Side::Client;
                 if idle >= if opened { IDLE_SWEEPS } else { 2 * IDLE_SWEEPS } {
-                    kept.connection.close(CloseCode::Idle.to_quic(), b"idle");
+                    kept.connection.close(CloseCode::Idle, "idle");
                 }
                 kept.is_live()
             });
@@ -312,7 +314,7 @@ impl Peers {
         let mut farthest = None;
         for slot in lock(&self.slots).values() {
             for Kept { connection, .. } in lock(&slot.connections).iter() {
-                connection.close(CloseCode::Leaving.to_quic(), b"leaving");
+                connection.close(CloseCode::Leaving, "leaving");
                 farthest = farthest.max(Some(connection.rtt()));
             }
         }
@@ -325,7 +327,7 @@ impl Peers {
     pub(crate) fn close_now(&self, code: CloseCode, why: &str) {
         for slot in lock(&self.slots).values() {
             for Kept { connection, .. } in lock(&slot.connections).iter() {
-                connection.close(code.to_quic(), why.as_bytes());
+                connection.close(code, why);
             }
         }
     }
@@ -335,7 +337,7 @@ impl Peers {
         self.shut.store(true, Ordering::Relaxed);
         for slot in lock(&self.slots).values() {
             for kept in lock(&slot.connections).iter().filter(|kept| kept.is_live()) {
-                kept.connection.close(code.to_quic(), why.as_bytes());
+                kept.connection.close(code, why);
             }
         }
     }
@@ -347,7 +349,8 @@ impl Peers {
         let lately = clock::now().checked_sub(RESTART_WINDOW);
         for kept in lock(&slot.connections).iter() {
             if lately.is_some_and(|lately| kept.since < lately) {
-                kept.connection.close(CloseCode::Replaced.to_quic(), b"the peer has restarted");
+                let restarted = Cause::other(EndReason::Restarted);
+                kept.connection.close_because(restarted, CloseCode::Replaced, "the peer has restarted");
             }
         }
     }
@@ -381,7 +384,7 @@ impl Peers {
             let Some(unused) = unused else { return Err(OpenError::TooManyPeers { max: MAX_PEERS }) };
             if let Some(slot) = slots.remove(&unused) {
                 for Kept { connection, .. } in lock(&slot.connections).drain(..) {
-                    connection.close(CloseCode::Idle.to_quic(), b"idle, and its place is needed");
+                    connection.close(CloseCode::Idle, "idle, and its place is needed");
                 }
                 self.endpoint.socket().untrack(unused.addr());
             }
@@ -412,15 +415,16 @@ pub(crate) async fn accept_streams(
     node: &NodeId,
     services: &Services,
     usage: &Arc<Usage>,
-) -> quinn::ConnectionError {
+) -> Cause {
     let credit = Arc::new(StreamCredit::new(connection.clone(), usage.clone()));
     let mut last = None;
     loop {
         let (send, recv) = match connection.accept_bi().await {
             Ok(halves) => halves,
-            Err(error) => return error,
+            Err(error) => return connection.first_cause().of(&error),
         };
-        let opened = Opened { send, recv, lease: usage.incoming(), came: Bytes::new() };
+        let first = connection.first_cause().clone();
+        let opened = Opened { send, recv, first, lease: usage.incoming(), came: Bytes::new() };
         credit.accepted();
         if let Some(opened) = services.dispatch_at_once(node, opened, &credit, &mut last).await {
             // Bounded by the streams that the connection permits.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::at_once::at_once;
+use super::connection::FirstCause;
 use super::credit::StreamCredit;
 use super::datagram::DatagramListeners;
 use super::open::{ACCEPTED, OpenHeader, Parsed, RefuseCode, RefusedOpen};
@@ -83,6 +84,8 @@ pub struct Incoming {
 pub(crate) struct Opened {
     pub(crate) send: quinn::SendStream,
     pub(crate) recv: quinn::RecvStream,
+    /// The record of its connection's end.
+    pub(crate) first: FirstCause,
     /// Counts it from its first packet on: one whose header is late uses credit, too.
     pub(crate) lease: StreamLease,
     pub(crate) came: Bytes,
@@ -90,7 +93,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     fn stream(self, first: Bytes) -> Stream {
-        Stream::new(self.send, self.recv).with_first(first).leased(self.lease)
+        Stream::new(self.send, self.recv, &self.first).with_first(first).leased(self.lease)
     }
 }
 

@@ -47,6 +47,7 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         edges: router.map(edges).unwrap_or_default(),
         peers: peers(driver, &first_hops, now),
         records: router.map(|router| records(driver, router)).unwrap_or_default(),
+        left: driver.departures.status(now),
         paths: driver.paths.status(),
         switch: driver.endpoint.socket().counters().status(),
         services: driver.services.names().iter().map(ToString::to_string).collect(),

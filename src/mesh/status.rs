@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use super::datagram::DatagramStatus;
+use super::departures::LeftStatus;
 use crate::id::NodeId;
 use crate::router::Distrust;
 use crate::switch::SwitchStatus;
@@ -47,6 +48,9 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// The records of others, and whether they were genuine.
     pub records: RecordStatus,
+    /// The nodes that have left the mesh within the last hour and are not back, the latest first; at most 1,024. An
+    /// ephemeral node knows of its neighbours only.
+    pub left: Vec<LeftStatus>,
     /// Its direct paths; none: they are off.
     pub paths: Option<PathsStatus>,
     /// Its packet switch.

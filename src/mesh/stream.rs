@@ -8,11 +8,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::connection::FirstCause;
+use super::ending::{Cause, EndReason, Ending};
 use super::open::{ACCEPTED, RefusedOpen};
 use super::open_streams::{OpenHalf, OpenStreams};
 use super::usage::{Lease, StreamLease};
-use crate::transport::Refusal;
-use crate::transport::code::{CloseCode, StreamCode};
+use crate::transport::code::StreamCode;
 
 /// A bidirectional stream to a service on another node, ordered and reliable, with backpressure from end to end.
 ///
@@ -28,24 +29,33 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A stream that needs no answer: the side that accepted it.
-    pub(crate) fn new(send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
+    /// A stream that needs no answer: the side that accepted it. `first` is the record of its connection's end.
+    pub(crate) fn new(send: quinn::SendStream, recv: quinn::RecvStream, first: &FirstCause) -> Self {
         Self {
-            send: SendHalf { inner: send, sent: 0, finished: false, open: None, _lease: None },
+            send: SendHalf {
+                inner: send,
+                sent: 0,
+                phase: SendPhase::Open,
+                connection: first.clone(),
+                open: None,
+                _lease: None,
+            },
             recv: RecvHalf {
                 inner: recv,
                 first: Bytes::new(),
                 received: 0,
+                stopped: false,
                 answer: Answer::Accepted,
                 open: None,
+                connection: first.clone(),
                 _lease: None,
             },
         }
     }
 
     /// A stream whose OPEN header is on its way: what comes first is the answer to it.
-    pub(crate) fn opened(send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
-        let mut stream = Self::new(send, recv);
+    pub(crate) fn opened(send: quinn::SendStream, recv: quinn::RecvStream, first: &FirstCause) -> Self {
+        let mut stream = Self::new(send, recv, first);
         stream.recv.answer = Answer::Awaited(Vec::new());
         stream
     }
@@ -98,28 +108,39 @@ impl Stream {
 pub struct SendHalf {
     inner: quinn::SendStream,
     sent: u64,
-    finished: bool,
+    phase: SendPhase,
+    connection: FirstCause,
     /// Held until it has ended.
     open: Option<OpenHalf>,
     _lease: Option<Lease>,
 }
 
+/// What this side has done with its sending half.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SendPhase {
+    Open,
+    Finished,
+    Reset,
+}
+
 impl SendHalf {
     /// Writes all of `data` without copying it. Waits while the other side's window is full.
     ///
-    /// Not cancel safe: dropped half-way, some of the data may have been written.
+    /// Not cancel safe: if the future is dropped, some of the data may have been written; [`bytes_sent`](Self::bytes_sent)
+    /// says how much.
     ///
     /// # Errors
-    /// The other side stopped the stream, or the connection was lost. Nothing more can be written.
+    /// The other side stopped the stream, or the connection was lost. The error says how much of all data was accepted for
+    /// sending, a part of `data` included. Nothing more can be written.
     pub async fn write_chunk(&mut self, data: Bytes) -> Result<(), StreamError> {
-        let len = data.len() as u64;
-        match self.inner.write_chunk(data).await {
-            Ok(()) => {
-                self.sent += len;
-                Ok(())
+        let mut rest = [data];
+        while !rest[0].is_empty() {
+            match self.inner.write_chunks(&mut rest).await {
+                Ok(written) => self.sent += written.bytes as u64,
+                Err(error) => return Err(self.explain(error)),
             }
-            Err(error) => Err(self.explain(error)),
         }
+        Ok(())
     }
 
     /// Writes all of `data`, copying it. As [`write_chunk`](Self::write_chunk) otherwise.
@@ -127,18 +148,29 @@ impl SendHalf {
     /// # Errors
     /// As [`write_chunk`](Self::write_chunk).
     pub async fn write_all(&mut self, data: &[u8]) -> Result<(), StreamError> {
-        match self.inner.write_all(data).await {
-            Ok(()) => {
-                self.sent += data.len() as u64;
-                Ok(())
+        let mut rest = data;
+        while !rest.is_empty() {
+            match self.inner.write(rest).await {
+                Ok(written) => {
+                    self.sent += written as u64;
+                    rest = &rest[written..];
+                }
+                Err(error) => return Err(self.explain(error)),
             }
-            Err(error) => Err(self.explain(error)),
         }
+        Ok(())
+    }
+
+    /// Counts from here: what was sent before is a header, not the application's data.
+    pub(crate) fn count_from_here(&mut self) {
+        self.sent = 0;
     }
 
     /// Says that no more data comes. What was written is still delivered, as long as the node lives.
     pub fn finish(&mut self) {
-        self.finished = true;
+        if self.phase == SendPhase::Open {
+            self.phase = SendPhase::Finished;
+        }
         // An error means that it was finished or reset before: nothing is left to do.
         let _ = self.inner.finish();
         if let Some(open) = self.open.take() {
@@ -149,26 +181,28 @@ impl SendHalf {
 
     /// Gives up: what was not delivered yet is lost, and the other side's reads fail with `code`.
     pub fn reset(&mut self, code: StreamCode) {
-        self.finished = true;
+        self.phase = SendPhase::Reset;
         self.open = None;
         let _ = self.inner.reset(code.to_quic());
     }
 
-    /// Waits until the other side has acknowledged everything after [`finish`](Self::finish) (`None`), or has stopped reading (the code).
+    /// Waits until the other side has acknowledged everything after [`finish`](Self::finish) (`None`), or has stopped
+    /// reading (the code).
     ///
     /// # Errors
-    /// The connection was lost first.
+    /// The connection was lost first. [`StreamError::Finished`] after [`reset`](Self::reset): there is nothing to wait for.
     pub async fn stopped(&self) -> Result<Option<StreamCode>, StreamError> {
+        if self.phase == SendPhase::Reset {
+            return Err(StreamError::Finished { bytes: self.sent });
+        }
         match self.inner.stopped().await {
             Ok(code) => Ok(code.map(StreamCode::from)),
-            Err(quinn::StoppedError::ConnectionLost(error)) => Err(StreamError::lost(&error, self.sent)),
-            Err(quinn::StoppedError::ZeroRttRejected) => {
-                Err(StreamError::Unreachable { bytes: self.sent, why: "early data was rejected".to_owned() })
-            }
+            Err(quinn::StoppedError::ConnectionLost(error)) => Err(self.lost(&error)),
+            Err(quinn::StoppedError::ZeroRttRejected) => Err(StreamError::Finished { bytes: self.sent }),
         }
     }
 
-    /// How many bytes were handed over for sending.
+    /// How many bytes of data were accepted for sending.
     #[must_use]
     pub fn bytes_sent(&self) -> u64 {
         self.sent
@@ -183,17 +217,21 @@ impl SendHalf {
         self.open = None;
         match error {
             quinn::WriteError::Stopped(code) => StreamError::Stopped { code: code.into(), bytes: self.sent },
-            quinn::WriteError::ConnectionLost(error) => StreamError::lost(&error, self.sent),
+            quinn::WriteError::ConnectionLost(error) => self.lost(&error),
             quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => {
                 StreamError::Finished { bytes: self.sent }
             }
         }
     }
+
+    fn lost(&self, error: &quinn::ConnectionError) -> StreamError {
+        StreamError::Lost(Ending::new(self.connection.of(error), self.sent))
+    }
 }
 
 impl Drop for SendHalf {
     fn drop(&mut self) {
-        if !self.finished {
+        if self.phase == SendPhase::Open {
             let _ = self.inner.reset(StreamCode::Dropped.to_quic());
         }
     }
@@ -228,7 +266,10 @@ pub struct RecvHalf {
     /// What came together with what goes before the data.
     first: Bytes,
     received: u64,
+    /// Whether this side wants no more.
+    stopped: bool,
     answer: Answer,
+    connection: FirstCause,
     /// Held until it has ended.
     open: Option<OpenHalf>,
     _lease: Option<Lease>,
@@ -248,7 +289,11 @@ impl RecvHalf {
     ///
     /// # Errors
     /// The other side reset the stream, or the connection was lost: the data so far is not all there was to be.
+    /// [`StreamError::Finished`] after [`stop`](Self::stop).
     pub async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
+        if self.stopped {
+            return Err(StreamError::Finished { bytes: self.received });
+        }
         if !matches!(self.answer, Answer::Accepted) {
             poll_fn(|cx| self.poll_answer(cx)).await?;
         }
@@ -270,10 +315,23 @@ impl RecvHalf {
         }
     }
 
-    /// Tells the other side that nothing more will be read.
+    /// Tells the other side that nothing more will be read. Reads fail from then on, unless the end was read before.
     pub fn stop(&mut self, code: StreamCode) {
         self.open = None;
-        let _ = self.inner.stop(code.to_quic());
+        // An error means that the end was read before, or a reset.
+        if self.inner.stop(code.to_quic()).is_ok() {
+            self.stopped = true;
+            self.first = Bytes::new();
+        }
+    }
+
+    /// Puts back what was read last, and counts from here: what was read before is a header, not the application's data.
+    pub(crate) fn begin_with(&mut self, rest: Bytes) {
+        self.first = match self.first.is_empty() {
+            true => rest,
+            false => Bytes::from([&rest[..], &self.first[..]].concat()),
+        };
+        self.received = 0;
     }
 
     /// How many bytes were read.
@@ -284,6 +342,9 @@ impl RecvHalf {
 
     /// Reads the answer to the OPEN header, if it was not read before.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        if self.stopped {
+            return Poll::Ready(Err(StreamError::Finished { bytes: self.received }));
+        }
         loop {
             let refusal = match &mut self.answer {
                 Answer::Accepted => return Poll::Ready(Ok(())),
@@ -316,7 +377,9 @@ impl RecvHalf {
         self.open = None;
         match error {
             quinn::ReadError::Reset(code) => StreamError::Reset { code: code.into(), bytes: self.received },
-            quinn::ReadError::ConnectionLost(error) => StreamError::lost(&error, self.received),
+            quinn::ReadError::ConnectionLost(error) => {
+                StreamError::Lost(Ending::new(self.connection.of(&error), self.received))
+            }
             quinn::ReadError::ClosedStream
             | quinn::ReadError::IllegalOrderedRead
             | quinn::ReadError::ZeroRttRejected => StreamError::Finished { bytes: self.received },
@@ -377,16 +440,34 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Why a running stream ended before its time. Each says how many bytes had gone through this half.
+/// Why a running stream ended before its time.
+///
+/// [`ending`](Self::ending) says who ended it, why, and how many bytes had gone through this half. Reads and writes through
+/// [`AsyncRead`] and [`AsyncWrite`] fail with an [`io::Error`] that contains this error:
+///
+/// ```
+/// use std::io;
+/// use receptor_quic::{EndedBy, StreamError};
+/// use tokio::io::{AsyncRead, AsyncReadExt};
+///
+/// async fn read_all(mut stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+///     let mut all = Vec::new();
+///     if let Err(error) = stream.read_to_end(&mut all).await {
+///         match StreamError::from_io(&error).and_then(StreamError::ending) {
+///             Some(ending) if ending.by == EndedBy::Network => println!("cut off after {} bytes", ending.bytes),
+///             _ => println!("{error}"),
+///         }
+///         return Err(error);
+///     }
+///     Ok(all)
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The other side did not accept the stream.
+    /// The other side did not accept the stream. Nothing was handed to the service.
     #[error("{0}")]
     Refused(RefusedOpen),
-    /// The other node does not accept this node's certificate.
-    #[error("{0}")]
-    NotTrusted(Refusal),
     /// The other side gave up sending.
     #[error("the other side reset the stream after {bytes} bytes: {code}")]
     Reset {
@@ -400,32 +481,13 @@ pub enum StreamError {
     Stopped {
         /// Why.
         code: StreamCode,
-        /// Bytes handed over before.
+        /// Bytes accepted for sending before.
         bytes: u64,
     },
-    /// The node that serves the stream closed the connection in order.
-    #[error("the connection was closed after {bytes} bytes: {code}")]
-    Closed {
-        /// Why.
-        code: CloseCode,
-        /// Bytes through this half before.
-        bytes: u64,
-    },
-    /// This node closed the connection: it is shut down, the connection was idle or replaced by another, or the other
-    /// node's certificate is no longer accepted.
-    #[error("this node closed the connection after {bytes} bytes")]
-    ClosedHere {
-        /// Bytes through this half before.
-        bytes: u64,
-    },
-    /// The other node could not be reached for longer than the idle limit. Try again when there is a route.
-    #[error("unreachable after {bytes} bytes: {why}")]
-    Unreachable {
-        /// Bytes through this half before.
-        bytes: u64,
-        /// What was seen.
-        why: String,
-    },
+    /// The connection under the stream has ended. Both halves, and all other streams of the connection, report the same
+    /// side and reason, whenever they are asked.
+    #[error("{0}")]
+    Lost(Ending),
     /// This half was finished, reset or stopped before: the caller's fault.
     #[error("this half was finished before, after {bytes} bytes")]
     Finished {
@@ -435,17 +497,24 @@ pub enum StreamError {
 }
 
 impl StreamError {
-    fn lost(error: &quinn::ConnectionError, bytes: u64) -> Self {
-        if let Some(refusal) = Refusal::from_connection_error(error) {
-            return Self::NotTrusted(refusal);
-        }
-        match error {
-            quinn::ConnectionError::ApplicationClosed(close) => {
-                Self::Closed { code: close.error_code.into(), bytes }
+    /// Who ended the stream, why, and how far it got; `None` for [`Finished`](Self::Finished), a mistake of the caller.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        match self {
+            Self::Refused(why) => Some(Ending::new(Cause::other(EndReason::Refused(why.clone())), 0)),
+            Self::Reset { code, bytes } => Some(Ending::new(Cause::other(EndReason::Reset(*code)), *bytes)),
+            Self::Stopped { code, bytes } => {
+                Some(Ending::new(Cause::other(EndReason::Stopped(*code)), *bytes))
             }
-            quinn::ConnectionError::LocallyClosed => Self::ClosedHere { bytes },
-            other => Self::Unreachable { bytes, why: other.to_string() },
+            Self::Lost(ending) => Some(ending.clone()),
+            Self::Finished { .. } => None,
         }
+    }
+
+    /// The error of a stream inside an error of [`AsyncRead`] or [`AsyncWrite`]; `None` if it is from elsewhere.
+    #[must_use]
+    pub fn from_io(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
     }
 }
 
@@ -453,11 +522,15 @@ impl From<StreamError> for io::Error {
     fn from(error: StreamError) -> Self {
         let kind = match &error {
             StreamError::Refused(_) => io::ErrorKind::ConnectionRefused,
-            StreamError::NotTrusted(_) => io::ErrorKind::PermissionDenied,
             StreamError::Reset { .. } => io::ErrorKind::ConnectionReset,
             StreamError::Stopped { .. } => io::ErrorKind::BrokenPipe,
-            StreamError::Closed { .. } | StreamError::ClosedHere { .. } => io::ErrorKind::ConnectionAborted,
-            StreamError::Unreachable { .. } => io::ErrorKind::TimedOut,
+            StreamError::Lost(ending) => match ending.why {
+                EndReason::NotTrusted(_) => io::ErrorKind::PermissionDenied,
+                EndReason::Unreachable => io::ErrorKind::TimedOut,
+                EndReason::NoRoute => io::ErrorKind::HostUnreachable,
+                EndReason::Restarted => io::ErrorKind::ConnectionReset,
+                _ => io::ErrorKind::ConnectionAborted,
+            },
             StreamError::Finished { .. } => io::ErrorKind::NotConnected,
         };
         Self::new(kind, error)

@@ -17,11 +17,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use quinn::Connection;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
+use super::connection::Connection;
+use super::ending::{Cause, EndReason};
 use super::{clock, renewal};
 use crate::id::NodeId;
 use crate::transport::authenticator::{Authenticator, Binding, CredentialHash};
@@ -100,7 +101,7 @@ impl Vetting {
     /// # Errors
     /// It is not trusted any more; it is closed.
     pub(crate) fn admit(&self, authenticated: &Authenticated, node: &NodeId) -> Result<Arc<Vetted>, Refusal> {
-        let connection = Connection::clone(authenticated);
+        let connection = Connection::new(quinn::Connection::clone(authenticated));
         let binding = Binding::of_peer(&connection);
         let standing = Standing::new(node.clone(), binding, peer_certificates(&connection));
         let wall = clock::system();
@@ -263,7 +264,7 @@ impl Vetted {
             Ok(Offered::Known | Offered::Kept | Offered::Early) => {}
             Err(error) => {
                 warn!(node = %self.node, %error, "closing a connection");
-                self.connection.close(CloseCode::BadCertificate.to_quic(), error.to_string().as_bytes());
+                self.connection.close(CloseCode::BadCertificate, &error.to_string());
             }
         }
     }
@@ -317,7 +318,7 @@ impl Vetted {
                 let Some(vetted) = self.proof_begins() else { return };
                 let (endpoint, connection) = (endpoint.clone(), self.connection.clone());
                 tokio::spawn(async move {
-                    let proven = renewal::prove(connection, endpoint, RETRY).await;
+                    let proven = renewal::prove(quinn::Connection::clone(&connection), endpoint, RETRY).await;
                     if let Some(vetted) = vetted.upgrade() {
                         vetted.proof_ended(proven);
                     }
@@ -347,8 +348,14 @@ impl Vetted {
             return;
         }
         warn!(node = %self.node, %why, "closing a connection");
-        self.connection.close(why.close_code().to_quic(), why.reason.to_string().as_bytes());
+        let cause = Cause::this(EndReason::NotTrusted(why.clone()));
+        self.connection.close_because(cause, why.close_code(), &why.reason.to_string());
         let _ = self.refusal.set(why);
+    }
+
+    /// The connection, with the record of its end.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {

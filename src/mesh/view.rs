@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quinn::Connection;
-
+use super::connection::Connection;
 use super::usage::Usage;
 use crate::id::NodeId;
 use crate::router::Table;

@@ -64,6 +64,12 @@ pub enum Explanation {
 }
 
 impl Router {
+    /// Whether the node has a record here, reachable or not. A stub has none.
+    #[must_use]
+    pub fn has_record(&self, id: &NodeId) -> bool {
+        self.database.get(id).is_some()
+    }
+
     /// Why the node is, or is not, reachable. Looks through the whole database; not for the path of packets.
     #[must_use]
     pub fn explain(&self, id: &NodeId) -> Explanation {
@@ -71,6 +77,10 @@ impl Router {
             return Explanation::Myself;
         }
         let record = self.database.get(id);
+        if let Some(record) = record.filter(|record| record.leaving) {
+            // Its neighbours' records, and the table, may not say so yet.
+            return self.explain_left(record);
+        }
         let route = self.table.route(id).cloned();
         if let (Some(route), Some(record)) = (route.clone().filter(|route| !route.stub), record) {
             return Explanation::Reachable {
@@ -118,6 +128,11 @@ impl Router {
             Some(since) => Explanation::KnownUnreachable { version, since, left: record.leaving, neighbours },
             None => Explanation::NoTransit { version, neighbours },
         }
+    }
+
+    fn explain_left(&self, record: &Record) -> Explanation {
+        let since = self.database.unreachable_since(&record.origin).unwrap_or(self.last_now);
+        Explanation::KnownUnreachable { version: record.version, since, left: true, neighbours: Vec::new() }
     }
 
     /// The node through which the table reaches a stub.

@@ -222,6 +222,14 @@ impl Mesh {
             .fold(builder, |builder, peer| builder.peer(self.peer_addr(&peer.parse().expect("a node id"))))
     }
 
+    /// Takes a node out of the mesh's hands. Its address is free for [`restart`](Self::restart) once it is dropped or shut down.
+    ///
+    /// # Panics
+    /// There is none of that name.
+    pub fn remove(&mut self, name: &str) -> Node {
+        self.nodes.remove(name).expect("a node of this mesh")
+    }
+
     /// Stops a node as a power cut would: no farewell, and nothing from or to its host passes any more.
     ///
     /// # Panics

@@ -106,6 +106,8 @@ codes! {
         NotPinned = 0x15 => "the public key is not pinned",
         /// The certificate, or a proof of its key, cannot be used.
         BadCertificate = 0x16 => "the certificate cannot be used",
+        /// The node's last handle was dropped, or its runtime ended, without a shutdown.
+        Dropped = 0x18 => "the node was dropped without a shutdown",
         /// The network reports that packets do not arrive, and a ping was not answered.
         Unreachable = 0x20 => "reported as unreachable, and silent",
         /// A node that is not ephemeral has a suffix in its id.

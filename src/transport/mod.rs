@@ -25,7 +25,7 @@ pub(crate) mod path_mtu;
 mod pem;
 pub(crate) mod probes;
 pub(crate) mod random;
-mod refusal;
+pub(crate) mod refusal;
 pub(crate) mod renewable;
 mod reset;
 mod runtime;

@@ -258,7 +258,7 @@ impl RefusalReason {
         }
     }
 
-    fn from_close_code(code: CloseCode, reason: &[u8]) -> Option<Self> {
+    pub(crate) fn from_close_code(code: CloseCode, reason: &[u8]) -> Option<Self> {
         match code {
             CloseCode::WrongName => Some(WrongName::parse(&readable(reason)).unwrap_or_default().into()),
             CloseCode::Denied => Some(Self::Denied),
@@ -419,7 +419,8 @@ fn says_not_yet_valid(reason: &str) -> bool {
 }
 
 /// What the other side said, fit for a log: of bounded length, without control characters.
-fn readable(reason: &[u8]) -> String {
+/// Text from the other side: bounded, and without control characters.
+pub(crate) fn readable(reason: &[u8]) -> String {
     String::from_utf8_lossy(reason)
         .chars()
         .take(Refusal::MAX_REASON)

@@ -14,7 +14,7 @@ use super::responder::Responder;
 use crate::id::{NodeId, ServiceName};
 use crate::mesh::core::{Mesh, next_hop};
 use crate::mesh::usage::Purpose;
-use crate::mesh::{OpenError, ServeError, StreamError, clock};
+use crate::mesh::{OpenError, ServeError, clock};
 
 /// The service that calls go to.
 const SERVICE: &str = "work";
@@ -163,7 +163,7 @@ pub(crate) async fn call_node(
 ) -> Result<Call, OpenError> {
     let stream = mesh.open(node, &service(), options.deadline, purpose).await?;
     call(stream, directive, Uuid::now_v7(), options).await.map_err(|error| match error {
-        CallError::Lost(StreamError::NotTrusted(why)) => OpenError::NotTrusted { node: node.clone(), why },
+        CallError::Lost(ending) => OpenError::lost(node, ending.cause()),
         CallError::Deadline => OpenError::Deadline(options.deadline.unwrap_or_default()),
         lost => OpenError::Unreachable { node: node.clone(), why: lost.to_string() },
     })

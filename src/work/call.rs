@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::code::Code;
 use super::directive::Directive;
 use super::frame::{CallFrame, FrameError, FrameReader, MAX_RESPONSE_FRAME, ResponseFrame};
-use crate::mesh::{SendHalf, Stream, StreamError};
+use crate::mesh::{EndReason, Ending, RefuseCode, RefusedOpen, SendHalf, Stream, StreamError};
 use crate::transport::code::StreamCode;
 
 /// How a call is made.
@@ -40,9 +40,17 @@ pub(crate) async fn call(
     let frame = CallFrame { id, directive, deadline: options.deadline };
     let (send, recv) = stream.split();
     let mut payload = PayloadWriter { send, finished: false };
-    let responses = Responses { reader: FrameReader::new(recv), id, deadline, serial: 0, ended: None };
-    within(deadline, async { payload.send.write_all(&frame.encode()).await.map_err(CallError::from_stream) })
-        .await?;
+    let responses =
+        Responses { reader: FrameReader::new(recv), id, deadline, serial: 0, received: 0, ended: None };
+    let written = async {
+        match payload.send.write_all(&frame.encode()).await {
+            // The executor refuses the call: its answer, among the responses, says why.
+            Ok(()) | Err(StreamError::Stopped { .. }) => Ok(()),
+            Err(error) => Err(CallError::from_stream(error, 0)),
+        }
+    };
+    within(deadline, written).await?;
+    payload.send.count_from_here();
     Ok(Call { payload, responses })
 }
 
@@ -144,7 +152,7 @@ impl PayloadWriter {
         self.send.finish();
     }
 
-    /// How many bytes were handed over for sending, with those of the frames before the payload.
+    /// How many bytes of the payload were accepted for sending.
     #[must_use]
     pub fn bytes_sent(&self) -> u64 {
         self.send.bytes_sent()
@@ -181,6 +189,8 @@ pub struct Responses {
     id: Uuid,
     deadline: Option<Instant>,
     serial: u64,
+    /// Bytes of the bodies so far.
+    received: u64,
     ended: Option<Result<(), CallError>>,
 }
 
@@ -230,7 +240,7 @@ impl Responses {
         match self.reader.next(MAX_RESPONSE_FRAME).await {
             Ok(Some(frame)) => ResponseFrame::decode(&frame).map_err(|error| protocol(error.to_string())),
             Ok(None) => Err(CallError::NoLastResponse),
-            Err(FrameError::Stream(error)) => Err(CallError::from_stream(error)),
+            Err(FrameError::Stream(error)) => Err(CallError::from_stream(error, self.received)),
             Err(error @ (FrameError::TooLong { .. } | FrameError::Truncated)) => {
                 Err(protocol(error.to_string()))
             }
@@ -248,8 +258,9 @@ impl Responses {
             (true, Some(Code::Success)) => {}
             (false, Some(_)) => return Err(protocol("a code in a response that is not the last".to_owned())),
             (true, None) => return Err(protocol("a last response without a code".to_owned())),
-            (true, Some(code)) => return Err(CallError::from_code(code, frame.error, frame.serial)),
+            (true, Some(code)) => return Err(CallError::from_code(code, frame)),
         }
+        self.received += frame.body.len() as u64;
         Ok(Response { serial: frame.serial, last: frame.last, body: frame.body })
     }
 
@@ -282,25 +293,46 @@ pub struct Response {
 
 /// Why a call failed. The responses that came before stand.
 ///
-/// A call whose handler was started may have had effects, however it ended.
+/// [`may_have_started`](Self::may_have_started) says whether the call may have had effects, and
+/// [`is_transient`](Self::is_transient) whether another attempt may go better. A retry that must not do the work twice:
+///
+/// ```
+/// use receptor_quic::{CallError, Directive, Node, NodeId};
+///
+/// async fn once(node: &Node, at: &NodeId, directive: Directive, payload: bytes::Bytes) -> Result<bytes::Bytes, CallError> {
+///     loop {
+///         let Ok(call) = node.call(at, directive.clone()).await else { continue };
+///         match call.exchange(payload.clone(), 1 << 20).await {
+///             Err(error) if error.is_transient() && !error.may_have_started() => {}
+///             result => return result,
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// Nobody handles the directive on that node: the caller's fault, or the node is not what it was. Nothing was started.
-    #[error("the node does not handle this directive")]
+    /// The node has no handler for the directive: the caller's fault, or the node has changed. The call was not started.
+    #[error("the node does not handle this directive; the call was not started")]
     UnknownDirective,
-    /// The node runs as many calls as it may. Nothing was started; try again later.
-    #[error("the node runs as many calls as it may")]
+    /// The node runs as many calls as it may. The call was not started; try again later.
+    #[error("the node runs as many calls as it may; the call was not started")]
     Overloaded,
-    /// The executor does not speak this version of calls. Nothing was started; one of the two nodes is to be upgraded.
-    #[error("the executor refused the call: {error}")]
-    Refused {
-        /// What the executor says.
+    /// The node did not accept the call's stream. The call was not started; the code says what to do.
+    #[error("{0}; the call was not started")]
+    Refused(RefusedOpen),
+    /// The executor does not speak this version of calls. The call was not started; upgrade one of the two nodes.
+    #[error("the executor does not support the call: {error}; the call was not started")]
+    UnknownVersion {
+        /// The executor's words.
         error: String,
     },
-    /// The node leaves. It did not start the call, or did not want to wait for it; try another node.
-    #[error("the node is leaving")]
-    Leaving,
+    /// The node is shutting down. Try another node, or try again when this one is back.
+    #[error("the node is shutting down; the call {}", if *may_have_started { "may have been started" } else { "was not started" })]
+    Leaving {
+        /// Whether the call may have started: it was cut off when the grace period was over.
+        may_have_started: bool,
+    },
     /// The handler panicked: a defect on the executor's side.
     #[error("the handler panicked")]
     Panicked,
@@ -315,17 +347,18 @@ pub enum CallError {
         serial: u64,
     },
     /// The call was cancelled before it arrived, or by the executor.
-    #[error("the call was cancelled")]
+    #[error("the call was cancelled; it may have been started")]
     Cancelled,
     /// The deadline passed, here or there. The executor ends the call as well.
-    #[error("the deadline passed")]
+    #[error("the deadline passed; the call may have been started")]
     Deadline,
     /// The stream ended without a last response: the executor's side broke off. How the call went is unknown.
-    #[error("the responses ended without a last one")]
+    #[error("the responses ended without a last one; the call may have been started")]
     NoLastResponse,
-    /// The stream or the connection was lost. How the call went is unknown.
-    #[error("the call was lost: {0}")]
-    Lost(StreamError),
+    /// The stream or the connection was lost. How the call went is unknown, unless
+    /// [`may_have_started`](Self::may_have_started) rules it out. The bytes are those of the responses before.
+    #[error("{}", lost(.0))]
+    Lost(Ending),
     /// There were more bytes than the limit. The call was cancelled.
     #[error("the responses are longer than {limit} bytes")]
     TooLong {
@@ -338,31 +371,105 @@ pub enum CallError {
 }
 
 impl CallError {
-    fn from_code(code: Code, error: Option<String>, serial: u64) -> Self {
-        match code {
-            Code::UnknownDirective => Self::UnknownDirective,
-            Code::Overloaded => Self::Overloaded,
-            Code::BadCall => Self::Refused { error: error.unwrap_or_else(|| code.to_string()) },
-            Code::Leaving => Self::Leaving,
-            Code::Panicked => Self::Panicked,
-            Code::Cancelled => Self::Cancelled,
-            Code::Deadline => Self::Deadline,
-            _ => Self::Failed { code, error: error.unwrap_or_else(|| code.to_string()), serial },
+    /// Whether the executor may have started the call, so that it may have had effects.
+    ///
+    /// `false` only if it certainly has not: it refused the call, its command could not be started, or it refused this node
+    /// before it read anything. `true` in all other cases, also where nobody can know.
+    #[must_use]
+    pub fn may_have_started(&self) -> bool {
+        match self {
+            Self::UnknownDirective | Self::Overloaded | Self::Refused(_) | Self::UnknownVersion { .. } => {
+                false
+            }
+            Self::Leaving { may_have_started } => *may_have_started,
+            Self::Failed { code, .. } => !matches!(code, Code::CommandNotFound | Code::CommandNotStarted),
+            Self::Lost(ending) => may_have_started(ending),
+            Self::Panicked
+            | Self::Cancelled
+            | Self::Deadline
+            | Self::NoLastResponse
+            | Self::TooLong { .. }
+            | Self::Protocol(_) => true,
         }
     }
 
-    fn from_stream(error: StreamError) -> Self {
-        let (StreamError::Reset { code, .. } | StreamError::Stopped { code, .. }) = &error else {
-            return Self::Lost(error);
-        };
-        match code {
-            StreamCode::BadHeader => protocol("it could not read the call".to_owned()),
-            StreamCode::Deadline => Self::Deadline,
-            StreamCode::Leaving => Self::Leaving,
-            StreamCode::Cancelled => Self::Cancelled,
-            _ => Self::Lost(error),
+    /// Whether another attempt may succeed without anybody changing a setting or the program: the node was overloaded,
+    /// leaving or unreachable, or the deadline passed. It is safe to repeat only what may be done twice, or what has certainly
+    /// [not started](Self::may_have_started).
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Overloaded | Self::Leaving { .. } | Self::Deadline | Self::NoLastResponse => true,
+            Self::Refused(why) => why.code.is_transient(),
+            Self::Lost(ending) => !matches!(ending.why, EndReason::NotTrusted(_)),
+            Self::UnknownDirective
+            | Self::UnknownVersion { .. }
+            | Self::Panicked
+            | Self::Failed { .. }
+            | Self::Cancelled
+            | Self::TooLong { .. }
+            | Self::Protocol(_) => false,
         }
     }
+
+    /// Who ended the call, why, and how many bytes of responses came before, where its stream or connection ended;
+    /// `None` if the executor answered, or the caller gave up.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        match self {
+            Self::Lost(ending) => Some(ending.clone()),
+            Self::Refused(why) => StreamError::Refused(why.clone()).ending(),
+            _ => None,
+        }
+    }
+
+    fn from_code(code: Code, frame: ResponseFrame) -> Self {
+        let error = frame.error.unwrap_or_else(|| code.to_string());
+        match code {
+            Code::UnknownDirective => Self::UnknownDirective,
+            Code::Overloaded => Self::Overloaded,
+            Code::BadCall => Self::UnknownVersion { error },
+            Code::Leaving => Self::Leaving { may_have_started: !frame.not_started },
+            Code::Panicked => Self::Panicked,
+            Code::Cancelled => Self::Cancelled,
+            Code::Deadline => Self::Deadline,
+            _ => Self::Failed { code, error, serial: frame.serial },
+        }
+    }
+
+    fn from_stream(error: StreamError, received: u64) -> Self {
+        match &error {
+            StreamError::Refused(why) if why.code == RefuseCode::Leaving => {
+                return Self::Leaving { may_have_started: false };
+            }
+            StreamError::Refused(why) => return Self::Refused(why.clone()),
+            StreamError::Reset { code, .. } | StreamError::Stopped { code, .. } => match code {
+                StreamCode::BadHeader => return protocol("it could not read the call".to_owned()),
+                StreamCode::Deadline => return Self::Deadline,
+                StreamCode::Leaving => return Self::Leaving { may_have_started: true },
+                StreamCode::Cancelled => return Self::Cancelled,
+                _ => {}
+            },
+            StreamError::Lost(_) | StreamError::Finished { .. } => {}
+        }
+        match error.ending() {
+            Some(mut ending) => {
+                ending.bytes = received;
+                Self::Lost(ending)
+            }
+            // Responses are read until they end, and no longer.
+            None => protocol(error.to_string()),
+        }
+    }
+}
+
+fn may_have_started(ending: &Ending) -> bool {
+    !ending.in_handshake()
+}
+
+fn lost(ending: &Ending) -> String {
+    let started = if may_have_started(ending) { "it may have been started" } else { "it was not started" };
+    format!("the call was lost: {ending}; {started}")
 }
 
 async fn within<T>(
@@ -395,6 +502,7 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
+    use crate::mesh::EndedBy;
     use crate::work::loopback::{Pair, STREAM_WINDOW, new_id};
     use crate::work::responder::RESPONSE_QUEUE;
     use crate::work::{HandlerError, MAX_RESPONSE, Registry, Request, Responder};
@@ -489,7 +597,7 @@ mod tests {
     #[tokio::test]
     async fn what_breaks_the_protocol_is_an_error_and_never_a_success() {
         let response = |serial, last, code| {
-            let frame = ResponseFrame { serial, last, code, error: None, body: Bytes::new() };
+            let frame = ResponseFrame { serial, last, code, ..ResponseFrame::default() };
             frame.encode_head()
         };
         let first = response(1, false, None);
@@ -543,14 +651,15 @@ mod tests {
         call.payload.write_chunk("x".into()).await.unwrap();
         call.next().await.unwrap();
         pair.executor.close(0u32.into(), b"");
-        assert!(matches!(call.next().await, Err(CallError::Lost(StreamError::Closed { .. }))));
+        assert!(matches!(call.next().await, Err(CallError::Lost(ending)) if ending.by == EndedBy::Other));
         pair.registry.idle().await;
         assert_eq!(pair.registry.counts().cancelled, 1);
     }
 
     #[test]
     fn codes_of_later_versions_are_failures() {
-        let error = CallError::from_code(Code::Unknown(77), None, 4);
+        let frame = ResponseFrame { serial: 4, last: true, code: Some(77), ..ResponseFrame::default() };
+        let error = CallError::from_code(Code::Unknown(77), frame);
         let text = "unknown code 77".to_owned();
         assert_eq!(error, CallError::Failed { code: Code::Unknown(77), error: text, serial: 4 });
     }

@@ -446,7 +446,7 @@ mod tests {
         let group = group_of(&mut call).await;
         pair.registry.shutdown(Duration::ZERO).await;
         gone(group).await;
-        assert_eq!(call.next().await, Err(CallError::Leaving));
+        assert_eq!(call.next().await, Err(CallError::Leaving { may_have_started: true }));
     }
 
     #[tokio::test]

@@ -115,14 +115,17 @@ impl<'de> Deserialize<'de> for AnyCall {
     }
 }
 
-/// `[serial, last, code or nil, error or nil, body]`, what comes from the executor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `[serial, last, code or nil, error or nil, body]`, what comes from the executor. A last response to a call that was not
+/// started has one more element, `false`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResponseFrame {
     pub(crate) serial: u64,
     pub(crate) last: bool,
     pub(crate) code: Option<u32>,
     pub(crate) error: Option<String>,
     pub(crate) body: Bytes,
+    /// The executor says that it did not start the call. Such a response has no body.
+    pub(crate) not_started: bool,
 }
 
 impl ResponseFrame {
@@ -145,6 +148,11 @@ impl ResponseFrame {
                 frame.put_u32(len as u32);
             }
         }
+        if self.not_started {
+            debug_assert!(self.body.is_empty(), "the body comes before the last element");
+            frame[4] += 1;
+            frame.put_u8(0xc2);
+        }
         put_length(&mut frame, self.body.len());
         frame
     }
@@ -161,6 +169,7 @@ impl ResponseFrame {
             code: fields.code,
             error: fields.error.map(cut_error_text),
             body: frame.slice_ref(fields.body),
+            not_started: fields.started == Some(false),
         })
     }
 }
@@ -171,6 +180,7 @@ struct ResponseFields<'a> {
     code: Option<u32>,
     error: Option<&'a str>,
     body: &'a [u8],
+    started: Option<bool>,
 }
 
 impl<'de> Deserialize<'de> for ResponseFields<'de> {
@@ -190,8 +200,9 @@ impl<'de> Deserialize<'de> for ResponseFields<'de> {
                 let code = field(&mut seq, "code")?;
                 let error = field(&mut seq, "error")?;
                 let body: &'de serde_bytes::Bytes = field(&mut seq, "body")?;
+                let started = seq.next_element()?;
                 skip_rest(&mut seq)?;
-                Ok(ResponseFields { serial, last, code, error, body })
+                Ok(ResponseFields { serial, last, code, error, body, started })
             }
         }
 
@@ -270,9 +281,10 @@ impl FrameReader {
         Ok(Some(frame))
     }
 
-    /// The stream, and what was read from it beyond the last frame.
-    pub(crate) fn into_rest(self) -> (RecvHalf, Bytes) {
-        (self.recv, self.chunk)
+    /// The stream behind the last frame, which it counts from.
+    pub(crate) fn into_rest(mut self) -> RecvHalf {
+        self.recv.begin_with(self.chunk);
+        self.recv
     }
 
     pub(crate) fn recv_mut(&mut self) -> &mut RecvHalf {
@@ -326,7 +338,7 @@ mod tests {
     }
 
     fn response(body: &[u8]) -> ResponseFrame {
-        ResponseFrame { serial: 1, last: false, code: None, error: None, body: Bytes::copy_from_slice(body) }
+        ResponseFrame { serial: 1, body: Bytes::copy_from_slice(body), ..ResponseFrame::default() }
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -374,12 +386,21 @@ mod tests {
             code: Some(1),
             error: Some("no".to_owned()),
             serial: 300,
-            body: Bytes::new(),
+            ..ResponseFrame::default()
         };
         assert_eq!(hex(&last.encode_head()), "0000000b".to_owned() + "95cd012cc301a26e6f" + "c400");
-        let success = ResponseFrame { last: true, code: Some(0), error: None, serial: 2, body: Bytes::new() };
+        let success = ResponseFrame { last: true, code: Some(0), serial: 2, ..ResponseFrame::default() };
         assert_eq!(hex(&success.encode_head()), "00000007".to_owned() + "9502c300c0" + "c400");
-        for response in [response(b"hello"), last, success] {
+        let refused = ResponseFrame {
+            last: true,
+            code: Some(7),
+            serial: 1,
+            not_started: true,
+            ..ResponseFrame::default()
+        };
+        assert_eq!(hex(&refused.encode_head()), "00000008".to_owned() + "9601c307c0" + "c400" + "c2");
+        assert_eq!(ResponseFrame::decode(&refused.encode_head().split_off(4).into()).unwrap(), refused);
+        for response in [response(b"hello"), last, success, refused] {
             assert_on_page(&response.encode_head());
         }
     }
@@ -404,7 +425,8 @@ mod tests {
         assert_eq!(CallFrame::decode(&call).unwrap().directive.as_str(), "a:b");
         let call = rmp_serde::to_vec(&(2, "all different")).unwrap();
         assert_eq!(CallFrame::decode(&call), Err(BadCall::Version(2)));
-        let response = rmp_serde::to_vec(&(1, true, 0, (), serde_bytes::Bytes::new(b"x"), "later")).unwrap();
+        let response =
+            rmp_serde::to_vec(&(1, true, 0, (), serde_bytes::Bytes::new(b"x"), true, "later")).unwrap();
         assert_eq!(ResponseFrame::decode(&response.into()).unwrap().body, "x");
     }
 

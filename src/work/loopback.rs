@@ -10,6 +10,7 @@ use super::call::{Call, CallOptions, call};
 use super::registry::Registry;
 use crate::id::NodeId;
 use crate::mesh::Stream;
+use crate::mesh::connection::FirstCause;
 
 /// A caller and an executor, connected.
 pub(super) struct Pair {
@@ -66,10 +67,11 @@ impl Pair {
     /// A stream, as the mesh hands out both ends after its own header.
     pub(super) async fn stream(&self) -> (Stream, Stream) {
         let (send, recv) = self.caller.open_bi().await.unwrap();
-        let mut calling = Stream::new(send, recv);
+        let first = FirstCause::default();
+        let mut calling = Stream::new(send, recv, &first);
         calling.send.write_all(b"h").await.unwrap();
         let (send, recv) = self.executor.accept_bi().await.unwrap();
-        let mut served = Stream::new(send, recv);
+        let mut served = Stream::new(send, recv, &FirstCause::default());
         assert_eq!(served.recv.read_chunk(1).await.unwrap().unwrap(), "h");
         (calling, served)
     }

@@ -27,7 +27,7 @@
 //! | handler panics | [`CallError::Panicked`] | |
 //! | caller drops its [`Responses`], or goes away | | dropped at its next await; [`Responder::cancelled`] resolves |
 //! | deadline | [`CallError::Deadline`] | the same |
-//! | [`Registry::shutdown`] | [`CallError::Leaving`] | the same, after the grace |
+//! | [`Registry::shutdown`] | [`CallError::Leaving`], which says whether the call may have started | the same, after the grace |
 //! | caller drops its [`PayloadWriter`] unfinished | what the handler makes of it | an error from [`Payload`] |
 //! | handler drops its [`Payload`] early | writes fail; the responses go on | |
 //!

@@ -18,8 +18,6 @@ use crate::transport::code::StreamCode;
 #[derive(Debug)]
 pub struct Payload {
     recv: RecvHalf,
-    /// What came together with the call.
-    chunk: Bytes,
     over: Over,
     ended: bool,
 }
@@ -28,8 +26,8 @@ pub struct Payload {
 const COLLECT_SIZE: usize = 64 * 1024;
 
 impl Payload {
-    pub(super) fn new(recv: RecvHalf, chunk: Bytes, over: Over) -> Self {
-        Self { recv, chunk, over, ended: false }
+    pub(super) fn new(recv: RecvHalf, over: Over) -> Self {
+        Self { recv, over, ended: false }
     }
 
     /// The next piece, of at most `max` bytes, without copying; `None` at the end. Cancel safe.
@@ -37,9 +35,6 @@ impl Payload {
     /// # Errors
     /// The caller gave up, or the connection was lost: the data so far is not all there was to be.
     pub async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
-        if !self.chunk.is_empty() {
-            return Ok(Some(self.chunk.split_to(self.chunk.len().min(max))));
-        }
         let chunk = self.recv.read_chunk(max).await?;
         self.ended |= chunk.is_none();
         Ok(chunk)
@@ -77,10 +72,6 @@ impl AsyncRead for Payload {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        if !this.chunk.is_empty() {
-            buf.put_slice(&this.chunk.split_to(this.chunk.len().min(buf.remaining())));
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

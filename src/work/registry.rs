@@ -137,7 +137,7 @@ impl Registry {
     /// or panicking, is a failure there. When the call is over before it returns, it is dropped at its next await.
     ///
     /// # Errors
-    /// The directive has a handler already, or there are too many. Nothing was changed.
+    /// The directive has a handler already, there are too many, or the node is shut down. Nothing was changed.
     pub fn handle<F, Fut>(&self, directive: Directive, handler: F) -> Result<(), RegisterError>
     where
         F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
@@ -162,7 +162,7 @@ impl Registry {
     /// As [`handle`](Self::handle), in the place of the handler that may be there.
     ///
     /// # Errors
-    /// There are too many handlers. Nothing was changed.
+    /// There are too many handlers, or the node is shut down. Nothing was changed.
     pub fn replace<F, Fut>(&self, directive: Directive, handler: F) -> Result<(), RegisterError>
     where
         F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
@@ -263,6 +263,9 @@ impl Registry {
         handler: Registered,
         replace: bool,
     ) -> Result<(), RegisterError> {
+        if *self.inner.phase.borrow() != Phase::Open {
+            return Err(RegisterError::ShutDown);
+        }
         let mut handlers = self.inner.handlers.write().unwrap_or_else(PoisonError::into_inner);
         match handlers.contains_key(&directive) {
             true if !replace => return Err(RegisterError::Taken { directive }),
@@ -402,6 +405,9 @@ pub enum RegisterError {
     /// There are [`MAX_HANDLERS`] handlers.
     #[error("a node handles at most {max} directives", max = MAX_HANDLERS)]
     TooMany,
+    /// The node is shut down, or about to be: no call would reach the handler.
+    #[error("this node is shut down")]
+    ShutDown,
 }
 
 macro_rules! counts {

@@ -36,7 +36,7 @@ const RECEIPT_WAIT: Duration = Duration::from_secs(5);
 pub(super) async fn serve(registry: &Registry, caller: NodeId, stream: Stream) {
     let (send, recv) = stream.split();
     let mut reader = FrameReader::new(recv);
-    let responses = ResponseSender { send, sent: 0, mid_frame: false, finished: false };
+    let responses = ResponseSender { send, sent: 0, not_started: false, mid_frame: false, finished: false };
     let call = match read_call(registry.phase(), &mut reader).await {
         Ok(call) => call,
         Err(refusal) => return refuse(registry, &caller, refusal, reader, responses).await,
@@ -78,7 +78,9 @@ async fn read_call(
     let frame = tokio::select! {
         biased;
         frame = timeout(CALL_WAIT, reader.next(MAX_CALL_FRAME)) => frame,
-        _ = phase.wait_for(|phase| *phase != Phase::Open) => return Err(Refusal::Reset(StreamCode::Leaving)),
+        _ = phase.wait_for(|phase| *phase != Phase::Open) => {
+            return Err(Refusal::Answer(Code::Leaving, Code::Leaving.to_string()));
+        }
     };
     let frame = match frame {
         Ok(Ok(Some(frame))) => frame,
@@ -106,7 +108,6 @@ async fn refuse(
         Refusal::Reset(code) => {
             tracing::debug!(%caller, %code, "no call on the stream");
             count(match code {
-                StreamCode::Leaving => &counters.left,
                 StreamCode::Cancelled => &counters.cancelled,
                 _ => &counters.bad_calls,
             });
@@ -122,6 +123,7 @@ async fn refuse(
                 _ => &counters.bad_calls,
             });
             reader.recv_mut().stop(StreamCode::Refused);
+            responses.not_started = true;
             responses.send_last_in_time(code, &text, StreamCode::Refused).await;
             responses.wait_for_receipt().await;
         }
@@ -164,8 +166,7 @@ impl Running {
         let last = LastBody::default();
         // A deadline that is too far away to be an instant is none.
         let deadline = call.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
-        let (recv, rest) = reader.into_rest();
-        let payload = Payload::new(recv, rest, over.clone());
+        let payload = Payload::new(reader.into_rest(), over.clone());
         let request = Request { caller, id: call.id, directive: call.directive, payload, deadline };
         let responder = Responder::new(queue, last.clone(), over);
         let mut work = JoinSet::new();
@@ -283,6 +284,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 struct ResponseSender {
     send: SendHalf,
     sent: u64,
+    /// The last response, which is the only one, says that the call was not started.
+    not_started: bool,
     /// A write was given up half-way: nothing that follows would be understood.
     mid_frame: bool,
     finished: bool,
@@ -291,12 +294,13 @@ struct ResponseSender {
 impl ResponseSender {
     async fn send(&mut self, body: Bytes) -> Result<(), StreamError> {
         let serial = self.sent + 1;
-        self.write(ResponseFrame { serial, last: false, code: None, error: None, body }).await
+        self.write(ResponseFrame { serial, body, ..ResponseFrame::default() }).await
     }
 
     async fn send_last(&mut self, code: Code, error: Option<&str>, body: Bytes) -> Result<(), StreamError> {
         let (serial, code, error) = (self.sent + 1, Some(code.number()), error.map(cut_error_text));
-        self.write(ResponseFrame { serial, last: true, code, error, body }).await?;
+        let not_started = self.not_started;
+        self.write(ResponseFrame { serial, last: true, code, error, body, not_started }).await?;
         self.finished = true;
         self.send.finish();
         Ok(())
@@ -348,6 +352,7 @@ mod tests {
     use tokio::sync::{Notify, oneshot};
 
     use super::*;
+    use crate::mesh::EndReason;
     use crate::work::loopback::{Pair, node};
     use crate::work::{CallCounts, CallError, CallOptions, Directive, MAX_RESPONSE, SendError};
 
@@ -614,12 +619,15 @@ mod tests {
         let shutdown = tokio::spawn(async move { registry.shutdown(Duration::from_millis(200)).await });
         phase.wait_for(|phase| *phase == Phase::Draining).await.unwrap();
         let late = pair.call("test:polite", CallOptions::default()).await;
-        assert_eq!(late.collect(0).await, Err(CallError::Leaving));
+        assert_eq!(late.collect(0).await, Err(CallError::Leaving { may_have_started: false }));
         go.send(()).unwrap();
         assert_eq!(polite.next().await.unwrap().unwrap().body, "finished");
-        assert_eq!(endless.next().await, Err(CallError::Leaving));
+        assert_eq!(endless.next().await, Err(CallError::Leaving { may_have_started: true }));
         shutdown.await.unwrap();
-        assert!(matches!(last_error(mute).await, StreamError::Reset { code: StreamCode::Leaving, .. }));
+        let (_send, recv) = mute.split();
+        let answer = FrameReader::new(recv).next(1_000).await.unwrap().unwrap();
+        let answer = ResponseFrame::decode(&answer).unwrap();
+        assert_eq!((answer.code, answer.not_started), (Some(Code::Leaving.number()), true));
         let expected = CallCounts { succeeded: 1, left: 3, ..CallCounts::default() };
         assert_eq!(pair.registry.counts(), expected);
     }
@@ -695,7 +703,10 @@ mod tests {
                 Err(error) => break error,
             }
         };
-        assert!(matches!(error, CallError::Lost(StreamError::Reset { .. })), "{error:?}");
+        assert!(
+            matches!(&error, CallError::Lost(ending) if matches!(ending.why, EndReason::Reset(_))),
+            "{error:?}"
+        );
         assert_eq!(pair.registry.running(), []);
     }
 

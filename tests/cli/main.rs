@@ -4,6 +4,7 @@
 mod cert;
 mod control;
 mod demo;
+mod endings;
 #[cfg(test)]
 mod harness;
 mod mesh;

@@ -7,6 +7,7 @@ mod costs;
 mod crowd;
 mod datagrams;
 mod direct;
+mod endings;
 mod ephemerals;
 mod failover;
 mod lifecycle;

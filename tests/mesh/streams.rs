@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use receptor_quic::mesh::{RefuseCode, StreamError};
+use receptor_quic::mesh::{EndReason, EndedBy, RefuseCode, StreamError};
 use receptor_quic::testing::{LinkQuality, Mesh, mesh};
 use receptor_quic::{Node, OpenError, transport::code::StreamCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -113,7 +113,8 @@ async fn a_node_that_leaves_ends_its_streams_in_order() {
     stream.write_all(b"x").await.unwrap();
     assert_eq!(stream.read_u8().await.unwrap(), b'x');
     mesh.node("b").shutdown().await;
-    assert!(matches!(stream.recv.read_chunk(1).await, Err(StreamError::Closed { .. })));
+    let ending = stream.recv.read_chunk(1).await.unwrap_err().ending().unwrap();
+    assert_eq!((ending.by, ending.why, ending.bytes), (EndedBy::Other, EndReason::ShutDown, 1));
     let error = mesh.node("a").open(&id("b"), &service("echo")).await.unwrap_err();
     assert_eq!(error, OpenError::NoRoute { node: id("b") });
     assert_eq!(mesh.node("b").open(&id("a"), &service("echo")).await.unwrap_err(), OpenError::ShutDown);

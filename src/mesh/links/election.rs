@@ -101,6 +101,9 @@ struct Peer {
     contests: Vec<Contest>,
 }
 
+/// Why a link is closed whose neighbour has another process by now.
+pub(crate) const RESTARTED: &str = "it did not answer, and another link took its place";
+
 /// Elects one link per neighbour.
 #[derive(Debug)]
 pub(crate) struct Election {
@@ -375,14 +378,22 @@ impl Election {
         steps: &mut Vec<Step>,
     ) {
         if contest.cause == Cause::Restart {
-            let why = "it did not answer, and another link took its place";
-            self.close(contest.tested, CloseCode::Replaced, why, steps);
+            self.close(contest.tested, CloseCode::Replaced, RESTARTED, steps);
             self.choose(contest.rival, connections, now, steps);
         } else {
             self.choose(contest.rival, connections, now, steps);
             // If it is dead, it ends by itself; if it was only slow, its streams run out.
             self.drain(contest.tested, now);
         }
+    }
+
+    /// The router does not accept the session on this link. It carries nothing from now on, until it ends.
+    pub(crate) fn refuse(&mut self, link: LinkId, now: Instant) {
+        let Some(entry) = self.entries.get(&link) else { return };
+        if self.active.get(&entry.arrival.peer) == Some(&link) {
+            self.active.remove(&entry.arrival.peer);
+        }
+        self.drain(link, now);
     }
 
     fn drain(&mut self, link: LinkId, now: Instant) {
