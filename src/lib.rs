@@ -132,5 +132,6 @@ pub use router::Explanation;
 pub use transport::{Authority, Identity, Liveness, Refusal, RefusalReason, Refuser, Trust};
 #[cfg(feature = "node")]
 pub use work::{
-    Call, CallError, CallOptions, Command, Directive, HandlerError, Pong, Request, Responder, Response,
+    Call, CallError, CallOptions, Command, CommandStderr, Directive, HandlerError, InheritEnv, Pong, Request,
+    Responder, Response,
 };

@@ -21,6 +21,7 @@ use crate::mesh::core::{Mesh, Parts};
 use crate::mesh::datadir::{DataDir, Manifest};
 use crate::mesh::interfaces::Interfaces;
 use crate::mesh::names::{Resolve, SystemResolver};
+use crate::mesh::pid_lock::{self, LockError};
 use crate::mesh::usage::Purpose;
 use crate::mesh::{
     ConvergeError, Convergence, DatagramListener, DatagramSender, Event, LinkCost, LinkCosts, Listener,
@@ -42,6 +43,12 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 pub const MAX_LISTEN: usize = 8;
 /// External addresses of a node, at most.
 pub const MAX_EXTERNAL: usize = 8;
+
+/// How long [`NodeBuilder::start`] waits for the data directory: a node of this process that was shut down a moment ago may
+/// still be writing its last state.
+const DATA_DIR_WAIT: Duration = Duration::from_secs(1);
+/// Poll interval for the directory's lock, which has no notification.
+const DATA_DIR_POLL: Duration = Duration::from_millis(20);
 
 /// A node of the mesh.
 ///
@@ -518,6 +525,9 @@ impl NodeBuilder {
 
     /// Where the node keeps its epoch and its connection manifest between runs. Without, it keeps nothing, and is
     /// recognised after a restart all the same; it then needs one flood more.
+    ///
+    /// The directory is created if it does not exist, and locked while the node runs: a second node with the same
+    /// directory does not start. A directory that cannot be written costs a warning, and the node runs without it.
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(dir.into());
         self
@@ -648,7 +658,7 @@ impl NodeBuilder {
     /// Outside a tokio runtime with I/O and time.
     pub async fn start(self) -> Result<Node, StartError> {
         self.check()?;
-        let (epoch, data_dir, manifest) = self.open_data_dir()?;
+        let (epoch, data_dir, manifest) = self.open_data_dir().await?;
         let accept_links = !self.listen.is_empty() || self.sockets.is_some();
         let reports = Reports::default();
         let (sockets, renewable, port_opener) = match self.sockets {
@@ -735,16 +745,23 @@ impl NodeBuilder {
         Ok(())
     }
 
-    fn open_data_dir(&self) -> Result<(u64, Option<DataDir>, Manifest), StartError> {
+    async fn open_data_dir(&self) -> Result<(u64, Option<DataDir>, Manifest), StartError> {
         let now = clock::unix_ms();
         let Some(path) = self.data_dir.clone().filter(|_| !self.ephemeral) else {
             return Ok((now, None, Manifest::new()));
         };
-        let failed = |error| StartError::DataDir { path: path.clone(), error };
-        let dir = DataDir::open(path.clone()).map_err(failed)?;
-        let epoch = dir.next_epoch(now).map_err(failed)?;
-        let manifest = dir.manifest(clock::unix_secs()).map_err(failed)?;
-        Ok((epoch, Some(dir), manifest))
+        let deadline = tokio::time::Instant::now() + DATA_DIR_WAIT;
+        let dir = loop {
+            match DataDir::open(path.clone()) {
+                Ok(dir) => break dir,
+                Err(LockError::Held { .. }) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(DATA_DIR_POLL).await;
+                }
+                Err(LockError::Held { pid }) => return Err(StartError::DataDirInUse { path, pid }),
+                Err(LockError::Io(error)) => return Err(StartError::DataDir { path, error }),
+            }
+        };
+        Ok((dir.next_epoch(now), Some(dir.clone()), dir.manifest(clock::unix_secs())))
     }
 }
 
@@ -788,8 +805,21 @@ pub enum StartError {
     /// An ephemeral takes no links, so it must dial.
     #[error("an ephemeral node needs a peer to dial")]
     EphemeralWithoutPeer,
-    /// The data directory cannot be used.
-    #[error("cannot use the data directory {}: {error}", path.display())]
+    /// Another node uses the data directory. Stop it, or give this one a directory of its own.
+    #[error(
+        "the data directory {} is used by {}; stop that node or use another directory",
+        path.display(),
+        pid_lock::holder(*pid)
+    )]
+    DataDirInUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process that uses it, if it is known. It may be this one.
+        pid: Option<u32>,
+    },
+    /// The data directory does not exist and cannot be created. (One that exists and cannot be written is not an error: the
+    /// node logs a warning and runs without it.)
+    #[error("cannot create the data directory {}: {error}", path.display())]
     DataDir {
         /// The directory.
         path: PathBuf,

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use super::exit::EXIT_STATUS;
+use super::settings::duration;
 use crate::id::NodeId;
 use crate::transport::Authority;
 use crate::work::Directive;
@@ -14,21 +16,13 @@ use crate::work::Directive;
 ///
 /// Nodes find each other by name, over as many hops as it takes, and stream to each other sealed end to end.
 #[derive(Debug, Parser)]
-#[command(name = "receptor", version, after_long_help = EXIT_STATUS, max_term_width = 110)]
+#[command(name = "receptor", version, after_long_help = format!("{EXIT_STATUS}\n\n{FIRST_STEPS}"), max_term_width = 110)]
 pub struct Args {
     #[command(subcommand)]
     pub(super) command: Command,
 }
 
-const EXIT_STATUS: &str = "\
-Exit status:
-  0  done
-  1  the work failed
-  2  usage or configuration
-  3  no route, unreachable, or not converged in time
-  4  refused: authentication or permission
-  5  the node has yielded its id to another live process
-
+const FIRST_STEPS: &str = "\
 First steps:
   receptor demo                              see a mesh at work, on this machine
   receptor cert init --dir certs             make a certificate authority
@@ -79,7 +73,7 @@ pub(super) enum CertCommand {
         #[arg(long, value_name = "NAME", default_value = "receptor mesh")]
         name: String,
         /// How long it is valid, in days
-        #[arg(long, value_name = "N", default_value_t = Authority::DEFAULT_DAYS, value_parser = days())]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = Authority::DEFAULT_DAYS, value_parser = days())]
         days: u32,
     },
     /// Make a node's certificate and key: DIR/NODE.crt and DIR/NODE.key
@@ -94,7 +88,7 @@ pub(super) enum CertCommand {
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
         /// How long it is valid, in days
-        #[arg(long, value_name = "N", default_value_t = Authority::DEFAULT_IDENTITY_DAYS, value_parser = days())]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = Authority::DEFAULT_IDENTITY_DAYS, value_parser = days())]
         days: u32,
     },
 }
@@ -104,7 +98,7 @@ fn days() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 /// Settings of a node. Each may come from the flag, else from the environment, else from the file, else there is a default.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct NodeArgs {
     /// Who this node is; a name in its certificate [env: RECEPTOR_ID]
     #[arg(long, value_name = "ID")]
@@ -125,7 +119,7 @@ pub(super) struct NodeArgs {
     pub(super) transit: Option<String>,
     /// What each neighbour may have sent on to others, in bytes a second; k, M and G stand for thousands, millions and thousands of millions: 10M
     /// [env: RECEPTOR_TRANSIT_RATE] [default: no limit]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES/S", allow_negative_numbers = true)]
     pub(super) transit_rate: Option<String>,
     /// Send packets for nodes that are no neighbours through other nodes only: look for no direct paths, and take none [env:
     /// RECEPTOR_NO_DIRECT, true or false] [default: false]
@@ -157,7 +151,7 @@ pub(super) struct NodeArgs {
     pub(super) control: Option<PathBuf>,
     /// What this node's links cost, 1 to 65535, or `round-trip` to measure it; traffic takes the cheapest way, and of what the two
     /// ends of a link say, the larger counts [env: RECEPTOR_COST] [default: 1]
-    #[arg(long, value_name = "N|round-trip")]
+    #[arg(long, value_name = "N|round-trip", allow_negative_numbers = true)]
     pub(super) cost: Option<String>,
     /// What this node's link to one neighbour costs, whoever dials it. Repeatable [env: RECEPTOR_COST_TO, separated by commas]
     #[arg(long, value_name = "ID=N")]
@@ -197,7 +191,8 @@ file, keys are named as the flags are; relative paths start at its directory:
   "files:list" = ["ls", "-l", "/srv/with spaces"]
 
 Signals: SIGTERM and Ctrl-C withdraw and drain, then exit with 0; a second one
-exits at once. SIGHUP reloads the certificates without dropping links.
+exits at once. SIGHUP reloads the certificates without dropping links, and logs
+which other settings have changed in the file and need a restart.
 
 Examples:
   receptor node --id relay-1 --certs certs --listen 0.0.0.0:4433 --transit
@@ -251,7 +246,7 @@ pub(super) struct StatusArgs {
     #[arg(long)]
     pub(super) wait_converged: bool,
     /// How long to wait for that, in seconds
-    #[arg(long, short = 't', value_name = "SECONDS", default_value = "10", value_parser = seconds, requires = "wait_converged")]
+    #[arg(long, short = 't', value_name = "SECONDS", allow_negative_numbers = true, default_value = "10", value_parser = seconds, requires = "wait_converged")]
     pub(super) timeout: Duration,
     #[command(flatten)]
     pub(super) place: PlaceArgs,
@@ -263,13 +258,13 @@ pub(super) struct PingArgs {
     #[arg(value_name = "NODE")]
     pub(super) node: NodeId,
     /// How many pings
-    #[arg(long, short = 'c', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, short = 'c', value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) count: u64,
     /// From one ping to the next, in seconds
-    #[arg(long, short = 'i', value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    #[arg(long, short = 'i', value_name = "SECONDS", allow_negative_numbers = true, default_value = "1", value_parser = seconds)]
     pub(super) interval: Duration,
     /// How long to wait for a reply, in seconds
-    #[arg(long, short = 't', value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    #[arg(long, short = 't', value_name = "SECONDS", allow_negative_numbers = true, default_value = "5", value_parser = seconds)]
     pub(super) timeout: Duration,
     /// Print JSON, one object a reply
     #[arg(long)]
@@ -326,19 +321,45 @@ pub(super) struct SendArgs {
     /// What to do it with: a text; `-` for standard input; `@FILE` for a file. Streamed, of any size [default: nothing]
     #[arg(value_name = "PAYLOAD", allow_hyphen_values = true)]
     pub(super) payload: Option<std::ffi::OsString>,
+    /// Cancel the work after this time, waiting for a busy node included: `30`, `1.5` (seconds), `500ms`, `15m`, `12h`
+    /// [default: no limit]
+    #[arg(long, short = 't', value_name = "DURATION", allow_negative_numbers = true, value_parser = time_limit)]
+    pub(super) timeout: Option<Duration>,
+    /// Show no progress on standard error
+    #[arg(long, short = 'q')]
+    pub(super) quiet: bool,
+    /// Write responses to a terminal as they are, control sequences included
+    #[arg(long)]
+    pub(super) raw: bool,
     #[command(flatten)]
     pub(super) place: PlaceArgs,
 }
 
 const SEND_EXAMPLES: &str = "\
-Responses go to standard output as they arrive, raw. If the work fails, why goes
-to standard error, and the exit status is 1. Ctrl-C cancels the work on the other
-side as well.
+Responses go to standard output as they arrive: as they are, but if it is a
+terminal, control characters other than line ends and tabs are shown as escapes,
+unless --raw is given. If standard error is a terminal, it shows the progress of
+a call that takes longer than a second.
+
+The exit status is 0 if the work succeeded, with or without output. If it fails,
+the reason goes to standard error, and the exit status is 1 (`receptor --help`
+lists the others). Ctrl-C, and the end of --timeout, cancel the work on the other
+side as well: a command's process group gets SIGTERM, and SIGKILL after its grace
+(2 s unless the node sets another). When a command has exited, what it left
+behind has the same grace to close its output; then the call ends.
 
 Examples:
   receptor send edge-1 text:upper 'hello'
   tail -f app.log | receptor send edge-1 text:upper -
-  receptor send edge-1 sum:sha256 @image.iso";
+  receptor send edge-1 sum:sha256 @image.iso --timeout 10m";
+
+/// A time limit: a duration that is not zero.
+fn time_limit(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("a time limit is longer than 0".to_owned()),
+        limit => Ok(limit),
+    }
+}
 
 /// Seconds with a fraction: from a millisecond to a day.
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -377,6 +398,25 @@ mod tests {
         assert_eq!(transit("receptor node --transit --id a").as_deref(), Some("true"));
         assert_eq!(transit("receptor node --transit=false").as_deref(), Some("false"));
         assert_eq!(transit("receptor node"), None);
+    }
+
+    #[test]
+    fn a_negative_number_is_a_bad_value_and_not_an_unknown_flag() {
+        let cost = match Args::try_parse_from("receptor node --cost -1".split(' ')).unwrap().command {
+            Command::Node(args) => args.cost,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(cost.as_deref(), Some("-1"));
+        for line in [
+            "ping a --count -1",
+            "ping a --timeout -1",
+            "send a b:c --timeout -1",
+            "cert init --dir d --days -1",
+        ] {
+            let line = format!("receptor {line}");
+            let error = Args::try_parse_from(line.split(' ')).unwrap_err().to_string();
+            assert!(error.contains("invalid value '-1'"), "{line}: {error}");
+        }
     }
 
     #[test]

@@ -9,17 +9,18 @@ use super::args::NodeArgs;
 use super::control::path::ControlPath;
 use super::env::Env;
 use super::exit::Failure;
-use super::file::{CommandLine, File};
+use super::file::{CommandLine, CommandSetting, File, InheritSetting};
 use super::log::LogFormat;
 use super::settings::{
     CERTS, COMMAND, CONFIG, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN, LISTEN, LIVENESS,
-    LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, Source, Sourced, TRANSIT, TRANSIT_RATE, switch,
+    LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, Source, Sourced, TRANSIT, TRANSIT_RATE, bytes, duration, switch,
 };
+use super::users::User;
 use crate::id::{Cost, NodeId};
 use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
 use crate::node::SHUTDOWN_GRACE;
 use crate::transport::Liveness;
-use crate::work::Directive;
+use crate::work::{self, CommandStderr, Directive, InheritEnv};
 
 /// The checked configuration of a node.
 #[derive(Debug)]
@@ -45,12 +46,38 @@ pub(super) struct NodeConfig {
     pub(super) until_stdin_ends: bool,
 }
 
+impl NodeConfig {
+    /// The settings that are different in `other`, by their names in the file.
+    pub(super) fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let differs = [
+            (ID, self.id != other.id),
+            (CERTS, self.certs != other.certs),
+            (LISTEN, self.listen != other.listen),
+            (PEER, self.peers != other.peers),
+            (TRANSIT, self.transit != other.transit),
+            (TRANSIT_RATE, self.transit_rate != other.transit_rate),
+            (NO_DIRECT, self.direct != other.direct),
+            (EXTERNAL, self.external != other.external),
+            (LAN, self.lan != other.lan),
+            (MAP_PORT, self.map_port != other.map_port),
+            (COMMAND, self.commands != other.commands),
+            (DATA_DIR, self.data_dir != other.data_dir),
+            (CONTROL, self.control != other.control),
+            (COST, self.cost != other.cost),
+            (COST_TO, self.cost_to != other.cost_to),
+            (LIVENESS, self.liveness != other.liveness),
+            (GRACE, self.grace != other.grace),
+            (LOG_FORMAT, self.log_format != other.log_format),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.flag).collect()
+    }
+}
+
 /// A directive that an external command handles.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct CommandSpec {
     pub(super) directive: Directive,
-    pub(super) program: String,
-    pub(super) args: Vec<String>,
+    pub(super) command: work::Command,
 }
 
 impl NodeConfig {
@@ -108,7 +135,7 @@ impl NodeConfig {
             cost: cost.map(|cost| cost.and_then(link_cost)).transpose()?.unwrap_or_default(),
             cost_to: cost_to.into_iter().map(|cost| cost.and_then(cost_of_one)).collect::<Result<_, _>>()?,
             liveness: liveness.map(|profile| profile.and_then(profile_of)).transpose()?.unwrap_or_default(),
-            grace: grace.map(|grace| grace.and_then(duration)).transpose()?.unwrap_or(SHUTDOWN_GRACE),
+            grace: grace.map(|grace| grace.and_then(grace_period)).transpose()?.unwrap_or(SHUTDOWN_GRACE),
             log_format: log_format.map(Sourced::parse).transpose()?.unwrap_or_default(),
             until_stdin_ends: args.until_stdin_ends,
             id,
@@ -158,35 +185,14 @@ fn link_cost(text: String) -> Result<LinkCost, String> {
     text.parse().map_err(|why: InvalidLinkCost| why.to_string())
 }
 
-/// A rate: a whole number, and a letter for thousands, millions or thousands of millions.
 fn bytes_per_second(text: String) -> Result<NonZeroU64, String> {
-    let (number, factor) = match text.as_bytes().last() {
-        Some(b'k') => (&text[..text.len() - 1], 1_000),
-        Some(b'M') => (&text[..text.len() - 1], 1_000_000),
-        Some(b'G') => (&text[..text.len() - 1], 1_000_000_000),
-        _ => (text.as_str(), 1),
-    };
-    let rate =
-        number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).and_then(NonZeroU64::new);
-    rate.ok_or_else(|| format!("{text:?}: bytes a second, from 1, such as 500k or 10M"))
+    bytes(&text).ok_or_else(|| format!("{text:?}: bytes per second, from 1, such as 500k or 10M"))
 }
 
-/// A duration: a number, a fraction allowed, with its unit, or in seconds.
-fn duration(text: String) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor = match unit {
-        "ms" => Some(0.001),
-        "" | "s" => Some(1.0),
-        "m" => Some(60.0),
-        "h" => Some(3_600.0),
-        _ => None,
-    };
-    let seconds = factor.zip(number.parse::<f64>().ok()).map(|(factor, number)| factor * number);
-    let bounded = seconds.filter(|seconds| (0.0..=86_400.0).contains(seconds));
-    bounded
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| format!("{text:?}: a duration from 0 to 24h, such as 500ms, 30s or 2m"))
+/// A grace period: a duration of at most a day.
+fn grace_period(text: String) -> Result<Duration, String> {
+    let bounded = duration(&text).ok().filter(|grace| *grace <= Duration::from_secs(86_400));
+    bounded.ok_or_else(|| format!("{text:?}: a duration from 0 to 24h, such as 500ms, 30s or 2m"))
 }
 
 fn profile_of(text: String) -> Result<Liveness, String> {
@@ -207,20 +213,25 @@ fn cost_of_one(text: String) -> Result<(NodeId, Cost), String> {
 
 fn commands(
     given: Vec<Sourced<String>>,
-    in_file: Vec<Sourced<(String, CommandLine)>>,
+    in_file: Vec<Sourced<CommandSetting>>,
 ) -> Result<Vec<CommandSpec>, Failure> {
-    let split = |command: Sourced<String>| match command.value.split_once('=') {
-        Some((directive, line)) => Ok(Sourced::new(
-            (directive.to_owned(), CommandLine::Text(line.to_owned())),
-            command.source.clone(),
-        )),
-        None => Err(command.bad(format!("{:?}: NS:ACTION=CMDLINE", command.value))),
+    let split = |command: Sourced<String>| {
+        command.and_then(|text| match text.split_once('=') {
+            Some((directive, line)) => {
+                Ok(CommandSetting::new(directive.to_owned(), CommandLine::Text(line.to_owned())))
+            }
+            None => Err(format!("{text:?}: NS:ACTION=CMDLINE")),
+        })
     };
-    let given = given.into_iter().map(split).collect::<Result<Vec<_>, _>>()?;
+    let flag = |command: Sourced<String>| {
+        let source = command.source.clone();
+        Ok(Sourced::new(split(command)?, source))
+    };
+    let given = given.into_iter().map(flag).collect::<Result<Vec<_>, Failure>>()?;
     let mut specs = Vec::<CommandSpec>::new();
     for command in over(given, in_file) {
         let source = command.source.clone();
-        let spec = command.and_then(|(directive, line)| command_spec(&directive, line))?;
+        let spec = command_spec(command)?;
         if specs.iter().any(|other| other.directive == spec.directive) {
             return Err(twice(source, &spec.directive));
         }
@@ -233,7 +244,48 @@ fn twice(source: Source, directive: &Directive) -> Failure {
     Sourced::new((), source).bad(format!("{directive} has a command already"))
 }
 
-fn command_spec(directive: &str, line: CommandLine) -> Result<CommandSpec, String> {
+fn command_spec(setting: Sourced<CommandSetting>) -> Result<CommandSpec, Failure> {
+    let Sourced { value: setting, source } = setting;
+    let run = Sourced::new((setting.directive, setting.run), source.clone());
+    let (directive, mut command) = run.and_then(|(directive, line)| command_line(&directive, line))?;
+    if let Some(max) = setting.max_output {
+        let limit = |text: String| {
+            bytes(&text).ok_or_else(|| format!("{text:?}: a number of bytes, from 1, such as 500k or 10M"))
+        };
+        command = command.max_output(max.and_then(limit)?.get());
+    }
+    if let Some(grace) = setting.grace {
+        command = command
+            .kill_grace(grace.and_then(|text| duration(&text).map_err(|why| format!("{text:?}: {why}")))?);
+    }
+    command = match setting.inherit_env {
+        None => command,
+        Some(InheritSetting::All(true)) => command.inherit_env(InheritEnv::All),
+        Some(InheritSetting::All(false)) => command.inherit_env(InheritEnv::Only(Vec::new())),
+        Some(InheritSetting::Only(names)) => {
+            command.inherit_env(InheritEnv::Only(names.into_iter().map(Into::into).collect()))
+        }
+    };
+    if let Some(dir) = setting.dir {
+        command = command.dir(dir);
+    }
+    if let Some(user) = setting.user {
+        let user =
+            user.and_then(|text| runnable_as(User::find(&text)?, rustix::process::geteuid().as_raw()))?;
+        command = as_user(command, user);
+    }
+    // After the user's own: what is set by hand counts.
+    for (name, value) in setting.env {
+        let env = Sourced::new((name, value), source.clone()).and_then(env_variable)?;
+        command = command.env(env.0, env.1);
+    }
+    if let Some(stderr) = setting.stderr {
+        command = command.stderr(stderr.and_then(stderr_mode)?);
+    }
+    Ok(CommandSpec { directive, command })
+}
+
+fn command_line(directive: &str, line: CommandLine) -> Result<(Directive, work::Command), String> {
     let directive = directive.parse::<Directive>().map_err(|why| format!("{directive:?}: {why}"))?;
     let words = match line {
         CommandLine::Text(text) => {
@@ -243,8 +295,47 @@ fn command_spec(directive: &str, line: CommandLine) -> Result<CommandSpec, Strin
     };
     let mut words = words.into_iter();
     match words.next().filter(|program| !program.is_empty()) {
-        Some(program) => Ok(CommandSpec { directive, program, args: words.collect() }),
+        Some(program) => Ok((directive, work::Command::new(program).args(words))),
         None => Err(format!("{directive}: the command line is empty")),
+    }
+}
+
+/// Whether a node of user `own` may run commands as that user.
+fn runnable_as(user: User, own: u32) -> Result<User, String> {
+    if own == 0 || own == user.uid {
+        return Ok(user);
+    }
+    Err(format!(
+        "only a node that runs as root can run commands as user {}; this one runs as user {own}",
+        user.uid
+    ))
+}
+
+fn as_user(command: work::Command, user: User) -> work::Command {
+    let command = match user.entry {
+        Some((name, home)) => command.env("USER", &name).env("LOGNAME", name).env("HOME", home),
+        None => command,
+    };
+    // A node that is that user already needs no privilege for it.
+    if rustix::process::geteuid().as_raw() == user.uid { command } else { command.user(user.uid, user.gid) }
+}
+
+fn env_variable(variable: (String, String)) -> Result<(String, String), String> {
+    let (name, value) = &variable;
+    if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+        return Err(format!(
+            "env: {name:?} cannot be set: a name has no `=`, and neither it nor its value a zero byte"
+        ));
+    }
+    Ok(variable)
+}
+
+fn stderr_mode(text: String) -> Result<CommandStderr, String> {
+    match text.as_str() {
+        "drop" => Ok(CommandStderr::Drop),
+        "log" => Ok(CommandStderr::Log),
+        "stream" => Ok(CommandStderr::Stream),
+        _ => Err(format!("{text:?}: drop, log or stream")),
     }
 }
 
@@ -403,8 +494,7 @@ mod tests {
     fn a_command_line_is_split_as_a_shell_does_it() {
         let commands = |command: &str| resolve(NodeArgs { command: vec![command.to_owned()], ..flags() });
         let specs = commands("a:b=grep -e 'two words' x=y").unwrap().commands;
-        assert_eq!(specs[0].program, "grep");
-        assert_eq!(specs[0].args, ["-e", "two words", "x=y"]);
+        assert_eq!(specs[0].command, work::Command::new("grep").args(["-e", "two words", "x=y"]));
         assert!(commands("a:b=echo 'open").unwrap_err().text.contains("not closed"));
         assert!(commands("a:b= ").unwrap_err().text.contains("empty"));
         assert!(commands("ab=echo").unwrap_err().text.contains("no colon"));
@@ -420,5 +510,65 @@ mod tests {
     #[test]
     fn a_port_alone_is_every_address_of_the_machine() {
         assert_eq!(resolve(flags()).unwrap().listen, [ListenAddr::Any(4433)]);
+    }
+
+    #[test]
+    fn a_table_sets_how_a_command_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let resolve_file = |table: &str| {
+            let path = dir.path().join("r.toml");
+            std::fs::write(&path, format!("[command.\"a:b\"]\nrun = \"cat -u\"\n{table}")).unwrap();
+            resolve(NodeArgs { config: Some(path), ..flags() }).map(|config| config.commands)
+        };
+        let commands = resolve_file(
+            "max-output = 1_000\ngrace = \"500ms\"\nenv = { A = \"b\" }\ninherit-env = false\ndir = \"w\"\nstderr = \"stream\"\n",
+        );
+        let expected = work::Command::new("cat")
+            .arg("-u")
+            .max_output(1_000)
+            .kill_grace(Duration::from_millis(500))
+            .env("A", "b")
+            .inherit_env(InheritEnv::Only(Vec::new()))
+            .dir(dir.path().join("w"))
+            .stderr(CommandStderr::Stream);
+        assert_eq!(commands.unwrap()[0].command, expected);
+        let all = resolve_file("inherit-env = true\n").unwrap();
+        assert_eq!(all[0].command, work::Command::new("cat").arg("-u").inherit_env(InheritEnv::All));
+        for (bad, allowed) in [
+            ("max-output = 0", "such as 500k or 10M"),
+            ("grace = -1", "a duration"),
+            ("grace = \"1w\"", "such as 500ms"),
+            ("env = { \"\" = \"x\" }", "cannot be set"),
+            ("user = \"no-such-user\"", "no such user"),
+            ("stderr = \"null\"", "drop, log or stream"),
+            ("inherit-env = \"all\"", "a list of names"),
+        ] {
+            let failure = resolve_file(bad).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(
+                failure.text.contains("r.toml, line") && failure.text.contains(allowed),
+                "{bad}: {failure}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_root_may_run_commands_as_another_user() {
+        let user = User { uid: 7, gid: 7, entry: None };
+        assert!(runnable_as(user.clone(), 0).is_ok() && runnable_as(user.clone(), 7).is_ok());
+        assert!(runnable_as(user, 1000).unwrap_err().contains("only a node that runs as root"));
+    }
+
+    #[test]
+    fn what_differs_between_two_configurations_is_named() {
+        let running = resolve(flags()).unwrap();
+        assert_eq!(running.differences(&resolve(flags()).unwrap()), [] as [&str; 0]);
+        let args = NodeArgs {
+            peer: vec!["a:1".to_owned()],
+            command: vec!["a:b=cat".to_owned()],
+            cost: Some("7".to_owned()),
+            ..flags()
+        };
+        assert_eq!(running.differences(&resolve(args).unwrap()), ["peer", "command", "cost"]);
     }
 }

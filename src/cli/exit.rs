@@ -8,7 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use super::text::escape_lines;
 
-/// The exit status of a command that did not do all it was asked for. The control socket carries it by name.
+/// What each exit status means, as `receptor --help` prints it. README.md has the same table.
+pub(super) const EXIT_STATUS: &str = "\
+Exit status:
+  0  success; for `send`, the work succeeded, with or without output
+  1  the work failed
+  2  usage or configuration error
+  3  no route, unreachable, connection lost, or not converged in time
+  4  refused: not trusted or not allowed
+  5  the node yielded its id to another live process with the same id
+  6  busy: nothing was started, try again later";
+
+/// The exit status of a command that did not do all it was asked for. The control socket sends it by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Exit {
@@ -16,12 +27,14 @@ pub(super) enum Exit {
     Failed = 1,
     /// Usage or configuration.
     Usage = 2,
-    /// No route, unreachable, or not converged in time.
+    /// No route, unreachable, lost, or not converged in time.
     Unreachable = 3,
-    /// Refused: authentication or permission.
+    /// Refused: not trusted or not allowed.
     Refused = 4,
-    /// The node has yielded its id to another live process.
+    /// The node yielded its id to another live process.
     Yielded = 5,
+    /// A limit on concurrent work was reached; nothing was started.
+    Busy = 6,
 }
 
 /// Why a command did not do all it was asked for.
@@ -54,6 +67,10 @@ impl Failure {
         Self { exit: Exit::Yielded, text: text.to_string() }
     }
 
+    pub(super) fn busy(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Busy, text: text.to_string() }
+    }
+
     /// A write to standard output failed. A reader that went away is not worth a word.
     pub(super) fn output(error: &io::Error) -> Self {
         match error.kind() {
@@ -83,7 +100,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Says what is wrong, on standard error. Control characters are escaped: the text may come from the network.
+/// Says what is wrong, on standard error. The text may come from the network: control characters are escaped, and further
+/// lines are marked as such.
 pub(super) fn complain(text: &str) {
     super::log::say(&format!("receptor: {}", escape_lines(text)));
 }
@@ -91,6 +109,20 @@ pub(super) fn complain(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_has_a_row_for_every_exit_status() {
+        let all = [Exit::Failed, Exit::Usage, Exit::Unreachable, Exit::Refused, Exit::Yielded, Exit::Busy];
+        for exit in all {
+            assert!(EXIT_STATUS.contains(&format!("\n  {}  ", exit as u8)), "{exit:?}");
+        }
+        assert_eq!(EXIT_STATUS.lines().count(), 2 + all.len());
+        let readme = include_str!("../../README.md");
+        for row in EXIT_STATUS.lines().skip(1) {
+            let (status, meaning) = row.trim().split_once("  ").unwrap();
+            assert!(readme.contains(&format!("\n| {status} | {meaning} |")), "{row}");
+        }
+    }
 
     #[test]
     fn a_reader_that_went_away_ends_the_command_without_a_word() {

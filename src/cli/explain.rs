@@ -8,14 +8,15 @@ use super::args::ExplainArgs;
 use super::env::Env;
 use super::exit::Failure;
 use super::place::Place;
-use super::text::{Cell, Colour, Paint, Table, escape, millis, span};
+use super::text::{Cell, Colour, Paint, Table, escape, escape_json, millis, span};
 
 /// Prints what the place knows of the node: for people, or as JSON with every detail.
 pub(super) async fn run(args: ExplainArgs, env: &Env) -> Result<(), Failure> {
     let explained = Place::with(args.place, env, async |place| place.explain(&args.node).await).await?;
     let view = ExplainView::deserialize(&explained)
         .map_err(|error| Failure::failed(format!("the node's explanation is not understood: {error}")))?;
-    let text = if args.json { format!("{explained:#}\n") } else { view.render(Paint::for_stdout()) };
+    let text =
+        if args.json { escape_json(&format!("{explained:#}\n")) } else { view.render(Paint::for_stdout()) };
     let mut out = std::io::stdout();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))?;
     match view.path {

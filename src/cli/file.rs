@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::{Deserializer, SeqAccess, Visitor, value::SeqAccessDeserializer};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 use toml::Spanned;
 
 use super::exit::Failure;
@@ -30,7 +31,7 @@ pub(super) struct File {
     pub(super) external: Vec<Sourced<String>>,
     pub(super) lan: Option<Sourced<String>>,
     pub(super) map_port: Option<Sourced<String>>,
-    pub(super) command: Vec<Sourced<(String, CommandLine)>>,
+    pub(super) command: Vec<Sourced<CommandSetting>>,
     pub(super) data_dir: Option<Sourced<PathBuf>>,
     pub(super) control: Option<Sourced<PathBuf>>,
     pub(super) cost: Option<Sourced<String>>,
@@ -46,6 +47,45 @@ pub(super) struct File {
 pub(super) enum CommandLine {
     Text(String),
     Words(Vec<String>),
+}
+
+/// A command as it is configured.
+#[derive(Debug)]
+pub(super) struct CommandSetting {
+    pub(super) directive: String,
+    pub(super) run: CommandLine,
+    pub(super) max_output: Option<Sourced<String>>,
+    pub(super) grace: Option<Sourced<String>>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) inherit_env: Option<InheritSetting>,
+    pub(super) dir: Option<PathBuf>,
+    pub(super) user: Option<Sourced<String>>,
+    pub(super) stderr: Option<Sourced<String>>,
+}
+
+impl CommandSetting {
+    /// A command with the default of everything else.
+    pub(super) fn new(directive: String, run: CommandLine) -> Self {
+        Self {
+            directive,
+            run,
+            max_output: None,
+            grace: None,
+            env: Vec::new(),
+            inherit_env: None,
+            dir: None,
+            user: None,
+            stderr: None,
+        }
+    }
+}
+
+/// What a command inherits of the environment: all, nothing, or these variables.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(untagged, expecting = "true, false, or a list of names of variables")]
+pub(super) enum InheritSetting {
+    All(bool),
+    Only(Vec<String>),
 }
 
 impl File {
@@ -77,7 +117,11 @@ impl File {
             external: raw.external.into_iter().map(|addr| at.sourced(addr)).collect(),
             lan: raw.lan.map(|lan| at.sourced_as(lan, |lan| lan.to_string())),
             map_port: raw.map_port.map(|map| at.sourced_as(map, |map| map.to_string())),
-            command: raw.command.into_iter().map(|(directive, line)| at.command(directive, line)).collect(),
+            command: raw
+                .command
+                .into_iter()
+                .map(|(directive, raw)| at.command(directive, raw, base))
+                .collect(),
             data_dir: raw.data_dir.map(|path| at.path(path, base)),
             control: raw.control.map(|path| at.path(path, base)),
             cost: raw.cost.map(|cost| at.sourced_as(cost, |cost| cost.to_string())),
@@ -107,7 +151,7 @@ struct Raw {
     lan: Option<Spanned<bool>>,
     map_port: Option<Spanned<bool>>,
     #[serde(default)]
-    command: BTreeMap<Spanned<String>, CommandLine>,
+    command: BTreeMap<Spanned<String>, RawCommand>,
     data_dir: Option<Spanned<PathBuf>>,
     control: Option<Spanned<PathBuf>>,
     cost: Option<Spanned<CostValue>>,
@@ -118,27 +162,70 @@ struct Raw {
     log_format: Option<Spanned<String>>,
 }
 
+/// A command: its line alone, or a table.
+#[derive(Debug)]
+enum RawCommand {
+    Line(CommandLine),
+    Table(Box<RawCommandTable>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawCommandTable {
+    run: CommandLine,
+    max_output: Option<Spanned<RateValue>>,
+    grace: Option<Spanned<DurationValue>>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    inherit_env: Option<InheritSetting>,
+    dir: Option<PathBuf>,
+    user: Option<Spanned<UserValue>>,
+    stderr: Option<Spanned<String>>,
+}
+
 impl<'de> Deserialize<'de> for CommandLine {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrWords;
-
-        impl<'de> Visitor<'de> for TextOrWords {
-            type Value = CommandLine;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a command line, as one string or as a list of words")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<CommandLine, E> {
-                Ok(CommandLine::Text(text.to_owned()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<CommandLine, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(CommandLine::Words)
-            }
+        match deserializer.deserialize_any(CommandVisitor { tables: false })? {
+            RawCommand::Line(line) => Ok(line),
+            RawCommand::Table(_) => unreachable!("tables are not accepted"),
         }
+    }
+}
 
-        deserializer.deserialize_any(TextOrWords)
+impl<'de> Deserialize<'de> for RawCommand {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(CommandVisitor { tables: true })
+    }
+}
+
+/// Not an untagged enum: that would lose where in a table an error is.
+struct CommandVisitor {
+    tables: bool,
+}
+
+impl<'de> Visitor<'de> for CommandVisitor {
+    type Value = RawCommand;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a command line, as one string or as a list of words")?;
+        if self.tables { f.write_str(", or a table with `run`") } else { Ok(()) }
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<RawCommand, E> {
+        Ok(RawCommand::Line(CommandLine::Text(text.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<RawCommand, A::Error> {
+        let words = Vec::deserialize(SeqAccessDeserializer::new(seq))?;
+        Ok(RawCommand::Line(CommandLine::Words(words)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawCommand, A::Error> {
+        if !self.tables {
+            return Err(serde::de::Error::invalid_type(Unexpected::Map, &self));
+        }
+        let table = RawCommandTable::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(RawCommand::Table(Box::new(table)))
     }
 }
 
@@ -159,9 +246,9 @@ impl fmt::Display for CostValue {
     }
 }
 
-/// A rate as people write it: `transit-rate = "10M"` or `transit-rate = 10_000_000`.
+/// Bytes, or bytes per second, as people write them: `transit-rate = "10M"` or `transit-rate = 10_000_000`.
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "bytes a second, such as 10_000_000 or \"10M\"")]
+#[serde(untagged, expecting = "a number of bytes, such as 10_000_000 or \"10M\"")]
 enum RateValue {
     Number(i64),
     Text(String),
@@ -178,7 +265,7 @@ impl fmt::Display for RateValue {
 
 /// A duration as people write it: `grace = "30s"`, or `grace = 30` in seconds.
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a duration such as \"30s\", or a number of seconds")]
+#[serde(untagged, expecting = "a duration, such as \"30s\", or a number of seconds")]
 enum DurationValue {
     Whole(u64),
     Fraction(f64),
@@ -190,6 +277,23 @@ impl fmt::Display for DurationValue {
         match self {
             Self::Whole(seconds) => seconds.fmt(f),
             Self::Fraction(seconds) => seconds.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+/// A user: `user = "work"` or `user = 1001`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a user name, a uid, or \"UID:GID\"")]
+enum UserValue {
+    Id(u32),
+    Text(String),
+}
+
+impl fmt::Display for UserValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
             Self::Text(text) => text.fmt(f),
         }
     }
@@ -223,8 +327,21 @@ impl Place<'_> {
         self.sourced_as(id, |id| format!("{id}={cost}"))
     }
 
-    fn command(&self, directive: Spanned<String>, line: CommandLine) -> Sourced<(String, CommandLine)> {
-        self.sourced_as(directive, |directive| (directive, line))
+    fn command(&self, directive: Spanned<String>, raw: RawCommand, base: &Path) -> Sourced<CommandSetting> {
+        self.sourced_as(directive, |directive| match raw {
+            RawCommand::Line(run) => CommandSetting::new(directive, run),
+            RawCommand::Table(table) => CommandSetting {
+                directive,
+                run: table.run,
+                max_output: table.max_output.map(|max| self.sourced_as(max, |max| max.to_string())),
+                grace: table.grace.map(|grace| self.sourced_as(grace, |grace| grace.to_string())),
+                env: table.env.into_iter().collect(),
+                inherit_env: table.inherit_env,
+                dir: table.dir.map(|dir| base.join(dir)),
+                user: table.user.map(|user| self.sourced_as(user, |user| user.to_string())),
+                stderr: table.stderr.map(|stderr| self.sourced(stderr)),
+            },
+        })
     }
 }
 
@@ -290,11 +407,11 @@ mod tests {
         assert_eq!(
             file.command
                 .iter()
-                .map(|command| (line(&command.source), command.value.clone()))
+                .map(|command| (line(&command.source), (&*command.value.directive, &command.value.run)))
                 .collect::<Vec<_>>(),
             [
-                (19, ("text:upper".to_owned(), CommandLine::Text("tr a-z A-Z".to_owned()))),
-                (20, ("text:words".to_owned(), CommandLine::Words(vec!["wc".to_owned(), "-w".to_owned()]))),
+                (19, ("text:upper", &CommandLine::Text("tr a-z A-Z".to_owned()))),
+                (20, ("text:words", &CommandLine::Words(vec!["wc".to_owned(), "-w".to_owned()]))),
             ]
         );
     }
@@ -317,5 +434,50 @@ mod tests {
         assert!(text.contains("line 3: ") && text.contains("list of words"), "{text}");
         let text = error("id = \n");
         assert!(text.starts_with("/etc/receptor/r.toml, line 1: "), "{text}");
+    }
+
+    #[test]
+    fn a_command_may_be_a_table() {
+        let file = parse(
+            r#"
+            [command]
+            "text:upper" = "tr a-z A-Z"
+
+            [command."db:dump"]
+            run = ["pg_dump", "-Fc"]
+            max-output = "2G"
+            grace = 10
+            env = { PGHOST = "db" }
+            inherit-env = ["PATH"]
+            dir = "dumps"
+            user = 1001
+            stderr = "log"
+            "#,
+        )
+        .unwrap();
+        let dump = file.command.iter().find(|command| command.value.directive == "db:dump").unwrap();
+        assert!(dump.source.to_string().ends_with("line 5"), "{}", dump.source);
+        let dump = &dump.value;
+        let text = |setting: &Option<Sourced<String>>| setting.as_ref().unwrap().value.clone();
+        assert_eq!(dump.run, CommandLine::Words(vec!["pg_dump".to_owned(), "-Fc".to_owned()]));
+        let texts = [&dump.max_output, &dump.grace, &dump.user, &dump.stderr].map(text);
+        assert_eq!(texts, ["2G", "10", "1001", "log"]);
+        assert!(dump.grace.as_ref().unwrap().source.to_string().ends_with("line 8"));
+        assert_eq!(dump.env, [("PGHOST".to_owned(), "db".to_owned())]);
+        assert_eq!(dump.inherit_env, Some(InheritSetting::Only(vec!["PATH".to_owned()])));
+        assert_eq!(dump.dir.as_deref(), Some(Path::new("/etc/receptor/dumps")));
+    }
+
+    #[test]
+    fn a_mistake_in_a_command_says_where_and_what_is_allowed() {
+        let text = error("id = \"a\"\n\n[command.\"a:b\"]\nrun = \"cat\"\nmax-ouput = 7\n");
+        assert!(text.starts_with("/etc/receptor/r.toml, line 5: unknown field `max-ouput`"), "{text}");
+        assert!(text.contains("`max-output`") && text.contains("`inherit-env`"), "{text}");
+        let text = error("[command.\"a:b\"]\nstderr = \"log\"\n");
+        assert!(text.contains("line 1: missing field `run`"), "{text}");
+        let text = error("[command.\"a:b\"]\nrun = { program = \"cat\" }\n");
+        assert!(text.contains("line 2: ") && text.contains("a command line"), "{text}");
+        let text = error("[command.\"a:b\"]\nrun = \"cat\"\ngrace = [1]\n");
+        assert!(text.contains("line 3: ") && text.contains("a duration"), "{text}");
     }
 }

@@ -1,11 +1,13 @@
 //! Where the payload of a call comes from, and where its responses go.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, ready};
+use std::io::IsTerminal as _;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::exit::Failure;
+use super::terminal::TerminalText;
 
 /// How much is read from a file or from standard input at once, in bytes.
 const READ_SIZE: usize = 64 * 1024;
@@ -23,8 +25,13 @@ pub(super) trait Source: Send {
 
 /// Where responses go, piece by piece.
 pub(super) trait Sink: Send {
-    /// Hands on a piece, at once.
+    /// Delivers a piece, at once.
     fn put(&mut self, body: Bytes) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Delivers what was held back for a piece that did not come.
+    fn end(&mut self) -> impl Future<Output = Result<(), Failure>> + Send {
+        ready(Ok(()))
+    }
 }
 
 /// A payload that is read.
@@ -48,11 +55,59 @@ impl<R: AsyncRead + Unpin + Send> Source for ReadFrom<R> {
 
 /// Responses that are written to standard output.
 #[derive(Debug)]
-pub(super) struct WriteTo<W>(pub(super) W);
+pub(super) struct WriteTo<W> {
+    to: W,
+    /// For a terminal: what they are escaped by.
+    escape: Option<TerminalText>,
+}
+
+impl WriteTo<tokio::io::Stdout> {
+    /// Writes responses as they are; to a terminal only if that is asked for, otherwise as text that cannot steer it.
+    pub(super) fn stdout(raw: bool) -> Self {
+        let escape = !raw && std::io::stdout().is_terminal();
+        Self { to: tokio::io::stdout(), escape: escape.then(TerminalText::default) }
+    }
+}
 
 impl<W: AsyncWrite + Unpin + Send> Sink for WriteTo<W> {
     async fn put(&mut self, body: Bytes) -> Result<(), Failure> {
-        self.0.write_all(&body).await.map_err(|error| Failure::output(&error))?;
-        self.0.flush().await.map_err(|error| Failure::output(&error))
+        let written = async {
+            match &mut self.escape {
+                Some(terminal) => self.to.write_all(terminal.push(&body).as_bytes()).await?,
+                None => self.to.write_all(&body).await?,
+            }
+            self.to.flush().await
+        };
+        written.await.map_err(|error| Failure::output(&error))
+    }
+
+    async fn end(&mut self) -> Result<(), Failure> {
+        let Some(terminal) = &mut self.escape else { return Ok(()) };
+        let rest = terminal.finish();
+        let written = async {
+            self.to.write_all(rest.as_bytes()).await?;
+            self.to.flush().await
+        };
+        written.await.map_err(|error| Failure::output(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn responses_are_escaped_for_a_terminal_alone() {
+        for (escape, expected) in
+            [(None, "a\x1b[2J\u{e9}"), (Some(TerminalText::default()), "a\\u{1b}[2J\u{e9}")]
+        {
+            let mut written = Vec::new();
+            let mut to = WriteTo { to: &mut written, escape };
+            for piece in [&b"a\x1b[2J\xc3"[..], b"\xa9"] {
+                to.put(Bytes::from_static(piece)).await.unwrap();
+            }
+            to.end().await.unwrap();
+            assert_eq!(String::from_utf8(written).unwrap(), expected);
+        }
     }
 }

@@ -49,7 +49,8 @@ pub(super) async fn join(args: PlaceArgs, env: &Env) -> Result<Local, Failure> {
     };
     match linked {
         Ok(Ok(())) => Ok(Local::new(node)),
-        Ok(Err(error @ (NotLinked::Refused(_) | NotLinked::Yielded { .. }))) => Err(Failure::refused(error)),
+        Ok(Err(error @ NotLinked::Refused(_))) => Err(Failure::refused(error)),
+        Ok(Err(error @ NotLinked::Yielded { .. })) => Err(Failure::yielded(error)),
         Ok(Err(error @ NotLinked::ShutDown)) => Err(Failure::failed(error)),
         Err(_) => {
             let links = node.status().await.map(|status| status.links).unwrap_or_default();

@@ -13,7 +13,10 @@ use super::flow::{Sink, Source};
 use crate::id::NodeId;
 use crate::mesh::{Convergence, EndReason, OpenError, RefuseCode};
 use crate::node::Node;
-use crate::work::{ActiveWork, Call, CallError, Directive, PayloadWriter, PingError, Pong};
+use crate::work::{ActiveWork, Call, CallError, CallOptions, Directive, PayloadWriter, PingError, Pong};
+
+/// How long an ephemeral node waits for another that it is to explain.
+const EXPLAIN_PING: Duration = Duration::from_secs(5);
 
 /// A node of this process, as commands use it. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -69,7 +72,17 @@ impl Local {
         Ok(serde_json::to_value(status).expect("plain data is JSON"))
     }
 
+    /// What the node knows of another. An ephemeral node knows nothing until it has asked: by a ping.
     pub(super) async fn explain(&self, node: &NodeId) -> Result<Value, Failure> {
+        let explained = self.explained(node).await?;
+        if explained["route"]["state"] != "no-database" || !explained["path"].is_null() {
+            return Ok(explained);
+        }
+        self.ping(node, EXPLAIN_PING).await?;
+        self.explained(node).await
+    }
+
+    async fn explained(&self, node: &NodeId) -> Result<Value, Failure> {
         let explained = self.node.explain(node).await.map_err(Failure::failed)?;
         Ok(serde_json::to_value(explained).expect("plain data is JSON"))
     }
@@ -91,9 +104,15 @@ impl Local {
         Ok(hops.into_iter().map(|hop| Hop { node: hop.node, rtt_ms: hop.rtt_ms }).collect())
     }
 
-    /// Begins a call. Dropped, it cancels the call.
-    pub(super) async fn call(&self, node: &NodeId, directive: Directive) -> Result<Call, Failure> {
-        self.node.call(node, directive).await.map_err(open_failure)
+    /// Begins a call with an optional time limit. Dropped, it cancels the call.
+    pub(super) async fn call(
+        &self,
+        node: &NodeId,
+        directive: Directive,
+        limit: Option<Duration>,
+    ) -> Result<Call, Failure> {
+        let options = CallOptions { deadline: limit };
+        self.node.call_with(node, directive, options).await.map_err(open_failure)
     }
 
     /// Leaves the mesh in order.
@@ -121,7 +140,7 @@ pub(super) async fn exchange(
                 responses.put(response.body).await?;
             }
         }
-        Ok(())
+        responses.end().await
     };
     tokio::select! {
         result = download => result,
@@ -155,14 +174,23 @@ fn open_failure(error: OpenError) -> Failure {
         OpenError::NoRoute { .. } | OpenError::Unreachable { .. } | OpenError::Deadline(_) => {
             Failure::unreachable(error)
         }
-        OpenError::NotTrusted { .. } | OpenError::Yielded { .. } => Failure::refused(error),
-        OpenError::Refused { why, .. } if why.code == RefuseCode::NotAllowed => Failure::refused(error),
+        OpenError::NotTrusted { .. } => Failure::refused(error),
+        OpenError::Yielded { .. } => Failure::yielded(error),
+        OpenError::TooManyStreams { .. } | OpenError::TooManyPeers { .. } => Failure::busy(error),
+        OpenError::Refused { why, .. } => match why.code {
+            RefuseCode::NotAllowed => Failure::refused(error),
+            RefuseCode::Overloaded => Failure::busy(error),
+            RefuseCode::Leaving => Failure::unreachable(error),
+            _ => Failure::failed(error),
+        },
         _ => Failure::failed(error),
     }
 }
 
 fn call_failure(error: CallError) -> Failure {
     match &error {
+        CallError::Overloaded => Failure::busy(error),
+        CallError::Refused(why) if why.code == RefuseCode::Overloaded => Failure::busy(error),
         CallError::Lost(ending) if matches!(ending.why, EndReason::NotTrusted(_)) => Failure::refused(error),
         CallError::Refused(why) if why.code == RefuseCode::NotAllowed => Failure::refused(error),
         // The node has gone, or is going: another attempt needs another node, or this one back.

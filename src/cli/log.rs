@@ -24,6 +24,8 @@ const FLUSH_WAIT: Duration = Duration::from_millis(500);
 /// The queue to standard error, once logging has started.
 static STDERR: OnceLock<Queue> = OnceLock::new();
 
+use super::log_fields;
+
 /// How log lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum LogFormat {
@@ -93,7 +95,7 @@ fn start(format: LogFormat, default: &str) {
         .log_internal_errors(false);
     // Somebody else's subscriber may be there already: then that one logs.
     let _ = match format {
-        LogFormat::Text => builder.try_init(),
+        LogFormat::Text => builder.fmt_fields(log_fields::escaped()).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
 }

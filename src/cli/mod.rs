@@ -18,6 +18,7 @@ mod cert;
 mod config;
 mod control;
 mod demo;
+mod descriptors;
 mod doctor;
 mod env;
 mod exit;
@@ -27,15 +28,19 @@ mod flow;
 mod join;
 mod local;
 mod log;
+mod log_fields;
 mod node;
 mod ping;
 mod place;
+mod progress;
 mod send;
 mod settings;
 mod signals;
 mod status;
+mod terminal;
 mod text;
 mod trace;
+mod users;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -46,8 +51,7 @@ use args::Command;
 use env::Env;
 use exit::Failure;
 
-/// Runs what the arguments ask for, to its end, and returns the exit status: 0 done, 1 the work failed, 2 usage or
-/// configuration, 3 no route, unreachable or not converged, 4 refused.
+/// Runs what the arguments ask for, to its end, and returns the exit status. `receptor --help` has the table.
 #[must_use]
 pub fn run(args: Args) -> ExitCode {
     let status = match dispatch(args.command, &Env::of_process()) {
@@ -62,9 +66,10 @@ fn dispatch(command: Command, env: &Env) -> Result<(), Failure> {
     match command {
         Command::Cert { command } => cert::run(command),
         Command::Node(args) => {
-            let config = config::NodeConfig::resolve(*args, env)?;
+            let config = config::NodeConfig::resolve((*args).clone(), env)?;
             log::init(config.log_format);
-            block_on(node::run(config), WIND_UP)
+            let again = || config::NodeConfig::resolve((*args).clone(), env);
+            block_on(node::run(&config, again), WIND_UP)
         }
         Command::Status(args) => client(status::run(args, env)),
         Command::Ping(args) => client(ping::run(args, env)),

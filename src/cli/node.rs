@@ -10,23 +10,29 @@ use tokio::io::AsyncReadExt;
 use super::config::{CommandSpec, ListenAddr, NodeConfig};
 use super::control::listen::ControlSocket;
 use super::control::server;
+use super::descriptors;
 use super::exit::Failure;
 use super::local::Local;
 use super::signals::{self, Stop};
 use crate::node::Node;
 use crate::transport::{Identity, IdentityError};
-use crate::work;
 
 /// Runs a node, and its control socket, until SIGTERM or Ctrl-C; then drains and withdraws. Another one, more than a
 /// second later, exits at once; during the start, the first one does.
-pub(super) async fn run(config: NodeConfig) -> Result<(), Failure> {
+///
+/// `again` reads the configuration as it is now.
+pub(super) async fn run(
+    config: &NodeConfig,
+    again: impl Fn() -> Result<NodeConfig, Failure>,
+) -> Result<(), Failure> {
     let mut stop = Stop::watch()?;
     let mut reload = signals::reload()?;
+    descriptors::raise_limit();
     let start_up = async {
-        let identity = load(&config).await.map_err(Failure::usage)?;
+        let identity = load(config).await.map_err(Failure::usage)?;
         // First, so that a second node on the same socket does not disturb the mesh.
         let socket = ControlSocket::bind(&config.control)?;
-        Ok((start(&config, identity).await?, socket))
+        Ok((start(config, identity).await?, socket))
     };
     let (node, socket) = tokio::select! {
         started = start_up => started?,
@@ -42,11 +48,11 @@ pub(super) async fn run(config: NodeConfig) -> Result<(), Failure> {
         () = stop.wait() => {}
         Some(to) = node.yielded() => yielded = Some(to),
         () = parent_gone(config.until_stdin_ends) => {}
-        () = async { while reload.recv().await.is_some() { renew(&config, &node).await } } => {}
+        () = async { while reload.recv().await.is_some() { renew(config, &node).await; compare(config, again()) } } => {}
     }
     tracing::info!("leaving");
     tokio::select! {
-        () = node.shutdown_within(config.grace) => yielded.map_or(Ok(()), |to| Err(yielded_to(&config, &to))),
+        () = node.shutdown_within(config.grace) => yielded.map_or(Ok(()), |to| Err(yielded_to(config, &to))),
         () = serve => Ok(()),
         () = stop.wait_again() => Err(Failure::failed("stopped at once, by a second signal")),
     }
@@ -89,9 +95,8 @@ async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure>
     if let Some(dir) = &config.data_dir {
         builder = builder.data_dir(dir.clone());
     }
-    for CommandSpec { directive, program, args } in &config.commands {
-        let command = work::Command::new(program).args(args);
-        builder = builder.command(directive.clone(), command).map_err(Failure::usage)?;
+    for CommandSpec { directive, command } in &config.commands {
+        builder = builder.command(directive.clone(), command.clone()).map_err(Failure::usage)?;
     }
     builder.start().await.map_err(Failure::usage)
 }
@@ -135,6 +140,19 @@ async fn load(config: &NodeConfig) -> Result<Identity, IdentityError> {
     let (certs, id) = (config.certs.clone(), config.id.clone());
     let reading = tokio::task::spawn_blocking(move || Identity::load(&certs, &id));
     reading.await.expect("reading files does not panic")
+}
+
+/// Logs what has changed in the configuration since the start. A reload replaces certificates alone.
+fn compare(running: &NodeConfig, now: Result<NodeConfig, Failure>) {
+    match now.map(|now| running.differences(&now).join(", ")) {
+        Ok(changed) if changed.is_empty() => {}
+        Ok(changed) => {
+            tracing::warn!(changed, "the configuration has changed; these settings need a restart")
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the configuration is no longer valid; the node could not be started with it");
+        }
+    }
 }
 
 /// Waits until standard input ends, if that is asked for.

@@ -110,12 +110,16 @@ impl Place {
         &self,
         node: &NodeId,
         directive: Directive,
+        limit: Option<Duration>,
         payload: impl Source,
         responses: impl Sink,
+        queued: impl FnOnce(),
     ) -> Result<(), Failure> {
         match self {
-            Self::Remote(client) => client.send(node, &directive, payload, responses).await,
-            Self::Local(local) => exchange(local.call(node, directive).await?, payload, responses).await,
+            Self::Remote(client) => client.send(node, &directive, limit, payload, responses, queued).await,
+            Self::Local(local) => {
+                exchange(local.call(node, directive, limit).await?, payload, responses).await
+            }
         }
     }
 }

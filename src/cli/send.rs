@@ -1,6 +1,8 @@
 //! `receptor send`: work for a node.
 
 use std::ffi::OsString;
+use std::io::Seek as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -12,13 +14,22 @@ use super::env::Env;
 use super::exit::Failure;
 use super::flow::{ReadFrom, WriteTo};
 use super::place::Place;
+use super::progress::Progress;
 
 /// Makes a call: the payload out, the responses to standard output as they come.
 pub(super) async fn run(args: SendArgs, env: &Env) -> Result<(), Failure> {
-    // Opened first: a file that is not there is no reason to join a mesh.
-    let payload = Payload::parse(args.payload).open().await?;
+    // Opened first: a file that does not exist is no reason to join a mesh.
+    let (payload, size) = Payload::parse(args.payload).open().await?;
+    let progress = Progress::new(size, args.quiet);
+    let responses = WriteTo::stdout(args.raw);
     Place::with(args.place, env, async |place| {
-        place.send(&args.node, args.directive, payload, WriteTo(tokio::io::stdout())).await
+        let (payload, responses) = (progress.sending(payload), progress.receiving(responses));
+        let call =
+            place.send(&args.node, args.directive, args.timeout, payload, responses, || progress.queued());
+        tokio::select! {
+            result = call => result,
+            never = progress.show() => never,
+        }
     })
     .await
 }
@@ -41,18 +52,36 @@ impl Payload {
         }
     }
 
-    async fn open(self) -> Result<ReadFrom<Pin<Box<dyn AsyncRead + Send>>>, Failure> {
-        let (from, name): (Pin<Box<dyn AsyncRead + Send>>, _) = match self {
-            Self::Text(text) => (Box::pin(std::io::Cursor::new(text)), "the payload".to_owned()),
-            Self::Stdin => (Box::pin(tokio::io::stdin()), "standard input".to_owned()),
+    /// Opens it, and says how long it is if that is known.
+    async fn open(self) -> Result<(ReadFrom<Pin<Box<dyn AsyncRead + Send>>>, Option<u64>), Failure> {
+        let (from, name, size): (Pin<Box<dyn AsyncRead + Send>>, _, _) = match self {
+            Self::Text(text) => {
+                let size = text.len() as u64;
+                (Box::pin(std::io::Cursor::new(text)), "the payload".to_owned(), Some(size))
+            }
+            Self::Stdin => (Box::pin(tokio::io::stdin()), "standard input".to_owned(), rest_of_stdin()),
             Self::File(path) => {
                 let name = path.display().to_string();
-                let file = tokio::fs::File::open(&path).await;
-                (Box::pin(file.map_err(|error| Failure::usage(format!("{name}: {error}")))?), name)
+                let open = async {
+                    let file = tokio::fs::File::open(&path).await?;
+                    let found = file.metadata().await?;
+                    std::io::Result::Ok((file, found.is_file().then_some(found.len())))
+                };
+                let (file, size) = open.await.map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+                (Box::pin(file), name, size)
             }
         };
-        Ok(ReadFrom { from, name })
+        Ok((ReadFrom { from, name }, size))
     }
+}
+
+/// How much of a regular file on standard input is still to be read.
+fn rest_of_stdin() -> Option<u64> {
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
+    let mut file = std::fs::File::from(stdin);
+    let found = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    // The duplicate shares its position with standard input.
+    Some(found.len().saturating_sub(file.stream_position().ok()?))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Where a setting comes from: flag over environment over file over default. A bad value is blamed on its source.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::env::Env;
 use super::exit::Failure;
@@ -146,6 +148,42 @@ pub(super) fn switch(text: String) -> Result<bool, String> {
     }
 }
 
+/// The longest time that can be set.
+const MAX_DURATION: Duration = Duration::from_secs(366 * 86_400);
+
+/// A span of time in text: `90`, `1.5` (seconds), or a number with a unit: `500ms`, `90s`, `15m`, `12h`, `7d`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        _ => f64::NAN,
+    };
+    let seconds = number.parse::<f64>().unwrap_or(f64::NAN) * unit;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if duration <= MAX_DURATION => Ok(duration),
+        _ => {
+            Err("a duration up to 366d, such as 500ms, 1.5s, 15m or 12h; a number alone is seconds"
+                .to_owned())
+        }
+    }
+}
+
+/// A number of bytes in text, with an optional letter for thousands, millions or thousands of millions: `500k`, `10M`, `2G`.
+pub(super) fn bytes(text: &str) -> Option<NonZeroU64> {
+    let (number, factor) = match text.as_bytes().last()? {
+        b'k' => (&text[..text.len() - 1], 1_000),
+        b'M' => (&text[..text.len() - 1], 1_000_000),
+        b'G' => (&text[..text.len() - 1], 1_000_000_000),
+        _ => (text, 1),
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor).and_then(NonZeroU64::new)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,5 +223,15 @@ mod tests {
         assert!(
             port(Source::File { path: "/etc/r.toml".into(), line: 3 }).starts_with("/etc/r.toml, line 3: ")
         );
+    }
+
+    #[test]
+    fn a_duration_is_seconds_or_a_number_with_its_unit() {
+        let ms = |text| duration(text).map(|duration| duration.as_millis()).ok();
+        assert_eq!(
+            ["0", "1.5", "500ms", "90s", "15m", "12h", "1d"].map(ms),
+            [0, 1_500, 500, 90_000, 900_000, 43_200_000, 86_400_000].map(Some)
+        );
+        assert_eq!(["", "s", "-1", "1w", "NaN", "inf", "1e9", "1.2.3", "367d", "1 s"].map(ms), [None; 10]);
     }
 }

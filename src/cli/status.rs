@@ -9,7 +9,7 @@ use super::args::StatusArgs;
 use super::env::Env;
 use super::exit::Failure;
 use super::place::Place;
-use super::text::{Cell, Colour, Paint, Table, escape, millis, span};
+use super::text::{Cell, Colour, Paint, Table, escape, escape_json, millis, span};
 use crate::mesh::Convergence;
 
 /// Prints the status: for people, or as JSON with every detail.
@@ -20,7 +20,7 @@ pub(super) async fn run(args: StatusArgs, env: &Env) -> Result<(), Failure> {
     };
     let (waited, status) = Place::with(args.place, env, look).await?;
     let text = if args.json {
-        format!("{status:#}\n")
+        escape_json(&format!("{status:#}\n"))
     } else {
         let view = StatusView::deserialize(&status)
             .map_err(|error| Failure::failed(format!("the node's status is not understood: {error}")))?;
@@ -201,6 +201,9 @@ impl StatusView {
             span(self.uptime_ms),
             escape(&self.version)
         );
+        if self.ephemeral && self.routes.is_empty() {
+            text += "  routes       none: an ephemeral node leaves routing to its neighbours; ask one through --control\n";
+        }
         let listen = match self.listen.as_slice() {
             [] => "nothing: it only dials".to_owned(),
             addrs => escape(&addrs.join(", ")).into_owned(),

@@ -9,25 +9,48 @@ pub(super) fn escape(text: &str) -> Cow<'_, str> {
     escape_except(text, |_| false)
 }
 
-/// As [`escape`], but leaves line ends and tabs: for texts of several lines.
-pub(super) fn escape_lines(text: &str) -> Cow<'_, str> {
-    escape_except(text, |c| c == '\n' || c == '\t')
+/// A text of several lines, each but the first behind a mark, so that none can be taken for a line of its own.
+pub(super) fn escape_lines(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(|line| escape_except(line, |c| c == '\t')).collect();
+    lines.join("\n  | ")
+}
+
+/// JSON in which characters that could steer a terminal are escaped as JSON escapes them.
+pub(super) fn escape_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' || is_harmless(c) {
+            escaped.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        }
+    }
+    escaped
 }
 
 fn escape_except(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
-    let harmless = |c: char| keep(c) || !(c.is_control() || is_invisible(c));
-    if text.chars().all(harmless) {
+    let shown = |c: char| keep(c) || is_harmless(c);
+    if text.chars().all(shown) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        if harmless(c) {
-            escaped.push(c);
-        } else {
-            escaped.extend(c.escape_default());
-        }
+        if shown(c) { escaped.push(c) } else { escape_char(c, &mut escaped) }
     }
     Cow::Owned(escaped)
+}
+
+/// Appends a character as an escape.
+pub(super) fn escape_char(c: char, to: &mut String) {
+    to.extend(c.escape_default());
+}
+
+/// Whether a character neither steers a terminal nor changes the look of others.
+pub(super) fn is_harmless(c: char) -> bool {
+    !(c.is_control() || is_invisible(c))
 }
 
 /// Characters that change the order or the look of their neighbours without being seen themselves.
@@ -176,7 +199,8 @@ mod tests {
         assert_eq!(escape("plain ünïcode"), "plain ünïcode");
         assert_eq!(escape("\x1b[2J\r\n\u{9b}31m"), "\\u{1b}[2J\\r\\n\\u{9b}31m");
         assert_eq!(escape("evil\u{202e}txt"), "evil\\u{202e}txt");
-        assert_eq!(escape_lines("two\nlines\x07"), "two\nlines\\u{7}");
+        assert_eq!(escape_lines("two\nlines\x07\r"), "two\n  | lines\\u{7}\\r");
+        assert_eq!(escape_json("{\n \"a\": \"\u{9b}\u{202e}\"}"), "{\n \"a\": \"\\u009b\\u202e\"}");
     }
 
     #[test]

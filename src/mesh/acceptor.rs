@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, broadcast, mpsc};
-use tracing::{debug, info};
+use tracing::{debug, warn};
 
 use super::dialler::MakeHello;
 use super::events::Event;
 use super::input::Input;
 use super::peers::Peers;
+use super::refusal_log::SharedRefusalLog;
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::{Admission, Connecting, Endpoint};
 use crate::transport::handshake::{self, Established, HandshakeError};
@@ -31,6 +32,7 @@ pub(crate) struct Acceptor {
     pub(crate) peers: Peers,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) accept_links: bool,
+    pub(crate) refusals: SharedRefusalLog,
 }
 
 impl Acceptor {
@@ -78,7 +80,9 @@ impl Acceptor {
             Err(error) => match error.refusal() {
                 Some(why) => {
                     let why = why.naming(&self.endpoint.identity());
-                    info!(%address, %why, "refused a link");
+                    if let Some(suppressed) = self.refusals.admit(address.ip()) {
+                        warn!(%address, %why, suppressed, "refused a link");
+                    }
                     let _ = self.events.send(Event::LinkRefused { address: address.to_string(), why });
                 }
                 None => debug!(%address, %error, "a link did not come about"),

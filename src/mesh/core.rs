@@ -37,6 +37,7 @@ use super::outside::Outside;
 use super::paths::Paths;
 use super::peer_addr::PeerAddr;
 use super::peers::Peers;
+use super::refusal_log::SharedRefusalLog;
 use super::renewal;
 use super::roaming::{self, Roaming};
 use super::services::{Listener, ServeError, Services};
@@ -282,6 +283,7 @@ impl Mesh {
             peers: peers.clone(),
             events: events.clone(),
             accept_links: parts.accept_links,
+            refusals: SharedRefusalLog::default(),
         };
         tokio::spawn(acceptor.run().instrument(span.clone()));
         let outside = Outside::default();

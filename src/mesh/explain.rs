@@ -148,7 +148,7 @@ pub(super) fn explain(driver: &Driver, node: &NodeId, now: Instant) -> NodeExpla
     let route = match &driver.role {
         Role::Full(router) => router.explain(node),
         Role::Stub(_) if *node == driver.id => Explanation::Myself,
-        Role::Stub(_) => Explanation::NeverHeardOf,
+        Role::Stub(_) => Explanation::NoDatabase,
     };
     let next_hops = match &driver.role {
         Role::Full(router) => {
@@ -159,7 +159,9 @@ pub(super) fn explain(driver: &Driver, node: &NodeId, now: Instant) -> NodeExpla
     let punched = driver.paths.puncher().and_then(|puncher| puncher.explain(node));
     let puncher = driver.paths.puncher();
     let mine = puncher.map(punch::Puncher::class);
-    let path = path(driver, node, punched.as_ref(), !next_hops.is_empty(), now);
+    // A stub has neighbours to send to, which is not to say that they know the way.
+    let routed = !next_hops.is_empty() && matches!(driver.role, Role::Full(_));
+    let path = path(driver, node, punched.as_ref(), routed, now);
     let candidates = match (&punched, puncher) {
         (Some(punched), _) => Candidates {
             mine: punched.my_candidates.iter().map(candidate).collect(),
@@ -279,7 +281,8 @@ impl Driver {
 /// What people and programs are told of a route.
 #[derive(Serialize)]
 struct RouteView<'a> {
-    /// `myself`, `reachable`, `stub`, `one-way`, `no-transit`, `left`, `unreachable`, `dormant` or `never-heard-of`.
+    /// `myself`, `reachable`, `stub`, `one-way`, `no-transit`, `left`, `unreachable`, `dormant`, `never-heard-of` or
+    /// `no-database`.
     state: &'static str,
     reason: String,
     /// The way, both ends included.
@@ -332,6 +335,9 @@ fn route_reason(explanation: &Explanation) -> (&'static str, String) {
             ("dormant", format!("nobody is connected to it; {} knew it once", list(known_by)))
         }
         Explanation::NeverHeardOf => ("never-heard-of", "no record names it".to_owned()),
+        Explanation::NoDatabase => {
+            ("no-database", "this node is ephemeral and leaves routing to its neighbours".to_owned())
+        }
     }
 }
 

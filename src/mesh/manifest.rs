@@ -5,7 +5,6 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tracing::warn;
 
 use super::datadir::{self, DataDir};
 use crate::id::NodeId;
@@ -83,10 +82,8 @@ async fn save(dir: DataDir, mut manifest: watch::Receiver<datadir::Manifest>) {
     while manifest.changed().await.is_ok() {
         let (dir, newest) = (dir.clone(), manifest.borrow_and_update().clone());
         // File writes block; the mesh does not wait for them.
-        match tokio::task::spawn_blocking(move || dir.save_manifest(&newest)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "cannot write the connection manifest"),
-            Err(_) => return,
+        if tokio::task::spawn_blocking(move || dir.save_manifest(&newest)).await.is_err() {
+            return;
         }
     }
 }

@@ -53,8 +53,10 @@ mod path_messages;
 mod paths;
 pub(crate) mod peer_addr;
 mod peers;
+pub(crate) mod pid_lock;
 #[cfg(feature = "portmap")]
 mod portmap;
+mod refusal_log;
 mod renewal;
 mod roaming;
 mod services;

@@ -61,6 +61,8 @@ pub enum Explanation {
     },
     /// No record names it.
     NeverHeardOf,
+    /// The node asked is a stub itself: it keeps no records, and leaves routing to its neighbours.
+    NoDatabase,
 }
 
 impl Router {

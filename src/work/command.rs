@@ -3,15 +3,17 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{BufMut as _, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::code::Code;
 use super::frame::{MAX_ERROR_TEXT, MAX_RESPONSE};
@@ -20,31 +22,103 @@ use super::inflight::Inflight;
 use super::payload::Payload;
 use super::process::{Process, SharedStdin};
 use super::responder::Responder;
+use crate::id::NodeId;
 use crate::mesh::StreamError;
+use crate::work::Directive;
 
-/// How much of stderr is kept for the error text: what leaves room for the status before it.
+/// How much of stderr is kept for the error text, which leaves room for the status before it.
 const LAST_WORDS: usize = MAX_ERROR_TEXT - 128;
 
-/// Below this room a fresh buffer is taken for stdout.
+/// Below this capacity a fresh buffer is allocated for stdout.
 const MIN_READ: usize = 4 * 1024;
 
-/// An external command that handles a directive, run anew for each call, without a shell.
+/// How long the pipes of a command that has exited are read at least, whatever its grace: what it wrote is already there.
+const MIN_DRAIN: Duration = Duration::from_millis(100);
+
+/// How much is read from each pipe once the grace is over: a pipe holds no more than this unless root has raised
+/// `fs.pipe-max-size`, so all of it that the command itself wrote is read.
+const MAX_LATE: usize = 1024 * 1024;
+
+/// Lines of stderr that one call may log.
+const MAX_LOGGED_LINES: u32 = 1_000;
+/// Bytes of a logged line. A longer one is logged in pieces.
+const MAX_LOGGED_LINE: usize = 4 * 1024;
+
+/// The variables of the node's environment that a command inherits by default: where programs are and how text and time are
+/// formatted, and nothing that could be a secret.
+const MINIMAL: [&str; 17] = [
+    "HOME",
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "LC_COLLATE",
+    "LC_CTYPE",
+    "LC_MESSAGES",
+    "LC_MONETARY",
+    "LC_NUMERIC",
+    "LC_TIME",
+    "LOGNAME",
+    "PATH",
+    "SHELL",
+    "TERM",
+    "TMPDIR",
+    "TZ",
+    "USER",
+];
+/// Those among them that describe the node's user, and are wrong for another one.
+const OF_THE_USER: [&str; 4] = ["HOME", "LOGNAME", "SHELL", "USER"];
+
+/// Which variables of the node's environment a command inherits.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum InheritEnv {
+    /// `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `TERM`, `TMPDIR`, `TZ`, `LANG`, `LANGUAGE` and `LC_…`, as far as they are
+    /// set. With [`Command::user`], without those that describe the node's user.
+    #[default]
+    Minimal,
+    /// All of them, secrets included.
+    All,
+    /// These, as far as they are set. An empty list is a valid choice: the system then looks programs up in its default path.
+    Only(Vec<OsString>),
+}
+
+/// What becomes of a command's stderr while it runs. Its last 4 KiB are a part of the error text in any case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum CommandStderr {
+    /// It is dropped.
+    #[default]
+    Drop,
+    /// Each line is logged by the node, at level INFO: at most 1,000 lines per call, of at most 4 KiB each.
+    Log,
+    /// It is sent to the caller among the output, in the order in which the node reads the two, as `2>&1` would.
+    Stream,
+}
+
+/// An external command that handles a directive: a new process for each call, without a shell.
 ///
 /// The payload goes to its stdin, and its stdout comes back as it is written, in responses of at most 64 KiB. It need not
-/// read its stdin. It gets the node's environment, what [`env`](Self::env) adds, and `RECEPTOR_CALLER`,
-/// `RECEPTOR_CALL_ID` and `RECEPTOR_DIRECTIVE`; its working directory is the node's.
+/// read its stdin. Its environment is what it [inherits](Self::inherit_env), what [`env`](Self::env) adds, and
+/// `RECEPTOR_CALLER`, `RECEPTOR_CALL_ID` and `RECEPTOR_DIRECTIVE`; its working directory is the node's, unless
+/// [`dir`](Self::dir) sets another.
 ///
 /// The call succeeds when the command exits with status 0, with or without output. Otherwise the caller gets the status or
 /// the signal, and the last 4 KiB of stderr.
 ///
 /// The command leads a process group of its own. When the call is over before the command is, the whole group gets SIGTERM,
-/// and SIGKILL after the [grace](Self::kill_grace). What the command started and left behind is killed when it is done:
-/// it has the grace to close the command's stdout, counted while it is silent.
-#[derive(Clone, Debug)]
+/// and SIGKILL after the [grace](Self::kill_grace). When the command has exited, processes that it left behind have the
+/// grace to close its stdout and stderr, which ends the call at once. After the grace the call ends even if they still write,
+/// and those that are left get SIGTERM, and SIGKILL after the grace.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Command {
     program: OsString,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    inherit_env: InheritEnv,
+    dir: Option<PathBuf>,
+    /// The uid and the gid.
+    user: Option<(u32, u32)>,
+    stderr: CommandStderr,
     max_output: Option<u64>,
     kill_grace: Duration,
 }
@@ -57,6 +131,10 @@ impl Command {
             program: program.into(),
             args: Vec::new(),
             env: Vec::new(),
+            inherit_env: InheritEnv::default(),
+            dir: None,
+            user: None,
+            stderr: CommandStderr::default(),
             max_output: None,
             kill_grace: Duration::from_secs(2),
         }
@@ -76,22 +154,53 @@ impl Command {
         self
     }
 
-    /// Sets an environment variable, over the node's own.
+    /// Sets an environment variable, over one that is inherited.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
-    /// Limits what the command may write to stdout, in bytes: no limit by default. A command that writes more is killed, and
-    /// the call fails with [`Code::CommandOutputTooLong`].
+    /// Sets what the command inherits of the node's environment: [`InheritEnv::Minimal`] by default, since the environment
+    /// of a service often holds secrets.
+    #[must_use]
+    pub fn inherit_env(mut self, inherit: InheritEnv) -> Self {
+        self.inherit_env = inherit;
+        self
+    }
+
+    /// Sets the working directory: the node's by default. A program with a relative path is looked up there.
+    #[must_use]
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// Runs the command as another user, without supplementary groups: as the node's user by default. The system permits
+    /// this to root alone; without the privilege each call fails with [`Code::CommandNotStarted`].
+    #[must_use]
+    pub fn user(mut self, uid: u32, gid: u32) -> Self {
+        self.user = Some((uid, gid));
+        self
+    }
+
+    /// Sets what becomes of stderr while the command runs: [`CommandStderr::Drop`] by default.
+    #[must_use]
+    pub fn stderr(mut self, stderr: CommandStderr) -> Self {
+        self.stderr = stderr;
+        self
+    }
+
+    /// Limits what the command may send to the caller, in bytes: no limit by default. A command that writes more is killed,
+    /// and the call fails with [`Code::CommandOutputTooLong`].
     #[must_use]
     pub fn max_output(mut self, bytes: u64) -> Self {
         self.max_output = Some(bytes);
         self
     }
 
-    /// Sets how long the process group has between SIGTERM and SIGKILL: 2 s by default.
+    /// Sets how long the process group has between SIGTERM and SIGKILL, and how long what a command leaves behind may hold
+    /// its output open: 2 s by default.
     #[must_use]
     pub fn kill_grace(mut self, grace: Duration) -> Self {
         self.kill_grace = grace;
@@ -107,20 +216,24 @@ impl Command {
         let mut command = self.to_process(&request);
         let (mut process, pipes) = Process::spawn(&mut command, self.kill_grace, inflight.enter())
             .map_err(|error| self.not_started(&error))?;
-        let (exited, has_exited) = watch::channel(false);
-        let feed = feed(request.payload, pipes.stdin);
-        let output = self.stream_output(pipes.stdout, &responder, has_exited.clone());
-        let words = self.last_words(pipes.stderr, has_exited);
+        let Request { caller, directive, payload, .. } = request;
+        let (exited, has_exited) = watch::channel(None);
+        let drain = Drain { over_at: has_exited, late: 0 };
+        let output = Output { responder: &responder, max: self.max_output, sent: AtomicU64::new(0) };
+        let feed = feed(payload, pipes.stdin);
+        let stdout = output.stream(pipes.stdout, drain.clone());
+        let stderr = self.read_stderr(pipes.stderr, &output, LineLog::new(&caller, &directive), drain);
         let exit = async {
             let status = process.wait().await?;
-            exited.send_replace(true);
+            exited.send_replace(Some(Instant::now() + self.kill_grace.max(MIN_DRAIN)));
             Ok(status)
         };
         let ((), words, status) = {
-            let done = pin!(async { tokio::try_join!(output, words, exit) });
+            let done = pin!(async { tokio::try_join!(stdout, stderr, exit) });
             run_beside(feed, done).await?
         };
-        process.finish();
+        // Ends what is left of the group.
+        drop(process);
         verdict(status).map_err(|code| {
             let words = String::from_utf8_lossy(&words);
             let words = tail(words.trim(), LAST_WORDS);
@@ -132,79 +245,205 @@ impl Command {
 
     fn to_process(&self, request: &Request) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.program);
-        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.args(&self.args).env_clear().envs(self.inherited());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.env("RECEPTOR_CALLER", OsStr::new(request.caller.as_str()));
         command.env("RECEPTOR_CALL_ID", request.id.to_string());
         command.env("RECEPTOR_DIRECTIVE", OsStr::new(request.directive.as_str()));
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
         command
     }
 
-    fn not_started(&self, error: &io::Error) -> HandlerError {
-        let code = match error.kind() {
-            io::ErrorKind::NotFound => Code::CommandNotFound,
-            _ => Code::CommandNotStarted,
-        };
-        tracing::debug!(program = ?self.program, %error, "the command was not started");
-        HandlerError::with_code(code, format!("{code}: {}: {error}", self.program.display()))
+    fn inherited(&self) -> Vec<(OsString, OsString)> {
+        let set = |name: &OsStr| Some((name.to_owned(), std::env::var_os(name)?));
+        match &self.inherit_env {
+            InheritEnv::All => std::env::vars_os().collect(),
+            InheritEnv::Only(names) => names.iter().filter_map(|name| set(name)).collect(),
+            InheritEnv::Minimal => {
+                let fits = |name: &&&str| self.user.is_none() || !OF_THE_USER.contains(name);
+                MINIMAL.iter().filter(fits).filter_map(|name| set(OsStr::new(name))).collect()
+            }
+        }
     }
 
-    /// Sends stdout as it comes.
-    async fn stream_output(
+    fn not_started(&self, error: &io::Error) -> HandlerError {
+        let code = Code::CommandNotStarted;
+        let (code, text) = match (error.kind(), &self.dir, self.user) {
+            (io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, Some(dir), _) if !dir.is_dir() => {
+                (code, format!("{code}: there is no working directory {}", dir.display()))
+            }
+            (io::ErrorKind::NotFound, ..) => {
+                let code = Code::CommandNotFound;
+                (code, format!("{code}: {}: {error}", self.program.display()))
+            }
+            (io::ErrorKind::PermissionDenied, _, Some((uid, gid))) => (
+                code,
+                format!(
+                    "{code}: {}: {error}; it is to run as user {uid}, group {gid}: the node needs the privilege to change \
+                     users, and that user the permission to run it",
+                    self.program.display()
+                ),
+            ),
+            _ => (code, format!("{code}: {}: {error}", self.program.display())),
+        };
+        tracing::debug!(program = ?self.program, %error, "the command was not started");
+        HandlerError::with_code(code, text)
+    }
+
+    /// Reads stderr to its end, does with it what is configured, and returns the last of it.
+    async fn read_stderr(
         &self,
-        mut stdout: ChildStdout,
-        responder: &Responder,
-        has_exited: watch::Receiver<bool>,
-    ) -> Result<(), HandlerError> {
+        mut stderr: ChildStderr,
+        output: &Output<'_>,
+        mut log: LineLog<'_>,
+        mut drain: Drain,
+    ) -> Result<Vec<u8>, HandlerError> {
+        let mut words = Vec::with_capacity(2 * LAST_WORDS);
+        loop {
+            let before = words.len();
+            let mut room = (&mut words).limit(LAST_WORDS);
+            if drain.read(&mut stderr, &mut room).await? == 0 {
+                log.finish();
+                return Ok(words);
+            }
+            let piece = &words[before..];
+            match self.stderr {
+                CommandStderr::Drop => {}
+                CommandStderr::Log => log.push(piece),
+                CommandStderr::Stream => output.send(Bytes::copy_from_slice(piece)).await?,
+            }
+            words.drain(..words.len().saturating_sub(LAST_WORDS));
+        }
+    }
+}
+
+/// What goes to the caller.
+#[derive(Debug)]
+struct Output<'a> {
+    responder: &'a Responder,
+    max: Option<u64>,
+    sent: AtomicU64,
+}
+
+impl Output<'_> {
+    /// Sends stdout as it comes.
+    async fn stream(&self, mut stdout: ChildStdout, mut drain: Drain) -> Result<(), HandlerError> {
         let mut buffer = BytesMut::new();
-        let mut written: u64 = 0;
         loop {
             if buffer.capacity() < MIN_READ {
                 buffer.reserve(MAX_RESPONSE);
             }
             let mut room = (&mut buffer).limit(MAX_RESPONSE);
-            let len = tokio::select! {
-                biased;
-                len = stdout.read_buf(&mut room) => len?,
-                () = self.left_open(has_exited.clone()) => 0,
-            };
-            if len == 0 {
+            if drain.read(&mut stdout, &mut room).await? == 0 {
                 return Ok(());
             }
-            written += len as u64;
-            if self.max_output.is_some_and(|max| written > max) {
-                let code = Code::CommandOutputTooLong;
-                return Err(HandlerError::with_code(code, code.to_string()));
-            }
-            responder.send(buffer.split().freeze()).await?;
+            self.send(buffer.split().freeze()).await?;
         }
     }
 
-    /// Reads stderr to its end, and keeps the last of it.
-    async fn last_words(
-        &self,
-        mut stderr: ChildStderr,
-        has_exited: watch::Receiver<bool>,
-    ) -> Result<Vec<u8>, HandlerError> {
-        let mut words = Vec::with_capacity(2 * LAST_WORDS);
-        loop {
-            let mut room = (&mut words).limit(LAST_WORDS);
-            let len = tokio::select! {
-                biased;
-                len = stderr.read_buf(&mut room) => len?,
-                () = self.left_open(has_exited.clone()) => 0,
-            };
-            if len == 0 {
-                return Ok(words);
+    async fn send(&self, piece: Bytes) -> Result<(), HandlerError> {
+        let len = piece.len() as u64;
+        let sent = self.sent.fetch_add(len, Ordering::Relaxed) + len;
+        if self.max.is_some_and(|max| sent > max) {
+            let code = Code::CommandOutputTooLong;
+            return Err(HandlerError::with_code(code, code.to_string()));
+        }
+        Ok(self.responder.send(piece).await?)
+    }
+}
+
+/// When the reading of a command's pipe ends, whoever holds its other end then.
+#[derive(Clone, Debug)]
+struct Drain {
+    /// Set when the command has exited.
+    over_at: watch::Receiver<Option<Instant>>,
+    /// Bytes that were read after that.
+    late: usize,
+}
+
+impl Drain {
+    /// Reads a piece; 0 at the end of the pipe, or once the grace is over and nothing is left that the command wrote.
+    async fn read(
+        &mut self,
+        pipe: &mut (impl AsyncRead + Unpin),
+        room: &mut impl BufMut,
+    ) -> io::Result<usize> {
+        if self.late >= MAX_LATE {
+            return Ok(0);
+        }
+        let len = tokio::select! {
+            biased;
+            len = pipe.read_buf(room) => len?,
+            () = over(&mut self.over_at) => 0,
+        };
+        if self.over_at.borrow().is_some_and(|at| at <= Instant::now()) {
+            self.late += len;
+        }
+        Ok(len)
+    }
+}
+
+async fn over(at: &mut watch::Receiver<Option<Instant>>) {
+    let at = at.wait_for(Option::is_some).await.map(|at| *at);
+    // An error means that the whole run is being dropped.
+    if let Ok(Some(at)) = at {
+        sleep_until(at).await;
+    }
+}
+
+/// Logs stderr line by line.
+#[derive(Debug)]
+struct LineLog<'a> {
+    caller: &'a NodeId,
+    directive: &'a Directive,
+    line: Vec<u8>,
+    lines: u32,
+}
+
+impl<'a> LineLog<'a> {
+    fn new(caller: &'a NodeId, directive: &'a Directive) -> Self {
+        Self { caller, directive, line: Vec::new(), lines: 0 }
+    }
+
+    fn push(&mut self, mut piece: &[u8]) {
+        while !piece.is_empty() {
+            let room = MAX_LOGGED_LINE - self.line.len();
+            let end = piece.iter().take(room).position(|byte| *byte == b'\n');
+            let len = end.unwrap_or_else(|| room.min(piece.len()));
+            let (text, rest) = piece.split_at(len);
+            self.line.extend_from_slice(text);
+            piece = if end.is_some() { &rest[1..] } else { rest };
+            if end.is_some() || self.line.len() == MAX_LOGGED_LINE {
+                self.log();
             }
-            words.drain(..words.len().saturating_sub(LAST_WORDS));
         }
     }
 
-    /// Waits until the command has exited and the grace has passed: whoever holds its pipes then will not close them.
-    async fn left_open(&self, mut has_exited: watch::Receiver<bool>) {
-        // An error means that the whole run is being dropped.
-        let _ = has_exited.wait_for(|exited| *exited).await;
-        sleep(self.kill_grace).await;
+    fn finish(&mut self) {
+        if !self.line.is_empty() {
+            self.log();
+        }
+    }
+
+    fn log(&mut self) {
+        let Self { caller, directive, .. } = self;
+        match self.lines {
+            ..MAX_LOGGED_LINES => {
+                let stderr = &*String::from_utf8_lossy(&self.line);
+                tracing::info!(%directive, %caller, stderr, "command output");
+            }
+            MAX_LOGGED_LINES => {
+                tracing::warn!(%directive, %caller, max = MAX_LOGGED_LINES, "the command's further output is not logged");
+            }
+            _ => {}
+        }
+        self.lines = self.lines.saturating_add(1);
+        self.line.clear();
     }
 }
 
@@ -296,11 +535,15 @@ mod tests {
 
     /// The process group of a script that began with `echo $$`, from its first response.
     async fn group_of(call: &mut Call) -> Pid {
-        let first = call.next().await.unwrap().unwrap();
-        let text = std::str::from_utf8(&first.body).unwrap();
-        let group = Pid::from_raw(text.trim().parse().unwrap()).unwrap();
+        let group = announced_group(call).await;
         assert!(exists(group));
         group
+    }
+
+    async fn announced_group(call: &mut Call) -> Pid {
+        let first = call.next().await.unwrap().unwrap();
+        let text = std::str::from_utf8(&first.body).unwrap();
+        Pid::from_raw(text.lines().next().unwrap().parse().unwrap()).unwrap()
     }
 
     /// Whether a process of the group runs. The dead that wait to be reaped by the system's first process do not count.
@@ -457,6 +700,92 @@ mod tests {
         let group = group_of(&mut call).await;
         assert_eq!(call.next().await, Err(CallError::Deadline));
         gone(group).await;
+    }
+
+    #[tokio::test]
+    async fn a_command_inherits_little_unless_it_is_to_have_more() {
+        // Set by cargo for every test.
+        let script = "echo ${CARGO_PKG_NAME-unset} ${PATH:+path}";
+        assert_eq!(run(sh(script), "").await, Ok("unset path\n".into()));
+        let all = run(sh(script).inherit_env(InheritEnv::All), "").await;
+        assert_eq!(all, Ok("receptor-quic path\n".into()));
+        let only = InheritEnv::Only(vec!["CARGO_PKG_NAME".into(), "NOT_SET_ANYWHERE".into()]);
+        let named = Command::new("/bin/sh").args(["-c", script]).inherit_env(only);
+        let named = String::from_utf8(run(named, "").await.unwrap().into()).unwrap();
+        assert!(named.starts_with("receptor-quic"), "{named}");
+        let nothing = Command::new("env").inherit_env(InheritEnv::Only(Vec::new()));
+        let nothing = String::from_utf8(run(nothing, "").await.unwrap().into()).unwrap();
+        assert!(nothing.lines().all(|line| line.starts_with("RECEPTOR_")), "{nothing}");
+    }
+
+    #[tokio::test]
+    async fn a_command_runs_in_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap();
+        let result = run(Command::new("pwd").dir(&path), "").await;
+        assert_eq!(result, Ok(format!("{}\n", path.display()).into()));
+        let Err(CallError::Failed { code, error, .. }) = run(Command::new("pwd").dir("/no/such"), "").await
+        else {
+            panic!("there is no such directory");
+        };
+        assert_eq!(code, Code::CommandNotStarted);
+        assert!(error.contains("no working directory /no/such"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_command_runs_as_its_user_or_says_why_not() {
+        let result = run(sh("id -u; id -g; id -G; echo ${HOME-none}").user(12_345, 12_346), "").await;
+        if rustix::process::geteuid().is_root() {
+            assert_eq!(result, Ok("12345\n12346\n12346\nnone\n".into()));
+        } else {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("user 12345, group 12346"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn stderr_is_streamed_where_that_is_asked_for() {
+        let script = "echo out; echo err >&2";
+        assert_eq!(run(sh(script), "").await, Ok("out\n".into()));
+        let both = run(sh(script).stderr(CommandStderr::Stream), "").await.unwrap();
+        assert!(both == "out\nerr\n" || both == "err\nout\n", "{both:?}");
+        let much = sh("yes >&2").stderr(CommandStderr::Stream).max_output(100_000);
+        assert!(matches!(
+            run(much, "").await,
+            Err(CallError::Failed { code: Code::CommandOutputTooLong, .. })
+        ));
+    }
+
+    #[test]
+    fn a_line_of_stderr_is_logged_whole_and_a_long_one_in_pieces() {
+        let (caller, directive) = ("a".parse().unwrap(), "a:b".parse().unwrap());
+        let mut log = LineLog::new(&caller, &directive);
+        log.push(b"one\ntw");
+        assert_eq!((log.lines, &log.line[..]), (1, &b"tw"[..]));
+        log.push(b"o\n\n");
+        assert_eq!((log.lines, log.line.len()), (3, 0));
+        log.push(&[b'x'; MAX_LOGGED_LINE + 1]);
+        assert_eq!((log.lines, log.line.len()), (4, 1));
+        log.finish();
+        assert_eq!(log.lines, 5);
+    }
+
+    #[tokio::test]
+    async fn a_child_that_keeps_writing_does_not_keep_the_call() {
+        for writes in ["while :; do echo tick; sleep 0.01; done", "yes"] {
+            let script = format!("echo $$; ({writes}) &");
+            let pair = pair(sh(&script).kill_grace(Duration::from_millis(50))).await;
+            let mut call = call(&pair).await;
+            let group = announced_group(&mut call).await;
+            while call.next().await.unwrap().is_some() {}
+            gone(group).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_command_wrote_before_its_end_arrives_without_a_grace() {
+        let command = sh("head -c 300000 /dev/zero").kill_grace(Duration::ZERO);
+        assert_eq!(run(command, "").await.unwrap().len(), 300_000);
     }
 
     #[tokio::test]

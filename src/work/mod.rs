@@ -53,7 +53,7 @@ mod serve;
 
 pub use call::{Call, CallError, CallOptions, PayloadWriter, Response, Responses};
 pub use code::Code;
-pub use command::Command;
+pub use command::{Command, CommandStderr, InheritEnv};
 pub use directive::{Directive, InvalidDirective};
 pub use frame::{MAX_ERROR_TEXT, MAX_RESPONSE};
 pub use handler::{HandlerError, Request};

@@ -13,13 +13,13 @@ use tokio::time::{sleep, timeout};
 
 use super::inflight::Token;
 
-/// How often a process group that was told to end is looked at. No event tells that a group is empty.
+/// Poll interval for the end of a process group, which has no notification.
 const GROUP_POLL: Duration = Duration::from_millis(20);
 
 /// How long a process group that was killed may take to vanish.
 const KILLED_WAIT: Duration = Duration::from_secs(1);
 
-/// A child process that leads a process group. Dropped, it is told to end, and killed after the grace, with all its group.
+/// A child process that leads a process group. Dropped, it gets SIGTERM with all its group, and SIGKILL after the grace.
 #[derive(Debug)]
 pub(super) struct Process {
     /// Taken when the process is given up.
@@ -30,6 +30,8 @@ pub(super) struct Process {
 struct Leader {
     child: Child,
     group: Group,
+    /// The child has ended. Members of its group may still run.
+    exited: bool,
     grace: Duration,
     /// Held to the end: a command that is to be killed must not take its input for complete.
     _stdin: SharedStdin,
@@ -59,26 +61,28 @@ impl Process {
             stdout: child.stdout.take().expect("stdout is piped"),
             stderr: child.stderr.take().expect("stderr is piped"),
         };
-        let leader = Leader { child, group, grace, _stdin: pipes.stdin.clone(), _token: token };
+        let leader =
+            Leader { child, group, exited: false, grace, _stdin: pipes.stdin.clone(), _token: token };
         Ok((Self { leader: Some(leader) }, pipes))
     }
 
     /// Waits until the process has ended. Its group may live on. Cancel safe.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
         let leader = self.leader.as_mut().expect("the leader is there until the process is dropped");
-        leader.child.wait().await
-    }
-
-    /// Kills what is left of the group of a process that has ended.
-    pub(super) fn finish(mut self) {
-        // The group kills itself when dropped.
-        self.leader = None;
+        let status = leader.child.wait().await?;
+        leader.exited = true;
+        Ok(status)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let Some(leader) = self.leader.take() else { return };
+        let Some(mut leader) = self.leader.take() else { return };
+        if leader.exited && !leader.group.exists() {
+            // The usual end: nothing was left behind.
+            leader.group.ended = true;
+            return;
+        }
         // Without a runtime there is no grace: the group is killed by being dropped.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(leader.terminate());
@@ -115,7 +119,7 @@ struct Group {
 
 impl Group {
     fn signal(&self, signal: Signal) {
-        // An error means that nobody is left to be told.
+        // An error means that the group is empty.
         let _ = kill_process_group(self.id, signal);
     }
 

@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use crate::harness::{Node, World, until};
+use rustix::process::Signal;
+
+use crate::harness::{Node, World};
 
 #[test]
 fn without_a_node_on_this_machine_the_command_says_what_can_be_done() {
@@ -28,7 +30,7 @@ fn a_node_does_not_replace_a_socket_that_is_served() {
     let _served = UnixListener::bind(world.path("c.sock")).unwrap();
     let args = ["node", "--id", "a", "--certs", "certs", "--listen", "127.0.0.1:0", "--control", "c.sock"];
     let said = world.run(&args).failed(2);
-    assert!(said.contains("c.sock") && said.contains("a node that runs has it"), "{said}");
+    assert!(said.contains("c.sock") && said.contains("runs a node behind it"), "{said}");
 }
 
 #[test]
@@ -65,12 +67,50 @@ fn what_is_no_request_is_answered_and_harms_nobody() {
 }
 
 #[test]
-fn one_client_more_than_may_be_is_told_so() {
+fn idle_clients_do_not_keep_a_status_from_being_shown() {
     let world = World::of(&["a"]);
     let node = world.node("a", &[]);
-    let idle: Vec<_> = (0..64).map(|_| UnixStream::connect(node.control()).unwrap()).collect();
-    let said = world.run(&["status"]).failed(1);
-    assert!(said.contains("as many clients as it may"), "{said}");
+    let idle: Vec<_> = (0..300).map(|_| UnixStream::connect(node.control()).unwrap()).collect();
+    world.run(&["status"]).ok();
+    world.run(&["doctor", "--control", &node.control().display().to_string()]).ok();
     drop(idle);
-    until("there is room again", || (world.run(&["status"]).code == Some(0)).then_some(()));
+}
+
+#[test]
+fn a_node_whose_socket_another_starter_locked_does_not_start() {
+    let world = World::of(&["a", "b"]);
+    let first = world.node("a", &["--data-dir", "data"]);
+    let control = first.control().display().to_string();
+    let args = |id: &'static str| ["node", "--id", id, "--certs", "certs", "--listen", "127.0.0.1:0"];
+    let pid = first.pid();
+    let said = world.run(&[&args("b")[..], &["--control", &control]].concat()).failed(2);
+    assert!(said.contains(&format!("process {pid} runs a node")), "{said}");
+    let said = world.run(&[&args("b")[..], &["--data-dir", "data"]].concat()).failed(2);
+    assert!(said.contains("data directory data is used by") && said.contains(&pid.to_string()), "{said}");
+    world.run(&["status"]).ok();
+}
+
+#[test]
+fn a_killed_node_leaves_no_lock_behind() {
+    let world = World::of(&["a"]);
+    let mut first = world.node("a", &["--data-dir", "data"]);
+    first.kill();
+    let _second = world.node("a", &["--data-dir", "data"]);
+    world.run(&["status"]).ok();
+}
+
+#[test]
+fn a_doctor_does_not_join_beside_a_node_that_does_not_answer() {
+    let world = World::of(&["a", "relay"]);
+    let relay = world.node("relay", &["--transit"]);
+    let peer = format!("relay@{}", relay.addr());
+    let node = world.node("a", &["--peer", &peer]);
+    node.signal(Signal::STOP);
+    let said = world.run(&["doctor", "--id", "a", "--certs", "certs", "--peer", &peer]);
+    node.signal(Signal::CONT);
+    assert_eq!(said.code, Some(1));
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains(&format!("process {} is this node", node.pid())), "{said}");
+    let status = world.run(&["status", "--json", "--control", &relay.control().display().to_string()]).json();
+    assert!(status["duplicate"].is_null());
 }

@@ -1,7 +1,7 @@
 //! Runs the binary: commands to their end, nodes in the background. Nothing waits for ever, nothing is left behind.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -150,6 +150,7 @@ fn finish_with_input(command: &mut Command, input: &[u8]) -> Done {
 pub(crate) struct Node {
     child: Child,
     lines: Receiver<String>,
+    log: Receiver<String>,
     /// The line with which it announced itself.
     pub(crate) announced: String,
 }
@@ -160,22 +161,33 @@ impl Node {
         let mut child = command.spawn().unwrap();
         let (line, lines) = channel();
         let stdout = child.stdout.take().unwrap();
-        let mut stderr = child.stderr.take().unwrap();
+        let stderr = child.stderr.take().unwrap();
         thread::spawn(move || {
             BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|l| line.send(l))
         });
-        let (log, logged) = channel();
+        let (logged, log) = channel();
         thread::spawn(move || {
-            let mut text = String::new();
-            let _ = stderr.read_to_string(&mut text);
-            let _ = log.send(text);
+            // To the end, whether or not anybody listens: the node must not run into a full pipe.
+            BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| drop(logged.send(line)))
         });
         match lines.recv_timeout(LIMIT) {
-            Ok(announced) => Self { child, lines, announced },
+            Ok(announced) => Self { child, lines, log, announced },
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("no node: {error}: {}", logged.recv().unwrap_or_default());
+                panic!("no node: {error}: {}", log.iter().collect::<Vec<_>>().join("\n"));
+            }
+        }
+    }
+
+    /// Waits for a line of the log that contains `text`.
+    #[track_caller]
+    pub(crate) fn log_line(&self, text: &str) -> String {
+        loop {
+            match self.log.recv_timeout(LIMIT) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(_) => {}
+                Err(error) => panic!("not logged: {text}: {error}"),
             }
         }
     }
@@ -190,7 +202,8 @@ impl Node {
             BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|l| line.send(l))
         });
         let announced = lines.recv_timeout(LIMIT);
-        let mut node = Self { child, lines, announced: String::new() };
+        let (_, log) = channel();
+        let mut node = Self { child, lines, log, announced: String::new() };
         node.announced = announced.expect("a node");
         (node, stderr)
     }
@@ -204,6 +217,10 @@ impl Node {
     pub(crate) fn control(&self) -> &Path {
         let (_, path) = self.announced.split_once("control socket ").unwrap();
         Path::new(path)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

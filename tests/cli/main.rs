@@ -12,3 +12,5 @@ mod node;
 mod settings;
 #[cfg(target_os = "linux")]
 mod sockets;
+#[cfg(test)]
+mod terminal;

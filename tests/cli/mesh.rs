@@ -76,7 +76,10 @@ fn status_ping_trace_and_send_work_through_a_socket_and_as_an_ephemeral_node() {
     for place in &mesh.places() {
         let me = if place[0] == "--id" { "tool" } else { "controller" };
         assert_eq!(run(&["status", "--json"], place).json()["node_id"], me);
-        assert!(run(&["status"], place).ok().contains("relay"));
+        let status = run(&["status"], place).ok();
+        assert!(status.contains("relay"), "{status}");
+        assert_eq!(status.contains("leaves routing to its neighbours"), me == "tool", "{status}");
+        assert!(run(&["explain", "edge"], place).ok().contains("edge"));
 
         let replies = run(&["ping", "edge", "--count", "2", "--interval", "0.01", "--json"], place).ok();
         let replies: Vec<Value> = replies.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -177,6 +180,8 @@ fn a_node_that_nobody_knows_ends_with_3() {
             let said = mesh.world.run(&mesh.on(&[command, "nobody"], place)).failed(3);
             assert!(said.contains("nobody"), "{said}");
         }
+        let said = mesh.world.run(&mesh.on(&["explain", "nobody"], place)).failed(3);
+        assert!(said.contains("nobody"), "{said}");
         let said = mesh.world.run(&mesh.on(&["send", "nobody", "text:upper", "x"], place)).failed(3);
         assert!(said.contains("nobody"), "{said}");
     }
@@ -315,4 +320,24 @@ fn two_edges_go_direct_and_explain_says_so_and_why_not_where_it_is_switched_off(
     let text = run("explain left", "stubborn").ok();
     assert!(text.contains("relayed by ") && text.contains("direct paths are off at this node"), "{text}");
     run("explain nobody", "left").failed(3);
+}
+
+#[test]
+fn three_hundred_calls_at_once_all_end_with_their_own_result() {
+    let mesh = Mesh::start();
+    let [place, _] = mesh.places();
+    let calls: Vec<_> = (0..300)
+        .map(|n| {
+            let text = format!("call {n}");
+            let mut command = mesh.world.command(&mesh.on(&["send", "edge", "text:upper", &text], &place));
+            (n, command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        })
+        .collect();
+    mesh.world.run(&mesh.on(&["status"], &place)).ok();
+    for (n, call) in calls {
+        let done = call.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(0), "call {n}: {said}");
+        assert_eq!(String::from_utf8_lossy(&done.stdout), format!("CALL {n}"));
+    }
 }

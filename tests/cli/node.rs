@@ -54,8 +54,8 @@ fn a_node_that_leaves_lets_running_work_end() {
     // A second signal right behind the first is its echo, as `timeout` sends it.
     node.signal(Signal::TERM);
     node.signal(Signal::INT);
-    let refused = || world.run(&["send", "a", "test:wait"]).code == Some(1);
-    until("no new work is taken", || refused().then_some(()));
+    let refused = || world.run(&["send", "a", "test:wait"]).code == Some(3);
+    until("no new work is accepted", || refused().then_some(()));
     send.stdin.take().unwrap().write_all(b"it\n").unwrap();
     assert_eq!(said.next().unwrap(), "got it");
     assert_eq!(send.wait().unwrap().code(), Some(0));
@@ -81,7 +81,7 @@ fn a_second_signal_ends_a_node_at_once_and_its_commands_with_it() {
     }
     assert_eq!(node.ended(), Some(1));
     alive.recv_timeout(LIMIT).expect("the command ends");
-    assert_eq!(send.wait().unwrap().code(), Some(1));
+    assert_eq!(send.wait().unwrap().code(), Some(3));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Settings: flag over environment over file over default, and errors that say where and what.
 
-use crate::harness::{World, finish};
+use rustix::process::Signal;
+
+use crate::harness::{Node, World, finish};
 
 #[test]
 fn an_unknown_key_in_the_file_names_the_file_the_line_and_what_is_allowed() {
@@ -57,4 +59,35 @@ fn help_shows_defaults_and_exit_statuses() {
     assert!(help.contains("no route, unreachable"), "{help}");
     let help = world.run(&["node", "--help"]).ok();
     assert!(help.contains("RECEPTOR_DATA_DIR") && help.contains("SIGHUP"), "{help}");
+}
+
+#[test]
+fn a_table_for_a_command_is_used_and_a_wrong_key_named() {
+    let world = World::of(&["a"]);
+    let config = |stderr: &str| {
+        format!(
+            "id = \"a\"\ncerts = \"certs\"\nlisten = [\"127.0.0.1:0\"]\n[command.\"a:b\"]\n\
+             run = [\"sh\", \"-c\", \"echo $GREETING; echo aside >&2\"]\nenv = {{ GREETING = \"hello\" }}\n{stderr}\n"
+        )
+    };
+    world.write("r.toml", &config("stderr-to = \"log\""));
+    let said = world.run(&["node", "--config", "r.toml"]).failed(2);
+    assert!(said.contains("r.toml, line 7: ") && said.contains("`inherit-env`"), "{said}");
+    world.write("r.toml", &config("stderr = \"stream\""));
+    let _node = Node::start(world.command(&["node", "--config", "r.toml"]));
+    let done = world.run(&["send", "a", "a:b"]).ok();
+    assert!(done.contains("hello\n") && done.contains("aside\n"), "{done}");
+}
+
+#[test]
+fn a_reload_logs_which_settings_need_a_restart() {
+    let world = World::of(&["a"]);
+    let config = "id = \"a\"\ncerts = \"certs\"\nlisten = [\"127.0.0.1:0\"]\n";
+    world.write("r.toml", config);
+    let node = Node::start(world.command(&["node", "--config", "r.toml"]));
+    world.write("r.toml", &format!("{config}cost = 7\ntransit = true\n"));
+    node.signal(Signal::HUP);
+    let line = node.log_line("need a restart");
+    assert!(line.contains("transit, cost"), "{line}");
+    assert!(line.contains("WARN"), "{line}");
 }

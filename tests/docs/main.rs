@@ -27,7 +27,15 @@ fn the_crate_documentation_shows_the_hello_example_as_it_is() {
 #[test]
 fn links_between_pages_lead_somewhere() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/protocol.md", "examples/README.md"];
+    let pages = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "deploy/README.md",
+        "docs/commands.md",
+        "docs/protocol.md",
+        "examples/README.md",
+    ];
     for page in pages.map(|page| root.join(page)) {
         let text = std::fs::read_to_string(&page).unwrap();
         for target in
@@ -37,5 +45,37 @@ fn links_between_pages_lead_somewhere() {
             let there = file.is_empty() || file.contains("://") || page.with_file_name(file).exists();
             assert!(there, "{} links to {target}", page.display());
         }
+    }
+}
+
+#[test]
+fn the_units_the_containers_and_their_page_agree_on_how_a_node_stops() {
+    let read = |file: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let page = read("README.md");
+    let units = ["relay", "edge"].map(|role| read(&format!("systemd/receptor-{role}.service")));
+    for unit in &units {
+        for line in ["KillMode=mixed", "TimeoutStopSec=30", "RestartPreventExitStatus=2 4 5"] {
+            assert!(unit.lines().any(|found| found == line), "{line}");
+            assert!(page.contains(&format!("`{line}`")), "the page does not explain {line}");
+        }
+        assert!(unit.contains("ExecReload=kill -HUP $MAINPID"));
+    }
+    let compose = read("container/compose.yaml");
+    assert!(compose.contains("stop_grace_period: 30s"));
+    // What the node promises for a shutdown is at most 15 s.
+    let grace = receptor_quic::SHUTDOWN_GRACE.as_secs();
+    assert!(
+        page.contains(&format!("end for {grace} s")) && units[0].contains(&format!("{grace} s for calls"))
+    );
+}
+
+#[test]
+fn the_page_about_commands_has_every_key_of_the_table() {
+    let page = include_str!("../../docs/commands.md");
+    for key in ["run", "max-output", "grace", "env", "inherit-env", "dir", "user", "stderr"] {
+        assert!(page.contains(&format!("\n| `{key}` |")), "{key}");
     }
 }

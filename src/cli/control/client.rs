@@ -9,9 +9,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncWrite, BufReader};
 use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
 
 use super::protocol::{
-    Answer, MAX_ANSWER, Request, read_chunk, read_line, write_chunks, write_end, write_line,
+    Answer, MAX_ANSWER, Request, SendRequest, read_chunk, read_line, write_chunks, write_end, write_line,
 };
 use crate::cli::exit::Failure;
 use crate::cli::flow::{Sink, Source};
@@ -19,6 +20,11 @@ use crate::cli::local::{Hop, PingReply};
 use crate::id::NodeId;
 use crate::mesh::Convergence;
 use crate::work::Directive;
+
+/// How long a client waits for a place in the node's backlog.
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// Retry interval meanwhile: the system does not notify a client of room in the backlog.
+const CONNECT_POLL: Duration = Duration::from_millis(10);
 
 /// Asks a node through its control socket. Each request is a connection of its own.
 #[derive(Clone, Debug)]
@@ -36,13 +42,11 @@ impl Client {
     }
 
     pub(in crate::cli) async fn converged(&self, within: Duration) -> Result<Convergence, Failure> {
-        let timeout_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-        self.ask_for(&Request::Converge { timeout_ms }).await
+        self.ask_for(&Request::Converge { timeout_ms: millis(within) }).await
     }
 
     pub(in crate::cli) async fn ping(&self, node: &NodeId, timeout: Duration) -> Result<PingReply, Failure> {
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        self.ask_for(&Request::Ping { node: node.clone(), timeout_ms }).await
+        self.ask_for(&Request::Ping { node: node.clone(), timeout_ms: millis(timeout) }).await
     }
 
     pub(in crate::cli) async fn trace(&self, node: &NodeId) -> Result<Vec<Hop>, Failure> {
@@ -53,19 +57,22 @@ impl Client {
         self.ask(&Request::Explain { node: node.clone() }).await
     }
 
-    /// Makes a call. Dropped, it cancels the call.
+    /// Makes a call, and calls `queued` if it has to wait for others to end. Dropped, it cancels the call.
     pub(in crate::cli) async fn send(
         &self,
         node: &NodeId,
         directive: &Directive,
+        limit: Option<Duration>,
         mut payload: impl Source,
         mut responses: impl Sink,
+        queued: impl FnOnce(),
     ) -> Result<(), Failure> {
         let mut stream = self.connect().await?;
         let (read, mut write) = stream.split();
         let mut read = BufReader::new(read);
-        let request = Request::Send { node: node.clone(), directive: directive.clone() };
-        self.request(&mut write, &mut read, &request).await?;
+        let timeout_ms = limit.map(millis);
+        let request = SendRequest { node: node.clone(), directive: directive.clone(), timeout_ms };
+        self.request(&mut write, &mut read, &Request::Send(request), queued).await?;
         let upload = async {
             match upload(&mut payload, &mut write).await {
                 Ok(()) => payload.gone().await,
@@ -76,7 +83,8 @@ impl Client {
             while let Some(chunk) = read_chunk(&mut read).await.map_err(|error| self.lost(&error))? {
                 responses.put(chunk).await?;
             }
-            self.answer(&mut read).await.map(drop)
+            responses.end().await?;
+            self.answer(&mut read, || {}).await.map(drop)
         };
         tokio::select! {
             result = download => result,
@@ -92,7 +100,7 @@ impl Client {
     async fn ask(&self, request: &Request) -> Result<Value, Failure> {
         let mut stream = self.connect().await?;
         let (read, mut write) = stream.split();
-        self.request(&mut write, &mut BufReader::new(read), request).await
+        self.request(&mut write, &mut BufReader::new(read), request, || {}).await
     }
 
     async fn request(
@@ -100,24 +108,64 @@ impl Client {
         write: &mut (impl AsyncWrite + Unpin),
         read: &mut (impl AsyncBufRead + Unpin),
         request: &Request,
+        queued: impl FnOnce(),
     ) -> Result<Value, Failure> {
         // A node that turns the client away has said so, and may be gone before the request is written.
         let _ = write_line(write, request).await;
-        self.answer(read).await
+        self.answer(read, queued).await
     }
 
-    async fn answer(&self, read: &mut (impl AsyncBufRead + Unpin)) -> Result<Value, Failure> {
-        let answer: Answer = read_line(read, MAX_ANSWER).await.map_err(|error| self.lost(&error))?;
-        answer.into_result()
+    async fn answer(
+        &self,
+        read: &mut (impl AsyncBufRead + Unpin),
+        queued: impl FnOnce(),
+    ) -> Result<Value, Failure> {
+        let mut queued = Some(queued);
+        loop {
+            match read_line(read, MAX_ANSWER).await.map_err(|error| self.lost(&error))? {
+                Answer::Ok(value) => return Ok(value),
+                Answer::Failed(failure) => return Err(failure),
+                Answer::Queued {} => {
+                    if let Some(queued) = queued.take() {
+                        queued();
+                    }
+                }
+            }
+        }
     }
 
+    /// Connects, and waits a while if more clients connect at once than the system queues for the node.
     async fn connect(&self) -> Result<UnixStream, Failure> {
-        UnixStream::connect(&self.path).await.map_err(|error| cannot_connect(&self.path, &error))
+        let deadline = Instant::now() + CONNECT_WAIT;
+        loop {
+            match UnixStream::connect(&self.path).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if Instant::now() >= deadline {
+                        return Err(self.backlogged());
+                    }
+                    sleep(CONNECT_POLL).await;
+                }
+                Err(error) => return Err(cannot_connect(&self.path, &error)),
+            }
+        }
+    }
+
+    fn backlogged(&self) -> Failure {
+        Failure::busy(format!(
+            "the node behind {} accepted no client within {CONNECT_WAIT:?}; nothing was started, try again later",
+            self.path.display()
+        ))
     }
 
     fn lost(&self, error: &dyn fmt::Display) -> Failure {
-        Failure::failed(format!("the node behind {} broke off: {error}", self.path.display()))
+        Failure::unreachable(format!("lost the node behind {}: {error}", self.path.display()))
     }
+}
+
+/// In whole milliseconds, rounded up.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
 /// Sends the payload. A node that takes no more of it is no failure here: its answer says how the call went.
@@ -135,10 +183,10 @@ fn cannot_connect(path: &Path, error: &io::Error) -> Failure {
     let path = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => {
-            Failure::unreachable(format!("no node runs behind {path}: there is no such socket"))
+            Failure::unreachable(format!("no node is listening on {path}: there is no such socket"))
         }
         io::ErrorKind::ConnectionRefused => {
-            Failure::unreachable(format!("no node runs behind {path}: nobody serves the socket"))
+            Failure::unreachable(format!("no node is listening on {path}: the socket is stale"))
         }
         io::ErrorKind::PermissionDenied => {
             Failure::refused(format!("{path} may only be used by the node's user, or root"))

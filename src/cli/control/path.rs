@@ -13,58 +13,97 @@ use crate::id::NodeId;
 /// Where a node's control socket is to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::cli) enum ControlPath {
-    /// Where the user said; in a directory that is there.
+    /// Where the user said; in a directory that exists.
     Given(PathBuf),
-    /// In the default directory, which is made if it is not there.
-    Default(PathBuf),
+    /// In the first of these directories that can be used, which is created if it does not exist. Never empty.
+    Default(Vec<PathBuf>),
 }
 
 impl ControlPath {
     pub(in crate::cli) fn default_of(id: &NodeId, env: &Env) -> Self {
-        Self::Default(default_dir(env).join(format!("{id}.{SUFFIX}")))
+        Self::Default(default_dirs(env).into_iter().map(|dir| dir.join(format!("{id}.{SUFFIX}"))).collect())
     }
 
+    /// Where the socket is, or would be.
     pub(in crate::cli) fn path(&self) -> &Path {
         match self {
-            Self::Given(path) | Self::Default(path) => path,
+            Self::Given(path) => path,
+            Self::Default(paths) => {
+                paths.iter().find(|path| path.exists()).unwrap_or_else(|| paths.first().expect("never empty"))
+            }
         }
     }
 }
 
 const SUFFIX: &str = "sock";
 
-fn default_dir(env: &Env) -> PathBuf {
+/// Where nodes of this user put their sockets, the best place first.
+fn default_dirs(env: &Env) -> Vec<PathBuf> {
     let uid = rustix::process::geteuid();
-    match env.get("XDG_RUNTIME_DIR") {
-        Some(dir) => Path::new(dir).join("receptor"),
-        None if uid.is_root() => "/run/receptor".into(),
-        None => format!("/tmp/receptor-{}", uid.as_raw()).into(),
+    // The XDG specification has relative paths ignored.
+    let runtime = env.get("XDG_RUNTIME_DIR").map(Path::new).filter(|dir| dir.is_absolute());
+    let shared =
+        if uid.is_root() { "/run/receptor".into() } else { format!("/tmp/receptor-{}", uid.as_raw()) };
+    runtime.map(|dir| dir.join("receptor")).into_iter().chain([shared.into()]).collect()
+}
+
+/// Where sockets may be: a node may have been started with another environment, by a service manager or in a container.
+fn places(env: &Env) -> Vec<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    let mut dirs = default_dirs(env);
+    dirs.push(format!("/run/user/{uid}/receptor").into());
+    dirs.push("/run/receptor".into());
+    dirs.push(format!("/tmp/receptor-{uid}").into());
+    // The runtime directories of units, such as those in `deploy/`.
+    let units = fs::read_dir("/run").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut units: Vec<_> =
+        units.filter(|path| path.to_string_lossy().starts_with("/run/receptor-")).collect();
+    units.sort();
+    dirs.extend(units);
+    let mut seen = std::collections::BTreeSet::new();
+    dirs.retain(|dir| seen.insert(dir.clone()));
+    dirs
+}
+
+/// The one socket behind which a node listens, in the first of the places that has any.
+///
+/// # Errors
+/// There is none, or that place has more than one.
+pub(in crate::cli) fn the_one_there_is(env: &Env) -> Result<PathBuf, Failure> {
+    the_one_in(&places(env))
+}
+
+fn the_one_in(dirs: &[PathBuf]) -> Result<PathBuf, Failure> {
+    let live = |dir: &PathBuf| {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut live: Vec<_> = entries.filter(|path| is_live(path)).collect();
+        live.sort();
+        live
+    };
+    let found = dirs.iter().filter(|dir| is_trusted(dir)).map(live).find(|live| !live.is_empty());
+    match found.as_deref() {
+        Some([one]) => Ok(one.clone()),
+        Some(several) => {
+            let list: String = several.iter().map(|path| format!("\n--control {}", path.display())).collect();
+            Err(Failure::usage(format!("several nodes run here; select one:{list}")))
+        }
+        None => {
+            let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+            Err(Failure::usage(format!(
+                "no node is running here that can be asked: no control socket in {}; start one with `receptor node`, name \
+                 its socket with --control or RECEPTOR_CONTROL, or join with --id, --certs and --peer",
+                dirs.join(", ")
+            )))
+        }
     }
 }
 
-/// The one socket in the default directory behind which a node listens.
-///
-/// # Errors
-/// There is none, or more than one.
-pub(in crate::cli) fn the_one_there_is(env: &Env) -> Result<PathBuf, Failure> {
-    let dir = default_dir(env);
-    let mut live: Vec<PathBuf> = match fs::read_dir(&dir) {
-        Ok(entries) => {
-            entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_live(path)).collect()
-        }
-        Err(_) => Vec::new(),
-    };
-    live.sort();
-    if live.len() > 1 {
-        let list: String = live.iter().map(|path| format!("\n  --control {}", path.display())).collect();
-        return Err(Failure::usage(format!("several nodes run here; say which one:{list}")));
-    }
-    live.pop().ok_or_else(|| {
-        Failure::usage(format!(
-            "no node runs here that can be asked (there is no control socket in {}): start one with `receptor node`, \
-             name its socket with --control or RECEPTOR_CONTROL, or join with --id, --certs and --peer",
-            dir.display()
-        ))
+/// Whether only this user, or the system, can have put a socket there. In `/tmp`, anyone can create a directory.
+fn is_trusted(dir: &Path) -> bool {
+    fs::symlink_metadata(dir).is_ok_and(|found| {
+        let by_the_system = dir.starts_with("/run") && !dir.starts_with("/run/user");
+        let own = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
+        found.is_dir() && (own || by_the_system)
     })
 }
 
@@ -113,20 +152,37 @@ mod tests {
             ControlPath::default_of(&id, &env(Path::new("/run/user/7"))).path(),
             Path::new("/run/user/7/receptor/edge-1.sock")
         );
+        let relative = ControlPath::default_of(&id, &env(Path::new("run")));
+        assert!(relative.path().is_absolute());
     }
 
     #[test]
     fn the_one_live_socket_is_found_among_stale_ones() {
         let dir = tempfile::tempdir().unwrap();
         let sockets = dir.path().join("receptor");
-        assert!(the_one_there_is(&env(dir.path())).unwrap_err().text.contains("receptor node"));
+        let dirs = [dir.path().join("none"), sockets.clone()];
+        let text = the_one_in(&dirs).unwrap_err().text;
+        assert!(text.contains("receptor node"), "{text}");
+        assert!(dirs.iter().all(|dir| text.contains(&dir.display().to_string())), "{text}");
         ensure_private_dir(&sockets).unwrap();
         drop(UnixListener::bind(sockets.join("stale.sock")).unwrap());
         let _a = UnixListener::bind(sockets.join("a.sock")).unwrap();
-        assert_eq!(the_one_there_is(&env(dir.path())), Ok(sockets.join("a.sock")));
+        assert_eq!(the_one_in(&dirs), Ok(sockets.join("a.sock")));
         let _b = UnixListener::bind(sockets.join("b.sock")).unwrap();
-        let text = the_one_there_is(&env(dir.path())).unwrap_err().text;
+        let text = the_one_in(&dirs).unwrap_err().text;
         assert!(text.contains("a.sock") && text.contains("b.sock") && !text.contains("stale"), "{text}");
+    }
+
+    #[test]
+    fn a_socket_where_others_can_write_is_not_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let sockets = dir.path().join("receptor");
+        ensure_private_dir(&sockets).unwrap();
+        let _socket = UnixListener::bind(sockets.join("a.sock")).unwrap();
+        let dirs = [sockets.clone()];
+        assert!(the_one_in(&dirs).is_ok());
+        fs::set_permissions(&sockets, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(the_one_in(&dirs).is_err());
     }
 
     #[test]

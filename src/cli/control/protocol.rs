@@ -1,6 +1,7 @@
 //! What goes over the control socket: lines of JSON, and chunks.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -30,7 +31,24 @@ pub(super) enum Request {
     Ping { node: NodeId, timeout_ms: u64 },
     Trace { node: NodeId },
     Explain { node: NodeId },
-    Send { node: NodeId, directive: Directive },
+    Send(SendRequest),
+}
+
+/// A call that a client wants to make.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SendRequest {
+    pub(super) node: NodeId,
+    pub(super) directive: Directive,
+    /// The time limit, waiting for room included; `None` if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) timeout_ms: Option<u64>,
+}
+
+impl SendRequest {
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timeout_ms.map(Duration::from_millis)
+    }
 }
 
 /// What the node says to it.
@@ -39,15 +57,8 @@ pub(super) enum Request {
 pub(super) enum Answer {
     Ok(Value),
     Failed(Failure),
-}
-
-impl Answer {
-    pub(super) fn into_result(self) -> Result<Value, Failure> {
-        match self {
-            Self::Ok(value) => Ok(value),
-            Self::Failed(failure) => Err(failure),
-        }
-    }
+    /// The call waits until others have ended. Another answer follows.
+    Queued {},
 }
 
 impl From<Result<Value, Failure>> for Answer {
@@ -140,9 +151,19 @@ mod tests {
             text(&Request::Ping { node: node.clone(), timeout_ms: 5000 }),
             r#"{"do":"ping","node":"edge-1","timeout_ms":5000}"#
         );
-        let send = Request::Send { node, directive: "text:upper".parse().unwrap() };
-        assert_eq!(text(&send), r#"{"do":"send","node":"edge-1","directive":"text:upper"}"#);
-        assert_eq!(serde_json::from_str::<Request>(&text(&send)).unwrap(), send);
+        let directive: Directive = "text:upper".parse().unwrap();
+        let send = |timeout_ms| {
+            Request::Send(SendRequest { node: node.clone(), directive: directive.clone(), timeout_ms })
+        };
+        assert_eq!(text(&send(None)), r#"{"do":"send","node":"edge-1","directive":"text:upper"}"#);
+        assert_eq!(
+            text(&send(Some(1500))),
+            r#"{"do":"send","node":"edge-1","directive":"text:upper","timeout_ms":1500}"#
+        );
+        for send in [send(None), send(Some(1500))] {
+            assert_eq!(serde_json::from_str::<Request>(&text(&send)).unwrap(), send);
+        }
+        assert_eq!(text(&Answer::Queued {}), r#"{"queued":{}}"#);
         assert_eq!(text(&Answer::Ok(Value::Null)), r#"{"ok":null}"#);
         let failed = Answer::Failed(Failure { exit: Exit::Unreachable, text: "why".to_owned() });
         assert_eq!(text(&failed), r#"{"failed":{"exit":"unreachable","text":"why"}}"#);

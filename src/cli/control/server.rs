@@ -10,20 +10,17 @@ use tokio::io::{AsyncBufRead, AsyncReadExt, AsyncWrite, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::UCred;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::listen::ControlSocket;
 use super::protocol::{
-    Answer, MAX_REQUEST, Request, line, read_chunk, read_line, write_chunks, write_end, write_line,
+    Answer, MAX_REQUEST, Request, SendRequest, line, read_chunk, read_line, write_chunks, write_end,
+    write_line,
 };
+use super::reception::{MAX_QUEUED, MAX_SENDS, Reception, Room};
 use crate::cli::exit::Failure;
 use crate::cli::flow::{Sink, Source};
 use crate::cli::local::{Local, exchange};
-use crate::id::NodeId;
-use crate::work::Directive;
-
-/// How many clients are served at a time.
-const MAX_CLIENTS: usize = 64;
 
 /// How long a request may take to come.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,23 +28,28 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take to be taken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After an accept that failed, which is for want of file descriptors: when to try again.
+/// How long to wait after an accept that failed because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The shortest time between two warnings about accepts that failed.
+const WARN_PAUSE: Duration = Duration::from_secs(60);
 
 /// Serves clients for ever. Dropped, it drops what runs for them: calls are cancelled.
 pub(in crate::cli) async fn serve(socket: &ControlSocket, local: &Local) {
+    let reception = Reception::new();
     let mut clients = JoinSet::new();
+    let mut warned: Option<Instant> = None;
     loop {
         tokio::select! {
             accepted = socket.listener.accept() => match accepted {
-                Ok((stream, _)) if clients.len() >= MAX_CLIENTS => {
-                    turn_away(&stream, &Failure::failed("the node serves as many clients as it may; try again"));
-                }
                 Ok((stream, _)) => {
-                    clients.spawn(serve_client(stream, local.clone()));
+                    clients.spawn(serve_client(stream, local.clone(), reception.clone()));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the control socket took no connection");
+                    if warned.is_none_or(|at| at.elapsed() >= WARN_PAUSE) {
+                        tracing::warn!(%error, "cannot accept a client of the control socket");
+                        warned = Some(Instant::now());
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -61,49 +63,78 @@ fn turn_away(stream: &UnixStream, failure: &Failure) {
     let _ = stream.try_write(&line(&Answer::Failed(failure.clone())));
 }
 
-async fn serve_client(mut stream: UnixStream, local: Local) {
+async fn serve_client(mut stream: UnixStream, local: Local, reception: Reception) {
+    let arrival = reception.arrive();
     if !stream.peer_cred().is_ok_and(|who| may_use(&who)) {
         tracing::warn!("another user's process tried the control socket");
         return turn_away(&stream, &Failure::refused("the control socket is for the node's user, and root"));
     }
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read);
-    // Whatever fails here is between the client and its socket: the client knows.
-    let _ = match timeout(REQUEST_TIMEOUT, read_line(&mut read, MAX_REQUEST)).await {
-        Ok(Ok(request)) => serve_request(request, &local, &mut read, &mut write).await,
-        Ok(Err(error)) => answer(&mut write, Err(Failure::usage(format!("not a request: {error}")))).await,
-        Err(_) => answer(&mut write, Err(Failure::usage("no request came"))).await,
+    let request = tokio::select! {
+        biased;
+        request = timeout(REQUEST_TIMEOUT, read_line(&mut read, MAX_REQUEST)) => request,
+        () = arrival.turned_away() => {
+            return turn_away(&stream, &busy("many clients that have connected and sent no request"));
+        }
     };
+    drop(arrival);
+    // Whatever fails here is between the client and its socket: the client knows.
+    let _ = match request {
+        Ok(Ok(request)) => serve_request(request, &local, &reception, &mut read, &mut write).await,
+        Ok(Err(error)) => answer(&mut write, Err(Failure::usage(format!("not a request: {error}")))).await,
+        Err(_) => {
+            let text = format!("no request came within {REQUEST_TIMEOUT:?}");
+            answer(&mut write, Err(Failure::usage(text))).await
+        }
+    };
+}
+
+fn busy(with: &str) -> Failure {
+    Failure::busy(format!("the node is busy with {with}; nothing was started, try again later"))
 }
 
 fn may_use(who: &UCred) -> bool {
     who.uid() == 0 || who.uid() == rustix::process::geteuid().as_raw()
 }
 
-async fn serve_request<R, W>(request: Request, local: &Local, read: &mut R, write: &mut W) -> io::Result<()>
+async fn serve_request<R, W>(
+    request: Request,
+    local: &Local,
+    reception: &Reception,
+    read: &mut R,
+    write: &mut W,
+) -> io::Result<()>
 where
     R: AsyncBufRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
-    let result = match request {
-        Request::Send { node, directive } => return serve_send(&node, directive, local, read, write).await,
-        Request::Status {} => while_there(read, local.status()).await,
-        Request::Converge { timeout_ms } => {
-            let converged = local.converged(Duration::from_millis(timeout_ms));
-            while_there(read, converged).await.map(|verdict| verdict.map(|verdict| json(&verdict)))
-        }
-        Request::Ping { node, timeout_ms } => {
-            let ping = local.ping(&node, Duration::from_millis(timeout_ms));
-            while_there(read, ping).await.map(|reply| reply.map(|reply| json(&reply)))
-        }
-        Request::Explain { node } => while_there(read, local.explain(&node)).await,
-        Request::Trace { node } => {
-            while_there(read, local.trace(&node)).await.map(|hops| hops.map(|hops| json(&hops)))
-        }
+    let room = match &request {
+        Request::Send(call) => return serve_send(call, local, reception, read, write).await,
+        Request::Status {} | Request::Explain { .. } => reception.snapshot().await,
+        Request::Converge { .. } | Request::Ping { .. } | Request::Trace { .. } => reception.probe().await,
     };
-    match result {
+    let Some(_room) = room else {
+        return answer(write, Err(busy("as many questions as it answers at a time"))).await;
+    };
+    match while_there(read, ask(request, local)).await {
         Some(result) => answer(write, result).await,
         None => Ok(()),
+    }
+}
+
+async fn ask(request: Request, local: &Local) -> Result<Value, Failure> {
+    match request {
+        Request::Status {} => local.status().await,
+        Request::Explain { node } => local.explain(&node).await,
+        Request::Converge { timeout_ms } => {
+            local.converged(Duration::from_millis(timeout_ms)).await.map(|verdict| json(&verdict))
+        }
+        Request::Ping { node, timeout_ms } => {
+            local.ping(&node, Duration::from_millis(timeout_ms)).await.map(|reply| json(&reply))
+        }
+        Request::Trace { node } => local.trace(&node).await.map(|hops| json(&hops)),
+        Request::Send(_) => unreachable!("served on its own"),
     }
 }
 
@@ -125,9 +156,9 @@ async fn answer(write: &mut (impl AsyncWrite + Unpin), result: Result<Value, Fai
 }
 
 async fn serve_send<R, W>(
-    node: &NodeId,
-    directive: Directive,
+    request: &SendRequest,
     local: &Local,
+    reception: &Reception,
     read: &mut R,
     write: &mut W,
 ) -> io::Result<()>
@@ -135,7 +166,14 @@ where
     R: AsyncBufRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
-    let call = match while_there(read, local.call(node, directive)).await {
+    let deadline = request.timeout().and_then(|limit| Instant::now().checked_add(limit));
+    let _room = match wait_for_room(deadline, reception, read, write).await? {
+        Some(Ok(room)) => room,
+        Some(Err(failure)) => return answer(write, Err(failure)).await,
+        None => return Ok(()),
+    };
+    let limit = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let call = match while_there(read, local.call(&request.node, request.directive.clone(), limit)).await {
         Some(Ok(call)) => call,
         Some(Err(failure)) => return answer(write, Err(failure)).await,
         None => return Ok(()),
@@ -144,6 +182,32 @@ where
     let result = exchange(call, FromClient(read), ToClient(write)).await;
     timeout(ANSWER_TIMEOUT, write_end(write)).await??;
     answer(write, result.map(|()| Value::Null)).await
+}
+
+/// Room for a call: at once, or after others have ended. `None` if the client went away meanwhile.
+async fn wait_for_room(
+    deadline: Option<Instant>,
+    reception: &Reception,
+    read: &mut (impl AsyncBufRead + Unpin),
+    write: &mut (impl AsyncWrite + Unpin),
+) -> io::Result<Option<Result<Room, Failure>>> {
+    if let Some(room) = reception.send_now() {
+        return Ok(Some(Ok(room)));
+    }
+    let Some(_place) = reception.queue() else {
+        let text = format!("{MAX_SENDS} calls, and {MAX_QUEUED} others wait");
+        return Ok(Some(Err(busy(&text))));
+    };
+    timeout(ANSWER_TIMEOUT, write_line(write, &Answer::Queued {})).await??;
+    let room = async {
+        match deadline {
+            Some(deadline) => timeout_at(deadline, reception.send()).await.ok().flatten(),
+            None => reception.send().await,
+        }
+    };
+    let room = while_there(read, room).await;
+    Ok(room
+        .map(|room| room.ok_or_else(|| busy(&format!("{MAX_SENDS} calls, until the time limit was over")))))
 }
 
 /// The payload, from the client.

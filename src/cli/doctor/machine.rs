@@ -82,10 +82,10 @@ pub(super) fn data_dir(config: &NodeConfig) -> Option<Finding> {
         fs::create_dir_all(dir).and_then(|()| fs::write(&probe, b"")).and_then(|()| fs::remove_file(&probe));
     Some(match written {
         Ok(()) => Finding::ok(check, format!("{shown} can be written")),
-        Err(error) => Finding::fail(
+        Err(error) => Finding::warn(
             check,
-            format!("{shown} cannot be written: {error}"),
-            "make it belong to the node's user",
+            format!("{shown} cannot be written: {error}; the node runs without it"),
+            "make room, or make it belong to the node's user",
         ),
     })
 }

@@ -13,21 +13,25 @@ mod machine;
 mod mesh;
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::args::DoctorArgs;
+use super::args::{DoctorArgs, NodeArgs};
 use super::config::NodeConfig;
 use super::control::client::Client;
+use super::control::listen;
 use super::env::Env;
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
 use super::local::Local;
 use super::place::Place;
+use super::settings::{CONFIG, CONTROL, ID};
 use super::status::StatusView;
-use super::text::Paint;
+use super::text::{Paint, escape_json};
 use crate::id::NodeId;
-use crate::mesh::clock;
+use crate::mesh::datadir::DataDir;
+use crate::mesh::{PeerAddr, clock};
 use crate::node::Node;
 use crate::transport::Identity;
 use finding::{Finding, Verdict};
@@ -39,37 +43,10 @@ const GLANCE: Duration = Duration::from_millis(100);
 
 /// Looks at everything, prints what it found, and fails if something keeps the node from working.
 pub(super) async fn run(args: DoctorArgs, env: &Env) -> Result<(), Failure> {
-    let config = NodeConfig::resolve(args.node, env)?;
-    let now = clock::system();
-    let mut findings = machine::certificate(&config, now);
-    findings.extend(machine::data_dir(&config));
-    findings.extend(machine::socket_buffers());
-    let running = Client::new(config.control.path().to_owned());
-    let place = match running.status().await {
-        Ok(_) => {
-            findings.push(Finding::ok("node", format!("{} runs, and is asked", config.id)));
-            Some(Place::Remote(running))
-        }
-        // A socket that is there and may not be used: a second process with this id would disturb the first.
-        Err(failure) if config.control.path().exists() && failure.exit == super::exit::Exit::Refused => {
-            findings.push(Finding::fail(
-                "node",
-                failure.text,
-                "run the doctor as the node's user, or as root",
-            ));
-            None
-        }
-        Err(_) => {
-            findings.extend(machine::listening(&config));
-            join(&config, &mut findings).await
-        }
+    let findings = match socket_alone(&args.node, env)? {
+        Some(socket) => through_socket(socket).await?,
+        None => with_settings(&NodeConfig::resolve(args.node, env)?).await,
     };
-    if let Some(place) = place {
-        findings.extend(look_at_the_mesh(&place, &config).await);
-        if let Place::Local(local) = &place {
-            local.leave().await;
-        }
-    }
     print(&findings, args.json)?;
     match findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count() {
         0 => Ok(()),
@@ -79,10 +56,87 @@ pub(super) async fn run(args: DoctorArgs, env: &Env) -> Result<(), Failure> {
     }
 }
 
+/// The control socket, if it is all that is given: a running node knows its own settings.
+fn socket_alone(args: &NodeArgs, env: &Env) -> Result<Option<PathBuf>, Failure> {
+    let settings =
+        ID.text(args.id.clone(), env)?.is_some() || CONFIG.path(args.config.clone(), env).is_some();
+    let socket = CONTROL.path(args.control.clone(), env);
+    Ok(socket.filter(|_| !settings).map(|socket| socket.value))
+}
+
+/// Asks the node behind a socket.
+async fn through_socket(socket: PathBuf) -> Result<Vec<Finding>, Failure> {
+    let client = Client::new(socket.clone());
+    let status = answer_in_time(&client, &socket).await?;
+    let name = status["node_id"].as_str().unwrap_or("the node").to_owned();
+    let mut findings = vec![Finding::ok("node", format!("{name} is running and answers"))];
+    findings.extend(machine::socket_buffers());
+    findings.extend(look_at_the_mesh(&Place::Remote(client), &[]).await);
+    Ok(findings)
+}
+
+/// Looks at this machine, and asks the node that runs with these settings, or joins with them.
+async fn with_settings(config: &NodeConfig) -> Vec<Finding> {
+    let mut findings = machine::certificate(config, clock::system());
+    findings.extend(machine::data_dir(config));
+    findings.extend(machine::socket_buffers());
+    let socket = config.control.path();
+    let running = Client::new(socket.to_owned());
+    let place = match answer_in_time(&running, socket).await {
+        Ok(_) => {
+            findings.push(Finding::ok("node", format!("{} is running and answers", config.id)));
+            Some(Place::Remote(running))
+        }
+        Err(failure) => match running_node(config, &failure) {
+            // A second process with this id would disturb the first.
+            Some((text, advice)) => {
+                findings.push(Finding::fail("node", text, advice));
+                None
+            }
+            None => {
+                findings.extend(machine::listening(config));
+                join(config, &mut findings).await
+            }
+        },
+    };
+    if let Some(place) = place {
+        findings.extend(look_at_the_mesh(&place, &config.peers).await);
+        if let Place::Local(local) = &place {
+            local.leave().await;
+        }
+    }
+    findings
+}
+
+async fn answer_in_time(client: &Client, socket: &Path) -> Result<serde_json::Value, Failure> {
+    let late =
+        || Failure::busy(format!("the node behind {} did not answer within {PATIENCE:?}", socket.display()));
+    timeout(PATIENCE, client.status()).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// What keeps the doctor from joining with the node's id: the node runs, although it could not be asked.
+fn running_node(config: &NodeConfig, failure: &Failure) -> Option<(String, &'static str)> {
+    let socket = config.control.path();
+    if let Some(holder) = listen::holder(socket) {
+        let advice = "ask again in a moment; the doctor does not join beside a running node";
+        return Some((format!("{holder} is this node and could not be asked: {failure}"), advice));
+    }
+    match failure.exit {
+        Exit::Unreachable => {}
+        Exit::Refused => {
+            return Some((failure.text.clone(), "run the doctor as the node's user, or as root"));
+        }
+        _ => return Some((failure.text.clone(), "ask again in a moment")),
+    }
+    let held = DataDir::check_held(config.data_dir.as_deref()?)?;
+    let text = format!("the data directory is {held}, and no node is listening on {}", socket.display());
+    Some((text, "name the control socket of the node that uses the directory with --control"))
+}
+
 /// Joins as an ephemeral node, if there is somebody to join.
 async fn join(config: &NodeConfig, findings: &mut Vec<Finding>) -> Option<Place> {
     if config.peers.is_empty() {
-        let text = "it dials nobody, and waits for others to dial it: whether they can, only they can tell";
+        let text = "none configured; whether others can dial this node, only they can tell";
         findings.push(Finding::ok("peers", text));
         return None;
     }
@@ -98,12 +152,12 @@ async fn join(config: &NodeConfig, findings: &mut Vec<Finding>) -> Option<Place>
     }
 }
 
-async fn look_at_the_mesh(place: &Place, config: &NodeConfig) -> Vec<Finding> {
-    let Some(status) = settled(place, config.peers.len()).await else {
+async fn look_at_the_mesh(place: &Place, peers: &[PeerAddr]) -> Vec<Finding> {
+    let Some(status) = settled(place, peers.len()).await else {
         let text = "the node's status is not understood";
         return vec![Finding::fail("node", text, "use the doctor of the node's own version")];
     };
-    let mut findings = mesh::peers(&status, &config.peers);
+    let mut findings = mesh::peers(&status, peers);
     findings.extend(mesh::holds(&status));
     findings.extend(mesh::mtu(&status));
     findings.extend(mesh::nat(&status, local_ip));
@@ -143,7 +197,7 @@ fn local_ip(remote: std::net::SocketAddr) -> Option<std::net::IpAddr> {
 
 fn print(findings: &[Finding], json: bool) -> Result<(), Failure> {
     let text = match json {
-        true => format!("{:#}\n", serde_json::json!(findings)),
+        true => escape_json(&format!("{:#}\n", serde_json::json!(findings))),
         false => finding::render(findings, Paint::for_stdout()),
     };
     let mut out = std::io::stdout();
