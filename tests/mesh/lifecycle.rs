@@ -292,7 +292,7 @@ async fn a_handler_may_shut_its_own_node_down() {
     let start = Instant::now();
     let mut call = mesh.node("a").call(&id("b"), "test:stop".parse().unwrap()).await.unwrap();
     let error = call.next().await.unwrap_err();
-    assert!(matches!(error, CallError::Leaving), "the caller learns why: {error:?}");
+    assert!(matches!(error, CallError::Leaving { .. }), "the caller learns why: {error:?}");
     timeout(LIMIT, b.shutdown()).await.unwrap();
     assert_eq!(b.status().await.err(), Some(ShutDown));
     assert!(start.elapsed() < Duration::from_secs(3), "it did not wait for itself: {:?}", start.elapsed());
