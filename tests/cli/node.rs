@@ -153,8 +153,8 @@ fn a_standard_error_that_nobody_reads_holds_nothing_up() {
     let (a, mut stderr) = Node::start_unread(command);
     let socket = a.control().to_str().unwrap().to_owned();
     let work = || {
-        // Far more log lines than the pipe and the queue hold.
-        let pings = ["ping", "b", "--count", "200", "--interval", "0.001", "--control", &socket];
+        // 2 KiB of log lines each: more than the pipe and the queue hold.
+        let pings = ["ping", "b", "--count", "1000", "--interval", "0.001", "--control", &socket];
         world.run(&pings).ok();
         for node in ["a", "b"] {
             let send = ["send", node, "test:echo", "-", "--control", &socket];
