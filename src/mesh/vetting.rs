@@ -103,7 +103,8 @@ impl Vetting {
     pub(crate) fn admit(&self, authenticated: &Authenticated, node: &NodeId) -> Result<Arc<Vetted>, Refusal> {
         let connection = Connection::new(quinn::Connection::clone(authenticated));
         let binding = Binding::of_peer(&connection);
-        let standing = Standing::new(certified(node), binding, peer_certificates(&connection));
+        // No certificate carries the suffix of an ephemeral's id.
+        let standing = Standing::new(node.base(), binding, peer_certificates(&connection));
         let wall = clock::system();
         let vetted = Arc::new(Vetted {
             node: node.clone(),
@@ -369,12 +370,6 @@ impl Drop for Vetted {
             lock(&of.connections).remove(&self.number);
         }
     }
-}
-
-/// The part of an id that a certificate carries: an ephemeral may add `~` and a suffix of its own.
-fn certified(node: &NodeId) -> NodeId {
-    let base = node.as_str().split('~').next();
-    base.and_then(|base| NodeId::try_from(base).ok()).unwrap_or_else(|| node.clone())
 }
 
 /// Whether no renewed certificate would change the verdict.
