@@ -345,6 +345,7 @@ async fn what_a_stream_had_sent_arrives_although_the_node_leaves() {
     let (a, b) = (mesh.node("a"), mesh.node("b"));
     let mut listener = b.serve(service("slow")).unwrap();
     let mut stream = a.open(&id("b"), &service("slow")).await.unwrap();
+    stream.accepted().await.unwrap();
     stream.write_all(&vec![7; 100_000]).await.unwrap();
     stream.shutdown().await.unwrap();
     drop(stream);
