@@ -186,7 +186,10 @@ impl Mesh {
         let renewals = services.offer(renewal::service(), true).expect("it is the first service of all");
         let peers = Peers::new(endpoint.clone(), services.clone(), vetting.clone(), told);
         let paths = match parts.direct {
-            true => Paths::new(parts.id.clone(), parts.interfaces.watch(), parts.external, now),
+            true => {
+                let real_time = !parts.renewable.is_empty();
+                Paths::new(parts.id.clone(), parts.interfaces.watch(), parts.external, real_time, now)
+            }
             false => Paths::off(),
         };
         let (view, shown) = watch::channel(Arc::default());

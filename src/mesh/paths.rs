@@ -25,6 +25,7 @@ use lru::LruCache;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
 
+use super::clock;
 use super::connection::Connection;
 use super::driver::Driver;
 use super::events::Event;
@@ -33,15 +34,16 @@ use super::status::{PairStatus, PathsStatus, PortMappingStatus};
 use super::unreachable::UnreachableAddrs;
 use crate::id::NodeId;
 use crate::punch::{
-    self, Arrival, HostAddress, HostKind, Message, MessageError, NatClass, Outcome, Puncher, Role,
+    self, Arrival, HostAddress, HostKind, Message, MessageError, NatClass, Outcome, Probe, Puncher, Role,
 };
 use crate::switch::{Cookie, ForwardingTable, NextHop};
 use crate::transport::code::CloseCode;
+use crate::transport::endpoint::Endpoint;
 use crate::transport::probes::{Probes, ReceivedProbe};
 use crate::transport::{mapped, random};
 
 // The socket tells probes by what they look like, and knows nothing else of them.
-const _: () = assert!(Probes::TYPE == punch::Probe::TYPE && Probes::LEN == punch::Probe::LEN);
+const _: () = assert!(Probes::TYPE == Probe::TYPE && Probes::LEN == Probe::LEN);
 
 /// Sessions of one peer that may begin at once, and how soon another may after that. What a peer may ask of this node is limited
 /// by session: whoever connects again and again gets no more of it, and stays relayed meanwhile.
@@ -52,6 +54,9 @@ const MAX_COUNTED: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");
 
 /// Two connections whose handshakes end within this time were opened at the same time, one from each end.
 const SAME_TIME: Duration = Duration::from_secs(2);
+
+/// How long before it is due a volley is prepared: more than the runtime's timers are late.
+const LEAD: Duration = Duration::from_millis(3);
 
 /// What wakes the driver for a direct path.
 #[derive(Debug)]
@@ -141,14 +146,19 @@ impl Paths {
         }
     }
 
-    /// None yet. `external` are the addresses that the operator configured.
+    /// None yet. `external` are the addresses that the operator configured. `real_time`: the network is not a virtual one.
     pub(super) fn new(
         me: NodeId,
         network: watch::Receiver<Arc<LocalNetwork>>,
         external: Vec<SocketAddr>,
+        real_time: bool,
         now: Instant,
     ) -> Self {
-        let mut puncher = Puncher::new(punch::Config::new(me, random::bytes()), now);
+        let mut config = punch::Config::new(me, random::bytes());
+        if real_time {
+            config.timers.lead = LEAD;
+        }
+        let mut puncher = Puncher::new(config, now);
         puncher.set_external(external, now);
         Self { puncher: Some(puncher), network, ..Self::off() }
     }
@@ -445,8 +455,16 @@ impl Driver {
                 session.send(&message);
             }
         }
+        let mut volley = Vec::new();
         while let Some(probe) = puncher.poll_probe() {
-            socket.send_probe(probe.to, probe.from, probe.local_port, &probe.bytes);
+            if probe.at.is_some() {
+                volley.push(probe);
+            } else {
+                socket.send_probe(probe.to, probe.from, probe.local_port, &probe.bytes);
+            }
+        }
+        if let Some(at) = volley.first().and_then(|probe| probe.at) {
+            send_at(self.endpoint.clone(), volley, at);
         }
     }
 
@@ -523,6 +541,18 @@ impl Driver {
     }
 }
 
+/// Sends probes at a moment that is at most [`LEAD`] from now. Thread timers are far more exact than the runtime's, which
+/// count in milliseconds.
+fn send_at(endpoint: Arc<Endpoint>, probes: Vec<Probe>, at: Instant) {
+    tokio::task::spawn_blocking(move || {
+        let wait = at.saturating_duration_since(clock::now()).min(LEAD);
+        std::thread::sleep(wait);
+        for probe in probes {
+            endpoint.socket().send_probe(probe.to, probe.from, probe.local_port, &probe.bytes);
+        }
+    });
+}
+
 fn host_address(address: &LocalAddress, port: u16) -> HostAddress {
     let kind = match address.kind {
         AddressKind::ContainerBridge => HostKind::Bridge,
@@ -534,7 +564,6 @@ fn host_address(address: &LocalAddress, port: u16) -> HostAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::clock;
 
     #[test]
     fn a_peer_that_connects_again_and_again_waits_for_its_next_session() {

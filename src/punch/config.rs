@@ -34,6 +34,11 @@ impl std::fmt::Debug for Config {
 /// Durations of everything that waits. They are each node's own; nodes with different ones work together.
 #[derive(Clone, Debug)]
 pub struct Timers {
+    /// How long before a volley is due its probes are given out, for the caller to send them at [`Probe::at`]. Default:
+    /// zero. Timers of runtimes are exact to a millisecond, and where NATs are near, that is not enough.
+    ///
+    /// [`Probe::at`]: super::Probe::at
+    pub lead: Duration,
     /// How far apart any two probes of the node are at least; answers are not counted. Default: 5 ms, 200 a second, some 18 KB/s. Longer:
     /// many peers at once take longer to reach.
     pub pace: Duration,
@@ -70,6 +75,7 @@ pub struct Timers {
 impl Default for Timers {
     fn default() -> Self {
         Self {
+            lead: Duration::ZERO,
             pace: Duration::from_millis(5),
             answer: Duration::from_secs(5),
             debounce: Duration::from_millis(200),

@@ -78,7 +78,7 @@ pub struct Terms {
 
 impl Message {
     /// The maximum number of candidates of a [`Volley`].
-    pub const MAX_FRESH: usize = 4;
+    pub const MAX_FRESH: usize = 8;
 
     /// The most candidates that are sent in one message, and the most that are taken of one.
     pub const MAX_CANDIDATES: usize = 32;

@@ -42,7 +42,7 @@
 //! # What others can do
 //!
 //! A stranger cannot forge, repeat or reflect a probe to any effect. A neighbour that lies about this node's address adds one candidate that
-//! does not answer. A peer can name addresses of bystanders: each round probes at most 32 candidates, at most 18 times per IP address, and at most 16 pairs of fresh ports in each of 11 further volleys, at
+//! does not answer. A peer can name addresses of bystanders: each round probes at most 32 candidates, at most 18 times per IP address, and at most 64 pairs of fresh ports in each of 23 further volleys, at
 //! one probe each, which it has to ask for one by one. It can fake
 //! where its probes come from: at most 8 such addresses are probed in a round, 4 of one IP address, 15 times each, and answers are bounded and as long as
 //! their probes. Rounds that a peer can cause are limited in time. A peer that answers by way of somebody else makes that one a

@@ -12,6 +12,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use std::time::Instant;
+
 use super::Role;
 use super::candidate::canonical;
 use super::mac;
@@ -27,6 +29,8 @@ pub struct Probe {
     /// The fresh local port to send from, see [`Event::OpenPorts`](super::Event::OpenPorts); `None` if it is the node's
     /// own socket.
     pub local_port: Option<u16>,
+    /// When to send it; `None`: now.
+    pub at: Option<Instant>,
     /// The datagram.
     pub bytes: [u8; Self::LEN],
 }

@@ -24,7 +24,7 @@ use super::probe::{Arrival, CandidatePair, Content, Probe, ProbeError, verify};
 use super::random::Random;
 use super::round::{Phase, Round, failure};
 use super::schedule::{Check, Checks, worthwhile};
-use super::volley::{Due, PORTS, Volleys};
+use super::volley::{Due, Volleys};
 use crate::id::NodeId;
 
 /// Valid paths while a round goes on.
@@ -355,7 +355,7 @@ impl Session {
         }
         let bytes = keys.answer(self.role, content.counter, from);
         context.out.counters.answers_sent += 1;
-        context.out.probe(Probe { to: from, from: to, local_port, bytes });
+        context.out.probe(Probe { to: from, from: to, local_port, at: None, bytes });
         self.keys.used(content.round, context.now);
         let at_home = self.ports.heard(local_port, context.now);
         // Whatever kept answers from coming through may be over.
@@ -434,7 +434,7 @@ impl Session {
             let from = path.from;
             context.out.counters.probes_sent += 1;
             let CandidatePair { remote: to, local_port } = pair;
-            context.out.probe(Probe { to, from, local_port, bytes });
+            context.out.probe(Probe { to, from, local_port, at: None, bytes });
         }
     }
 
@@ -442,13 +442,14 @@ impl Session {
     pub(crate) fn send_check(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         self.served = Some(now);
-        self.send_one(Checks::take_due, context);
+        self.send_one(Checks::take_due, None, context);
     }
 
     /// Sends the probe of the check that is taken; whether there is one.
     fn send_one(
         &mut self,
         take: impl FnOnce(&mut Checks, Instant) -> Option<&mut Check>,
+        at: Option<Instant>,
         context: &mut Context<'_>,
     ) -> bool {
         let now = context.now;
@@ -456,11 +457,11 @@ impl Session {
         let found = round.checks.has_found();
         let Some(check) = take(&mut round.checks, now) else { return false };
         let (counter, bytes) = keys.probe(self.role);
-        check.sent(counter, now, found);
+        check.sent(counter, at.unwrap_or(now), found);
         let (to, from, local_port) = (check.candidate.addr, check.from, check.local_port);
         round.sent(now);
         context.out.counters.probes_sent += 1;
-        context.out.probe(Probe { to, from, local_port, bytes });
+        context.out.probe(Probe { to, from, local_port, at, bytes });
         true
     }
 
@@ -468,9 +469,11 @@ impl Session {
 
     fn handle_prepare(&mut self, volley: Volley, context: &mut Context<'_>) {
         let theirs = self.fresh_of_peer(volley.candidates);
+        let count = theirs.len();
         let volleys = self.volleys_of(volley.round);
         if volleys.is_some_and(|volleys| volleys.prepare(volley.number, theirs, context.now)) {
-            self.want_ports(PORTS, context);
+            // As many as the peer has: the pairs are the square of that.
+            self.want_ports(count, context);
         } else {
             context.out.counters.messages_stale += 1;
         }
@@ -489,7 +492,7 @@ impl Session {
 
     fn handle_go(&mut self, round: u64, number: u8, context: &mut Context<'_>) {
         if self.volleys_of(round).is_some_and(|volleys| volleys.go(number, context.now)) {
-            self.fire(number, context);
+            self.fire(number, None, context);
         } else {
             context.out.counters.messages_stale += 1;
         }
@@ -542,14 +545,16 @@ impl Session {
         let Some(round) = &mut self.round else { return };
         let more = round.wants_volley();
         match round.volleys.step(offers, more, context.now) {
-            Some(Due::Fire(number)) => self.fire(number, context),
+            Some(Due::Fire { number, at }) => {
+                self.fire(number, Some(at).filter(|at| *at > context.now), context);
+            }
             Some(Due::OpenPorts(count)) => self.want_ports(count, context),
             None => {}
         }
     }
 
     /// Sends the probes of a volley without a pause between them: what counts is that they leave now.
-    fn fire(&mut self, number: u8, context: &mut Context<'_>) {
+    fn fire(&mut self, number: u8, at: Option<Instant>, context: &mut Context<'_>) {
         let now = context.now;
         let offers = self.role == Role::Offers;
         let Some(round) = &mut self.round else { return };
@@ -565,7 +570,7 @@ impl Session {
         };
         let take = if number == 0 { Checks::take_first } else { Checks::take_of_volley };
         for _ in 0..most {
-            if !self.send_one(take, context) {
+            if !self.send_one(take, at, context) {
                 break;
             }
         }
@@ -730,7 +735,7 @@ impl Session {
         self.supersede(context);
         let (id, key) = (context.random.number(), ProbeKey(context.random.key()));
         self.keys.offer(Keys::new(id, key));
-        let volleys = Volleys::offered(now);
+        let volleys = Volleys::offered(context.timers.lead, now);
         self.round = Some(Round { volleys, ..Round::new(id, now, cause, Phase::Awaiting(until)) });
         context.out.counters.rounds += 1;
         let offer = Offer { round: id, key, terms: self.terms(context) };
