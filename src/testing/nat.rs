@@ -27,10 +27,13 @@ pub enum NatKind {
     /// Each destination gets a mapping of its own, on a random port, and only that destination is let in. Companies,
     /// clouds, some mobile networks.
     Symmetric,
+    /// Plain Linux masquerade without a filter on its own input, as on Docker hosts: as [`PortRestricted`](Self::PortRestricted),
+    /// but it remembers what came in unasked, and gives the host's own flow to there another port.
+    Masquerade,
 }
 
 impl NatKind {
-    /// All of them.
+    /// Those whose pairs do not depend on who sends first: all but [`Masquerade`](Self::Masquerade).
     pub const ALL: [Self; 4] =
         [Self::FullCone, Self::AddressRestricted, Self::PortRestricted, Self::Symmetric];
 }
@@ -50,8 +53,15 @@ impl From<NatKind> for NatBehaviour {
             NatKind::Symmetric => {
                 (Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent, PortAssignment::Random)
             }
+            // Each flow is mapped by itself, to the same port while that is free.
+            NatKind::Masquerade => (
+                Mapping::AddressAndPortDependent,
+                Filtering::AddressAndPortDependent,
+                PortAssignment::Preserving,
+            ),
         };
-        Self { mapping, filtering, ports, ..Self::default() }
+        let filters_input = kind != NatKind::Masquerade;
+        Self { mapping, filtering, ports, filters_input, ..Self::default() }
     }
 }
 
@@ -76,6 +86,9 @@ pub struct NatBehaviour {
     pub lifetime: Duration,
     /// Whether hosts behind it reach each other by their outer addresses. Default false.
     pub hairpin: bool,
+    /// Whether it drops what comes in unasked. If not, it takes that for a flow of its own: a later flow of a host to
+    /// where that came from gets another port, for as long as a mapping lasts. Default true.
+    pub filters_input: bool,
 }
 
 impl NatBehaviour {
@@ -87,6 +100,7 @@ impl NatBehaviour {
         ports: PortAssignment::Preserving,
         lifetime: Duration::from_secs(30),
         hairpin: false,
+        filters_input: true,
     };
 
     /// Whether what was last used then is remembered.

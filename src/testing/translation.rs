@@ -21,6 +21,9 @@ const FIRST_PORT: u16 = 1_024;
 #[derive(Debug, Default)]
 pub(super) struct TranslationTable {
     mappings: BTreeMap<(SocketAddr, Scope), Entry>,
+    /// Flows of the NAT's own, by the remote end and the end here, and when a datagram last came: of a NAT that does not
+    /// filter its input.
+    unasked: BTreeMap<(SocketAddr, SocketAddr), Instant>,
     /// When what had expired was last removed.
     swept: Option<Instant>,
 }
@@ -72,7 +75,10 @@ impl TranslationTable {
             }
             let outer = match behaviour.mapping {
                 Mapping::Untranslated => from,
-                _ => SocketAddr::new(address, self.port(behaviour.ports, from.port(), scope, rng)?),
+                _ => SocketAddr::new(
+                    address,
+                    self.port(behaviour.ports, (from.port(), to), scope, address, rng)?,
+                ),
             };
             self.mappings.insert((from, scope), Entry { outer, sessions: BTreeMap::new(), used: now });
         }
@@ -96,6 +102,19 @@ impl TranslationTable {
         if self.swept.is_none_or(|swept| !behaviour.alive(swept, now)) {
             self.sweep(behaviour, now);
         }
+        let inside = self.inside(behaviour, (from, to), now);
+        if inside.is_err() && !behaviour.filters_input && self.unasked.len() < MAX_MAPPINGS {
+            self.unasked.insert((from, to), now);
+        }
+        inside
+    }
+
+    fn inside(
+        &self,
+        behaviour: &NatBehaviour,
+        (from, to): (SocketAddr, SocketAddr),
+        now: Instant,
+    ) -> Result<SocketAddr, NotLetIn> {
         let at_port = |entry: &Entry| entry.outer == to && behaviour.alive(entry.used, now);
         let mut mapped = self.mappings.iter().filter(|(_, entry)| at_port(entry)).peekable();
         if mapped.peek().is_none() {
@@ -115,6 +134,7 @@ impl TranslationTable {
     /// Forgets everything, as a restart does.
     pub(super) fn flush(&mut self) {
         self.mappings.clear();
+        self.unasked.clear();
     }
 
     /// How many mappings there are.
@@ -126,22 +146,29 @@ impl TranslationTable {
     /// Removes what has expired, for the room and the ports.
     fn sweep(&mut self, behaviour: &NatBehaviour, now: Instant) {
         self.swept = Some(now);
+        self.unasked.retain(|_, used| behaviour.alive(*used, now));
         self.mappings.retain(|_, entry| {
             entry.sessions.retain(|_, used| behaviour.alive(*used, now));
             behaviour.alive(entry.used, now)
         });
     }
 
-    /// A port that no other mapping with the same destinations has.
+    /// A port that no other mapping with the same destinations has, nor a flow of the NAT's own with the destination.
     fn port(
         &self,
         assignment: PortAssignment,
-        wanted: u16,
+        (wanted, to): (u16, SocketAddr),
         scope: Scope,
+        address: IpAddr,
         rng: &mut SplitMix64,
     ) -> Option<u16> {
+        let own = |port: u16| self.unasked.contains_key(&(to, SocketAddr::new(address, port)));
         let free = |port: &u16| {
-            !self.mappings.iter().any(|((_, other), entry)| *other == scope && entry.outer.port() == *port)
+            !own(*port)
+                && !self
+                    .mappings
+                    .iter()
+                    .any(|((_, other), entry)| *other == scope && entry.outer.port() == *port)
         };
         let first = match assignment {
             PortAssignment::Preserving => wanted,
@@ -245,6 +272,20 @@ mod tests {
         assert_eq!(nat.outward(NEIGHBOUR, FAR), addr("198.18.0.1:7401"));
         assert_eq!(nat.inward(ELSEWHERE, addr("198.18.0.1:7400")), Ok(addr(HOST)));
         assert_eq!(nat.inward(ELSEWHERE, addr("198.18.0.1:7401")), Err(NotLetIn::Filtered));
+    }
+
+    #[test]
+    fn what_came_in_unasked_takes_the_port_where_the_input_is_not_filtered() {
+        let outer = addr("198.18.0.1:7400");
+        for (kind, kept) in [(NatKind::Masquerade, false), (NatKind::PortRestricted, true)] {
+            let mut nat = Tried::new(kind);
+            nat.inward(FAR, outer).unwrap_err();
+            assert_eq!(nat.outward(HOST, FAR) == outer, kept, "{kind:?}");
+            assert_eq!(nat.outward(HOST, ELSEWHERE), outer, "{kind:?}");
+            nat.inward(ELSEWHERE, outer).unwrap();
+            nat.now += Duration::from_secs(31);
+            assert_eq!(nat.outward(HOST, FAR), outer, "it is forgotten");
+        }
     }
 
     #[test]

@@ -186,6 +186,26 @@ async fn behind_two_nats_the_harder_one_counts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nats_that_do_not_filter_their_own_input_are_passed() {
+    for kind in NatKind::ALL.into_iter().chain([NatKind::Masquerade]) {
+        for bare_calls in [true, false] {
+            let world = World::new(1).await;
+            let nats = [NatKind::Masquerade, kind].map(|kind| world.network().nat(kind));
+            let sockets = nats.each_ref().map(Nat::host);
+            for nat in &nats {
+                let latency = Duration::from_millis(5);
+                nat.set_access(LinkQuality { latency, ..LinkQuality::default() });
+            }
+            let [a, b] = sockets;
+            let (a, b) = (world.edge("a", [a]).await, world.edge("b", [b]).await);
+            let (caller, callee) = if bare_calls { (&a, &b) } else { (&b, &a) };
+            let expected = if kind == NatKind::Symmetric { Err("port-guessing-needed") } else { Ok(()) };
+            world.judge(&format!("masquerade and {kind:?}, {bare_calls}"), caller, callee, expected).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_behind_one_nat_talk_at_home_with_and_without_hairpin() {
     for hairpin in [false, true] {
         for kind in NatKind::ALL {
