@@ -12,12 +12,14 @@
 //!
 //! The tests make all of that and remove it again; nothing of it touches the machine's own network. It takes Linux, root,
 //! `ip` and `nft`, and `miniupnpd` for the mapping of ports. Without them each test says in one line that it was skipped, and
-//! why, and passes.
+//! why, and passes; with `RECEPTOR_REQUIRE_LAB=1` it fails (`RECEPTOR_REQUIRE_LAB_TOOLS=1` for `miniupnpd`).
 //!
 //! `RECEPTOR_NAT_RUNS` says how often what depends on luck is repeated, 1 by default. `RECEPTOR_NAT_LOG` is the nodes'
 //! `RUST_LOG`; where it is set, the directories with their logs are kept and named.
 #![cfg(target_os = "linux")]
 
+#[cfg(test)]
+mod bare;
 #[cfg(test)]
 mod clock;
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
+use super::delay::Delay;
 use super::namespace::Namespace;
 use super::nat::Nat;
 #[cfg(feature = "portmap")]
@@ -21,9 +23,17 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(super) fn new(outside: &Segment, role: &str, nat: Nat) -> Self {
-        // No two LANs of a lab have the same addresses, unless they are asked to.
-        static LANS: AtomicU16 = AtomicU16::new(0);
-        Self::numbered(outside, role, nat, LANS.fetch_add(1, Ordering::Relaxed) % 200 + 1)
+        Self::numbered(outside, role, nat, next_lan())
+    }
+
+    /// One at the end of a line with delay, with IPv4 only.
+    pub(super) fn far(outside: &Segment, role: &str, nat: Nat, one_way: Duration) -> (Self, Delay) {
+        let namespace = Rc::new(Namespace::new(role));
+        let (public, delay) = outside.join_by(&namespace, "wan", one_way);
+        let net = Ipv4Addr::new(192, 168, next_lan() as u8, 0);
+        let lan = Segment::new(&namespace, "lan", (net, 24), None);
+        namespace.nft(&nat.rules(public, Ipv4Addr::from_bits(net.to_bits() + 2)));
+        (Self { namespace, lan, public }, delay)
     }
 
     /// One whose LAN is 192.168.`number`.0/24.
@@ -98,4 +108,10 @@ impl Gateway {
              }}"
         ));
     }
+}
+
+/// No two LANs of a lab have the same addresses, unless they are asked to.
+fn next_lan() -> u16 {
+    static LANS: AtomicU16 = AtomicU16::new(0);
+    LANS.fetch_add(1, Ordering::Relaxed) % 200 + 1
 }

@@ -1,6 +1,7 @@
 //! Networks made of namespaces.
 
 mod available;
+mod delay;
 mod gateway;
 mod namespace;
 mod nat;

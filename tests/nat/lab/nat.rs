@@ -15,6 +15,9 @@ pub(crate) enum Nat {
     PortRemapped,
     /// Another random port for each destination; lets in only who answers. Companies, clouds, mobile networks.
     Symmetric,
+    /// Plain masquerade: as [`Nat::PortRestricted`], but its input is not filtered. What comes in unasked is remembered,
+    /// and the answer to it gets another port. Docker hosts, NAT instances, home-made routers.
+    Bare,
     /// As [`Nat::PortRestricted`], for other gateways: addresses of 100.64.0.0/10.
     Carrier,
     /// No IPv4 at all; IPv6 as it is, behind a firewall that lets in only who answers.
@@ -35,7 +38,7 @@ impl Nat {
                 format!("meta l4proto udp ip saddr @spoken dnat to {host}"),
                 "masquerade".to_owned(),
             ),
-            Self::PortRestricted | Self::Carrier => ("", String::new(), "masquerade".to_owned()),
+            Self::PortRestricted | Self::Carrier | Self::Bare => ("", String::new(), "masquerade".to_owned()),
             // One socket behind it, one port outside.
             Self::PortRemapped => {
                 ("", String::new(), format!("meta l4proto udp snat to {public}:40000-40000"))
@@ -45,6 +48,7 @@ impl Nat {
         };
         // What is dropped on its way in leaves no trace. A gateway that refused it instead would remember the flow, and
         // give the answer another port.
+        let input = if self == Self::Bare { "" } else { "iifname wan meta l4proto udp ct state new drop" };
         format!(
             "table inet filter {{
                chain forward {{
@@ -55,7 +59,7 @@ impl Nat {
                }}
                chain input {{
                  type filter hook input priority filter; policy accept
-                 iifname wan meta l4proto udp ct state new drop
+                 {input}
                }}
              }}
              table ip nat {{

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
+use std::time::Duration;
 
+use super::delay::Delay;
 use super::gateway::Gateway;
 use super::namespace::Namespace;
 use super::nat::Nat;
@@ -68,6 +70,28 @@ impl Segment {
     /// A gateway on it whose LAN has the same addresses as other people's.
     pub(crate) fn usual_gateway(&self, role: &str, nat: Nat) -> Gateway {
         Gateway::numbered(self, role, nat, 201)
+    }
+
+    /// A gateway on it, by a line with that delay in each direction, which lasts as long as what is returned.
+    pub(crate) fn far_gateway(&self, role: &str, nat: Nat, one_way: Duration) -> (Gateway, Delay) {
+        Gateway::far(self, role, nat, one_way)
+    }
+
+    /// As [`join`](Self::join), by a line with delay.
+    pub(super) fn join_by(
+        &self,
+        namespace: &Namespace,
+        interface: &str,
+        one_way: Duration,
+    ) -> (Ipv4Addr, Delay) {
+        let number = self.hosts.get() + 1;
+        self.hosts.set(number);
+        let port = format!("{}{number}", self.bridge);
+        let delay = Delay::new((namespace, interface), (&self.router, &port, self.bridge), one_way);
+        namespace.ip(&format!("link set {interface} up"));
+        self.assign(namespace, interface, number);
+        self.default_route(namespace);
+        (self.addr(number), delay)
     }
 
     /// Gives a namespace an interface here, an address, and a default route.
