@@ -44,6 +44,11 @@ const HEEDLESS_EVERY: u32 = 8;
 /// For this long after the loss of a link, a port that is reported as closed is that of a process that restarts: it is
 /// dialled without growing delays.
 const RESTART_WITHIN: Duration = Duration::from_secs(5);
+/// Links of a peer that may end in a row by its leave, or by this node, without growing delays. A link that lasts resets
+/// the count.
+const MAX_RESTARTS: u32 = 16;
+/// The longest delay before such a dial.
+const RESTART_DELAY: Duration = Duration::from_millis(150);
 
 /// What every HELLO of this node says, but for what belongs to the one link.
 pub(crate) trait MakeHello: Send + Sync {
@@ -154,6 +159,7 @@ impl Dialler {
         // Attempts in a row that ended by reports.
         let mut reported = 0_u32;
         let mut closed_port = false;
+        let mut restarts_left = MAX_RESTARTS;
         loop {
             dialled.with(|state| state.linked = known.as_ref().is_some_and(|id| self.linked(id)));
             self.until_unlinked(known.as_ref()).await;
@@ -169,7 +175,7 @@ impl Dialler {
             }
             let restarts = closed_port && lost_at.is_some_and(|lost| clock::now() < lost + RESTART_WITHIN);
             let delay = match backoff.next(fresh, random::bits()) {
-                _ if restarts => Backoff::jittered(Backoff::FIRST, random::bits()),
+                _ if restarts => Backoff::jittered(RESTART_DELAY, random::bits()),
                 delay => delay,
             };
             tokio::select! {
@@ -201,7 +207,7 @@ impl Dialler {
                 Err(AttemptError::Unreachable { .. }) => reported.wrapping_add(1),
                 Ok(_) | Err(_) => 0,
             };
-            closed_port = matches!(attempt, Err(AttemptError::Unreachable { why: Reason::Port, .. }));
+            closed_port = attempt.as_ref().is_err_and(AttemptError::may_be_restart);
             match attempt {
                 Ok(established) => {
                     known = Some(established.hello.id.clone());
@@ -224,11 +230,22 @@ impl Dialler {
                     }
                     let up = clock::now().saturating_duration_since(since);
                     dialled.with(|state| state.linked = false);
-                    if !closed_with(&why, CloseCode::DuplicateLink) {
+                    if up >= Backoff::STABLE_AFTER {
+                        restarts_left = MAX_RESTARTS;
+                    }
+                    // This node closes the link as well when the peer announces that it leaves.
+                    let left = closed_with(&why, CloseCode::Leaving)
+                        || matches!(why, ConnectionError::LocallyClosed);
+                    let left = left && restarts_left > 0;
+                    if left {
+                        // The peer probably restarts, and that is no failure.
+                        restarts_left -= 1;
+                        backoff.peer_left();
+                    } else if !closed_with(&why, CloseCode::DuplicateLink) {
                         backoff.link_ended(up);
                     }
                     // A link that is refused right after HELLO was never one: a twin is not to knock every other second.
-                    if up >= LINKED_AFTER {
+                    if left || up >= LINKED_AFTER {
                         lost_at = Some(clock::now());
                     }
                 }
@@ -436,6 +453,17 @@ enum AttemptError {
 }
 
 impl AttemptError {
+    /// Whether the process at the other end is gone, or is about to go: it refuses handshakes then.
+    fn may_be_restart(&self) -> bool {
+        match self {
+            Self::Unreachable { why, .. } => *why == Reason::Port,
+            Self::Handshake(HandshakeError::Lost(ConnectionError::ConnectionClosed(close))) => {
+                close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED
+            }
+            _ => false,
+        }
+    }
+
     /// The error for somebody who knows which peer it is about.
     fn describe(&self, peer: &PeerAddr) -> String {
         match self {

@@ -62,6 +62,11 @@ impl Backoff {
         }
     }
 
+    /// The peer announced that it leaves: the delays start over, and the first one is not zero.
+    pub(crate) fn peer_left(&mut self) {
+        self.attempts = 1;
+    }
+
     /// Starts the delays anew: the network changed, or the operator asked.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;
@@ -97,5 +102,15 @@ mod tests {
         assert_ne!(backoff.next(false, u64::MAX), Duration::ZERO);
         backoff.link_ended(Duration::from_secs(60));
         assert_eq!(backoff.next(false, u64::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_peer_that_leaves_often_is_dialled_as_soon_as_the_first_time() {
+        let mut backoff = Backoff::default();
+        for _ in 0..10 {
+            backoff.next(true, u64::MAX);
+        }
+        backoff.peer_left();
+        assert_eq!(backoff.next(true, u64::MAX).as_millis(), 249);
     }
 }
