@@ -353,7 +353,7 @@ async fn a_node_that_left_and_came_back_has_not_left() {
     assert!(explained.left.unwrap().ago_s > 100.0, "it outlives the record");
     drop(mesh.remove("b"));
     mesh.restart("b", &["r"]).await;
-    mesh.node("a").routable(&id("b")).await;
+    mesh.node("a").routable(&id("b")).await.unwrap();
     assert_eq!(mesh.node("a").explain(&id("b")).await.unwrap().left, None);
     assert!(mesh.node("a").status().await.unwrap().left.is_empty());
 }
@@ -363,7 +363,7 @@ async fn an_ephemeral_node_that_left_is_explained_near_and_far() {
     let mesh = mesh(["a-r", "b-r"]).await;
     let stub = mesh.joiner("s", &["r"]).ephemeral(true).start().await.unwrap();
     stub.linked().await.unwrap();
-    mesh.node("a").routable(&id("s")).await;
+    mesh.node("a").routable(&id("s")).await.unwrap();
     stub.shutdown().await;
     sleep(Duration::from_secs(1)).await;
     for name in ["r", "a", "b"] {
