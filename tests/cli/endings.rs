@@ -38,9 +38,10 @@ impl Pair {
     fn call(&self) -> Child {
         let socket = self.socket();
         let mut command = self.world.command(&["send", "executor", "test:wait", "--control", &socket]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("the call answers");
         assert_eq!(line, "started\n");
         child
     }
@@ -48,9 +49,10 @@ impl Pair {
 
 /// The exit status of a call, and what it said.
 fn ended(mut call: Child) -> (Option<i32>, String) {
-    let code = call.wait().unwrap().code();
+    let code = call.wait().expect("the call was started").code();
     let mut said = String::new();
-    call.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let mut stderr = call.stderr.take().expect("it is piped");
+    stderr.read_to_string(&mut said).expect("it prints text");
     (code, said)
 }
 

@@ -150,7 +150,8 @@ async fn deny(mesh: &Mesh, by: &str, whom: &str) {
 
 #[track_caller]
 fn assert_ending(ending: Option<Ending>, by: EndedBy, why: &str, bytes: u64, context: &str) {
-    let ending = ending.unwrap_or_else(|| panic!("{context}: the end of nothing"));
+    assert!(ending.is_some(), "{context}: the end of nothing");
+    let Some(ending) = ending else { return };
     if why == "restarted" {
         // The new process has another key here, so nothing resets the old connection: where no record or new link tells first,
         // silence does.
@@ -287,11 +288,8 @@ async fn events_and_registrations_end_with_the_node() {
     let mut events = node.events();
     node.shutdown().await;
     let mut downs = 0;
-    loop {
-        match timeout(LIMIT, events.recv()).await.expect("events end") {
-            Ok(event) => downs += usize::from(matches!(event, Event::LinkDown { .. })),
-            Err(_) => break,
-        }
+    while let Ok(event) = timeout(LIMIT, events.recv()).await.expect("events end") {
+        downs += usize::from(matches!(event, Event::LinkDown { .. }));
     }
     assert_eq!(downs, 1, "the one link went down once");
     assert!(timeout(LIMIT, node.events().recv()).await.expect("there are no more").is_err());
