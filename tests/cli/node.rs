@@ -210,5 +210,5 @@ fn the_grace_period_is_a_setting() {
     node.signal(Signal::TERM);
     assert_eq!(node.ended(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(5), "the default would have waited: {:?}", start.elapsed());
-    assert_eq!(send.wait().unwrap().code(), Some(1));
+    assert_eq!(send.wait().unwrap().code(), Some(3));
 }
