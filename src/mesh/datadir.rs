@@ -62,6 +62,7 @@ impl DataDir {
     }
 
     /// The error that another process uses the directory, if one does.
+    #[cfg(feature = "cli")]
     pub(crate) fn check_held(path: &Path) -> Option<LockError> {
         PidLock::check_held(&lock_file(path))
     }

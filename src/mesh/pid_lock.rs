@@ -63,6 +63,7 @@ impl PidLock {
     }
 
     /// The error that the lock is held, if it is.
+    #[cfg(any(test, feature = "cli"))]
     pub(crate) fn check_held(path: &Path) -> Option<LockError> {
         let mut file = File::open(path).ok()?;
         match try_lock(&mut file) {

@@ -42,6 +42,7 @@ mod validity;
 pub(crate) mod verify;
 
 pub use authority::{Authority, AuthorityError};
+#[cfg(feature = "cli")]
 pub(crate) use files::open_regular;
 pub use files::{FileError, MAX_PEM_FILE};
 pub use fingerprint::{Fingerprint, InvalidFingerprint};

@@ -38,7 +38,8 @@ impl Pair {
     fn call(&self) -> Child {
         let socket = self.socket();
         let mut command = self.world.command(&["send", "executor", "test:wait", "--control", &socket]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("the call answers");

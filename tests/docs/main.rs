@@ -49,6 +49,7 @@ fn links_between_pages_lead_somewhere() {
 }
 
 #[test]
+#[cfg(feature = "node")]
 fn the_units_the_containers_and_their_page_agree_on_how_a_node_stops() {
     let read = |file: &str| {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file);
