@@ -30,7 +30,10 @@ use crate::mesh::{
 use crate::switch::SwitchCounters;
 use crate::transport::bind::Listen;
 use crate::transport::unreachable::Reports;
-use crate::transport::{Identity, Liveness, PortOpener, Refusal, Socket, bind, random, settings};
+use crate::transport::{
+    DEFAULT_PEER_TIMEOUT, Identity, Liveness, PEER_TIMEOUTS, PortOpener, Refusal, Socket, bind, random,
+    settings,
+};
 use crate::work::{
     self, Call, CallOptions, Command, Directive, HandlerError, PingError, Pong, RegisterError, Registry,
     Request, Responder, TraceHop,
@@ -79,6 +82,7 @@ impl Node {
             data_dir: None,
             costs: LinkCosts::default(),
             liveness: Liveness::default(),
+            peer_timeout: DEFAULT_PEER_TIMEOUT,
             max_datagram: settings::MAX_DATAGRAM,
             wait_converged: None,
             registry: Registry::new(),
@@ -438,6 +442,7 @@ pub struct NodeBuilder {
     data_dir: Option<PathBuf>,
     costs: LinkCosts,
     liveness: Liveness,
+    peer_timeout: Duration,
     max_datagram: u16,
     wait_converged: Option<Duration>,
     registry: Registry,
@@ -550,6 +555,18 @@ impl NodeBuilder {
     /// How eagerly the loss of a neighbour is noticed, on the links that this node dials.
     pub fn liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
+        self
+    }
+
+    /// How long a node that is not a neighbour may be unreachable, without a route to it and without a packet from it,
+    /// before its streams and calls end and connecting to it fails. 5 s by default, which is what the mesh takes to notice
+    /// a silent death: then callers learn of it as soon as routing does. From 0.5 s to 10 min, or the node does not start.
+    ///
+    /// A longer time carries streams over longer outages of the only path; from 15 s on, both ends have to be set so. As
+    /// long as there is a route, a silent node is given up after 15 s, or this if that is longer; and an attempt to connect
+    /// takes at most 10 s. Streams to a neighbour end with their link, see [`liveness`](Self::liveness).
+    pub fn peer_timeout(mut self, timeout: Duration) -> Self {
+        self.peer_timeout = timeout;
         self
     }
 
@@ -701,6 +718,7 @@ impl NodeBuilder {
             external: self.external,
             costs: self.costs,
             liveness: self.liveness,
+            peer_timeout: self.peer_timeout,
             max_datagram: self.max_datagram,
             epoch,
             data_dir,
@@ -729,6 +747,9 @@ impl NodeBuilder {
             if let Some(ip) = self.listen[..nth].iter().find_map(shared) {
                 return Err(StartError::ListenTwice(ip));
             }
+        }
+        if !PEER_TIMEOUTS.contains(&self.peer_timeout) {
+            return Err(StartError::PeerTimeout(self.peer_timeout));
         }
         if self.external.len() > MAX_EXTERNAL {
             return Err(StartError::TooManyExternal);
@@ -793,6 +814,13 @@ pub enum StartError {
     /// Two addresses with the same IP.
     #[error("two listen addresses have the IP {0}; a node listens on one port of each")]
     ListenTwice(std::net::IpAddr),
+    /// The peer timeout is out of bounds.
+    #[error(
+        "the peer timeout is {0:?}; it must be from {least:?} to {most:?}",
+        least = PEER_TIMEOUTS.start(),
+        most = PEER_TIMEOUTS.end()
+    )]
+    PeerTimeout(Duration),
     /// More than [`MAX_EXTERNAL`] external addresses.
     #[error("a node has at most {MAX_EXTERNAL} external addresses")]
     TooManyExternal,

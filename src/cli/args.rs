@@ -164,6 +164,10 @@ pub(super) struct NodeArgs {
     /// [env: RECEPTOR_GRACE] [default: 5s]
     #[arg(long, value_name = "DURATION")]
     pub(super) grace: Option<String>,
+    /// End streams and calls to a node that is not a neighbour this long after its last packet if there is no
+    /// route to it: 500ms to 10m [env: RECEPTOR_PEER_TIMEOUT] [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) peer_timeout: Option<String>,
     /// How log lines look: text or json. They go to standard error; RUST_LOG says which (default info) [env: RECEPTOR_LOG_FORMAT]
     /// [default: text]
     #[arg(long, value_name = "FORMAT")]

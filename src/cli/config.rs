@@ -13,13 +13,14 @@ use super::file::{CommandLine, CommandSetting, File, InheritSetting};
 use super::log::LogFormat;
 use super::settings::{
     CERTS, COMMAND, CONFIG, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN, LISTEN, LIVENESS,
-    LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, Source, Sourced, TRANSIT, TRANSIT_RATE, bytes, duration, switch,
+    LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, Source, Sourced, TRANSIT, TRANSIT_RATE, bytes,
+    duration, switch,
 };
 use super::users::User;
 use crate::id::{Cost, NodeId};
 use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
 use crate::node::SHUTDOWN_GRACE;
-use crate::transport::Liveness;
+use crate::transport::{Liveness, PEER_TIMEOUTS};
 use crate::work::{self, CommandStderr, Directive, InheritEnv};
 
 /// The checked configuration of a node.
@@ -42,6 +43,7 @@ pub(super) struct NodeConfig {
     pub(super) cost_to: Vec<(NodeId, Cost)>,
     pub(super) liveness: Liveness,
     pub(super) grace: Duration,
+    pub(super) peer_timeout: Option<Duration>,
     pub(super) log_format: LogFormat,
     pub(super) until_stdin_ends: bool,
 }
@@ -115,6 +117,7 @@ impl NodeConfig {
         let cost_to = over(COST_TO.list(args.cost_to, env, ',')?, file.cost_to);
         let liveness = LIVENESS.text(args.liveness, env)?.or(file.liveness);
         let grace = GRACE.text(args.grace, env)?.or(file.grace);
+        let peer_timeout = PEER_TIMEOUT.text(args.peer_timeout, env)?.or(file.peer_timeout);
         let log_format = LOG_FORMAT.text(args.log_format, env)?.or(file.log_format);
         Ok(Self {
             certs,
@@ -136,6 +139,7 @@ impl NodeConfig {
             cost_to: cost_to.into_iter().map(|cost| cost.and_then(cost_of_one)).collect::<Result<_, _>>()?,
             liveness: liveness.map(|profile| profile.and_then(profile_of)).transpose()?.unwrap_or_default(),
             grace: grace.map(|grace| grace.and_then(grace_period)).transpose()?.unwrap_or(SHUTDOWN_GRACE),
+            peer_timeout: peer_timeout.map(|timeout| timeout.and_then(peer_timeout_of)).transpose()?,
             log_format: log_format.map(Sourced::parse).transpose()?.unwrap_or_default(),
             until_stdin_ends: args.until_stdin_ends,
             id,
@@ -201,6 +205,14 @@ fn profile_of(text: String) -> Result<Liveness, String> {
         "metered" => Ok(Liveness::Metered),
         _ => Err(format!("{text:?}: default or metered")),
     }
+}
+
+fn peer_timeout_of(text: String) -> Result<Duration, String> {
+    let timeout = duration(&text)?;
+    if PEER_TIMEOUTS.contains(&timeout) {
+        return Ok(timeout);
+    }
+    Err(format!("{text:?}: a duration from {:?} to {:?}", PEER_TIMEOUTS.start(), PEER_TIMEOUTS.end()))
 }
 
 fn cost_of_one(text: String) -> Result<(NodeId, Cost), String> {
@@ -488,6 +500,27 @@ mod tests {
             [Some(7), Some(500_000), Some(10_000_000), Some(2_000_000_000)]
         );
         assert_eq!(["", "M", "-1", "1.5M", "99999999999G"].map(rate), [None; 5]);
+    }
+
+    #[test]
+    fn the_peer_timeout_is_a_duration_within_bounds() {
+        let timeout = |text: &str| {
+            resolve(NodeArgs { peer_timeout: Some(text.to_owned()), ..flags() })
+                .map(|config| config.peer_timeout)
+        };
+        assert_eq!(timeout("2.5").unwrap(), Some(Duration::from_millis(2_500)));
+        assert_eq!(timeout("2m").unwrap(), Some(Duration::from_secs(120)));
+        for bad in ["0", "-1", "601", "NaN", "inf", ""] {
+            let failure = timeout(bad).unwrap_err();
+            assert!(failure.text.contains("--peer-timeout"), "{failure:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.toml");
+        for (value, expected) in [("7", 7_000), ("7.5", 7_500), ("\"900ms\"", 900)] {
+            std::fs::write(&path, format!("peer-timeout = {value}")).unwrap();
+            let config = resolve(NodeArgs { config: Some(path.clone()), ..flags() }).unwrap();
+            assert_eq!(config.peer_timeout, Some(Duration::from_millis(expected)));
+        }
     }
 
     #[test]

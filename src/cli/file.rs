@@ -39,6 +39,7 @@ pub(super) struct File {
     pub(super) cost_to: Vec<Sourced<String>>,
     pub(super) liveness: Option<Sourced<String>>,
     pub(super) grace: Option<Sourced<String>>,
+    pub(super) peer_timeout: Option<Sourced<String>>,
     pub(super) log_format: Option<Sourced<String>>,
 }
 
@@ -128,6 +129,9 @@ impl File {
             cost_to: raw.cost_to.into_iter().map(|(id, cost)| at.cost_to(id, cost)).collect(),
             liveness: raw.liveness.map(|profile| at.sourced(profile)),
             grace: raw.grace.map(|grace| at.sourced_as(grace, |grace| grace.to_string())),
+            peer_timeout: raw
+                .peer_timeout
+                .map(|seconds| at.sourced_as(seconds, |seconds| seconds.to_string())),
             log_format: raw.log_format.map(|format| at.sourced(format)),
         })
     }
@@ -159,6 +163,7 @@ struct Raw {
     cost_to: BTreeMap<Spanned<String>, i64>,
     liveness: Option<Spanned<String>>,
     grace: Option<Spanned<DurationValue>>,
+    peer_timeout: Option<Spanned<DurationValue>>,
     log_format: Option<Spanned<String>>,
 }
 

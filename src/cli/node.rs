@@ -69,6 +69,9 @@ fn yielded_to(config: &NodeConfig, to: &str) -> Failure {
 async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure> {
     let mut builder = Node::builder(config.id.clone(), identity).transit(config.transit).cost(config.cost);
     builder = builder.liveness(config.liveness);
+    if let Some(timeout) = config.peer_timeout {
+        builder = builder.peer_timeout(timeout);
+    }
     builder = builder.direct(config.direct);
     builder = config.external.iter().fold(builder, |builder, addr| builder.external_addr(*addr));
     builder = config.listen.iter().fold(builder, |builder, listen| match *listen {

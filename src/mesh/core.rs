@@ -36,7 +36,7 @@ use super::open::{OpenError, OpenHeader};
 use super::outside::Outside;
 use super::paths::Paths;
 use super::peer_addr::PeerAddr;
-use super::peers::Peers;
+use super::peers::{self, Peers};
 use super::refusal_log::SharedRefusalLog;
 use super::renewal;
 use super::roaming::{self, Roaming};
@@ -103,6 +103,8 @@ pub(crate) struct Parts {
     pub(crate) external: Vec<SocketAddr>,
     pub(crate) costs: LinkCosts,
     pub(crate) liveness: Liveness,
+    /// How long a peer may be unreachable before it is given up.
+    pub(crate) peer_timeout: Duration,
     pub(crate) max_datagram: u16,
     pub(crate) epoch: u64,
     pub(crate) data_dir: Option<DataDir>,
@@ -171,6 +173,7 @@ impl Mesh {
         let measured = parts.costs.usual == LinkCost::RoundTrip;
         let transports = Transports {
             liveness: parts.liveness,
+            peer_timeout: parts.peer_timeout,
             max_datagram: parts.max_datagram,
             direct: parts.direct,
             measured,
@@ -184,7 +187,7 @@ impl Mesh {
         let told = parts.direct.then(|| inputs.clone());
         let vetting = Vetting::new(endpoint.clone());
         let renewals = services.offer(renewal::service(), true).expect("it is the first service of all");
-        let peers = Peers::new(endpoint.clone(), services.clone(), vetting.clone(), told);
+        let peers = Peers::new(endpoint.clone(), services.clone(), vetting.clone(), told, parts.peer_timeout);
         let paths = match parts.direct {
             true => {
                 let real_time = !parts.renewable.is_empty();
@@ -289,6 +292,13 @@ impl Mesh {
             refusals: SharedRefusalLog::default(),
         };
         tokio::spawn(acceptor.run().instrument(span.clone()));
+        let watch = peers::Watch {
+            id: parts.id.clone(),
+            peers: peers.clone(),
+            view: shown.clone(),
+            inputs: inputs.clone(),
+        };
+        tokio::spawn(watch.run().instrument(span.clone()));
         let outside = Outside::default();
         #[cfg(feature = "mdns")]
         if parts.lan {
@@ -667,9 +677,7 @@ fn live_link<'a>(view: &'a View, node: &NodeId) -> Option<&'a LinkView> {
 }
 
 fn has_route(view: &View, node: &NodeId) -> bool {
-    // The address is a hash, and rarely asked for.
-    let direct = || view.forwarding.as_ref().is_some_and(|forwarding| forwarding.is_direct(node.addr()));
-    view.table.route(node).is_some() || (view.stub && view.linked) || direct()
+    view.reaches(node) || (view.stub && view.linked)
 }
 
 /// Fails once the deadline has passed, if there is one.

@@ -220,6 +220,7 @@ impl EndReason {
             CloseCode::Replaced | CloseCode::DuplicateLink => Self::Replaced,
             CloseCode::Idle => Self::Idle,
             CloseCode::Unreachable => Self::Unreachable,
+            CloseCode::NoRoute => Self::NoRoute,
             _ => match RefusalReason::from_close_code(code, text.as_bytes()) {
                 Some(reason) => Self::NotTrusted(Refusal::here(reason)),
                 None => Self::Closed { code, text: text.to_owned() },

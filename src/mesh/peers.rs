@@ -32,14 +32,18 @@ use crate::transport::tls;
 use crate::transport::{Refusal, overlay};
 
 mod connecting;
+mod silence;
+mod watch;
 
 use connecting::Connecting;
+use silence::Silence;
+pub(super) use watch::Watch;
 
 /// Peers with a connection at a time, at most.
 pub const MAX_PEERS: usize = 1_024;
 /// Connections with one peer, at most: two if both open at the same time, more while it restarts.
 pub(super) const MAX_CONNECTIONS_OF_ONE: usize = 4;
-/// How long a peer may take to answer.
+/// How long a peer may take to answer, if the patience with peers is not shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// When another attempt joins those under way. QUIC doubles the wait after each lost packet of a handshake: where many
 /// are lost, a new attempt is sooner through than an old one. The first to come through is used.
@@ -68,6 +72,7 @@ pub(crate) struct Peers {
     shut: Arc<AtomicBool>,
     /// Whom to tell of connections, for direct paths; none: those are off.
     inputs: Option<mpsc::Sender<Input>>,
+    patience: Duration,
 }
 
 /// One peer's place.
@@ -85,6 +90,7 @@ struct Kept {
     // Shared, since to clone a connection takes its lock.
     connection: Arc<Connection>,
     since: Instant,
+    silence: Silence,
 }
 
 impl Kept {
@@ -123,9 +129,11 @@ impl Peers {
         services: Services,
         vetting: Vetting,
         inputs: Option<mpsc::Sender<Input>>,
+        patience: Duration,
     ) -> Self {
         let runtime = Handle::current();
-        Self { endpoint, services, vetting, slots: Arc::default(), runtime, shut: Arc::default(), inputs }
+        let (slots, shut) = (Arc::default(), Arc::default());
+        Self { endpoint, services, vetting, slots, runtime, shut, inputs, patience }
     }
 
     /// The connection to `node`, made now if there is none, and a lease that keeps it.
@@ -169,7 +177,9 @@ impl Peers {
         let unreachable = |why: String| OpenError::Unreachable { node: node.clone(), why };
         let mut attempts = JoinSet::new();
         let begin = tokio::time::Instant::now();
-        for (nth, until) in FURTHER_ATTEMPTS.into_iter().chain([CONNECT_TIMEOUT]).enumerate() {
+        let limit = CONNECT_TIMEOUT.min(self.patience);
+        let further = FURTHER_ATTEMPTS.into_iter().filter(|further| *further < limit);
+        for (nth, until) in further.chain([limit]).enumerate() {
             let connecting = match nth {
                 1 => self.endpoint.connect_peer_by_routes(node),
                 _ => self.endpoint.connect_peer(node),
@@ -192,7 +202,7 @@ impl Peers {
                 Ok(None) | Err(_) => {}
             }
         }
-        Err(unreachable(format!("no answer within {CONNECT_TIMEOUT:?}")))
+        Err(unreachable(format!("no answer within {limit:?}")))
     }
 
     /// Takes a connection that a peer has opened; its address says which of its certified names it uses.
@@ -237,7 +247,8 @@ impl Peers {
                     .connection
                     .close(CloseCode::Replaced, "too many connections with one peer");
             }
-            connections.push(Kept { connection: connection.clone(), since: clock::now() });
+            let now = clock::now();
+            connections.push(Kept { connection: connection.clone(), since: now, silence: Silence::new(now) });
             vetted.carry_on_streams();
             // Under the lock, so that `shut` misses none.
             if self.shut.load(Ordering::Relaxed) {
@@ -276,6 +287,49 @@ impl Peers {
         };
         self.runtime.spawn(serve.instrument(span));
         Ok(adopted)
+    }
+
+    /// How long a peer may be unreachable: without a route to it and without a packet from it.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Whether there are any peer connections.
+    fn any(&self) -> bool {
+        !lock(&self.slots).is_empty()
+    }
+
+    /// The peers in use that have been silent for this long on all of their connections.
+    fn silent(&self, patience: Duration, now: Instant) -> Vec<NodeId> {
+        let mut silent = Vec::new();
+        for (node, slot) in lock(&self.slots).iter() {
+            let mut heard = false;
+            let mut live = false;
+            for kept in lock(&slot.connections).iter_mut().filter(|kept| kept.is_live()) {
+                let received = kept.connection.stats().udp_rx.datagrams;
+                live = true;
+                // Every connection is sampled, so that its count is there when it matters.
+                heard |= kept.silence.sample(received, now) < patience;
+            }
+            if live && !heard && slot.usage.in_use() {
+                silent.push(node.clone());
+            }
+        }
+        silent
+    }
+
+    /// Closes the connections with a peer that has been unreachable for this long; returns whether any were closed.
+    fn give_up(&self, node: &NodeId, routed: bool, patience: Duration, now: Instant) -> bool {
+        let Some(slot) = lock(&self.slots).get(node).cloned() else { return false };
+        let mut closed = false;
+        for kept in lock(&slot.connections).iter_mut().filter(|kept| kept.is_live()) {
+            if kept.silence.unreachable(routed, now).is_some_and(|since| since >= patience) {
+                let cause = Cause::network(EndReason::NoRoute);
+                kept.connection.close_because(cause, CloseCode::NoRoute, "no route");
+                closed = true;
+            }
+        }
+        closed
     }
 
     /// Closes the connections that nobody has used for a while, and forgets the peers without any. To be called every

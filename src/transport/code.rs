@@ -112,6 +112,8 @@ codes! {
         Unreachable = 0x20 => "reported as unreachable, and silent",
         /// A node that is not ephemeral has a suffix in its id.
         SuffixedId = 0x21 => "only an ephemeral node may have a suffix in its id",
+        /// The mesh had no route to the node for too long.
+        NoRoute = 0x28 => "there was no route for too long",
     }
 }
 

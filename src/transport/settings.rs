@@ -1,5 +1,6 @@
 //! How QUIC is set, and why.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,11 +38,17 @@ pub(crate) const CREDIT_WANTED_AT: usize = 12;
 const INITIAL_STREAMS: u32 = 16;
 /// The round trip that is assumed before one is measured: a lost handshake packet is sent again after three of these.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-/// A peer that was not heard of for this long is gone, and its streams end as unreachable. Long enough to outlast the
-/// loss of a relay (5 s) and its restart.
+/// A peer that was not heard of for this long is gone, and its streams end as unreachable, whatever the mesh says of it.
+/// Long enough to outlast the loss of a relay (5 s) and its restart. Where there is no route, the peer timeout counts.
 const PEER_DEAD_AFTER: Duration = Duration::from_secs(15);
 /// How often an otherwise silent peer connection shows that it lives.
 const PEER_KEEPALIVE: Duration = Duration::from_secs(4);
+
+/// Without a route to a peer, its connections, streams and calls end this long after its last packet, unless the node is set
+/// otherwise. As long as a silent link takes to be declared dead, so that the mesh has had the time to find another way.
+pub const DEFAULT_PEER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The bounds of the peer timeout.
+pub const PEER_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(600);
 
 /// How eagerly the loss of a neighbour is noticed, on the links that this node dials. On those that it accepts, the
 /// neighbour's choice counts: whoever pays for the line is who dials out over it.
@@ -77,6 +84,8 @@ impl Liveness {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transports {
     pub(crate) liveness: Liveness,
+    /// How long a peer may be unreachable.
+    pub(crate) peer_timeout: Duration,
     /// The largest UDP payload, in bytes.
     pub(crate) max_datagram: u16,
     /// Whether peers may speak about direct paths.
@@ -109,7 +118,7 @@ impl Transports {
         let mut config = common(self.max_datagram.min(path_mtu).saturating_sub(Header::MAX_LEN as u16));
         config.max_concurrent_uni_streams(VarInt::from_u32(self.direct.into()));
         config.keep_alive_interval(Some(PEER_KEEPALIVE));
-        config.max_idle_timeout(Some(idle(PEER_DEAD_AFTER)));
+        config.max_idle_timeout(Some(idle(PEER_DEAD_AFTER.max(self.peer_timeout))));
         config
     }
 }

@@ -23,5 +23,6 @@ mod streams;
 mod support;
 mod transit;
 mod twins;
+mod unreachable;
 mod work;
 mod young;

@@ -1,0 +1,82 @@
+//! The task that samples peer connections and gives up those that have become unreachable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::info;
+
+use super::Peers;
+use crate::id::NodeId;
+use crate::mesh::clock;
+use crate::mesh::input::{Command, Input};
+use crate::mesh::view::View;
+
+/// Interval between samples while there are peer connections.
+const PACE: Duration = Duration::from_millis(100);
+/// Interval while there are none.
+const IDLE_PACE: Duration = Duration::from_millis(500);
+/// A stub asks its neighbour for the route to a peer that has been silent for this long before it would be given up.
+const ASK_AHEAD: Duration = Duration::from_secs(1);
+/// How long the neighbour may take to answer; no answer is no proof of anything.
+const ANSWER_WAIT: Duration = Duration::from_millis(50);
+
+/// What the watch works with.
+pub(crate) struct Watch {
+    pub(crate) id: NodeId,
+    pub(crate) peers: Peers,
+    pub(crate) view: watch::Receiver<Arc<View>>,
+    pub(crate) inputs: mpsc::Sender<Input>,
+}
+
+impl Watch {
+    /// Runs until the node is shut down.
+    pub(crate) async fn run(self) {
+        loop {
+            sleep(if self.peers.any() { PACE } else { IDLE_PACE }).await;
+            let view = self.view.borrow().clone();
+            if view.closed || self.inputs.is_closed() {
+                return;
+            }
+            let patience = self.peers.patience();
+            let now = clock::now();
+            let suspects = self.peers.silent(patience.saturating_sub(ASK_AHEAD), now);
+            if suspects.is_empty() {
+                continue;
+            }
+            let routed = self.routed(&view, &suspects).await;
+            for (node, routed) in suspects.iter().zip(routed) {
+                if self.peers.give_up(node, routed, patience, now) {
+                    info!(%node, "gave up a peer: no route to it, and nothing heard from it");
+                }
+            }
+        }
+    }
+
+    /// Whether there is a route to each of the nodes, as far as this node knows.
+    async fn routed(&self, view: &View, nodes: &[NodeId]) -> Vec<bool> {
+        if !view.stub {
+            return nodes.iter().map(|node| *node == self.id || view.reaches(node)).collect();
+        }
+        if !view.linked {
+            return nodes.iter().map(|node| *node == self.id).collect();
+        }
+        let mut answers = Vec::new();
+        for node in nodes {
+            let (reply, answer) = oneshot::channel();
+            let asked = self.inputs.send(Input::Command(Command::Query(node.clone(), reply))).await;
+            answers.push(asked.is_ok().then_some(answer));
+        }
+        let deadline = Instant::now() + ANSWER_WAIT;
+        let mut routed = Vec::new();
+        for answer in answers {
+            let none = match answer {
+                Some(answer) => matches!(timeout_at(deadline, answer).await, Ok(Ok(None))),
+                None => false,
+            };
+            routed.push(!none);
+        }
+        routed
+    }
+}
