@@ -385,7 +385,7 @@ mod tests {
             assert_eq!(grace(text).unwrap().grace, Duration::from_millis(millis), "{text}");
         }
         assert_eq!(resolve(flags()).unwrap().grace, SHUTDOWN_GRACE);
-        for bad in ["", "s", "-1s", "1d", "25h", "1 s", "1.2.3s"] {
+        for bad in ["", "s", "-1s", "2d", "25h", "1 s", "1.2.3s"] {
             assert!(
                 error(NodeArgs { grace: Some(bad.to_owned()), ..flags() }).starts_with("--grace: "),
                 "{bad}"
