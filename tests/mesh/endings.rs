@@ -166,7 +166,7 @@ fn name(why: &EndReason) -> &'static str {
         EndReason::ShutDown => "shut down",
         EndReason::Dropped => "dropped",
         EndReason::Restarted => "restarted",
-        EndReason::Unreachable => "unreachable",
+        EndReason::Unreachable | EndReason::NoRoute => "unreachable",
         EndReason::NotTrusted(refusal) if refusal.reason == RefusalReason::Denied => "denied",
         _ => "another reason",
     }
