@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn silence_counts_from_the_last_packet() {
-        let start = Instant::now();
+        let start = crate::mesh::clock::now();
         let mut silence = Silence::new(start);
         assert_eq!(silence.sample(0, start + SECOND), SECOND);
         // It came after the sample before.
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_route_that_is_missing_for_a_moment_does_not_count() {
-        let start = Instant::now();
+        let start = crate::mesh::clock::now();
         let mut silence = Silence::new(start);
         assert_eq!(silence.unreachable(false, start + 6 * SECOND), None);
         assert_eq!(silence.unreachable(true, start + 7 * SECOND), None);
