@@ -22,9 +22,9 @@ use crate::id::{NodeId, ServiceName};
 use crate::transport::code::StreamCode;
 use crate::transport::settings::MAX_INCOMING_STREAMS;
 
-/// Streams that wait for one service to accept them; more are refused as [`RefuseCode::Overloaded`] within
-/// [`QUEUE_GRACE`]. A quarter of what one node may have open, so that a service that nobody drains does not use up the
-/// credit of its callers.
+/// Maximum number of streams that wait for one service to accept them. Further ones are refused as
+/// [`RefuseCode::Overloaded`] within 100 ms. It is a quarter of what one node may have open, so that a service that nobody
+/// drains does not use up the credit of its callers.
 pub const MAX_WAITING: usize = 256;
 /// How long a stream waits for room in the queue of its service. A burst arrives faster than the service's task is
 /// scheduled; a service that has not accepted anything for this long is not being drained.
