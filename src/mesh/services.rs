@@ -169,6 +169,12 @@ fn acceptance() -> Bytes {
     Bytes::from_static(&[ACCEPTED])
 }
 
+/// Whether a stream can be served after this attempt to answer its header. An opener that wants no answer, because it
+/// only sends, has stopped that direction; what it has sent is there all the same.
+fn is_accepted(answered: &Result<(), quinn::WriteError>) -> bool {
+    matches!(answered, Ok(()) | Err(quinn::WriteError::Stopped(_)))
+}
+
 /// Sends a refusal, and waits until it has arrived: it is lost if the stream is dropped before.
 async fn refuse(send: &mut quinn::SendStream, code: RefuseCode) {
     if send.write_all(&RefusedOpen::new(code).encode()).await.is_ok() && send.finish().is_ok() {
@@ -233,7 +239,7 @@ impl Services {
         }
         let place = last.as_ref().and_then(|found| Some((found, found.place(self, credit.usage())?)));
         let Some((found, place)) = place else { return Some(opened) };
-        if !matches!(at_once(opened.send.write_chunk(acceptance())).await, Some(Ok(()))) {
+        if !at_once(opened.send.write_chunk(acceptance())).await.as_ref().is_some_and(is_accepted) {
             return Some(opened);
         }
         if found.wants_credit {
@@ -284,7 +290,7 @@ impl Services {
             }
         };
         let accepted = tokio::time::timeout(HEADER_TIMEOUT, opened.send.write_chunk(acceptance())).await;
-        if matches!(accepted, Ok(Ok(()))) {
+        if accepted.as_ref().is_ok_and(is_accepted) {
             let stream = opened.stream(rest).counted(&self.open_streams);
             place.send(Incoming { peer, deadline: header.deadline, stream });
         }

@@ -71,6 +71,49 @@ async fn dropping_a_stream_resets_it_and_finishing_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_its_opener_finished_and_dropped_is_served() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    let a = mesh.node("a");
+    for (name, piece) in [("r", 4), ("b", 4), ("r", 200_000), ("b", 200_000)] {
+        let mut listener = mesh.node(name).serve(service("log")).unwrap();
+        let served = tokio::spawn(async move {
+            let mut lengths = Vec::new();
+            for _ in 0..20 {
+                let mut incoming = listener.accept().await.unwrap();
+                let mut all = Vec::new();
+                incoming.stream.read_to_end(&mut all).await.unwrap();
+                // Nobody reads an answer, and the writer of one learns that.
+                let error = incoming.stream.send.write_all(b"?").await.unwrap_err();
+                assert!(matches!(error, StreamError::Stopped { code: StreamCode::Dropped, .. }), "{error:?}");
+                lengths.push(all.len());
+            }
+            lengths
+        });
+        for _ in 0..20 {
+            let mut stream = a.open(&id(name), &service("log")).await.unwrap();
+            stream.write_all(&vec![7; piece]).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+        let served = tokio::time::timeout(Duration::from_secs(5), served).await;
+        assert_eq!(served.expect("all arrive").unwrap(), vec![piece; 20], "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_opener_wants_no_answer_is_served() {
+    let mesh = mesh(["a-r"]).await;
+    let mut listener = mesh.node("r").serve(service("log")).unwrap();
+    let mut stream = mesh.node("a").open(&id("r"), &service("log")).await.unwrap();
+    stream.recv.stop(StreamCode::Cancelled);
+    let mut incoming = listener.accept().await.unwrap();
+    stream.write_all(b"later").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut all = String::new();
+    incoming.stream.read_to_string(&mut all).await.unwrap();
+    assert_eq!(all, "later");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_reader_holds_up_nobody_else() {
     let mesh = mesh(["a-r", "b-r"]).await;
     serve_sink(mesh.node("b"));
