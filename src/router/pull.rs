@@ -9,17 +9,27 @@ use crate::id::NodeId;
 /// How often one announcer is asked for one announcement, with twice the time between from one round to the next: what is
 /// announced may not exist.
 const MAX_ASKS: u32 = 8;
+/// Full tables that the pulls of all neighbours together may fill. One neighbour that fills its own table, which every
+/// origin of the mesh would, leaves the others as much; more of them share what is there.
+const FULL_TABLES: usize = 4;
 
 /// Records that neighbours announced and this node does not hold yet: who announced which copy, and who was asked.
 ///
 /// A pull ends when the record is held, or when every announcer has refused, was asked [`MAX_ASKS`] times, or its session has
 /// ended. What is given up so is looked for again by a comparison of digests with all neighbours.
+///
+/// Each neighbour has a table of its own for what it announces, so a neighbour that announces without end drops only its
+/// own announcements. The records awaited from all of them are bounded too ([`FULL_TABLES`]); at that bound the neighbour
+/// with the fullest table makes room for those that announced less.
 #[derive(Debug)]
 pub(crate) struct Pulls {
     pulls: BTreeMap<NodeId, Pull>,
     due: BTreeSet<(Instant, NodeId)>,
+    /// The origins that each neighbour has announced; no table is empty.
+    tables: BTreeMap<NodeId, BTreeSet<NodeId>>,
     delay: Duration,
     retry: Duration,
+    /// Bound of one table.
     max: usize,
     /// Whether anything was given up since it was last asked.
     given_up: bool,
@@ -53,17 +63,19 @@ pub(crate) enum Asked {
     Now,
     /// It was asked before, and has not answered yet.
     Before,
-    /// Too many records are awaited.
+    /// Too many records are awaited from this neighbour.
     NoRoom,
 }
 
 impl Pulls {
-    /// Waits `delay` for an announced record to come by itself, `retry` for an answer; at most `max` records at a time.
+    /// Waits `delay` for an announced record to come by itself, `retry` for an answer; at most `max` records at a time
+    /// for each neighbour.
     pub(crate) fn new(delay: Duration, retry: Duration, max: usize) -> Self {
-        Self { pulls: BTreeMap::new(), due: BTreeSet::new(), delay, retry, max, given_up: false }
+        let (pulls, due, tables) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { pulls, due, tables, delay, retry, max, given_up: false }
     }
 
-    /// A neighbour announced a copy newer than what is held. Says whether there was room to remember it.
+    /// A neighbour announced a copy newer than what is held. Returns whether there was room to remember it.
     pub(crate) fn on_announced(
         &mut self,
         from: &NodeId,
@@ -71,16 +83,18 @@ impl Pulls {
         stamp: Stamp,
         now: Instant,
     ) -> bool {
+        if !self.has_room(from, origin) {
+            return false;
+        }
         if !self.pulls.contains_key(origin) {
-            if self.pulls.len() >= self.max {
-                return false;
-            }
             let due = now + self.delay;
             self.pulls.insert(origin.clone(), Pull { announcers: BTreeMap::new(), asked: None, due });
             self.due.insert((due, origin.clone()));
         }
-        if let Some(pull) = self.pulls.get_mut(origin) {
-            pull.announcers.insert(from.clone(), Announced { stamp, asks: 0 });
+        if let Some(pull) = self.pulls.get_mut(origin)
+            && pull.announcers.insert(from.clone(), Announced { stamp, asks: 0 }).is_none()
+        {
+            self.tables.entry(from.clone()).or_default().insert(origin.clone());
         }
         true
     }
@@ -148,8 +162,7 @@ impl Pulls {
 
     /// The session with the neighbour ended.
     pub(crate) fn on_session_down(&mut self, neighbour: &NodeId, now: Instant) {
-        let origins: Vec<NodeId> = self.pulls.keys().cloned().collect();
-        for origin in origins {
+        for origin in self.tables.get(neighbour).cloned().unwrap_or_default() {
             self.on_refused(neighbour, &origin, now);
         }
     }
@@ -190,9 +203,42 @@ impl Pulls {
         std::mem::take(&mut self.given_up)
     }
 
+    /// Whether the neighbour may announce a record of this origin; makes room for it where others hold too much.
+    fn has_room(&mut self, from: &NodeId, origin: &NodeId) -> bool {
+        let (held, known) =
+            self.tables.get(from).map_or((0, false), |table| (table.len(), table.contains(origin)));
+        if known {
+            return true;
+        }
+        if held >= self.max {
+            return false;
+        }
+        while !self.pulls.contains_key(origin) && self.pulls.len() >= self.max.saturating_mul(FULL_TABLES) {
+            // The difference of two keeps neighbours with equal tables from displacing each other for ever.
+            let fullest = self.tables.iter().max_by_key(|(_, table)| table.len());
+            let Some((name, table)) = fullest.filter(|(_, table)| table.len() >= held + 2) else {
+                return false;
+            };
+            let (Some(last), name) = (table.last().cloned(), name.clone()) else { return false };
+            self.given_up = true;
+            self.retain(&last, |announcer, _| *announcer != name);
+        }
+        true
+    }
+
     fn retain(&mut self, origin: &NodeId, keep: impl Fn(&NodeId, &Announced) -> bool) {
         let Some(pull) = self.pulls.get_mut(origin) else { return };
-        pull.announcers.retain(|announcer, announced| keep(announcer, announced));
+        let tables = &mut self.tables;
+        pull.announcers.retain(|announcer, announced| {
+            let kept = keep(announcer, announced);
+            if !kept && let Some(table) = tables.get_mut(announcer) {
+                table.remove(origin);
+                if table.is_empty() {
+                    tables.remove(announcer);
+                }
+            }
+            kept
+        });
         if pull.announcers.is_empty() {
             self.due.remove(&(pull.due, origin.clone()));
             self.pulls.remove(origin);
@@ -270,9 +316,62 @@ mod tests {
     #[test]
     fn a_neighbour_cannot_announce_without_bound() {
         let (mut pulls, now) = pulls();
-        let taken =
-            (0..100).filter(|n| pulls.on_announced(&id("n"), &id(&format!("o{n}")), stamp(1), now)).count();
-        assert_eq!(taken, 10);
+        assert_eq!(announce(&mut pulls, "n", 100, now), 10);
+        // What it announced already can be announced again, in a newer version.
+        assert!(pulls.on_announced(&id("n"), &id("n-o3"), stamp(2), now));
+        assert_eq!(pulls.len(), 10);
+    }
+
+    #[test]
+    fn a_flood_of_one_neighbour_takes_no_room_from_others() {
+        let (mut pulls, now) = pulls();
+        announce(&mut pulls, "flood", 1_000, now);
+        assert_eq!(announce(&mut pulls, "n", 10, now), 10);
+        // Once records have come or were refused, there is room for others.
+        pulls.on_refused(&id("flood"), &id("flood-o0"), now);
+        assert!(pulls.on_announced(&id("flood"), &id("o"), stamp(1), now));
+        assert!(!pulls.on_announced(&id("flood"), &id("p"), stamp(1), now));
+    }
+
+    #[test]
+    fn many_floods_share_a_bound_and_make_room_for_the_modest() {
+        let (mut pulls, now) = pulls();
+        for nth in 0..12 {
+            announce(&mut pulls, &format!("flood{nth}"), 1_000, now);
+        }
+        assert_eq!(pulls.len(), 10 * FULL_TABLES);
+        assert_eq!(announce(&mut pulls, "n", 1, now), 1);
+        assert!(pulls.pulls.contains_key(&id("n-o0")) && pulls.len() == 10 * FULL_TABLES);
+        assert!(pulls.take_given_up(), "what made room is looked for later");
+        // Equals do not displace each other.
+        let floods = pulls.tables.iter().filter(|(name, _)| **name != id("n"));
+        let held: BTreeSet<_> = floods.map(|(_, table)| table.len()).collect();
+        assert!(held.last().unwrap() - held.first().unwrap() <= 1, "{held:?}");
+    }
+
+    #[test]
+    fn tables_forget_what_has_come_or_was_given_up() {
+        let (mut pulls, now) = pulls();
+        for neighbour in ["n1", "n2"] {
+            for origin in ["o", "p", "q"] {
+                pulls.on_announced(&id(neighbour), &id(origin), stamp(2), now);
+            }
+        }
+        pulls.on_copy(None, &id("o"), stamp(2));
+        pulls.on_not_taken(&id("n1"), &id("p"));
+        assert_eq!((pulls.tables[&id("n1")].len(), pulls.tables[&id("n2")].len()), (1, 2));
+        pulls.on_session_down(&id("n2"), now);
+        assert_eq!(pulls.tables.keys().collect::<Vec<_>>(), [&id("n1")]);
+        while let Some(at) = pulls.next_timeout() {
+            pulls.poll(at);
+        }
+        assert!(pulls.tables.is_empty() && pulls.len() == 0);
+    }
+
+    /// Announces so many origins of the neighbour's own; returns how many were taken.
+    fn announce(pulls: &mut Pulls, neighbour: &str, count: usize, now: Instant) -> usize {
+        let origin = |nth: &usize| id(&format!("{neighbour}-o{nth}"));
+        (0..count).filter(|nth| pulls.on_announced(&id(neighbour), &origin(nth), stamp(1), now)).count()
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test needs some first instant")]
