@@ -13,6 +13,7 @@ use webpki::EndEntityCert;
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 
+use super::chain::MAX_CHAIN_BYTES;
 use super::identity::Identity;
 use super::names::ids_in_certificate;
 use super::signature::{self, SignatureError};
@@ -20,8 +21,8 @@ use super::trust::Trust;
 use super::verify::{PeerRole, PeerVerifier};
 use crate::id::NodeId;
 
-/// The most bytes of a chain as it travels.
-pub(crate) const MAX_CREDENTIAL: usize = 8 * 1024;
+/// Maximum length of a chain as it travels, in bytes.
+pub(crate) const MAX_CREDENTIAL: usize = MAX_CHAIN_BYTES;
 
 /// A chain as it travels: an array of the certificates in DER, the node's own first.
 pub(crate) fn encode(chain: &[CertificateDer<'_>]) -> Bytes {

@@ -13,6 +13,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 use zeroize::Zeroizing;
 
+use super::chain;
 use super::credential;
 use super::files::{Access, Existing, FileError, Pem, write_atomically};
 use super::fingerprint::Fingerprint;
@@ -49,9 +50,11 @@ struct Inner {
 }
 
 impl Identity {
-    /// The most certificates in a chain, the node's own included; together they may have 8 KiB. The whole chain is sent in
-    /// every handshake, and once to every node of the mesh.
-    pub const MAX_CHAIN: usize = 8;
+    /// Maximum number of certificates in a chain: the node's own and four intermediates, no two of which have the same
+    /// subject. Each may have 4 KiB, all together 8 KiB. Other nodes refuse any other chain before they look for a path to
+    /// a root, because the search would cost them too much. The chain is sent in every handshake, and once to every node
+    /// of the mesh.
+    pub const MAX_CHAIN: usize = 1 + chain::MAX_INTERMEDIATES;
 
     /// Takes the certificate chain (the node's own certificate first), the private key (PKCS#8, SEC1 or PKCS#1; RSA of 2048
     /// to 4096 bits, ECDSA P-256 or P-384, Ed25519) and the root certificates, each as PEM.
@@ -136,10 +139,12 @@ impl Identity {
     ) -> Result<Self, IdentityError> {
         let unusable =
             |problem: String| IdentityError::Certificate { origin: certificate_origin.to_owned(), problem };
-        let own = chain.first().ok_or_else(|| unusable("there is no certificate (PEM) in it".to_owned()))?;
+        let (own, above) =
+            chain.split_first().ok_or_else(|| unusable("there is no certificate (PEM) in it".to_owned()))?;
         if credential::encode(&chain).len() > credential::MAX_CREDENTIAL {
             return Err(unusable(format!("the chain has more than {} bytes", credential::MAX_CREDENTIAL)));
         }
+        chain::check(own, above).map_err(|problem| unusable(format!("other nodes refuse it: {problem}")))?;
         let public = EndEntityCert::try_from(own)
             .map_err(|error| unusable(format!("the certificate cannot be used: {}", described(&error))))?
             .subject_public_key_info();
@@ -439,7 +444,7 @@ mod tests {
         assert_eq!(error("", key, ca), "the given certificate chain: there is no certificate (PEM) in it");
         assert!(error(crt, "", ca).starts_with("the given private key: there is no readable private key"));
         assert_eq!(error(crt, key, ""), "the given roots: there is no certificate (PEM) in it");
-        assert!(error(&crt.repeat(9), key, ca).contains("more than 8 certificates"));
+        assert!(error(&crt.repeat(6), key, ca).contains("more than 5 certificates"));
         let damaged = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
         assert!(error(damaged, key, ca).contains("the certificate cannot be used"));
     }

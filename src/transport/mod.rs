@@ -7,6 +7,7 @@ pub(crate) mod backoff;
 pub mod bench;
 pub(crate) mod bind;
 mod ca_limits;
+mod chain;
 pub(crate) mod clock;
 pub mod code;
 pub(crate) mod credential;

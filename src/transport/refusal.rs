@@ -9,6 +9,7 @@ use std::fmt;
 use quinn::ConnectionError;
 use rustls::{AlertDescription, CertificateError};
 
+use super::chain::{MAX_CHAIN_BYTES, MAX_INTERMEDIATES};
 use super::code::CloseCode;
 use super::identity::Identity;
 use super::verify::Unusable;
@@ -82,6 +83,10 @@ pub enum RefusalReason {
     UnsupportedSignature,
     /// A CA above the certificate may not issue it: by its path length or its name constraints.
     Constrained,
+    /// The chain has more than four intermediates, a certificate of more than 4 KiB, or more than 8 KiB in all.
+    ChainTooLong,
+    /// Two intermediates of the chain have the same subject.
+    RepeatedSubject,
     /// The certificate, or the proof of its key, cannot be used.
     BadCertificate {
         /// What the refusing node said.
@@ -165,6 +170,8 @@ impl Refusal {
             | Reason::CaCertificate
             | Reason::UnsupportedSignature
             | Reason::Constrained
+            | Reason::ChainTooLong
+            | Reason::RepeatedSubject
             | Reason::BadCertificate { .. }
             | Reason::Other { .. } => CloseCode::BadCertificate,
         }
@@ -204,6 +211,13 @@ impl Refusal {
                     .to_owned()
             }
             Reason::Constrained => "issue it from the root, or from a CA whose path length and name constraints permit it".to_owned(),
+            Reason::ChainTooLong => format!(
+                "in the certificate file of {owner} leave only its own certificate and the CAs between it and the root, \
+                 at most {MAX_INTERMEDIATES} and {MAX_CHAIN_BYTES} bytes"
+            ),
+            Reason::RepeatedSubject => {
+                format!("in the certificate file of {owner} leave only one certificate of each CA")
+            }
             Reason::BadCertificate { .. } => format!("issue a new certificate and key for {owner}"),
             Reason::WrongAlpn => "dial a node of this mesh, of a version that it can talk to".to_owned(),
             Reason::DuplicateId => "stop one of the two, or give it another id".to_owned(),
@@ -254,6 +268,8 @@ impl RefusalReason {
             Some(Unusable::UnsupportedSignature) => Self::UnsupportedSignature,
             Some(Unusable::Constrained) => Self::Constrained,
             Some(Unusable::NotPinned) => Self::NotPinned,
+            Some(Unusable::ChainTooLong) => Self::ChainTooLong,
+            Some(Unusable::RepeatedSubject) => Self::RepeatedSubject,
             Some(Unusable::Malformed) | None => Self::BadCertificate { reason: without_debug(reason) },
         }
     }
@@ -318,6 +334,8 @@ impl fmt::Display for RefusalReason {
             Self::UnsupportedSignature => Unusable::UnsupportedSignature.as_str(),
             Self::Constrained => Unusable::Constrained.as_str(),
             Self::NotPinned => Unusable::NotPinned.as_str(),
+            Self::ChainTooLong => Unusable::ChainTooLong.as_str(),
+            Self::RepeatedSubject => Unusable::RepeatedSubject.as_str(),
             Self::BadCertificate { reason } if reason.is_empty() => "it cannot be used",
             Self::BadCertificate { reason } => return write!(f, "it cannot be used ({reason})"),
             Self::Other { reason } if reason.is_empty() => "the handshake failed",
@@ -544,6 +562,8 @@ mod tests {
             RefusalReason::CaCertificate,
             RefusalReason::UnsupportedSignature,
             RefusalReason::Constrained,
+            RefusalReason::ChainTooLong,
+            RefusalReason::RepeatedSubject,
         ] {
             let what = reason.to_string();
             let ours = Refusal {

@@ -41,7 +41,8 @@ struct Inner {
     anchors: Vec<TrustAnchor<'static>>,
     /// Of each anchor.
     limits: Vec<CaLimits>,
-    crls: Vec<Arc<CertRevocationList<'static>>>,
+    /// The revocation lists, each round with at most one by each issuer.
+    crl_rounds: Vec<Vec<Arc<CertRevocationList<'static>>>>,
     denied: BTreeSet<NodeId>,
     allowed: Option<BTreeSet<NodeId>>,
     pins: Option<BTreeSet<Fingerprint>>,
@@ -85,7 +86,7 @@ impl Trust {
                 limits: roots.iter().map(|root| CaLimits::of(root)).collect(),
                 roots,
                 anchors,
-                crls: Vec::new(),
+                crl_rounds: Vec::new(),
                 denied: BTreeSet::new(),
                 allowed: None,
                 pins: None,
@@ -97,7 +98,8 @@ impl Trust {
     /// intermediate CA above it; one of which no list speaks is accepted.
     ///
     /// The age of a list is not looked at: a list past its next update still revokes what it revokes, so that a forgotten
-    /// renewal does not stop the mesh. Replacing the lists is the operator's part.
+    /// renewal does not stop the mesh. Replacing the lists is the operator's part. Each further list by an issuer that has
+    /// one already makes every handshake verify the chain once more; lists by different issuers share one pass.
     ///
     /// # Errors
     /// There is no list in it, or one that cannot be read. The signatures of the lists are checked when they are used.
@@ -129,10 +131,10 @@ impl Trust {
         if added.is_empty() {
             return Err(unreadable("there is no revocation list (PEM) in it".to_owned()));
         }
-        if self.inner.crls.len() + added.len() > Self::MAX_CRLS {
+        if self.crl_count() + added.len() > Self::MAX_CRLS {
             return Err(unreadable(format!("there are more than {} revocation lists", Self::MAX_CRLS)));
         }
-        Ok(self.change(|inner| inner.crls.extend(added)))
+        Ok(self.change(|inner| added.into_iter().for_each(|list| inner.add_crl(list))))
     }
 
     /// Refuses certificates that carry any of these ids, whatever else they carry. Adds to those denied before. An id with a
@@ -178,8 +180,13 @@ impl Trust {
         limits.permit(path)
     }
 
-    pub(crate) fn crls(&self) -> &[Arc<CertRevocationList<'static>>] {
-        &self.inner.crls
+    /// The revocation lists, each round with at most one by each issuer. No round is empty.
+    pub(crate) fn crl_rounds(&self) -> &[Vec<Arc<CertRevocationList<'static>>>] {
+        &self.inner.crl_rounds
+    }
+
+    fn crl_count(&self) -> usize {
+        self.inner.crl_rounds.iter().map(Vec::len).sum()
     }
 
     /// Whether a certificate with these ids and this public key (SubjectPublicKeyInfo in DER) is let in.
@@ -204,11 +211,24 @@ impl Trust {
     }
 }
 
+impl Inner {
+    /// Adds a list to the first round that has none by its issuer.
+    fn add_crl(&mut self, list: Arc<CertRevocationList<'static>>) {
+        let free = |round: &&mut Vec<Arc<CertRevocationList<'static>>>| {
+            round.iter().all(|other| other.issuer() != list.issuer())
+        };
+        match self.crl_rounds.iter_mut().find(free) {
+            Some(round) => round.push(list),
+            None => self.crl_rounds.push(vec![list]),
+        }
+    }
+}
+
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trust")
             .field("roots", &self.inner.roots.len())
-            .field("crls", &self.inner.crls.len())
+            .field("crls", &self.crl_count())
             .field("denied", &self.inner.denied)
             .field("allowed", &self.inner.allowed)
             .field("pins", &self.inner.pins)
@@ -283,7 +303,8 @@ mod tests {
     fn revocation_lists_add_up_and_the_original_stays_as_it_was() {
         let one = Trust::from_pem(&text("ca.crt")).unwrap().with_crls(&text("crl.pem")).unwrap();
         let two = one.clone().with_crl_file(&fixtures().join("crl.pem")).unwrap();
-        assert_eq!((one.crls().len(), two.crls().len()), (1, 2));
+        assert_eq!((one.crl_count(), two.crl_count()), (1, 2));
+        assert_eq!(two.crl_rounds().len(), 2, "both are by one issuer");
         let error = one.clone().with_crls(&text("ca.crt")).unwrap_err();
         assert!(error.to_string().contains("no revocation list"), "{error}");
         let many = text("crl.pem").repeat(Trust::MAX_CRLS);

@@ -2,10 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(test)]
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use quinn::Side;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
+#[cfg(test)]
+use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
@@ -16,7 +23,7 @@ use webpki::{
     UnknownStatusPolicy,
 };
 
-use super::identity::Identity;
+use super::chain;
 use super::names::{NamesError, ids_in_certificate};
 use super::refusal::WrongName;
 use super::tls::provider;
@@ -51,15 +58,19 @@ pub(crate) enum Unusable {
     UnsupportedSignature,
     Constrained,
     NotPinned,
+    ChainTooLong,
+    RepeatedSubject,
     Malformed,
 }
 
 impl Unusable {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::CaCertificate,
         Self::UnsupportedSignature,
         Self::Constrained,
         Self::NotPinned,
+        Self::ChainTooLong,
+        Self::RepeatedSubject,
         Self::Malformed,
     ];
 
@@ -69,6 +80,8 @@ impl Unusable {
             Self::UnsupportedSignature => "it is signed with an unsupported algorithm",
             Self::Constrained => "a CA above it may not issue it",
             Self::NotPinned => "its public key is not pinned",
+            Self::ChainTooLong => "its chain has too many certificates or bytes",
+            Self::RepeatedSubject => "two intermediates of its chain have the same subject",
             Self::Malformed => "it is malformed, or uses an unsupported feature",
         }
     }
@@ -81,7 +94,7 @@ impl Unusable {
             Self::Constrained => {
                 &["PathLenConstraintViolated", "NameConstraintViolation", "EndEntityUsedAsCa"]
             }
-            Self::NotPinned | Self::Malformed => &[],
+            Self::NotPinned | Self::ChainTooLong | Self::RepeatedSubject | Self::Malformed => &[],
         }
     }
 
@@ -122,12 +135,25 @@ impl From<Unusable> for CertificateError {
 pub(crate) struct PeerVerifier {
     trust: Trust,
     expected: Option<NodeId>,
+    #[cfg(test)]
+    counted: CountedChecks,
 }
 
 impl PeerVerifier {
     /// With `expected`, a certificate without that id is refused.
     pub(crate) fn new(trust: Trust, expected: Option<NodeId>) -> Self {
-        Self { trust, expected }
+        Self {
+            trust,
+            expected,
+            #[cfg(test)]
+            counted: CountedChecks::default(),
+        }
+    }
+
+    /// As [`new`](Self::new), and counts what verification costs.
+    #[cfg(test)]
+    pub(super) fn counting(trust: Trust, counted: &CountedChecks) -> Self {
+        Self { counted: counted.clone(), ..Self::new(trust, None) }
     }
 
     /// The ids that the certificate carries, if it is accepted at this time.
@@ -139,10 +165,6 @@ impl PeerVerifier {
         now: UnixTime,
     ) -> Result<Vec<NodeId>, CertificateError> {
         let certificate = EndEntityCert::try_from(end_entity).map_err(certificate_error)?;
-        if intermediates.len() >= Identity::MAX_CHAIN {
-            // No node shows so many, and each more can double the time that it takes to find a path.
-            return Err(Unusable::Malformed.into());
-        }
         self.verify_chain(&certificate, intermediates, role, now)?;
         // Only now: names are read of nothing that a trusted CA has not signed.
         let ids = ids_in_certificate(end_entity).map_err(|error| match error {
@@ -169,7 +191,11 @@ impl PeerVerifier {
         }
     }
 
-    /// Whether there is a path to a root at this time, and no list revokes it. Names and lists of ids are not looked at.
+    /// Checks that there is a path to a root at this time and that no list revokes it. Names and lists of ids are not
+    /// looked at.
+    ///
+    /// The cost is bounded before anything is known of the sender, see [`chain`]: for a chain that no trusted CA signed one
+    /// attempt at a path, with at most two signature checks for each root of the name that the chain gives.
     pub(super) fn verify_chain(
         &self,
         certificate: &EndEntityCert<'_>,
@@ -177,12 +203,17 @@ impl PeerVerifier {
         role: PeerRole,
         now: UnixTime,
     ) -> Result<(), CertificateError> {
-        self.verify_path(certificate, intermediates, role, now, None)?;
-        // One by one: of several lists by one issuer webpki asks only the first, and an outdated one may come first.
-        for crl in self.trust.crls() {
-            let lists = [&**crl];
+        chain::check(&certificate.der(), intermediates)?;
+        let rounds = self.trust.crl_rounds();
+        if rounds.is_empty() {
+            return self.verify_path(certificate, intermediates, role, now, None);
+        }
+        // Of several lists by one issuer webpki asks only the first, and an outdated one may come first: in each round
+        // there is at most one list by each issuer.
+        for lists in rounds {
+            let lists: Vec<_> = lists.iter().map(|list| &**list).collect();
             let revocation = RevocationOptionsBuilder::new(&lists)
-                .expect("there is one")
+                .expect("no round is empty")
                 .with_status_policy(UnknownStatusPolicy::Allow)
                 .with_expiration_policy(ExpirationPolicy::Ignore)
                 .build();
@@ -204,9 +235,13 @@ impl PeerVerifier {
             PeerRole::Acceptor => KeyUsage::server_auth(),
             PeerRole::Dialler => KeyUsage::client_auth(),
         };
+        #[cfg(test)]
+        let algorithms = self.counted.begin_path();
+        #[cfg(not(test))]
+        let algorithms = algorithms().all;
         certificate
             .verify_for_usage(
-                algorithms().all,
+                algorithms,
                 self.trust.anchors(),
                 intermediates,
                 now,
@@ -352,5 +387,69 @@ impl ClientCertVerifier for PeerVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         algorithms().supported_schemes()
+    }
+}
+
+/// Counts the paths that were begun and the signatures that were checked.
+#[cfg(test)]
+#[derive(Clone, Debug, Default)]
+pub(super) struct CountedChecks(Arc<Counts>);
+
+#[cfg(test)]
+#[derive(Debug, Default)]
+struct Counts {
+    paths: AtomicUsize,
+    signatures: Arc<AtomicUsize>,
+    algorithms: OnceLock<Vec<&'static dyn SignatureVerificationAlgorithm>>,
+}
+
+#[cfg(test)]
+impl CountedChecks {
+    pub(super) fn paths(&self) -> usize {
+        self.0.paths.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn signatures(&self) -> usize {
+        self.0.signatures.load(Ordering::Relaxed)
+    }
+
+    fn begin_path(&self) -> &[&'static dyn SignatureVerificationAlgorithm] {
+        self.0.paths.fetch_add(1, Ordering::Relaxed);
+        self.0.algorithms.get_or_init(|| {
+            let counting = |inner: &&'static dyn SignatureVerificationAlgorithm| {
+                let counted = Counting { inner: *inner, count: Arc::clone(&self.0.signatures) };
+                // The trait wants them static; tests leak a few dozen bytes.
+                &*Box::leak(Box::new(counted)) as &'static dyn SignatureVerificationAlgorithm
+            };
+            algorithms().all.iter().map(counting).collect()
+        })
+    }
+}
+
+#[cfg(test)]
+#[derive(Debug)]
+struct Counting {
+    inner: &'static dyn SignatureVerificationAlgorithm,
+    count: Arc<AtomicUsize>,
+}
+
+#[cfg(test)]
+impl SignatureVerificationAlgorithm for Counting {
+    fn verify_signature(
+        &self,
+        public_key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), InvalidSignature> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.inner.verify_signature(public_key, message, signature)
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        self.inner.public_key_alg_id()
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        self.inner.signature_alg_id()
     }
 }
