@@ -1,11 +1,15 @@
 //! A notary that proves nothing, for the bytes that signatures take.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use receptor_quic::NodeId;
-use receptor_quic::router::{CredentialName, Notary, Proof, Verdict};
+use receptor_quic::router::{Attachment, AttachmentVerdict, CredentialName, Notary, Proof, Verdict};
 
 /// Bytes of a signature: as many as one by P-256 has in a certificate's form, eight more than one by Ed25519.
 const SIGNATURE: usize = 72;
+/// How long an attachment holds.
+const LIFE: Duration = Duration::from_secs(7_200);
 
 /// Signs by a hash, at the length of a true signature. Credentials are short: they are pulled once, before anything is
 /// measured.
@@ -38,5 +42,13 @@ impl Notary for Notional {
             }
             Some(_) => Verdict::Forged,
         }
+    }
+
+    fn verify_attachment(&self, attachment: &Attachment) -> AttachmentVerdict {
+        let names = attachment.credential() == attachment.stub().base().as_str();
+        if names && self.sign(attachment.bytes()).as_ref() == Some(attachment.signature()) {
+            return AttachmentVerdict::Valid { remaining: LIFE };
+        }
+        AttachmentVerdict::Forged
     }
 }

@@ -11,6 +11,7 @@ use tracing::{Instrument, info_span};
 
 use super::acceptor::Acceptor;
 use super::at_once::at_once;
+use super::attaching::Attaching;
 use super::clock;
 use super::connection::{Connection, FirstCause};
 use super::converge::{ConvergeError, Convergence, Waiting};
@@ -208,7 +209,8 @@ impl Mesh {
         });
         let manifest = Manifest::new(parts.data_dir, parts.manifest, now);
         let role = if parts.ephemeral {
-            Role::Stub(Stub::default())
+            let Start { epoch, instance } = start;
+            Role::Stub(Stub::new(Attaching::new(parts.id.clone(), notary, epoch, instance)))
         } else {
             let mut config =
                 router::Config::new(parts.id.clone(), start.epoch, start.instance, random::bits());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
+use super::attaching::Attaching;
 use super::clock;
 use super::converge::{self, Convergence};
 use super::departures::Departures;
@@ -70,9 +71,9 @@ pub(super) enum Role {
 type Asker = oneshot::Sender<Option<(u64, u32)>>;
 
 /// What a stub knows: nothing but whom to ask.
-#[derive(Default)]
 pub(super) struct Stub {
     pub(super) attached: bool,
+    pub(super) attaching: Attaching,
     /// How many nodes the neighbour knew when it attached this one.
     pub(super) nodes: u64,
     pub(super) waiting: StubWaiting,
@@ -134,6 +135,18 @@ pub(super) struct Driver {
 pub(super) struct Start {
     pub(super) epoch: u64,
     pub(super) instance: u64,
+}
+
+impl Stub {
+    pub(super) fn new(attaching: Attaching) -> Self {
+        Self {
+            attached: false,
+            attaching,
+            nodes: 0,
+            waiting: StubWaiting::default(),
+            queries: BTreeMap::new(),
+        }
+    }
 }
 
 impl Driver {
@@ -222,6 +235,7 @@ impl Driver {
         match input {
             Input::Established(established) => self.arrived(*established, now),
             Input::Frame { link, frame } => self.frame(link, frame, now),
+            Input::Attached { link, attachment, verdict } => self.attached(link, *attachment, verdict, now),
             Input::Route { link, message } => self.route_frame(link, message, now),
             Input::Written { link } => self.written(link, now),
             Input::Finished { link } => self.finished(link),
@@ -313,7 +327,7 @@ impl Driver {
             }
             Frame::Hello(_) => link.close(CloseCode::BadFrame, "HELLO comes first, and once"),
             // The link's reader has dealt with them.
-            Frame::Route(_) | Frame::Authenticator(_) => {}
+            Frame::Route(_) | Frame::Authenticator(_) | Frame::Attach(_) => {}
         }
     }
 
@@ -443,6 +457,7 @@ impl Driver {
                 self.attaching.push(id);
             }
         }
+        self.prove_attachment(&peer, now);
         self.twin.accepted();
         self.departures.came(&peer);
         if self.linked.up(&peer) {
@@ -462,8 +477,10 @@ impl Driver {
             }
             Role::Stub(stub) => {
                 stub.attached = !self.neighbours.active().is_empty();
+                stub.attaching.detached();
                 // Nobody is left to answer; the askers see it.
                 stub.queries.clear();
+                self.prove_attachments(now);
                 self.ask_neighbour_to_converge(now);
             }
         }
@@ -502,8 +519,13 @@ impl Driver {
 
     /// Signs and verifies records with this identity from now on.
     fn reload(&mut self, identity: &Identity, now: Instant) {
-        if let Role::Full(router) = &mut self.role {
-            router.set_notary(Arc::new(CertificateNotary::new(identity, clock::system)), now);
+        let notary = Arc::new(CertificateNotary::new(identity, clock::system));
+        match &mut self.role {
+            Role::Full(router) => router.set_notary(notary, now),
+            Role::Stub(stub) => {
+                stub.attaching.set_notary(notary);
+                self.prove_attachments(now);
+            }
         }
         self.distrusted.clear();
         self.signing_failed = false;
@@ -541,6 +563,7 @@ impl Driver {
         self.redial_silent_links(now);
         self.close_if_yielded(now);
         self.forget_gone_waiters(now);
+        self.renew_attachments(now);
         if let Role::Stub(stub) = &mut self.role {
             // Askers that have given up make room for others.
             stub.queries.retain(|_, askers| {
@@ -686,6 +709,7 @@ impl Driver {
                     self.emit(Event::RecordNotTrusted { node: origin, why: reason });
                 }
             }
+            Routing::StubUnproven(peer) => self.stub_unproven(&peer),
             Routing::SigningFailed => {
                 // The router tries again every second.
                 if !std::mem::replace(&mut self.signing_failed, true) {

@@ -13,7 +13,7 @@ use super::paths::PathInput;
 use super::status::{PortMappingStatus, Status};
 use super::unreachable::UnreachableAddrs;
 use crate::id::NodeId;
-use crate::router::Message;
+use crate::router::{Attachment, AttachmentVerdict, Message};
 use crate::transport::Identity;
 use crate::transport::frame::Frame;
 use crate::transport::handshake::Established;
@@ -28,6 +28,8 @@ pub(crate) enum Input {
     Established(Box<Established>),
     /// A frame came in on a control stream.
     Frame { link: LinkId, frame: Frame },
+    /// A stub has sent a proof that it is attached, and this is what was found about it.
+    Attached { link: LinkId, attachment: Box<Attachment>, verdict: AttachmentVerdict },
     /// A message for the router came in on a control stream.
     Route { link: LinkId, message: Message },
     /// A control stream took what it was given.

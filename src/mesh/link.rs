@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span, debug, info_span};
 
+use super::clock;
 use super::connection::Connection;
 use super::ending::{Cause, EndReason};
 use super::input::Input;
@@ -192,10 +193,22 @@ async fn read(
     vetted: Arc<Vetted>,
     inputs: mpsc::Sender<Input>,
 ) {
+    let mut attachments = AttachmentPace::default();
     loop {
         match frames.next().await {
             // Verified on this task: chains and signatures take time.
             Ok(Some(Frame::Authenticator(proof))) => vetted.offer(proof),
+            Ok(Some(Frame::Attach(attachment))) => {
+                if !attachments.take(clock::now()) {
+                    connection.close(CloseCode::Overloaded, "the attachment is proven too often");
+                    break;
+                }
+                let verdict = vetted.verify_attachment(&attachment);
+                let attachment = Box::new(attachment);
+                if inputs.send(Input::Attached { link: id, attachment, verdict }).await.is_err() {
+                    return;
+                }
+            }
             Ok(Some(frame)) => match input(id, frame) {
                 Ok(Some(input)) => {
                     if inputs.send(input).await.is_err() {
@@ -230,6 +243,25 @@ async fn read(
     }
     let why = connection.closed().await;
     let _ = inputs.send(Input::LinkClosed { link: id, why }).await;
+}
+
+/// Paces the proofs that a stub sends: each costs a certificate chain.
+#[derive(Default)]
+struct AttachmentPace {
+    /// When the allowance is full again.
+    full_at: Option<Instant>,
+}
+
+impl AttachmentPace {
+    /// Proofs in a row, and how long each takes to be allowed again. A stub proves itself anew when it has lost a neighbour.
+    const BURST: u32 = 32;
+    const EVERY: Duration = Duration::from_secs(1);
+
+    fn take(&mut self, now: Instant) -> bool {
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + Self::EVERY;
+        self.full_at = Some(full_at);
+        full_at <= now + Self::BURST * Self::EVERY
+    }
 }
 
 /// What a frame is to the driver; nothing, if it is a message of ROUTE2 that this version does not know.

@@ -18,6 +18,7 @@
 
 mod acceptor;
 mod at_once;
+mod attaching;
 pub(crate) mod clock;
 pub(crate) mod connection;
 mod converge;

@@ -1,18 +1,22 @@
 //! The notary of real nodes: records are signed with the key of the node's certificate.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use crate::id::NodeId;
-use crate::router::{CredentialName, Distrust, Notary, Proof, Verdict};
+use crate::id::{NodeId, Version};
+use crate::router::{Attachment, AttachmentVerdict, CredentialName, Distrust, Notary, Proof, Verdict};
 use crate::transport::Identity;
 use crate::transport::credential::{self, Fault, MAX_CREDENTIAL, Objection, Verifier};
 use crate::transport::signature::Signer;
 
 /// What every signed message begins with: a signature over a record is one over nothing else.
 const CONTEXT: &[u8] = b"receptor-quic record 1\0";
+/// The same for a signature over an attachment.
+const ATTACHMENT_CONTEXT: &[u8] = b"receptor-quic attachment 1\0";
+/// How long an attachment holds after it was verified, if it does not say less. Nodes sign for half of that.
+pub(super) const MAX_ATTACHMENT_LIFE: Duration = Duration::from_secs(4 * 3_600);
 
 const _: () = assert!(MAX_CREDENTIAL <= Proof::MAX_CREDENTIAL);
 
@@ -43,6 +47,47 @@ impl CertificateNotary {
             clock,
         }
     }
+
+    /// Proves that `stub`, whose certificate this is, is attached to `neighbour`; valid for `life` from now on. `None` if
+    /// the key cannot sign now.
+    pub(super) fn attach(
+        &self,
+        stub: &NodeId,
+        neighbour: &NodeId,
+        version: Version,
+        life: Duration,
+    ) -> Option<Attachment> {
+        let expires = unix_secs((self.clock)()).saturating_add(life.as_secs());
+        let body = Attachment::body(stub, neighbour, version, expires);
+        let signature = self.signer.sign(&attachment_message(self.name, &body))?;
+        Attachment::decode(body, signature, self.credential.clone()).ok()
+    }
+}
+
+/// Whether a stub has signed an attachment, and for how long it holds.
+pub(super) fn verify_attachment(
+    verifier: &Verifier,
+    attachment: &Attachment,
+    now: SystemTime,
+) -> AttachmentVerdict {
+    let (name, credential) = (attachment.credential_name(), &attachment.credential()[..]);
+    let message = attachment_message(name, attachment.bytes());
+    // No certificate carries the suffix of an ephemeral's id.
+    let signer = attachment.stub().base();
+    match verifier.verify(&signer, &message, attachment.signature(), (name.0, credential), now) {
+        Ok(()) => match attachment.expires().checked_sub(unix_secs(now)) {
+            None | Some(0) => AttachmentVerdict::Expired,
+            Some(left) => {
+                AttachmentVerdict::Valid { remaining: Duration::from_secs(left).min(MAX_ATTACHMENT_LIFE) }
+            }
+        },
+        Err(Objection::Forged) => AttachmentVerdict::Forged,
+        Err(Objection::Fault(fault)) => AttachmentVerdict::Untrusted(distrust(fault)),
+    }
+}
+
+fn unix_secs(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 impl Notary for CertificateNotary {
@@ -68,6 +113,10 @@ impl Notary for CertificateNotary {
             Err(Objection::Fault(fault)) => Verdict::Untrusted(distrust(fault)),
         }
     }
+
+    fn verify_attachment(&self, attachment: &Attachment) -> AttachmentVerdict {
+        verify_attachment(&self.verifier, attachment, (self.clock)())
+    }
 }
 
 impl fmt::Debug for CertificateNotary {
@@ -83,6 +132,10 @@ impl fmt::Debug for CertificateNotary {
 /// What is signed. The credential is in it, so that nobody on the way can put another one of the same key in its place.
 fn message(credential: CredentialName, record: &[u8]) -> Vec<u8> {
     [CONTEXT, &credential.0, record].concat()
+}
+
+fn attachment_message(credential: CredentialName, body: &[u8]) -> Vec<u8> {
+    [ATTACHMENT_CONTEXT, &credential.0, body].concat()
 }
 
 fn distrust(fault: Fault) -> Distrust {

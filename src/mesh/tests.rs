@@ -8,4 +8,5 @@ mod records;
 mod routing;
 mod spray;
 mod streams;
+mod stubs;
 mod trust;

@@ -23,10 +23,12 @@ use tracing::{debug, warn};
 
 use super::connection::Connection;
 use super::ending::{Cause, EndReason};
-use super::{clock, renewal};
+use super::{clock, notary, renewal};
 use crate::id::NodeId;
+use crate::router::{Attachment, AttachmentVerdict};
 use crate::transport::authenticator::{Authenticator, Binding, CredentialHash};
 use crate::transport::code::CloseCode;
+use crate::transport::credential::Verifier;
 use crate::transport::endpoint::{Authenticated, Endpoint};
 use crate::transport::frame::Frame;
 use crate::transport::standing::{Offered, Standing};
@@ -268,6 +270,13 @@ impl Vetted {
                 self.connection.close(CloseCode::BadCertificate, &error.to_string());
             }
         }
+    }
+
+    /// Whether a stub has signed an attachment, by the trust of now. Takes the time of a certificate chain.
+    pub(crate) fn verify_attachment(&self, attachment: &Attachment) -> AttachmentVerdict {
+        let Some(of) = self.of.upgrade() else { return AttachmentVerdict::Forged };
+        let verifier = Verifier::new(of.endpoint.identity().trust().clone());
+        notary::verify_attachment(&verifier, attachment, clock::system())
     }
 
     /// Tells the connections of one pair of nodes apart.

@@ -66,6 +66,9 @@ pub enum Event {
         /// Why.
         reason: Distrust,
     },
+    /// The stub has not proven its [`Attachment`](super::Attachment) in time, or its last proof has expired. The stub's
+    /// fault; close its session.
+    StubUnproven(NodeId),
     /// The notary could not sign this node's record. It is asked again a second later; until then this node does not speak.
     SigningFailed,
     /// Two ids have the same address. The one known first stays; the other is refused.
@@ -231,6 +234,8 @@ pub enum DeadlineReason {
     Converge,
     /// A credential that a neighbour was asked for has not come.
     Credential,
+    /// A stub has not proven its attachment in time, or the proof expires.
+    Attachment,
     /// Something is to be forgotten.
     Expire,
     /// Records are to be compared under a fresh key, as every hour. A node at rest has this deadline alone.

@@ -12,6 +12,7 @@ use crate::id::{Cost, NodeAddr, NodeId, Version};
 mod admission;
 mod advertisement;
 mod alternates;
+mod attachment;
 mod audit;
 mod bench;
 mod buckets;
@@ -36,6 +37,7 @@ mod neighbour;
 mod notary;
 mod origin;
 mod outbox;
+mod own_stubs;
 mod parked;
 mod pull;
 mod quiet;
@@ -47,12 +49,14 @@ mod seen;
 mod settle;
 mod sizes;
 mod spf;
+mod stubs;
 mod table;
 mod throttle;
 mod twin;
 mod wire;
 
 pub use advertisement::Advertisement;
+pub use attachment::{Attachment, AttachmentVerdict};
 pub use buckets::{BucketSet, Buckets};
 pub use compact::DecodeError;
 pub use config::{Config, FloodMode, Limits, Timers};
@@ -82,6 +86,7 @@ use flood::Flood;
 use graph::Effect;
 use neighbour::{Neighbour, Neighbours};
 use origin::{Origin, Urgency};
+use own_stubs::OwnStubs;
 use parked::Parked;
 use pull::Pulls;
 use quiet::Quiet;
@@ -118,6 +123,7 @@ pub struct Router {
     parked: Parked,
     credentials: Credentials,
     refusals: Refusals,
+    own_stubs: OwnStubs,
     quiet: Quiet,
     echoes: Echoes,
     convergence: Convergence,
@@ -155,6 +161,7 @@ impl Router {
             parked: Parked::default(),
             credentials: Credentials::default(),
             refusals: Refusals::new(),
+            own_stubs: OwnStubs::default(),
             quiet: Quiet::new(timers.quiet, timers.quiet_max, config.seed),
             echoes: Echoes::default(),
             convergence: Convergence::new(&config.timers, now),
@@ -243,6 +250,7 @@ impl Router {
             NeighbourKind::Full => self.begin_session(&up, state, now),
             NeighbourKind::Stub => {
                 let session = Neighbour::new(&up, state, Digest::default(), now);
+                self.own_stubs.on_session_up(&up.neighbour, up.instance, now);
                 self.neighbours.insert(up.neighbour, session);
                 self.schedule.on_effect(Effect::Stubs);
                 self.origin.on_stubs_changed(now);
@@ -394,6 +402,7 @@ impl Router {
             (self.pulls.next_timeout(), Why::Pull),
             (self.parked.next_timeout(), Why::Accept),
             (self.credentials.next_timeout(), Why::Credential),
+            (self.next_proof(), Why::Attachment),
             (self.quiet.next_timeout(), Why::QuietDigest),
             (self.neighbours.next_hold(), Why::LinkHold),
             (self.neighbours.next_stall(), Why::SyncStall),
@@ -455,6 +464,9 @@ impl Router {
     fn end_session(&mut self, id: &NodeId, by: Option<&SessionUp>, now: Instant) -> Option<Neighbour> {
         let old = self.neighbours.remove(id)?;
         if old.kind == NeighbourKind::Stub {
+            if by.is_none_or(|up| up.kind != NeighbourKind::Stub) {
+                self.own_stubs.on_session_down(id);
+            }
             self.schedule.on_effect(Effect::Stubs);
             self.origin.on_stubs_changed(now);
             return Some(old);

@@ -7,6 +7,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use super::attachment::{Attachment, AttachmentVerdict};
 use crate::id::NodeId;
 
 /// Signs this node's records, and verifies those of others. The router knows no cryptography: a program hands it a notary in
@@ -32,6 +33,10 @@ pub trait Notary: fmt::Debug + Send + Sync {
     /// [`Verdict::NeedsCredential`] even where the notary could do without, because the neighbours will ask this node for it.
     /// (A notary without credentials, whose proofs need none, never gives that answer.)
     fn verify(&self, origin: &NodeId, record: &[u8], proof: &Proof, credential: Option<&[u8]>) -> Verdict;
+
+    /// Whether the stub that `attachment` names has signed it, and for how long it holds. The credential is that of the
+    /// stub's [base](NodeId::base). A signature over a record must never be valid for an attachment, nor vice versa.
+    fn verify_attachment(&self, attachment: &Attachment) -> AttachmentVerdict;
 }
 
 /// What a [`Notary`] found.

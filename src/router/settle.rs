@@ -7,7 +7,7 @@ use super::Router;
 use super::event::{Event, Limit};
 use super::graph::Effect;
 use super::quiet::Compare;
-use super::record::Draft;
+use super::record::{Draft, Link, LinkClass};
 use super::spf::{self, Paths, Schedule};
 use super::table::Table;
 use crate::id::Version;
@@ -59,6 +59,7 @@ impl Router {
             }
         }
         self.poll_credentials(now);
+        self.poll_stubs(now);
         if self.pulls.take_given_up() {
             self.quiet.on_given_up(now);
         }
@@ -81,7 +82,12 @@ impl Router {
 
     fn originate(&mut self, now: Instant) {
         let neighbours = &self.neighbours;
-        let Some(next) = self.origin.poll(|| neighbours.links(), now) else { return };
+        // Stubs that have proven nothing would not be believed.
+        let (proofs, signed) = (&self.own_stubs, self.config.notary.is_some());
+        let listed =
+            |link: &Link| link.class != LinkClass::Stub || !signed || proofs.get(&link.peer).is_some();
+        let links = || neighbours.links().into_iter().filter(listed).collect();
+        let Some(next) = self.origin.poll(links, now) else { return };
         self.note_limit(Limit::Record, next.cut);
         let mut draft = next.draft;
         let same =

@@ -114,6 +114,8 @@ codes! {
         SuffixedId = 0x21 => "only an ephemeral node may have a suffix in its id",
         /// The mesh had no route to the node for too long.
         NoRoute = 0x28 => "there was no route for too long",
+        /// An ephemeral node has not proven that it is attached.
+        Unproven = 0x3c => "the attachment is not proven",
     }
 }
 

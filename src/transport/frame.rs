@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::authenticator::Authenticator;
 use super::code::CloseCode;
 use crate::id::{Cost, NodeId};
+use crate::router::Attachment;
 use crate::switch::Cookie;
 
 /// The protocol versions that this crate speaks, newest first.
@@ -30,7 +31,7 @@ const MAX_ROUTE2: usize = 72 * 1024;
 const ROUTE2: RangeInclusive<u8> = 0x10..=0x3f;
 const MAX_HELLO: usize = 4 * 1024;
 const MAX_SMALL: usize = 512;
-/// A chain of 8 KiB and a signature.
+/// A chain of 8 KiB, a signature, and what was signed.
 pub(crate) const MAX_AUTHENTICATOR: usize = 12 * 1024;
 /// How deep arrays and maps may nest in a frame.
 const MAX_DEPTH: usize = 16;
@@ -87,6 +88,8 @@ pub(crate) enum Frame {
     Authenticator(Authenticator),
     /// Another live process has tried to link here with your id, and was refused: its instance and its address, if known.
     Twin(u64, String),
+    /// From a stub: its proof that it is attached to the receiver.
+    Attach(Attachment),
     /// A message of ROUTE2, with its type.
     Route(Bytes),
 }
@@ -126,6 +129,7 @@ mod frame_type {
     pub(super) const OBSERVED: u8 = 0x09;
     pub(super) const AUTHENTICATOR: u8 = 0x0a;
     pub(super) const TWIN: u8 = 0x0b;
+    pub(super) const ATTACH: u8 = 0x0c;
 }
 
 /// The longest frame of any type, in bytes, without its length.
@@ -137,7 +141,7 @@ fn max_len(frame_type: u8) -> usize {
     match frame_type {
         frame_type::HELLO => MAX_HELLO,
         frame_type::SELECT..=frame_type::OBSERVED | frame_type::TWIN => MAX_SMALL,
-        frame_type::AUTHENTICATOR => MAX_AUTHENTICATOR,
+        frame_type::AUTHENTICATOR | frame_type::ATTACH => MAX_AUTHENTICATOR,
         _ if ROUTE2.contains(&frame_type) => MAX_ROUTE2,
         _ => MAX_UNKNOWN,
     }
@@ -180,6 +184,12 @@ impl Frame {
                 serde_bytes::Bytes::new(&proof.signature),
             )),
             Self::Twin(instance, address) => pack(&(frame_type::TWIN, instance, address)),
+            Self::Attach(attachment) => pack(&(
+                frame_type::ATTACH,
+                serde_bytes::Bytes::new(attachment.bytes()),
+                serde_bytes::Bytes::new(attachment.signature()),
+                serde_bytes::Bytes::new(attachment.credential()),
+            )),
             Self::Route(message) => message.to_vec(),
         };
         let mut frame = Vec::with_capacity(4 + body.len());
@@ -221,6 +231,14 @@ impl Frame {
             frame_type::TWIN => {
                 let (_, instance, address) = unpack::<(u8, u64, String)>(body)?;
                 Self::Twin(instance, address)
+            }
+            frame_type::ATTACH => {
+                type Fields = (u8, serde_bytes::ByteBuf, serde_bytes::ByteBuf, serde_bytes::ByteBuf);
+                let (_, statement, signature, credential) = unpack::<Fields>(body)?;
+                let [statement, signature, credential] =
+                    [statement, signature, credential].map(|bytes| bytes.into_vec().into());
+                let attachment = Attachment::decode(statement, signature, credential);
+                Self::Attach(attachment.map_err(|error| FrameError::Malformed(error.to_string()))?)
             }
             _ if ROUTE2.contains(&frame_type) => Self::Route(body.clone()),
             _ => return Ok(None),
@@ -365,6 +383,7 @@ pub(crate) enum ReadFrameError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Version;
 
     fn hello() -> Hello {
         Hello {
@@ -379,6 +398,13 @@ mod tests {
             cookie: Cookie([7; 8]),
             agent: "t".to_owned(),
         }
+    }
+
+    fn attachment() -> Attachment {
+        let version = Version { epoch: 1, sequence: 2, instance: 3 };
+        let body = Attachment::body(&"a~1".parse().unwrap(), &"b".parse().unwrap(), version, 1_767_225_600);
+        let (signature, credential) = (Bytes::from_static(b"signature"), Bytes::from_static(b"credential"));
+        Attachment::decode(body, signature, credential).unwrap()
     }
 
     fn body(frame: &Frame) -> Vec<u8> {
@@ -415,6 +441,7 @@ mod tests {
                 signature: Bytes::from_static(b"signature"),
             }),
             Frame::Twin(3, "192.0.2.1:9".to_owned()),
+            Frame::Attach(attachment()),
         ] {
             let bytes = frame.encode();
             assert!(page.contains(&hex(&bytes)), "not on the page: {frame:?} {}", hex(&bytes));
@@ -432,7 +459,8 @@ mod tests {
             ("`0x09`", 0x09),
             ("`0x0a`", 0x0a),
             ("`0x0b`", 0x0b),
-            ("`0x0c`–`0x0f`", 0x0c),
+            ("`0x0c`", 0x0c),
+            ("`0x0d`–`0x0f`", 0x0d),
         ] {
             let row = page.lines().find(|line| line.starts_with(&format!("| {shown} |"))).unwrap();
             let limit = row.trim_end_matches(" |").rsplit("| ").next().unwrap().replace(',', "");

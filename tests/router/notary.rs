@@ -1,8 +1,16 @@
 //! A notary that proves nothing: whoever knows a node's name can sign for it. For simulators.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use receptor_quic::NodeId;
-use receptor_quic::router::{CredentialName, Distrust, Notary, Proof, Record, Verdict};
+use receptor_quic::Version;
+use receptor_quic::router::{
+    Attachment, AttachmentVerdict, CredentialName, Distrust, Notary, Proof, Record, Verdict,
+};
+
+/// How long an attachment holds.
+pub(crate) const LIFE: Duration = Duration::from_secs(7_200);
 
 /// Signs by a hash. Its credential is the text `[WHY:]ID#SERIAL`; one with a why is not trusted for that reason.
 #[derive(Debug)]
@@ -32,6 +40,13 @@ impl Plain {
         record.clone().with_proof(Proof { credential, signature }.encode())
     }
 
+    /// That the stub of this notary is attached to `neighbour`.
+    pub(crate) fn attach(&self, stub: &NodeId, neighbour: &NodeId, version: Version) -> Attachment {
+        let body = Attachment::body(stub, neighbour, version, u64::MAX);
+        let signature = signature(self.credential.as_bytes(), &body);
+        Attachment::decode(body, signature, self.credential()).expect("it is short")
+    }
+
     pub(crate) fn name(&self) -> CredentialName {
         CredentialName::of(self.credential.as_bytes())
     }
@@ -57,6 +72,17 @@ impl Notary for Plain {
             return Verdict::Forged;
         }
         distrust(why).map_or(Verdict::Valid, Verdict::Untrusted)
+    }
+
+    fn verify_attachment(&self, attachment: &Attachment) -> AttachmentVerdict {
+        let credential = attachment.credential();
+        let proof =
+            Proof { credential: attachment.credential_name(), signature: attachment.signature().clone() };
+        match self.verify(&attachment.stub().base(), attachment.bytes(), &proof, Some(credential)) {
+            Verdict::Valid => AttachmentVerdict::Valid { remaining: LIFE },
+            Verdict::Untrusted(why) => AttachmentVerdict::Untrusted(why),
+            _ => AttachmentVerdict::Forged,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use receptor_quic::router::{
 use receptor_quic::{NodeId, Version};
 
 use crate::converge::Waves;
+use crate::notary::{LIFE, Plain};
 use crate::rng::Rng;
 
 mod faults;
@@ -108,6 +109,8 @@ pub(crate) struct Node {
     pub(crate) capabilities: Vec<u8>,
     pub(crate) transit: bool,
     pub(crate) stubs: BTreeMap<NodeId, Cost>,
+    /// Whether it has a notary, and its stubs prove themselves.
+    pub(crate) signed: bool,
     /// The newest epoch that the node remembers, if it remembers any.
     epoch: u64,
     /// The connection that carries the session with each neighbour.
@@ -232,6 +235,7 @@ impl Sim {
         if let Some(vary) = &self.vary {
             vary(&mut config, &mut self.rng);
         }
+        let signed = config.notary.is_some();
         let mut router = Router::new(config, self.now);
         router.set_place(name);
         let node = Node {
@@ -241,6 +245,7 @@ impl Sim {
             capabilities,
             transit,
             stubs: BTreeMap::new(),
+            signed,
             epoch,
             current: BTreeMap::new(),
             wake: None,
@@ -352,8 +357,14 @@ impl Sim {
         let instance = self.rng.next();
         let node = self.nodes.get_mut(owner).unwrap();
         node.stubs.insert(stub.clone(), cost);
-        let up = SessionUp { neighbour: stub, instance, cost, kind: NeighbourKind::Stub };
+        let up = SessionUp { neighbour: stub.clone(), instance, cost, kind: NeighbourKind::Stub };
         node.router.handle_session_up(up, self.now).unwrap();
+        if node.signed {
+            let epoch = (self.now - self.start).as_millis() as u64;
+            let version = Version { epoch, sequence: 0, instance };
+            let attachment = Plain::of(&stub.base()).attach(&stub, &node.id, version);
+            assert!(node.router.set_attachment(attachment, LIFE, self.now));
+        }
         self.drain(owner);
     }
 

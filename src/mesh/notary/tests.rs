@@ -243,6 +243,26 @@ fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
+#[test]
+fn an_attachment_is_signed_as_the_protocol_page_shows() {
+    let version = Version { epoch: 1, sequence: 2, instance: 3 };
+    let [stub, neighbour] = ["a~1", "b"].map(|id| id.parse().unwrap());
+    let body = Attachment::body(&stub, &neighbour, version, 1_767_225_600);
+    assert_on_page(&body);
+    let message = attachment_message(CredentialName::of(b"credential"), &body);
+    assert_on_page(&fixed_signer().sign(&message).unwrap());
+}
+
+#[test]
+fn a_signature_over_a_record_is_none_over_an_attachment() {
+    let (dns, neighbour) = ("dns".parse().unwrap(), "uri".parse().unwrap());
+    let notary = notary(&identity("dns"));
+    let body = Attachment::body(&dns, &neighbour, Version { epoch: 1, sequence: 2, instance: 3 }, u64::MAX);
+    let as_record = notary.sign(&body).unwrap();
+    let stolen = Attachment::decode(body, as_record, notary.credential()).unwrap();
+    assert_eq!(notary.verify_attachment(&stolen), AttachmentVerdict::Forged);
+}
+
 fn assert_on_page(bytes: &[u8]) {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     assert!(PAGE.contains(&format!("`{hex}`")), "{hex} is not in docs/protocol.md");

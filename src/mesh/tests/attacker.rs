@@ -6,9 +6,12 @@ use std::time::Duration;
 use quinn::{Connection, ConnectionError, TransportConfig, VarInt};
 
 use crate::Liveness;
-use crate::id::{Cost, NodeId};
+use crate::id::{Cost, NodeId, Version};
 use crate::mesh::Status;
+use crate::mesh::clock;
+use crate::mesh::notary::CertificateNotary;
 use crate::mesh::status::LinkState;
+use crate::router::Attachment;
 use crate::switch::{Cookie, ForwardingTable, Ingress, NextHop, Routes};
 use crate::testing::{Mesh, VirtualSocket, mesh};
 use crate::transport::code::CloseCode;
@@ -112,7 +115,17 @@ impl Scene {
         let mut member = self.member_saying(Hello { stub: true, transit: false, ..hello() }).await;
         assert!(matches!(member.link.frames.next().await, Ok(Some(Frame::Select(_)))));
         assert!(matches!(member.link.frames.next().await, Ok(Some(Frame::Attached(_)))));
+        let proof = self.attachment(&mallory(), &id("victim"));
+        member.link.control.write_all(&Frame::Attach(proof).encode()).await.unwrap();
         member
+    }
+
+    /// What `stub` would sign, if the attacker's certificate were that of `stub`.
+    pub(super) fn attachment(&self, stub: &NodeId, neighbour: &NodeId) -> Attachment {
+        let notary = CertificateNotary::new(&self.identity, clock::system);
+        let Hello { epoch, instance, .. } = hello();
+        let version = Version { epoch, sequence: 0, instance };
+        notary.attach(stub, neighbour, version, Duration::from_secs(7_200)).expect("the key can sign")
     }
 
     /// The attacker as a node that refuses transit, with a link that is chosen, and never ends its sync.
@@ -123,7 +136,7 @@ impl Scene {
         member
     }
 
-    async fn member_saying(&self, own: Hello) -> Member {
+    pub(super) async fn member_saying(&self, own: Hello) -> Member {
         let (victim, mallory) = (id("victim").addr(), mallory().addr());
         let udp = self.mesh.network().bind_host();
         let socket = Socket::new(vec![udp.clone()], mallory, Arc::default()).unwrap();
