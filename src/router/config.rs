@@ -190,7 +190,8 @@ pub struct Timers {
     /// sync. Default: 100 ms.
     pub first_word: Duration,
     /// After the burst of [`Limits::accept_burst`], one update of an origin is accepted per this time; others wait, and
-    /// only the newest is kept. Default: 500 ms.
+    /// only the newest is kept. Default: 500 ms. The record with which an origin leaves is exempt, once for each
+    /// other update that was accepted.
     pub accept_interval: Duration,
     /// How long a link that was lost twice within [`flap_memory`](Self::flap_memory) is held back when it returns; doubles
     /// with each further loss. Announced leaves and restarts do not count as losses, and a link is held back only while

@@ -295,7 +295,7 @@ impl Router {
         }
         let ready_at = self.database.accepts_at(&record.origin, now);
         match ready_at {
-            Some(at) if at > now => {
+            Some(at) if at > now && !self.is_farewell(&record) => {
                 self.counters.updates_delayed += 1;
                 self.parked.park(record, from.clone(), at);
                 self.note_limit(Limit::AcceptRate, true);
@@ -320,7 +320,8 @@ impl Router {
     /// Stores a record that is newer than what is held, and sees that all neighbours get it but the one it came from.
     pub(super) fn store(&mut self, record: Record, from: Option<&NodeId>, now: Instant) {
         let (origin, stamp) = (record.origin.clone(), record.stamp());
-        if record.leaving && self.database.get(&origin).is_some_and(|held| !held.leaving) {
+        let farewell = self.is_farewell(&record);
+        if farewell {
             self.on_leaving(&record, now);
         }
         let instance = record.version.instance;
@@ -333,7 +334,9 @@ impl Router {
         shown.extend(self.pulls.announcers(&origin, stamp).cloned());
         let effect = self.database.store(record, now);
         self.schedule.on_effect(effect);
-        self.database.on_accepted(&origin, now);
+        if !farewell {
+            self.database.on_accepted(&origin, now);
+        }
         self.quiet.on_change(now);
         self.pulls.on_copy(from, &origin, stamp);
         let ways = Ways { graph: self.database.graph(), neighbours: &self.neighbours, now };
@@ -382,8 +385,17 @@ impl Router {
         withdraws.then(|| self.database.get(&record.origin).cloned()).flatten()
     }
 
+    /// Whether a newer record takes back one that is held: the origin leaves. It is accepted at once and does not count
+    /// against the pace of the origin. Each one needs a paced record before it, so the rate at most doubles.
+    fn is_farewell(&self, record: &Record) -> bool {
+        record.leaving && self.database.get(&record.origin).is_some_and(|held| !held.leaving)
+    }
+
     /// A node said that it leaves. If it is a neighbour, its link goes at once.
     fn on_leaving(&mut self, record: &Record, now: Instant) {
+        if record.origin == *self.id() {
+            return;
+        }
         self.event(Event::NodeLeft(record.origin.clone()));
         let session = self.neighbours.get(&record.origin);
         if session.is_some_and(|session| session.instance == record.version.instance) {

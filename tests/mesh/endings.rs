@@ -334,6 +334,36 @@ async fn a_leave_is_known_everywhere_with_three_neighbours() {
     assert_leave_is_known(&mesh, "a", &others).await;
 }
 
+/// Twenty processes of `a` leave one after the other. Each changes its record more often than the mesh accepts records of
+/// one node in that time.
+async fn assert_leaves_in_a_row_are_known(mesh: &mut Mesh, neighbours: &[&str], others: &[&str]) {
+    for _ in 0..20 {
+        let others: Vec<_> = others.iter().map(|name| mesh.node(name)).collect();
+        for other in &others {
+            timeout(LIMIT, other.routable(&id("a"))).await.expect("it is back").unwrap();
+        }
+        for change in 0..10 {
+            mesh.node("a").handle(directive(&format!("test:d{change}")), wait).unwrap();
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert_leave_is_known(mesh, "a", &others).await;
+        mesh.kill("a");
+        mesh.restart("a", neighbours).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaves_in_a_row_are_each_known_with_one_neighbour() {
+    let mut mesh = mesh(["a-r", "b-r", "c-b"]).await;
+    assert_leaves_in_a_row_are_known(&mut mesh, &["r"], &["r", "b", "c"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaves_in_a_row_are_each_known_with_three_neighbours() {
+    let mut mesh = mesh(["a-r1", "a-r2", "a-r3", "r1-r2", "r2-r3", "c-r3", "d-r1"]).await;
+    assert_leaves_in_a_row_are_known(&mut mesh, &["r1", "r2", "r3"], &["r1", "r2", "r3", "c", "d"]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_leave_of_the_only_relay_is_known_to_all_its_edges() {
     let mesh = mesh(["a-r", "b-r", "c-r"]).await;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use receptor_quic::router::Event;
+use receptor_quic::router::{Draft, Event};
 
 use crate::cold_start::cold;
 use crate::fuzz::PrintSeed;
+use crate::probe::{Probe, draft, record};
 use crate::reference::assert_converged;
 use crate::sim::{Seen, Sim, id, in_both_modes};
 use crate::topologies;
@@ -108,4 +109,29 @@ pub(crate) fn assert_converged_apart(sim: &Sim) {
             sim.nodes[&node].router.table().iter().map(|route| route.id.clone()).collect::<Vec<_>>();
         assert!(reached.iter().eq(component.iter().filter(|other| **other != node)), "{node}: {reached:?}");
     }
+}
+
+#[test]
+fn a_leave_is_accepted_at_once_however_fast_its_origin_spoke() {
+    let mut probe = Probe::tuned(|config| config.limits.accept_burst = 1);
+    probe.sync("n");
+    let farewell = |epoch, sequence| {
+        Draft { leaving: true, ..draft("edge", (epoch, sequence), Vec::new()) }.seal().unwrap()
+    };
+    probe.update("n", &record("edge", (1, 1), &[("n", 1)]));
+    probe.update("n", &record("edge", (2, 1), &[("n", 1)]));
+    assert_eq!(probe.held("edge").unwrap().version.epoch, 1, "the next process waits for its time");
+    probe.update("n", &farewell(2, 2));
+    assert!(probe.held("edge").unwrap().leaving);
+    assert_eq!(probe.router.counters().updates_delayed, 1);
+    // What follows is paced again, farewells of processes that nobody saw among it.
+    for epoch in 3..9 {
+        probe.update("n", &record("edge", (epoch, 1), &[("n", 1)]));
+        probe.update("n", &farewell(epoch, 2));
+    }
+    assert_eq!(probe.held("edge").unwrap().version.epoch, 2);
+    probe.wait(501);
+    assert_eq!(probe.held("edge").unwrap().version.epoch, 8);
+    let counters = probe.router.counters();
+    assert_eq!(counters.updates_delayed, 13);
 }
