@@ -58,6 +58,38 @@ pub(super) struct StatusView {
     switch: SwitchView,
     services: Vec<String>,
     running_calls: usize,
+    handshakes: HandshakesView,
+}
+
+/// Handshakes that others have begun, by kind.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct HandshakesView {
+    links: HandshakeView,
+    greeting: HandshakeView,
+    peers: HandshakeView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct HandshakeView {
+    half_open: usize,
+    retried: u64,
+    displaced: u64,
+    silent: u64,
+}
+
+impl HandshakesView {
+    /// One line for people. `None` if nobody was over its share and nothing was dropped.
+    fn line(&self) -> Option<String> {
+        let all = [&self.links, &self.greeting, &self.peers];
+        let sum = |count: fn(&HandshakeView) -> u64| all.into_iter().map(count).fold(0, u64::saturating_add);
+        let (retried, displaced, silent) = (sum(|v| v.retried), sum(|v| v.displaced), sum(|v| v.silent));
+        let under_way = sum(|v| v.half_open as u64);
+        (retried > 0 || displaced > 0 || silent > 0).then(|| {
+            format!("{under_way} under way; {retried} had to prove their address, {displaced} displaced, {silent} fell silent")
+        })
+    }
 }
 
 /// Nodes that have left, at most so many, are shown to people.
@@ -247,6 +279,9 @@ impl StatusView {
         }
         if self.running_calls > 0 {
             text += &format!("  calls        {} running\n", self.running_calls);
+        }
+        if let Some(line) = self.handshakes.line() {
+            text += &format!("  handshakes   {line}\n");
         }
         text
     }

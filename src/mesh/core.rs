@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{Instrument, info_span};
 
-use super::acceptor::Acceptor;
+use super::acceptor::{Acceptor, Handshakes};
 use super::at_once::at_once;
 use super::attaching::Attaching;
 use super::clock;
@@ -207,6 +207,7 @@ impl Mesh {
             stub: parts.ephemeral,
             transit: parts.transit,
         });
+        let handshakes = Handshakes::default();
         let manifest = Manifest::new(parts.data_dir, parts.manifest, now);
         let role = if parts.ephemeral {
             let Start { epoch, instance } = start;
@@ -245,6 +246,7 @@ impl Mesh {
             services: services.clone(),
             peers: peers.clone(),
             vetting: vetting.clone(),
+            handshakes: handshakes.clone(),
             paths,
             dialled: dialled.clone(),
             inputs: inputs.clone(),
@@ -292,6 +294,7 @@ impl Mesh {
             events: events.clone(),
             accept_links: parts.accept_links,
             refusals: SharedRefusalLog::default(),
+            handshakes,
         };
         tokio::spawn(acceptor.run().instrument(span.clone()));
         let watch = peers::Watch {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
+use super::acceptor::Handshakes;
 use super::attaching::Attaching;
 use super::clock;
 use super::converge::{self, Convergence};
@@ -94,6 +95,7 @@ pub(super) struct Driver {
     pub(super) services: Services,
     pub(super) peers: Peers,
     pub(super) vetting: Vetting,
+    pub(super) handshakes: Handshakes,
     pub(super) paths: Paths,
     pub(super) dialled: Vec<Dialled>,
     pub(super) inputs: mpsc::Sender<Input>,

@@ -19,6 +19,7 @@
 mod acceptor;
 mod at_once;
 mod attaching;
+mod budget;
 pub(crate) mod clock;
 pub(crate) mod connection;
 mod converge;
@@ -36,6 +37,7 @@ mod events;
 mod expiry;
 mod explain;
 mod forwarding;
+mod half_open;
 mod input;
 pub(crate) mod interfaces;
 #[cfg(feature = "mdns")]
@@ -83,6 +85,7 @@ pub use events::Event;
 pub use explain::{
     AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation, StreamUse,
 };
+pub use half_open::HandshakeCounts;
 pub use interfaces::{AddressKind, LocalAddress, MAX_LOCAL_ADDRESSES};
 pub(crate) use link_cost::LinkCosts;
 pub use link_cost::{InvalidLinkCost, LinkCost};
@@ -93,9 +96,9 @@ pub use peers::MAX_PEERS;
 pub use services::{Incoming, Listener, MAX_SERVICES, MAX_WAITING, ServeError};
 pub use shutdown::ShutDown;
 pub use status::{
-    CertificateStatus, Direction, DuplicateStatus, EdgeStatus, LinkState, LinkStatus, NetworkStatus,
-    NotTrusted, PairStatus, PathsStatus, PeerPath, PeerStatus, PortMappingStatus, ProcessStatus,
-    RecordStatus, RouteStatus, Status,
+    CertificateStatus, Direction, DuplicateStatus, EdgeStatus, HandshakeStatus, LinkState, LinkStatus,
+    NetworkStatus, NotTrusted, PairStatus, PathsStatus, PeerPath, PeerStatus, PortMappingStatus,
+    ProcessStatus, RecordStatus, RouteStatus, Status,
 };
 pub use stream::{RecvHalf, SendHalf, Stream, StreamError};
 

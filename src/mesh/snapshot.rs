@@ -54,6 +54,7 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         refused_streams: driver.services.overloads(),
         datagrams: driver.services.datagrams.status(),
         running_calls: 0,
+        handshakes: driver.handshakes.status(),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::datagram::DatagramStatus;
 use super::departures::LeftStatus;
+use super::half_open::HandshakeCounts;
 use crate::id::NodeId;
 use crate::router::Distrust;
 use crate::switch::SwitchStatus;
@@ -63,6 +64,20 @@ pub struct Status {
     pub datagrams: DatagramStatus,
     /// Calls that run here.
     pub running_calls: usize,
+    /// Handshakes that others have begun with it.
+    pub handshakes: HandshakeStatus,
+}
+
+/// Handshakes that others have begun with a node, by kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct HandshakeStatus {
+    /// Links, until the other end is authenticated.
+    pub links: HandshakeCounts,
+    /// Links whose other end is authenticated and has not sent its HELLO.
+    pub greeting: HandshakeCounts,
+    /// Peer connections.
+    pub peers: HandshakeCounts,
 }
 
 /// The network of the machine that a node runs on.

@@ -2,6 +2,7 @@
 
 mod attacker;
 mod dialling;
+mod handshakes;
 mod neighbours;
 mod paths;
 mod records;

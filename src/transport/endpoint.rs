@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use quinn::{ConnectError, Connection, ConnectionError, Incoming, ServerConfig, TransportConfig};
+use quinn::{
+    ConnectError, Connection, ConnectionError, Incoming, ServerConfig, TransportConfig, ZeroRttAccepted,
+};
 
 use super::authenticator::{CredentialHash, credential_hash};
 use super::overlay::FlowKind;
@@ -19,10 +22,10 @@ use super::settings::{self, Transports};
 use super::socket::Socket;
 use super::tls::{self, TlsConfig};
 use super::{Identity, overlay};
-use crate::id::NodeId;
+use crate::id::{NodeAddr, NodeId};
 
-/// How many handshakes may be under way before newcomers must prove their address first.
-const RETRY_ABOVE: usize = 64;
+/// Samples per silence limit of whether anything has arrived.
+const SILENCE_SAMPLES: u32 = 4;
 
 /// The node's QUIC endpoint.
 pub(crate) struct Endpoint {
@@ -46,17 +49,65 @@ pub(crate) struct Generation {
     pub(crate) credential: CredentialHash,
 }
 
-/// A handshake under way.
+/// A handshake under way that this node began.
 #[derive(Debug)]
 pub(crate) struct Connecting {
     quinn: quinn::Connecting,
     generation: Generation,
 }
 
-impl Connecting {
+/// A handshake under way that the other end began. Dropped, it ends.
+pub(crate) struct Accepting {
+    /// Must not be used before `finished`: until then the other end is not authenticated.
+    connection: Connection,
+    finished: ZeroRttAccepted,
+    generation: Generation,
+}
+
+/// Why a handshake that the other end began did not finish.
+#[derive(Debug)]
+pub(crate) enum Unfinished {
+    /// The connection ended.
+    Lost(ConnectionError),
+    /// Nothing more arrived for the time given.
+    Silent,
+}
+
+impl Accepting {
+    /// Where the other end is.
     pub(crate) fn remote_address(&self) -> SocketAddr {
-        self.quinn.remote_address()
+        self.connection.remote_address()
     }
+
+    /// Waits for the end of the handshake, as long as the other end is never silent for `patience`, give or take a quarter.
+    pub(crate) async fn finish(mut self, patience: Duration) -> Result<Authenticated, Unfinished> {
+        let mut heard = 0;
+        let mut silent = 0;
+        while tokio::time::timeout(patience / SILENCE_SAMPLES, &mut self.finished).await.is_err() {
+            let received = self.connection.stats().udp_rx.datagrams;
+            silent = if received == heard { silent + 1 } else { 0 };
+            heard = received;
+            if silent >= SILENCE_SAMPLES {
+                return Err(Unfinished::Silent);
+            }
+        }
+        // It ends the same way whether the handshake has succeeded or failed. Only a success leaves the connection open.
+        match self.connection.close_reason() {
+            Some(error) => Err(Unfinished::Lost(error)),
+            None => Ok(Authenticated { connection: self.connection, generation: self.generation }),
+        }
+    }
+}
+
+/// Where the first packet of a peer connection came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// The neighbour that it arrived through. `None` if it came by a direct path or from this node.
+    pub(crate) through: Option<NodeAddr>,
+    /// The node that the sender claims to be attached to as a stub. Nothing proves it.
+    pub(crate) attached_to: Option<NodeAddr>,
+    /// The sender, as the packet says.
+    pub(crate) node: Option<NodeAddr>,
 }
 
 impl IntoFuture for Connecting {
@@ -210,17 +261,22 @@ impl Endpoint {
         overlay::node_addr(incoming.remote_address()).is_some()
     }
 
-    /// Lets an attempt in, as a link or as a peer connection by where it comes from.
-    /// `pending` is how many handshakes are under way.
-    pub(crate) fn admit(&self, incoming: Incoming, pending: usize) -> Admission {
-        let peer = overlay::node_addr(incoming.remote_address());
-        if peer.is_none() && pending > RETRY_ABOVE && !incoming.remote_address_validated() {
-            // An attempt that may not be retried was retried before, and is let in below in its turn.
-            let _ = incoming.retry();
-            return Admission::Retried;
-        }
+    /// Where an attempt through the switch comes from.
+    pub(crate) fn origin(&self, incoming: &Incoming) -> Origin {
+        let source = incoming.remote_address();
+        // The socket reports the neighbour as the local address: see `sort`.
+        let through = incoming.local_ip().and_then(|ip| overlay::node_addr(SocketAddr::new(ip, 0)));
+        let attached_to = self.socket.attached_to(overlay::flow_kind(source));
+        Origin { through, attached_to, node: overlay::node_addr(source) }
+    }
+
+    /// Begins the handshake of an attempt, as a link or as a peer connection by where it comes from.
+    ///
+    /// # Errors
+    /// The attempt is not the begin of a connection.
+    pub(crate) fn accept_attempt(&self, incoming: Incoming) -> Result<Accepting, ConnectionError> {
         let shown = self.tls.load();
-        let (mut config, transport) = if peer.is_some() {
+        let (mut config, transport) = if Self::is_peer(&incoming) {
             (shown.accept_peer.clone(), self.transports.peer(self.path_mtus.largest()))
         } else {
             let path_mtu = self.path_mtus.to(incoming.remote_address());
@@ -228,12 +284,11 @@ impl Endpoint {
         };
         config.transport_config(Arc::new(transport));
         let generation = shown.generation;
-        let accepted = incoming.accept_with(Arc::new(config)).map(|quinn| Connecting { quinn, generation });
-        match accepted {
-            Ok(connecting) if peer.is_some() => Admission::Peer(connecting),
-            Ok(connecting) => Admission::Link(connecting),
-            Err(error) => Admission::Failed(error),
-        }
+        let connecting = incoming.accept_with(Arc::new(config))?;
+        // Nothing is sent early. The connection says whether packets arrive, which the handshake alone does not.
+        let (connection, finished) =
+            connecting.into_0rtt().expect("a connection that was accepted is there at once");
+        Ok(Accepting { connection, finished, generation })
     }
 
     /// Waits until every connection has closed, and the last words are out.
@@ -245,18 +300,6 @@ impl Endpoint {
     pub(crate) fn close(&self, code: super::code::CloseCode, reason: &str) {
         self.quinn.close(code.to_quic(), reason.as_bytes());
     }
-}
-
-/// What became of a connection attempt from outside.
-pub(crate) enum Admission {
-    /// A neighbour-to-be.
-    Link(Connecting),
-    /// A peer, through the switch.
-    Peer(Connecting),
-    /// It must prove its address first.
-    Retried,
-    /// It is not a connection.
-    Failed(ConnectionError),
 }
 
 impl Shown {

@@ -90,6 +90,12 @@ impl Socket {
         }
     }
 
+    /// The node that the stub at the other end of a flow is attached to. `None` if the flow is of another kind.
+    pub(crate) fn attached_to(&self, kind: FlowKind) -> Option<NodeAddr> {
+        let FlowKind::Attached(number) = kind else { return None };
+        lock(&self.attachments).node(number)
+    }
+
     /// Hands a node's packets to itself back to it.
     fn loop_back(&self, transmit: &Transmit<'_>) {
         let mut inbound = lock(&self.inbound);

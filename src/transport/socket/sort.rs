@@ -1,6 +1,7 @@
 //! What came in, sorted: for quinn, for other nodes, for the puncher, or for nobody.
 
 use std::io::IoSliceMut;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use quinn::udp::RecvMeta;
@@ -9,7 +10,7 @@ use super::inbound::Inbound;
 use super::{Socket, mapped};
 use crate::id::NodeAddr;
 use crate::switch::{Decision, DropReason, ForwardingTable, Header, HeldPacket, NextHop};
-use crate::transport::overlay;
+use crate::transport::overlay::{self, FlowKind};
 use crate::transport::probes::Probes;
 
 impl Socket {
@@ -61,7 +62,8 @@ impl Socket {
                         last.answered();
                     }
                     let addr = overlay::flow_addr(header.source, self.flow_kind(table, &header));
-                    let inner = RecvMeta { addr, dst_ip: None, ..outer };
+                    let dst_ip = arrived_through(table, &header, &data[start..end]);
+                    let inner = RecvMeta { addr, dst_ip, ..outer };
                     if self.keep(inbound, &mut kept, data, start..end, inner, header.wire_len()) {
                         self.counters.delivered((end - start).div_ceil(stride) as u64);
                     }
@@ -167,6 +169,15 @@ impl Socket {
         *kept = Some(meta);
         true
     }
+}
+
+/// What quinn gets as the local address of packets with a long header (RFC 9000 §17.2), those of handshakes: the overlay
+/// address of the neighbour that they arrived through. Whoever accepts connections shares by it; what quinn sends back
+/// goes by the routes all the same.
+fn arrived_through(table: &ForwardingTable, header: &Header, run: &[u8]) -> Option<IpAddr> {
+    let first = run.get(header.wire_len())?;
+    let ingress = table.ingress(header.cookie).filter(|_| first & 0x80 != 0)?;
+    Some(overlay::flow_addr(ingress.neighbour, FlowKind::Routed).ip())
 }
 
 /// What to do with a run of packets.
