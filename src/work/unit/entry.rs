@@ -1,0 +1,136 @@
+//! What the journals of both ends hold, and what a machine asks its caller to do.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::outcome::{Outcome, UnitRefusal, UnitStatus};
+use super::spec::UnitSpec;
+
+/// A point in time at one node, in milliseconds since the Unix epoch, from a clock that never goes back.
+///
+/// Used by that node alone: what travels is the time that remains. A store continues the clock across restarts: it
+/// starts at the later of the system clock and the last journal entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct UnitTime(pub(crate) u64);
+
+impl UnitTime {
+    /// The time in so many milliseconds.
+    #[must_use]
+    pub(crate) const fn plus(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// How long it is until another time. Zero if that has passed.
+    #[must_use]
+    pub(crate) const fn until(self, later: Self) -> Duration {
+        Duration::from_millis(later.0.saturating_sub(self.0))
+    }
+}
+
+/// Identifies a data directory of an executor: drawn when the directory is made.
+///
+/// An executor that lost its directory does not know what it has started. Its new directory has another id, by which a
+/// submitter recognises that a unit must not be offered there a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct StoreId(pub(crate) Uuid);
+
+/// An entry of the executor's journal for one unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExecutorEntry {
+    pub(crate) at: UnitTime,
+    pub(crate) change: ExecutorChange,
+}
+
+/// What changed at the executor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ExecutorChange {
+    /// The unit was offered. The first entry of each journal, and there alone.
+    Offered {
+        spec: UnitSpec,
+        /// By this executor's clock.
+        start_by: UnitTime,
+    },
+    /// The whole payload is on disk and has the digest in the spec.
+    Accepted,
+    /// A supervisor may be started. Attempts count from 1.
+    Starting { attempt: u32 },
+    /// The supervisor of the attempt has created its `run` file.
+    Running { attempt: u32 },
+    /// The submitter wants the unit cancelled.
+    CancelWanted { grace_ms: u64 },
+    /// The submitter wants the unit removed once it has ended.
+    ReleaseWanted,
+    /// It has ended.
+    Final { outcome: Outcome, started: bool },
+}
+
+/// An entry of the submitter's journal for one unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SubmitterEntry {
+    pub(crate) at: UnitTime,
+    pub(crate) change: SubmitterChange,
+}
+
+/// What changed at the submitter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SubmitterChange {
+    /// The spec and the whole payload are on disk. The first entry of each journal, and there alone.
+    Queued { spec: UnitSpec },
+    /// The payload may be finished, so that this store of the executor may accept the unit.
+    Handing { store: StoreId },
+    /// The executor has accepted it.
+    Accepted,
+    /// The user wants the unit cancelled.
+    CancelWanted { grace_ms: u64 },
+    /// The user wants the unit removed at both ends.
+    ReleaseWanted { force: bool },
+    /// It has ended.
+    Final { outcome: Outcome, started: bool },
+}
+
+/// What follows an input: entries to append to the unit's journal, then effects.
+///
+/// The caller appends all entries in one write, syncs them to disk, and then performs the effects in order. If the write
+/// fails it drops the machine, which is ahead of the disk, and replays the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "the entries must be journalled before the effects are performed"]
+pub(crate) struct Step<Entry, Effect> {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) effects: Vec<Effect>,
+}
+
+impl<Entry, Effect> Default for Step<Entry, Effect> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), effects: Vec::new() }
+    }
+}
+
+/// What an executor answers. Each answer travels with the [`StoreId`] that it speaks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Send the payload from this offset, and finish it.
+    Have { offset: u64 },
+    /// The unit is known, and this is where it stands. The first one that is past `Receiving` is ACCEPTED.
+    Status(UnitStatus),
+    /// The unit was rejected for good.
+    Refused(UnitRefusal),
+    /// There is no room now. Offer it again later.
+    Busy,
+    /// The unit is not known. Nothing was recorded.
+    Unknown,
+    /// The unit was not known when it was cancelled. This store will not accept it any more.
+    NeverAccepted,
+    /// The unit was removed.
+    Released,
+}
+
+/// Why a journal cannot be replayed. The unit is quarantined.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DamagedJournal {
+    #[error("the journal is empty")]
+    Empty,
+    #[error("entry {index} does not follow from those before it")]
+    OutOfOrder { index: usize },
+}
