@@ -234,7 +234,7 @@ pub enum DeadlineReason {
     Converge,
     /// A credential that a neighbour was asked for has not come.
     Credential,
-    /// A stub has not proven its attachment in time, or the proof expires.
+    /// A neighbour that was asked for an attachment has not answered.
     Attachment,
     /// Something is to be forgotten.
     Expire,

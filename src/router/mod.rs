@@ -402,7 +402,7 @@ impl Router {
             (self.pulls.next_timeout(), Why::Pull),
             (self.parked.next_timeout(), Why::Accept),
             (self.credentials.next_timeout(), Why::Credential),
-            (self.next_proof(), Why::Attachment),
+            (self.next_proof(), Why::Expire),
             (self.quiet.next_timeout(), Why::QuietDigest),
             (self.neighbours.next_hold(), Why::LinkHold),
             (self.neighbours.next_stall(), Why::SyncStall),
