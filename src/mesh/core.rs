@@ -48,6 +48,7 @@ use super::stream::Stream;
 use super::twin::ReportedTwin;
 use super::unreachable;
 use super::usage::{Lease, Purpose, StreamLease, Usage};
+use super::verification::{CredentialChecks, VerificationPool};
 use super::vetting::Vetting;
 use super::view::{LinkView, View};
 use crate::id::{Cost, NodeId, ServiceName};
@@ -186,7 +187,9 @@ impl Mesh {
         let dialled: Vec<_> = parts.peers.into_iter().map(Dialled::new).collect();
         let (inputs, queue) = mpsc::channel(MAX_INPUTS);
         let told = parts.direct.then(|| inputs.clone());
-        let vetting = Vetting::new(endpoint.clone());
+        let pool = VerificationPool::new();
+        let vetting = Vetting::new(endpoint.clone(), pool.clone());
+        let checks = CredentialChecks::new(pool, notary.clone());
         let renewals = services.offer(renewal::service(), true).expect("it is the first service of all");
         let peers = Peers::new(endpoint.clone(), services.clone(), vetting.clone(), told, parts.peer_timeout);
         let paths = match parts.direct {
@@ -247,6 +250,7 @@ impl Mesh {
             peers: peers.clone(),
             vetting: vetting.clone(),
             handshakes: handshakes.clone(),
+            checks,
             paths,
             dialled: dialled.clone(),
             inputs: inputs.clone(),

@@ -34,6 +34,7 @@ use super::services::Services;
 use super::status::{PortMappingStatus, Status};
 use super::stub_waiting::StubWaiting;
 use super::twin::ReportedTwin;
+use super::verification::CredentialChecks;
 use super::vetting::Vetting;
 use super::view::View;
 use crate::id::NodeId;
@@ -96,6 +97,7 @@ pub(super) struct Driver {
     pub(super) peers: Peers,
     pub(super) vetting: Vetting,
     pub(super) handshakes: Handshakes,
+    pub(super) checks: CredentialChecks,
     pub(super) paths: Paths,
     pub(super) dialled: Vec<Dialled>,
     pub(super) inputs: mpsc::Sender<Input>,
@@ -272,7 +274,7 @@ impl Driver {
         // The handshake was judged by the trust of its time, and that may have changed since.
         let Ok(vetted) = self.vetting.admit(&established.connection, &established.hello.id) else { return };
         let id = self.neighbours.next_id();
-        let mut link = Link::spawn(id, established, vetted, &self.inputs, &self.services, now);
+        let mut link = Link::spawn(id, established, vetted, &self.inputs, &self.services, &self.checks, now);
         (link.cost, link.measured) = self.costs.of(&link.peer, link.connection.rtt(), now);
         debug!(peer = %link.peer, address = %link.remote, dialled = link.dialled, "linked");
         let changes = self.neighbours.arrive(link, now);
@@ -523,7 +525,10 @@ impl Driver {
     fn reload(&mut self, identity: &Identity, now: Instant) {
         let notary = Arc::new(CertificateNotary::new(identity, clock::system));
         match &mut self.role {
-            Role::Full(router) => router.set_notary(notary, now),
+            Role::Full(router) => {
+                self.checks.renew(&notary, router.credentials().cloned().collect());
+                router.set_notary(notary, now);
+            }
             Role::Stub(stub) => {
                 stub.attaching.set_notary(notary);
                 self.prove_attachments(now);
@@ -614,7 +619,7 @@ impl Driver {
                 self.publish_now(now);
             }
             if let Some(link) = self.neighbours.active_link(&transmit.to) {
-                link.send(&Frame::Route(transmit.message.encode().into()));
+                link.send_route(&transmit.message);
             }
         }
     }

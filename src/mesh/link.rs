@@ -20,6 +20,7 @@ use super::input::Input;
 use super::peers::accept_streams;
 use super::services::Services;
 use super::usage::Usage;
+use super::verification::{Asked, CredentialChecks};
 use super::vetting::Vetted;
 use super::view::LinkView;
 use crate::id::{Cost, NodeAddr, NodeId};
@@ -88,6 +89,7 @@ pub(crate) struct Link {
     /// What is shown of it, made once.
     pub(crate) view: Arc<LinkView>,
     outbox: Option<mpsc::Sender<Vec<u8>>>,
+    asked: Asked,
     /// Watches over the trust in the neighbour's certificate for as long as the link lives.
     pub(crate) vetted: Arc<Vetted>,
     span: Span,
@@ -101,6 +103,7 @@ impl Link {
         vetted: Arc<Vetted>,
         inputs: &mpsc::Sender<Input>,
         services: &Services,
+        checks: &CredentialChecks,
         now: Instant,
     ) -> Self {
         let Established { connection: _, hello, own, dialled, control, frames } = established;
@@ -109,7 +112,9 @@ impl Link {
         let (outbox, queue) = mpsc::channel(MAX_OUTBOX);
         let usage = Arc::new(Usage::default());
         vetted.carry_on_link(&outbox);
-        let reader = read(id, frames, connection.clone(), vetted.clone(), inputs.clone());
+        let asked = Asked::new();
+        let examiner = Examiner { vetted: vetted.clone(), checks: checks.clone(), asked: asked.clone() };
+        let reader = read(id, frames, connection.clone(), examiner, inputs.clone());
         tokio::spawn(reader.instrument(span.clone()));
         tokio::spawn(write(id, control, connection.clone(), queue, inputs.clone()).instrument(span.clone()));
         let datagrams = services.datagrams.clone();
@@ -142,6 +147,7 @@ impl Link {
             since: now,
             usage,
             outbox: Some(outbox),
+            asked,
             vetted,
             span,
         }
@@ -156,6 +162,14 @@ impl Link {
         {
             self.close(CloseCode::Overloaded, "control frames are not being read");
         }
+    }
+
+    /// Queues a message of the router.
+    pub(crate) fn send_route(&self, message: &Message) {
+        if let Message::CredentialWant(wanted) = message {
+            self.asked.note(wanted);
+        }
+        self.send(&Frame::Route(message.encode().into()));
     }
 
     /// Sends nothing more, and closes the connection once the neighbour has what was sent: this node shuts down.
@@ -186,31 +200,40 @@ impl Link {
     }
 }
 
+/// Verifies certificates that come in on a link before the driver sees what they belong to.
+struct Examiner {
+    vetted: Arc<Vetted>,
+    checks: CredentialChecks,
+    asked: Asked,
+}
+
 async fn read(
     id: LinkId,
     mut frames: FrameReader,
     connection: Connection,
-    vetted: Arc<Vetted>,
+    examiner: Examiner,
     inputs: mpsc::Sender<Input>,
 ) {
     let mut attachments = AttachmentPace::default();
     loop {
         match frames.next().await {
-            // Verified on this task: chains and signatures take time.
-            Ok(Some(Frame::Authenticator(proof))) => vetted.offer(proof),
+            Ok(Some(Frame::Authenticator(proof))) => examiner.vetted.offer(proof).await,
             Ok(Some(Frame::Attach(attachment))) => {
                 if !attachments.take(clock::now()) {
                     connection.close(CloseCode::Overloaded, "the attachment is proven too often");
                     break;
                 }
-                let verdict = vetted.verify_attachment(&attachment);
-                let attachment = Box::new(attachment);
+                let verified = examiner.vetted.verify_attachment(Box::new(attachment)).await;
+                let Some((attachment, verdict)) = verified else { break };
                 if inputs.send(Input::Attached { link: id, attachment, verdict }).await.is_err() {
                     return;
                 }
             }
             Ok(Some(frame)) => match input(id, frame) {
                 Ok(Some(input)) => {
+                    if let Input::Route { message, .. } = &input {
+                        examiner.checks.prepare(&examiner.asked, message).await;
+                    }
                     if inputs.send(input).await.is_err() {
                         return;
                     }

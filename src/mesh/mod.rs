@@ -71,6 +71,7 @@ mod stub_waiting;
 mod twin;
 mod unreachable;
 pub(crate) mod usage;
+mod verification;
 mod vetting;
 pub(crate) mod view;
 

@@ -62,6 +62,17 @@ impl CertificateNotary {
         let signature = self.signer.sign(&attachment_message(self.name, &body))?;
         Attachment::decode(body, signature, self.credential.clone()).ok()
     }
+
+    /// Looks for the path from a credential to a root and remembers what it finds, so that [`Notary::verify`] is left with
+    /// one signature.
+    pub(super) fn prepare(&self, credential: &[u8]) {
+        self.verifier.prepare(CredentialName::of(credential).0, credential, (self.clock)());
+    }
+
+    /// Whether the verdict on a credential of this name is known at this time.
+    pub(super) fn knows(&self, name: CredentialName) -> bool {
+        self.verifier.knows(name.0, (self.clock)())
+    }
 }
 
 /// Whether a stub has signed an attachment, and for how long it holds.

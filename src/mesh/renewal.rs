@@ -93,7 +93,7 @@ async fn take(incoming: Incoming, vetting: &Vetting) {
     };
     // The service learns which peer opened the stream, not on which of their connections.
     match vetting.with(&peer).into_iter().find(|vetted| vetted.tag() == tag) {
-        Some(vetted) => vetted.offer(proof),
+        Some(vetted) => vetted.offer(proof).await,
         None => debug!(%peer, "an authenticator is for no connection with its peer"),
     }
 }

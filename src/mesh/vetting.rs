@@ -10,7 +10,8 @@
 //!   notAfter ──────────────────┘
 //! ```
 //!
-//! Everything that takes time (chains, signatures) runs here and on the tasks of the connections, never on the driver's.
+//! Everything that takes time (chains, signatures) runs on the threads of the [`VerificationPool`]; only a connection whose
+//! handshake straddles a reload is judged on the driver's task.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,6 +24,7 @@ use tracing::{debug, warn};
 
 use super::connection::Connection;
 use super::ending::{Cause, EndReason};
+use super::verification::VerificationPool;
 use super::{clock, notary, renewal};
 use crate::id::NodeId;
 use crate::router::{Attachment, AttachmentVerdict};
@@ -50,6 +52,7 @@ pub(crate) struct Vetting(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     endpoint: Arc<Endpoint>,
+    pool: VerificationPool,
     connections: Mutex<BTreeMap<u64, Weak<Vetted>>>,
     next: AtomicU64,
     /// No connection's certificate expires before this, in seconds since 1970.
@@ -71,6 +74,8 @@ pub(crate) struct Vetted {
     carrier: OnceLock<Carrier>,
     /// Whether a proof is on its way as a stream.
     proving: AtomicBool,
+    /// Held while a proof of the peer is verified: a connection has one job at a time in the pool.
+    offers: tokio::sync::Mutex<()>,
     /// Why this node has closed the connection, if that was for trust.
     refusal: OnceLock<Refusal>,
     number: u64,
@@ -87,9 +92,10 @@ enum Carrier {
 }
 
 impl Vetting {
-    pub(crate) fn new(endpoint: Arc<Endpoint>) -> Self {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, pool: VerificationPool) -> Self {
         Self(Arc::new(Inner {
             endpoint,
+            pool,
             connections: Mutex::default(),
             next: AtomicU64::new(0),
             earliest: AtomicU64::new(u64::MAX),
@@ -117,6 +123,7 @@ impl Vetting {
             shown: Mutex::new(authenticated.generation.credential),
             carrier: OnceLock::new(),
             proving: AtomicBool::new(false),
+            offers: tokio::sync::Mutex::new(()),
             refusal: OnceLock::new(),
             number: self.0.next.fetch_add(1, Ordering::Relaxed),
             of: Arc::downgrade(&self.0),
@@ -169,10 +176,9 @@ impl Vetting {
                 }
                 () = sleep_until(grace_ends.unwrap_or(look)), if grace_ends.is_some() => {
                     for vetted in condemned.take().into_iter().flat_map(|(_, waiting)| waiting) {
-                        if let Err(why) = vetted.judge(&self.0.endpoint) {
+                        if let Err(why) = self.0.judge(&vetted).await {
                             vetted.refuse(why);
                         }
-                        tokio::task::yield_now().await;
                     }
                 }
                 () = sleep_until(look) => {
@@ -187,12 +193,11 @@ impl Vetting {
     async fn judge_all(&self) -> Vec<Arc<Vetted>> {
         let mut waiting = Vec::new();
         for vetted in self.0.live() {
-            match vetted.judge(&self.0.endpoint) {
+            match self.0.judge(&vetted).await {
                 Ok(()) => {}
                 Err(why) if is_final(&why.reason) => vetted.refuse(why),
                 Err(_) => waiting.push(vetted),
             }
-            tokio::task::yield_now().await;
         }
         waiting
     }
@@ -214,10 +219,9 @@ impl Vetting {
             // One that is being verified at the moment is not waiting.
             let early = vetted.standing.try_lock().is_ok_and(|standing| standing.may_judge(clock::now()));
             if early || now > vetted.good_until.load(Ordering::Relaxed) {
-                if let Err(why) = vetted.judge(&self.0.endpoint) {
+                if let Err(why) = self.0.judge(&vetted).await {
                     vetted.refuse(why);
                 }
-                tokio::task::yield_now().await;
             }
             earliest = earliest.min(vetted.good_until.load(Ordering::Relaxed));
         }
@@ -228,6 +232,12 @@ impl Vetting {
 }
 
 impl Inner {
+    /// As [`Vetted::judge`], in the pool. While the runtime shuts down nothing is found wrong.
+    async fn judge(&self, vetted: &Arc<Vetted>) -> Result<(), Refusal> {
+        let (vetted, endpoint) = (Arc::clone(vetted), Arc::clone(&self.endpoint));
+        self.pool.run(move || vetted.judge(&endpoint)).await.unwrap_or(Ok(()))
+    }
+
     fn live(&self) -> Vec<Arc<Vetted>> {
         lock(&self.connections).values().filter_map(Weak::upgrade).collect()
     }
@@ -253,8 +263,14 @@ impl Vetted {
     }
 
     /// Takes an authenticator from the peer. One that proves nothing costs the peer the connection.
-    pub(crate) fn offer(&self, proof: Authenticator) {
+    pub(crate) async fn offer(self: &Arc<Self>, proof: Authenticator) {
         let Some(of) = self.of.upgrade() else { return };
+        let _turn = self.offers.lock().await;
+        let vetted = Arc::clone(self);
+        of.pool.clone().run(move || vetted.take_offer(&of, proof)).await;
+    }
+
+    fn take_offer(&self, of: &Inner, proof: Authenticator) {
         let wall = clock::system();
         let mut standing = self.standing();
         // Read under the lock: a reload that comes now judges this connection when the lock is free.
@@ -262,7 +278,7 @@ impl Vetted {
         match standing.offer(proof, &trust, wall, clock::now()) {
             Ok(Offered::Accepted) => {
                 debug!(node = %self.node, "peer has renewed its certificate");
-                self.note_good_until(&of, standing.good_until(wall));
+                self.note_good_until(of, standing.good_until(wall));
             }
             Ok(Offered::Known | Offered::Kept | Offered::Early) => {}
             Err(error) => {
@@ -272,11 +288,18 @@ impl Vetted {
         }
     }
 
-    /// Whether a stub has signed an attachment, by the trust of now. Takes the time of a certificate chain.
-    pub(crate) fn verify_attachment(&self, attachment: &Attachment) -> AttachmentVerdict {
-        let Some(of) = self.of.upgrade() else { return AttachmentVerdict::Forged };
+    /// Whether a stub has signed an attachment, by the trust of now. `None` while the node or its runtime shuts down.
+    pub(crate) async fn verify_attachment(
+        &self,
+        attachment: Box<Attachment>,
+    ) -> Option<(Box<Attachment>, AttachmentVerdict)> {
+        let of = self.of.upgrade()?;
         let verifier = Verifier::new(of.endpoint.identity().trust().clone());
-        notary::verify_attachment(&verifier, attachment, clock::system())
+        let work = move || {
+            let verdict = notary::verify_attachment(&verifier, &attachment, clock::system());
+            (attachment, verdict)
+        };
+        of.pool.run(work).await
     }
 
     /// Tells the connections of one pair of nodes apart.

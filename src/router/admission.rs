@@ -58,8 +58,7 @@ impl Router {
         record: Record,
         now: Instant,
     ) -> Result<Admission, PeerError> {
-        let session = self.neighbours.get(from);
-        if session.is_some_and(|session| session.distrusted.ready_at(now) > now) {
+        if !self.distrust.allows(from, now) {
             return Ok(self.later(from, &record, now));
         }
         Ok(match self.examine(&record, None, now)? {
@@ -271,10 +270,8 @@ impl Router {
     /// others may hold it.
     fn refuse(&mut self, from: &NodeId, record: &Record, why: &Untrusted, now: Instant) {
         self.counters.records_untrusted += 1;
-        if !why.known
-            && let Some(session) = self.neighbours.get_mut(from)
-        {
-            session.distrusted.take(now);
+        if !why.known {
+            self.distrust.spend(from, now);
         }
         if record.origin == *self.id() && why.reason.is_genuine() {
             self.on_own(from, record.stamp(), Some(record), now);
@@ -303,7 +300,14 @@ impl Router {
     /// The credential that a record waited for is here.
     fn admit_waiting(&mut self, waiting: Waiting, credential: &Bytes, now: Instant) {
         let Waiting { record, senders } = waiting;
-        let Some(from) = senders.first() else { return };
+        // Another neighbour that sent the same copy may have budget left.
+        let allowed = senders.iter().find(|sender| self.distrust.allows(sender, now));
+        let Some(from) = allowed else {
+            for sender in &senders {
+                self.later(sender, &record, now);
+            }
+            return;
+        };
         let own = record.origin == *self.id();
         let newer = if own {
             self.is_ahead(record.stamp()) || self.tells_of_twin(&record)

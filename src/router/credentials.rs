@@ -94,6 +94,10 @@ impl Credentials {
         self.total.records
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Bytes> {
+        self.kept.values().flatten().map(|(_, credential)| credential)
+    }
+
     pub(crate) fn get(&self, origin: &NodeId, name: CredentialName) -> Option<&Bytes> {
         let kept = self.kept.get(origin)?;
         kept.iter().find(|(kept, _)| *kept == name).map(|(_, credential)| credential)

@@ -26,6 +26,7 @@ mod credentials;
 mod csr;
 mod database;
 mod delta;
+mod distrust;
 mod echo;
 mod event;
 mod explain;
@@ -81,6 +82,7 @@ use audit::Audits;
 use converge::Convergence;
 use credentials::Credentials;
 use database::Database;
+use distrust::DistrustBudgets;
 use echo::Echoes;
 use flood::Flood;
 use graph::Effect;
@@ -124,6 +126,7 @@ pub struct Router {
     credentials: Credentials,
     refusals: Refusals,
     own_stubs: OwnStubs,
+    distrust: DistrustBudgets,
     quiet: Quiet,
     echoes: Echoes,
     convergence: Convergence,
@@ -162,6 +165,7 @@ impl Router {
             credentials: Credentials::default(),
             refusals: Refusals::new(),
             own_stubs: OwnStubs::default(),
+            distrust: DistrustBudgets::default(),
             quiet: Quiet::new(timers.quiet, timers.quiet_max, config.seed),
             echoes: Echoes::default(),
             convergence: Convergence::new(&config.timers, now),
@@ -216,6 +220,11 @@ impl Router {
     /// The neighbours, ascending by id.
     pub fn neighbours(&self) -> impl Iterator<Item = NeighbourView> {
         self.neighbours.view()
+    }
+
+    /// The credentials that are kept of other nodes and of this one.
+    pub fn credentials(&self) -> impl Iterator<Item = &Bytes> {
+        self.credentials.iter()
     }
 
     /// The other live process with this node's id that was proven last, and which of the two yields.

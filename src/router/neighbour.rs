@@ -10,7 +10,7 @@ use super::event::Transmit;
 use super::outbox::Outbox;
 use super::record::{Link, LinkClass};
 use super::table::Route;
-use super::throttle::{Bucket, Flaps};
+use super::throttle::Flaps;
 use super::wire::Digest;
 use crate::id::{Cost, NodeAddr, NodeId};
 
@@ -73,11 +73,6 @@ pub enum NeighbourState {
     Leaving,
 }
 
-/// Records that a neighbour may send that turn out not to be trusted, at once, and after how long one more. As long as there
-/// are more, what it sends is not verified, but asked for again later: each costs some computing, and nobody is to blame.
-const MAX_DISTRUSTED: u32 = 4_096;
-const DISTRUSTED_EVERY: Duration = Duration::from_millis(20);
-
 /// When a neighbour is to be sent what [`Neighbours::owe_all`] owes it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Owes {
@@ -112,8 +107,6 @@ pub(crate) struct Neighbour {
     pub(crate) owes_digest: bool,
     /// Digests that differed one after the other while this node was not quiet.
     pub(crate) mismatches: u8,
-    /// Paces records that are not trusted here.
-    pub(crate) distrusted: Bucket,
     last_heard: Instant,
     stall_reported: bool,
     pub(crate) outbox: Outbox,
@@ -144,7 +137,6 @@ impl Neighbour {
             told: None,
             owes_digest: false,
             mismatches: 0,
-            distrusted: Bucket::new(MAX_DISTRUSTED, DISTRUSTED_EVERY, now),
             last_heard: now,
             stall_reported: false,
             outbox: Outbox::default(),

@@ -122,12 +122,22 @@ impl Verifier {
         fault.map_or(Ok(()), |fault| Err(Objection::Fault(fault)))
     }
 
+    /// Finds and remembers what [`verify`](Self::verify) needs to know of a chain, whose collision-free hash is `name`.
+    pub(crate) fn prepare(&self, name: Name, credential: &[u8], now: SystemTime) {
+        if let Some(chain) = decode(credential) {
+            self.standing(name, &chain, now);
+        }
+    }
+
+    /// Whether the chain of this name is remembered, and what was found still holds.
+    pub(crate) fn knows(&self, name: Name, now: SystemTime) -> bool {
+        self.recall(name, seconds(now)).is_some()
+    }
+
     fn standing(&self, name: Name, chain: &[CertificateDer<'_>], now: SystemTime) -> Standing {
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if let Some(known) = self.known().get(&name)
-            && (known.holds.0..=known.holds.1).contains(&now)
-        {
-            return known.standing.clone();
+        let now = seconds(now);
+        if let Some(standing) = self.recall(name, now) {
+            return standing;
         }
         let found = self.judge(chain, now);
         let mut known = self.known();
@@ -136,6 +146,12 @@ impl Verifier {
             known.pop_lru();
         }
         found.standing
+    }
+
+    fn recall(&self, name: Name, now: u64) -> Option<Standing> {
+        let mut known = self.known();
+        let known = known.get(&name).filter(|known| (known.holds.0..=known.holds.1).contains(&now))?;
+        Some(known.standing.clone())
     }
 
     fn judge(&self, chain: &[CertificateDer<'_>], now: u64) -> Known {
@@ -203,6 +219,11 @@ impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier").field("trust", &self.trust).field("known", &self.known().len()).finish()
     }
+}
+
+/// The seconds since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// How long a path that is there now stays. Certificates that are out of their time are not on it.

@@ -390,6 +390,17 @@ impl ClientCertVerifier for PeerVerifier {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    static PATHS_HERE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many paths were begun on this thread since the test began.
+#[cfg(test)]
+pub(crate) fn paths_begun_on_this_thread() -> usize {
+    PATHS_HERE.get()
+}
+
 /// Counts the paths that were begun and the signatures that were checked.
 #[cfg(test)]
 #[derive(Clone, Debug, Default)]
@@ -415,6 +426,7 @@ impl CountedChecks {
 
     fn begin_path(&self) -> &[&'static dyn SignatureVerificationAlgorithm] {
         self.0.paths.fetch_add(1, Ordering::Relaxed);
+        PATHS_HERE.set(PATHS_HERE.get() + 1);
         self.0.algorithms.get_or_init(|| {
             let counting = |inner: &&'static dyn SignatureVerificationAlgorithm| {
                 let counted = Counting { inner: *inner, count: Arc::clone(&self.0.signatures) };

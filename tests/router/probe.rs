@@ -40,6 +40,11 @@ impl Probe {
         result
     }
 
+    pub(crate) fn down(&mut self, name: &str) {
+        self.router.handle_session_down(&id(name), self.now);
+        self.drain();
+    }
+
     /// A session with a router of an empty database, synced.
     pub(crate) fn sync(&mut self, name: &str) {
         self.up(name, NeighbourKind::Full).unwrap();

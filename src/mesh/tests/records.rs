@@ -12,6 +12,7 @@ use crate::router::{
 };
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;
+use crate::transport::verify::paths_begun_on_this_thread;
 
 #[tokio::test(start_paused = true)]
 async fn who_alters_or_forges_the_record_of_another_loses_its_link_and_nobody_else_notices() {
@@ -119,6 +120,26 @@ async fn a_certificate_of_another_mesh_is_not_trusted_and_nobody_is_blamed() {
     }
     assert_eq!(said, 1);
     scene.assert_serves("a stranger's record").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_path_is_searched_on_the_drivers_thread_for_a_record() {
+    let scene = Scene::new().await;
+    let elsewhere = crate::Authority::new("elsewhere", 1).unwrap();
+    let mut attacker = scene.link().await;
+    attacker.begin().await;
+    attacker.assert_answered("a digest").await;
+    // Handshakes are over. The tasks of all nodes share this thread.
+    let before = paths_begun_on_this_thread();
+    for nth in 0..20 {
+        let origin = id(&format!("stranger-{nth}"));
+        let notary = CertificateNotary::new(&elsewhere.issue(&origin, 1).unwrap(), clock::system);
+        attacker.route(&Message::Update(seal(&notary, &origin, 1, &["mallory"]))).await;
+        attacker.answer_want(&notary.credential()).await;
+    }
+    attacker.assert_answered("strangers' records").await;
+    assert_eq!(scene.status().await.records.untrusted, 20);
+    assert_eq!(paths_begun_on_this_thread(), before);
 }
 
 #[tokio::test(start_paused = true)]
