@@ -179,7 +179,7 @@ fn open_failure(error: OpenError) -> Failure {
         OpenError::TooManyStreams { .. } | OpenError::TooManyPeers { .. } => Failure::busy(error),
         OpenError::Refused { why, .. } => match why.code {
             RefuseCode::NotAllowed => Failure::refused(error),
-            RefuseCode::Overloaded => Failure::busy(error),
+            RefuseCode::Overloaded | RefuseCode::CallerLimit => Failure::busy(error),
             RefuseCode::Leaving => Failure::unreachable(error),
             _ => Failure::failed(error),
         },
@@ -189,8 +189,10 @@ fn open_failure(error: OpenError) -> Failure {
 
 fn call_failure(error: CallError) -> Failure {
     match &error {
-        CallError::Overloaded => Failure::busy(error),
-        CallError::Refused(why) if why.code == RefuseCode::Overloaded => Failure::busy(error),
+        CallError::Overloaded | CallError::CallerLimit => Failure::busy(error),
+        CallError::Refused(why) if matches!(why.code, RefuseCode::Overloaded | RefuseCode::CallerLimit) => {
+            Failure::busy(error)
+        }
         CallError::Lost(ending) if matches!(ending.why, EndReason::NotTrusted(_)) => Failure::refused(error),
         CallError::Refused(why) if why.code == RefuseCode::NotAllowed => Failure::refused(error),
         // The node has gone, or is going: another attempt needs another node, or this one back.

@@ -139,6 +139,9 @@ pub enum RefuseCode {
     NotAllowed,
     /// The service has as many streams waiting as it takes. Try again later.
     Overloaded,
+    /// As many streams of this caller wait for the service, or live on the node, as may beside those of others. Try again
+    /// when some of them have ended.
+    CallerLimit,
     /// The deadline passed before the stream was accepted.
     Deadline,
     /// The node is leaving. Try again when it is back.
@@ -156,7 +159,7 @@ impl RefuseCode {
     /// Whether the same stream may be accepted later without anybody changing a setting.
     #[must_use]
     pub const fn is_transient(self) -> bool {
-        matches!(self, Self::Overloaded | Self::Deadline | Self::Leaving)
+        matches!(self, Self::Overloaded | Self::CallerLimit | Self::Deadline | Self::Leaving)
     }
 
     const fn number(self) -> u16 {
@@ -168,6 +171,7 @@ impl RefuseCode {
             Self::Leaving => 5,
             Self::Version => 6,
             Self::BadHeader => 7,
+            Self::CallerLimit => 0x38,
             Self::Unknown(number) => number,
         }
     }
@@ -181,6 +185,7 @@ impl RefuseCode {
             5 => Self::Leaving,
             6 => Self::Version,
             7 => Self::BadHeader,
+            0x38 => Self::CallerLimit,
             other => Self::Unknown(other),
         }
     }
@@ -192,6 +197,7 @@ impl fmt::Display for RefuseCode {
             Self::UnknownService => f.write_str("the node offers no such service"),
             Self::NotAllowed => f.write_str("not allowed"),
             Self::Overloaded => f.write_str("the service is overloaded"),
+            Self::CallerLimit => f.write_str("the node holds as many streams of this caller as it may"),
             Self::Deadline => f.write_str("the deadline passed"),
             Self::Leaving => f.write_str("the node is leaving"),
             Self::Version => f.write_str("the node does not know this version of the header"),
@@ -284,7 +290,7 @@ pub enum OpenError {
     Deadline(Duration),
     /// This node has as many streams to that node open as it may, or the node permits no more. Close some, or give a
     /// deadline: an open with a deadline waits for a place until then, one without for about a second.
-    #[error("too many streams to {node} are open (at most {max} at a time)")]
+    #[error("this node has too many streams to {node} open (at most {max} at a time)")]
     TooManyStreams {
         /// The node.
         node: NodeId,

@@ -10,9 +10,11 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::at_once::at_once;
+use super::callers::{CallerCount, Callers, Counted};
 use super::connection::FirstCause;
 use super::credit::StreamCredit;
 use super::datagram::DatagramListeners;
+use super::fair;
 use super::open::{ACCEPTED, OpenHeader, Parsed, RefuseCode, RefusedOpen};
 use super::open_streams::OpenStreams;
 use super::renewal;
@@ -25,10 +27,15 @@ use crate::transport::settings::MAX_INCOMING_STREAMS;
 /// Maximum number of streams that wait for one service to accept them. Further ones are refused as
 /// [`RefuseCode::Overloaded`] within 100 ms. It is a quarter of what one node may have open, so that a service that nobody
 /// drains does not use up the credit of its callers.
+///
+/// One caller may have three quarters of them waiting if nobody else has any, and fewer otherwise; more are refused as
+/// [`RefuseCode::CallerLimit`]. Ephemerals that share a certificate count as one caller.
 pub const MAX_WAITING: usize = 256;
 /// How long a stream waits for room in the queue of its service. A burst arrives faster than the service's task is
 /// scheduled; a service that has not accepted anything for this long is not being drained.
 const QUEUE_GRACE: Duration = Duration::from_millis(100);
+/// Poll interval of a stream that waits for a place in its caller's share of a queue.
+const SHARE_POLL: Duration = Duration::from_millis(5);
 /// Services that a node offers, at most.
 pub const MAX_SERVICES: usize = 1_024;
 /// How long a stream may take to say what it is for.
@@ -55,7 +62,8 @@ struct State {
 /// A service that is offered.
 #[derive(Clone, Debug)]
 struct Offered {
-    queue: mpsc::Sender<Incoming>,
+    queue: mpsc::Sender<Queued>,
+    callers: Arc<Callers>,
     /// Whether it accepts streams beyond [`MAX_INCOMING_STREAMS`], because it bounds its work itself and serves the
     /// built-in directives.
     reserved: bool,
@@ -66,6 +74,19 @@ impl Offered {
     fn admits(&self, usage: &Usage) -> bool {
         self.reserved || usage.incoming_streams() <= MAX_INCOMING_STREAMS
     }
+
+    /// Whether a caller may have another stream in the queue beside those of others.
+    fn shares(&self, caller: &CallerCount) -> bool {
+        fair::admits(caller.waiting(), MAX_WAITING - self.queue.capacity(), MAX_WAITING)
+    }
+}
+
+/// A stream in the queue of a service.
+#[derive(Debug)]
+struct Queued {
+    incoming: Incoming,
+    /// Counts it among those of its caller until it is accepted.
+    _counted: Counted,
 }
 
 /// A stream that came in for a service.
@@ -105,6 +126,7 @@ pub(crate) struct Asked {
     /// Whether the opener wants to be permitted more streams.
     wants_credit: bool,
     service: Offered,
+    caller: CallerCount,
 }
 
 impl Asked {
@@ -114,8 +136,9 @@ impl Asked {
     }
 
     /// A place in the service's queue; `None` if it is full, the caller has too many streams, or the node leaves.
-    fn place(&self, services: &Services, usage: &Usage) -> Option<mpsc::Permit<'_, Incoming>> {
-        if services.leaving.load(Ordering::Relaxed) || !self.service.admits(usage) {
+    fn place(&self, services: &Services, usage: &Usage) -> Option<mpsc::Permit<'_, Queued>> {
+        let admitted = self.service.admits(usage) && self.service.shares(&self.caller);
+        if services.leaving.load(Ordering::Relaxed) || !admitted {
             return None;
         }
         self.service.queue.try_reserve().ok()
@@ -126,14 +149,14 @@ impl Asked {
 #[derive(Debug)]
 pub struct Listener {
     name: ServiceName,
-    incoming: mpsc::Receiver<Incoming>,
+    incoming: mpsc::Receiver<Queued>,
     services: Services,
 }
 
 impl Listener {
     /// The next stream; `None` once the node is shut down. Cancel safe.
     pub async fn accept(&mut self) -> Option<Incoming> {
-        self.incoming.recv().await
+        self.incoming.recv().await.map(|queued| queued.incoming)
     }
 
     /// The service.
@@ -197,7 +220,7 @@ impl Services {
             return Err(ServeError::TooMany);
         }
         let (queue, incoming) = mpsc::channel(MAX_WAITING);
-        state.offered.insert(name.clone(), Offered { queue, reserved });
+        state.offered.insert(name.clone(), Offered { queue, callers: Arc::default(), reserved });
         Ok(Listener { name, incoming, services: self.clone() })
     }
 
@@ -235,7 +258,7 @@ impl Services {
         };
         opened.came = chunk.bytes;
         if !last.as_ref().is_some_and(|last| last.is(&opened.came)) {
-            *last = self.find(&opened.came);
+            *last = self.find(peer, &opened.came);
         }
         let place = last.as_ref().and_then(|found| Some((found, found.place(self, credit.usage())?)));
         let Some((found, place)) = place else { return Some(opened) };
@@ -247,17 +270,25 @@ impl Services {
         }
         let rest = opened.came.slice(found.header.len()..);
         let stream = opened.stream(rest).counted(&self.open_streams);
-        place.send(Incoming { peer: peer.clone(), deadline: found.deadline, stream });
+        let incoming = Incoming { peer: peer.clone(), deadline: found.deadline, stream };
+        place.send(Queued { incoming, _counted: found.caller.count() });
         None
     }
 
     /// What the header at the start of a stream asks for, if it is all there, and the service is offered.
-    fn find(&self, came: &Bytes) -> Option<Asked> {
+    fn find(&self, peer: &NodeId, came: &Bytes) -> Option<Asked> {
         let Parsed::Header(Ok(header), rest) = OpenHeader::parse(came) else { return None };
         let service = self.lock().offered.get(&header.service)?.clone();
         // A copy, since what came shares the memory of many packets.
         let bytes = Bytes::copy_from_slice(&came[..came.len() - rest.len()]);
-        Some(Asked { header: bytes, deadline: header.deadline, wants_credit: header.wants_credit, service })
+        let caller = service.callers.of(peer);
+        Some(Asked {
+            header: bytes,
+            deadline: header.deadline,
+            wants_credit: header.wants_credit,
+            service,
+            caller,
+        })
     }
 
     /// Passes a stream that `peer` opened to the service that it asks for, or refuses it.
@@ -274,11 +305,11 @@ impl Services {
                 if header.wants_credit {
                     credit.raise();
                 }
-                self.place(&header.service, credit.usage()).await.map(|place| (place, header))
+                self.place(&peer, &header.service, credit.usage()).await.map(|place| (place, header))
             }
             Err(code) => Err(code),
         };
-        let (place, header) = match placed {
+        let ((place, counted), header) = match placed {
             Ok(placed) => placed,
             Err(code) => {
                 debug!(%peer, %code, "refused a stream");
@@ -292,16 +323,18 @@ impl Services {
         let accepted = tokio::time::timeout(HEADER_TIMEOUT, opened.send.write_chunk(acceptance())).await;
         if accepted.as_ref().is_ok_and(is_accepted) {
             let stream = opened.stream(rest).counted(&self.open_streams);
-            place.send(Incoming { peer, deadline: header.deadline, stream });
+            let incoming = Incoming { peer, deadline: header.deadline, stream };
+            place.send(Queued { incoming, _counted: counted });
         }
     }
 
-    /// A place in the queue of a service, waiting for [`QUEUE_GRACE`] if it is full.
+    /// A place in the queue of a service, waiting for [`QUEUE_GRACE`] if it is full or the caller's share of it is.
     async fn place(
         &self,
+        peer: &NodeId,
         service: &ServiceName,
         usage: &Usage,
-    ) -> Result<mpsc::OwnedPermit<Incoming>, RefuseCode> {
+    ) -> Result<(mpsc::OwnedPermit<Queued>, Counted), RefuseCode> {
         let offered = {
             let state = self.lock();
             if self.leaving.load(Ordering::Relaxed) {
@@ -310,19 +343,28 @@ impl Services {
             state.offered.get(service).ok_or(RefuseCode::UnknownService)?.clone()
         };
         if !offered.admits(usage) {
-            return Err(self.overloaded());
+            return Err(self.overloaded(RefuseCode::CallerLimit));
         }
-        match tokio::time::timeout(QUEUE_GRACE, offered.queue.reserve_owned()).await {
-            Ok(Ok(place)) => Ok(place),
+        let caller = offered.callers.of(peer);
+        let end = tokio::time::Instant::now() + QUEUE_GRACE;
+        while offered.queue.capacity() > 0 && !offered.shares(&caller) {
+            if tokio::time::Instant::now() >= end {
+                return Err(self.overloaded(RefuseCode::CallerLimit));
+            }
+            tokio::time::sleep(SHARE_POLL).await;
+        }
+        let queue = offered.queue.clone();
+        match tokio::time::timeout_at(end, queue.reserve_owned()).await {
+            Ok(Ok(place)) => Ok((place, caller.count())),
             Ok(Err(_withdrawn)) => Err(RefuseCode::UnknownService),
-            Err(_) => Err(self.overloaded()),
+            Err(_) => Err(self.overloaded(RefuseCode::Overloaded)),
         }
     }
 
     /// Counts a refusal.
-    fn overloaded(&self) -> RefuseCode {
+    fn overloaded(&self, code: RefuseCode) -> RefuseCode {
         self.overloads.fetch_add(1, Ordering::Relaxed);
-        RefuseCode::Overloaded
+        code
     }
 
     /// Streams refused because a service, or all of them together, had too many.

@@ -318,6 +318,10 @@ pub enum CallError {
     /// The node runs as many calls as it may. The call was not started; try again later.
     #[error("the node runs as many calls as it may; the call was not started")]
     Overloaded,
+    /// The node runs as many calls of this caller as it may beside those of others; ephemerals that share a certificate
+    /// count as one. The call was not started; try again when some of them have ended.
+    #[error("the node runs as many calls of this caller as it may; the call was not started")]
+    CallerLimit,
     /// The node did not accept the call's stream. The call was not started; the code says what to do.
     #[error("{0}; the call was not started")]
     Refused(RefusedOpen),
@@ -378,9 +382,11 @@ impl CallError {
     #[must_use]
     pub fn may_have_started(&self) -> bool {
         match self {
-            Self::UnknownDirective | Self::Overloaded | Self::Refused(_) | Self::UnknownVersion { .. } => {
-                false
-            }
+            Self::UnknownDirective
+            | Self::Overloaded
+            | Self::CallerLimit
+            | Self::Refused(_)
+            | Self::UnknownVersion { .. } => false,
             Self::Leaving { may_have_started } => *may_have_started,
             Self::Failed { code, .. } => !matches!(code, Code::CommandNotFound | Code::CommandNotStarted),
             Self::Lost(ending) => may_have_started(ending),
@@ -399,7 +405,11 @@ impl CallError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Overloaded | Self::Leaving { .. } | Self::Deadline | Self::NoLastResponse => true,
+            Self::Overloaded
+            | Self::CallerLimit
+            | Self::Leaving { .. }
+            | Self::Deadline
+            | Self::NoLastResponse => true,
             Self::Refused(why) => why.code.is_transient(),
             Self::Lost(ending) => !matches!(ending.why, EndReason::NotTrusted(_)),
             Self::UnknownDirective
@@ -428,6 +438,7 @@ impl CallError {
         match code {
             Code::UnknownDirective => Self::UnknownDirective,
             Code::Overloaded => Self::Overloaded,
+            Code::CallerLimit => Self::CallerLimit,
             Code::BadCall => Self::UnknownVersion { error },
             Code::Leaving => Self::Leaving { may_have_started: !frame.not_started },
             Code::Panicked => Self::Panicked,

@@ -18,6 +18,9 @@ pub enum Code {
     Panicked,
     /// The node runs as many calls as it may. Nothing was started; try again later.
     Overloaded,
+    /// The caller runs as many calls on the node as it may beside those of others. Nothing was started; try again when some
+    /// of them have ended.
+    CallerLimit,
     /// The call was cancelled.
     Cancelled,
     /// The call's deadline passed.
@@ -62,6 +65,7 @@ impl Code {
             Self::CommandNotFound => 0x10,
             Self::CommandNotStarted => 0x11,
             Self::CommandOutputTooLong => 0x13,
+            Self::CallerLimit => 0x38,
             Self::CommandFailed(status) => COMMAND_FAILED + status as u32,
             Self::CommandKilled(signal) => COMMAND_KILLED + signal as u32,
             Self::Unknown(number) => number,
@@ -84,6 +88,7 @@ impl Code {
             0x10 => Self::CommandNotFound,
             0x11 => Self::CommandNotStarted,
             0x13 => Self::CommandOutputTooLong,
+            0x38 => Self::CallerLimit,
             0x101..=0x1ff => Self::CommandFailed((number - COMMAND_FAILED) as u8),
             0x201..=0x2ff => Self::CommandKilled((number - COMMAND_KILLED) as u8),
             other => Self::Unknown(other),
@@ -99,6 +104,7 @@ impl fmt::Display for Code {
             Self::UnknownDirective => f.write_str("unknown directive"),
             Self::Panicked => f.write_str("the handler panicked"),
             Self::Overloaded => f.write_str("too many calls are running"),
+            Self::CallerLimit => f.write_str("too many calls of this caller are running"),
             Self::Cancelled => f.write_str("cancelled"),
             Self::Deadline => f.write_str("the deadline passed"),
             Self::Leaving => f.write_str("the node is leaving"),

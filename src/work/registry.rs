@@ -18,7 +18,7 @@ use super::inflight::{Inflight, Marker, Waiver};
 use super::responder::Responder;
 use super::serve;
 use crate::id::NodeId;
-use crate::mesh::Stream;
+use crate::mesh::{Stream, fair};
 
 /// The most directives that one node handles: 1024.
 pub const MAX_HANDLERS: usize = 1024;
@@ -27,7 +27,7 @@ pub const MAX_HANDLERS: usize = 1024;
 pub const DEFAULT_MAX_RUNNING: usize = 1024;
 
 /// Built-in directives that are answered at the same time, beside the calls that run. An answer takes no longer than its
-/// frames take to travel.
+/// frames take to travel, unless the caller does not read it.
 const MAX_BUILTIN_RUNNING: usize = 256;
 
 /// How long a shutdown waits for what it cut off: last responses to be received, commands to be killed.
@@ -64,25 +64,49 @@ struct Table {
     next_key: u64,
     calls: BTreeMap<u64, Entry>,
     /// Those of them that are of built-in directives.
-    built_in: usize,
-    /// The others, by caller.
+    built_in: Running,
+    /// The others.
+    ordinary: Running,
+}
+
+/// Calls of one kind that run.
+#[derive(Default)]
+struct Running {
+    all: usize,
+    /// By caller, without the suffix of its id: as many ephemerals as run with one certificate have one share.
     callers: BTreeMap<NodeId, usize>,
 }
 
-impl Table {
-    /// Whether one more call of this caller may run.
-    fn admits(&self, caller: &NodeId, built_in: bool, max_running: usize) -> bool {
-        if built_in {
-            return self.built_in < MAX_BUILTIN_RUNNING;
+impl Running {
+    /// Adds a call of this caller, if it may run beside the others.
+    fn enter(&mut self, caller: NodeId, max: usize) -> Result<(), Code> {
+        if self.all >= max {
+            return Err(Code::Overloaded);
         }
-        let own = self.callers.get(caller).copied().unwrap_or(0);
-        self.calls.len() - self.built_in < max_running && own < share(max_running)
+        let own = self.callers.get(&caller).copied().unwrap_or(0);
+        if !fair::admits(own, self.all, max) {
+            return Err(Code::CallerLimit);
+        }
+        self.all += 1;
+        *self.callers.entry(caller).or_default() += 1;
+        Ok(())
+    }
+
+    /// Removes a call of this caller.
+    fn leave(&mut self, caller: &NodeId) {
+        self.all = self.all.saturating_sub(1);
+        let Some(own) = self.callers.get_mut(caller) else { return };
+        *own -= 1;
+        if *own == 0 {
+            self.callers.remove(caller);
+        }
     }
 }
 
-/// The places that one caller may take: three quarters, rounded up.
-fn share(max_running: usize) -> usize {
-    max_running - max_running / 4
+impl Table {
+    fn of_kind(&mut self, built_in: bool) -> &mut Running {
+        if built_in { &mut self.built_in } else { &mut self.ordinary }
+    }
 }
 
 struct Entry {
@@ -113,8 +137,10 @@ impl Registry {
 
     /// A registry which runs `max_running` calls at the same time.
     ///
-    /// One caller may run three quarters of them, so that it cannot use up what all need. A call beyond either bound is
-    /// refused with [`Code::Overloaded`], at once, and counted. With 0, all are. The built-in directives have places of
+    /// A caller may run another call as long as it runs fewer than three times as many as there are places left: alone it
+    /// gets three quarters of them, and those who run many leave room for those who run none. Ephemerals that share a
+    /// certificate count as one caller. A call beyond that is refused with [`Code::CallerLimit`], and a call that finds no
+    /// place left with [`Code::Overloaded`], at once, and counted. With 0, all are. The built-in directives have places of
     /// their own: a node that runs as many calls as it may still answers a ping.
     /// A call that runs costs two tasks and, at worst, 256 KiB of responses that wait.
     #[must_use]
@@ -300,16 +326,10 @@ impl Registry {
             return Err(Code::Leaving);
         }
         let mut table = self.table();
-        if !table.admits(caller, built_in, self.inner.max_running) {
-            return Err(Code::Overloaded);
-        }
+        let max = if built_in { MAX_BUILTIN_RUNNING } else { self.inner.max_running };
+        table.of_kind(built_in).enter(caller.base(), max)?;
         let key = table.next_key;
         table.next_key += 1;
-        if built_in {
-            table.built_in += 1;
-        } else {
-            *table.callers.entry(caller.clone()).or_default() += 1;
-        }
         let entry = Entry {
             built_in,
             id,
@@ -367,14 +387,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.inner.table();
         let Some(entry) = table.calls.remove(&self.key) else { return };
-        if entry.built_in {
-            table.built_in -= 1;
-        } else if let Some(own) = table.callers.get_mut(&entry.caller) {
-            *own -= 1;
-            if *own == 0 {
-                table.callers.remove(&entry.caller);
-            }
-        }
+        table.of_kind(entry.built_in).leave(&entry.caller.base());
     }
 }
 
@@ -449,6 +462,8 @@ counts! {
     unknown,
     /// Refused: as many calls ran as may.
     overloaded,
+    /// Refused: the caller ran as many calls as it may beside those of others.
+    caller_limit,
     /// The stream carried no readable call.
     bad_calls,
 }
@@ -494,21 +509,26 @@ mod tests {
             admitted.map(|(_, place)| place)
         };
         let mut places: Vec<_> = (0..6).map(|_| admit("one", "a:b").unwrap()).collect();
-        assert_eq!(admit("one", "a:b").err(), Some(Code::Overloaded));
+        assert_eq!(admit("one", "a:b").err(), Some(Code::CallerLimit));
+        // An ephemeral with the same certificate is the same caller.
+        assert_eq!(admit("one~1", "a:b").err(), Some(Code::CallerLimit));
         places.push(admit("one", "receptor:ping").unwrap());
         places.extend((0..2).map(|_| admit("two", "a:b").unwrap()));
         assert_eq!(admit("three", "a:b").err(), Some(Code::Overloaded));
-        // Those that answer a ping take nobody's place.
-        let mut pings: Vec<_> =
-            (0..MAX_BUILTIN_RUNNING - 1).map(|_| admit("two", "receptor:ping").unwrap()).collect();
-        assert_eq!(admit("two", "receptor:ping").err(), Some(Code::Overloaded));
-        pings.pop();
+        // Those that answer a ping take nobody's place, and one caller leaves some for others.
+        let mut pings = Vec::new();
+        while let Ok(place) = admit("two", "receptor:ping") {
+            pings.push(place);
+        }
+        assert_eq!(pings.len(), MAX_BUILTIN_RUNNING * 3 / 4);
+        assert_eq!(admit("two", "receptor:ping").err(), Some(Code::CallerLimit));
         admit("three", "receptor:ping").unwrap();
         places.remove(0);
         admit("three", "a:b").unwrap();
         drop((places, pings));
         assert_eq!(registry.running(), []);
-        assert!(registry.table().callers.is_empty());
+        assert!(registry.table().ordinary.callers.is_empty());
+        assert!(registry.table().built_in.callers.is_empty());
     }
 
     #[test]

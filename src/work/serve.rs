@@ -119,6 +119,7 @@ async fn refuse(
             count(match code {
                 Code::UnknownDirective => &counters.unknown,
                 Code::Overloaded => &counters.overloaded,
+                Code::CallerLimit => &counters.caller_limit,
                 Code::Leaving => &counters.left,
                 _ => &counters.bad_calls,
             });

@@ -24,7 +24,6 @@ fn serve_slow(node: &Node) {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "until callers have a share of the running calls"]
 async fn calls_that_never_end_leave_room_for_those_of_others() {
     let scene = Scene::of(mesh(["victim-r", "caller-r"]).await);
     let victim = scene.mesh.node("victim");

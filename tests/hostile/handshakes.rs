@@ -26,7 +26,6 @@ const RATE: u64 = 200;
 const SECONDS: u64 = 12;
 
 #[tokio::test(start_paused = true)]
-#[ignore = "until each source of handshakes has a share"]
 async fn first_packets_through_the_mesh_keep_nobody_out() {
     let mesh = Mesh::builder(["victim-r", "peer-r"]).without_transit(["victim", "peer"]).start().await;
     let scene = Scene::of(mesh);
