@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::{Network, VirtualSocket};
 use crate::id::NodeId;
-use crate::{Authority, Node, NodeBuilder, PeerAddr};
+use crate::{Authority, Identity, Node, NodeBuilder, PeerAddr};
 
 /// The seed of the network under [`mesh`].
 const SEED: u64 = 1;
@@ -80,6 +80,8 @@ pub struct Mesh {
     authority: Authority,
     nodes: BTreeMap<NodeId, Node>,
     addrs: BTreeMap<NodeId, SocketAddr>,
+    /// As a key file, an identity outlives the process.
+    identities: BTreeMap<NodeId, Identity>,
     /// Of the nodes that are no relays.
     parts: BTreeMap<NodeId, Part>,
     graves: u32,
@@ -132,8 +134,8 @@ impl Mesh {
         settings: impl Fn(NodeBuilder) -> NodeBuilder,
     ) -> Self {
         let authority = Authority::new("testing", 1).expect("a CA can be made");
-        let (nodes, addrs) = (BTreeMap::new(), BTreeMap::new());
-        let mut mesh = Self { network, authority, nodes, addrs, parts, graves: 0 };
+        let (nodes, addrs, identities) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut mesh = Self { network, authority, nodes, addrs, identities, parts, graves: 0 };
         let mut dials: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
         for link in links {
             let mut ends = link.split('-').map(|name| name.parse::<NodeId>().expect("a node id"));
@@ -246,7 +248,7 @@ impl Mesh {
         self.nodes.remove(name).expect("a node of this mesh");
     }
 
-    /// Starts a node again that was killed: the same id and certificate authority, another process, on a new port.
+    /// Starts a node again that was killed: the same id, certificate and key, another process, on a new port.
     ///
     /// # Panics
     /// The node was not of this mesh.
@@ -298,13 +300,15 @@ impl Mesh {
     }
 
     async fn start_with(
-        &self,
+        &mut self,
         id: &NodeId,
         socket: std::sync::Arc<VirtualSocket>,
         peers: &[NodeId],
         settings: impl FnOnce(NodeBuilder) -> NodeBuilder,
     ) -> Node {
-        let identity = self.authority.issue(id, 1).expect("the CA can issue");
+        let identity = self.identities.entry(id.clone());
+        let identity = identity.or_insert_with(|| self.authority.issue(id, 1).expect("the CA can issue"));
+        let identity = identity.clone();
         let part = self.parts.get(id).copied().unwrap_or_default();
         let builder = Node::builder(id.clone(), identity)
             .transit(part == Part::Relay)
