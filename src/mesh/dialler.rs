@@ -44,8 +44,8 @@ const HEEDLESS_EVERY: u32 = 8;
 /// For this long after the loss of a link, a port that is reported as closed is that of a process that restarts: it is
 /// dialled without growing delays.
 const RESTART_WITHIN: Duration = Duration::from_secs(5);
-/// Links of a peer that may end in a row by its leave, or by this node, without growing delays. A link that lasts resets
-/// the count.
+/// Links of a peer that may end in a row by its leave, by its restart, or by this node, without growing delays. A link that
+/// lasts resets the count.
 const MAX_RESTARTS: u32 = 16;
 /// The longest delay before such a dial.
 const RESTART_DELAY: Duration = Duration::from_millis(150);
@@ -136,6 +136,8 @@ struct Patience {
     limit: Duration,
     /// Whether a dial ends early when its address is reported as unreachable.
     heeds_reports: bool,
+    /// The round trip of the last link to the peer.
+    rtt: Option<Duration>,
 }
 
 impl Dialler {
@@ -160,6 +162,9 @@ impl Dialler {
         let mut reported = 0_u32;
         let mut closed_port = false;
         let mut restarts_left = MAX_RESTARTS;
+        // Whether the peer has just left, so that another process of it probably starts.
+        let mut expects_restart = false;
+        let mut rtt = None;
         loop {
             dialled.with(|state| state.linked = known.as_ref().is_some_and(|id| self.linked(id)));
             self.until_unlinked(known.as_ref()).await;
@@ -174,6 +179,7 @@ impl Dialler {
                 backoff.reset();
             }
             let restarts = closed_port && lost_at.is_some_and(|lost| clock::now() < lost + RESTART_WITHIN);
+            let restarts = restarts || std::mem::take(&mut expects_restart);
             let delay = match backoff.next(fresh, random::bits()) {
                 _ if restarts => Backoff::jittered(RESTART_DELAY, random::bits()),
                 delay => delay,
@@ -191,7 +197,8 @@ impl Dialler {
                 state.attempts = backoff.attempts();
             });
             let limit = if fresh { FRESH_ATTEMPT } else { ATTEMPT };
-            let patience = Patience { limit, heeds_reports: reported % HEEDLESS_EVERY != HEEDLESS_EVERY - 1 };
+            let heeds_reports = reported % HEEDLESS_EVERY != HEEDLESS_EVERY - 1;
+            let patience = Patience { limit, heeds_reports, rtt };
             let attempt = tokio::select! {
                 biased;
                 // What it has sent so far went out on another network: the next one begins at once.
@@ -223,6 +230,7 @@ impl Dialler {
                         state.attempts = 0;
                     });
                     let why = connection.closed().await;
+                    rtt = Some(connection.rtt());
                     if let Some(refusal) = Refusal::from_connection_error(&why) {
                         self.report(dialled, &AttemptError::Handshake(HandshakeError::Refused(refusal)));
                     } else {
@@ -236,16 +244,23 @@ impl Dialler {
                     // This node closes the link as well when the peer announces that it leaves.
                     let left = closed_with(&why, CloseCode::Leaving)
                         || matches!(why, ConnectionError::LocallyClosed);
-                    let left = left && restarts_left > 0;
-                    if left {
-                        // The peer probably restarts, and that is no failure.
+                    // A stateless reset comes from a process that has the peer's key and listens now.
+                    let restarted = matches!(why, ConnectionError::Reset);
+                    let restart = (left || restarted) && restarts_left > 0;
+                    if restart {
+                        // Not a failure: the delays start over.
                         restarts_left -= 1;
+                    }
+                    if restart && restarted {
+                        backoff.reset();
+                    } else if restart {
                         backoff.peer_left();
+                        expects_restart = true;
                     } else if !closed_with(&why, CloseCode::DuplicateLink) {
                         backoff.link_ended(up);
                     }
                     // A link that is refused right after HELLO was never one: a twin is not to knock every other second.
-                    if left || up >= LINKED_AFTER {
+                    if restart || up >= LINKED_AFTER {
                         lost_at = Some(clock::now());
                     }
                 }
@@ -337,8 +352,10 @@ impl Dialler {
     ) -> Result<Established, AttemptError> {
         let mut reports = self.reports.subscribe();
         let dialling = async {
-            let connecting =
-                self.endpoint.dial(addr, expected).map_err(|error| AttemptError::Dial(error.to_string()))?;
+            let connecting = self
+                .endpoint
+                .dial(addr, expected, patience.rtt)
+                .map_err(|error| AttemptError::Dial(error.to_string()))?;
             let connection = connecting.await.map_err(HandshakeError::from)?;
             let hello = self.hello.hello(connection.remote_address());
             Ok(handshake::dial(connection, hello, expected).await?)
@@ -361,7 +378,7 @@ impl Dialler {
 
     /// One attempt at a neighbour where it is linked already, for a link beside that one. Without success nothing happens.
     pub(crate) async fn dial_once(&self, addr: SocketAddr, peer: &NodeId, within: Duration) {
-        let patience = Patience { limit: within, heeds_reports: true };
+        let patience = Patience { limit: within, heeds_reports: true, rtt: None };
         match self.dial(addr, Some(peer), patience).await {
             // An error means that the driver has gone, and the link goes with it.
             Ok(established) => drop(self.inputs.send(Input::Established(Box::new(established))).await),

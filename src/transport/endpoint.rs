@@ -203,13 +203,15 @@ impl Endpoint {
         self.tls.load().generation
     }
 
-    /// Dials a neighbour at a real address; its certificate must name `expected`, if that is given.
+    /// Dials a neighbour at a real address; its certificate must name `expected`, if that is given. `rtt` is the round trip
+    /// of the link before: lost packets of the handshake are sent again the sooner, the shorter it was.
     pub(crate) fn dial(
         &self,
         addr: SocketAddr,
         expected: Option<&NodeId>,
+        rtt: Option<Duration>,
     ) -> Result<Connecting, ConnectError> {
-        self.connect(addr, expected, self.transports.link(self.path_mtus.to(addr)))
+        self.connect(addr, expected, self.transports.link(self.path_mtus.to(addr), rtt))
     }
 
     /// Connects to a peer through the switch. The packets of a stub say where it is attached.

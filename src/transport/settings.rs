@@ -38,6 +38,9 @@ pub(crate) const CREDIT_WANTED_AT: usize = 12;
 const INITIAL_STREAMS: u32 = 16;
 /// The round trip that is assumed before one is measured: a lost handshake packet is sent again after three of these.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// The least that is assumed on a path whose round trip is known from the connection before (RFC 9002, section 6.2.2): a
+/// process that has just started is slow to answer.
+const RESUMED_RTT: Duration = Duration::from_millis(20);
 /// A peer that was not heard of for this long is gone, and its streams end as unreachable, whatever the mesh says of it.
 /// Long enough to outlast the loss of a relay (5 s) and its restart. Where there is no route, the peer timeout counts.
 const PEER_DEAD_AFTER: Duration = Duration::from_secs(15);
@@ -55,7 +58,8 @@ pub const PEER_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(500)..
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Liveness {
-    /// A keepalive every 1.5 s; a silent neighbour is dead after 3.5 to 5 s. About 45 bytes a second each way.
+    /// A keepalive after a second without packets from the neighbour, so that its restart is noticed within that time; a
+    /// silent neighbour is dead after 3.5 to 4.5 s. About 70 bytes/s each way.
     #[default]
     Default,
     /// For paid links: a keepalive every 20 s; a silent neighbour is dead after 45 to 65 s. Under 5 bytes a second each way.
@@ -65,7 +69,7 @@ pub enum Liveness {
 impl Liveness {
     fn keepalive(self) -> Duration {
         match self {
-            Self::Default => Duration::from_millis(1_500),
+            Self::Default => Duration::from_secs(1),
             Self::Metered => Duration::from_secs(20),
         }
     }
@@ -96,8 +100,13 @@ pub(crate) struct Transports {
 
 impl Transports {
     /// For connections to neighbours that this node dials, over a path that carries UDP payloads of up to `path_mtu` bytes.
-    pub(crate) fn link(&self, path_mtu: u16) -> TransportConfig {
+    /// `rtt` is the round trip of the link before, if there was one.
+    pub(crate) fn link(&self, path_mtu: u16, rtt: Option<Duration>) -> TransportConfig {
         let mut config = common(self.max_datagram.min(path_mtu).min(MAX_MTU));
+        if let Some(rtt) = rtt {
+            // Twice as long, for the variance.
+            config.initial_rtt((rtt * 2).clamp(RESUMED_RTT, INITIAL_RTT));
+        }
         config.keep_alive_interval(Some(self.liveness.keepalive()));
         config.max_idle_timeout(Some(idle(self.liveness.idle())));
         config

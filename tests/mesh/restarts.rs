@@ -11,6 +11,9 @@ use crate::support::id;
 /// How long a node may stay unreachable after the start of its next process, in virtual time without latency.
 const SOON: Duration = Duration::from_millis(300);
 
+/// How long it may stay unreachable where the process before was killed.
+const SOON_AFTER_KILL: Duration = Duration::from_millis(1_500);
+
 /// Waits until `from` can ping `to`, and returns how long that takes from now.
 async fn back(from: &Node, to: &str) -> Duration {
     let start = Instant::now();
@@ -50,5 +53,60 @@ async fn an_edge_between_two_relays_that_restarts_is_back_at_once() {
     }
     while let Ok(event) = events.try_recv() {
         assert!(!matches!(event, Event::LinkHeld { .. }), "{event:?}");
+    }
+}
+
+/// Kills a node ten times within two minutes of virtual time, at varying phases of its neighbours' keepalives, and starts
+/// it again after `gap`. Returns how long `from` took each time to reach `to`.
+async fn kill_ten_times(
+    mesh: &mut Mesh,
+    name: &str,
+    peers: &[&str],
+    gap: Duration,
+    to: &str,
+) -> Vec<Duration> {
+    let ctl = mesh.node("ctl").clone();
+    let mut took = Vec::new();
+    for turn in 0..10 {
+        tokio::time::sleep(Duration::from_millis(3_000 + 730 * turn)).await;
+        mesh.kill(name);
+        tokio::time::sleep(gap).await;
+        match peers {
+            [] => mesh.restart_in_place(name, &[]).await,
+            peers => mesh.restart(name, peers).await,
+        }
+        took.push(back(&ctl, to).await);
+    }
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_that_is_killed_ten_times_is_back_soon() {
+    for gap in [0, 40, 300] {
+        let mut mesh = mesh(["edge-relay", "ctl-relay"]).await;
+        let took = kill_ten_times(&mut mesh, "edge", &["relay"], Duration::from_millis(gap), "edge").await;
+        assert!(took.iter().all(|took| *took < SOON_AFTER_KILL), "after {gap} ms: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_relay_that_is_killed_ten_times_is_back_soon() {
+    for gap in [0, 40, 300] {
+        let mut mesh = mesh(["edge-relay", "ctl-relay"]).await;
+        let took = kill_ten_times(&mut mesh, "relay", &[], Duration::from_millis(gap), "edge").await;
+        assert!(took.iter().all(|took| *took < SOON_AFTER_KILL), "after {gap} ms: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_relay_that_restarts_in_order_ten_times_is_back_at_once() {
+    let mut mesh = mesh(["edge-relay", "ctl-relay"]).await;
+    let ctl = mesh.node("ctl").clone();
+    for turn in 0..10 {
+        tokio::time::sleep(Duration::from_millis(3_000 + 730 * turn)).await;
+        stop(&mut mesh, "relay").await;
+        mesh.restart_in_place("relay", &[]).await;
+        let took = back(&ctl, "edge").await;
+        assert!(took < SOON, "{turn}: {took:?}");
     }
 }

@@ -314,7 +314,7 @@ fn a_transfer_that_rests_goes_on_where_nats_forget_sooner_than_paths_are_probed(
         return;
     }
     for nats in [[Nat::PortRestricted; 2], [Nat::Symmetric, Nat::FullCone]] {
-        // Links are kept alive every 1.5 s, paths without packets every 5 s.
+        // Links are kept alive every second, paths without packets every 5 s.
         let stood_still = survives_a_rest(nats, 3, Duration::from_secs(9));
         eprintln!("{nats:?}, mappings kept for 3 s: it went on after {} ms", stood_still.as_millis());
     }

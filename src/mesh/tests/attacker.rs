@@ -149,7 +149,7 @@ impl Scene {
         };
         let endpoint =
             Endpoint::new(Arc::new(socket), self.identity.clone(), transports, PathMtus::new(false)).unwrap();
-        let connection = endpoint.dial(self.mesh.addr("victim"), None).unwrap().await.unwrap();
+        let connection = endpoint.dial(self.mesh.addr("victim"), None, None).unwrap().await.unwrap();
         let link = handshake::dial(connection, own.clone(), None).await.unwrap();
         let mut routes = Routes::default();
         let place = routes.place(victim);
