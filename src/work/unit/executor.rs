@@ -1,5 +1,7 @@
 //! One unit at the executor.
 
+use serde::{Deserialize, Serialize};
+
 use super::entry::{Answer, DamagedJournal, ExecutorChange, ExecutorEntry, Step, UnitTime};
 use super::limits::MAX_ATTEMPTS;
 use super::outcome::{Failure, Outcome, UnitRefusal, UnitState, UnitStatus};
@@ -87,7 +89,7 @@ pub(crate) enum ExecutorEffect {
 }
 
 /// How a supervisor recorded the end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exit {
     /// What ended it.
     pub(crate) end: ExitKind,
@@ -96,7 +98,7 @@ pub(crate) struct Exit {
 }
 
 /// What a supervisor saw.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ExitKind {
     Status(i32),
     Signal(i32),

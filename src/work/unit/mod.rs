@@ -30,6 +30,8 @@ mod limits;
 mod outcome;
 mod queue;
 mod spec;
+#[cfg(unix)]
+mod store;
 mod submitter;
 #[cfg(test)]
 mod tests;

@@ -53,7 +53,7 @@ fn a_unit_that_did_not_start_in_time_expires_and_never_starts() {
         assert!(unit.handle(ExecutorInput::Turn, T0).entries.is_empty());
     }
     let mut unit = offered(spec());
-    unit.handle(ExecutorInput::Complete, T0.plus(START_BY));
+    let _ = unit.handle(ExecutorInput::Complete, T0.plus(START_BY));
     assert_eq!(unit.status().outcome(), Some(&Outcome::Expired));
 }
 
@@ -208,7 +208,7 @@ fn a_unit_whose_payload_is_not_finished_ends_without_asking_anybody() {
     let mut unit = queued();
     let _ = unit.handle(SubmitterInput::Up, T0);
     answer(&mut unit, STORE, Answer::Have { offset: 0 });
-    unit.handle(SubmitterInput::Tick, T0.plus(START_BY));
+    let _ = unit.handle(SubmitterInput::Tick, T0.plus(START_BY));
     assert_eq!(unit.status().outcome(), Some(&Outcome::Expired));
     let step = unit.handle(SubmitterInput::PayloadSent { store: STORE }, T0.plus(START_BY));
     assert!(!step.effects.contains(&SubmitterEffect::Finish));
@@ -219,7 +219,7 @@ fn a_unit_that_may_have_been_accepted_is_decided_by_the_executor() {
     let mut unit = handed();
     let _ = unit.handle(SubmitterInput::Down, T0);
     let _ = unit.handle(SubmitterInput::Cancel { grace_ms: 7 }, T0);
-    unit.handle(SubmitterInput::Tick, T0.plus(START_BY));
+    let _ = unit.handle(SubmitterInput::Tick, T0.plus(START_BY));
     assert!(!unit.is_final());
     let step = unit.handle(SubmitterInput::Up, T0.plus(START_BY));
     let cancel = Request::Cancel { grace_ms: 7, start_within_ms: 0 };

@@ -33,6 +33,11 @@ impl Tombstones {
         self.dead.get(key).map(|(_, death)| *death)
     }
 
+    /// All of them, in the order of their keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&UnitKey, UnitTime, Death)> {
+        self.dead.iter().map(|(key, (until, death))| (key, *until, *death))
+    }
+
     /// How many keys of this submitter are dead.
     pub(crate) fn count_of(&self, key: &UnitKey) -> usize {
         self.dead.keys().filter(|dead| dead.submitter == key.submitter).count()

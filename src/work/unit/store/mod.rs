@@ -1,0 +1,280 @@
+//! Where units are kept: plain files, one directory for each unit.
+//!
+//! ```text
+//! units/
+//!   store-id                  drawn when the directory is made, see StoreId
+//!   tombstones                a log of keys that must not be accepted any more
+//!   in/node-SUBMITTER/UUID/   a unit that this node executes
+//!     log                     what happened to it; the only file that decides anything
+//!     payload
+//!     lock                    locked by the supervisor of the running attempt
+//!     attempt-N/run           created exclusively by whoever runs the attempt, or makes it void
+//!     attempt-N/exit          how it ended
+//!     attempt-N/stdout, stderr
+//!   out/UUID/                 a unit that this node has submitted
+//!     log, payload
+//! ```
+//!
+//! Each file has one writer at a time. A directory that cannot be read is left as it is and reported; it does not keep the
+//! others from loading. Nothing is written through a symbolic link: directories are made by this node, mode 0700.
+//!
+//! All calls block on the disk. They belong on a blocking thread.
+
+mod log;
+mod run;
+mod unit_dir;
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use self::log::{Log, LogError};
+use self::unit_dir::UnitDir;
+use super::entry::{ExecutorEntry, StoreId, SubmitterEntry, UnitTime};
+use super::key::UnitKey;
+use super::tombstones::{Death, Tombstones};
+use crate::id::NodeId;
+
+/// What a submitter's directory is called: this, and the id. An id alone could be `..`.
+const NODE_PREFIX: &str = "node-";
+
+/// An open store.
+#[derive(Debug)]
+pub(crate) struct UnitStore {
+    root: PathBuf,
+    id: StoreId,
+    tombstone_log: Log,
+}
+
+/// What a store held when it was opened.
+#[derive(Debug)]
+pub(crate) struct LoadedStore {
+    /// The units that this node executes.
+    pub(crate) incoming: Vec<(UnitKey, UnitDir, Vec<ExecutorEntry>)>,
+    /// The units that this node has submitted.
+    pub(crate) outgoing: Vec<(Uuid, UnitDir, Vec<SubmitterEntry>)>,
+    pub(crate) tombstones: Tombstones,
+    /// What could not be read.
+    pub(crate) quarantined: Vec<Quarantined>,
+}
+
+/// A directory or file of the store that cannot be used. It is left as it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Quarantined {
+    pub(crate) path: PathBuf,
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct TombstoneEntry {
+    key: UnitKey,
+    until: UnitTime,
+    death: Death,
+}
+
+impl UnitStore {
+    /// Opens a store, and makes it if it does not exist. `new_id` is the id of a store that is made.
+    ///
+    /// # Errors
+    /// The directory cannot be made, belongs to somebody else, or its id or tombstones cannot be read. Without these nobody
+    /// knows what must not be run again.
+    pub(crate) fn open(root: &Path, new_id: Uuid, now: UnitTime) -> io::Result<(Self, LoadedStore)> {
+        make_dir(root)?;
+        let owner = fs::symlink_metadata(root)?.uid();
+        for dir in ["in", "out"] {
+            make_dir(&root.join(dir))?;
+        }
+        let id = open_id(&root.join("store-id"), new_id)?;
+        let (tombstone_log, tombstones) = open_tombstones(&root.join("tombstones"), now)?;
+        let mut loaded =
+            LoadedStore { incoming: Vec::new(), outgoing: Vec::new(), tombstones, quarantined: Vec::new() };
+        for (path, name) in entries(&root.join("in"))? {
+            let submitter =
+                name.strip_prefix(NODE_PREFIX).and_then(|id| NodeId::try_from(id.to_owned()).ok());
+            let Some(submitter) = submitter else {
+                loaded.quarantine(path, "its name is not that of a submitter");
+                continue;
+            };
+            for (path, name) in entries(&path)? {
+                if let Some((id, dir, journal)) = loaded.load(path, &name, owner) {
+                    loaded.incoming.push((UnitKey { submitter: submitter.clone(), id }, dir, journal));
+                }
+            }
+        }
+        for (path, name) in entries(&root.join("out"))? {
+            if let Some(unit) = loaded.load(path, &name, owner) {
+                loaded.outgoing.push(unit);
+            }
+        }
+        Ok((Self { root: root.to_owned(), id, tombstone_log }, loaded))
+    }
+
+    pub(crate) fn id(&self) -> StoreId {
+        self.id
+    }
+
+    /// Makes the directory of a unit that was offered, with the first entries of its journal.
+    ///
+    /// # Errors
+    /// The disk did not take it. Nothing is left behind.
+    pub(crate) fn create_incoming(&self, key: &UnitKey, entries: &[ExecutorEntry]) -> io::Result<UnitDir> {
+        let parent = self.root.join("in").join(format!("{NODE_PREFIX}{}", key.submitter));
+        make_dir(&parent)?;
+        UnitDir::create(&parent, key.id, entries)
+    }
+
+    /// Makes the directory of a unit that was submitted here. The payload is written before its journal is begun.
+    ///
+    /// # Errors
+    /// The disk did not take it. Nothing is left behind.
+    pub(crate) fn create_outgoing(&self, id: Uuid, entries: &[SubmitterEntry]) -> io::Result<UnitDir> {
+        UnitDir::create(&self.root.join("out"), id, entries)
+    }
+
+    /// Records that a key must not be accepted any more, and syncs that to disk.
+    ///
+    /// # Errors
+    /// The disk did not take it.
+    pub(crate) fn add_tombstone(&mut self, key: &UnitKey, until: UnitTime, death: Death) -> io::Result<()> {
+        self.tombstone_log.append(&[TombstoneEntry { key: key.clone(), until, death }])
+    }
+}
+
+impl LoadedStore {
+    /// Loads the unit in a directory, or says why it cannot be used.
+    fn load<E: DeserializeOwned>(
+        &mut self,
+        path: PathBuf,
+        name: &str,
+        owner: u32,
+    ) -> Option<(Uuid, UnitDir, Vec<E>)> {
+        let Ok(id) = Uuid::parse_str(name) else {
+            self.quarantine(path, "its name is not a UUID");
+            return None;
+        };
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if !metadata.is_dir() => {
+                self.quarantine(path, "it is not a directory");
+                return None;
+            }
+            Ok(metadata) if metadata.uid() != owner => {
+                self.quarantine(path, &format!("it belongs to user {}", metadata.uid()));
+                return None;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.quarantine(path, &error.to_string());
+                return None;
+            }
+        }
+        match UnitDir::open(&path) {
+            Ok(Some((dir, entries))) => Some((id, dir, entries)),
+            // It was being made or removed when the node ended.
+            Ok(None) => {
+                if let Err(error) = fs::remove_dir_all(&path) {
+                    self.quarantine(path, &format!("it cannot be removed: {error}"));
+                }
+                None
+            }
+            Err(error) => {
+                self.quarantine(path, &format!("log: {error}"));
+                None
+            }
+        }
+    }
+
+    fn quarantine(&mut self, path: PathBuf, reason: &str) {
+        self.quarantined.push(Quarantined { path, reason: reason.to_owned() });
+    }
+}
+
+/// The entries of a directory with their names, sorted. A name that is not UTF-8 is shown with replacement characters.
+fn entries(dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    if !fs::symlink_metadata(dir)?.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entry = |entry: io::Result<fs::DirEntry>| {
+        entry.map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned()))
+    };
+    let mut found = fs::read_dir(dir)?.map(entry).collect::<io::Result<Vec<_>>>()?;
+    found.sort();
+    Ok(found)
+}
+
+fn open_id(path: &Path, new_id: Uuid) -> io::Result<StoreId> {
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let id = Uuid::parse_str(text.trim());
+            let unreadable =
+                |_| io::Error::new(io::ErrorKind::InvalidData, format!("{}: not a UUID", path.display()));
+            id.map(StoreId).map_err(unreadable)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            run::create_exclusively(path, format!("{new_id}\n").as_bytes())?;
+            Ok(StoreId(new_id))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the tombstones that still count, and writes the log anew without the others.
+fn open_tombstones(path: &Path, now: UnitTime) -> io::Result<(Log, Tombstones)> {
+    let mut tombstones = Tombstones::default();
+    match Log::open::<TombstoneEntry>(path) {
+        Ok((_, entries)) => {
+            let kept = entries.into_iter().filter(|entry| entry.until > now);
+            kept.for_each(|entry| tombstones.insert(entry.key, entry.until, entry.death));
+        }
+        Err(LogError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(LogError::Io(error)) => return Err(error),
+        Err(error) => {
+            let text = format!("{}: {error}; units may not be run again without it", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+    }
+    let beside = path.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let entries: Vec<TombstoneEntry> = tombstones
+        .iter()
+        .map(|(key, until, death)| TombstoneEntry { key: key.clone(), until, death })
+        .collect();
+    let mut log = Log::create::<TombstoneEntry>(&beside, &[])?;
+    entries.chunks(TOMBSTONES_A_FRAME).try_for_each(|chunk| log.append(chunk))?;
+    fs::rename(&beside, path)?;
+    sync_parent(path)?;
+    Ok((log, tombstones))
+}
+
+/// Tombstones in one frame of a log: each has at most about 170 bytes.
+const TOMBSTONES_A_FRAME: usize = 256;
+
+/// Makes a directory that only this user may enter, and syncs its name to disk.
+fn make_dir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if fs::symlink_metadata(path)?.is_dir() {
+                return Ok(());
+            }
+            let text = format!("{}: not a directory", path.display());
+            Err(io::Error::new(io::ErrorKind::NotADirectory, text))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Syncs the directory that a name is in.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests;

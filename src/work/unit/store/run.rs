@@ -1,0 +1,70 @@
+//! Files that come into being at once, with their whole content, or not at all.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::sync_parent;
+
+/// Creates a file with this content, and syncs both to disk.
+///
+/// The content is written to a file beside it and linked to its name, so that nobody ever sees the file without its
+/// content, and only one of several processes that try succeeds.
+///
+/// # Errors
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if the file is there, or whatever the disk reports.
+pub(crate) fn create_exclusively(path: &Path, content: &[u8]) -> io::Result<()> {
+    let beside = write_beside(path, content)?;
+    let linked = fs::hard_link(&beside, path);
+    // The name beside it is of no use in any case. One that stays behind is removed with the unit.
+    let _ = fs::remove_file(&beside);
+    linked?;
+    sync_parent(path)
+}
+
+/// Replaces a file by one with this content, and syncs it to disk.
+///
+/// # Errors
+/// Whatever the disk reports. The file is as it was.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let beside = write_beside(path, content)?;
+    let renamed = fs::rename(&beside, path);
+    if renamed.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    renamed?;
+    sync_parent(path)
+}
+
+/// Writes the content to a new file beside the path, and syncs it to disk.
+fn write_beside(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
+    // A process that died may have left a file of the same name.
+    let names = (0..MAX_LEFT_BEHIND).map(|_| beside(path));
+    for name in names {
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&name) {
+            Ok(mut file) => {
+                let written = file.write_all(content).and_then(|()| file.sync_all());
+                if written.is_err() {
+                    let _ = fs::remove_file(&name);
+                }
+                return written.map(|()| name);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("too many unfinished files beside it"))
+}
+
+/// How many files of processes that died are passed over.
+const MAX_LEFT_BEHIND: usize = 1_000;
+
+/// A name that no other process and no other call uses.
+fn beside(path: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    path.with_file_name(name)
+}
