@@ -114,6 +114,9 @@ pub mod transport;
 pub mod work;
 
 #[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
+#[cfg(feature = "testing")]
 pub mod testing;
 
 pub use id::{Cost, InvalidCost, InvalidName, NodeAddr, NodeId, ServiceName, Version};

@@ -361,6 +361,15 @@ fn bad_file(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
     Failure::usage(format!("{source}: {}", error.message()))
 }
 
+/// Reads any bytes as a file. What is wrong with it can be shown.
+#[cfg(feature = "testing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Err(failure) = File::parse(Path::new("node.toml"), text) {
+        assert!(failure.to_string().starts_with("node.toml"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

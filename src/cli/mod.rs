@@ -51,6 +51,18 @@ use args::Command;
 use env::Env;
 use exit::Failure;
 
+/// Any bytes as what goes over the control socket.
+#[cfg(feature = "testing")]
+pub(crate) fn fuzz_control(bytes: &[u8]) {
+    control::fuzz(bytes);
+}
+
+/// Any bytes as a configuration file.
+#[cfg(feature = "testing")]
+pub(crate) fn fuzz_config(bytes: &[u8]) {
+    file::fuzz(bytes);
+}
+
 /// Runs what the arguments ask for, to its end, and returns the exit status. `receptor --help` has the table.
 #[must_use]
 pub fn run(args: Args) -> ExitCode {

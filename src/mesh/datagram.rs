@@ -367,7 +367,7 @@ fn size(datagram: &Datagram) -> usize {
 }
 
 /// The service's name and the payload.
-fn parse(message: &Bytes) -> Option<(&[u8], Bytes)> {
+pub(crate) fn parse(message: &Bytes) -> Option<(&[u8], Bytes)> {
     let len = usize::from(*message.first()?);
     let name = message.get(1..1 + len)?;
     let mut payload = message.clone();

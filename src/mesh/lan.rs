@@ -23,7 +23,8 @@ use super::interfaces::LocalNetwork;
 use super::view::View;
 use crate::id::NodeId;
 pub(crate) use found::MAX_FOUND;
-use found::{SERVICE, host_name, instance_name, on_segment};
+pub(crate) use found::on_segment;
+use found::{SERVICE, host_name, instance_name};
 
 /// The key of the announcement's one property: the node's id.
 const ID: &str = "id";

@@ -30,7 +30,7 @@ pub(crate) fn encode(chain: &[CertificateDer<'_>]) -> Bytes {
     rmp_serde::to_vec(&chain).expect("byte strings can be written").into()
 }
 
-pub(super) fn decode(credential: &[u8]) -> Option<Vec<CertificateDer<'_>>> {
+pub(crate) fn decode(credential: &[u8]) -> Option<Vec<CertificateDer<'_>>> {
     let chain: Vec<&serde_bytes::Bytes> = rmp_serde::from_slice(credential).ok()?;
     let fits = (1..=Identity::MAX_CHAIN).contains(&chain.len());
     fits.then(|| chain.into_iter().map(|der| CertificateDer::from_slice(der)).collect())

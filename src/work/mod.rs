@@ -39,7 +39,7 @@ mod capabilities;
 mod code;
 mod command;
 mod directive;
-mod frame;
+pub(crate) mod frame;
 mod handler;
 mod inflight;
 #[cfg(test)]

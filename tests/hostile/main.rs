@@ -10,6 +10,7 @@ mod calls;
 mod carrier;
 mod claims;
 mod floods;
+mod fuzzed;
 mod handshakes;
 mod log;
 mod member;

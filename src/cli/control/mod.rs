@@ -36,5 +36,7 @@ pub(super) mod client;
 pub(super) mod listen;
 pub(super) mod path;
 mod protocol;
+#[cfg(feature = "testing")]
+pub(super) use protocol::fuzz;
 mod reception;
 pub(super) mod server;

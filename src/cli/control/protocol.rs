@@ -133,6 +133,30 @@ pub(super) async fn read_chunk(from: &mut (impl AsyncRead + Unpin)) -> io::Resul
     Ok(Some(chunk.into()))
 }
 
+/// Reads any bytes as a request, as an answer and as chunks. What was read is written, and read again as the same.
+#[cfg(feature = "testing")]
+pub(in crate::cli) fn fuzz(bytes: &[u8]) {
+    /// Reading from a slice never waits.
+    fn now<T>(read: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::pin!(read).poll(&mut cx) {
+            std::task::Poll::Ready(result) => result,
+            std::task::Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    let mut from = bytes;
+    if let Ok(request) = now(read_line::<Request>(&mut from, MAX_REQUEST)) {
+        let again = now(read_line::<Request>(&mut &line(&request)[..], MAX_REQUEST));
+        assert_eq!(again.ok(), Some(request));
+    }
+    // The calls of `send` are followed by chunks.
+    while let Ok(Some(chunk)) = now(read_chunk(&mut from)) {
+        assert!((1..=MAX_CHUNK).contains(&chunk.len()));
+    }
+    let _ = now(read_line::<Answer>(&mut &bytes[..], MAX_ANSWER));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

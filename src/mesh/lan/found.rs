@@ -23,7 +23,7 @@ pub(super) fn host_name(id: &NodeId) -> String {
 }
 
 /// Those addresses that are on a network segment with this machine: others have no business in an announcement there.
-pub(super) fn on_segment(
+pub(crate) fn on_segment(
     announced: impl Iterator<Item = SocketAddr>,
     mine: &[LocalAddress],
 ) -> Vec<SocketAddr> {

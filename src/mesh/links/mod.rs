@@ -1,4 +1,4 @@
 //! Links to neighbours: which one of a neighbour's links carries its session.
 
 pub(super) mod contest;
-pub(super) mod election;
+pub(crate) mod election;
