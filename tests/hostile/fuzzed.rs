@@ -30,20 +30,23 @@ fn kept_inputs_and_their_kin_break_no_decoder() {
 }
 
 fn read(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("each target has a corpus")
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     files.into_iter().map(|file| (file.clone(), std::fs::read(file).unwrap())).collect()
 }
 
 /// Names the input if the target panics.
+#[expect(clippy::print_stderr, reason = "a failing input must be seen")]
 fn guarded(name: &str, target: Target, bytes: &[u8], what: &str) {
     struct Name<'a>(&'a str, &'a str);
 
     impl Drop for Name<'_> {
         fn drop(&mut self) {
             if std::thread::panicking() {
-                println!("{} failed with {}", self.0, self.1);
+                eprintln!("{} failed with {}", self.0, self.1);
             }
         }
     }

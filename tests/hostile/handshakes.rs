@@ -100,7 +100,6 @@ async fn first_packets_with_false_sources_keep_nobody_out() {
 
 /// As many same-named intermediates as fit: a search for a path may try them in every order.
 #[tokio::test(start_paused = true)]
-#[ignore = "until chains are refused before paths are built"]
 async fn a_chain_of_namesakes_costs_its_victim_little() {
     let scene = Scene::of(mesh(["victim-peer"]).await);
     let log = Log::open();

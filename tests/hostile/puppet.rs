@@ -4,14 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use receptor_quic::id::Cost;
 use receptor_quic::mesh::CertificateNotary;
-use receptor_quic::router::{Config, Message, NeighbourKind, Router, SessionUp};
-use receptor_quic::{Identity, NodeId};
+use receptor_quic::router::{
+    Attachment, Config, CredentialName, Message, NeighbourKind, Notary as _, Router, SessionUp,
+};
+use receptor_quic::{Identity, NodeId, Version};
+use rustls::SignatureScheme;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::member::{Link, Member, frame, frame_type, framed};
+
+/// What signatures over attachments begin with.
+const ATTACHMENT: &[u8] = b"receptor-quic attachment 1\0";
+/// The instance of every stub that is made up.
+const STUB_INSTANCE: u64 = 9;
 
 /// What is done to the router.
 type Order = Box<dyn FnOnce(&mut Router, Instant) + Send>;
@@ -19,6 +28,8 @@ type Order = Box<dyn FnOnce(&mut Router, Instant) + Send>;
 /// A router that speaks over one link, and does what the test tells it.
 #[derive(Debug)]
 pub(crate) struct Puppet {
+    id: NodeId,
+    forger: Forger,
     orders: mpsc::UnboundedSender<Order>,
     task: JoinHandle<()>,
 }
@@ -38,19 +49,24 @@ impl Puppet {
             ..Config::new(member.id.clone(), 1, member.instance, 7)
         };
         let (orders, received) = mpsc::unbounded_channel();
-        Self { orders, task: tokio::spawn(run(config, links, received)) }
+        let forger = Forger::new(member);
+        Self { id: member.id.clone(), forger, orders, task: tokio::spawn(run(config, links, received)) }
     }
 
     pub(crate) fn order(&self, order: impl FnOnce(&mut Router, Instant) + Send + 'static) {
         self.orders.send(Box::new(order)).unwrap();
     }
 
-    /// Lists a stub that is not there.
+    /// Lists a stub that is not there, with a proof that the attacker signs: worth nothing, unless the stub has the
+    /// attacker's own name and a suffix.
     pub(crate) fn claim(&self, stub: NodeId) {
+        let proof = self.forger.sign(&stub, &self.id);
         self.order(move |router, now| {
-            let (instance, cost) = (9, Cost::DEFAULT);
-            let up = SessionUp { neighbour: stub, instance, cost, kind: NeighbourKind::Stub };
+            let (instance, cost) = (STUB_INSTANCE, Cost::DEFAULT);
+            let neighbour = stub;
+            let up = SessionUp { neighbour, instance, cost, kind: NeighbourKind::Stub };
             router.handle_session_up(up, now).unwrap();
+            assert!(router.set_attachment(proof, Duration::from_secs(3_000), now), "the puppet lists it");
         });
     }
 
@@ -119,6 +135,37 @@ async fn run(config: Config, links: Vec<Link>, mut orders: mpsc::UnboundedReceiv
             },
             () = tokio::time::sleep_until(deadline.into()) => router.handle_timeout(now()),
         }
+    }
+}
+
+/// Signs attachments with the attacker's key, for whatever stub.
+struct Forger {
+    credential: Bytes,
+    signer: Box<dyn rustls::sign::Signer>,
+}
+
+impl Forger {
+    fn new(member: &Member) -> Self {
+        let key = rustls::crypto::ring::sign::any_supported_type(&member.credentials.key).unwrap();
+        // What `Authority` issues.
+        let signer = key.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]).unwrap();
+        Self { credential: notary(&member.identity).credential(), signer }
+    }
+
+    fn sign(&self, stub: &NodeId, neighbour: &NodeId) -> Attachment {
+        let since_1970 = wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let version = Version { epoch: u64::MAX >> 20, sequence: 1, instance: STUB_INSTANCE };
+        let body = Attachment::body(stub, neighbour, version, since_1970.as_secs() + 3_000);
+        let name = CredentialName::of(&self.credential).0;
+        let signature = self.signer.sign(&[ATTACHMENT, &name, &body].concat()).unwrap();
+        let signature = [&u16::from(self.signer.scheme()).to_be_bytes()[..], &signature].concat();
+        Attachment::decode(body, signature.into(), self.credential.clone()).unwrap()
+    }
+}
+
+impl std::fmt::Debug for Forger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Forger")
     }
 }
 
