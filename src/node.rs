@@ -699,6 +699,7 @@ impl NodeBuilder {
         }
         let dials = !self.peers.is_empty();
         let mesh = Mesh::spawn(Parts {
+            logs: self.registry.log_limits().clone(),
             id: self.id,
             identity: self.identity,
             socket,

@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 
 use super::driver::{Driver, Role};
 use super::link::LinkId;
+use super::log::LogKind;
 use super::notary::{CertificateNotary, MAX_ATTACHMENT_LIFE};
 use crate::id::{NodeId, Version};
 use crate::router::{Attachment, AttachmentVerdict};
@@ -102,7 +103,9 @@ impl Driver {
     /// A stub has not proven in time that it is attached.
     pub(super) fn stub_unproven(&self, peer: &NodeId) {
         if let Some(link) = self.neighbours.active_link(peer).filter(|link| link.stub) {
-            warn!(%peer, "closing the link of an ephemeral node that has not proven its attachment");
+            if self.logs.admit(LogKind::Closed, peer) {
+                warn!(%peer, "closing the link of an ephemeral node that has not proven its attachment");
+            }
             link.close(CloseCode::Unproven, "the attachment was not proven in time");
         }
     }

@@ -29,6 +29,7 @@ use super::forwarding::RouteCache;
 use super::input::{Command, Input, MAX_INPUTS};
 use super::interfaces::Interfaces;
 use super::link_cost::{LinkCost, LinkCosts};
+use super::log::{LogLimits, ReachabilityLog};
 use super::manifest::Manifest;
 use super::names::Resolve;
 use super::neighbours::Neighbours;
@@ -111,6 +112,8 @@ pub(crate) struct Parts {
     pub(crate) epoch: u64,
     pub(crate) data_dir: Option<DataDir>,
     pub(crate) manifest: datadir::Manifest,
+    /// Limits of the log lines that other nodes cause, shared with whatever else logs for this node.
+    pub(crate) logs: LogLimits,
 }
 
 /// A running mesh; clones share it. When the last one is dropped, the mesh is closed, without a farewell.
@@ -188,7 +191,7 @@ impl Mesh {
         let (inputs, queue) = mpsc::channel(MAX_INPUTS);
         let told = parts.direct.then(|| inputs.clone());
         let pool = VerificationPool::new();
-        let vetting = Vetting::new(endpoint.clone(), pool.clone());
+        let vetting = Vetting::new(endpoint.clone(), pool.clone(), parts.logs.clone());
         let checks = CredentialChecks::new(pool, notary.clone());
         let renewals = services.offer(renewal::service(), true).expect("it is the first service of all");
         let peers = Peers::new(endpoint.clone(), services.clone(), vetting.clone(), told, parts.peer_timeout);
@@ -233,6 +236,7 @@ impl Mesh {
             moved,
             resolver: parts.resolver,
             reports: parts.reports.clone(),
+            logs: parts.logs.clone(),
         };
         let addresses =
             parts.interfaces.watch().borrow().addresses.iter().map(|address| address.ip).collect();
@@ -273,6 +277,8 @@ impl Mesh {
             port_mapping: None,
             signing_failed: false,
             departures: Departures::new(),
+            logs: parts.logs.clone(),
+            reachability: ReachabilityLog::new(),
             linked: Linked::default(),
             waiting: Waiting::default(),
             attaching: Vec::new(),
@@ -306,6 +312,7 @@ impl Mesh {
             peers: peers.clone(),
             view: shown.clone(),
             inputs: inputs.clone(),
+            logs: parts.logs,
         };
         tokio::spawn(watch.run().instrument(span.clone()));
         let outside = Outside::default();

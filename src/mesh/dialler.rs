@@ -13,6 +13,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use super::clock;
 use super::events::Event;
 use super::input::Input;
+use super::log::LogLimits;
 use super::names::{LookUpError, Names, Resolve};
 use super::peer_addr::PeerAddr;
 use super::status::{Direction, LinkState, LinkStatus};
@@ -127,6 +128,7 @@ pub(crate) struct Dialler {
     pub(crate) moved: watch::Receiver<u64>,
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) reports: Reports,
+    pub(crate) logs: LogLimits,
 }
 
 /// How patient one attempt is.

@@ -24,6 +24,7 @@ use super::forwarding::{RouteCache, Sources, forwarding_table};
 use super::input::{Command, Input};
 use super::link::{Link, LinkId, Phase};
 use super::link_cost::LinkCosts;
+use super::log::{LogKind, LogLimits, ReachabilityLog};
 use super::manifest::Manifest;
 use super::neighbours::{Change, Neighbours};
 use super::notary::CertificateNotary;
@@ -119,6 +120,8 @@ pub(super) struct Driver {
     pub(super) port_mapping: Option<PortMappingStatus>,
     pub(super) signing_failed: bool,
     pub(super) departures: Departures,
+    pub(super) logs: LogLimits,
+    pub(super) reachability: ReachabilityLog,
     pub(super) linked: Linked,
     pub(super) waiting: converge::Waiting,
     /// Stubs whose session began since links were last published.
@@ -349,7 +352,7 @@ impl Driver {
         }
         let Role::Full(router) = &mut self.role else { return };
         if let Err(error) = router.handle_message(&link.peer, message, now) {
-            violated(link, &error);
+            violated(&self.logs, link, &error);
         }
     }
 
@@ -406,17 +409,21 @@ impl Driver {
             self.withdrawn = now;
             self.publish_forwarding(self.routes.last());
         }
-        if let Some((peer, _)) = active {
-            self.report_down(&peer, why, refusal);
+        if let Some((peer, stub)) = active {
+            self.report_down((&peer, stub), why, refusal);
         }
         self.apply(changes, now);
     }
 
     /// Reports the end of a neighbour's session, if its beginning was reported. A refusal of this node says more.
-    fn report_down(&mut self, peer: &NodeId, why: &Cause, refusal: Option<Refusal>) {
+    fn report_down(&mut self, (peer, stub): (&NodeId, bool), why: &Cause, refusal: Option<Refusal>) {
         if self.linked.down(peer) {
             let why = refusal.map_or_else(|| why.to_string(), |refusal| refusal.to_string());
-            info!(%peer, %why, "link down");
+            if stub {
+                debug!(%peer, %why, "link down");
+            } else if self.logs.admit(LogKind::Link, peer) {
+                info!(%peer, %why, "link down");
+            }
             self.emit(Event::LinkDown { peer: peer.clone(), why });
         }
     }
@@ -429,7 +436,9 @@ impl Driver {
                 Change::SessionUp(id) => self.session_up(id, now),
                 Change::SessionDown(peer) => self.session_down(&peer, now),
                 Change::DuplicateId { node, keeps, refused: yields } => {
-                    warn!(%node, keeps = %keeps.place(), refused = %yields.place(), "refused a second live node with this id");
+                    if self.logs.admit(LogKind::Conflict, &node) {
+                        warn!(%node, keeps = %keeps.place(), refused = %yields.place(), "refused a second live node with this id");
+                    }
                     self.emit(Event::DuplicateId { node, keeps, yields, yielded: false });
                 }
             }
@@ -438,7 +447,7 @@ impl Driver {
 
     fn session_up(&mut self, id: LinkId, now: Instant) {
         let Some(link) = self.neighbours.link(id) else { return };
-        let (peer, address) = (link.peer.clone(), link.remote.to_string());
+        let (peer, stub, address) = (link.peer.clone(), link.stub, link.remote.to_string());
         self.paths.observed(&peer, Some(link.observed), now);
         if let Role::Full(router) = &mut self.role {
             if self.neighbours.active().len() == 1 {
@@ -448,13 +457,15 @@ impl Driver {
             let kind = if link.stub { NeighbourKind::Stub } else { NeighbourKind::Full };
             let up = SessionUp { neighbour: peer.clone(), instance: link.instance, cost: link.cost, kind };
             if let Err(error) = router.handle_session_up(up, now) {
-                warn!(%peer, %error, "closing a link that the router does not take");
+                if self.logs.admit(LogKind::Closed, &peer) {
+                    warn!(%peer, %error, "closing a link: the router rejects the session");
+                }
                 let (code, why) = (refused_session(&error), error.to_string());
                 link.close(code, &why);
                 self.neighbours.refuse(id, now);
                 // It may have been about to take the place of another link.
                 self.session_down(&peer, now);
-                self.report_down(&peer, &Cause::here(code, &why), None);
+                self.report_down((&peer, stub), &Cause::here(code, &why), None);
                 return;
             }
             if link.stub {
@@ -464,11 +475,15 @@ impl Driver {
         self.prove_attachment(&peer, now);
         self.twin.accepted();
         self.departures.came(&peer);
-        if self.linked.up(&peer) {
-            info!(%peer, %address, "link up");
+        let is_new = self.linked.up(&peer);
+        let what = if is_new { "link up" } else { "link replaced" };
+        if stub {
+            debug!(%peer, %address, "{what}");
+        } else if self.logs.admit(LogKind::Link, &peer) {
+            info!(%peer, %address, "{what}");
+        }
+        if is_new {
             self.emit(Event::LinkUp { peer, address });
-        } else {
-            info!(%peer, %address, "link replaced");
         }
     }
 
@@ -566,6 +581,8 @@ impl Driver {
 
     fn tick(&mut self, now: Instant) {
         self.endpoint.socket().tick();
+        self.reachability.write(now);
+        self.logs.summarise(now);
         self.tick_paths(now);
         self.redial_silent_links(now);
         self.close_if_yielded(now);
@@ -582,7 +599,9 @@ impl Driver {
         self.changed |= self.neighbours.follow_addresses();
         if let Role::Full(router) = &mut self.role {
             for (peer, cost) in self.neighbours.measure(now) {
-                info!(%peer, %cost, "another round trip, another cost");
+                if self.logs.admit(LogKind::LinkCost, &peer) {
+                    info!(%peer, %cost, "link cost updated");
+                }
                 router.set_cost(&peer, cost, now);
             }
         }
@@ -661,18 +680,20 @@ impl Driver {
         match event {
             Routing::TableChanged => self.changed = true,
             Routing::NodeReachable(node) => {
-                info!(%node, "reachable");
+                match self.is_stub(&node) {
+                    true => debug!(%node, "reachable"),
+                    false => self.reachability.reachable(&node, now),
+                }
                 self.distrusted.forget(&node);
                 self.departures.came(&node);
                 self.emit(Event::NodeReachable { node });
             }
             Routing::NodeUnreachable(node) => {
-                info!(%node, "unreachable");
-                if let Role::Full(router) = &self.role
-                    && !router.has_record(&node)
-                {
-                    // It had a route without a record of its own: it was attached to another node.
+                if self.is_stub(&node) {
+                    debug!(%node, "unreachable");
                     self.departures.left(node.clone(), true, now);
+                } else {
+                    self.reachability.unreachable(&node, now);
                 }
                 self.emit(Event::NodeUnreachable { node });
             }
@@ -692,12 +713,16 @@ impl Driver {
             }
             Routing::LinkHeld { neighbour: peer, until } => {
                 let remaining = until.saturating_duration_since(now);
-                info!(%peer, ?remaining, "link held back: it was lost repeatedly, and another path leads to the neighbour");
+                if self.logs.admit(LogKind::Link, &peer) {
+                    info!(%peer, ?remaining, "link held back: it was lost repeatedly, and another path leads to the neighbour");
+                }
                 let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
                 self.emit(Event::LinkHeld { peer, remaining_ms });
             }
             Routing::LinkReleased(peer) => {
-                info!(%peer, "link no longer held back");
+                if self.logs.admit(LogKind::Link, &peer) {
+                    info!(%peer, "link no longer held back");
+                }
                 self.emit(Event::LinkReleased { peer });
             }
             Routing::SyncStalled(peer) => {
@@ -707,12 +732,14 @@ impl Driver {
             }
             Routing::Violation { neighbour, error } => {
                 if let Some(link) = self.neighbours.active_link(&neighbour) {
-                    violated(link, &error);
+                    violated(&self.logs, link, &error);
                 }
             }
             Routing::Untrusted { origin, reason } => {
                 if self.distrusted.note(&origin, reason) {
-                    warn!(node = %origin, why = %reason, "a record is not taken: its certificate is not trusted here");
+                    if self.logs.admit(LogKind::Record, &origin) {
+                        warn!(node = %origin, why = %reason, "record rejected: its certificate is not trusted here");
+                    }
                     self.emit(Event::RecordNotTrusted { node: origin, why: reason });
                 }
             }
@@ -727,7 +754,9 @@ impl Driver {
                 }
             }
             Routing::NodeLeft(node) => {
-                info!(%node, "left");
+                if self.logs.admit(LogKind::Left, &node) {
+                    info!(%node, "left");
+                }
                 self.departures.left(node.clone(), false, now);
                 self.manifest.forget(&node);
                 self.emit(Event::NodeLeft { node });
@@ -736,7 +765,9 @@ impl Driver {
                 }
             }
             Routing::AddressCollision { known, refused } => {
-                error!(%known, %refused, "two ids have the same address; rename one of the nodes");
+                if self.logs.admit(LogKind::Conflict, &refused) {
+                    error!(%known, %refused, "two ids have the same address; rename one of the nodes");
+                }
                 self.emit(Event::AddressCollision { known, refused });
             }
             Routing::DuplicateId(duplicate) => self.on_duplicate(&duplicate, now),
@@ -795,6 +826,11 @@ impl Driver {
         forwarding
     }
 
+    /// Whether a node that has, or had, a route is a stub: it has no record of its own, but is listed by others.
+    fn is_stub(&self, node: &NodeId) -> bool {
+        matches!(&self.role, Role::Full(router) if !router.has_record(node))
+    }
+
     pub(super) fn emit(&self, event: Event) {
         // Nobody listening is no error.
         let _ = self.events.send(event);
@@ -826,8 +862,10 @@ fn waiting_probe(probes: &mut Option<mpsc::Receiver<ReceivedProbe>>) -> Option<R
     probes.as_mut()?.try_recv().ok()
 }
 
-fn violated(link: &Link, error: &router::PeerError) {
-    warn!(peer = %link.peer, %error, "closing a link that broke the routing protocol");
+fn violated(logs: &LogLimits, link: &Link, error: &router::PeerError) {
+    if logs.admit(LogKind::Closed, &link.peer) {
+        warn!(peer = %link.peer, %error, "closing a link: the peer broke the routing protocol");
+    }
     link.close(CloseCode::RoutingViolation, &error.to_string());
 }
 

@@ -20,6 +20,7 @@ use tracing::{Instrument, Span, debug, info, warn};
 
 use super::dialler::{Dialled, Dialler};
 use super::interfaces::LocalNetwork;
+use super::log::LogKind;
 use super::view::View;
 use crate::id::NodeId;
 pub(crate) use found::MAX_FOUND;
@@ -139,7 +140,9 @@ impl Lan {
         if found.len() >= MAX_FOUND {
             return debug!(peer = %id, "found on the local network, and not dialled: too many are");
         }
-        info!(peer = %id, ?addresses, "found on the local network");
+        if self.dialler.logs.admit(LogKind::Found, &id) {
+            info!(peer = %id, ?addresses, "found on the local network");
+        }
         let peer = self.dial(&id, addresses);
         found.insert(id, peer);
     }

@@ -47,6 +47,7 @@ pub(crate) mod lan;
 pub(crate) mod link;
 mod link_cost;
 pub(crate) mod links;
+pub(crate) mod log;
 mod manifest;
 pub(crate) mod names;
 mod neighbours;

@@ -30,6 +30,7 @@ use super::connection::Connection;
 use super::driver::Driver;
 use super::events::Event;
 use super::interfaces::{AddressKind, Interfaces, LocalAddress, LocalNetwork};
+use super::log::LogKind;
 use super::status::{PairStatus, PathsStatus, PortMappingStatus};
 use super::unreachable::UnreachableAddrs;
 use crate::id::NodeId;
@@ -489,7 +490,9 @@ impl Driver {
     fn path_changed(&self, peer: NodeId, path: Option<punch::Path>) {
         match path {
             Some(path) => {
-                info!(%peer, address = %path.to, candidate = path.kind.as_str(), rtt = ?path.rtt, "direct: packets go straight to the peer");
+                if self.logs.admit(LogKind::Path, &peer) {
+                    info!(%peer, address = %path.to, candidate = path.kind.as_str(), rtt = ?path.rtt, "direct: packets go straight to the peer");
+                }
                 self.emit(Event::PathUp { peer, address: path.to, candidate: path.kind.as_str() });
             }
             None => {
@@ -498,7 +501,9 @@ impl Driver {
                     true if self.paths.anew => "the peer has connected anew",
                     true => "the direct path does not answer, or an address behind it has gone",
                 };
-                info!(%peer, %why, "relayed: packets for the peer go through the mesh again");
+                if self.logs.admit(LogKind::Path, &peer) {
+                    info!(%peer, %why, "relayed: packets for the peer go through the mesh again");
+                }
                 self.emit(Event::PathDown { peer, why });
             }
         }

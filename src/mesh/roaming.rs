@@ -25,6 +25,7 @@ use super::events::Event;
 use super::input::Input;
 use super::interfaces::{Interfaces, LocalNetwork};
 use super::link::LinkId;
+use super::log::LogKind;
 use crate::id::NodeId;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::Frame;
@@ -190,7 +191,9 @@ impl Driver {
                 continue;
             }
             let (peer, address) = (link.peer.clone(), link.remote);
-            info!(%peer, %address, "no answer since the network changed; dialling anew");
+            if self.logs.admit(LogKind::Link, &peer) {
+                info!(%peer, %address, "no answer since the network changed; dialling again");
+            }
             self.roaming.redial(peer, address);
         }
     }

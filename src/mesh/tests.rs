@@ -1,6 +1,7 @@
 //! Nodes among neighbours and strangers that mean harm.
 
 mod attacker;
+mod churn;
 mod dialling;
 mod handshakes;
 mod neighbours;

@@ -14,6 +14,7 @@ use tracing::warn;
 use super::driver::{Driver, Role};
 use super::events::Event;
 use super::link::Link;
+use super::log::LogKind;
 use super::status::{DuplicateStatus, ProcessStatus};
 use crate::router::{Duplicate, Process, Router};
 use crate::transport::code::CloseCode;
@@ -95,7 +96,9 @@ impl Driver {
         let other = reported(instance, address);
         if self.twin.note(&other, false) {
             let own = self.own_process(seen_at);
-            warn!(node = %self.id, refused = other.place(), "a second live node with this id was refused by a neighbour");
+            if self.logs.admit(LogKind::Conflict, &self.id) {
+                warn!(node = %self.id, refused = other.place(), "a second live node with this id was refused by a neighbour");
+            }
             self.emit(Event::DuplicateId {
                 node: self.id.clone(),
                 keeps: own,
@@ -115,11 +118,13 @@ impl Driver {
         let other = keeper(&close.reason).unwrap_or_else(unknown);
         if self.twin.note(&other, true) {
             let own = self.own_process(seen_at);
-            warn!(
-                node = %self.id,
-                keeps = other.place(),
-                "refused by a neighbour: another live node has this id; trying again until it is gone"
-            );
+            if self.logs.admit(LogKind::Conflict, &self.id) {
+                warn!(
+                    node = %self.id,
+                    keeps = other.place(),
+                    "refused by a neighbour: another live node has this id; trying again until it is gone"
+                );
+            }
             self.emit(Event::DuplicateId {
                 node: self.id.clone(),
                 keeps: other,
@@ -138,13 +143,16 @@ impl Driver {
     pub(super) fn on_duplicate(&mut self, duplicate: &Duplicate, now: Instant) {
         let (own, other) = (process(&duplicate.own), process(&duplicate.other));
         let (keeps, yields) = if duplicate.yields { (other, own) } else { (own, other) };
-        warn!(
-            node = %self.id,
-            keeps = keeps.place(),
-            yields = yields.place(),
-            this_node_yields = duplicate.yields,
-            "two live nodes have this id; stop one of the two, or give it another id"
-        );
+        // A node that yields says so in any case, and only once.
+        if self.logs.admit(LogKind::Conflict, &self.id) || duplicate.yields {
+            warn!(
+                node = %self.id,
+                keeps = keeps.place(),
+                yields = yields.place(),
+                this_node_yields = duplicate.yields,
+                "two live nodes have this id; stop one of the two, or give it another id"
+            );
+        }
         if duplicate.yields {
             self.yielded = Some(now + FAREWELL);
             self.peers.close_now(CloseCode::DuplicateId, WHY);

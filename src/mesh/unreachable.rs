@@ -12,6 +12,7 @@ use super::doubt::{Due, Report};
 use super::driver::Driver;
 use super::input::Input;
 use super::link::Link;
+use super::log::LogKind;
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;
 use crate::transport::renewable::Renewable;
@@ -110,7 +111,9 @@ impl Driver {
                 Due::Silent { link } => {
                     let Some(link) = neighbours.link(link) else { continue };
                     if link.connection.close_reason().is_none() {
-                        warn!(peer = %link.peer, address = %link.remote, "reported as unreachable, and does not answer");
+                        if self.logs.admit(LogKind::Closed, &link.peer) {
+                            warn!(peer = %link.peer, address = %link.remote, "reported as unreachable, and does not answer");
+                        }
                         link.close(CloseCode::Unreachable, "reported as unreachable, and does not answer");
                     }
                 }

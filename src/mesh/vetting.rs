@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 
 use super::connection::Connection;
 use super::ending::{Cause, EndReason};
+use super::log::{LogKind, LogLimits};
 use super::verification::VerificationPool;
 use super::{clock, notary, renewal};
 use crate::id::NodeId;
@@ -53,6 +54,7 @@ pub(crate) struct Vetting(Arc<Inner>);
 struct Inner {
     endpoint: Arc<Endpoint>,
     pool: VerificationPool,
+    logs: LogLimits,
     connections: Mutex<BTreeMap<u64, Weak<Vetted>>>,
     next: AtomicU64,
     /// No connection's certificate expires before this, in seconds since 1970.
@@ -92,10 +94,11 @@ enum Carrier {
 }
 
 impl Vetting {
-    pub(crate) fn new(endpoint: Arc<Endpoint>, pool: VerificationPool) -> Self {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, pool: VerificationPool, logs: LogLimits) -> Self {
         Self(Arc::new(Inner {
             endpoint,
             pool,
+            logs,
             connections: Mutex::default(),
             next: AtomicU64::new(0),
             earliest: AtomicU64::new(u64::MAX),
@@ -282,7 +285,9 @@ impl Vetted {
             }
             Ok(Offered::Known | Offered::Kept | Offered::Early) => {}
             Err(error) => {
-                warn!(node = %self.node, %error, "closing a connection");
+                if of.logs.admit(LogKind::Closed, &self.node) {
+                    warn!(node = %self.node, %error, "closing a connection");
+                }
                 self.connection.close(CloseCode::BadCertificate, &error.to_string());
             }
         }
@@ -380,7 +385,9 @@ impl Vetted {
         if self.connection.close_reason().is_some() {
             return;
         }
-        warn!(node = %self.node, %why, "closing a connection");
+        if self.of.upgrade().is_some_and(|of| of.logs.admit(LogKind::Closed, &self.node)) {
+            warn!(node = %self.node, %why, "closing a connection");
+        }
         let cause = Cause::this(EndReason::NotTrusted(why.clone()));
         self.connection.close_because(cause, why.close_code(), &why.reason.to_string());
         let _ = self.refusal.set(why);

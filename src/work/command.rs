@@ -24,6 +24,7 @@ use super::process::{Process, SharedStdin};
 use super::responder::Responder;
 use crate::id::NodeId;
 use crate::mesh::StreamError;
+use crate::mesh::log::{LogKind, LogLimits};
 use crate::work::Directive;
 
 /// How much of stderr is kept for the error text, which leaves room for the status before it.
@@ -216,13 +217,13 @@ impl Command {
         let mut command = self.to_process(&request);
         let (mut process, pipes) = Process::spawn(&mut command, self.kill_grace, inflight.enter())
             .map_err(|error| self.not_started(&error))?;
-        let Request { caller, directive, payload, .. } = request;
+        let Request { caller, directive, payload, logs, .. } = request;
         let (exited, has_exited) = watch::channel(None);
         let drain = Drain { over_at: has_exited, late: 0 };
         let output = Output { responder: &responder, max: self.max_output, sent: AtomicU64::new(0) };
         let feed = feed(payload, pipes.stdin);
         let stdout = output.stream(pipes.stdout, drain.clone());
-        let stderr = self.read_stderr(pipes.stderr, &output, LineLog::new(&caller, &directive), drain);
+        let stderr = self.read_stderr(pipes.stderr, &output, LineLog::new(&caller, &directive, &logs), drain);
         let exit = async {
             let status = process.wait().await?;
             exited.send_replace(Some(Instant::now() + self.kill_grace.max(MIN_DRAIN)));
@@ -401,13 +402,14 @@ async fn over(at: &mut watch::Receiver<Option<Instant>>) {
 struct LineLog<'a> {
     caller: &'a NodeId,
     directive: &'a Directive,
+    logs: &'a LogLimits,
     line: Vec<u8>,
     lines: u32,
 }
 
 impl<'a> LineLog<'a> {
-    fn new(caller: &'a NodeId, directive: &'a Directive) -> Self {
-        Self { caller, directive, line: Vec::new(), lines: 0 }
+    fn new(caller: &'a NodeId, directive: &'a Directive, logs: &'a LogLimits) -> Self {
+        Self { caller, directive, logs, line: Vec::new(), lines: 0 }
     }
 
     fn push(&mut self, mut piece: &[u8]) {
@@ -431,14 +433,18 @@ impl<'a> LineLog<'a> {
     }
 
     fn log(&mut self) {
-        let Self { caller, directive, .. } = self;
+        let Self { caller, directive, logs, .. } = self;
         match self.lines {
             ..MAX_LOGGED_LINES => {
-                let stderr = &*String::from_utf8_lossy(&self.line);
-                tracing::info!(%directive, %caller, stderr, "command output");
+                if logs.admit(LogKind::CommandOutput, caller) {
+                    let stderr = &*String::from_utf8_lossy(&self.line);
+                    tracing::info!(%directive, %caller, stderr, "command output");
+                }
             }
             MAX_LOGGED_LINES => {
-                tracing::warn!(%directive, %caller, max = MAX_LOGGED_LINES, "the command's further output is not logged");
+                if logs.admit(LogKind::CommandOutput, caller) {
+                    tracing::warn!(%directive, %caller, max = MAX_LOGGED_LINES, "the command's further output is not logged");
+                }
             }
             _ => {}
         }
@@ -759,7 +765,8 @@ mod tests {
     #[test]
     fn a_line_of_stderr_is_logged_whole_and_a_long_one_in_pieces() {
         let (caller, directive) = ("a".parse().unwrap(), "a:b".parse().unwrap());
-        let mut log = LineLog::new(&caller, &directive);
+        let logs = LogLimits::default();
+        let mut log = LineLog::new(&caller, &directive, &logs);
         log.push(b"one\ntw");
         assert_eq!((log.lines, &log.line[..]), (1, &b"tw"[..]));
         log.push(b"o\n\n");

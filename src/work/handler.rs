@@ -13,6 +13,7 @@ use super::directive::Directive;
 use super::payload::Payload;
 use super::responder::Responder;
 use crate::id::NodeId;
+use crate::mesh::log::LogLimits;
 
 /// A call as its handler gets it.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Request {
     /// What the call carries.
     pub payload: Payload,
     pub(super) deadline: Option<Instant>,
+    pub(super) logs: LogLimits,
 }
 
 impl Request {

@@ -18,6 +18,7 @@ use super::inflight::{Inflight, Marker, Waiver};
 use super::responder::Responder;
 use super::serve;
 use crate::id::NodeId;
+use crate::mesh::log::LogLimits;
 use crate::mesh::{Stream, fair};
 
 /// The most directives that one node handles: 1024.
@@ -49,6 +50,7 @@ struct Inner {
     counters: Counters,
     phase: watch::Sender<Phase>,
     inflight: Inflight,
+    logs: LogLimits,
 }
 
 #[derive(Clone)]
@@ -153,6 +155,7 @@ impl Registry {
                 counters: Counters::default(),
                 phase: watch::Sender::new(Phase::Open),
                 inflight: Inflight::new(),
+                logs: LogLimits::default(),
             }),
         }
     }
@@ -302,6 +305,11 @@ impl Registry {
     }
 
     /// What the phases go through from now on, the current one first.
+    /// The limits of log lines that callers cause.
+    pub(crate) fn log_limits(&self) -> &LogLimits {
+        &self.inner.logs
+    }
+
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
         self.inner.phase.subscribe()
     }

@@ -15,12 +15,12 @@ use super::frame::{
     BadCall, CallFrame, FrameError, FrameReader, MAX_CALL_FRAME, ResponseFrame, cut_error_text,
 };
 use super::handler::{Handler, HandlerError, Request};
-use super::inflight::Marker;
 use super::over;
 use super::payload::Payload;
 use super::registry::{Phase, Registry, count};
 use super::responder::{LastBody, RESPONSE_QUEUE, Responder};
 use crate::id::NodeId;
+use crate::mesh::log::{LogKind, LogLimits};
 use crate::mesh::{SendHalf, Stream, StreamError};
 use crate::transport::code::StreamCode;
 
@@ -50,7 +50,7 @@ pub(super) async fn serve(registry: &Registry, caller: NodeId, stream: Stream) {
     };
     let span = tracing::debug_span!("call", id = %call.id, directive = %call.directive, %caller);
     let served = CallParts { caller, call, reader, responses };
-    let mut running = Running::start(handler, served, registry.marker(), &span);
+    let mut running = Running::start(handler, served, registry, &span);
     async {
         let outcome = running.run(registry.phase()).await;
         running.wind_up(&outcome).await;
@@ -139,6 +139,8 @@ struct Running {
     end: over::End,
     deadline: Option<Instant>,
     responses: ResponseSender,
+    logs: LogLimits,
+    caller: NodeId,
 }
 
 /// How a call ended.
@@ -160,7 +162,7 @@ struct CallParts {
 }
 
 impl Running {
-    fn start(handler: Arc<dyn Handler>, parts: CallParts, marker: Marker, span: &tracing::Span) -> Self {
+    fn start(handler: Arc<dyn Handler>, parts: CallParts, registry: &Registry, span: &tracing::Span) -> Self {
         let CallParts { caller, call, reader, responses } = parts;
         let (end, over) = over::pair();
         let (queue, bodies) = mpsc::channel(RESPONSE_QUEUE);
@@ -168,13 +170,21 @@ impl Running {
         // A deadline that is too far away to be an instant is none.
         let deadline = call.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         let payload = Payload::new(reader.into_rest(), over.clone());
-        let request = Request { caller, id: call.id, directive: call.directive, payload, deadline };
+        let logs = registry.log_limits().clone();
+        let request = Request {
+            caller: caller.clone(),
+            id: call.id,
+            directive: call.directive,
+            payload,
+            deadline,
+            logs: logs.clone(),
+        };
         let responder = Responder::new(queue, last.clone(), over);
         let mut work = JoinSet::new();
         // Started within the task, so that a panic on the way to the future is the handler's, too.
         let handling = async move { handler.start(request, responder).await };
-        work.spawn(marker.mark(handling).instrument(span.clone()));
-        Self { work, bodies, last, end, deadline, responses }
+        work.spawn(registry.marker().mark(handling).instrument(span.clone()));
+        Self { work, bodies, last, end, deadline, responses, logs, caller }
     }
 
     async fn run(&mut self, mut phase: watch::Receiver<Phase>) -> Outcome {
@@ -206,17 +216,36 @@ impl Running {
         while let Ok(body) = self.bodies.try_recv() {
             self.responses.send(body).await?;
         }
-        match verdict(result) {
+        match self.verdict(result) {
             Ok(()) => {
                 let body = std::mem::take(&mut *self.last.lock().unwrap_or_else(PoisonError::into_inner));
                 self.responses.send_last(Code::Success, None, body).await?;
                 Ok(Code::Success)
             }
             Err(HandlerError { code, text }) => {
-                tracing::info!(%code, text, "the call failed");
+                if self.logs.admit(LogKind::Call, &self.caller) {
+                    tracing::info!(%code, text, "the call failed");
+                }
                 self.responses.send_last(code, Some(&text), Bytes::new()).await?;
                 Ok(code)
             }
+        }
+    }
+
+    /// A handler's result, or what its task came to. A panic's text stays here: it was not meant for the caller.
+    fn verdict(&self, result: Result<Result<(), HandlerError>, JoinError>) -> Result<(), HandlerError> {
+        let error = match result {
+            Ok(result) => return result,
+            Err(error) => error,
+        };
+        match error.try_into_panic() {
+            Ok(panic) => {
+                if self.logs.admit(LogKind::Call, &self.caller) {
+                    tracing::warn!(panic = panic_text(&*panic), "the handler panicked");
+                }
+                Err(HandlerError::with_code(Code::Panicked, Code::Panicked.to_string()))
+            }
+            Err(_) => Err(HandlerError::with_code(Code::Leaving, "the executor's runtime is shutting down")),
         }
     }
 
@@ -258,21 +287,6 @@ impl Outcome {
             Self::Gone(_) => &counters.cancelled,
             Self::CutOff(_) => &counters.left,
         });
-    }
-}
-
-/// A handler's result, or what its task came to. A panic's text stays here: it was not meant for the caller.
-fn verdict(result: Result<Result<(), HandlerError>, JoinError>) -> Result<(), HandlerError> {
-    let error = match result {
-        Ok(result) => return result,
-        Err(error) => error,
-    };
-    match error.try_into_panic() {
-        Ok(panic) => {
-            tracing::warn!(panic = panic_text(&*panic), "the handler panicked");
-            Err(HandlerError::with_code(Code::Panicked, Code::Panicked.to_string()))
-        }
-        Err(_) => Err(HandlerError::with_code(Code::Leaving, "the executor's runtime is shutting down")),
     }
 }
 

@@ -11,6 +11,7 @@ use super::Peers;
 use crate::id::NodeId;
 use crate::mesh::clock;
 use crate::mesh::input::{Command, Input};
+use crate::mesh::log::{LogKind, LogLimits};
 use crate::mesh::view::View;
 
 /// Interval between samples while there are peer connections.
@@ -28,6 +29,7 @@ pub(crate) struct Watch {
     pub(crate) peers: Peers,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) logs: LogLimits,
 }
 
 impl Watch {
@@ -47,7 +49,8 @@ impl Watch {
             }
             let routed = self.routed(&view, &suspects).await;
             for (node, routed) in suspects.iter().zip(routed) {
-                if self.peers.give_up(node, routed, patience, now) {
+                let gave_up = self.peers.give_up(node, routed, patience, now);
+                if gave_up && self.logs.admit(LogKind::Closed, node) {
                     info!(%node, "gave up a peer: no route to it, and nothing heard from it");
                 }
             }
