@@ -48,9 +48,11 @@ impl PidLock {
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
-                // In a shared directory, anyone can place a link at this path.
-                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                .custom_flags(flags())
                 .open(path)?;
+            if !file.metadata()?.is_file() {
+                return Err(not_a_file().into());
+            }
             try_lock(&mut file)?;
             // The previous holder may have removed the file between `open` and `try_lock`.
             if is_at(&file, path)? {
@@ -65,7 +67,10 @@ impl PidLock {
     /// The error that the lock is held, if it is.
     #[cfg(any(test, feature = "cli"))]
     pub(crate) fn check_held(path: &Path) -> Option<LockError> {
-        let mut file = File::open(path).ok()?;
+        let mut file = OpenOptions::new().read(true).custom_flags(flags()).open(path).ok()?;
+        if !file.metadata().ok()?.is_file() {
+            return None;
+        }
         match try_lock(&mut file) {
             Err(error @ LockError::Held { .. }) => Some(error),
             Err(LockError::Io(_)) | Ok(()) => None,
@@ -80,6 +85,15 @@ impl Drop for PidLock {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// In a shared directory, anyone can place a link or a named pipe at the path of a lock file.
+fn flags() -> i32 {
+    (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed()
+}
+
+fn not_a_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "the lock file is not a regular file")
 }
 
 fn try_lock(file: &mut File) -> Result<(), LockError> {
@@ -140,6 +154,16 @@ mod tests {
         std::os::unix::fs::symlink(&precious, &path).unwrap();
         assert!(matches!(PidLock::acquire(&path), Err(LockError::Io(_))));
         assert_eq!(fs::read_to_string(&precious).unwrap(), "text");
+    }
+
+    #[test]
+    fn a_named_pipe_in_the_place_of_a_lock_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert!(matches!(PidLock::acquire(&path), Err(LockError::Io(_))));
+        assert!(PidLock::check_held(&path).is_none());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::process::Signal;
@@ -113,4 +114,75 @@ fn a_doctor_does_not_join_beside_a_node_that_does_not_answer() {
     assert!(said.contains(&format!("process {} is this node", node.pid())), "{said}");
     let status = world.run(&["status", "--json", "--control", &relay.control().display().to_string()]).json();
     assert!(status["duplicate"].is_null());
+}
+
+/// A user that is neither root nor the one who runs the tests.
+const OTHER: u32 = 54_321;
+
+/// Whether files can be given to another user.
+fn can_chown(world: &World) -> bool {
+    let probe = world.path("probe");
+    std::fs::write(&probe, "").unwrap();
+    let can = std::os::unix::fs::chown(&probe, Some(OTHER), None).is_ok();
+    if !can {
+        eprintln!("left out: only root can make a socket of another user");
+    }
+    can
+}
+
+#[test]
+fn a_client_sends_nothing_to_a_socket_of_another_user() {
+    let world = World::empty();
+    if !can_chown(&world) {
+        return;
+    }
+    let dir = world.path("theirs");
+    std::fs::create_dir(&dir).unwrap();
+    let socket = dir.join("a.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    for path in [&socket, &dir] {
+        std::os::unix::fs::chown(path, Some(OTHER), None).unwrap();
+    }
+    for args in [&["status"][..], &["send", "b", "text:upper", "secret"]] {
+        let control = socket.display().to_string();
+        let said = world.run(&[args, &["--control", &control]].concat()).failed(4);
+        for part in [&dir.display().to_string(), "uid 54321", "sudo -u", "nothing was sent"] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(listener.accept().is_err(), "nobody even connects");
+    }
+}
+
+#[test]
+fn a_client_sends_nothing_to_a_process_of_another_user() {
+    let world = World::empty();
+    if !can_chown(&world) {
+        return;
+    }
+    // The other user must be able to enter the directory above.
+    let above = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(above.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let dir = above.path().join("shared");
+    std::fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::chown(&dir, Some(OTHER), None).unwrap();
+    let socket = dir.join("a.sock");
+    let (path, runner) = (socket.clone(), rustix::process::geteuid());
+    let bind = move || {
+        // Of this thread alone; the listener keeps the credentials of who began to listen.
+        let other = rustix::process::Uid::from_raw(OTHER);
+        rustix::thread::set_thread_res_uid(None, other, None).unwrap();
+        UnixListener::bind(path).unwrap()
+    };
+    let listener = std::thread::spawn(bind).join().unwrap();
+    for path in [&socket, &dir] {
+        std::os::unix::fs::chown(path, Some(runner.as_raw()), None).unwrap();
+    }
+    let control = socket.display().to_string();
+    let said = world.run(&["status", "--control", &control]).failed(4);
+    assert!(said.contains("a process of uid 54321 listens on"), "{said}");
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).unwrap();
+    assert_eq!(received, b"");
 }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufRead, AsyncWrite, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
 
+use super::owner::{Owners, Untrusted};
 use super::protocol::{
     Answer, MAX_ANSWER, Request, SendRequest, read_chunk, read_line, write_chunks, write_end, write_line,
 };
@@ -135,11 +136,18 @@ impl Client {
     }
 
     /// Connects, and waits a while if more clients connect at once than the system queues for the node.
+    ///
+    /// Nothing is sent unless the directory, the socket and the process that listens belong to a trusted user.
     async fn connect(&self) -> Result<UnixStream, Failure> {
+        let trusted = Owners::current().of_socket(&self.path).map_err(|error| self.untrusted(&error))?;
         let deadline = Instant::now() + CONNECT_WAIT;
         loop {
             match UnixStream::connect(&self.path).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => {
+                    let peer = stream.peer_cred().map_err(|error| cannot_connect(&self.path, &error))?;
+                    trusted.check_peer(peer.uid(), &self.path).map_err(|error| self.untrusted(&error))?;
+                    return Ok(stream);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if Instant::now() >= deadline {
                         return Err(self.backlogged());
@@ -148,6 +156,16 @@ impl Client {
                 }
                 Err(error) => return Err(cannot_connect(&self.path, &error)),
             }
+        }
+    }
+
+    fn untrusted(&self, error: &Untrusted) -> Failure {
+        match error {
+            Untrusted::Io(error) => cannot_connect(&self.path, error),
+            Untrusted::Hostile(why) => Failure::refused(format!(
+                "{why}; nothing was sent to the control socket {}",
+                self.path.display()
+            )),
         }
     }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use super::owner::{Owners, Untrusted};
 use crate::cli::env::Env;
 use crate::cli::exit::Failure;
 use crate::id::NodeId;
@@ -70,17 +71,30 @@ fn places(env: &Env) -> Vec<PathBuf> {
 /// # Errors
 /// There is none, or that place has more than one.
 pub(in crate::cli) fn the_one_there_is(env: &Env) -> Result<PathBuf, Failure> {
-    the_one_in(&places(env))
+    the_one_in(&places(env), &Owners::current())
 }
 
-fn the_one_in(dirs: &[PathBuf]) -> Result<PathBuf, Failure> {
-    let live = |dir: &PathBuf| {
+fn the_one_in(dirs: &[PathBuf], owners: &Owners) -> Result<PathBuf, Failure> {
+    // What is not trusted is passed over: it may be meant to hide the node that the user looks for.
+    let mut ignored = Vec::new();
+    let mut live = |dir: &PathBuf| {
+        if let Err(Untrusted::Hostile(why)) = owners.of_dir(dir) {
+            ignored.push(why);
+            return Vec::new();
+        }
         let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut live: Vec<_> = entries.filter(|path| is_live(path)).collect();
+        let mut live = Vec::new();
+        for path in entries.filter(|path| path.extension().is_some_and(|extension| extension == SUFFIX)) {
+            match owners.of_socket(&path) {
+                Ok(_) if is_live(&path) => live.push(path),
+                Err(Untrusted::Hostile(why)) => ignored.push(why),
+                Ok(_) | Err(Untrusted::Io(_)) => {}
+            }
+        }
         live.sort();
         live
     };
-    let found = dirs.iter().filter(|dir| is_trusted(dir)).map(live).find(|live| !live.is_empty());
+    let found = dirs.iter().map(&mut live).find(|live| !live.is_empty());
     match found.as_deref() {
         Some([one]) => Ok(one.clone()),
         Some(several) => {
@@ -89,30 +103,21 @@ fn the_one_in(dirs: &[PathBuf]) -> Result<PathBuf, Failure> {
         }
         None => {
             let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+            let ignored: String = ignored.iter().map(|why| format!("\nignored: {why}")).collect();
             Err(Failure::usage(format!(
                 "no node is running here that can be asked: no control socket in {}; start one with `receptor node`, name \
-                 its socket with --control or RECEPTOR_CONTROL, or join with --id, --certs and --peer",
+                 its socket with --control or RECEPTOR_CONTROL, or join with --id, --certs and --peer{ignored}",
                 dirs.join(", ")
             )))
         }
     }
 }
 
-/// Whether only this user, or the system, can have put a socket there. In `/tmp`, anyone can create a directory.
-fn is_trusted(dir: &Path) -> bool {
-    fs::symlink_metadata(dir).is_ok_and(|found| {
-        let by_the_system = dir.starts_with("/run") && !dir.starts_with("/run/user");
-        let own = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
-        found.is_dir() && (own || by_the_system)
-    })
-}
-
 fn is_live(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == SUFFIX)
-        && match UnixStream::connect(path) {
-            Ok(_) => true,
-            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
-        }
+    match UnixStream::connect(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
 }
 
 /// Makes the default directory, for this user alone, or checks that it is that.
@@ -161,15 +166,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sockets = dir.path().join("receptor");
         let dirs = [dir.path().join("none"), sockets.clone()];
-        let text = the_one_in(&dirs).unwrap_err().text;
+        let text = the_one_in(&dirs, &Owners::current()).unwrap_err().text;
         assert!(text.contains("receptor node"), "{text}");
         assert!(dirs.iter().all(|dir| text.contains(&dir.display().to_string())), "{text}");
         ensure_private_dir(&sockets).unwrap();
         drop(UnixListener::bind(sockets.join("stale.sock")).unwrap());
         let _a = UnixListener::bind(sockets.join("a.sock")).unwrap();
-        assert_eq!(the_one_in(&dirs), Ok(sockets.join("a.sock")));
+        assert_eq!(the_one_in(&dirs, &Owners::current()), Ok(sockets.join("a.sock")));
         let _b = UnixListener::bind(sockets.join("b.sock")).unwrap();
-        let text = the_one_in(&dirs).unwrap_err().text;
+        let text = the_one_in(&dirs, &Owners::current()).unwrap_err().text;
         assert!(text.contains("a.sock") && text.contains("b.sock") && !text.contains("stale"), "{text}");
     }
 
@@ -180,9 +185,10 @@ mod tests {
         ensure_private_dir(&sockets).unwrap();
         let _socket = UnixListener::bind(sockets.join("a.sock")).unwrap();
         let dirs = [sockets.clone()];
-        assert!(the_one_in(&dirs).is_ok());
+        assert!(the_one_in(&dirs, &Owners::current()).is_ok());
         fs::set_permissions(&sockets, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(the_one_in(&dirs).is_err());
+        let text = the_one_in(&dirs, &Owners::current()).unwrap_err().text;
+        assert!(text.contains("ignored: others may write to"), "{text}");
     }
 
     #[test]
