@@ -2,6 +2,7 @@
 
 const HELLO: &str = include_str!("../../examples/hello.rs");
 const README: &str = include_str!("../../README.md");
+const SECURITY: &str = include_str!("../../docs/security.md");
 
 /// The example below its heading lines.
 fn hello() -> &'static str {
@@ -34,6 +35,8 @@ fn links_between_pages_lead_somewhere() {
         "deploy/README.md",
         "docs/commands.md",
         "docs/protocol.md",
+        "docs/security.md",
+        "SECURITY.md",
         "examples/README.md",
     ];
     for page in pages.map(|page| root.join(page)) {
@@ -79,4 +82,60 @@ fn the_page_about_commands_has_every_key_of_the_table() {
     for key in ["run", "max-output", "grace", "env", "inherit-env", "dir", "user", "stderr"] {
         assert!(page.contains(&format!("\n| `{key}` |")), "{key}");
     }
+}
+
+/// The text of every Rust file of the library and its tests.
+fn sources() -> Vec<String> {
+    fn add(folder: &std::path::Path, into: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).expect("the package has its sources") {
+            let path = entry.expect("a folder can be listed").path();
+            if path.is_dir() {
+                add(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push(std::fs::read_to_string(&path).expect("sources are text"));
+            }
+        }
+    }
+    let mut sources = Vec::new();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    ["src", "tests"].iter().for_each(|folder| add(&root.join(folder), &mut sources));
+    sources
+}
+
+/// The names in backquotes that are long enough for those of tests.
+fn named_tests(page: &str) -> Vec<&str> {
+    let word = |text: &&str| {
+        text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    page.split('`').skip(1).step_by(2).filter(word).filter(|name| name.matches('_').count() >= 3).collect()
+}
+
+#[test]
+fn every_test_that_the_security_page_names_is_there() {
+    let named = named_tests(SECURITY);
+    assert!(named.len() > 50, "{}", named.len());
+    let sources = sources();
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|name| !sources.iter().any(|source| source.contains(&format!("fn {name}("))))
+        .collect();
+    assert!(missing.is_empty(), "docs/security.md names tests that do not exist: {missing:?}");
+}
+
+#[test]
+fn the_security_page_lists_the_attacks_that_are_not_withstood_yet() {
+    let (_, rest) = SECURITY.split_once("<!-- ignored: begin -->").expect("the list begins");
+    let (list, _) = rest.split_once("<!-- ignored: end -->").expect("the list ends");
+    let listed = named_tests(list);
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
+    let mut ignored = Vec::new();
+    for entry in std::fs::read_dir(root).expect("the package has its tests") {
+        let source = std::fs::read_to_string(entry.expect("a folder can be listed").path()).expect("text");
+        for (_, after) in source.match_indices("#[ignore").map(|(at, _)| source.split_at(at)) {
+            let (_, name) = after.split_once("async fn ").expect("a test follows");
+            ignored.extend(name.split('(').next().map(str::to_owned));
+        }
+    }
+    ignored.retain(|name| !listed.contains(&name.as_str()));
+    assert!(ignored.is_empty(), "docs/security.md does not say that these attacks succeed: {ignored:?}");
 }
