@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,11 +16,15 @@ use tracing::{info, warn};
 
 use super::pid_lock::{LockError, PidLock};
 use crate::id::NodeId;
+use crate::transport::open_regular;
 
 /// Known neighbours leave the manifest after this many seconds without a link.
 pub(crate) const FORGET_AFTER_SECS: u64 = 24 * 60 * 60;
 /// Maximum number of entries in the manifest; beyond that the ones seen longest ago go first.
 pub(crate) const MAX_ENTRIES: usize = 4_096;
+
+/// Maximum size of a file that is read, in bytes: more than a manifest of [`MAX_ENTRIES`] with the longest ids.
+const MAX_FILE: u64 = 2 * 1024 * 1024;
 
 /// The neighbours that were linked within a day, with the time they were last seen, in seconds since the Unix epoch.
 pub(crate) type Manifest = BTreeMap<NodeId, u64>;
@@ -45,9 +50,7 @@ impl DataDir {
     /// # Errors
     /// Another process has the lock, or the directory does not exist and cannot be created.
     pub(crate) fn open(path: PathBuf) -> Result<Self, LockError> {
-        if !path.is_dir() {
-            fs::create_dir_all(&path)?;
-        }
+        create_private_dir(&path)?;
         let (lock, unusable) = match PidLock::acquire(&lock_file(&path)) {
             Ok(lock) => (Some(lock), None),
             Err(held @ LockError::Held { .. }) => return Err(held),
@@ -129,7 +132,7 @@ impl DataDir {
     /// A file's text. One that cannot be read is as good as none.
     fn read(&self, name: &str) -> Option<String> {
         let path = self.file(name);
-        match fs::read(&path) {
+        match read_bounded(&path) {
             Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
@@ -151,6 +154,24 @@ impl DataDir {
     }
 }
 
+/// Creates the directory for this user alone, unless it exists.
+pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Reads a regular file of at most [`MAX_FILE`] bytes.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = open_regular(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if read as u64 > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is too large"));
+    }
+    Ok(bytes)
+}
+
 fn lock_file(dir: &Path) -> PathBuf {
     dir.join("lock")
 }
@@ -164,9 +185,13 @@ pub(crate) fn forget(manifest: &mut Manifest, now: u64) {
     }
 }
 
+/// Replaces a file without writing through a link at either name: in a directory that others can write to, a link could
+/// lead to any file of this node's user.
 fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
+    // A process that was killed may have left one behind. The directory is locked, so it is in no use.
+    let _ = fs::remove_file(&beside);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(contents)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
@@ -237,6 +262,38 @@ mod tests {
         data.save_manifest(&Manifest::from([(id("a"), 1)]));
         assert_eq!(fs::read_to_string(dir.path().join("epoch")).unwrap(), "9001\n");
         assert_eq!(data.manifest(1), Manifest::from([(id("a"), 1)]));
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+        let outside = tempfile::tempdir().unwrap();
+        let precious = outside.path().join("precious");
+        fs::write(&precious, "text").unwrap();
+        let dir = outside.path().join("data");
+        let data = DataDir::open(dir.clone()).unwrap();
+        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+        for name in ["epoch", "epoch.new", "manifest", "manifest.new"] {
+            symlink(&precious, dir.join(name)).unwrap();
+        }
+        data.next_epoch(9);
+        data.save_manifest(&Manifest::from([(id("a"), 1)]));
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "text");
+        for name in ["epoch", "manifest"] {
+            let written = fs::symlink_metadata(dir.join(name)).unwrap();
+            assert!(written.is_file() && written.permissions().mode() & 0o777 == 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_or_a_large_file_in_the_directory_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join("epoch")).status().unwrap();
+        assert!(made.success());
+        File::create(dir.path().join("manifest")).unwrap().set_len(MAX_FILE + 1).unwrap();
+        let data = DataDir::open(dir.path().to_owned()).unwrap();
+        assert_eq!((data.next_epoch(5), data.manifest(1)), (5, Manifest::new()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Reading and writing the small PEM files of an identity.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -119,6 +119,8 @@ impl Pem {
 
 /// Opens a regular file to be read. A named pipe would wait for a writer, and a device may never end.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    // Some devices act when they are opened, so the kind is checked before, and again after in case it was replaced.
+    check_regular(&std::fs::metadata(path)?)?;
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
@@ -128,9 +130,14 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
         options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     }
     let file = options.open(path)?;
-    let kind = file.metadata()?.file_type();
+    check_regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+fn check_regular(found: &Metadata) -> io::Result<()> {
+    let kind = found.file_type();
     if kind.is_file() {
-        return Ok(file);
+        return Ok(());
     }
     let what = if kind.is_dir() { "a directory" } else { "a device, pipe or socket" };
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
@@ -259,6 +266,22 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_file_is_never_written_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let [precious, path] = ["precious", "a.key"].map(|name| dir.path().join(name));
+        std::fs::write(&precious, "text").unwrap();
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        assert_eq!(
+            write_atomically(&path, "key", Access::Owner, Existing::Refuse),
+            Err(FileError::Exists { path: path.clone() })
+        );
+        write_atomically(&path, "key", Access::Owner, Existing::Replace).unwrap();
+        assert!(path.symlink_metadata().unwrap().is_file());
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "text");
+    }
+
     #[test]
     fn a_directory_that_is_not_there_is_named() {
         let path = Path::new("/nonexistent-directory/file");
@@ -295,6 +318,11 @@ mod tests {
         assert_eq!(Pem::read(&path).err(), Some(FileError::NotAFile { path }));
         #[cfg(unix)]
         {
+            let device = PathBuf::from("/dev/zero");
+            assert_eq!(Pem::read(&device).err(), Some(FileError::NotAFile { path: device }));
+            let link = dir.path().join("link.key");
+            std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+            assert_eq!(Pem::read_key(&link).err(), Some(FileError::NotAFile { path: link }));
             let fifo = dir.path().join("fifo");
             let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
             assert!(made.success());

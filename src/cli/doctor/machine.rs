@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use super::finding::Finding;
 use crate::cli::config::{ListenAddr, NodeConfig};
+use crate::mesh::datadir::create_private_dir;
 use crate::transport::{Identity, IdentityProblem};
 
 /// The socket buffers that a busy node can use, in bytes.
@@ -78,8 +79,9 @@ pub(super) fn data_dir(config: &NodeConfig) -> Option<Finding> {
     };
     let shown = dir.display();
     let probe = dir.join(format!(".doctor-{}", std::process::id()));
-    let written =
-        fs::create_dir_all(dir).and_then(|()| fs::write(&probe, b"")).and_then(|()| fs::remove_file(&probe));
+    // A link at a name that can be guessed must not be followed.
+    let create = || fs::File::options().write(true).create_new(true).open(&probe).map(drop);
+    let written = create_private_dir(dir).and_then(|()| create()).and_then(|()| fs::remove_file(&probe));
     Some(match written {
         Ok(()) => Finding::ok(check, format!("{shown} can be written")),
         Err(error) => Finding::warn(
