@@ -29,10 +29,11 @@ use crate::mesh::{
 };
 use crate::switch::SwitchCounters;
 use crate::transport::bind::Listen;
+use crate::transport::settings::ReceiveLimits;
 use crate::transport::unreachable::Reports;
 use crate::transport::{
-    DEFAULT_PEER_TIMEOUT, Identity, Liveness, PEER_TIMEOUTS, PortOpener, Refusal, Socket, bind, random,
-    settings,
+    DEFAULT_PEER_TIMEOUT, Identity, Liveness, PEER_TIMEOUTS, PortOpener, RECEIVE_WINDOWS, Refusal, Socket,
+    bind, random, settings,
 };
 use crate::work::{
     self, Call, CallOptions, Command, Directive, HandlerError, PingError, Pong, RegisterError, Registry,
@@ -83,6 +84,7 @@ impl Node {
             costs: LinkCosts::default(),
             liveness: Liveness::default(),
             peer_timeout: DEFAULT_PEER_TIMEOUT,
+            receive_limits: ReceiveLimits::default(),
             max_datagram: settings::MAX_DATAGRAM,
             wait_converged: None,
             registry: Registry::new(),
@@ -443,6 +445,7 @@ pub struct NodeBuilder {
     costs: LinkCosts,
     liveness: Liveness,
     peer_timeout: Duration,
+    receive_limits: ReceiveLimits,
     max_datagram: u16,
     wait_converged: Option<Duration>,
     registry: Registry,
@@ -567,6 +570,24 @@ impl NodeBuilder {
     /// takes at most 10 s. Streams to a neighbour end with their link, see [`liveness`](Self::liveness).
     pub fn peer_timeout(mut self, timeout: Duration) -> Self {
         self.peer_timeout = timeout;
+        self
+    }
+
+    /// Bytes that one peer may have sent and nobody has read, in all of its streams to this node together; ephemerals that
+    /// share a certificate count as one peer. 48 MiB by default, the windows of 40 streams: a peer whose streams hold that
+    /// much waits until some of it is read, and delays nobody else. From 2 MiB to 4 GiB, or the node does not start.
+    ///
+    /// The window of a single stream is 1.25 MB, which is 100 Mbit/s over a round trip of 100 ms. As long as the peer has
+    /// not reached its limit, a stream that is not read delays no other.
+    pub fn receive_window(mut self, bytes: u64) -> Self {
+        self.receive_limits.per_peer = bytes;
+        self
+    }
+
+    /// Bytes that all peers together may have sent and nobody has read, beside 1.6 MB for each connection. 256 MiB by
+    /// default. A peer gets at most half of what is left, so that those who come later get something.
+    pub fn receive_memory(mut self, bytes: u64) -> Self {
+        self.receive_limits.all = bytes;
         self
     }
 
@@ -720,6 +741,7 @@ impl NodeBuilder {
             costs: self.costs,
             liveness: self.liveness,
             peer_timeout: self.peer_timeout,
+            receive_limits: self.receive_limits,
             max_datagram: self.max_datagram,
             epoch,
             data_dir,
@@ -748,6 +770,9 @@ impl NodeBuilder {
             if let Some(ip) = self.listen[..nth].iter().find_map(shared) {
                 return Err(StartError::ListenTwice(ip));
             }
+        }
+        if !RECEIVE_WINDOWS.contains(&self.receive_limits.per_peer) {
+            return Err(StartError::ReceiveWindow(self.receive_limits.per_peer));
         }
         if !PEER_TIMEOUTS.contains(&self.peer_timeout) {
             return Err(StartError::PeerTimeout(self.peer_timeout));
@@ -815,6 +840,13 @@ pub enum StartError {
     /// Two addresses with the same IP.
     #[error("two listen addresses have the IP {0}; a node listens on one port of each")]
     ListenTwice(std::net::IpAddr),
+    /// The receive window is out of bounds.
+    #[error(
+        "the receive window is {0} bytes; it must be from {least} to {most}",
+        least = RECEIVE_WINDOWS.start(),
+        most = RECEIVE_WINDOWS.end()
+    )]
+    ReceiveWindow(u64),
     /// The peer timeout is out of bounds.
     #[error(
         "the peer timeout is {0:?}; it must be from {least:?} to {most:?}",

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use quinn::ConnectionError;
 
 use super::ending::Cause;
+use super::receive_window::WindowNeed;
 use crate::transport::code::CloseCode;
 
 /// The first cause of a connection's end; clones share it.
@@ -34,16 +35,22 @@ impl FirstCause {
 pub(crate) struct Connection {
     quic: quinn::Connection,
     first: FirstCause,
+    need: Arc<WindowNeed>,
 }
 
 impl Connection {
     pub(crate) fn new(quic: quinn::Connection) -> Self {
-        Self { quic, first: FirstCause::default() }
+        Self { quic, first: FirstCause::default(), need: Arc::default() }
     }
 
     /// The record of why it ended, for streams on it.
     pub(crate) fn first_cause(&self) -> &FirstCause {
         &self.first
+    }
+
+    /// Wakes what grows the receive window.
+    pub(super) fn need(&self) -> &WindowNeed {
+        &self.need
     }
 
     /// Closes the connection, if it has not ended before.

@@ -59,7 +59,7 @@ use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::{Hello, VERSIONS};
 use crate::transport::path_mtu::PathMtus;
 use crate::transport::renewable::Renewable;
-use crate::transport::settings::{MAX_STREAMS, Transports};
+use crate::transport::settings::{MAX_STREAMS, ReceiveLimits, Transports};
 use crate::transport::unreachable::Reports;
 use crate::transport::{Identity, Liveness, Refusal, Socket, random};
 
@@ -108,6 +108,8 @@ pub(crate) struct Parts {
     pub(crate) liveness: Liveness,
     /// How long a peer may be unreachable before it is given up.
     pub(crate) peer_timeout: Duration,
+    /// How many bytes that nobody has read connections may hold.
+    pub(crate) receive_limits: ReceiveLimits,
     pub(crate) max_datagram: u16,
     pub(crate) epoch: u64,
     pub(crate) data_dir: Option<DataDir>,
@@ -186,7 +188,7 @@ impl Mesh {
         let path_mtus = PathMtus::new(!parts.renewable.is_empty());
         let endpoint =
             Arc::new(Endpoint::new(socket, parts.identity, transports, path_mtus)?.with_suffix_of(&parts.id));
-        let services = Services::default();
+        let services = Services::new(parts.receive_limits);
         let dialled: Vec<_> = parts.peers.into_iter().map(Dialled::new).collect();
         let (inputs, queue) = mpsc::channel(MAX_INPUTS);
         let told = parts.direct.then(|| inputs.clone());
@@ -404,6 +406,7 @@ impl Mesh {
         if let Some((connection, lease)) = self.ready(node)
             && let Some(halves) = at_once(connection.open_bi()).await
         {
+            connection.need().note(lease.streams());
             let first = connection.first_cause();
             let halves = halves.map_err(|error| OpenError::lost(node, first.of(&error)))?;
             let header = OpenHeader::encoded(service, deadline, lease.wants_credit());
@@ -455,6 +458,7 @@ impl Mesh {
                 tokio::time::timeout(patience, opened).await.unwrap_or_else(|_| Err(too_many()))?
             }
         };
+        connection.need().note(lease.streams());
         let header = OpenHeader::encoded(service, deadline, lease.wants_credit());
         begin(node, halves, connection.first_cause(), lease, header).await
     }

@@ -42,9 +42,11 @@ impl StreamCredit {
 
     /// To be called after each stream that was accepted.
     pub(crate) fn accepted(&self) {
-        if self.usage.incoming_streams() >= CREDIT_WANTED_AT {
+        let incoming = self.usage.incoming_streams();
+        if incoming >= CREDIT_WANTED_AT {
             self.raise();
         }
+        self.connection.need().note(incoming);
     }
 
     /// Permits [`STREAM_CREDIT`], if that has not happened before.

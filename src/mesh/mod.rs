@@ -62,6 +62,7 @@ mod peers;
 pub(crate) mod pid_lock;
 #[cfg(feature = "portmap")]
 mod portmap;
+pub(crate) mod receive_window;
 mod refusal_log;
 mod renewal;
 mod roaming;
@@ -102,7 +103,7 @@ pub use shutdown::ShutDown;
 pub use status::{
     CertificateStatus, Direction, DuplicateStatus, EdgeStatus, HandshakeStatus, LinkState, LinkStatus,
     NetworkStatus, NotTrusted, PairStatus, PathsStatus, PeerPath, PeerStatus, PortMappingStatus,
-    ProcessStatus, RecordStatus, RouteStatus, Status,
+    ProcessStatus, ReceiveWindowStatus, RecordStatus, RouteStatus, Status,
 };
 pub use stream::{RecvHalf, SendHalf, Stream, StreamError};
 

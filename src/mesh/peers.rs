@@ -470,6 +470,18 @@ pub(crate) async fn accept_streams(
     services: &Services,
     usage: &Arc<Usage>,
 ) -> Cause {
+    tokio::select! {
+        cause = accept_each(connection, node, services, usage) => cause,
+        never = services.windows.follow(connection, node, usage) => match never {},
+    }
+}
+
+async fn accept_each(
+    connection: &Connection,
+    node: &NodeId,
+    services: &Services,
+    usage: &Arc<Usage>,
+) -> Cause {
     let credit = Arc::new(StreamCredit::new(connection.clone(), usage.clone()));
     let mut last = None;
     loop {

@@ -17,12 +17,13 @@ use super::datagram::DatagramListeners;
 use super::fair;
 use super::open::{ACCEPTED, OpenHeader, Parsed, RefuseCode, RefusedOpen};
 use super::open_streams::OpenStreams;
+use super::receive_window::ReceiveBudget;
 use super::renewal;
 use super::stream::Stream;
 use super::usage::{StreamLease, Usage};
 use crate::id::{NodeId, ServiceName};
 use crate::transport::code::StreamCode;
-use crate::transport::settings::MAX_INCOMING_STREAMS;
+use crate::transport::settings::{MAX_INCOMING_STREAMS, ReceiveLimits};
 
 /// Maximum number of streams that wait for one service to accept them. Further ones are refused as
 /// [`RefuseCode::Overloaded`] within 100 ms. It is a quarter of what one node may have open, so that a service that nobody
@@ -42,7 +43,7 @@ pub const MAX_SERVICES: usize = 1_024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The services by name; clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Services {
     state: Arc<Mutex<State>>,
     /// Whether no more streams are accepted.
@@ -52,6 +53,8 @@ pub(crate) struct Services {
     pub(crate) open_streams: OpenStreams,
     /// Those that take datagrams.
     pub(crate) datagrams: DatagramListeners,
+    /// How many bytes may wait to be read.
+    pub(crate) windows: ReceiveBudget,
 }
 
 #[derive(Debug, Default)]
@@ -206,6 +209,18 @@ async fn refuse(send: &mut quinn::SendStream, code: RefuseCode) {
 }
 
 impl Services {
+    /// No services yet.
+    pub(crate) fn new(limits: ReceiveLimits) -> Self {
+        Self {
+            state: Arc::default(),
+            leaving: Arc::default(),
+            overloads: Arc::default(),
+            open_streams: OpenStreams::default(),
+            datagrams: DatagramListeners::default(),
+            windows: ReceiveBudget::new(limits),
+        }
+    }
+
     /// Offers a service. One that is `reserved` accepts streams of callers who have no credit left for others.
     pub(crate) fn offer(&self, name: ServiceName, reserved: bool) -> Result<Listener, ServeError> {
         let mut state = self.lock();

@@ -55,6 +55,7 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         datagrams: driver.services.datagrams.status(),
         running_calls: 0,
         handshakes: driver.handshakes.status(),
+        receive_windows: driver.services.windows.status(),
     }
 }
 

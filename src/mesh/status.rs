@@ -66,6 +66,19 @@ pub struct Status {
     pub running_calls: usize,
     /// Handshakes that others have begun with it.
     pub handshakes: HandshakeStatus,
+    /// What peers may send before it is read.
+    pub receive_windows: ReceiveWindowStatus,
+}
+
+/// The receive windows of a node's connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct ReceiveWindowStatus {
+    /// Bytes of all of them together: so much may wait to be read.
+    pub bytes: u64,
+    /// How often one could not grow as far as the streams of its connection needed, because of the limit of its peer or of
+    /// the node.
+    pub limited: u64,
 }
 
 /// Handshakes that others have begun with a node, by kind.

@@ -29,7 +29,12 @@ pub(crate) struct StreamLease {
 impl StreamLease {
     /// Whether the streams of which this is one are so many that the other end should permit more.
     pub(crate) fn wants_credit(&self) -> bool {
-        held(&self.send).max(held(&self.recv)) >= CREDIT_WANTED_AT
+        self.streams() >= CREDIT_WANTED_AT
+    }
+
+    /// The streams of which this is one.
+    pub(crate) fn streams(&self) -> usize {
+        held(&self.send).max(held(&self.recv))
     }
 }
 

@@ -51,7 +51,10 @@ pub use identity::{Identity, IdentityError};
 pub use key::KeyError;
 pub use names::{NameKind, NamesError, NodeName, id_for_address, ids_in_certificate};
 pub use refusal::{Refusal, RefusalReason, Refuser};
-pub use settings::{DEFAULT_PEER_TIMEOUT, Liveness, PEER_TIMEOUTS};
+pub use settings::{
+    DEFAULT_PEER_TIMEOUT, DEFAULT_RECEIVE_MEMORY, DEFAULT_RECEIVE_WINDOW, Liveness, PEER_TIMEOUTS,
+    RECEIVE_WINDOWS,
+};
 pub(crate) use socket::{PortOpener, Socket, mapped};
 pub use trust::{Trust, TrustError};
 pub use validity::IdentityProblem;

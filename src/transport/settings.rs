@@ -36,6 +36,36 @@ pub(crate) const FIRST_STREAMS: u32 = 32;
 pub(crate) const CREDIT_WANTED_AT: usize = 12;
 /// Streams that it may open before it is authenticated: the control stream and a few.
 const INITIAL_STREAMS: u32 = 16;
+/// Bytes of one stream that may wait to be read: 100 Mbit/s over a round trip of 100 ms.
+pub(crate) const STREAM_WINDOW: u64 = 1_250_000;
+/// Bytes of all streams of a connection that may wait to be read, until it has several streams: those of one stream that is
+/// not read, and a quarter of that for others. See [`receive_window`](crate::mesh::receive_window).
+pub(crate) const FIRST_WINDOW: u64 = STREAM_WINDOW + STREAM_WINDOW / 4;
+/// Bytes that one peer may have sent that nobody has read, in all of its streams together, unless the node is set otherwise:
+/// 48 MiB, the windows of 40 streams. A peer with more streams that are not read waits; a node that such peers attack does
+/// not notice.
+pub const DEFAULT_RECEIVE_WINDOW: u64 = 48 << 20;
+/// The bounds of a peer's receive window, in bytes.
+pub const RECEIVE_WINDOWS: RangeInclusive<u64> = 2 << 20..=4 << 30;
+/// Bytes that all peers together may have sent that nobody has read, unless the node is set otherwise: 256 MiB, and
+/// 1.6 MB for each connection.
+pub const DEFAULT_RECEIVE_MEMORY: u64 = 256 << 20;
+
+/// How many bytes may wait to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ReceiveLimits {
+    /// From one peer.
+    pub(crate) per_peer: u64,
+    /// From all peers together, beside [`FIRST_WINDOW`] for each connection.
+    pub(crate) all: u64,
+}
+
+impl Default for ReceiveLimits {
+    fn default() -> Self {
+        Self { per_peer: DEFAULT_RECEIVE_WINDOW, all: DEFAULT_RECEIVE_MEMORY }
+    }
+}
+
 /// The round trip that is assumed before one is measured: a lost handshake packet is sent again after three of these.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// The least that is assumed on a path whose round trip is known from the connection before (RFC 9002, section 6.2.2): a
@@ -139,9 +169,15 @@ fn common(max_mtu: u16) -> TransportConfig {
     config
         .initial_rtt(INITIAL_RTT)
         .mtu_discovery_config(Some(mtu))
+        .stream_receive_window(window(STREAM_WINDOW))
+        .receive_window(window(FIRST_WINDOW))
         .max_concurrent_bidi_streams(INITIAL_STREAMS.into())
         .max_concurrent_uni_streams(VarInt::from_u32(0));
     config
+}
+
+fn window(bytes: u64) -> VarInt {
+    VarInt::from_u64(bytes).expect("memory is measured in less than 62 bits")
 }
 
 fn idle(timeout: Duration) -> IdleTimeout {

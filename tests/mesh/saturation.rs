@@ -262,3 +262,87 @@ async fn one_caller_does_not_take_all_places_of_calls() {
     let mut call = mesh.node("c").call(&id("b"), endless).await.unwrap();
     assert_eq!(call.next().await.unwrap().unwrap().body, "started");
 }
+
+/// Offers `unread`, which keeps its streams and reads none of them.
+fn serve_unread(node: &Node) {
+    let mut listener = node.serve(service("unread")).unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Some(incoming) = listener.accept().await {
+            kept.push(incoming);
+        }
+    });
+}
+
+/// Opens streams to `unread` and writes to each as much as it takes; returns them, and the bytes written.
+async fn fill(from: &Node, to: &str, count: usize) -> (Vec<Stream>, usize) {
+    let mut filling = JoinSet::new();
+    for _ in 0..count {
+        let (from, to) = (from.clone(), id(to));
+        filling.spawn(async move {
+            // At the limit not even the header of another stream gets through.
+            let mut stream = from.open_within(&to, &service("unread"), Duration::from_secs(5)).await.ok()?;
+            let mut written = 0;
+            let piece = [0; 16_384];
+            let patience = Duration::from_secs(3);
+            while let Ok(Ok(count)) = tokio::time::timeout(patience, stream.write(&piece)).await {
+                written += count;
+            }
+            Some((stream, written))
+        });
+    }
+    let filled: Vec<_> = filling.join_all().await.into_iter().flatten().collect();
+    let written = filled.iter().map(|(_, written)| written).sum();
+    (filled.into_iter().map(|(stream, _)| stream).collect(), written)
+}
+
+#[tokio::test(start_paused = true)]
+async fn forty_streams_that_nobody_reads_delay_no_other() {
+    let mesh = with_loss(0.0, 6).await;
+    for name in ["r", "b"] {
+        let (node, a) = (mesh.node(name), mesh.node("a"));
+        serve_unread(node);
+        // They begin together, before the window has grown.
+        let (streams, written) = fill(a, name, 39).await;
+        assert_eq!(streams.len(), 39);
+        // But for their headers, they are full.
+        assert!(written > 39 * 1_249_900, "{written}");
+        for _ in 0..20 {
+            let start = Instant::now();
+            echo(a, name).await;
+            assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_reads_is_bounded_for_each_peer_and_for_all() {
+    const MIB: usize = 1 << 20;
+    let names: Vec<_> = (0..8).map(|n| format!("n{n}-r")).collect();
+    let mesh = Mesh::with(Network::new(7), names.iter().map(String::as_str).chain(["c-r"]), |builder| {
+        builder.receive_window(8 << 20).receive_memory(24 << 20)
+    })
+    .await;
+    let node = mesh.node("r");
+    serve_unread(node);
+    serve_echo(node);
+    let mut streams = Vec::new();
+    let mut total = 0;
+    for n in 0..8 {
+        let (filled, written) = fill(mesh.node(&format!("n{n}")), "r", 100).await;
+        // The sender keeps up to 10 MB of its own.
+        assert!(written <= (8 + 10) * MIB, "{n}: {} MiB", written / MIB);
+        total += written;
+        streams.push(filled);
+    }
+    // Beside the first window of each connection and what the senders keep.
+    assert!(total <= (24 + 8 * (2 + 10)) * MIB, "{} MiB", total / MIB);
+    let windows = node.status().await.unwrap().receive_windows;
+    assert!(windows.bytes <= (24 + 9 * 2) << 20 && windows.limited > 0, "{windows:?}");
+    // Another peer has a window of its own.
+    for _ in 0..20 {
+        let start = Instant::now();
+        echo(mesh.node("c"), "r").await;
+        assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    }
+}
