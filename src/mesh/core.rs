@@ -474,7 +474,7 @@ impl Mesh {
             barred = self.barred(node) => Err(barred),
             connected = self.connection(node) => {
                 let (connection, _, lease) = connected.map_err(|error| self.unless_closed(error))?;
-                Ok(DatagramSender::new(connection, service, lease))
+                Ok(DatagramSender::new(connection, service, self.0.services.datagrams.clone(), lease))
             }
         }
     }

@@ -9,8 +9,11 @@
 //! Each is one QUIC datagram: a byte with the length of the service's name, the name, and the payload.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::Future as _;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use quinn::SendDatagramError;
@@ -40,27 +43,41 @@ pub struct DatagramSender {
     head: Vec<u8>,
     /// Payload bytes accepted for sending, of all clones.
     sent: Arc<AtomicU64>,
+    listeners: DatagramListeners,
     _lease: Lease,
 }
 
 impl DatagramSender {
-    pub(crate) fn new(connection: Arc<Connection>, service: &ServiceName, lease: Lease) -> Self {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        service: &ServiceName,
+        listeners: DatagramListeners,
+        lease: Lease,
+    ) -> Self {
         let name = service.as_str().as_bytes();
         let mut head = Vec::with_capacity(1 + name.len());
         head.push(u8::try_from(name.len()).expect("a service name has at most 64 bytes"));
         head.extend_from_slice(name);
-        Self { connection, head, sent: Arc::default(), _lease: lease }
+        Self { connection, head, sent: Arc::default(), listeners, _lease: lease }
     }
 
     /// Sends a datagram, at once. It arrives once, later than others, or not at all, and nobody is told which.
     ///
-    /// Where more than 1 MiB waits for the network, the oldest is dropped in its favour; [`send_wait`](Self::send_wait)
-    /// waits instead.
+    /// If 1 MiB waits for the network already, the oldest datagrams are dropped to make room, which
+    /// [`DatagramStatus::displaced`] counts; [`send_wait`](Self::send_wait) waits instead.
     ///
     /// # Errors
     /// It is too long, or cannot be sent on this connection at all. Nothing was sent.
     pub fn send(&self, payload: &[u8]) -> Result<(), DatagramError> {
-        let sent = self.connection.send_datagram(self.message(payload));
+        // Sending without dropping anything succeeds at once unless the buffer is full; only then is anything displaced.
+        let waiting = pin!(self.connection.send_datagram_wait(self.message(payload)));
+        let sent = match waiting.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => self
+                .connection
+                .send_datagram(self.message(payload))
+                .inspect(|()| count(&self.listeners.0.displaced)),
+        };
         self.outcome(sent, payload)
     }
 
@@ -207,9 +224,10 @@ struct Shared {
     unknown_service: AtomicU64,
     overflowed: AtomicU64,
     malformed: AtomicU64,
+    displaced: AtomicU64,
 }
 
-/// Counts of the datagrams for services since the node started.
+/// Counts of datagrams since the node started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DatagramStatus {
@@ -221,6 +239,9 @@ pub struct DatagramStatus {
     pub unknown_service: u64,
     /// Could not be read, and were dropped.
     pub malformed: u64,
+    /// Sent by [`DatagramSender::send`] while 1 MiB waited for the network, so that older datagrams to the same node were
+    /// dropped: one for each, if all have the same length.
+    pub displaced: u64,
 }
 
 impl DatagramListeners {
@@ -255,6 +276,7 @@ impl DatagramListeners {
             overflowed: count(&self.0.overflowed),
             unknown_service: count(&self.0.unknown_service),
             malformed: count(&self.0.malformed),
+            displaced: count(&self.0.displaced),
         }
     }
 

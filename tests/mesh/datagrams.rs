@@ -82,6 +82,32 @@ async fn a_listener_that_is_slow_loses_the_oldest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sender_faster_than_the_network_counts_what_it_displaces() {
+    let mesh = mesh(["a-b"]).await;
+    let mut listener = mesh.node("b").serve_datagrams(service("news")).unwrap();
+    let sender = mesh.node("a").datagrams(&id("b"), &service("news")).await.unwrap();
+    let sent = 3 * MAX_WAITING_DATAGRAMS / 1_000;
+    for _ in 0..sent {
+        // Nothing runs in between: all of them wait for the network.
+        sender.send(&[0; 1_000]).unwrap();
+    }
+    let displaced = counts(&mesh, "a").await.displaced as usize;
+    assert!((sent / 2..sent).contains(&displaced), "{displaced} of {sent}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut received = 0;
+    while let Ok(Some(_)) = tokio::time::timeout(Duration::from_secs(1), listener.recv()).await {
+        received += 1;
+    }
+    let DatagramStatus { overflowed, .. } = counts(&mesh, "b").await;
+    assert_eq!(received + overflowed as usize + displaced, sent);
+    // Whoever waits displaces nothing.
+    for _ in 0..sent {
+        sender.send_wait(&[0; 1_000]).await.unwrap();
+    }
+    assert_eq!(counts(&mesh, "a").await.displaced as usize, displaced);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_connection_stays_for_as_long_as_datagrams_come() {
     let mesh = mesh(["a-r", "b-r"]).await;
     let mut listener = mesh.node("b").serve_datagrams(service("news")).unwrap();
