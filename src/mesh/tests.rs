@@ -4,6 +4,7 @@ mod attacker;
 mod churn;
 mod dialling;
 mod handshakes;
+mod hub;
 mod neighbours;
 mod paths;
 mod records;

@@ -263,7 +263,7 @@ pub(super) fn framed(body: &[u8]) -> Vec<u8> {
 }
 
 /// Keeps the connection alive, and takes little that it did not ask for.
-fn transport() -> Arc<TransportConfig> {
+pub(super) fn transport() -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config.keep_alive_interval(Some(Duration::from_secs(1)));
     config.stream_receive_window(VarInt::from_u32(64 * 1024));

@@ -1,0 +1,113 @@
+//! A hub with thousands of stubs: what a status costs it, and the loss of all of them at once.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::attacker::*;
+use crate::mesh::clock;
+use crate::switch::Cookie;
+use crate::transport::frame::{Frame, FrameReader, Hello};
+use crate::transport::tls::{SERVER_NAME, TlsConfig};
+
+/// Handshakes under way at a time: fewer than one address may have.
+const AT_A_TIME: usize = 8;
+
+/// Stubs that are attached to `victim`, all of them on one endpoint.
+struct Stubs {
+    endpoint: quinn::Endpoint,
+    links: Vec<Stub>,
+}
+
+struct Stub {
+    _connection: quinn::Connection,
+    _control: quinn::SendStream,
+    _frames: FrameReader,
+}
+
+impl Stubs {
+    async fn attach(scene: &Scene, count: usize) -> Self {
+        let endpoint = scene.endpoint();
+        let tls = TlsConfig::new(&scene.identity, scene.identity.trust());
+        let mut config = quinn::ClientConfig::new(tls.client(Some(id("victim"))));
+        config.transport_config(transport());
+        let (mut joining, mut links) = (JoinSet::new(), Vec::new());
+        for nth in 0..count {
+            if joining.len() >= AT_A_TIME {
+                links.push(joining.join_next().await.unwrap().unwrap());
+            }
+            let stub = id(&format!("mallory~{nth}"));
+            let proof = Frame::Attach(scene.attachment(&stub, &id("victim")));
+            let connecting = endpoint.connect_with(config.clone(), scene.mesh.addr("victim"), SERVER_NAME);
+            let connecting = connecting.unwrap();
+            let cookie = Cookie((nth as u64).to_be_bytes());
+            let own = Hello { id: stub, stub: true, transit: false, cookie, ..hello() };
+            joining.spawn(async move {
+                let connection = connecting.await.unwrap();
+                let (mut control, recv) = connection.open_bi().await.unwrap();
+                control.write_all(&Frame::Hello(Box::new(own)).encode()).await.unwrap();
+                let mut frames = FrameReader::new(recv);
+                loop {
+                    match frames.next().await.unwrap().unwrap() {
+                        Frame::Select(_) => control.write_all(&proof.encode()).await.unwrap(),
+                        Frame::Attached(_) => break,
+                        _ => {}
+                    }
+                }
+                Stub { _connection: connection, _control: control, _frames: frames }
+            });
+        }
+        links.extend(joining.join_all().await);
+        Self { endpoint, links }
+    }
+}
+
+/// Measures on the clock of this machine, so it is run by hand, on one that is idle:
+/// `cargo test --release --all-features --lib -- --ignored --nocapture a_hub_with_4_000`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures time"]
+async fn a_hub_with_4_000_stubs_answers_fast_when_asked_and_when_it_loses_them() {
+    let count = std::env::var("RECEPTOR_STUBS").map_or(4_000, |count| count.parse().unwrap());
+    let scene = Scene::new().await;
+    let start = clock::now();
+    let stubs = Stubs::attach(&scene, count).await;
+    println!("{count} stubs attached in {:?}", start.elapsed());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (victim, honest) = (scene.mesh.node("victim"), scene.mesh.node("honest"));
+    let mut took = Vec::new();
+    for _ in 0..20 {
+        let start = clock::now();
+        let status = victim.status().await.unwrap();
+        took.push(start.elapsed());
+        assert!(status.links.len() > count, "{}", status.links.len());
+    }
+    took.sort();
+    println!("status: median {:?}, worst {:?}", took[took.len() / 2], took[took.len() - 1]);
+
+    let pinging = async {
+        let (mut pings, begin) = (Vec::new(), clock::now());
+        while begin.elapsed() < Duration::from_secs(5) {
+            let start = clock::now();
+            honest.ping(&id("victim")).await.unwrap();
+            pings.push(start.elapsed());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        pings.sort();
+        println!(
+            "{} pings: median {:?}, worst {:?}",
+            pings.len(),
+            pings[pings.len() / 2],
+            &pings[pings.len() - 5..]
+        );
+    };
+    let losing = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stubs.endpoint.close(0_u32.into(), b"");
+        let start = clock::now();
+        while victim.status().await.unwrap().links.len() > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        println!("all {} lost within {:?}", stubs.links.len(), start.elapsed());
+    };
+    tokio::join!(pinging, losing);
+}
