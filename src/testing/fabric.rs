@@ -8,6 +8,7 @@ use super::{
     lane::Fate,
     nat::{Mapping, NatBehaviour},
     rng::SplitMix64,
+    sieve::Sieve,
     spot::{Endpoint, Realm, Spot},
     transit::{Leg, Side, Transit},
     translation::TranslationTable,
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) struct Fabric {
     pub(super) cuts: Cuts,
+    pub(super) sieve: Sieve,
     pub(super) wires: Wires,
     pub(super) transit: Transit,
     /// Whether a task waits for what is in transit.
@@ -58,6 +60,7 @@ impl Fabric {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             cuts: Cuts::default(),
+            sieve: Sieve::default(),
             wires: Wires::default(),
             transit: Transit::default(),
             pumped: false,
@@ -253,6 +256,10 @@ impl Fabric {
             self.counters.unreachable += 1;
             return None;
         };
+        if self.sieve.loses(from, to, &parcel.contents) {
+            self.counters.lost += 1;
+            return None;
+        }
         match self.wires.carry((from, to), parcel.contents.len(), &mut self.rng, now) {
             Fate::Lost => self.counters.lost += 1,
             Fate::Oversized => self.counters.oversized += 1,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::{Network, VirtualSocket};
 use crate::id::NodeId;
+use crate::switch::Header;
 use crate::{Authority, Identity, Node, NodeBuilder, PeerAddr};
 
 /// The seed of the network under [`mesh`].
@@ -232,6 +233,26 @@ impl Mesh {
         self.nodes.remove(name).expect("a node of this mesh")
     }
 
+    /// Makes a node a black hole: its links stay up, and what it forwards for others is lost.
+    ///
+    /// # Panics
+    /// There is none of that name.
+    pub fn swallow(&self, name: &str) {
+        let hole = self.addr(name).ip();
+        let others = self.addrs.values().map(SocketAddr::ip).filter(|ip| *ip != hole);
+        others.for_each(|to| self.network.lose_where(hole, to, is_switched));
+    }
+
+    /// Undoes [`swallow`](Self::swallow).
+    ///
+    /// # Panics
+    /// There is none of that name.
+    pub fn swallow_no_more(&self, name: &str) {
+        let hole = self.addr(name).ip();
+        let others = self.addrs.values().map(SocketAddr::ip).filter(|ip| *ip != hole);
+        others.for_each(|to| self.network.lose_nothing(hole, to));
+    }
+
     /// Stops a node as a power cut would: no farewell, and nothing from or to its host passes any more.
     ///
     /// # Panics
@@ -322,4 +343,9 @@ impl Mesh {
         let addr = self.addrs.get(id).expect("a node of this mesh");
         PeerAddr { expected: Some(id.clone()), ..PeerAddr::from(*addr) }
     }
+}
+
+/// Whether a datagram is a packet of a peer connection, with the switch's header in front.
+fn is_switched(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| *first < Header::FIRST_QUIC_BYTE)
 }

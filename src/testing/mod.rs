@@ -132,6 +132,7 @@ mod network;
 mod pump;
 mod quality;
 mod rng;
+mod sieve;
 mod socket;
 mod spot;
 mod transit;

@@ -151,6 +151,21 @@ impl Network {
         self.cut_all([(from, to)]);
     }
 
+    /// Loses the datagrams from one host to another for which `loses` returns true: a rule by contents, such as a relay
+    /// that forwards nothing while its links are up, or a path that loses what is long. One rule per direction; a later
+    /// one replaces it. Counted as [`NetCounters::lost`].
+    pub fn lose_where(&self, from: IpAddr, to: IpAddr, loses: impl FnMut(&[u8]) -> bool + Send + 'static) {
+        self.fabric().sieve.set(internet(from), internet(to), Some(Box::new(loses)));
+    }
+
+    /// Removes the rule of [`lose_where`](Self::lose_where) between two hosts, in both directions.
+    pub fn lose_nothing(&self, a: IpAddr, b: IpAddr) {
+        let (a, b) = (internet(a), internet(b));
+        let mut fabric = self.fabric();
+        fabric.sieve.set(a, b, None);
+        fabric.sieve.set(b, a, None);
+    }
+
     /// Silences a host: nothing from it or to it arrives, and nobody is told. To its peers that is what a
     /// crash, a pulled plug or a machine put to sleep looks like. Its sockets stay bound.
     pub fn isolate(&self, host: IpAddr) {
