@@ -138,7 +138,7 @@ impl Router {
     }
 
     /// The node through which the table reaches a stub.
-    fn attached_at(&self, stub: &Route) -> NodeId {
+    pub(super) fn attached_at(&self, stub: &Route) -> NodeId {
         let owners = self.database.iter().filter(|record| record.origin != *self.id());
         let owner = owners.filter_map(|record| {
             let link = record.link(&stub.id).filter(|link| link.class == LinkClass::Stub)?;

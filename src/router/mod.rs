@@ -26,6 +26,7 @@ mod credentials;
 mod csr;
 mod database;
 mod delta;
+mod detours;
 mod distrust;
 mod echo;
 mod event;

@@ -1,0 +1,178 @@
+//! First hops towards a node that avoid some neighbours: for a sender whose packets get no answer through them.
+//!
+//! A neighbour that floods correctly and forwards nothing is invisible to routing, so the ends of a connection report it
+//! (see `docs/routing.md`, "Black holes"). The graph without this node and without the avoided ones says which other
+//! neighbours have a way of their own:
+//!
+//! ```text
+//!        ┌── h (avoided) ──┐
+//!   me ──┼── m ────────────┼── d      m: dist(m, d) < dist(m, h) + dist(h, d), so m does not use h
+//!        └── n ── h ...... ┘          n: reaches d without h, yet its shortest path may use h: tried last
+//! ```
+//!
+//! A neighbour whose shortest path leads back through this node still works as a first hop: nodes never return a packet to
+//! the neighbour that it came from, and use an alternate instead. The hop limit ends what loops nevertheless.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Router;
+use super::graph::Graph;
+use super::spf::{Paths, Schedule, costs};
+use crate::id::NodeId;
+
+impl Router {
+    /// The neighbours through which `to` can be reached without `avoided`, best first: those whose own shortest paths use
+    /// none of the avoided nodes, then the others; cheapest first within each; ties by id. Empty if there is no such
+    /// neighbour, or no route.
+    ///
+    /// Takes two searches of the whole graph, and one for each avoided node: see
+    /// [`detour_pause`](Self::detour_pause). `to` itself cannot be avoided.
+    #[must_use]
+    pub fn detours(&self, to: &NodeId, avoided: &BTreeSet<NodeId>) -> Vec<NodeId> {
+        let Some(route) = self.table.route(to) else { return Vec::new() };
+        // A stub is reached through the node that it is attached to.
+        let end = if route.stub { self.attached_at(route) } else { to.clone() };
+        let graph = self.database.graph();
+        let (Some(me), Some(end)) = (graph.number(self.id()), graph.number(&end)) else { return Vec::new() };
+        if me == end {
+            return Vec::new();
+        }
+        let avoided = avoided.iter().filter_map(|id| graph.number(id)).filter(|&number| number != end);
+        let search = Search { graph, me, end, avoided: avoided.collect() };
+        search.ranked(|neighbour| self.uses_link(graph.id(neighbour))).map(|n| graph.id(n).clone()).collect()
+    }
+
+    /// How long to wait after each [`detours`](Self::detours), so that they take about a tenth of one core at most.
+    #[must_use]
+    pub fn detour_pause(&self, avoided: usize) -> Duration {
+        let searches = u32::try_from(2 + avoided).unwrap_or(u32::MAX);
+        Schedule::rest(self.database.graph()).saturating_mul(searches)
+    }
+}
+
+struct Search<'a> {
+    graph: &'a Graph,
+    me: u32,
+    end: u32,
+    avoided: BTreeSet<u32>,
+}
+
+/// How good a first hop is: best first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank<'a> {
+    /// Whether its own shortest path may lead through an avoided node.
+    uses_avoided: bool,
+    cost: u64,
+    id: &'a NodeId,
+}
+
+impl Search<'_> {
+    fn ranked(&self, usable: impl Fn(u32) -> bool) -> impl Iterator<Item = u32> {
+        let link = |from: u32, to: u32| (from != self.me || usable(to)) && (to != self.me || usable(from));
+        // Costs are the same in both directions, so a search from the end gives the distances to it.
+        let to_end = costs(self.graph, self.end, link);
+        let apart = costs(self.graph, self.end, |from, to| {
+            [from, to].iter().all(|node| *node != self.me && !self.avoided.contains(node))
+        });
+        let through: Vec<(u64, Vec<u64>)> =
+            self.avoided.iter().map(|&node| (to_end[node as usize], costs(self.graph, node, link))).collect();
+        let mut ranked: Vec<(Rank<'_>, u32)> = Vec::new();
+        for edge in &self.graph.vertex(self.me).edges {
+            let first = edge.to as usize;
+            let leads_on = edge.to == self.end || self.graph.vertex(edge.to).transit;
+            if self.avoided.contains(&edge.to)
+                || !leads_on
+                || apart[first] == Paths::UNREACHABLE
+                || !usable(edge.to)
+            {
+                continue;
+            }
+            let uses_avoided = through
+                .iter()
+                .any(|(rest, from_avoided)| to_end[first] >= from_avoided[first].saturating_add(*rest));
+            let cost = apart[first].saturating_add(edge.cost.into());
+            ranked.push((Rank { uses_avoided, cost, id: self.graph.id(edge.to) }, edge.to));
+        }
+        ranked.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        ranked.into_iter().map(|(_, node)| node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::graph::tests::{id, record};
+    use super::*;
+    use crate::router::record::{Draft, Record};
+
+    #[test]
+    fn a_neighbour_with_a_way_of_its_own_stands_in() {
+        let graph = graph(vec![
+            record("s", &[("h", 1), ("m", 1)]),
+            record("h", &[("s", 1), ("t", 1)]),
+            record("m", &[("s", 1), ("t", 1)]),
+            record("t", &[("h", 1), ("m", 1)]),
+        ]);
+        assert_eq!(detours(&graph, "t", &[]), ["h", "m"]);
+        assert_eq!(detours(&graph, "t", &["h"]), ["m"]);
+        assert_eq!(detours(&graph, "t", &["h", "m"]), [""; 0]);
+        assert_eq!(detours(&graph, "h", &["h"]), ["h", "m"], "the end itself cannot be avoided");
+    }
+
+    #[test]
+    fn a_longer_way_that_is_no_loop_free_alternate_is_found() {
+        // m's shortest path to t leads back through s.
+        let graph = graph(vec![
+            record("s", &[("h", 1), ("m", 1)]),
+            record("h", &[("s", 1), ("t", 1)]),
+            record("m", &[("s", 1), ("n", 5)]),
+            record("n", &[("m", 5), ("t", 5)]),
+            record("t", &[("h", 1), ("n", 5)]),
+        ]);
+        assert_eq!(detours(&graph, "t", &["h"]), ["m"]);
+    }
+
+    #[test]
+    fn a_neighbour_that_would_use_the_avoided_node_comes_last() {
+        let graph = graph(vec![
+            record("s", &[("h", 2), ("p", 1), ("q", 4)]),
+            record("h", &[("s", 2), ("p", 1), ("t", 1)]),
+            record("p", &[("s", 1), ("h", 1), ("t", 3)]),
+            record("q", &[("s", 4), ("t", 3)]),
+            record("t", &[("h", 1), ("p", 3), ("q", 3)]),
+        ]);
+        assert_eq!(detours(&graph, "t", &["h"]), ["q", "p"]);
+    }
+
+    #[test]
+    fn a_neighbour_without_transit_leads_to_itself_only() {
+        let mut records = vec![
+            record("s", &[("h", 1), ("m", 1)]),
+            record("h", &[("s", 1), ("t", 1)]),
+            record("m", &[("s", 1), ("t", 1)]),
+            record("t", &[("h", 1), ("m", 1)]),
+        ];
+        let refuses = Draft { transit: false, ..Draft::clone(&records[2]) };
+        records[2] = refuses.seal().unwrap();
+        let graph = graph(records);
+        assert_eq!(detours(&graph, "t", &["h"]), [""; 0]);
+        assert_eq!(detours(&graph, "m", &["h"]), ["m"]);
+    }
+
+    fn graph(records: Vec<Record>) -> Graph {
+        let mut graph = Graph::default();
+        for record in records {
+            graph.insert(record);
+        }
+        graph
+    }
+
+    /// The first hops from s.
+    fn detours(graph: &Graph, to: &str, avoided: &[&str]) -> Vec<String> {
+        let number = |name: &str| graph.number(&id(name)).unwrap();
+        let end = number(to);
+        let avoided = avoided.iter().map(|name| number(name)).filter(|&node| node != end).collect();
+        let search = Search { graph, me: number("s"), end, avoided };
+        search.ranked(|_| true).map(|node| graph.id(node).to_string()).collect()
+    }
+}
