@@ -36,6 +36,7 @@ struct ExplainView {
     left: Option<LeftView>,
     held_ms: Option<u64>,
     next_hops: Vec<String>,
+    detour: Option<DetourView>,
     path: Option<PathView>,
     streams: Option<StreamsView>,
     nat: NatView,
@@ -79,6 +80,15 @@ struct PathView {
     rtt_ms: Option<f64>,
     since_s: Option<f64>,
     reason: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct DetourView {
+    avoided: Vec<String>,
+    via: String,
+    since_s: f64,
+    settled: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -144,6 +154,16 @@ impl ExplainView {
         }
         if !self.next_hops.is_empty() {
             text += &format!("  next hops    {}\n", escape(&self.next_hops.join(", ")));
+        }
+        if let Some(DetourView { avoided, via, since_s, settled }) = &self.detour {
+            let trial = if *settled { "" } else { ", a trial" };
+            let detour = format!(
+                "no answer through {}: packets go through {} instead, for {}{trial}",
+                escape(&avoided.join(", ")),
+                escape(via),
+                ago(*since_s)
+            );
+            text += &format!("  avoided      {}\n", paint.paint(Colour::Yellow, &detour));
         }
         if let Some(path) = &self.path {
             text += &path.render(paint);
@@ -277,6 +297,16 @@ Attempts at a direct path
         let line = "  streams      1023 of 1023 open, 4 waiting: new streams wait for a place\n";
         assert!(render(true).contains(line), "{}", render(true));
         assert!(!render(false).contains("streams"));
+    }
+
+    #[test]
+    fn a_neighbour_that_is_avoided_is_named() {
+        let text = render(json!({
+            "next_hops": ["r1", "r2"],
+            "detour": { "avoided": ["r1"], "via": "r2", "since_s": 75.0, "settled": true },
+        }));
+        let line = "  avoided      no answer through r1: packets go through r2 instead, for 1 min 15 s\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

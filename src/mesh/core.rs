@@ -18,6 +18,7 @@ use super::converge::{ConvergeError, Convergence, Waiting};
 use super::datadir::{self, DataDir};
 use super::datagram::{DatagramListener, DatagramSender};
 use super::departures::Departures;
+use super::detours::Detours;
 use super::dialler::{Dialled, Dialler, MakeHello};
 use super::distrust::Distrusted;
 use super::doubt::Doubts;
@@ -196,7 +197,14 @@ impl Mesh {
         let vetting = Vetting::new(endpoint.clone(), pool.clone(), parts.logs.clone());
         let checks = CredentialChecks::new(pool, notary.clone());
         let renewals = services.offer(renewal::service(), true).expect("it is the first service of all");
-        let peers = Peers::new(endpoint.clone(), services.clone(), vetting.clone(), told, parts.peer_timeout);
+        let peers = Peers::new(
+            endpoint.clone(),
+            services.clone(),
+            vetting.clone(),
+            told,
+            inputs.clone(),
+            parts.peer_timeout,
+        );
         let paths = match parts.direct {
             true => {
                 let real_time = !parts.renewable.is_empty();
@@ -258,6 +266,7 @@ impl Mesh {
             handshakes: handshakes.clone(),
             checks,
             paths,
+            detours: Detours::new(now),
             dialled: dialled.clone(),
             inputs: inputs.clone(),
             capabilities: advertised,

@@ -28,6 +28,9 @@ use crate::id::{NodeId, ServiceName};
 
 /// What waits for one listener, at most, in bytes: then the oldest goes. As much again is in the listener's hands.
 pub const MAX_WAITING_DATAGRAMS: usize = 1024 * 1024;
+/// A datagram for no service: its sender got nothing from this node for a while, although it expected something.
+pub(super) const UNHEARD: &[u8] = &[0, 1];
+
 /// What a datagram that waits counts for beside its payload.
 const OVERHEAD: usize = 64;
 
@@ -285,6 +288,10 @@ impl DatagramListeners {
         // Most come for the service that the last one came for: that is looked up without a lock.
         let mut last: Option<(ServiceName, Arc<Queue>)> = None;
         while let Ok(message) = connection.read_datagram().await {
+            if *message == *UNHEARD {
+                usage.note_unheard();
+                continue;
+            }
             usage.note();
             let Some((name, payload)) = parse(&message) else {
                 count(&self.0.malformed);

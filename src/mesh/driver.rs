@@ -13,6 +13,7 @@ use super::attaching::Attaching;
 use super::clock;
 use super::converge::{self, Convergence};
 use super::departures::Departures;
+use super::detours::Detours;
 use super::dialler::Dialled;
 use super::distrust::Distrusted;
 use super::doubt::Doubts;
@@ -100,6 +101,7 @@ pub(super) struct Driver {
     pub(super) handshakes: Handshakes,
     pub(super) checks: CredentialChecks,
     pub(super) paths: Paths,
+    pub(super) detours: Detours,
     pub(super) dialled: Vec<Dialled>,
     pub(super) inputs: mpsc::Sender<Input>,
     /// What the node advertises of itself; the latest counts.
@@ -231,6 +233,7 @@ impl Driver {
             self.neighbours.next_timeout(),
             self.paths.next_timeout(),
             self.doubts.next_timeout(),
+            self.detours.next_timeout(),
             publish,
         ]
         .into_iter()
@@ -247,6 +250,7 @@ impl Driver {
             Input::Written { link } => self.written(link, now),
             Input::Finished { link } => self.finished(link),
             Input::LinkClosed { link, why } => self.link_closed(link, &why, now),
+            Input::PeerAnswers { peer, answers } => self.peer_answers(&peer, answers, now),
             Input::Path(input) => self.path_input(input, now),
             Input::NetworkChanged { addresses } => self.network_changed(addresses, now),
             Input::Unreachable(addrs) => self.unreachable(&addrs, now),
@@ -573,6 +577,7 @@ impl Driver {
         let changes = self.neighbours.handle_timeout(now);
         self.apply(changes, now);
         self.decide_doubts(now);
+        self.find_detours(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.tick(now);
@@ -584,6 +589,7 @@ impl Driver {
         self.reachability.write(now);
         self.logs.summarise(now);
         self.tick_paths(now);
+        self.tick_detours(now);
         self.redial_silent_links(now);
         self.close_if_yielded(now);
         self.forget_gone_waiters(now);
@@ -821,6 +827,7 @@ impl Driver {
             active: self.neighbours.active(),
             routes,
             paths: &self.paths,
+            detours: &self.detours,
         }));
         self.endpoint.socket().publish(Arc::clone(&forwarding));
         forwarding

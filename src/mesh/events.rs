@@ -95,6 +95,18 @@ pub enum Event {
         /// Why, for people.
         why: &'static str,
     },
+    /// Packets for a peer got no answer through some neighbours, and get answers through another one: from now on they avoid
+    /// the former. Routing does not see a relay that keeps its links and forwards nothing. Reported once the peer has
+    /// answered for a second.
+    NextHopAvoided {
+        /// The peer.
+        peer: NodeId,
+        /// The neighbours that are avoided, in the order in which they were tried. Which of two ends caused the silence is
+        /// not always known: one of them may be innocent.
+        avoided: Vec<NodeId>,
+        /// The neighbour that is used instead.
+        via: NodeId,
+    },
     /// The record of a node is not taken, because its certificate is not trusted here: there is no route to it. Reported
     /// once for each reason, until the certificates are reloaded.
     RecordNotTrusted {

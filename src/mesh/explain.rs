@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Serialize, Serializer};
 
 use super::departures::LeftStatus;
+use super::detours::Detour;
 use super::driver::{Driver, Role};
 use super::status::PeerPath;
 use super::usage::Usage;
@@ -29,6 +30,8 @@ pub struct NodeExplanation {
     pub left: Option<LeftStatus>,
     /// The neighbours that its packets may go to, if they go through the mesh.
     pub next_hops: Vec<NodeId>,
+    /// The neighbours that its packets avoid, because they got no answer through them; `None` if they follow the route.
+    pub detour: Option<Detour>,
     /// How its packets travel; none: they do not, or it is this node.
     pub path: Option<PathExplanation>,
     /// The streams between the two nodes; `None` if there is no connection.
@@ -183,6 +186,7 @@ pub(super) fn explain(driver: &Driver, node: &NodeId, now: Instant) -> NodeExpla
         left: driver.departures.of(node, now),
         held_ms: held.map(|(_, until)| millis(until.saturating_duration_since(now)) as u64),
         next_hops: next_hops.to_vec(),
+        detour: driver.detours.of(node, now),
         path,
         streams: match driver.neighbours.active_link(node) {
             Some(link) => Some(StreamUse::of(&link.usage)),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::detours::Detours;
 use super::link::{Link, LinkId};
 use super::paths::Paths;
 use crate::id::{NodeAddr, NodeId};
@@ -21,6 +22,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) active: &'a BTreeMap<NodeId, LinkId>,
     pub(crate) routes: Arc<Routes>,
     pub(super) paths: &'a Paths,
+    pub(super) detours: &'a Detours,
 }
 
 /// The switch's routes, kept as long as the router's table is the same: links come and go without them.
@@ -96,6 +98,12 @@ pub(crate) fn forwarding_table(sources: &Sources<'_>) -> ForwardingTable {
         }
     } else {
         hops.for_each(|hop| forwarding.link(hop));
+    }
+    for (peer, via) in sources.detours.iter() {
+        // While the link is down, the route counts.
+        if let Some(hop) = sources.active.get(via).and_then(next_hop) {
+            forwarding.detour(peer.addr(), hop);
+        }
     }
     sources.paths.fill(&mut forwarding);
     forwarding

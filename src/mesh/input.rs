@@ -38,6 +38,8 @@ pub(crate) enum Input {
     Finished { link: LinkId },
     /// A link ended.
     LinkClosed { link: LinkId, why: Cause },
+    /// A peer connection stopped or resumed to get answers.
+    PeerAnswers { peer: NodeId, answers: PeerAnswers },
     /// What concerns a direct path.
     Path(PathInput),
     /// The machine's network is another one now; with its addresses, best first.
@@ -49,6 +51,15 @@ pub(crate) enum Input {
     PortMapping(PortMappingStatus),
     /// A request from this process.
     Command(Command),
+}
+
+/// Whether the packets of a peer connection get answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PeerAnswers {
+    /// None for a while; reported again while that lasts.
+    Silent,
+    /// They do again.
+    Resumed,
 }
 
 /// What this process may ask of the driver. A requester that has gone is no error.

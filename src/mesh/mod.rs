@@ -19,6 +19,7 @@
 mod acceptor;
 mod at_once;
 mod attaching;
+mod black_holes;
 mod budget;
 mod callers;
 pub(crate) mod clock;
@@ -29,6 +30,7 @@ mod credit;
 pub(crate) mod datadir;
 pub(crate) mod datagram;
 mod departures;
+mod detours;
 mod dialler;
 mod distrust;
 mod doubt;
@@ -85,6 +87,7 @@ pub use datagram::{
     Datagram, DatagramError, DatagramListener, DatagramSender, DatagramStatus, MAX_WAITING_DATAGRAMS,
 };
 pub use departures::LeftStatus;
+pub use detours::Detour;
 pub use ending::{EndReason, EndedBy, Ending};
 pub use events::Event;
 pub use explain::{

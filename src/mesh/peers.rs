@@ -16,9 +16,10 @@ use tracing::{Instrument, debug, debug_span};
 use super::clock;
 use super::connection::Connection;
 use super::credit::StreamCredit;
+use super::datagram::UNHEARD;
 use super::ending::{Cause, EndReason};
 use super::explain::StreamUse;
-use super::input::Input;
+use super::input::{Input, PeerAnswers};
 use super::open::OpenError;
 use super::path_messages;
 use super::services::{Opened, Services};
@@ -33,10 +34,12 @@ use crate::transport::{Refusal, overlay};
 
 mod connecting;
 mod silence;
+mod unanswered;
 mod watch;
 
 use connecting::Connecting;
 use silence::Silence;
+use unanswered::{Answers, Unanswered};
 pub(super) use watch::Watch;
 
 /// Peers with a connection at a time, at most.
@@ -45,6 +48,9 @@ pub const MAX_PEERS: usize = 1_024;
 pub(super) const MAX_CONNECTIONS_OF_ONE: usize = 4;
 /// How long a peer may take to answer, if the patience with peers is not shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a handshake may go without an end before the peer counts as silent, and again after each such time. Four
+/// packets were sent by then, and a peer at the far end of three satellite hops has answered.
+const HANDSHAKE_SILENCE: Duration = Duration::from_secs(1);
 /// When another attempt joins those under way. QUIC doubles the wait after each lost packet of a handshake: where many
 /// are lost, a new attempt is sooner through than an old one. The first to come through is used.
 const FURTHER_ATTEMPTS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
@@ -72,6 +78,8 @@ pub(crate) struct Peers {
     shut: Arc<AtomicBool>,
     /// Whom to tell of connections, for direct paths; none: those are off.
     inputs: Option<mpsc::Sender<Input>>,
+    /// Whom to tell of peers that do not answer.
+    answers: mpsc::Sender<Input>,
     patience: Duration,
 }
 
@@ -91,12 +99,22 @@ struct Kept {
     connection: Arc<Connection>,
     since: Instant,
     silence: Silence,
+    unanswered: Unanswered,
 }
 
 impl Kept {
     fn is_live(&self) -> bool {
         self.connection.close_reason().is_none()
     }
+}
+
+/// What a look at all connections tells.
+#[derive(Debug, Default)]
+struct Samples {
+    /// The peers in use that nothing was heard from for a while.
+    silent: Vec<NodeId>,
+    /// The peers whose packets stopped or resumed to get answers.
+    answers: Vec<(NodeId, PeerAnswers)>,
 }
 
 /// A peer connection, as status shows it.
@@ -129,11 +147,12 @@ impl Peers {
         services: Services,
         vetting: Vetting,
         inputs: Option<mpsc::Sender<Input>>,
+        answers: mpsc::Sender<Input>,
         patience: Duration,
     ) -> Self {
         let runtime = Handle::current();
         let (slots, shut) = (Arc::default(), Arc::default());
-        Self { endpoint, services, vetting, slots, runtime, shut, inputs, patience }
+        Self { endpoint, services, vetting, slots, runtime, shut, inputs, answers, patience }
     }
 
     /// The connection to `node`, made now if there is none, and a lease that keeps it.
@@ -154,7 +173,7 @@ impl Peers {
             let (peers, node, slot, lease) = (self.clone(), node.clone(), slot.clone(), lease.clone());
             self.runtime.spawn(async move {
                 let mut attempt = Attempt { slot: &slot, outcome: Some(Err(OpenError::ShutDown)) };
-                let connected = peers.connect(&node).await;
+                let connected = peers.connect_or_report(&node).await;
                 attempt.outcome =
                     Some(connected.and_then(|connection| peers.adopt(&node, &slot, &connection)));
                 drop((attempt, lease));
@@ -171,6 +190,31 @@ impl Peers {
         let connection = slot.live()?;
         slot.idle_sweeps.store(0, Ordering::Relaxed);
         Some((connection, slot.usage.try_open()?))
+    }
+
+    /// As [`connect`](Self::connect); a handshake that gets no answer is reported, so that it takes another way.
+    async fn connect_or_report(&self, node: &NodeId) -> Result<Authenticated, OpenError> {
+        let mut connecting = std::pin::pin!(self.connect(node));
+        let mut silent = false;
+        loop {
+            match tokio::time::timeout(HANDSHAKE_SILENCE, &mut connecting).await {
+                Ok(connected) => {
+                    if silent && connected.is_ok() {
+                        self.report(node, PeerAnswers::Resumed).await;
+                    }
+                    return connected;
+                }
+                Err(_) => {
+                    silent = true;
+                    self.report(node, PeerAnswers::Silent).await;
+                }
+            }
+        }
+    }
+
+    async fn report(&self, node: &NodeId, answers: PeerAnswers) {
+        // If this fails, the node is shut down.
+        let _ = self.answers.send(Input::PeerAnswers { peer: node.clone(), answers }).await;
     }
 
     async fn connect(&self, node: &NodeId) -> Result<Authenticated, OpenError> {
@@ -248,7 +292,12 @@ impl Peers {
                     .close(CloseCode::Replaced, "too many connections with one peer");
             }
             let now = clock::now();
-            connections.push(Kept { connection: connection.clone(), since: now, silence: Silence::new(now) });
+            connections.push(Kept {
+                connection: connection.clone(),
+                since: now,
+                silence: Silence::new(now),
+                unanswered: Unanswered::default(),
+            });
             vetted.carry_on_streams();
             // Under the lock, so that `shut` misses none.
             if self.shut.load(Ordering::Relaxed) {
@@ -256,6 +305,7 @@ impl Peers {
             }
         }
         slot.connecting.arrived();
+        self.endpoint.socket().take_handshake(node.addr());
         let span = debug_span!("peer", %node);
         debug!(parent: &span, "connected");
         let datagrams = self.services.datagrams.clone();
@@ -299,23 +349,44 @@ impl Peers {
         !lock(&self.slots).is_empty()
     }
 
-    /// The peers in use that have been silent for this long on all of their connections.
-    fn silent(&self, patience: Duration, now: Instant) -> Vec<NodeId> {
-        let mut silent = Vec::new();
+    /// Samples all connections.
+    fn sample(&self, patience: Duration, now: Instant) -> Samples {
+        let mut samples = Samples::default();
         for (node, slot) in lock(&self.slots).iter() {
-            let mut heard = false;
-            let mut live = false;
+            let (mut last_heard, mut answers) = (None, None);
+            // A handshake that goes on although this end is done with it is a complaint as well.
+            let complained = slot.usage.take_unheard() | self.endpoint.socket().take_handshake(node.addr());
+            // Every connection is sampled, so that its counts are there when they matter.
             for kept in lock(&slot.connections).iter_mut().filter(|kept| kept.is_live()) {
-                let received = kept.connection.stats().udp_rx.datagrams;
-                live = true;
-                // Every connection is sampled, so that its count is there when it matters.
-                heard |= kept.silence.sample(received, now) < patience;
+                let stats = kept.connection.stats();
+                let unheard = kept.silence.sample(stats.udp_rx.datagrams, now);
+                let answered = kept.unanswered.sample(&stats, complained, stats.path.min_rtt, now);
+                if answered == Answers::Complain {
+                    // Without room for it, others are on their way.
+                    let _ = kept.connection.send_datagram(Bytes::from_static(UNHEARD));
+                }
+                last_heard = Some(last_heard.map_or(unheard, |least: Duration| least.min(unheard)));
+                // The oldest one is in use. Where it belongs to a process that is gone, a younger one is heard.
+                answers.get_or_insert((answered, unheard));
             }
-            if live && !heard && slot.usage.in_use() {
-                silent.push(node.clone());
+            let Some(last_heard) = last_heard else { continue };
+            match answers {
+                Some((Answers::Silent, unheard)) if unheard <= last_heard => {
+                    samples.answers.push((node.clone(), PeerAnswers::Silent));
+                }
+                Some((Answers::Resumed, _)) => samples.answers.push((node.clone(), PeerAnswers::Resumed)),
+                _ => {}
+            }
+            if last_heard >= patience && slot.usage.in_use() {
+                samples.silent.push(node.clone());
             }
         }
-        silent
+        samples
+    }
+
+    /// Whether there is a connection to a node, or an attempt at one.
+    pub(super) fn is_connected(&self, node: &NodeId) -> bool {
+        lock(&self.slots).contains_key(node)
     }
 
     /// Closes the connections with a peer that has been unreachable for this long; returns whether any were closed.

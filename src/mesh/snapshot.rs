@@ -49,6 +49,7 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         records: router.map(|router| records(driver, router)).unwrap_or_default(),
         left: driver.departures.status(now),
         paths: driver.paths.status(),
+        detours: driver.detours.count(),
         switch: driver.endpoint.socket().counters().status(),
         services: driver.services.names().iter().map(ToString::to_string).collect(),
         refused_streams: driver.services.overloads(),
@@ -209,6 +210,7 @@ fn peers(driver: &Driver, first_hops: &FirstHops, now: Instant) -> Vec<PeerStatu
             node: peer.clone(),
             path: PeerPath::Link,
             via: None,
+            detour: None,
             address: None,
             since_s: Some(ago(link.since)),
             rtt_ms: rtt_ms(link.connection.rtt()),
@@ -220,6 +222,7 @@ fn peers(driver: &Driver, first_hops: &FirstHops, now: Instant) -> Vec<PeerStatu
         let direct = driver.paths.path(&peer.node);
         PeerStatus {
             via: first_hops.of(peer.node.addr()),
+            detour: driver.detours.of(&peer.node, now),
             path: if direct.is_some() { PeerPath::Direct } else { PeerPath::Relayed },
             address: direct.map(|path| path.to),
             since_s: driver.paths.since(&peer.node).map(ago),

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::datagram::DatagramStatus;
 use super::departures::LeftStatus;
+use super::detours::Detour;
 use super::half_open::HandshakeCounts;
 use crate::id::NodeId;
 use crate::router::Distrust;
@@ -54,6 +55,9 @@ pub struct Status {
     pub left: Vec<LeftStatus>,
     /// Its direct paths; none: they are off.
     pub paths: Option<PathsStatus>,
+    /// How often packets for a peer began to avoid a neighbour through which they got no answer, see
+    /// [`Event::NextHopAvoided`](super::Event::NextHopAvoided). The count only grows.
+    pub detours: u64,
     /// Its packet switch.
     pub switch: SwitchStatus,
     /// The services it offers.
@@ -360,6 +364,8 @@ pub struct PeerStatus {
     pub path: PeerPath,
     /// The neighbour they go to first, if relayed.
     pub via: Option<NodeId>,
+    /// The neighbours that its packets avoid; `None` if they follow the route.
+    pub detour: Option<Detour>,
     /// The address of the peer that they go to, if direct.
     pub address: Option<SocketAddr>,
     /// For how long they have travelled so, in seconds; none: it is no neighbour, and direct paths are off.

@@ -60,6 +60,8 @@ pub(crate) struct Usage {
     others: Lease,
     /// Something came in that holds no lease.
     noted: AtomicBool,
+    /// The peer said that it does not hear this node.
+    unheard: AtomicBool,
     /// Held by the application's open that is next to get a place.
     turn: Mutex<()>,
 }
@@ -99,6 +101,16 @@ impl Usage {
     /// One more user that is not a stream.
     pub(crate) fn lease(&self) -> Lease {
         self.others.clone()
+    }
+
+    /// The peer says that it does not hear this node.
+    pub(crate) fn note_unheard(&self) {
+        self.unheard.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the peer has said so since the last call.
+    pub(crate) fn take_unheard(&self) -> bool {
+        self.unheard.swap(false, Ordering::Relaxed)
     }
 
     /// A place for a stream that this node opens; `None` if all are taken, or others wait for one.

@@ -105,6 +105,11 @@ impl Route {
         &self.places[..usize::from(self.next_hops + self.alternates)]
     }
 
+    /// Whether the neighbour at this place is a next hop or an alternate.
+    pub(super) fn leads_through(&self, place: usize) -> bool {
+        self.ways().iter().any(|way| way.0 as usize == place)
+    }
+
     /// The neighbour for packets of a flow, of those that `usable` gives: the next hop that the flow ranks highest, or,
     /// if there is none, the best alternate.
     #[inline]

@@ -38,6 +38,9 @@ pub struct Ingress {
 /// The hop limit of packets on a direct path: nobody but its end may handle them.
 pub(crate) const DIRECT_HOP_LIMIT: u8 = 1;
 
+/// The hop limit of packets that take a detour, whose length the route does not say.
+const DETOUR_HOP_LIMIT: u8 = 64;
+
 /// What to do with a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
@@ -63,6 +66,8 @@ pub struct ForwardingTable {
     /// The neighbours of `routes`, by place; none: there is no link.
     hops: Vec<Option<NextHop>>,
     default_route: Option<DefaultRoute>,
+    /// First hops for packets of this node that take another way than the route says.
+    detours: HashMap<NodeAddr, NextHop>,
     /// The peers that are reached without any node between.
     direct: HashMap<NodeAddr, NextHop>,
     /// Whom the cookies of direct paths admit.
@@ -91,6 +96,7 @@ impl ForwardingTable {
             routes,
             hops,
             default_route: None,
+            detours: HashMap::new(),
             direct: HashMap::new(),
             direct_ingress: HashMap::new(),
         }
@@ -117,6 +123,12 @@ impl ForwardingTable {
     /// are for packets that came from it.
     pub fn set_default_route(&mut self, hops: Vec<NextHop>, hop_limit: u8) {
         self.default_route = Some(DefaultRoute { hops, hop_limit });
+    }
+
+    /// Sends what begins here and ends at `destination` to this neighbour first, whatever the route says. Packets of other
+    /// nodes are not affected, and direct paths come before.
+    pub fn detour(&mut self, destination: NodeAddr, hop: NextHop) {
+        self.detours.insert(destination, hop);
     }
 
     /// Sends what begins here and ends at `hop.neighbour` by a direct path, whether or not there is a route. Nothing else goes
@@ -216,10 +228,18 @@ impl ForwardingTable {
         Some(self.default_route.as_ref()?.hops.first()?.neighbour)
     }
 
+    /// The node that this one, as a stub, is attached to in packets for `peer`: their first hop, so that answers return through
+    /// it. `None` if it is not a stub, or has no link.
+    #[must_use]
+    pub fn attached_toward(&self, peer: NodeAddr) -> Option<NodeAddr> {
+        let usual = self.attached_to()?;
+        Some(self.detours.get(&peer).map_or(usual, |hop| hop.neighbour))
+    }
+
     /// Whether there is a way to a node now, through others or to itself.
     #[must_use]
     pub fn reaches(&self, node: NodeAddr) -> bool {
-        node == self.me || self.find(Flow { source: self.me, destination: node }, None).is_some()
+        node == self.me || self.find_own(node, node).is_some()
     }
 
     /// The neighbour and the hop limit for a packet that begins here, by its header: the peer itself where there is a direct
@@ -229,8 +249,23 @@ impl ForwardingTable {
         let direct = || self.direct.get(&header.end()).map(|hop| (*hop, DIRECT_HOP_LIMIT));
         // A packet for this node's own stub names this node as the destination.
         let toward = if header.destination == self.me { header.end() } else { header.destination };
-        let relayed = || self.find(Flow { source: self.me, destination: toward }, None);
+        let relayed = || self.find_own(header.end(), toward);
         if handshake { relayed().or_else(direct) } else { direct().or_else(relayed) }
+    }
+
+    /// As [`originate_packet`](Self::originate_packet), for a packet of a handshake that answers one which came in through
+    /// `ingress`: it returns the same way, if that is one of the ways to the peer, so that a handshake needs one path
+    /// that works and not two.
+    #[must_use]
+    pub fn reply(&self, header: &Header, ingress: NodeAddr) -> Option<(NextHop, u8)> {
+        if self.detours.contains_key(&header.end()) {
+            return None;
+        }
+        let toward = if header.destination == self.me { header.end() } else { header.destination };
+        let route = self.routes.get(toward)?;
+        let place = self.routes.place_of(ingress)?;
+        let hop = self.hops[place].filter(|_| route.leads_through(place))?;
+        Some((hop, route.hop_limit))
     }
 
     /// The neighbour that packets of a flow go to, never the one they came from.
@@ -245,14 +280,22 @@ impl ForwardingTable {
         if let Some(hop) = self.direct.get(&destination) {
             return Some((*hop, DIRECT_HOP_LIMIT));
         }
-        self.find(Flow { source: self.me, destination }, None)
+        self.find_own(destination, destination)
     }
 
     /// As [`originate`](Self::originate), but by the mesh where that has a route, even if there is a direct path: for handshakes,
     /// since the process at the end of the path may be gone, and another one in its place.
     #[must_use]
     pub fn originate_handshake(&self, destination: NodeAddr) -> Option<(NextHop, u8)> {
-        self.find(Flow { source: self.me, destination }, None).or_else(|| self.originate(destination))
+        self.find_own(destination, destination).or_else(|| self.originate(destination))
+    }
+
+    /// The neighbour and the hop limit for a packet of this node that ends at `end`, and is routed to `toward`.
+    fn find_own(&self, end: NodeAddr, toward: NodeAddr) -> Option<(NextHop, u8)> {
+        if let Some(hop) = self.detours.get(&end) {
+            return Some((*hop, DETOUR_HOP_LIMIT));
+        }
+        self.find(Flow { source: self.me, destination: toward }, None)
     }
 
     fn find(&self, flow: Flow, ingress: Option<NodeAddr>) -> Option<(NextHop, u8)> {
@@ -352,6 +395,35 @@ mod tests {
         let table = relay(false);
         assert_eq!(table.decide(&packet(FROM_RIGHT, FAR, ME)), Decision::Deliver);
         assert_eq!(table.decide(&packet(FROM_RIGHT, FAR, LEFT)), Decision::Drop(DropReason::TransitDenied));
+    }
+
+    #[test]
+    fn a_detour_is_for_packets_that_begin_here_only() {
+        let mut table =
+            linked(true, &[(LEFT, &[LEFT], &[]), (RIGHT, &[RIGHT], &[]), (FAR, &[RIGHT], &[LEFT])]);
+        table.link(hop(LEFT));
+        table.link(hop(RIGHT));
+        table.detour(FAR, hop(LEFT));
+        assert_eq!(table.originate(FAR), Some((hop(LEFT), DETOUR_HOP_LIMIT)));
+        assert_eq!(table.originate_handshake(FAR), Some((hop(LEFT), DETOUR_HOP_LIMIT)));
+        assert_eq!(table.originate(RIGHT).unwrap().0, hop(RIGHT));
+        assert_eq!(table.decide(&packet(FROM_LEFT, LEFT, FAR)), Decision::Forward(hop(RIGHT)));
+        table.direct(hop(FAR));
+        assert_eq!(table.originate(FAR), Some((hop(FAR), DIRECT_HOP_LIMIT)));
+    }
+
+    #[test]
+    fn a_handshake_is_answered_the_way_it_came_if_that_leads_back() {
+        let mut table =
+            linked(true, &[(LEFT, &[LEFT], &[]), (RIGHT, &[RIGHT], &[]), (FAR, &[RIGHT], &[LEFT])]);
+        table.link(hop(RIGHT));
+        let header = packet(FROM_LEFT, ME, FAR);
+        assert_eq!(table.reply(&header, LEFT), None, "the link is gone");
+        table.link(hop(LEFT));
+        assert_eq!(table.reply(&header, LEFT), Some((hop(LEFT), 12)));
+        assert_eq!(table.reply(&packet(FROM_LEFT, ME, RIGHT), LEFT), None, "it does not lead there");
+        table.detour(FAR, hop(RIGHT));
+        assert_eq!(table.reply(&header, LEFT), None, "the detour was chosen for a reason");
     }
 
     #[test]

@@ -32,6 +32,7 @@
 //! | `attachments` | the nodes that stubs are attached to, by number |
 //! | `held` | packets without a route |
 //! | `release` | letting go of a UDP socket that quinn still holds |
+//! | `replies` | the neighbours that handshakes come in through |
 //! | `last_sent` | what is sent again when the way to a peer changes |
 
 mod attachments;
@@ -45,6 +46,7 @@ mod last_sent;
 mod originate;
 mod quinn_face;
 mod release;
+mod replies;
 mod sort;
 mod transmit;
 
@@ -64,6 +66,7 @@ use self::heard::Heard;
 use self::inbound::Inbound;
 use self::last_sent::LastSent;
 use self::release::Releasable;
+use self::replies::Replies;
 use self::transmit::Bound;
 pub(super) use self::transmit::MAX_SEND;
 pub(crate) use self::transmit::mapped;
@@ -78,6 +81,8 @@ pub(crate) struct Socket {
     fresh: FreshPorts,
     // Only where the addresses do not say which of the sockets a packet belongs to.
     heard: Option<Heard>,
+    // Locked for packets of handshakes only.
+    replies: Replies,
     port: u16,
     max_receive_segments: usize,
     table: ArcSwap<ForwardingTable>,
@@ -124,6 +129,7 @@ impl Socket {
             inbound: Mutex::default(),
             hold: Mutex::default(),
             fresh: FreshPorts::default(),
+            replies: Replies::default(),
             heard: transmit::is_ambiguous(&sockets).then(Heard::default),
             sockets,
         })
@@ -191,6 +197,7 @@ impl Socket {
         if let Some(heard) = &self.heard {
             heard.tick();
         }
+        self.replies.tick();
         let expired = lock(&self.hold).tick();
         self.counters.dropped(DropReason::NoRoute, expired as u64);
     }

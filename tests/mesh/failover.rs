@@ -27,8 +27,9 @@ async fn a_stream_survives_the_death_of_its_relay() {
     let via = status.peers.iter().find(|peer| peer.node == b).unwrap().via.clone().unwrap();
     mesh.kill(via.as_str());
     let longest = transfer.await.unwrap();
-    assert!(longest > Duration::from_secs(1), "the relay in use was the one that died: {longest:?}");
-    assert!(longest < Duration::from_secs(7), "stalled for {longest:?}");
+    assert!(longest > Duration::from_millis(300), "the relay in use was the one that died: {longest:?}");
+    // The flow avoids it long before the link to it is declared dead.
+    assert!(longest < Duration::from_millis(1_500), "stalled for {longest:?}");
 }
 
 #[tokio::test(start_paused = true)]

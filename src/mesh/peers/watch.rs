@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::info;
 
-use super::Peers;
+use super::{Peers, Samples};
 use crate::id::NodeId;
 use crate::mesh::clock;
 use crate::mesh::input::{Command, Input};
@@ -43,7 +43,11 @@ impl Watch {
             }
             let patience = self.peers.patience();
             let now = clock::now();
-            let suspects = self.peers.silent(patience.saturating_sub(ASK_AHEAD), now);
+            let Samples { silent: suspects, answers } =
+                self.peers.sample(patience.saturating_sub(ASK_AHEAD), now);
+            for (peer, answers) in answers {
+                self.peers.report(&peer, answers).await;
+            }
             if suspects.is_empty() {
                 continue;
             }

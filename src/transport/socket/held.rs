@@ -7,8 +7,9 @@ use crate::switch::{Attachment, DropReason, Flow, ForwardingTable, Header, HeldP
 
 /// Gives a packet of this node's own the attachment that the node has now, if it is a stub's.
 pub(super) fn refresh_attachment(packet: &mut [u8], table: &ForwardingTable) {
-    if let (Ok(header), Some(at)) = (Header::decode(packet), table.attached_to())
+    if let Ok(header) = Header::decode(packet)
         && matches!(header.attachment, Attachment::Source(_))
+        && let Some(at) = table.attached_toward(header.destination)
     {
         let header = Header { attachment: Attachment::Source(at), ..header }.encode();
         packet[..header.len()].copy_from_slice(&header);

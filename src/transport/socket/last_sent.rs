@@ -19,6 +19,8 @@ pub(super) struct LastSent {
     packet: Mutex<Vec<u8>>,
     /// Whether something came from the peer since: then the way works, and nothing is sent again unless it changes.
     answered: AtomicBool,
+    /// Whether a packet of a handshake came from the peer.
+    shook_hands: AtomicBool,
 }
 
 impl LastSent {
@@ -44,6 +46,11 @@ impl LastSent {
     pub(super) fn answered(&self) {
         self.answered.store(true, Ordering::Relaxed);
     }
+
+    /// A packet of a handshake came from the peer.
+    pub(super) fn shook_hands(&self) {
+        self.shook_hands.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Socket {
@@ -54,6 +61,11 @@ impl Socket {
             peers.entry(peer).or_default();
             peers
         });
+    }
+
+    /// Whether packets of a handshake came from a peer since the last call.
+    pub(crate) fn take_handshake(&self, peer: NodeAddr) -> bool {
+        self.peers.load().get(&peer).is_some_and(|last| last.shook_hands.swap(false, Ordering::Relaxed))
     }
 
     /// Forgets a peer.

@@ -29,7 +29,10 @@ impl Socket {
             return Ok(());
         }
         let header = self.header(&table, peer, kind);
-        let Some((next_hop, hop_limit)) = way(&table, &header, transmit.contents) else {
+        let answers = transmit.contents.first().is_some_and(|first| is_handshake(*first));
+        let came = answers.then(|| self.replies.through(peer)).flatten();
+        let reply = came.and_then(|ingress| table.reply(&header, ingress));
+        let Some((next_hop, hop_limit)) = reply.or_else(|| way(&table, &header, transmit.contents)) else {
             for segment in segments(transmit) {
                 let packet = [&*header.encode(), segment].concat();
                 self.hold(HeldPacket { ingress: None, destination: header.destination, packet });
@@ -69,7 +72,7 @@ impl Socket {
             FlowKind::Routed => routed,
             FlowKind::Own => {
                 // Without a link the packet is held, and gets the attachment when there is one.
-                let at = table.attached_to().unwrap_or(NodeAddr([0; 8]));
+                let at = table.attached_toward(peer).unwrap_or(NodeAddr([0; 8]));
                 Header { attachment: Attachment::Source(at), ..routed }
             }
             FlowKind::Attached(number) => match lock(&self.attachments).node(number) {
@@ -113,12 +116,15 @@ impl Socket {
     }
 }
 
-/// The next hop of a QUIC packet that begins here, and its hop limit.
-///
-/// Long headers (RFC 9000 §17.2) are those of handshakes, which avoid direct paths: see
+/// The next hop of a QUIC packet that begins here, and its hop limit. Handshakes avoid direct paths: see
 /// [`originate_packet`](ForwardingTable::originate_packet).
 pub(super) fn way(table: &ForwardingTable, header: &Header, quic: &[u8]) -> Option<(NextHop, u8)> {
-    table.originate_packet(header, quic.first().is_some_and(|first| first & 0x80 != 0))
+    table.originate_packet(header, quic.first().is_some_and(|first| is_handshake(*first)))
+}
+
+/// Whether a QUIC packet is part of a handshake, by its first byte: those have long headers (RFC 9000 §17.2).
+pub(super) fn is_handshake(first: u8) -> bool {
+    first & 0x80 != 0
 }
 
 /// The packets of a batch.

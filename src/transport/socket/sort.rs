@@ -7,6 +7,7 @@ use std::ops::Range;
 use quinn::udp::RecvMeta;
 
 use super::inbound::Inbound;
+use super::originate::is_handshake;
 use super::{Socket, mapped};
 use crate::id::NodeAddr;
 use crate::switch::{Decision, DropReason, ForwardingTable, Header, HeldPacket, NextHop};
@@ -58,8 +59,15 @@ impl Socket {
                     self.keep(inbound, &mut kept, data, start..end, outer, 0);
                 }
                 Verdict::Deliver(header) => {
+                    let handshake = data.get(start + header.wire_len()).copied().is_some_and(is_handshake);
                     if let Some(last) = self.peers.load().get(&header.source) {
                         last.answered();
+                        if handshake {
+                            last.shook_hands();
+                        }
+                    }
+                    if handshake && let Some(ingress) = table.ingress(header.cookie) {
+                        self.replies.note(header.source, ingress.neighbour);
                     }
                     let addr = overlay::flow_addr(header.source, self.flow_kind(table, &header));
                     let dst_ip = arrived_through(table, &header, &data[start..end]);

@@ -1,0 +1,320 @@
+//! Which neighbours a node's packets avoid on their way to each peer, because they got no answer through them. Pure.
+//!
+//! ```text
+//!            silent: take the best other first hop        answered, and no silence for a while
+//!   routed ───────────────────────────────▶ trying ───────────────────────────▶ settled
+//!     ▲                                       │  ▲                                │
+//!     │        silent: none is left           │  └─── silent: take the next ──────┘
+//!     ├───────────────────────────────────────┘
+//!     │                                       unused for KEPT ◀── settled
+//!     └───────── the next silence counts after a pause that doubles
+//! ```
+//!
+//! That a peer is silent says nothing about a neighbour: the peer itself may be gone. So a neighbour is reported as avoided
+//! only once the peer was heard through another one. A settled detour stays: nothing this node sees can show that the
+//! neighbour forwards again, except sending through it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::peers::MAX_PEERS;
+use crate::id::NodeId;
+
+/// Neighbours that are avoided on the way to one peer; beyond that all count as tried.
+pub(super) const MAX_AVOIDED: usize = 8;
+/// How long the peer must go on to answer before the neighbours tried before are taken for black holes.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+/// How long silence is ignored after every first hop was tried in vain. It doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a detour is kept without a connection to the peer.
+const KEPT: Duration = Duration::from_secs(600);
+
+/// The detours of a node's own packets; at most one for each of [`MAX_PEERS`] peers.
+#[derive(Debug)]
+pub(super) struct Detours {
+    peers: BTreeMap<NodeId, Peer>,
+    /// Silent peers whose next first hop is to be found.
+    silent: VecDeque<NodeId>,
+    /// Finding first hops takes searches of the graph, which are paced.
+    not_before: Instant,
+    settled: u64,
+}
+
+/// A peer that was silent.
+#[derive(Debug)]
+struct Peer {
+    avoided: Vec<NodeId>,
+    /// The first hop in use; `None` if that of the route is.
+    via: Option<NodeId>,
+    since: Instant,
+    /// When it was first heard through `via`.
+    answered: Option<Instant>,
+    settled: bool,
+    /// How often every first hop was tried in vain, in a row.
+    failures: u32,
+    /// Until when silence is ignored.
+    pause: Option<Instant>,
+    /// When there was last a connection to it.
+    used: Instant,
+}
+
+/// A detour that works, while the neighbours before it did not.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Settled {
+    pub(super) peer: NodeId,
+    pub(super) avoided: Vec<NodeId>,
+    pub(super) via: NodeId,
+}
+
+/// A detour of this node's packets for a peer: they avoid neighbours through which they got no answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Detour {
+    /// The neighbours that are avoided, in the order in which they were tried.
+    pub avoided: Vec<NodeId>,
+    /// The neighbour that is used instead.
+    pub via: NodeId,
+    /// For how long, in seconds.
+    pub since_s: f64,
+    /// Whether the peer answers through it. If not, this is an attempt.
+    pub settled: bool,
+}
+
+impl Detours {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { peers: BTreeMap::new(), silent: VecDeque::new(), not_before: now, settled: 0 }
+    }
+
+    /// A peer does not answer. Ignored during a pause, and where too many peers have detours already.
+    pub(super) fn silent(&mut self, peer: &NodeId, now: Instant) {
+        let full = self.peers.len() >= MAX_PEERS && !self.peers.contains_key(peer);
+        if full || self.silent.len() >= MAX_PEERS {
+            return;
+        }
+        if let Some(known) = self.peers.get_mut(peer) {
+            (known.answered, known.used) = (None, now);
+            if known.pause.is_some_and(|until| now < until) {
+                return;
+            }
+        }
+        if !self.silent.contains(peer) {
+            self.silent.push_back(peer.clone());
+        }
+    }
+
+    /// A peer that was silent answers.
+    pub(super) fn answered(&mut self, peer: &NodeId, now: Instant) {
+        self.silent.retain(|silent| silent != peer);
+        let Some(known) = self.peers.get_mut(peer) else { return };
+        if known.via.is_none() {
+            self.peers.remove(peer);
+            return;
+        }
+        known.used = now;
+        known.answered.get_or_insert(now);
+    }
+
+    /// The next silent peer whose first hop is to be replaced, and the neighbours that were tried before.
+    pub(super) fn take_silent(&mut self, now: Instant) -> Option<(NodeId, BTreeSet<NodeId>)> {
+        if now < self.not_before {
+            return None;
+        }
+        let peer = self.silent.pop_front()?;
+        let avoided = self.peers.get(&peer).map(|known| known.avoided.iter().cloned().collect());
+        Some((peer, avoided.unwrap_or_default()))
+    }
+
+    /// The search for first hops took its time: the next one comes this much later.
+    pub(super) fn pace(&mut self, pause: Duration, now: Instant) {
+        self.not_before = now + pause;
+    }
+
+    /// The packets for a peer got no answer through `failed`; `next` is the best of the others. Returns whether the way
+    /// of its packets changes.
+    pub(super) fn replace(
+        &mut self,
+        peer: &NodeId,
+        failed: NodeId,
+        next: Option<NodeId>,
+        now: Instant,
+    ) -> bool {
+        let known = self.peers.entry(peer.clone()).or_insert_with(|| Peer::new(now));
+        let before = known.via.clone();
+        if !known.avoided.contains(&failed) {
+            known.avoided.push(failed);
+        }
+        (known.answered, known.settled, known.since) = (None, false, now);
+        known.via = next.filter(|_| known.avoided.len() <= MAX_AVOIDED);
+        if known.via.is_none() {
+            // Nobody is to blame: begin again from the route, a little later.
+            known.avoided.clear();
+            let pause = FIRST_PAUSE.saturating_mul(1 << known.failures.min(16)).min(LONGEST_PAUSE);
+            known.failures = known.failures.saturating_add(1);
+            known.pause = Some(now + pause);
+        } else {
+            known.pause = None;
+        }
+        known.via != before
+    }
+
+    /// Reports the detours that have proven themselves, each once.
+    pub(super) fn settle(&mut self, now: Instant) -> Vec<Settled> {
+        let mut settled = Vec::new();
+        for (peer, known) in &mut self.peers {
+            let proven = known.answered.is_some_and(|at| now >= at + SETTLED_AFTER);
+            if let (false, true, Some(via)) = (known.settled, proven, &known.via) {
+                (known.settled, known.failures) = (true, 0);
+                self.settled += 1;
+                settled.push(Settled {
+                    peer: peer.clone(),
+                    avoided: known.avoided.clone(),
+                    via: via.clone(),
+                });
+            }
+        }
+        settled
+    }
+
+    /// Forgets what has not been of use for long. Returns whether the way of any packets changes.
+    pub(super) fn sweep(&mut self, connected: impl Fn(&NodeId) -> bool, now: Instant) -> bool {
+        let before = self.peers.len();
+        self.peers.retain(|peer, known| {
+            if connected(peer) {
+                known.used = now;
+            }
+            now.saturating_duration_since(known.used) < KEPT
+        });
+        before != self.peers.len()
+    }
+
+    /// The peers with detours, and the first hops of their packets.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeId, &NodeId)> {
+        self.peers.iter().filter_map(|(peer, known)| Some((peer, known.via.as_ref()?)))
+    }
+
+    /// The detour of a peer's packets.
+    pub(super) fn of(&self, peer: &NodeId, now: Instant) -> Option<Detour> {
+        let known = self.peers.get(peer)?;
+        Some(Detour {
+            avoided: known.avoided.clone(),
+            via: known.via.clone()?,
+            since_s: now.saturating_duration_since(known.since).as_secs_f64(),
+            settled: known.settled,
+        })
+    }
+
+    /// How many detours have proven themselves since the start.
+    pub(super) fn count(&self) -> u64 {
+        self.settled
+    }
+
+    /// When the next silent peer can be dealt with.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        (!self.silent.is_empty()).then_some(self.not_before)
+    }
+}
+
+impl Peer {
+    fn new(now: Instant) -> Self {
+        Self {
+            avoided: Vec::new(),
+            via: None,
+            since: now,
+            answered: None,
+            settled: false,
+            failures: 0,
+            pause: None,
+            used: now,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn id(name: &str) -> NodeId {
+        name.parse().unwrap()
+    }
+
+    /// The peer is silent through `failed`, and `next` is taken.
+    fn fail(detours: &mut Detours, failed: &str, next: Option<&str>, now: Instant) -> bool {
+        detours.silent(&id("b"), now);
+        let Some((peer, _)) = detours.take_silent(now) else { return false };
+        detours.replace(&peer, id(failed), next.map(id), now)
+    }
+
+    #[test]
+    fn a_detour_that_answers_is_reported_once_and_stays() {
+        let now = clock::now();
+        let mut detours = Detours::new(now);
+        assert!(fail(&mut detours, "r1", Some("r2"), now));
+        assert!(!detours.of(&id("b"), now).unwrap().settled);
+        detours.answered(&id("b"), now);
+        assert_eq!(detours.settle(now), []);
+        let settled = Settled { peer: id("b"), avoided: vec![id("r1")], via: id("r2") };
+        assert_eq!(detours.settle(now + SECOND), [settled]);
+        assert_eq!(detours.settle(now + 2 * SECOND), []);
+        assert!(!detours.sweep(|_| true, now + 3_600 * SECOND));
+        assert!(!detours.sweep(|_| false, now + 3_600 * SECOND + KEPT / 2));
+        assert_eq!(detours.iter().collect::<Vec<_>>(), [(&id("b"), &id("r2"))]);
+        assert!(detours.sweep(|_| false, now + 3_600 * SECOND + KEPT));
+        assert_eq!((detours.iter().count(), detours.count()), (0, 1));
+    }
+
+    #[test]
+    fn an_answer_that_is_the_last_one_proves_nothing() {
+        let now = clock::now();
+        let mut detours = Detours::new(now);
+        fail(&mut detours, "r1", Some("r2"), now);
+        detours.answered(&id("b"), now);
+        detours.silent(&id("b"), now + SECOND / 2);
+        assert_eq!(detours.settle(now + 2 * SECOND), []);
+    }
+
+    #[test]
+    fn a_peer_that_is_silent_by_every_way_blames_nobody() {
+        let now = clock::now();
+        let mut detours = Detours::new(now);
+        assert!(fail(&mut detours, "r1", Some("r2"), now));
+        assert!(fail(&mut detours, "r2", None, now));
+        assert_eq!(detours.of(&id("b"), now), None);
+        assert!(!fail(&mut detours, "r1", Some("r2"), now + FIRST_PAUSE / 2), "there is a pause");
+        assert!(fail(&mut detours, "r1", Some("r2"), now + FIRST_PAUSE));
+        fail(&mut detours, "r2", None, now + FIRST_PAUSE);
+        assert!(!fail(&mut detours, "r1", Some("r2"), now + 2 * FIRST_PAUSE), "which doubles");
+        detours.answered(&id("b"), now + 2 * FIRST_PAUSE);
+        assert!(fail(&mut detours, "r1", Some("r2"), now + 2 * FIRST_PAUSE), "until it answers");
+    }
+
+    #[test]
+    fn the_ways_that_failed_are_known_until_all_have() {
+        let now = clock::now();
+        let mut detours = Detours::new(now);
+        fail(&mut detours, "r1", Some("r2"), now);
+        fail(&mut detours, "r2", Some("r3"), now);
+        detours.silent(&id("b"), now);
+        assert_eq!(detours.take_silent(now), Some((id("b"), [id("r1"), id("r2")].into())));
+    }
+
+    #[test]
+    fn searches_are_paced_and_peers_are_bounded() {
+        let now = clock::now();
+        let mut detours = Detours::new(now);
+        for n in 0..MAX_PEERS + 9 {
+            detours.silent(&id(&format!("n{n}")), now);
+        }
+        assert!(detours.take_silent(now).is_some());
+        detours.pace(SECOND, now);
+        assert_eq!(detours.take_silent(now), None);
+        assert_eq!(detours.next_timeout(), Some(now + SECOND));
+        detours.pace(Duration::ZERO, now);
+        assert_eq!(std::iter::from_fn(|| detours.take_silent(now)).count(), MAX_PEERS - 1);
+    }
+}

@@ -1,0 +1,235 @@
+//! Whether the packets of a connection arrive at both ends: what routing cannot see.
+//!
+//! A relay that keeps its links and forwards nothing looks healthy to its neighbours. Only the ends of a connection notice.
+//! Each end sees whether packets of the other arrive, and not whether its own do, so it says so when none does:
+//!
+//! ```text
+//!   sent, and nothing arrives ──▶ complain to the peer, repeatedly ──▶ still nothing: this end's packets
+//!                                        │                             may be lost, too: take another way
+//!                                        ▼
+//!   the peer gets complaints, although it has answered the first one: its packets are lost, it takes another way
+//! ```
+//!
+//! A client that repeats its handshake although the server is done with it complains as well: its congestion window may be
+//! full, so that it can say nothing else.
+//!
+//! The counts of QUIC's frames would not do. An end that only acknowledges expects no answer, and packets repeat ACK frames
+//! that are old, so neither the lack of ACK frames nor their arrival says anything about packets sent since.
+
+use std::time::{Duration, Instant};
+
+use quinn::ConnectionStats;
+
+/// How long nothing arrives before this end complains, at least and in round trips.
+const DOUBT_AT_LEAST: Duration = Duration::from_millis(200);
+const DOUBT_ROUND_TRIPS: u32 = 2;
+/// Samples before that in which packets were sent: the first one, and a probe of QUIC's.
+const SENDS: u32 = 2;
+/// The time between two complaints is a round trip, and at least this.
+const COMPLAIN_EVERY: Duration = Duration::from_millis(100);
+/// How long this end complains before it takes another way, at least and in round trips. The peer has the time for it first.
+const SILENT_AT_LEAST: Duration = Duration::from_millis(400);
+const SILENT_ROUND_TRIPS: u32 = 5;
+/// How long the peer's first complaint is remembered.
+const FORGET_COMPLAINT: Duration = Duration::from_secs(3);
+
+/// What a sample of a connection tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Answers {
+    /// Nothing new.
+    Unchanged,
+    /// Nothing arrives: tell the peer.
+    Complain,
+    /// This end's packets are lost, as far as it can tell: take another way. Repeated while that lasts.
+    Silent,
+    /// Packets arrive, and the peer does not complain any more.
+    Resumed,
+}
+
+/// What a connection has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    /// Frames sent that ask for an acknowledgement, path MTU probes left out: losing those is how the path MTU is found.
+    sent: u64,
+    /// Datagrams received.
+    received: u64,
+}
+
+/// Judges a connection by samples of its statistics.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered {
+    counts: Counts,
+    /// When something was sent first since a packet arrived, and in how many samples.
+    since: Option<Instant>,
+    sends: u32,
+    /// The first complaint, and the last.
+    complained: Option<(Instant, Instant)>,
+    /// The peer's first complaint.
+    peer_complained: Option<Instant>,
+    /// Whether the last verdict was [`Answers::Silent`].
+    silent: bool,
+}
+
+impl Unanswered {
+    /// Takes a sample. `complained`: the peer said since the last one that nothing arrives there. `rtt` is the shortest
+    /// round trip so far: smoothed ones include what was lost.
+    pub(super) fn sample(
+        &mut self,
+        stats: &ConnectionStats,
+        complained: bool,
+        rtt: Duration,
+        now: Instant,
+    ) -> Answers {
+        self.take(Counts::of(stats), complained, rtt, now)
+    }
+
+    fn take(&mut self, counts: Counts, complained: bool, rtt: Duration, now: Instant) -> Answers {
+        let before = std::mem::replace(&mut self.counts, counts);
+        let received = counts.received > before.received;
+        if received {
+            (self.since, self.sends, self.complained) = (None, 0, None);
+        } else if counts.sent > before.sent {
+            self.since.get_or_insert(now);
+            self.sends = self.sends.saturating_add(1);
+        }
+        if complained {
+            return self.on_complaint(rtt, now);
+        }
+        if received && std::mem::take(&mut self.silent) {
+            return Answers::Resumed;
+        }
+        self.judge_silence(rtt, now)
+    }
+
+    /// The peer's packets arrive, and this end acknowledged its first complaint at once. Another one a round trip later
+    /// means that it did not hear that.
+    fn on_complaint(&mut self, rtt: Duration, now: Instant) -> Answers {
+        let recent = |first: &Instant| now.saturating_duration_since(*first) < FORGET_COMPLAINT;
+        let first = self.peer_complained.filter(recent).unwrap_or(now);
+        if now.saturating_duration_since(first) < COMPLAIN_EVERY.max(rtt + rtt / 4) {
+            self.peer_complained = Some(first);
+            return Answers::Unchanged;
+        }
+        self.peer_complained = None;
+        self.silent = true;
+        Answers::Silent
+    }
+
+    fn judge_silence(&mut self, rtt: Duration, now: Instant) -> Answers {
+        let Some(since) = self.since else { return Answers::Unchanged };
+        let lasts = |from: Instant| now.saturating_duration_since(from);
+        match self.complained {
+            None if self.sends >= SENDS && lasts(since) >= DOUBT_AT_LEAST.max(rtt * DOUBT_ROUND_TRIPS) => {
+                self.complained = Some((now, now));
+                Answers::Complain
+            }
+            None => Answers::Unchanged,
+            Some((first, _)) if lasts(first) >= SILENT_AT_LEAST.max(rtt * SILENT_ROUND_TRIPS) => {
+                // The next complaints go the other way, and have as long.
+                self.complained = None;
+                self.silent = true;
+                Answers::Silent
+            }
+            Some((first, last)) if lasts(last) >= COMPLAIN_EVERY.max(rtt) => {
+                self.complained = Some((first, now));
+                Answers::Complain
+            }
+            Some(_) => Answers::Unchanged,
+        }
+    }
+}
+
+impl Counts {
+    fn of(stats: &ConnectionStats) -> Self {
+        let tx = &stats.frame_tx;
+        let eliciting = [
+            tx.crypto,
+            tx.data_blocked,
+            tx.datagram,
+            tx.immediate_ack,
+            tx.max_data,
+            tx.max_stream_data,
+            tx.max_streams_bidi,
+            tx.max_streams_uni,
+            tx.ping,
+            tx.reset_stream,
+            tx.stop_sending,
+            tx.stream,
+        ];
+        // A path MTU probe has a PING and an IMMEDIATE_ACK.
+        let probes = 2 * stats.path.sent_plpmtud_probes;
+        Self { sent: eliciting.iter().sum::<u64>().saturating_sub(probes), received: stats.udp_rx.datagrams }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(10);
+    const PACE: Duration = Duration::from_millis(100);
+
+    /// Plays samples of (sent, received, complained), one each [`PACE`]; returns what they told, and when.
+    fn play(rtt: Duration, samples: impl IntoIterator<Item = (u64, u64, bool)>) -> Vec<(usize, Answers)> {
+        let (mut unanswered, start) = (Unanswered::default(), crate::mesh::clock::now());
+        let told = (0..).zip(samples).map(|(nth, (sent, received, complained))| {
+            let at = start + PACE * u32::try_from(nth).unwrap();
+            (nth, unanswered.take(Counts { sent, received }, complained, rtt, at))
+        });
+        told.filter(|(_, answers)| *answers != Answers::Unchanged).collect()
+    }
+
+    #[test]
+    fn an_end_that_hears_nothing_complains_then_takes_another_way() {
+        let told = play(RTT, (1..=14).map(|sent| (sent, 0, false)));
+        let complains = told.iter().filter(|(_, answers)| *answers == Answers::Complain).map(|(at, _)| *at);
+        assert_eq!(complains.collect::<Vec<_>>(), [2, 3, 4, 5, 7, 8, 9, 10, 12, 13]);
+        let silent = told.iter().filter(|(_, answers)| *answers == Answers::Silent).map(|(at, _)| *at);
+        assert_eq!(silent.collect::<Vec<_>>(), [6, 11]);
+    }
+
+    #[test]
+    fn one_packet_that_is_lost_is_no_silence() {
+        assert_eq!(play(RTT, (0..100).map(|_| (1, 0, false))), []);
+        // It is repeated, and the copy is answered.
+        assert_eq!(play(RTT, [(1, 0, false), (2, 0, false), (2, 1, false), (2, 1, false)]), []);
+    }
+
+    #[test]
+    fn an_idle_connection_is_not_silent() {
+        assert_eq!(play(RTT, (0..100).map(|_| (0, 0, false))), []);
+        assert_eq!(play(RTT, (0..100).map(|n| (n, n, false))), []);
+    }
+
+    #[test]
+    fn a_peer_that_complains_after_an_answer_does_not_hear_this_end() {
+        assert_eq!(play(RTT, [(0, 1, true), (1, 2, false), (1, 3, true)]), [(2, Answers::Silent)]);
+        // It heard the answer to the first one, or is far away.
+        assert_eq!(play(RTT, [(0, 1, true), (1, 2, false), (1, 3, false)]), []);
+        assert_eq!(play(PACE * 3, [(0, 1, true), (1, 2, true), (1, 3, true), (1, 3, false)]), []);
+    }
+
+    #[test]
+    fn a_complaint_of_long_ago_is_forgotten() {
+        let samples = (0..62).map(|n| (n, n, n == 0 || n == 31 || n == 61));
+        assert_eq!(play(RTT, samples), [(61, Answers::Silent)]);
+    }
+
+    #[test]
+    fn what_arrives_after_silence_is_reported_once() {
+        let silent = (1..=7).map(|sent| (sent, 0, false));
+        let told = play(RTT, silent.chain([(8, 1, false), (9, 2, false)]));
+        assert_eq!(told.last_chunk(), Some(&[(6, Answers::Silent), (7, Answers::Resumed)]));
+    }
+
+    #[test]
+    fn a_far_peer_has_the_time_to_answer() {
+        let rtt = Duration::from_millis(300);
+        let told = play(rtt, (1..=30).map(|sent| (sent, 0, false)));
+        assert_eq!(told.first(), Some(&(6, Answers::Complain)));
+        assert_eq!(
+            told.iter().find(|(_, answers)| *answers == Answers::Silent),
+            Some(&(21, Answers::Silent))
+        );
+    }
+}
