@@ -21,6 +21,8 @@ pub struct Counters {
     pub time_to_direct: Duration,
     /// Probes sent.
     pub probes_sent: u64,
+    /// Probes not sent because of the limit on amplification.
+    pub probes_withheld: u64,
     /// Answers sent.
     pub answers_sent: u64,
     /// Authentic probes that came.

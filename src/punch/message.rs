@@ -6,8 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::allowance::FACTOR;
 use super::candidate::{Candidate, CandidateKind};
 use super::nat::NatClass;
+use super::probe::Probe;
 
 /// What two ends of a peer connection tell each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct Volley {
     pub number: u8,
     /// Where these ports may be reached. At most [`Message::MAX_FRESH`] are sent and accepted.
     pub candidates: Vec<Candidate>,
+    /// Bytes of padding, see [`Terms::padding`].
+    pub padding: u16,
 }
 
 /// Begins a round.
@@ -74,6 +78,19 @@ pub struct Terms {
     pub candidates: Vec<Candidate>,
     /// Whether it takes part in volleys: versions that do not leave this out.
     pub volleys: bool,
+    /// Bytes of padding. The receiver sends at most four times the message's length in probes to addresses that have not
+    /// answered, so a message is padded to a fourth of what its sender hopes for. [`Message::MAX_LEN`] bounds it.
+    pub padding: u16,
+}
+
+/// Encodes the fields as an array, followed by this many zeros as bytes; without any, by nothing.
+macro_rules! padded {
+    ($padding:expr, $($field:expr),+) => {
+        match $padding {
+            0 => rmp_serde::to_vec(&($($field,)+)),
+            len => rmp_serde::to_vec(&($($field,)+ serde_bytes::Bytes::new(&ZEROS[..usize::from(len).min(ZEROS.len())]))),
+        }
+    };
 }
 
 impl Message {
@@ -91,27 +108,45 @@ impl Message {
     pub fn encode(&self) -> Vec<u8> {
         let bytes = match self {
             Self::Offer(Offer { round, key, terms }) => {
-                let Terms { class, cookie, candidates, volleys } = terms;
+                let Terms { class, cookie, candidates, volleys, padding } = terms;
                 let (key, cookie) = (serde_bytes::Bytes::new(&key.0), serde_bytes::Bytes::new(&cookie.0));
                 let flags = u8::from(*volleys) * FLAG_VOLLEYS;
-                rmp_serde::to_vec(&(OFFER, round, key, code_of(*class), cookie, Listed(candidates), flags))
+                padded!(*padding, OFFER, round, key, code_of(*class), cookie, Listed(candidates), flags)
             }
             Self::Answer(Answer { round, terms }) => {
-                let Terms { class, cookie, candidates, volleys } = terms;
+                let Terms { class, cookie, candidates, volleys, padding } = terms;
                 let cookie = serde_bytes::Bytes::new(&cookie.0);
                 let flags = u8::from(*volleys) * FLAG_VOLLEYS;
-                rmp_serde::to_vec(&(ANSWER, round, code_of(*class), cookie, Listed(candidates), flags))
+                padded!(*padding, ANSWER, round, code_of(*class), cookie, Listed(candidates), flags)
             }
             Self::Request => rmp_serde::to_vec(&(REQUEST,)),
-            Self::Prepare(Volley { round, number, candidates }) => {
-                rmp_serde::to_vec(&(PREPARE, round, number, Listed(candidates)))
+            Self::Prepare(Volley { round, number, candidates, padding }) => {
+                padded!(*padding, PREPARE, round, number, Listed(candidates))
             }
-            Self::Ready(Volley { round, number, candidates }) => {
-                rmp_serde::to_vec(&(READY, round, number, Listed(candidates)))
+            Self::Ready(Volley { round, number, candidates, padding }) => {
+                padded!(*padding, READY, round, number, Listed(candidates))
             }
             Self::Go { round, number } => rmp_serde::to_vec(&(GO, round, number)),
         };
         bytes.expect("plain values in memory always encode")
+    }
+
+    /// Pads the message so that the receiver may send this many probes for it, as far as [`MAX_PADDED`] permits.
+    pub(crate) fn pad_for(self, probes: usize) -> Self {
+        let unpadded = self.encode().len();
+        let wanted = (probes * Probe::LEN).div_ceil(FACTOR).min(MAX_PADDED);
+        let missing = u16::try_from(wanted.saturating_sub(unpadded)).unwrap_or(u16::MAX);
+        match self {
+            Self::Offer(offer) => {
+                Self::Offer(Offer { terms: Terms { padding: missing, ..offer.terms }, ..offer })
+            }
+            Self::Answer(answer) => {
+                Self::Answer(Answer { terms: Terms { padding: missing, ..answer.terms }, ..answer })
+            }
+            Self::Prepare(volley) => Self::Prepare(Volley { padding: missing, ..volley }),
+            Self::Ready(volley) => Self::Ready(Volley { padding: missing, ..volley }),
+            other @ (Self::Request | Self::Go { .. }) => other,
+        }
     }
 
     /// Reads the MessagePack array. None: of a type that a later version added; skip it. Fields that follow the known
@@ -134,6 +169,9 @@ impl Message {
     }
 }
 
+/// The length up to which messages are padded: 15 probes to each of ten candidates.
+const MAX_PADDED: usize = 2_400;
+
 const OFFER: u8 = 0x01;
 const ANSWER: u8 = 0x02;
 const REQUEST: u8 = 0x03;
@@ -146,6 +184,8 @@ const FLAG_VOLLEYS: u8 = 0x01;
 
 /// How deep arrays may nest: a message has three levels; the rest is room for later versions.
 const MAX_DEPTH: usize = 16;
+
+const ZEROS: [u8; Message::MAX_LEN] = [0; Message::MAX_LEN];
 
 struct Array;
 
@@ -186,12 +226,18 @@ fn terms<'de, A: SeqAccess<'de>>(fields: &mut A) -> Result<Terms, A::Error> {
     let cookie = PathCookie(field::<serde_bytes::ByteArray<8>, A>(fields, "cookie")?.into_array());
     let candidates = candidates(fields)?;
     let flags: u8 = fields.next_element()?.unwrap_or_default();
-    Ok(Terms { class, cookie, candidates, volleys: flags & FLAG_VOLLEYS != 0 })
+    Ok(Terms { class, cookie, candidates, volleys: flags & FLAG_VOLLEYS != 0, padding: padding(fields)? })
+}
+
+fn padding<'de, A: SeqAccess<'de>>(fields: &mut A) -> Result<u16, A::Error> {
+    let zeros: Option<serde_bytes::ByteBuf> = fields.next_element()?;
+    let len = zeros.map_or(0, |zeros| zeros.len());
+    u16::try_from(len).map_err(|_| A::Error::invalid_length(len, &"at most 65,535"))
 }
 
 fn volley<'de, A: SeqAccess<'de>>(fields: &mut A) -> Result<Volley, A::Error> {
     let (round, number) = (field(fields, "round")?, field(fields, "volley")?);
-    Ok(Volley { round, number, candidates: candidates(fields)? })
+    Ok(Volley { round, number, candidates: candidates(fields)?, padding: padding(fields)? })
 }
 
 fn candidates<'de, A: SeqAccess<'de>>(fields: &mut A) -> Result<Vec<Candidate>, A::Error> {
@@ -369,16 +415,25 @@ mod tests {
         ];
         let (class, cookie) = (NatClass::EndpointIndependent, PathCookie(*b"cookie!!"));
         let key = ProbeKey(std::array::from_fn(|at| at as u8));
-        Offer { round: 0x0102_0304_0506_0708, key, terms: Terms { class, cookie, candidates, volleys: true } }
+        Offer {
+            round: 0x0102_0304_0506_0708,
+            key,
+            terms: Terms { class, cookie, candidates, volleys: true, padding: 0 },
+        }
     }
 
     #[test]
     fn a_message_is_read_as_it_was_written() {
         let cookie = PathCookie(*b"eikooc!!");
-        let terms =
-            Terms { class: NatClass::EndpointDependent, cookie, candidates: Vec::new(), volleys: false };
+        let terms = Terms {
+            class: NatClass::EndpointDependent,
+            cookie,
+            candidates: Vec::new(),
+            volleys: false,
+            padding: 0,
+        };
         let answer = Answer { round: offer().round, terms };
-        let volley = Volley { round: 9, number: 3, candidates: offer().terms.candidates };
+        let volley = Volley { round: 9, number: 3, candidates: offer().terms.candidates, padding: 5 };
         for message in [
             Message::Offer(offer()),
             Message::Answer(answer),

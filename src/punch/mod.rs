@@ -56,6 +56,7 @@ use std::time::{Duration, Instant};
 use crate::id::NodeId;
 
 mod agenda;
+mod allowance;
 mod attempt;
 mod candidate;
 mod choice;

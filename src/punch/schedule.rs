@@ -15,6 +15,8 @@ use super::probe::{Arrival, CandidatePair};
 const WAITS: [u64; 14] = [33, 67, 133, 267, 300, 300, 300, 300, 300, 300, 300, 300, 1_000, 2_000];
 /// The probes that a candidate gets once there is a path.
 const PROBES_WITH_PATH: u32 = 5;
+/// Probes that a candidate gets where none is answered.
+pub(crate) const PROBES: usize = WAITS.len() + 1;
 /// The most probes of one round to listed candidates of one IP address: it may be a bystander's, whom a peer names.
 const PROBES_PER_IP: u32 = 18;
 /// The most addresses of one round that are learned from probes,
@@ -39,6 +41,8 @@ pub(crate) struct Check {
     pub(crate) next: Option<Instant>,
     /// An authentic probe of the peer came from there. It is not limited by IP address.
     heard: bool,
+    /// The address has answered before: probes to it are not limited by what the peer has sent.
+    proven: bool,
     /// Counters and times of the newest probes.
     pending: Vec<(u32, Instant)>,
     pub(crate) rtt: Option<Duration>,
@@ -47,8 +51,8 @@ pub(crate) struct Check {
 impl Check {
     fn new(candidate: Candidate, local_port: Option<u16>, next: Instant) -> Self {
         let (from, next, pending) = (None, Some(next), Vec::new());
-        let (volley, heard) = (false, false);
-        Self { candidate, local_port, volley, from, probes: 0, next, heard, pending, rtt: None }
+        let (volley, heard, proven) = (false, false, false);
+        Self { candidate, local_port, volley, from, probes: 0, next, heard, proven, pending, rtt: None }
     }
 
     fn pair(&self) -> CandidatePair {
@@ -80,6 +84,14 @@ impl Checks {
                 None => self.list.push(Check::new(candidate, None, start)),
             }
         }
+    }
+
+    /// Adds addresses of paths that died: they have answered before.
+    pub(crate) fn add_proven(&mut self, candidates: Vec<Candidate>, start: Instant) {
+        let proven: Vec<_> = candidates.iter().map(|candidate| candidate.addr).collect();
+        self.add(candidates, start);
+        let again = |check: &&mut Check| proven.contains(&check.candidate.addr);
+        self.list.iter_mut().filter(again).for_each(|check| check.proven = true);
     }
 
     /// The pairs of a volley from fresh ports take the place of those of the one before.
@@ -199,6 +211,16 @@ impl Checks {
 }
 
 impl Check {
+    /// Whether the address has answered, in this round or before.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.proven || self.rtt.is_some()
+    }
+
+    /// The peer has not sent enough for another probe.
+    pub(crate) fn withhold(&mut self) {
+        self.next = None;
+    }
+
     /// A probe with that counter goes out.
     pub(crate) fn sent(&mut self, counter: u32, now: Instant, found: bool) {
         self.probes += 1;

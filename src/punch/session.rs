@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Role;
 use super::agenda::Dues;
+use super::allowance::Allowance;
 use super::attempt::{Attempt, Cause, Outcome};
 use super::candidate::{Candidate, CandidateKind, canonical, is_portable};
 use super::choice::{choose, review_at, score};
@@ -23,7 +24,7 @@ use super::ports::Ports;
 use super::probe::{Arrival, CandidatePair, Content, Probe, ProbeError, verify};
 use super::random::Random;
 use super::round::{Phase, Round, failure};
-use super::schedule::{Check, Checks, worthwhile};
+use super::schedule::{Check, Checks, PROBES, worthwhile};
 use super::volley::{Due, Volleys};
 use crate::id::NodeId;
 
@@ -80,6 +81,8 @@ pub(crate) struct Session {
     /// Limits offers and requests that are taken.
     their_rounds: Bucket,
     answers: Bucket,
+    /// Limits probes to addresses that have not answered.
+    allowance: Allowance,
     /// When a candidate was probed last: peers take turns.
     served: Option<Instant>,
     attempts: VecDeque<Attempt>,
@@ -127,6 +130,7 @@ impl Session {
             own_rounds: Bucket::new(ROUND_BURST, interval),
             their_rounds: Bucket::new(ROUND_BURST, interval),
             answers: Bucket::new(ANSWER_BURST, ANSWER_INTERVAL),
+            allowance: Allowance::default(),
             served: None,
             attempts: VecDeque::new(),
         }
@@ -199,6 +203,7 @@ impl Session {
         message: Message,
         context: &mut Context<'_>,
     ) -> Result<(), MessageError> {
+        self.allowance.on_message(message.encode().len());
         match (message, self.role) {
             (Message::Offer(offer), Role::Answers) => self.handle_offer(offer, context)?,
             (Message::Answer(answer), Role::Offers) => self.take_answer(answer, context),
@@ -230,9 +235,22 @@ impl Session {
     fn answer_again(&mut self, round: u64, context: &mut Context<'_>) {
         let newest = self.round.as_ref().is_some_and(|newest| newest.id == round);
         if newest && self.their_rounds.take(context.now) {
-            let answer = Answer { round, terms: self.terms(context) };
-            context.out.message(context.peer, Message::Answer(answer));
+            self.send_answer(round, context);
         }
+    }
+
+    fn send_answer(&mut self, round: u64, context: &mut Context<'_>) {
+        let terms = self.terms(context);
+        let probes = terms.candidates.len() * PROBES;
+        let answer = Message::Answer(Answer { round, terms });
+        context.out.message(context.peer, answer.pad_for(probes));
+    }
+
+    fn send_offer(&mut self, round: u64, key: ProbeKey, context: &mut Context<'_>) {
+        let terms = self.terms(context);
+        let probes = terms.candidates.len() * PROBES;
+        let offer = Message::Offer(Offer { round, key, terms });
+        context.out.message(context.peer, offer.pad_for(probes));
     }
 
     fn handle_request(&mut self, context: &mut Context<'_>) {
@@ -247,6 +265,7 @@ impl Session {
 
     fn take_offer(&mut self, offer: Offer, context: &mut Context<'_>) {
         self.supersede(context);
+        self.allowance.renew(Message::Offer(offer.clone()).encode().len());
         self.keys.offer(Keys::new(offer.round, offer.key));
         self.keys.agree(context.now);
         let (began, cause) = match self.asked.take() {
@@ -256,8 +275,7 @@ impl Session {
         context.out.counters.rounds += 1;
         self.renew = None;
         self.round = Some(Round::new(offer.round, began, cause, Phase::Over));
-        let answer = Answer { round: offer.round, terms: self.terms(context) };
-        context.out.message(context.peer, Message::Answer(answer));
+        self.send_answer(offer.round, context);
         let mut start = context.now;
         if in_volleys(&offer.terms, context.own)
             && let Some(round) = &mut self.round
@@ -274,6 +292,7 @@ impl Session {
             return;
         }
         self.keys.agree(context.now);
+        self.allowance.renew(Message::Answer(answer.clone()).encode().len());
         let mut start = context.now;
         if let Some(round) = &mut self.round {
             if in_volleys(&answer.terms, context.own) {
@@ -353,6 +372,7 @@ impl Session {
         if !self.answers.take(context.now) {
             return Err(ProbeError::TooMany);
         }
+        self.allowance.on_probe();
         let bytes = keys.answer(self.role, content.counter, from);
         context.out.counters.answers_sent += 1;
         context.out.probe(Probe { to: from, from: to, local_port, at: None, bytes });
@@ -456,6 +476,11 @@ impl Session {
         let (Some(round), Some(keys)) = (&mut self.round, self.keys.newest()) else { return false };
         let found = round.checks.has_found();
         let Some(check) = take(&mut round.checks, now) else { return false };
+        if !check.has_answered() && !self.allowance.take_probe() {
+            check.withhold();
+            context.out.counters.probes_withheld += 1;
+            return false;
+        }
         let (counter, bytes) = keys.probe(self.role);
         check.sent(counter, at.unwrap_or(now), found);
         let (to, from, local_port) = (check.candidate.addr, check.from, check.local_port);
@@ -535,9 +560,10 @@ impl Session {
         let bases = context.own.bases(&opened);
         let candidates = bases.iter().map(|base| base.outside).collect();
         let Some(number) = round.volleys.opened(bases, offers, now) else { return };
-        let volley = Volley { round: round.id, number, candidates };
+        let probes = round.volleys.most_pairs();
+        let volley = Volley { round: round.id, number, candidates, padding: 0 };
         let message = if offers { Message::Prepare(volley) } else { Message::Ready(volley) };
-        context.out.message(context.peer, message);
+        context.out.message(context.peer, message.pad_for(probes));
     }
 
     fn step_volleys(&mut self, context: &mut Context<'_>) {
@@ -652,7 +678,7 @@ impl Session {
         context.out.counters.paths_died += dead.len() as u64;
         let lost = self.used.is_some_and(|used| !self.has_path(used));
         match &mut self.round {
-            Some(round) if matches!(round.phase, Phase::Checking(_)) => round.checks.add(dead, now),
+            Some(round) if matches!(round.phase, Phase::Checking(_)) => round.checks.add_proven(dead, now),
             _ => {}
         }
         if lost && !self.round.as_ref().is_some_and(Round::is_open) {
@@ -738,22 +764,20 @@ impl Session {
         let volleys = Volleys::offered(context.timers.lead, now);
         self.round = Some(Round { volleys, ..Round::new(id, now, cause, Phase::Awaiting(until)) });
         context.out.counters.rounds += 1;
-        let offer = Offer { round: id, key, terms: self.terms(context) };
-        context.out.message(context.peer, Message::Offer(offer));
+        self.send_offer(id, key, context);
     }
 
     /// Asks once more, word for word: a message is lost with the connection that carried it, or where the peer was not ready for it.
     fn repeat_question(&mut self, context: &mut Context<'_>) {
-        let message = match (&mut self.round, self.keys.newest()) {
-            _ if self.asked.is_some() => Message::Request,
+        match (&mut self.round, self.keys.newest()) {
+            _ if self.asked.is_some() => context.out.message(context.peer, Message::Request),
             (Some(Round { id, volleys, phase: Phase::Awaiting(_), .. }), Some(keys)) if keys.round == *id => {
                 volleys.offered_again();
                 let (round, key) = (*id, keys.key);
-                Message::Offer(Offer { round, key, terms: self.terms(context) })
+                self.send_offer(round, key, context);
             }
-            _ => return,
-        };
-        context.out.message(context.peer, message);
+            _ => {}
+        }
     }
 
     /// What this end tells of itself.
@@ -761,7 +785,7 @@ impl Session {
         context.own.refresh();
         self.edition = Some(context.own.edition());
         let candidates = context.own.candidates().to_vec();
-        Terms { class: context.own.class(), cookie: self.cookie, candidates, volleys: true }
+        Terms { class: context.own.class(), cookie: self.cookie, candidates, volleys: true, padding: 0 }
     }
 
     fn supersede(&mut self, context: &mut Context<'_>) {

@@ -253,6 +253,12 @@ impl Volleys {
         pairs
     }
 
+    /// Maximum number of pairs of the newest volley: an end that does not know the other's ports yet expects as many as it
+    /// has itself.
+    pub(crate) fn most_pairs(&self) -> usize {
+        self.own.len() * self.own.len().max(self.theirs.len())
+    }
+
     /// The relayed round trip is measured; half of it from now on GO has arrived.
     fn arm(&mut self, now: Instant) -> Instant {
         if let Some(asked) = self.asked.take() {

@@ -23,7 +23,13 @@ fn messages_have_the_bytes_that_the_protocol_page_shows() {
         candidate("10.0.0.1:7400", CandidateKind::Host),
         candidate("[2001:db8::1]:9", CandidateKind::ServerReflexive),
     ];
-    let terms = |class, candidates| Terms { class, cookie: PathCookie([7; 8]), candidates, volleys: true };
+    let terms = |class, candidates| Terms {
+        class,
+        cookie: PathCookie([7; 8]),
+        candidates,
+        volleys: true,
+        padding: 0,
+    };
     let offer = Offer { round: ROUND, key: KEY, terms: terms(NatClass::Public, Vec::new()) };
     let answer = Answer { round: 7, terms: terms(NatClass::EndpointIndependent, candidates) };
     let fresh = vec![candidate("192.0.2.1:50000", CandidateKind::ServerReflexive)];
@@ -31,8 +37,9 @@ fn messages_have_the_bytes_that_the_protocol_page_shows() {
         Message::Offer(offer),
         Message::Answer(answer),
         Message::Request,
-        Message::Prepare(Volley { round: 7, number: 1, candidates: fresh }),
-        Message::Ready(Volley { round: 7, number: 1, candidates: Vec::new() }),
+        Message::Prepare(Volley { round: 7, number: 1, candidates: fresh, padding: 0 }),
+        Message::Ready(Volley { round: 7, number: 1, candidates: Vec::new(), padding: 0 }),
+        Message::Ready(Volley { round: 7, number: 1, candidates: Vec::new(), padding: 3 }),
         Message::Go { round: 7, number: 0 },
     ] {
         let body = message.encode();

@@ -16,7 +16,8 @@ fn any_bytes_are_a_message_or_an_error_and_damaged_messages_too() {
         Candidate { addr: addr("192.0.2.1:7"), kind: CandidateKind::Host },
         Candidate { addr: addr("[2001:db8::1]:7"), kind: CandidateKind::Mapped },
     ];
-    let terms = Terms { class: NatClass::Public, cookie: PathCookie([3; 8]), candidates, volleys: true };
+    let terms =
+        Terms { class: NatClass::Public, cookie: PathCookie([3; 8]), candidates, volleys: true, padding: 0 };
     let good = [
         Message::Offer(Offer { round: 1, key: ProbeKey([4; 32]), terms: terms.clone() }).encode(),
         Message::Answer(Answer { round: 1, terms }).encode(),

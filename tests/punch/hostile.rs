@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use receptor_quic::NodeId;
 use receptor_quic::punch::{
     Answer, Arrival, Candidate, CandidateKind, Config, Event, HostAddress, Message, MessageError, NatClass,
-    Offer, PathCookie, Probe, ProbeError, ProbeKey, Puncher, Role, Terms,
+    Offer, PathCookie, Probe, ProbeError, ProbeKey, Puncher, Role, Terms, Volley,
 };
 use sha2::Sha256;
 
@@ -88,7 +88,7 @@ impl Victim {
 fn terms(candidates: Vec<SocketAddr>) -> Terms {
     let candidate = |addr| Candidate { addr, kind: CandidateKind::Host };
     let candidates = candidates.into_iter().map(candidate).collect();
-    Terms { class: NatClass::Unknown, cookie: PathCookie([5; 8]), candidates, volleys: false }
+    Terms { class: NatClass::Unknown, cookie: PathCookie([5; 8]), candidates, volleys: false, padding: 0 }
 }
 
 fn offer(round: u64, candidates: Vec<SocketAddr>) -> Message {
@@ -97,6 +97,13 @@ fn offer(round: u64, candidates: Vec<SocketAddr>) -> Message {
 
 fn offer_with_key(round: u64, candidates: Vec<SocketAddr>, key: [u8; 32]) -> Message {
     Message::Offer(Offer { round, key: ProbeKey(key), terms: terms(candidates) })
+}
+
+fn padded(offer: Message, padding: u16) -> Message {
+    match offer {
+        Message::Offer(offer) => Message::Offer(Offer { terms: Terms { padding, ..offer.terms }, ..offer }),
+        other => other,
+    }
 }
 
 /// A probe (kind 0) or answer (1) of a peer that knows the key.
@@ -124,12 +131,62 @@ fn a_bystander_gets_a_few_probes_a_round_however_often_a_peer_names_it() {
 fn of_hundreds_of_candidates_thirty_two_are_probed_and_paced() {
     let mut victim = Victim::new(Role::Answers);
     let list = (0..500_u32).map(|n| addr(&format!("192.0.{}.{}:7", 2 + n / 250, 1 + n % 250))).collect();
-    victim.message(offer(1, list)).unwrap();
+    victim.message(padded(offer(1, list), 2_000)).unwrap();
     victim.run(Duration::from_secs(30));
     assert_eq!(victim.probed().len(), 32);
     assert!(victim.probed().values().all(|probes| *probes <= 15));
     let times: Vec<_> = victim.probes.iter().map(|(at, _)| *at).collect();
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= MS(5)));
+}
+
+#[test]
+fn probes_to_the_silent_have_at_most_four_times_an_offers_bytes() {
+    for padding in [0, 100, 1_000, 3_400] {
+        let mut victim = Victim::new(Role::Answers);
+        let list = (1..=32_u32).map(|n| addr(&format!("198.51.100.{n}:7"))).collect();
+        let offer = padded(offer(1, list), padding);
+        let len = offer.encode().len();
+        victim.message(offer).unwrap();
+        victim.run(Duration::from_secs(30));
+        let probes: usize = victim.probed().values().sum();
+        assert_eq!(probes, (4 * len / 64).min(32 * 15), "{len} bytes");
+        assert!(victim.punch.counters().probes_withheld > 0 || probes == 32 * 15);
+        // Who answers is probed on: the limit is for bystanders.
+        assert!(victim.probe("198.51.100.1:7", &sealed(0, 1, 1)).is_ok());
+        victim.run(MS(100));
+        assert!(victim.probed().values().sum::<usize>() > probes);
+    }
+}
+
+#[test]
+fn probes_of_volleys_have_at_most_four_times_the_bytes_received() {
+    let mut victim = Victim::new(Role::Answers);
+    // The NAT does not keep ports, so volleys leave from the victim's own socket.
+    let seen = [("one", "203.0.113.9:1111"), ("two", "203.0.113.9:2222")];
+    for (neighbour, at) in seen {
+        victim.punch.observed(&neighbour.parse().unwrap(), Some(addr(at)), victim.now);
+    }
+    let bystander = |port: u16| Candidate {
+        addr: SocketAddr::new(addr("192.0.2.1:1").ip(), port),
+        kind: CandidateKind::ServerReflexive,
+    };
+    let terms = Terms { candidates: vec![bystander(1)], volleys: true, ..terms(Vec::new()) };
+    let mut received = 0;
+    let mut tell = |victim: &mut Victim, message: Message| {
+        received += message.encode().len();
+        victim.message(message).unwrap();
+        victim.run(MS(20));
+        let probes: usize = victim.probed().values().sum();
+        assert!(64 * probes <= 4 * received, "{probes} probes for {received} bytes");
+    };
+    tell(&mut victim, Message::Offer(Offer { round: 1, key: ProbeKey([9; 32]), terms }));
+    tell(&mut victim, Message::Go { round: 1, number: 0 });
+    for number in 1..24 {
+        let candidates = (0..8).map(|nth| bystander(1_000 + 8 * u16::from(number) + nth)).collect();
+        tell(&mut victim, Message::Prepare(Volley { round: 1, number, candidates, padding: 0 }));
+        tell(&mut victim, Message::Go { round: 1, number });
+    }
+    assert!(victim.punch.counters().volleys > 20 && victim.punch.counters().probes_withheld > 0);
 }
 
 #[test]

@@ -7,7 +7,13 @@ use crate::punch::{Answer, Message, NatClass, Offer, PathCookie, ProbeKey, Terms
 use crate::transport::code::CloseCode;
 
 fn terms() -> Terms {
-    Terms { class: NatClass::Unknown, cookie: PathCookie([1; 8]), candidates: Vec::new(), volleys: true }
+    Terms {
+        class: NatClass::Unknown,
+        cookie: PathCookie([1; 8]),
+        candidates: Vec::new(),
+        volleys: true,
+        padding: 0,
+    }
 }
 
 fn offer(round: u64) -> Vec<u8> {
