@@ -33,16 +33,19 @@ use crate::transport::tls;
 use crate::transport::{Refusal, overlay};
 
 mod connecting;
+mod room;
 mod silence;
 mod unanswered;
 mod watch;
 
 use connecting::Connecting;
+use room::{Room, room};
 use silence::Silence;
 use unanswered::{Answers, Unanswered};
 pub(super) use watch::Watch;
 
-/// Peers with a connection at a time, at most.
+/// Maximum number of peers with a connection at a time. Ephemerals that share a certificate get three quarters of them,
+/// and fewer when others need some.
 pub const MAX_PEERS: usize = 1_024;
 /// Connections with one peer, at most: two if both open at the same time, more while it restarts.
 pub(super) const MAX_CONNECTIONS_OF_ONE: usize = 4;
@@ -504,15 +507,20 @@ impl Peers {
     /// The peer's place, with a lease so that it is not given to another one meanwhile.
     fn slot(&self, node: &NodeId) -> Result<(Arc<Slot>, Lease), OpenError> {
         let mut slots = lock(&self.slots);
-        if !slots.contains_key(node) && slots.len() >= MAX_PEERS {
-            let unused = slots.iter().find(|(_, slot)| !slot.usage.in_use()).map(|(node, _)| node.clone());
-            let Some(unused) = unused else { return Err(OpenError::TooManyPeers { max: MAX_PEERS }) };
-            if let Some(slot) = slots.remove(&unused) {
-                for Kept { connection, .. } in lock(&slot.connections).drain(..) {
-                    connection.close(CloseCode::Idle, "idle, and its place is needed");
-                }
-                self.endpoint.socket().untrack(unused.addr());
+        let place = match slots.contains_key(node) {
+            true => Room::Free,
+            false => room(slots.iter().map(|(node, slot)| (node, slot.usage.in_use())), node, MAX_PEERS),
+        };
+        if place == Room::None {
+            return Err(OpenError::TooManyPeers { max: MAX_PEERS });
+        }
+        if let Room::Of(unused) = place
+            && let Some(slot) = slots.remove(&unused)
+        {
+            for Kept { connection, .. } in lock(&slot.connections).drain(..) {
+                connection.close(CloseCode::Idle, "idle, and its place is needed");
             }
+            self.endpoint.socket().untrack(unused.addr());
         }
         let slot = slots.entry(node.clone()).or_insert_with(|| {
             self.endpoint.socket().track(node.addr());
