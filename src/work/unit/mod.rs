@@ -25,6 +25,7 @@
 
 mod entry;
 mod executor;
+mod job;
 mod key;
 mod limits;
 mod outcome;
@@ -33,6 +34,8 @@ mod spec;
 #[cfg(unix)]
 mod store;
 mod submitter;
+#[cfg(target_os = "linux")]
+mod supervisor;
 #[cfg(test)]
 mod tests;
 mod tombstones;

@@ -180,7 +180,10 @@ fn a_journal_that_breaks_the_rules_is_not_replayed() {
     let first = entry(ExecutorChange::Offered { spec: spec(), start_by: T0 });
     assert_eq!(ExecutorUnit::replay(&[]), Err(DamagedJournal::Empty));
     let accepted = entry(ExecutorChange::Accepted);
-    assert_eq!(ExecutorUnit::replay(&[accepted.clone()]), Err(DamagedJournal::OutOfOrder { index: 0 }));
+    assert_eq!(
+        ExecutorUnit::replay(std::slice::from_ref(&accepted)),
+        Err(DamagedJournal::OutOfOrder { index: 0 })
+    );
     let twice = [first.clone(), accepted.clone(), accepted];
     assert_eq!(ExecutorUnit::replay(&twice), Err(DamagedJournal::OutOfOrder { index: 2 }));
     let jump = [first, entry(ExecutorChange::Running { attempt: 1 })];

@@ -133,7 +133,7 @@ impl World {
             0..=3 => self.submit(unit),
             4 => self.user(unit, SubmitterInput::Cancel { grace_ms: self.now.0 % 3 }),
             5 if self.rng.one_in(2) => {
-                self.user(unit, SubmitterInput::Release { force: self.now.0 % 2 == 0 })
+                self.user(unit, SubmitterInput::Release { force: self.now.0.is_multiple_of(2) })
             }
             6..=12 => self.set_link(true),
             13 => self.set_link(false),

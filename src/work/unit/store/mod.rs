@@ -20,21 +20,24 @@
 //!
 //! All calls block on the disk. They belong on a blocking thread.
 
+mod files;
 mod log;
-mod run;
+mod paths;
 mod unit_dir;
 
-use std::fs::{self, DirBuilder, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub(crate) use self::files::{make_dir, replace, sync_parent};
 use self::log::{Log, LogError};
-use self::unit_dir::UnitDir;
+pub(crate) use self::paths::UnitPaths;
+pub(crate) use self::unit_dir::UnitDir;
 use super::entry::{ExecutorEntry, StoreId, SubmitterEntry, UnitTime};
 use super::key::UnitKey;
 use super::tombstones::{Death, Tombstones};
@@ -215,7 +218,7 @@ fn open_id(path: &Path, new_id: Uuid) -> io::Result<StoreId> {
             id.map(StoreId).map_err(unreadable)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            run::create_exclusively(path, format!("{new_id}\n").as_bytes())?;
+            files::create_exclusively(path, format!("{new_id}\n").as_bytes())?;
             Ok(StoreId(new_id))
         }
         Err(error) => Err(error),
@@ -255,26 +258,6 @@ fn open_tombstones(path: &Path, now: UnitTime) -> io::Result<(Log, Tombstones)> 
 
 /// Tombstones in one frame of a log: each has at most about 170 bytes.
 const TOMBSTONES_A_FRAME: usize = 256;
-
-/// Makes a directory that only this user may enter, and syncs its name to disk.
-fn make_dir(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => sync_parent(path),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if fs::symlink_metadata(path)?.is_dir() {
-                return Ok(());
-            }
-            let text = format!("{}: not a directory", path.display());
-            Err(io::Error::new(io::ErrorKind::NotADirectory, text))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Syncs the directory that a name is in.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-}
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::super::entry::ExecutorChange;
 use super::super::executor::{Exit, ExitKind, Found, RunFile};
+use super::super::job::{Channel, ExitRecord, Usage};
 use super::super::spec::UnitSpec;
 use sha2::Digest as _;
 
@@ -18,14 +19,14 @@ fn what_was_stored_is_there_after_a_restart() {
     let (store, loaded) = open(root.path());
     assert!(loaded.incoming.is_empty() && loaded.quarantined.is_empty());
     let mut unit = store.create_incoming(&key(1), &entries(&[offered()])).unwrap();
-    unit.write_payload(0, b"pay").unwrap();
+    unit.paths().write_payload(0, b"pay").unwrap();
     unit.append(&entries(&[ExecutorChange::Accepted])).unwrap();
     let id = store.id();
     drop((store, unit));
     let (store, loaded) = open(root.path());
     assert_eq!(store.id(), id);
     let [(found, unit, journal)] = &loaded.incoming[..] else { panic!("{loaded:?}") };
-    assert_eq!((found, unit.payload_len().unwrap()), (&key(1), 3));
+    assert_eq!((found, unit.paths().payload_len().unwrap()), (&key(1), 3));
     assert_eq!(journal, &entries(&[offered(), ExecutorChange::Accepted]));
     let mode = fs::metadata(root.path().join("units")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
@@ -77,7 +78,7 @@ fn a_unit_whose_making_or_removal_was_cut_off_is_gone() {
     let root = tempfile::tempdir().unwrap();
     let (store, _) = open(root.path());
     let unit = store.create_incoming(&key(1), &entries(&[offered()])).unwrap();
-    unit.write_payload(0, b"pay").unwrap();
+    unit.paths().write_payload(0, b"pay").unwrap();
     let dir = root.path().join("units/in/node-submitter").join(key(1).id.to_string());
     fs::remove_file(dir.join("log")).unwrap();
     let (_, loaded) = open(root.path());
@@ -109,7 +110,13 @@ fn an_attempt_is_begun_by_one_supervisor_or_made_void() {
     assert!(!unit.fence(1).unwrap());
     assert_eq!(unit.found(1).unwrap(), found(RunFile::Supervisor, true));
     let exit = Exit { end: ExitKind::Status(3), terminated: false };
-    unit.record_exit(1, &exit).unwrap();
+    let record = ExitRecord {
+        exit: exit.clone(),
+        stdout: Channel::default(),
+        stderr: Channel::default(),
+        usage: Usage::default(),
+    };
+    replace(&unit.attempt_path(1).join("exit"), &rmp_serde::to_vec(&record).unwrap()).unwrap();
     drop(lock);
     let ended = Found { exit: Some(exit), ..found(RunFile::Supervisor, false) };
     assert_eq!(unit.found(1).unwrap(), ended);
@@ -160,11 +167,11 @@ fn open_at(root: &Path, now: UnitTime) -> (UnitStore, LoadedStore) {
     UnitStore::open(&root.join("units"), Uuid::from_u128(9), now).unwrap()
 }
 
-fn unit() -> (tempfile::TempDir, UnitStore, UnitDir) {
+fn unit() -> (tempfile::TempDir, UnitStore, UnitPaths) {
     let root = tempfile::tempdir().unwrap();
     let (store, _) = open(root.path());
     let unit = store.create_incoming(&key(1), &entries(&[offered()])).unwrap();
-    (root, store, unit)
+    (root, store, unit.paths().clone())
 }
 
 fn key(n: u128) -> UnitKey {

@@ -1,34 +1,22 @@
 //! The directory of one unit.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::super::executor::{Exit, Found, RunFile};
+use super::files::sync_parent;
 use super::log::{Log, LogError};
-use super::run::{create_exclusively, replace};
-use super::sync_parent;
-
-/// What a `run` file says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Run {
-    /// A supervisor runs the attempt. The process id is for people and for signals; the lock says whether it lives.
-    Supervisor { pid: u32 },
-    /// The node has made the attempt void.
-    Fence,
-}
+use super::paths::UnitPaths;
 
 /// The directory of one unit, and its open log.
 #[derive(Debug)]
 pub(crate) struct UnitDir {
-    path: PathBuf,
+    paths: UnitPaths,
     log: Log,
 }
 
@@ -41,7 +29,7 @@ impl UnitDir {
             .and_then(|log| File::open(&path)?.sync_all().map(|()| log))
             .and_then(|log| sync_parent(&path).map(|()| log));
         match log {
-            Ok(log) => Ok(Self { path, log }),
+            Ok(log) => Ok(Self { paths: UnitPaths::new(&path), log }),
             Err(error) => {
                 // What cannot be removed has no entries that anybody was told about.
                 let _ = fs::remove_dir_all(&path);
@@ -65,7 +53,7 @@ impl UnitDir {
         if entries.is_empty() {
             return Ok(None);
         }
-        Ok(Some((Self { path: path.to_owned(), log }, entries)))
+        Ok(Some((Self { paths: UnitPaths::new(path), log }, entries)))
     }
 
     /// Appends entries to the journal, and syncs them to disk.
@@ -73,151 +61,17 @@ impl UnitDir {
         if entries.is_empty() { Ok(()) } else { self.log.append(entries) }
     }
 
-    /// Writes a part of the payload. It is synced by [`complete_payload`](Self::complete_payload).
-    pub(crate) fn write_payload(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(self.payload_path())?;
-        file.write_all_at(bytes, offset)
-    }
-
-    /// How much of the payload there is, in bytes.
-    pub(crate) fn payload_len(&self) -> io::Result<u64> {
-        match fs::metadata(self.payload_path()) {
-            Ok(metadata) => Ok(metadata.len()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Syncs the payload to disk, and says whether it has this length and digest. One that has not is removed.
-    pub(crate) fn complete_payload(&self, len: u64, sha256: &[u8; 32]) -> io::Result<bool> {
-        let path = self.payload_path();
-        let mut options = OpenOptions::new();
-        let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        file.sync_all()?;
-        sync_parent(&path)?;
-        let mut hash = Sha256::new();
-        let mut piece = vec![0; 256 * 1024];
-        let mut read = 0;
-        loop {
-            let n = file.read(&mut piece)?;
-            if n == 0 {
-                break;
-            }
-            hash.update(&piece[..n]);
-            read += n as u64;
-        }
-        let found: [u8; 32] = hash.finalize().into();
-        let matches = read == len && found == *sha256;
-        if !matches {
-            fs::remove_file(&path)?;
-        }
-        Ok(matches)
-    }
-
-    /// Makes an attempt void if nobody has begun it. Says whether that succeeded.
-    pub(crate) fn fence(&self, attempt: u32) -> io::Result<bool> {
-        match self.create_run(attempt, &Run::Fence) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Ok(self.found(attempt)?.run == RunFile::Fence)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Begins an attempt, as its supervisor, which must hold the [lock](Self::lock).
-    ///
-    /// # Errors
-    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if it was begun or made void: the command must not be executed.
-    pub(crate) fn begin(&self, attempt: u32, pid: u32) -> io::Result<()> {
-        self.create_run(attempt, &Run::Supervisor { pid })
-    }
-
-    /// Records how an attempt ended.
-    pub(crate) fn record_exit(&self, attempt: u32, exit: &Exit) -> io::Result<()> {
-        let bytes = rmp_serde::to_vec(exit).map_err(io::Error::other)?;
-        replace(&self.attempt_path(attempt).join("exit"), &bytes)
-    }
-
-    /// What there is of an attempt.
-    pub(crate) fn found(&self, attempt: u32) -> io::Result<Found> {
-        let dir = self.attempt_path(attempt);
-        // In this order. A supervisor creates `run` while it holds the lock, and lets go of it after `exit`: one that is
-        // seen to have created `run` and holds no lock has ended, and what it recorded is there.
-        let run = read_small(&dir.join("run"))?.map(|bytes| decode::<Run>(&bytes)).transpose()?;
-        let locked = self.is_locked()?;
-        let exit = read_small(&dir.join("exit"))?.map(|bytes| decode::<Exit>(&bytes)).transpose()?;
-        let run = match run {
-            None => RunFile::Absent,
-            Some(Run::Supervisor { .. }) => RunFile::Supervisor,
-            Some(Run::Fence) => RunFile::Fence,
-        };
-        Ok(Found { run, locked, exit })
-    }
-
-    /// Takes the unit's lock, which a supervisor holds for its whole life. Waits for one that holds it.
-    pub(crate) fn lock(&self) -> io::Result<File> {
-        let file = self.open_lock()?;
-        flock(&file, FlockOperation::LockExclusive)?;
-        Ok(file)
+    /// The unit's other files.
+    pub(crate) fn paths(&self) -> &UnitPaths {
+        &self.paths
     }
 
     /// Removes the unit.
     pub(crate) fn remove(self) -> io::Result<()> {
         // Without its log the directory is recognised as one whose removal was not finished.
-        fs::remove_file(self.path.join("log"))?;
-        fs::remove_dir_all(&self.path)?;
-        sync_parent(&self.path)
+        let path = self.paths.path();
+        fs::remove_file(path.join("log"))?;
+        fs::remove_dir_all(path)?;
+        sync_parent(path)
     }
-
-    fn create_run(&self, attempt: u32, run: &Run) -> io::Result<()> {
-        let dir = self.attempt_path(attempt);
-        super::make_dir(&dir)?;
-        let bytes = rmp_serde::to_vec(run).map_err(io::Error::other)?;
-        create_exclusively(&dir.join("run"), &bytes)
-    }
-
-    /// Whether a process holds the lock.
-    fn is_locked(&self) -> io::Result<bool> {
-        let file = self.open_lock()?;
-        // A supervisor that tries at this moment waits for it: the lock is released with the file.
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(false),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn open_lock(&self) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600).open(self.path.join("lock"))
-    }
-
-    fn payload_path(&self) -> PathBuf {
-        self.path.join("payload")
-    }
-
-    fn attempt_path(&self, attempt: u32) -> PathBuf {
-        self.path.join(format!("attempt-{attempt}"))
-    }
-}
-
-/// The longest `run` or `exit` file, in bytes.
-const MAX_SMALL: u64 = 64 * 1024;
-
-/// The content of a small file. `None` if there is no such file.
-fn read_small(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_SMALL).read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
-}
-
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    rmp_serde::from_slice(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

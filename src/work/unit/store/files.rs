@@ -1,12 +1,10 @@
-//! Files that come into being at once, with their whole content, or not at all.
+//! Files that come into being at once, with their whole content, or not at all; and private directories.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use super::sync_parent;
 
 /// Creates a file with this content, and syncs both to disk.
 ///
@@ -67,4 +65,24 @@ fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     path.with_file_name(name)
+}
+
+/// Makes a directory that only this user may enter, and syncs its name to disk.
+pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if fs::symlink_metadata(path)?.is_dir() {
+                return Ok(());
+            }
+            let text = format!("{}: not a directory", path.display());
+            Err(io::Error::new(io::ErrorKind::NotADirectory, text))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Syncs the directory that a name is in.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
