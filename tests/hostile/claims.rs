@@ -85,13 +85,11 @@ async fn the_id_of_a_full_node_cannot_be_claimed_as_a_stub() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "until log lines about stubs are bounded"]
 async fn stubs_that_come_and_go_fill_no_log() {
     churn("ghost-").await;
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "until log lines about stubs are bounded"]
 async fn proven_stubs_that_come_and_go_fill_no_log() {
     // Any number of ephemerals runs under one certificate.
     churn("mallory~").await;

@@ -44,7 +44,6 @@ async fn frames_without_end_delay_nobody_and_fill_no_log() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "until log lines about other processes are bounded"]
 async fn reports_of_other_processes_fill_no_log() {
     flood("TWIN", |_, n| framed(&(frame::TWIN, n, "somewhere\u{1b}[31m\nelse"))).await;
 }
@@ -94,7 +93,6 @@ fn record(mallory: &Member, sequence: u64) -> Advertisement {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "until log lines about links are bounded"]
 async fn links_made_and_dropped_without_end_fill_no_log() {
     let scene = Scene::of(mesh(["victim-peer", "other-victim"]).await);
     let log = Log::open();

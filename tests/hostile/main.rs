@@ -14,6 +14,7 @@ mod fuzzed;
 mod handshakes;
 mod log;
 mod member;
+mod probes;
 mod puppet;
 mod scene;
 mod tls;
