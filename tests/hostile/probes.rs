@@ -41,6 +41,7 @@ async fn an_offer_turns_few_bytes_to_the_bystanders_that_it_names() {
         cookie: PathCookie([1; 8]),
         candidates: bystanders.iter().map(candidate).collect(),
         volleys: true,
+        padding: 0,
     };
     let message = Message::Offer(Offer { round: 7, key: ProbeKey([2; 32]), terms }).encode();
     stream.write_all(&(message.len() as u32).to_be_bytes()).await.unwrap();
