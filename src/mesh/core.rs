@@ -636,8 +636,7 @@ impl Mesh {
 
     /// Shows another identity from now on, proves it on live connections, and closes those that it does not accept.
     pub(crate) async fn reload(&self, identity: Identity) -> Result<(), ShutDown> {
-        self.0.endpoint.reload(identity.clone());
-        self.0.vetting.reloaded();
+        self.0.vetting.reload(identity.clone());
         let reload = Input::Command(Command::Reload(Box::new(identity)));
         self.0.inputs.send(reload).await.map_err(|_| ShutDown)
     }

@@ -80,6 +80,8 @@ pub(super) async fn serve(mut listener: Listener, vetting: Vetting) {
 
 async fn take(incoming: Incoming, vetting: &Vetting) {
     let Incoming { peer, mut stream, .. } = incoming;
+    // Dropped unfinished, the stream would be reset, and the acceptance of the proof lost with it.
+    stream.send.finish();
     let mut came = Vec::new();
     let mut bounded = (&mut stream.recv).take(MAX_LEN as u64 + 1);
     let reading = bounded.read_to_end(&mut came);

@@ -36,7 +36,7 @@ use crate::transport::endpoint::{Authenticated, Endpoint};
 use crate::transport::frame::Frame;
 use crate::transport::standing::{Offered, Standing};
 use crate::transport::tls::peer_certificates;
-use crate::transport::{Refusal, RefusalReason};
+use crate::transport::{Identity, Refusal, RefusalReason};
 
 /// How often connections are looked at whose certificates may have expired.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -60,6 +60,8 @@ struct Inner {
     /// No connection's certificate expires before this, in seconds since 1970.
     earliest: AtomicU64,
     reloads: watch::Sender<u64>,
+    /// When the certificates were last reloaded.
+    reloaded_at: Mutex<Option<Instant>>,
 }
 
 /// A connection whose other end was found trustworthy. It is watched until this is dropped.
@@ -103,11 +105,13 @@ impl Vetting {
             next: AtomicU64::new(0),
             earliest: AtomicU64::new(u64::MAX),
             reloads: watch::Sender::new(0),
+            reloaded_at: Mutex::new(None),
         }))
     }
 
     /// Admits a connection of `node`, which its certificate names. Its handshake was judged by the trust of its time: where
-    /// that has changed since, it is judged again.
+    /// that has changed since, it is judged again. Shortly after a reload a renewed certificate may be on its way, as for
+    /// connections that were there before: then the verdict is due when that time is over.
     ///
     /// # Errors
     /// It is not trusted any more; it is closed.
@@ -134,15 +138,25 @@ impl Vetting {
         // In this order a reload finds the connection here, or this finds the reload.
         lock(&self.0.connections).insert(vetted.number, Arc::downgrade(&vetted));
         if self.0.endpoint.generation().number != authenticated.generation.number {
-            vetted.judge(&self.0.endpoint).inspect_err(|why| vetted.refuse(why.clone()))?;
+            match (vetted.judge(&self.0.endpoint), self.0.grace_end()) {
+                (Ok(()), _) => {}
+                (Err(why), Some(end)) if !is_final(&why.reason) => self.judge_at(&vetted, end),
+                (Err(why), _) => {
+                    vetted.refuse(why.clone());
+                    return Err(why);
+                }
+            }
         }
         self.0.earliest.fetch_min(vetted.good_until.load(Ordering::Relaxed), Ordering::Relaxed);
         Ok(vetted)
     }
 
-    /// The certificates were reloaded: every connection is judged by the new trust, and its peer gets a proof of the new
-    /// certificate.
-    pub(crate) fn reloaded(&self) {
+    /// Shows another identity from now on: every connection is judged by the new trust, and its peer gets a proof of the
+    /// new certificate.
+    pub(crate) fn reload(&self, identity: Identity) {
+        // First, so that a connection that is judged by the new trust finds its time of grace.
+        *lock(&self.0.reloaded_at) = Some(Instant::now());
+        self.0.endpoint.reload(identity);
         self.0.reloads.send_modify(|count| *count += 1);
     }
 
@@ -205,6 +219,19 @@ impl Vetting {
         waiting
     }
 
+    /// Judges a connection at this time, if it is still there.
+    fn judge_at(&self, vetted: &Arc<Vetted>, at: Instant) {
+        let (of, vetted) = (Arc::downgrade(&self.0), Arc::downgrade(vetted));
+        tokio::spawn(async move {
+            sleep_until(at).await;
+            if let (Some(of), Some(vetted)) = (of.upgrade(), vetted.upgrade())
+                && let Err(why) = of.judge(&vetted).await
+            {
+                vetted.refuse(why);
+            }
+        });
+    }
+
     async fn prove_to_all(&self) {
         for vetted in self.0.live() {
             vetted.prove(&self.0.endpoint);
@@ -239,6 +266,12 @@ impl Inner {
     async fn judge(&self, vetted: &Arc<Vetted>) -> Result<(), Refusal> {
         let (vetted, endpoint) = (Arc::clone(vetted), Arc::clone(&self.endpoint));
         self.pool.run(move || vetted.judge(&endpoint)).await.unwrap_or(Ok(()))
+    }
+
+    /// When the time is over in which a renewed certificate may be on its way; `None` if it is.
+    fn grace_end(&self) -> Option<Instant> {
+        let end = (*lock(&self.reloaded_at))? + GRACE;
+        (Instant::now() < end).then_some(end)
     }
 
     fn live(&self) -> Vec<Arc<Vetted>> {

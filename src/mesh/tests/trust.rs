@@ -8,10 +8,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::attacker::{Scene, close_code, hello, mallory};
 use crate::id::{NodeId, ServiceName};
 use crate::mesh::clock;
 use crate::mesh::status::LinkState;
 use crate::testing::{LinkQuality, Network};
+use crate::transport::code::CloseCode;
+use crate::transport::frame::Frame;
 use crate::{Authority, Event, Identity, Node, NodeBuilder, RefusalReason, Refuser, Trust};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -31,11 +34,16 @@ struct World {
 impl World {
     /// Everybody's certificate is made by `issue`.
     async fn new(direct: bool, issue: impl Fn(&str) -> Identity) -> Self {
+        Self::with(issue, |builder| builder.direct(direct)).await
+    }
+
+    /// As [`new`](Self::new), with further settings.
+    async fn with(issue: impl Fn(&str) -> Identity, settings: impl Fn(NodeBuilder) -> NodeBuilder) -> Self {
         let network = Network::new(7);
         network.set_default(LinkQuality { latency: Duration::from_millis(20), ..LinkQuality::default() });
         let mut world = Self { network, nodes: Vec::new() };
         for name in ALL {
-            let builder = world.builder(name, issue(name)).direct(direct);
+            let builder = settings(world.builder(name, issue(name)));
             let node = builder.ephemeral(name == "guest").transit(name == "r").start().await.unwrap();
             serve_echo(&node);
             world.nodes.push(node);
@@ -150,6 +158,8 @@ async fn a_rotation_of_the_ca_in_four_steps_loses_nothing() {
         (false, Duration::from_secs(20), Duration::ZERO),
         (true, Duration::from_secs(5), Duration::from_secs(1)),
         (false, Duration::from_secs(1), Duration::ZERO),
+        (false, Duration::ZERO, Duration::ZERO),
+        (true, Duration::ZERO, Duration::ZERO),
     ] {
         let mut ca = Authority::new("ca", 1).unwrap();
         let world = World::new(direct, |name| ca.issue(&id(name), 1).unwrap()).await;
@@ -174,6 +184,25 @@ async fn a_rotation_of_the_ca_in_four_steps_loses_nothing() {
             assert_eq!(node.status().await.unwrap().records.not_trusted, []);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rotations_until_all_first_certificates_have_expired_lose_nothing() {
+    let mut ca = Authority::new("ca", 1).unwrap();
+    let world = World::new(false, |name| issue(&ca, name, LIFE)).await;
+    let (start, streams) = (Instant::now(), world.streams().await);
+    for _ in 0..4 {
+        sleep(LIFE * 2 / 3).await;
+        let next = Authority::new("ca", 1).unwrap();
+        let both = Trust::from_pem(&(ca.certificate_pem() + &next.certificate_pem())).unwrap();
+        world.reload(&ALL, |name| issue(&ca, name, LIFE).with_trust(both.clone())).await;
+        world.reload(&ALL, |name| issue(&next, name, LIFE).with_trust(both.clone())).await;
+        world.reload(&ALL, |name| issue(&next, name, LIFE)).await;
+        ca = next;
+    }
+    assert!(start.elapsed() > 2 * LIFE);
+    sleep(Duration::from_secs(5)).await;
+    assert_whole(streams, start).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,8 +265,10 @@ async fn what_expires_is_closed_at_both_kinds_of_connection_and_both_ends() {
         tokio::time::sleep_until(begin + LIFE + 2 * SOON).await;
         for name in ALL.into_iter().filter(|name| *name != expiring) {
             assert_not_connected(world.node(name), expiring).await;
-            let routes = world.node(name).status().await.unwrap().routes;
+            let status = world.node(name).status().await.unwrap();
+            let (routes, edges) = (status.routes, status.edges);
             assert!(routes.iter().all(|route| route.node != id(expiring)), "{name}: {routes:?}");
+            assert!(edges.iter().all(|edge| edge.from != id(expiring)), "{name} keeps the record");
         }
         if expiring != "r" {
             let why = refusal(&mut events).await;
@@ -288,7 +319,7 @@ async fn a_denied_node_is_cut_when_its_handshake_straddles_a_reload() {
     let rotated = |name: &str| world_identity(&new, name);
     let reloads: [&dyn Fn(&str) -> Identity; 2] = [&denying, &rotated];
     for (reload, reloads) in reloads.into_iter().flat_map(|reload| [(reload, "r"), (reload, "late")]) {
-        for tenths in (1..60).step_by(3) {
+        for tenths in (1..60).step_by(3).chain((60..=100).step_by(10)) {
             let network = Network::new(tenths);
             let relay = network.bind_host();
             let addr = relay.address();
@@ -314,11 +345,40 @@ async fn a_denied_node_is_cut_when_its_handshake_straddles_a_reload() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_was_denied_before_its_late_hello_is_cut() {
+    for (seconds, rotates) in (0..=9).flat_map(|seconds| [(seconds, false), (seconds, true)]) {
+        let scene = Scene::new().await;
+        let victim = scene.mesh.node("victim").clone();
+        let (_endpoint, connection) = scene.connect().await;
+        sleep(Duration::from_secs(seconds)).await;
+        let ca = scene.mesh.authority();
+        let own = ca.issue(&id("victim"), 1).unwrap();
+        let other = Authority::new("other", 1).unwrap();
+        let trust = if rotates { other.trust() } else { ca.trust().with_denied([mallory()]) };
+        victim.reload(own.with_trust(trust)).await.unwrap();
+        sleep(Duration::from_millis(9_500 - 1_000 * seconds)).await;
+        let (mut control, _recv) = connection.open_bi().await.unwrap();
+        control.write_all(&Frame::Hello(Box::new(hello())).encode()).await.unwrap();
+        let said = Instant::now();
+        let code = close_code(&connection).await;
+        assert!(said.elapsed() < SOON, "{seconds} s: {:?}", said.elapsed());
+        let expected = if rotates { CloseCode::UnknownCa } else { CloseCode::Denied };
+        assert_eq!(code, expected, "{seconds} s");
+        assert!(!links(&victim).await.contains(&mallory()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_denied_peer_is_cut_when_its_handshake_straddles_a_reload() {
     let ca = Authority::new("ca", 1).unwrap();
-    for (tenths, denier) in (1..50).step_by(4).flat_map(|tenths| [(tenths, "b"), (tenths, "a")]) {
-        let world = World::new(false, |name| world_identity(&ca, name)).await;
-        let slow = LinkQuality { latency: Duration::from_secs(1), ..LinkQuality::default() };
+    // Where packets take 2.5 s each way, a handshake takes up to 10 s.
+    let quick = (1..50).step_by(4).map(|tenths| (tenths, 1_000));
+    let slow = (1..=100).step_by(9).map(|tenths| (tenths, 2_500));
+    let cases = quick.chain(slow).flat_map(|(tenths, latency)| [(tenths, latency, "b"), (tenths, latency, "a")]);
+    for (tenths, latency, denier) in cases {
+        let patient = Duration::from_secs(20);
+        let world = World::with(|name| world_identity(&ca, name), |builder| builder.peer_timeout(patient)).await;
+        let slow = LinkQuality { latency: Duration::from_millis(latency), ..LinkQuality::default() };
         let (a, b) = (world.node("a").clone(), world.node("b"));
         world.network.set_access(b.local_addrs()[0].ip(), slow);
         let denied = if denier == "b" { "a" } else { "b" };
