@@ -3,32 +3,33 @@
 use std::collections::VecDeque;
 
 use super::status::NotTrusted;
-use crate::id::NodeId;
+use crate::id::{NodeId, Version};
 use crate::router::Distrust;
 
 /// The nodes whose records were not taken since the last reload.
 #[derive(Debug, Default)]
-pub(super) struct Distrusted(VecDeque<NotTrusted>);
+pub(super) struct Distrusted(VecDeque<(NotTrusted, Version)>);
 
 impl Distrusted {
     /// Nodes remembered; the oldest makes room.
     const MAX: usize = 1_024;
 
-    /// Whether this is news.
-    pub(super) fn note(&mut self, node: &NodeId, why: Distrust) -> bool {
-        if let Some(known) = self.0.iter_mut().find(|known| known.node == *node) {
+    /// The node's record of this version is not trusted. Whether this is news.
+    pub(super) fn note(&mut self, node: &NodeId, version: Version, why: Distrust) -> bool {
+        if let Some((known, newest)) = self.0.iter_mut().find(|(known, _)| known.node == *node) {
+            *newest = version.max(*newest);
             return std::mem::replace(&mut known.why, why) != why;
         }
         if self.0.len() == Self::MAX {
             self.0.pop_front();
         }
-        self.0.push_back(NotTrusted { node: node.clone(), why });
+        self.0.push_back((NotTrusted { node: node.clone(), why }, version));
         true
     }
 
     /// The node's record was taken, or may be from now on.
     pub(super) fn forget(&mut self, node: &NodeId) {
-        self.0.retain(|known| known.node != *node);
+        self.0.retain(|(known, _)| known.node != *node);
     }
 
     /// The certificates were reloaded: what is not trusted is said anew.
@@ -36,8 +37,11 @@ impl Distrusted {
         self.0.clear();
     }
 
-    pub(super) fn status(&self) -> Vec<NotTrusted> {
-        self.0.iter().cloned().collect()
+    /// All of them, except for those of which `held` gives a newer version: that was accepted later.
+    pub(super) fn status(&self, held: impl Fn(&NodeId) -> Option<Version>) -> Vec<NotTrusted> {
+        let stands = |known: &NotTrusted, version| held(&known.node).is_none_or(|held| held <= version);
+        let standing = self.0.iter().filter(|(known, version)| stands(known, *version));
+        standing.map(|(known, _)| known.clone()).collect()
     }
 }
 
@@ -45,26 +49,38 @@ impl Distrusted {
 mod tests {
     use super::*;
 
+    const OLD: Version = Version { epoch: 1, sequence: 1, instance: 1 };
+
     #[test]
     fn each_reason_is_news_once_until_the_node_is_trusted_again() {
         let mut distrusted = Distrusted::default();
         let [a, b]: [NodeId; 2] = ["a", "b"].map(|id| id.parse().unwrap());
-        assert!(distrusted.note(&a, Distrust::Expired));
-        assert!(!distrusted.note(&a, Distrust::Expired));
-        assert!(distrusted.note(&a, Distrust::Revoked) && distrusted.note(&b, Distrust::Revoked));
-        assert_eq!(distrusted.status().len(), 2);
+        assert!(distrusted.note(&a, OLD, Distrust::Expired));
+        assert!(!distrusted.note(&a, OLD, Distrust::Expired));
+        assert!(distrusted.note(&a, OLD, Distrust::Revoked) && distrusted.note(&b, OLD, Distrust::Revoked));
+        assert_eq!(distrusted.status(|_| None).len(), 2);
         distrusted.forget(&a);
-        assert_eq!(distrusted.status(), [NotTrusted { node: b, why: Distrust::Revoked }]);
-        assert!(distrusted.note(&a, Distrust::Revoked));
+        assert_eq!(distrusted.status(|_| None), [NotTrusted { node: b, why: Distrust::Revoked }]);
+        assert!(distrusted.note(&a, OLD, Distrust::Revoked));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let mut distrusted = Distrusted::default();
         for nth in 0..Distrusted::MAX + 9 {
-            assert!(distrusted.note(&format!("n{nth}").parse().unwrap(), Distrust::UnknownIssuer));
+            assert!(distrusted.note(&format!("n{nth}").parse().unwrap(), OLD, Distrust::UnknownIssuer));
         }
-        assert_eq!(distrusted.status().len(), Distrusted::MAX);
-        assert_eq!(distrusted.status()[0].node.as_str(), "n9");
+        assert_eq!(distrusted.status(|_| None).len(), Distrusted::MAX);
+        assert_eq!(distrusted.status(|_| None)[0].node.as_str(), "n9");
+    }
+
+    #[test]
+    fn a_newer_record_that_was_accepted_makes_up_for_one_that_was_not() {
+        let mut distrusted = Distrusted::default();
+        let node: NodeId = "a".parse().unwrap();
+        distrusted.note(&node, OLD, Distrust::UnknownIssuer);
+        let listed = |held| distrusted.status(|_| held).len();
+        assert_eq!(listed(Some(OLD)), 1);
+        assert_eq!(listed(Some(Version { sequence: 2, ..OLD })), 0);
     }
 }

@@ -741,8 +741,8 @@ impl Driver {
                     violated(&self.logs, link, &error);
                 }
             }
-            Routing::Untrusted { origin, reason } => {
-                if self.distrusted.note(&origin, reason) {
+            Routing::Untrusted { origin, version, reason } => {
+                if self.distrusted.note(&origin, version, reason) {
                     if self.logs.admit(LogKind::Record, &origin) {
                         warn!(node = %origin, why = %reason, "record rejected: its certificate is not trusted here");
                     }

@@ -125,6 +125,10 @@ impl Notary for CertificateNotary {
         }
     }
 
+    fn remaining(&self, credential: &[u8]) -> Option<Duration> {
+        self.verifier.remaining(CredentialName::of(credential).0, credential, (self.clock)())
+    }
+
     fn verify_attachment(&self, attachment: &Attachment) -> AttachmentVerdict {
         verify_attachment(&self.verifier, attachment, (self.clock)())
     }

@@ -180,7 +180,7 @@ fn records(driver: &Driver, router: &Router) -> RecordStatus {
         unproven: counters.records_unproven,
         credentials_pulled: counters.credentials_pulled,
         credentials_sent: counters.credentials_sent,
-        not_trusted: driver.distrusted.status(),
+        not_trusted: driver.distrusted.status(|node| router.record_version(node)),
     }
 }
 

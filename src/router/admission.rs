@@ -63,7 +63,9 @@ impl Router {
         }
         Ok(match self.examine(&record, None, now)? {
             Finding::Good => {
+                let origin = record.origin.clone();
                 self.take(record, from, now);
+                self.watch_expiry(&origin, now);
                 Admission::Done
             }
             Finding::Untrusted(why) => {
@@ -190,7 +192,9 @@ impl Router {
     /// Forgets the credentials of records that are gone.
     pub(super) fn forget_credentials(&mut self) {
         let (id, database) = (&self.config.id, &self.database);
-        self.credentials.retain(|origin| origin == id || database.get(origin).is_some());
+        let holds = |origin: &NodeId| origin == id || database.get(origin).is_some();
+        self.credentials.retain(holds);
+        self.expiries.retain(holds);
     }
 
     /// Changes who signs and verifies from now on. A node whose credential is another one speaks anew.
@@ -276,7 +280,8 @@ impl Router {
         if record.origin == *self.id() && why.reason.is_genuine() {
             self.on_own(from, record.stamp(), Some(record), now);
         } else if !why.known {
-            self.event(Event::Untrusted { origin: record.origin.clone(), reason: why.reason });
+            let (origin, version) = (record.origin.clone(), record.version);
+            self.event(Event::Untrusted { origin, version, reason: why.reason });
         }
     }
 
@@ -323,6 +328,7 @@ impl Router {
                 self.take(record, from, now);
                 if !own && self.database.get(&origin).is_some() {
                     self.credentials.keep(origin.clone(), credential.clone());
+                    self.watch_expiry(&origin, now);
                 }
                 senders.iter().for_each(|sender| self.settle_shown(sender, &origin));
             }

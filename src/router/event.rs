@@ -58,11 +58,14 @@ pub enum Event {
         /// What it did.
         error: PeerError,
     },
-    /// A record is not taken because its origin's credential is not trusted here, be it expired or revoked. Nobody's fault
-    /// but the credential's or this node's configuration; nodes that trust it route by the record.
+    /// A record is not accepted because its origin's credential is not trusted here, be it expired or revoked; or one that
+    /// was accepted is dropped because its credential has expired. Nobody's fault but the credential's or this node's
+    /// configuration; nodes that trust it route by the record.
     Untrusted {
         /// Whose record.
         origin: NodeId,
+        /// The version of the record. A newer one that is accepted later makes up for it.
+        version: Version,
         /// Why.
         reason: Distrust,
     },

@@ -72,6 +72,12 @@ impl Router {
         self.database.get(id).is_some()
     }
 
+    /// The version of the record that is held of the node; `None` if there is none.
+    #[must_use]
+    pub fn record_version(&self, id: &NodeId) -> Option<Version> {
+        self.database.get(id).map(|record| record.version)
+    }
+
     /// Why the node is, or is not, reachable. Looks through the whole database; not for the path of packets.
     #[must_use]
     pub fn explain(&self, id: &NodeId) -> Explanation {

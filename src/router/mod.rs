@@ -30,6 +30,7 @@ mod detours;
 mod distrust;
 mod echo;
 mod event;
+mod expiry;
 mod explain;
 mod first_word;
 mod flood;
@@ -85,6 +86,7 @@ use credentials::Credentials;
 use database::Database;
 use distrust::DistrustBudgets;
 use echo::Echoes;
+use expiry::Expiries;
 use flood::Flood;
 use graph::Effect;
 use neighbour::{Neighbour, Neighbours};
@@ -125,6 +127,7 @@ pub struct Router {
     pulls: Pulls,
     parked: Parked,
     credentials: Credentials,
+    expiries: Expiries,
     refusals: Refusals,
     own_stubs: OwnStubs,
     distrust: DistrustBudgets,
@@ -164,6 +167,7 @@ impl Router {
             neighbours: Neighbours::new(limits, timers.clone()),
             parked: Parked::default(),
             credentials: Credentials::default(),
+            expiries: Expiries::default(),
             refusals: Refusals::new(),
             own_stubs: OwnStubs::default(),
             distrust: DistrustBudgets::default(),
@@ -420,6 +424,7 @@ impl Router {
             (self.next_converge(now), Why::Converge),
             (self.echoes.next_expiry(), Why::Expire),
             (self.database.next_timeout(), Why::Expire),
+            (self.expiries.next_timeout(), Why::Expire),
             (self.audits.next_timeout(), Why::Audit),
         ];
         deadlines.into_iter().filter_map(|(at, reason)| Some(Deadline { at: at?, reason })).min()

@@ -1,6 +1,7 @@
 //! Who signs this node's records, and who says whether those of others are genuine.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::Error as _;
@@ -33,6 +34,13 @@ pub trait Notary: fmt::Debug + Send + Sync {
     /// [`Verdict::NeedsCredential`] even where the notary could do without, because the neighbours will ask this node for it.
     /// (A notary without credentials, whose proofs need none, never gives that answer.)
     fn verify(&self, origin: &NodeId, record: &[u8], proof: &Proof, credential: Option<&[u8]>) -> Verdict;
+
+    /// How long from now a credential that was found good remains valid, zero once it has expired; `None` if it does not
+    /// expire. The router drops records with their credentials. By default none expires.
+    fn remaining(&self, credential: &[u8]) -> Option<Duration> {
+        let _ = credential;
+        None
+    }
 
     /// Whether the stub that `attachment` names has signed it, and for how long it holds. The credential is that of the
     /// stub's [base](NodeId::base). A signature over a record must never be valid for an attachment, nor vice versa.

@@ -70,6 +70,7 @@ impl Router {
             self.event(Event::SyncStalled(neighbour));
         }
         self.audit(now);
+        self.drop_expired(now);
         self.neighbours.poll_forget(now);
         self.echoes.expire(now);
         let expired = self.database.sweep(now).len() as u64;
@@ -115,7 +116,7 @@ impl Router {
         }
     }
 
-    fn compute_paths(&mut self, now: Instant) {
+    pub(super) fn compute_paths(&mut self, now: Instant) {
         self.counters.path_runs += 1;
         let graph = self.database.graph();
         let source = graph.number(self.id()).filter(|_| !self.origin.is_leaving());

@@ -122,6 +122,22 @@ impl Verifier {
         fault.map_or(Ok(()), |fault| Err(Objection::Fault(fault)))
     }
 
+    /// How long a chain that is accepted now remains valid, zero once it has expired; `None` if it is not accepted for
+    /// another reason. `name` is a collision-free hash of the credential.
+    pub(crate) fn remaining(&self, name: Name, credential: &[u8], now: SystemTime) -> Option<Duration> {
+        let chain = decode(credential)?;
+        match self.standing(name, &chain, now) {
+            Standing::Genuine { fault: None, .. } => {
+                let until = self.known().get(&name)?.holds.1.saturating_add(1);
+                // Past the largest time that the system knows, it does not expire.
+                let until = UNIX_EPOCH.checked_add(Duration::from_secs(until))?;
+                Some(until.duration_since(now).unwrap_or_default())
+            }
+            Standing::Genuine { fault: Some(Fault::Expired), .. } => Some(Duration::ZERO),
+            Standing::Genuine { .. } | Standing::Stranger(_) | Standing::Unreadable => None,
+        }
+    }
+
     /// Finds and remembers what [`verify`](Self::verify) needs to know of a chain, whose collision-free hash is `name`.
     pub(crate) fn prepare(&self, name: Name, credential: &[u8], now: SystemTime) {
         if let Some(chain) = decode(credential) {

@@ -1,5 +1,7 @@
 //! A notary that proves nothing: whoever knows a node's name can sign for it. For simulators.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +18,8 @@ pub(crate) const LIFE: Duration = Duration::from_secs(7_200);
 #[derive(Debug)]
 pub(crate) struct Plain {
     credential: String,
+    /// How long all credentials remain valid, in seconds; `u64::MAX` if they do not expire.
+    remaining: Arc<AtomicU64>,
 }
 
 impl Plain {
@@ -24,13 +28,18 @@ impl Plain {
     }
 
     pub(crate) fn renewed(id: &NodeId, serial: u32) -> Self {
-        Self { credential: format!("{id}#{serial}") }
+        Self { credential: format!("{id}#{serial}"), remaining: Arc::new(AtomicU64::new(u64::MAX)) }
     }
 
     /// Genuine, but for this.
     pub(crate) fn untrusted(id: &NodeId, why: &str) -> Self {
         assert!(distrust(why).is_some(), "{why}");
-        Self { credential: format!("{why}:{id}#1") }
+        Self { credential: format!("{why}:{id}#1"), ..Self::of(id) }
+    }
+
+    /// One by which credentials expire when `remaining` says so.
+    pub(crate) fn expiring(id: &NodeId, remaining: Arc<AtomicU64>) -> Self {
+        Self { remaining, ..Self::of(id) }
     }
 
     /// The record with a proof of this notary's.
@@ -72,6 +81,11 @@ impl Notary for Plain {
             return Verdict::Forged;
         }
         distrust(why).map_or(Verdict::Valid, Verdict::Untrusted)
+    }
+
+    fn remaining(&self, _: &[u8]) -> Option<Duration> {
+        let seconds = self.remaining.load(Ordering::Relaxed);
+        (seconds < u64::MAX).then_some(Duration::from_secs(seconds))
     }
 
     fn verify_attachment(&self, attachment: &Attachment) -> AttachmentVerdict {

@@ -1,6 +1,7 @@
 //! Signed records: who forges one loses the session, and nobody else notices.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use receptor_quic::Version;
@@ -320,7 +321,8 @@ fn an_untrusted_record_is_refused_and_its_sender_is_not_guilty() {
             probe.tell(neighbour, Message::Credential { origin, name, credential }).unwrap();
         }
         assert_eq!(probe.held("o"), None);
-        assert_eq!(probe.events, [Event::Untrusted { origin: id("o"), reason }]);
+        let version = refused.version;
+        assert_eq!(probe.events, [Event::Untrusted { origin: id("o"), version, reason }]);
         assert_eq!(probe.router.counters().records_untrusted, 2);
         // One that is trusted is taken, even if it says the same.
         let trusted = Plain::of(&id("o")).seal(&record("o", (5, 1), &[]));
@@ -517,6 +519,42 @@ fn start(seed: u64, edges: &topologies::Edges, tune: fn(&mut Config)) -> Sim {
 }
 
 /// A router that signs, synced with these neighbours, whose own records nobody has seen.
+#[test]
+fn a_record_is_dropped_when_its_credential_expires() {
+    let remaining = Arc::new(AtomicU64::new(10));
+    let mut probe = Probe::tuned(|config| {
+        config.notary = Some(Arc::new(Plain::expiring(&config.id, remaining.clone())));
+    });
+    sync(&mut probe, "n");
+    for (name, links) in [("n", &[("me", 1), ("o", 1)][..]), ("o", &[("n", 1)])] {
+        probe.tell("n", update(&sealed(name, 1, links))).unwrap();
+        probe.tell("n", credential(name, 1)).unwrap();
+    }
+    probe.wait(1_000);
+    assert!(probe.router.table().route(&id("o")).is_some());
+    // The clock was set back meanwhile: there is more time left than expected.
+    remaining.store(20, Ordering::Relaxed);
+    probe.wait(15_000);
+    assert!(probe.held("o").is_some());
+    remaining.store(0, Ordering::Relaxed);
+    probe.events.clear();
+    probe.wait(20_000);
+    assert_eq!((probe.held("o"), probe.held("n")), (None, None));
+    assert!(probe.router.table().route(&id("o")).is_none());
+    let expired = |event: &&Event| matches!(event, Event::Untrusted { reason: Distrust::Expired, .. });
+    assert_eq!(probe.events.iter().filter(expired).count(), 2);
+    assert_eq!(probe.router.counters().records_expired, 2);
+    assert!(probe.held("me").is_some(), "the node's own record is its own affair");
+    // The renewed certificate brings the node back.
+    remaining.store(u64::MAX, Ordering::Relaxed);
+    for (name, links) in [("n", &[("me", 1), ("o", 1)][..]), ("o", &[("n", 1)])] {
+        probe.tell("n", update(&sealed(name, 2, links))).unwrap();
+        probe.tell("n", credential(name, 1)).unwrap();
+    }
+    probe.wait(1_000);
+    assert!(probe.router.table().route(&id("o")).is_some());
+}
+
 fn synced(names: &[&str]) -> Probe {
     let mut probe = Probe::tuned(signed);
     names.iter().for_each(|name| sync(&mut probe, name));

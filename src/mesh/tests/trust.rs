@@ -374,10 +374,12 @@ async fn a_denied_peer_is_cut_when_its_handshake_straddles_a_reload() {
     // Where packets take 2.5 s each way, a handshake takes up to 10 s.
     let quick = (1..50).step_by(4).map(|tenths| (tenths, 1_000));
     let slow = (1..=100).step_by(9).map(|tenths| (tenths, 2_500));
-    let cases = quick.chain(slow).flat_map(|(tenths, latency)| [(tenths, latency, "b"), (tenths, latency, "a")]);
+    let cases =
+        quick.chain(slow).flat_map(|(tenths, latency)| [(tenths, latency, "b"), (tenths, latency, "a")]);
     for (tenths, latency, denier) in cases {
         let patient = Duration::from_secs(20);
-        let world = World::with(|name| world_identity(&ca, name), |builder| builder.peer_timeout(patient)).await;
+        let world =
+            World::with(|name| world_identity(&ca, name), |builder| builder.peer_timeout(patient)).await;
         let slow = LinkQuality { latency: Duration::from_millis(latency), ..LinkQuality::default() };
         let (a, b) = (world.node("a").clone(), world.node("b"));
         world.network.set_access(b.local_addrs()[0].ip(), slow);
