@@ -163,7 +163,8 @@ impl Node {
     /// for [`linked`](Self::linked) first. [`Convergence::Partial`] comes when the time is over; the mesh goes on converging all the
     /// same.
     ///
-    /// For an ephemeral node its neighbour asks; it waits up to a second longer for the answer, and a call that comes
+    /// For an ephemeral node its neighbour asks, and the nodes that answer know where it is attached; each fetches the proof
+    /// when it first uses the ephemeral. The call waits up to a second longer for the answer, and one that comes
     /// while another waits may share its verdict. An ephemeral needs this only where others begin: what it sends
     /// itself works from the moment that it is linked.
     ///

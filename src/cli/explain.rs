@@ -35,6 +35,7 @@ struct ExplainView {
     route: RouteView,
     left: Option<LeftView>,
     held_ms: Option<u64>,
+    claims: Vec<ClaimView>,
     next_hops: Vec<String>,
     detour: Option<DetourView>,
     path: Option<PathView>,
@@ -69,6 +70,28 @@ struct RouteView {
     reason: String,
     way: Vec<String>,
     cost: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ClaimView {
+    by: String,
+    state: serde_json::Value,
+}
+
+impl ClaimView {
+    /// How the claim is called, and why it is ignored; `None` if it is not.
+    fn rejection(&self) -> Option<(&'static str, &'static str)> {
+        let fault = self.state.get("rejected")?;
+        Some(match fault.as_str() {
+            Some("no-proof") => ("false claim", "there is no proof"),
+            Some("forged") => ("false claim", "the proof is forged"),
+            Some("expired") => ("ignored", "the proof has expired"),
+            Some("no-answer") => ("ignored", "the proof did not arrive in time"),
+            Some("older") => ("ignored", "it has attached itself to another node since"),
+            _ => ("ignored", "the certificate of the proof is not trusted here"),
+        })
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -151,6 +174,11 @@ impl ExplainView {
                 "  held back    the link to it was lost repeatedly; it is advertised again in {} at most\n",
                 span(held)
             );
+        }
+        for claim in &self.claims {
+            let Some((label, why)) = claim.rejection() else { continue };
+            let line = format!("{} lists it as an ephemeral node of its own: {why}", claim.by);
+            text += &format!("  {label:<12} {}\n", paint.paint(Colour::Yellow, &escape(&line)));
         }
         if !self.next_hops.is_empty() {
             text += &format!("  next hops    {}\n", escape(&self.next_hops.join(", ")));
@@ -307,6 +335,25 @@ Attempts at a direct path
         }));
         let line = "  avoided      no answer through r1: packets go through r2 instead, for 1 min 15 s\n";
         assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn a_false_claim_is_shown_with_who_makes_it() {
+        let text = render(json!({
+            "node": "laptop",
+            "route": { "state": "stub", "reason": "it is an ephemeral node, attached to r1" },
+            "claims": [
+                { "by": "r1", "state": "proven" },
+                { "by": "edge", "state": { "rejected": "no-proof" } },
+                { "by": "r2", "state": { "rejected": { "untrusted": "expired" } } },
+            ],
+        }));
+        let lines = [
+            "laptop  it is an ephemeral node, attached to r1",
+            "  false claim  edge lists it as an ephemeral node of its own: there is no proof",
+            "  ignored      r2 lists it as an ephemeral node of its own: the certificate of the proof is not trusted here",
+        ];
+        assert_eq!(text, lines.join("\n") + "\n");
     }
 
     #[test]

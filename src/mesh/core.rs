@@ -1,5 +1,6 @@
 //! The handle to a running mesh: what the node and the work layer use.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
@@ -51,6 +52,7 @@ use super::twin::ReportedTwin;
 use super::unreachable;
 use super::usage::{Lease, Purpose, StreamLease, Usage};
 use super::verification::{CredentialChecks, VerificationPool};
+use super::verifying::WaitingQueries;
 use super::vetting::Vetting;
 use super::view::{LinkView, View};
 use crate::id::{Cost, NodeId, ServiceName};
@@ -68,6 +70,8 @@ use crate::transport::{Identity, Liveness, Refusal, Socket, random};
 pub(crate) const MAX_EVENTS: usize = 1_024;
 /// How long to wait for a route that is not there: the flood that brings it is usually just behind.
 const ROUTE_WAIT: Duration = Duration::from_secs(1);
+/// How long an explanation waits for the proofs of claims about a stub: an answer is asked for twice, a second each.
+const EXPLAIN_WAIT: Duration = Duration::from_millis(2_500);
 /// How long an open without a deadline waits for a place or for credit, and [`CREDIT_ROUND_TRIPS`] on top of it.
 const PLACE_WAIT: Duration = Duration::from_millis(750);
 /// Round trips that pass, at worst, until the other end has permitted as many streams as it ever does: one with the first
@@ -292,6 +296,7 @@ impl Mesh {
             reachability: ReachabilityLog::new(),
             linked: Linked::default(),
             waiting: Waiting::default(),
+            queries: WaitingQueries::default(),
             attaching: Vec::new(),
             changed: true,
         };
@@ -513,7 +518,13 @@ impl Mesh {
         let known = |view: &Arc<View>| {
             view.closed || *node == self.0.id || live_link(view, node).is_some() || has_route(view, node)
         };
-        let waiting = async { view.wait_for(known).await.map(|view| view.clone()) };
+        let waiting = async {
+            tokio::select! {
+                biased;
+                found = view.wait_for(known) => found.map(|view| view.clone()),
+                never = self.keep_verifying(node) => match never {},
+            }
+        };
         let view = match tokio::time::timeout(ROUTE_WAIT, waiting).await {
             Ok(Ok(view)) => view,
             Ok(Err(_)) => return Err(OpenError::ShutDown),
@@ -565,8 +576,25 @@ impl Mesh {
         let known = |view: &Arc<View>| {
             view.closed || *node == self.0.id || live_link(view, node).is_some() || has_route(view, node)
         };
-        let closed = view.wait_for(known).await.map_or(true, |view| view.closed);
+        let closed = tokio::select! {
+            biased;
+            found = view.wait_for(known) => found.map_or(true, |view| view.closed),
+            never = self.keep_verifying(node) => match never {},
+        };
         if closed { Err(ShutDown) } else { Ok(()) }
+    }
+
+    /// Has the node verified as a stub as long as others list it without a proof that is known here.
+    async fn keep_verifying(&self, node: &NodeId) -> Infallible {
+        let mut view = self.0.view.clone();
+        loop {
+            if view.wait_for(|view| view.table.is_claimed(node)).await.is_err()
+                || self.0.inputs.send(Input::Command(Command::Verify(node.clone()))).await.is_err()
+            {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(ROUTE_WAIT).await;
+        }
     }
 
     /// The neighbour that packets for a node go to, and the cost and hops, as far as this node knows.
@@ -619,7 +647,23 @@ impl Mesh {
     }
 
     pub(crate) async fn explain(&self, node: &NodeId) -> Result<NodeExplanation, ShutDown> {
-        self.ask(|reply| Command::Explain(node.clone(), reply)).await
+        let known = self.ask(|reply| Command::Explain(node.clone(), reply)).await?;
+        if !known.awaits_proof() {
+            return Ok(known);
+        }
+        // The claims about a stub are verified when somebody asks for it.
+        let mut view = self.0.view.clone();
+        let verified = async {
+            self.0.inputs.send(Input::Command(Command::Verify(node.clone()))).await.map_err(|_| ShutDown)?;
+            loop {
+                view.changed().await.map_err(|_| ShutDown)?;
+                let known = self.ask(|reply| Command::Explain(node.clone(), reply)).await?;
+                if !known.awaits_proof() {
+                    return Ok(known);
+                }
+            }
+        };
+        tokio::time::timeout(EXPLAIN_WAIT, verified).await.unwrap_or(Ok(known))
     }
 
     /// Whether all nodes have the route to this one. Dropped, it gives the request up.

@@ -37,6 +37,7 @@ use super::status::{PortMappingStatus, Status};
 use super::stub_waiting::StubWaiting;
 use super::twin::ReportedTwin;
 use super::verification::CredentialChecks;
+use super::verifying::WaitingQueries;
 use super::vetting::Vetting;
 use super::view::View;
 use crate::id::NodeId;
@@ -126,6 +127,7 @@ pub(super) struct Driver {
     pub(super) reachability: ReachabilityLog,
     pub(super) linked: Linked,
     pub(super) waiting: converge::Waiting,
+    pub(super) queries: WaitingQueries,
     /// Stubs whose session began since links were last published.
     pub(super) attaching: Vec<LinkId>,
     /// Whether links or routes changed since they were last published.
@@ -166,6 +168,7 @@ impl Driver {
     /// Dropped before, with its runtime or by a panic, it closes the node at once, without a farewell.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Input>, mut life: watch::Receiver<bool>) {
         let mut probes = self.endpoint.socket().probes().receiver();
+        let wanted = self.endpoint.socket().wanted();
         let mut in_a_row = 0;
         let dropped = loop {
             self.drain(clock::now());
@@ -184,6 +187,7 @@ impl Driver {
                         None
                     }
                     input = queue.recv() => input,
+                    addrs = wanted.take() => Some(Input::Wanted(addrs)),
                     Some(probe) = next_probe(&mut probes) => Some(Input::Path(PathInput::Probe(probe))),
                     () = tokio::time::sleep_until(deadline.into()) => None,
                 },
@@ -252,6 +256,7 @@ impl Driver {
             Input::LinkClosed { link, why } => self.link_closed(link, &why, now),
             Input::PeerAnswers { peer, answers } => self.peer_answers(&peer, answers, now),
             Input::Path(input) => self.path_input(input, now),
+            Input::Wanted(addrs) => self.wanted(addrs, now),
             Input::NetworkChanged { addresses } => self.network_changed(addresses, now),
             Input::Unreachable(addrs) => self.unreachable(&addrs, now),
             Input::PortMapping(status) => {
@@ -303,7 +308,7 @@ impl Driver {
                 let changes = self.neighbours.selected(id, number, now);
                 self.apply(changes, now);
             }
-            Frame::Query(node) => self.query(id, node),
+            Frame::Query(node) => self.query(id, node, now),
             Frame::Answer(node, route) => {
                 if let Role::Stub(stub) = &mut self.role {
                     for asker in stub.queries.remove(&node).unwrap_or_default() {
@@ -358,17 +363,6 @@ impl Driver {
         if let Err(error) = router.handle_message(&link.peer, message, now) {
             violated(&self.logs, link, &error);
         }
-    }
-
-    /// A stub asks for a route.
-    fn query(&self, id: LinkId, node: NodeId) {
-        let (Some(link), Role::Full(router)) = (self.neighbours.link(id), &self.role) else { return };
-        let route = if node == self.id {
-            Some((0, 0))
-        } else {
-            router.table().route(&node).map(|route| (route.cost, route.hops))
-        };
-        link.send(&Frame::Answer(node, route));
     }
 
     fn written(&mut self, id: LinkId, now: Instant) {
@@ -514,6 +508,7 @@ impl Driver {
             Command::Status(reply) => drop(reply.send(self.status(now))),
             Command::Explain(node, reply) => drop(reply.send(explain(self, &node, now))),
             Command::Query(node, reply) => self.ask(node, reply),
+            Command::Verify(node) => self.verify(&node, now),
             Command::Converge(within, reply) => self.converge(within, reply, now),
             Command::Reload(identity) => self.reload(&identity, now),
             Command::Leave(reply) => self.leave(reply, now),
@@ -594,6 +589,7 @@ impl Driver {
         self.close_if_yielded(now);
         self.forget_gone_waiters(now);
         self.renew_attachments(now);
+        self.answer_queries(now);
         if let Role::Stub(stub) = &mut self.role {
             // Askers that have given up make room for others.
             stub.queries.retain(|_, askers| {
@@ -664,6 +660,7 @@ impl Driver {
             self.published = now;
             self.publish();
             self.attach();
+            self.answer_queries(now);
         }
     }
 
@@ -750,6 +747,8 @@ impl Driver {
                 }
             }
             Routing::StubUnproven(peer) => self.stub_unproven(&peer),
+            Routing::FalseClaim { stub, by, fault } => self.false_claim(stub, by, fault),
+            Routing::StubUnlisted(node) => self.departures.left(node, true, now),
             Routing::SigningFailed => {
                 // The router tries again every second.
                 if !std::mem::replace(&mut self.signing_failed, true) {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::status::ProcessStatus;
 use crate::id::NodeId;
-use crate::router::Distrust;
+use crate::router::{ClaimFault, Distrust};
 use crate::transport::Refusal;
 
 /// Something that a node saw.
@@ -114,6 +114,17 @@ pub enum Event {
         node: NodeId,
         /// Why.
         why: Distrust,
+    },
+    /// A node lists an ephemeral node that is not attached to it: it has no proof, or a forged one. Its claim is ignored.
+    /// Reported once as long as the node repeats it. Nodes notice that use the ephemeral node, that it is attached to, or
+    /// that are neighbours of the liar.
+    FalseClaim {
+        /// The ephemeral node.
+        node: NodeId,
+        /// The node that lists it.
+        by: NodeId,
+        /// What is wrong with the claim.
+        why: ClaimFault,
     },
     /// The machine has another address or default route than before, or has slept. Every link is asked whether it still
     /// works, and peers without a link are dialled at once.

@@ -12,7 +12,7 @@ use super::status::PeerPath;
 use super::usage::Usage;
 use crate::id::NodeId;
 use crate::punch::{self, Candidate, Checked, NatClass};
-use crate::router::Explanation;
+use crate::router::{Claim, ClaimState, Explanation};
 use crate::transport::settings::MAX_STREAMS;
 
 /// Why a node is, or is not, reachable, as far as this node knows, and how the packets for it travel.
@@ -24,6 +24,9 @@ pub struct NodeExplanation {
     /// What routing knows of it.
     #[serde(serialize_with = "serialize_route")]
     pub route: Explanation,
+    /// The nodes that list it as an ephemeral node of theirs, and what was found about that. Claims that were rejected are
+    /// ignored.
+    pub claims: Vec<Claim>,
     /// How long this node holds back the link to it at most, in milliseconds, because the link flaps. `None` if it does not.
     pub held_ms: Option<u64>,
     /// When it left the mesh; `None` if it is there, or is not known to have left.
@@ -42,6 +45,13 @@ pub struct NodeExplanation {
     pub candidates: Candidates,
     /// The last attempts at a direct path, the newest first; at most 16.
     pub attempts: Vec<AttemptStatus>,
+}
+
+impl NodeExplanation {
+    /// Whether more is known once claims are verified.
+    pub(super) fn awaits_proof(&self) -> bool {
+        self.claims.iter().any(|claim| matches!(claim.state, ClaimState::Unverified | ClaimState::Pending))
+    }
 }
 
 /// The streams between this node and another.
@@ -153,6 +163,10 @@ pub(super) fn explain(driver: &Driver, node: &NodeId, now: Instant) -> NodeExpla
         Role::Stub(_) if *node == driver.id => Explanation::Myself,
         Role::Stub(_) => Explanation::NoDatabase,
     };
+    let claims = match &driver.role {
+        Role::Full(router) => router.claims(node),
+        Role::Stub(_) => Vec::new(),
+    };
     let next_hops = match &driver.role {
         Role::Full(router) => {
             router.table().route(node).map(|route| route.next_hops.clone()).unwrap_or_default()
@@ -180,10 +194,13 @@ pub(super) fn explain(driver: &Driver, node: &NodeId, now: Instant) -> NodeExpla
         Role::Full(router) => router.held_links().find(|(peer, _)| peer == node),
         Role::Stub(_) => None,
     };
+    // One that is listed again is back, whether or not that is proven.
+    let listed = claims.iter().any(|claim| !matches!(claim.state, ClaimState::Rejected(_)));
     NodeExplanation {
         node: node.clone(),
         route,
-        left: driver.departures.of(node, now),
+        claims,
+        left: driver.departures.of(node, now).filter(|_| !listed),
         held_ms: held.map(|(_, until)| millis(until.saturating_duration_since(now)) as u64),
         next_hops: next_hops.to_vec(),
         detour: driver.detours.of(node, now),

@@ -63,6 +63,9 @@ fn routes(table: &Table) -> Routes {
             routes.stub(route.addr);
         }
     }
+    for claimed in table.claimed() {
+        routes.claim(claimed.addr, claimed.barred);
+    }
     routes
 }
 

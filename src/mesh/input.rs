@@ -1,5 +1,6 @@
 //! What wakes the driver: one of these at a time.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::link::LinkId;
 use super::paths::PathInput;
 use super::status::{PortMappingStatus, Status};
 use super::unreachable::UnreachableAddrs;
-use crate::id::NodeId;
+use crate::id::{NodeAddr, NodeId};
 use crate::router::{Attachment, AttachmentVerdict, Message};
 use crate::transport::Identity;
 use crate::transport::frame::Frame;
@@ -40,6 +41,8 @@ pub(crate) enum Input {
     LinkClosed { link: LinkId, why: Cause },
     /// A peer connection stopped or resumed to get answers.
     PeerAnswers { peer: NodeId, answers: PeerAnswers },
+    /// Packets wait for the stubs with these addresses, which nodes list without proof.
+    Wanted(BTreeSet<NodeAddr>),
     /// What concerns a direct path.
     Path(PathInput),
     /// The machine's network is another one now; with its addresses, best first.
@@ -71,6 +74,8 @@ pub(crate) enum Command {
     Explain(NodeId, oneshot::Sender<NodeExplanation>),
     /// A stub's question to its neighbour: cost and hops to a node.
     Query(NodeId, oneshot::Sender<Option<(u64, u32)>>),
+    /// Ask for the proof of those that list this node as their stub: it is used, and has no route.
+    Verify(NodeId),
     /// Whether all nodes have the route to this one, within this time. A requester that has gone ends the request.
     Converge(Duration, oneshot::Sender<Result<Convergence, ConvergeError>>),
     /// The certificates were reloaded: records are signed and verified with them, and links that would not be accepted

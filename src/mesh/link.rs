@@ -166,9 +166,7 @@ impl Link {
 
     /// Queues a message of the router.
     pub(crate) fn send_route(&self, message: &Message) {
-        if let Message::CredentialWant(wanted) = message {
-            self.asked.note(wanted);
-        }
+        self.asked.note(message);
         self.send(&Frame::Route(message.encode().into()));
     }
 

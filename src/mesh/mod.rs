@@ -78,6 +78,7 @@ mod twin;
 mod unreachable;
 pub(crate) mod usage;
 mod verification;
+mod verifying;
 mod vetting;
 pub(crate) mod view;
 

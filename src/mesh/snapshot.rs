@@ -178,6 +178,8 @@ fn records(driver: &Driver, router: &Router) -> RecordStatus {
         forged: counters.records_forged,
         untrusted: counters.records_untrusted,
         unproven: counters.records_unproven,
+        attachments: counters.attachments_verified,
+        claims_rejected: counters.claims_rejected,
         credentials_pulled: counters.credentials_pulled,
         credentials_sent: counters.credentials_sent,
         not_trusted: driver.distrusted.status(|node| router.record_version(node)),

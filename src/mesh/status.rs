@@ -284,6 +284,10 @@ pub struct RecordStatus {
     pub untrusted: u64,
     /// Records that were dropped because nobody who had sent them had the certificate.
     pub unproven: u64,
+    /// Proofs of other nodes' ephemerals that were verified and are valid.
+    pub attachments: u64,
+    /// Claims to be the neighbour of an ephemeral node that were ignored: no proof, or none that counts.
+    pub claims_rejected: u64,
     /// Certificates that neighbours were asked for and gave.
     pub credentials_pulled: u64,
     /// Certificates that were given to neighbours.

@@ -76,9 +76,15 @@ impl CredentialChecks {
 
     /// Finds the verdict on a credential that this node has asked for, so that the driver need not.
     pub(super) async fn prepare(&self, asked: &Asked, message: &Message) {
-        let Message::Credential { name, credential: Some(credential), .. } = message else { return };
+        let (question, credential) = match message {
+            Message::Credential { name, credential: Some(credential), .. } => (*name, credential),
+            Message::Attachment { stub, neighbour, attachment: Some(attachment) } => {
+                (Asked::attachment(stub, neighbour), attachment.credential())
+            }
+            _ => return,
+        };
         let notary = self.notary.load_full();
-        if !asked.take(*name) || notary.knows(*name) {
+        if !asked.take(question) || notary.knows(CredentialName::of(credential)) {
             return;
         }
         let credential = credential.clone();
@@ -86,7 +92,7 @@ impl CredentialChecks {
     }
 }
 
-/// The credentials that a neighbour was asked for. Others are dropped by the router and must not cost a verification.
+/// The credentials and attachments that a neighbour was asked for. Others are dropped by the router and must not cost a verification.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked(Arc<Mutex<LruCache<CredentialName, ()>>>);
 
@@ -96,10 +102,25 @@ impl Asked {
     }
 
     /// Notes what goes to the neighbour.
-    pub(super) fn note(&self, wanted: &[(NodeId, CredentialName)]) {
+    pub(super) fn note(&self, message: &Message) {
+        match message {
+            Message::CredentialWant(wanted) => self.put(wanted.iter().map(|(_, name)| *name)),
+            Message::AttachmentWant(wanted) => {
+                self.put(wanted.iter().map(|(stub, neighbour)| Self::attachment(stub, neighbour)));
+            }
+            _ => {}
+        }
+    }
+
+    /// What an attachment is remembered by: a hash, as credentials are.
+    fn attachment(stub: &NodeId, neighbour: &NodeId) -> CredentialName {
+        CredentialName::of(&[stub.as_str(), neighbour.as_str()].join("\0").into_bytes())
+    }
+
+    fn put(&self, questions: impl Iterator<Item = CredentialName>) {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, name) in wanted {
-            asked.put(*name, ());
+        for question in questions {
+            asked.put(question, ());
             if asked.len() > MAX_ASKED {
                 asked.pop_lru();
             }
@@ -164,7 +185,7 @@ mod tests {
         let message = Message::Credential { origin: origin.clone(), name, credential: Some(credential) };
         checks.prepare(&asked, &message).await;
         assert!(!own.knows(name));
-        asked.note(&[(origin, name)]);
+        asked.note(&Message::CredentialWant(vec![(origin, name)]));
         checks.prepare(&asked, &message).await;
         assert!(own.knows(name) && !asked.take(name));
     }
@@ -173,7 +194,8 @@ mod tests {
     fn what_was_asked_is_bounded() {
         let asked = Asked::new();
         for nth in 0..2 * MAX_ASKED as u128 {
-            asked.note(&[("n".parse().unwrap(), CredentialName(nth.to_be_bytes()))]);
+            let wanted = vec![("n".parse().unwrap(), CredentialName(nth.to_be_bytes()))];
+            asked.note(&Message::CredentialWant(wanted));
         }
         assert_eq!(asked.0.lock().unwrap().len(), MAX_ASKED);
     }

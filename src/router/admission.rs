@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::Router;
 use super::credentials::{Ask, Key, Park, Waiting};
 use super::event::{Event, PeerError};
+use super::graph::Effect;
 use super::notary::{CredentialName, Distrust, Notary, Proof, Verdict};
 use super::record::{Record, Stamp};
 use crate::id::NodeId;
@@ -195,6 +196,7 @@ impl Router {
         let holds = |origin: &NodeId| origin == id || database.get(origin).is_some();
         self.credentials.retain(holds);
         self.expiries.retain(holds);
+        self.claims.retain(|claimer| database.get(claimer).is_some());
     }
 
     /// Changes who signs and verifies from now on. A node whose credential is another one speaks anew.
@@ -204,6 +206,8 @@ impl Router {
         self.credentials.keep(self.config.id.clone(), notary.credential());
         self.config.notary = Some(notary);
         self.refusals.clear();
+        self.claims.clear();
+        self.schedule.on_effect(Effect::Stubs);
         if !known && self.origin.has_spoken() {
             self.origin.again(now);
         }

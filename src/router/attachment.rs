@@ -113,6 +113,11 @@ impl Attachment {
         &self.credential
     }
 
+    /// Bytes of all three parts.
+    pub(crate) fn len(&self) -> usize {
+        self.body.len() + self.signature.len() + self.credential.len()
+    }
+
     /// The name of the credential.
     #[must_use]
     pub fn credential_name(&self) -> CredentialName {

@@ -28,6 +28,12 @@ pub struct Counters {
     pub credentials_pulled: u64,
     /// Credentials given to neighbours.
     pub credentials_sent: u64,
+    /// Proofs of other nodes' stubs that were verified and are valid.
+    pub attachments_verified: u64,
+    /// Claims to be the neighbour of a stub that were rejected: no proof, or none that counts.
+    pub claims_rejected: u64,
+    /// Claims that were reported as false.
+    pub claims_false: u64,
     /// Updates that came faster than their origin may speak, and were delayed.
     pub updates_delayed: u64,
     /// Updates that the cache of seen ids saved from being decoded, and changes that give a record seen before.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::claims::ClaimFault;
 use super::compact::DecodeError;
 use super::converge::ConvergeRequest;
 use super::notary::{Distrust, Proof};
@@ -72,6 +73,18 @@ pub enum Event {
     /// The stub has not proven its [`Attachment`](super::Attachment) in time, or its last proof has expired. The stub's
     /// fault; close its session.
     StubUnproven(NodeId),
+    /// A node lists a stub that is not attached to it: it has no proof, or a forged one. The node's fault, or that of a
+    /// node on the way; its claim is ignored. Reported once as long as the node lists the stub.
+    FalseClaim {
+        /// The stub.
+        stub: NodeId,
+        /// The node that lists it.
+        by: NodeId,
+        /// What is wrong with the claim.
+        fault: ClaimFault,
+    },
+    /// A stub that was listed by another node, and to which there was no route, is not listed any more.
+    StubUnlisted(NodeId),
     /// The notary could not sign this node's record. It is asked again a second later; until then this node does not speak.
     SigningFailed,
     /// Two ids have the same address. The one known first stays; the other is refused.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Router;
+use super::claims::ClaimState;
 use super::record::{LinkClass, Record};
 use super::spf::Paths;
 use super::table::Route;
@@ -23,11 +24,13 @@ pub enum Explanation {
         /// The way as this node's database has it, from this node to that one.
         path: Vec<NodeId>,
     },
-    /// It has no record of its own in reach, and is attached as a stub.
+    /// It has no record of its own in reach, and is listed as a stub.
     Stub {
-        /// The nodes that it is attached to, ascending.
+        /// The nodes that list it, ascending, but for those whose claims were rejected, see
+        /// [`Router::claims`].
         of: Vec<NodeId>,
-        /// How it is reached; none: those nodes are not reachable themselves, or its address is that of another node.
+        /// How it is reached. `None` if those nodes are not reachable themselves, if none has proven the attachment here
+        /// yet, or if its address is that of another node.
         route: Option<Route>,
     },
     /// Reachable nodes list a link to it, and it does not list them: a link that is coming up or going down, or a false
@@ -97,7 +100,8 @@ impl Router {
                 path: self.path(id).unwrap_or_default(),
             };
         }
-        let of = self.listed_by(id, LinkClass::Stub);
+        let mut of = self.listed_by(id, LinkClass::Stub);
+        of.retain(|by| !self.is_rejected(id, by));
         if !of.is_empty() {
             return Explanation::Stub { of, route };
         }
@@ -148,6 +152,9 @@ impl Router {
         let owners = self.database.iter().filter(|record| record.origin != *self.id());
         let owner = owners.filter_map(|record| {
             let link = record.link(&stub.id).filter(|link| link.class == LinkClass::Stub)?;
+            if !self.is_believed(&stub.id, &record.origin) {
+                return None;
+            }
             let owner = self.table.route(&record.origin).filter(|route| !route.stub)?;
             (owner.cost + u64::from(link.cost.get()) == stub.cost && stub.hops > 1).then(|| owner.id.clone())
         });
@@ -186,6 +193,11 @@ impl Router {
             names.sort();
         }
         names
+    }
+
+    /// Whether it is known that a node lists a stub that is not attached to it.
+    fn is_rejected(&self, stub: &NodeId, by: &NodeId) -> bool {
+        by != self.id() && matches!(self.claims.state(stub, by), ClaimState::Rejected(_))
     }
 
     /// The reachable nodes that list an active link to the node, which the node does not list.

@@ -17,6 +17,7 @@ mod audit;
 mod bench;
 mod buckets;
 mod by_id;
+mod claims;
 mod compact;
 mod comparison;
 mod config;
@@ -61,6 +62,7 @@ mod wire;
 pub use advertisement::Advertisement;
 pub use attachment::{Attachment, AttachmentVerdict};
 pub use buckets::{BucketSet, Buckets};
+pub use claims::{Claim, ClaimFault, ClaimState};
 pub use compact::DecodeError;
 pub use config::{Config, FloodMode, Limits, Timers};
 pub use converge::{ConvergeError, ConvergeRequest};
@@ -81,6 +83,7 @@ pub use wire::{Digest, Entry, Message};
 use admission::Refusals;
 use alternates::{Alternates, Standby};
 use audit::Audits;
+use claims::Claims;
 use converge::Convergence;
 use credentials::Credentials;
 use database::Database;
@@ -131,6 +134,7 @@ pub struct Router {
     refusals: Refusals,
     own_stubs: OwnStubs,
     distrust: DistrustBudgets,
+    claims: Claims,
     quiet: Quiet,
     echoes: Echoes,
     convergence: Convergence,
@@ -171,6 +175,7 @@ impl Router {
             refusals: Refusals::new(),
             own_stubs: OwnStubs::default(),
             distrust: DistrustBudgets::default(),
+            claims: Claims::default(),
             quiet: Quiet::new(timers.quiet, timers.quiet_max, config.seed),
             echoes: Echoes::default(),
             convergence: Convergence::new(&config.timers, now),
@@ -390,6 +395,7 @@ impl Router {
             Message::Echo(_) => self.counters.echoes_sent += 1,
             Message::Want(_) | Message::Nack(_) | Message::SyncEnd => {}
             Message::CredentialWant(_) | Message::Credential { .. } => {}
+            Message::AttachmentWant(_) | Message::Attachment { .. } => {}
         }
         Some(transmit)
     }
@@ -417,6 +423,7 @@ impl Router {
             (self.parked.next_timeout(), Why::Accept),
             (self.credentials.next_timeout(), Why::Credential),
             (self.next_proof(), Why::Expire),
+            (self.claims.next_timeout(), Why::Attachment),
             (self.quiet.next_timeout(), Why::QuietDigest),
             (self.neighbours.next_hold(), Why::LinkHold),
             (self.neighbours.next_stall(), Why::SyncStall),

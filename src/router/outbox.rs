@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::attachment::Attachment;
 use super::buckets::BucketSet;
+use super::claims;
 use super::credentials::Key;
 use super::database::Database;
 use super::echo::Echo;
@@ -30,6 +32,9 @@ pub(crate) struct Outbox {
     credential_wants: BTreeSet<Key>,
     /// Answers to the neighbour; none: this node does not have it.
     credentials: BTreeMap<Key, Option<Bytes>>,
+    /// Stub and neighbour.
+    attachment_wants: BTreeSet<claims::Key>,
+    attachments: BTreeMap<claims::Key, Option<Box<Attachment>>>,
     dirty: BTreeMap<NodeId, Owed>,
     /// Origins whose id waits for more of its kind. Never in `dirty` as well.
     announced: BTreeMap<NodeId, Owed>,
@@ -108,6 +113,24 @@ impl Outbox {
         let room = self.credentials.len() < max;
         if room {
             self.credentials.insert(key, credential);
+        }
+        room
+    }
+
+    pub(crate) fn want_attachment(&mut self, key: claims::Key) {
+        self.attachment_wants.insert(key);
+    }
+
+    /// Answers are bounded like refusals.
+    pub(crate) fn give_attachment(
+        &mut self,
+        key: claims::Key,
+        attachment: Option<Attachment>,
+        max: usize,
+    ) -> bool {
+        let room = self.attachments.len() < max;
+        if room {
+            self.attachments.insert(key, attachment.map(Box::new));
         }
         room
     }
@@ -206,6 +229,8 @@ impl Outbox {
             + self.nacks.len()
             + self.credential_wants.len()
             + self.credentials.len()
+            + self.attachment_wants.len()
+            + self.attachments.len()
             + self.echoes.len();
         self.len() + requests + comparisons.into_iter().filter(|&waits| waits).count()
     }
@@ -252,6 +277,12 @@ impl Outbox {
         }
         if let Some(wanted) = take_some(&mut self.credential_wants) {
             return Some(Message::CredentialWant(wanted));
+        }
+        if let Some(wanted) = take_some(&mut self.attachment_wants) {
+            return Some(Message::AttachmentWant(wanted));
+        }
+        if let Some(((stub, neighbour), attachment)) = self.attachments.pop_first() {
+            return Some(Message::Attachment { stub, neighbour, attachment });
         }
         let ((origin, name), credential) = self.credentials.pop_first()?;
         Some(Message::Credential { origin, name, credential })

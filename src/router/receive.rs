@@ -52,6 +52,10 @@ impl Router {
             Message::Credential { origin, name, credential } => {
                 self.on_credential(from, &(origin, name), credential, now)?
             }
+            Message::AttachmentWant(wanted) => self.on_attachment_want(from, wanted, now),
+            Message::Attachment { stub, neighbour, attachment } => {
+                self.on_attachment(from, &(stub, neighbour), attachment, now);
+            }
         }
         Ok(())
     }
@@ -334,6 +338,7 @@ impl Router {
         shown.extend(self.pulls.announcers(&origin, stamp).cloned());
         let effect = self.database.store(record, now);
         self.schedule.on_effect(effect);
+        self.forget_claims_of(&origin);
         if !farewell {
             self.database.on_accepted(&origin, now);
         }

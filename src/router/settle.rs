@@ -1,5 +1,6 @@
 //! What follows from a change: this node's own record, paths, comparisons, and what is to be forgotten.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,10 +8,10 @@ use super::Router;
 use super::event::{Event, Limit};
 use super::graph::Effect;
 use super::quiet::Compare;
-use super::record::{Draft, Link, LinkClass};
+use super::record::{Draft, Link, LinkClass, Record};
 use super::spf::{self, Paths, Schedule};
 use super::table::Table;
-use crate::id::Version;
+use crate::id::{NodeId, Version};
 
 /// How long a notary that could not sign is given.
 const SIGN_AGAIN: Duration = Duration::from_secs(1);
@@ -27,7 +28,7 @@ impl Router {
         let stubs = self.table.len().saturating_sub(graph.node_count());
         match self.schedule.take(graph, stubs, now) {
             Effect::Paths => self.compute_paths(now),
-            Effect::Stubs => self.build_table(),
+            Effect::Stubs => self.build_table(now),
             Effect::None => {
                 if !self.schedule.is_wanted() && self.alternates.next_timeout().is_some_and(|at| at <= now) {
                     self.search_alternates(now);
@@ -135,16 +136,19 @@ impl Router {
         }
         self.paths = paths;
         self.standby = None;
-        self.build_table();
+        self.build_table(now);
         self.release_needed(now);
     }
 
     /// Makes the table of the paths and alternates as they are. Other stubs on the same paths need no more than that.
-    fn build_table(&mut self) {
+    fn build_table(&mut self, now: Instant) {
         let graph = self.database.graph();
-        let stubs = self.neighbours.stubs().map(|(id, session)| session.route(id));
+        let stubs = self.neighbours.stubs().filter(|(id, _)| !self.has_moved(id));
+        let stubs = stubs.map(|(id, session)| session.route(id));
         let paths = self.paths.as_ref().map(|paths| (paths, self.standby.as_ref()));
-        let (mut table, collisions) = Table::build(graph, paths, self.id(), stubs, &self.table);
+        let suspects = RefCell::default();
+        let standing = |stub: &NodeId, record: &Record| self.standing(stub, record, &suspects, now);
+        let (mut table, collisions) = Table::build(graph, paths, self.id(), stubs, standing, &self.table);
         if self.standby.is_none() {
             // Those of routes that did not change stay until they are found anew.
             table.keep_alternates(&self.table, |id| self.uses_link(id));
@@ -155,6 +159,7 @@ impl Router {
         }
         self.collisions = collisions;
         self.publish(table);
+        self.verify_suspects(suspects.into_inner(), now);
     }
 
     /// One step on the way to the alternates of the paths as they are.
@@ -169,7 +174,7 @@ impl Router {
         let rest = Schedule::rest(graph);
         let Some(found) = self.alternates.step(graph, source, paths, usable, rest, now) else { return };
         self.standby = Some(found);
-        self.build_table();
+        self.build_table(now);
     }
 
     fn publish(&mut self, table: Table) {
@@ -184,6 +189,10 @@ impl Router {
         }
         for id in old.ids_not_in(&new) {
             self.event(Event::NodeUnreachable(id.clone()));
+        }
+        let gone = |id: &NodeId| !new.is_claimed(id) && new.route(id).is_none();
+        for claimed in old.claimed().iter().filter(|claimed| gone(&claimed.id)) {
+            self.event(Event::StubUnlisted(claimed.id.clone()));
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Sizes {
     pub credentials: usize,
     /// Records that wait for their credentials. At most 4,096 per session, and 16,384 in all.
     pub unproven: usize,
+    /// Claims about other nodes' stubs that were asked about. At most 16,384.
+    pub claims: usize,
     /// Neighbours whose lost links are remembered, for [`Timers::flap_memory`](super::Timers::flap_memory). At most
     /// [`Limits::active_links`](super::Limits::active_links).
     pub flaps: usize,
@@ -53,6 +55,7 @@ impl Router {
             parked: self.parked.len(),
             credentials: self.credentials.len(),
             unproven: self.credentials.waiting(),
+            claims: self.claims.len(),
             flaps: self.neighbours.remembered_flaps(),
             trees: self.flood.kept_trees(),
             seen_ids: self.seen.len(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::alternates::Standby;
+use super::claims::Standing;
 use super::graph::Graph;
 use super::record::Record;
 use super::spf::Paths;
@@ -16,6 +17,8 @@ pub struct Table {
     routes: Vec<Route>,
     /// Addresses and places in `routes`, ascending. Tables of the same nodes share them.
     addrs: Arc<[(NodeAddr, u32)]>,
+    /// Stubs that are listed by nodes in reach, and whose attachment is not proven. Ascending by id, none with a route.
+    claimed: Arc<[Claimed]>,
 }
 
 /// How a node is reached.
@@ -47,6 +50,15 @@ pub struct Route {
     pub alternates: Arc<[NodeId]>,
     /// Whether the node is a stub, attached to the node before it.
     pub stub: bool,
+}
+
+/// A stub that nodes list without a proof that is known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claimed {
+    pub(crate) id: NodeId,
+    pub(crate) addr: NodeAddr,
+    /// Whether it is known not to be behind a neighbour that refuses transit: packets that say so are forged.
+    pub(crate) barred: bool,
 }
 
 impl Route {
@@ -90,6 +102,17 @@ impl Table {
         self.routes.iter()
     }
 
+    /// Whether a node in reach lists this stub, without a proof that is known here: there is no route, but
+    /// [`Router::verify_claims`](super::Router::verify_claims) may find one.
+    #[must_use]
+    pub fn is_claimed(&self, id: &NodeId) -> bool {
+        self.claimed.binary_search_by(|claimed| claimed.id.cmp(id)).is_ok()
+    }
+
+    pub(crate) fn claimed(&self) -> &[Claimed] {
+        &self.claimed
+    }
+
     /// How many nodes are reachable, this one not counted.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -109,16 +132,18 @@ impl Table {
         paths: Option<(&Paths, Option<&Vec<Standby>>)>,
         me: &NodeId,
         own_stubs: impl Iterator<Item = Route>,
+        standing: impl Fn(&NodeId, &Record) -> Standing,
         old: &Self,
     ) -> (Self, Vec<Collision>) {
-        let mut stubs = Stubs { me, found: own_stubs.map(|route| (route.id.clone(), route)).collect() };
+        let found = own_stubs.map(|route| (route.id.clone(), route)).collect();
+        let mut stubs = Stubs { me, found, claimed: Vec::new() };
         let mut routes = Vec::new();
         if let Some((paths, alternates)) = paths {
             routes.reserve(graph.node_count());
             let nodes = node_routes(graph, paths, alternates.map_or(&[], Vec::as_slice), me);
             for (route, record) in nodes {
                 if let Some(record) = record {
-                    stubs.add_all(record, &route);
+                    stubs.add_all(record, &route, &standing);
                 }
                 routes.push(route);
             }
@@ -156,18 +181,28 @@ impl Table {
     }
 
     /// Nodes with records of their own are never taken for stubs, whatever others claim, and keep their addresses.
-    fn join(mut routes: Vec<Route>, stubs: Stubs<'_>, old: &Self) -> (Self, Vec<Collision>) {
+    fn join(routes: Vec<Route>, mut stubs: Stubs<'_>, old: &Self) -> (Self, Vec<Collision>) {
+        let claimed = std::mem::take(&mut stubs.claimed);
+        let (mut table, collisions) = Self::join_routes(routes, stubs, old);
+        table.claimed = without_routes(claimed, &table);
+        if table.claimed == old.claimed {
+            table.claimed = Arc::clone(&old.claimed);
+        }
+        (table, collisions)
+    }
+
+    fn join_routes(mut routes: Vec<Route>, stubs: Stubs<'_>, old: &Self) -> (Self, Vec<Collision>) {
         let has_stubs = !stubs.found.is_empty();
         routes.extend(stubs.found.into_values());
         // Two runs, each ascending: the sort only merges them.
         routes.sort_by(|a, b| a.id.cmp(&b.id));
         let addrs = Self::addrs(&routes, old);
         if !has_stubs || are_unique(&addrs, stubs.me.addr()) {
-            return (Self { routes, addrs }, Vec::new());
+            return (Self { routes, addrs, claimed: Arc::default() }, Vec::new());
         }
         let (routes, collisions) = without_collisions(routes, stubs.me);
         let addrs = Self::addrs(&routes, old);
-        (Self { routes, addrs }, collisions)
+        (Self { routes, addrs, claimed: Arc::default() }, collisions)
     }
 
     fn addrs(routes: &[Route], old: &Self) -> Arc<[(NodeAddr, u32)]> {
@@ -185,6 +220,18 @@ impl Table {
 fn are_unique(addrs: &[(NodeAddr, u32)], me: NodeAddr) -> bool {
     let mine = addrs.binary_search_by_key(&me, |(addr, _)| *addr).is_ok();
     !mine && addrs.windows(2).all(|pair| pair[0].0 != pair[1].0)
+}
+
+/// Each stub once, and none that has a route. One that several nodes list is barred.
+fn without_routes(mut claimed: Vec<Claimed>, table: &Table) -> Arc<[Claimed]> {
+    claimed.sort_by(|a, b| a.id.cmp(&b.id));
+    claimed.dedup_by(|again, first| {
+        let same = again.id == first.id;
+        first.barred |= same;
+        same
+    });
+    claimed.retain(|claimed| table.route(&claimed.id).is_none());
+    claimed.into()
 }
 
 /// Leaves out the stubs whose ids or addresses others have: this node, nodes with records, and stubs with lower ids.
@@ -262,12 +309,22 @@ impl<'a> Lists<'a> {
 struct Stubs<'a> {
     me: &'a NodeId,
     found: BTreeMap<NodeId, Route>,
+    claimed: Vec<Claimed>,
 }
 
 impl Stubs<'_> {
     /// Those attached to `owner`, after those of all owners with lower names.
-    fn add_all(&mut self, record: &Record, owner: &Route) {
-        for (link, addr) in record.stubs().filter(|(link, _)| link.peer != *self.me) {
+    fn add_all(&mut self, record: &Record, owner: &Route, standing: &impl Fn(&NodeId, &Record) -> Standing) {
+        for (link, addr) in record.stubs() {
+            let standing = standing(&link.peer, record);
+            if link.peer == *self.me {
+                continue;
+            }
+            if standing != Standing::Proven {
+                let barred = standing == Standing::Unproven;
+                self.claimed.push(Claimed { id: link.peer.clone(), addr, barred });
+                continue;
+            }
             let cost = owner.cost + u64::from(link.cost.get());
             if self.found.get(&link.peer).is_some_and(|known| known.cost <= cost) {
                 continue;
@@ -293,7 +350,7 @@ mod tests {
     #[test]
     fn a_stub_whose_address_is_taken_is_left_out_and_reported() {
         let me = id("me");
-        let mut stubs = Stubs { me: &me, found: BTreeMap::new() };
+        let mut stubs = Stubs { me: &me, found: BTreeMap::new(), claimed: Vec::new() };
         for (name, addr) in
             [("a", id("node").addr()), ("b", id("b").addr()), ("c", id("b").addr()), ("d", me.addr())]
         {
@@ -311,7 +368,7 @@ mod tests {
     #[test]
     fn a_node_is_never_taken_for_a_stub() {
         let me = id("me");
-        let mut stubs = Stubs { me: &me, found: BTreeMap::new() };
+        let mut stubs = Stubs { me: &me, found: BTreeMap::new(), claimed: Vec::new() };
         stubs.found.insert(id("node"), route("node", id("node").addr(), true));
         let (table, collisions) =
             Table::join(vec![route("node", id("node").addr(), false)], stubs, &Table::default());

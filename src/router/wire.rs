@@ -12,6 +12,7 @@ use serde::de::{Error as _, SeqAccess};
 use serde::{Serialize, Serializer};
 
 use super::advertisement::Advertisement;
+use super::attachment::Attachment;
 use super::buckets::{BucketSet, Buckets};
 use super::compact::{self, DecodeError, Fields, Read, Tolerant};
 use super::delta::Delta;
@@ -20,8 +21,7 @@ use super::notary::CredentialName;
 use super::record::Stamp;
 use crate::id::NodeId;
 
-/// What two neighbours tell each other. Later versions add types: ATTACH 0x1a and
-/// ATTACHED 0x1b are reserved.
+/// What two neighbours tell each other. Later versions add types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Message {
@@ -81,6 +81,17 @@ pub enum Message {
         /// The credential; none: the sender does not have it.
         credential: Option<Bytes>,
     },
+    /// The sender asks for the proofs that these stubs are attached to these nodes: stub, then neighbour.
+    AttachmentWant(Vec<(NodeId, NodeId)>),
+    /// A proof that the receiver asked for.
+    Attachment {
+        /// The stub.
+        stub: NodeId,
+        /// The node that lists it.
+        neighbour: NodeId,
+        /// The proof; `None` if the sender has none and could not get it.
+        attachment: Option<Box<Attachment>>,
+    },
 }
 
 /// Which copy of an origin's record the sender of a message holds.
@@ -121,6 +132,8 @@ const NACK: u8 = 0x17;
 const ECHO: u8 = 0x18;
 const SYNC_END: u8 = 0x19;
 const REKEYED: u8 = 0x1e;
+const ATTACHMENT_WANT: u8 = 0x1a;
+const ATTACHMENT: u8 = 0x1b;
 const CREDENTIAL_WANT: u8 = 0x1c;
 const CREDENTIAL: u8 = 0x1d;
 
@@ -138,8 +151,8 @@ impl Message {
     pub const fn max_len(frame_type: u8) -> usize {
         match frame_type {
             DIGEST | ECHO | REKEYED | SYNC_END => 1024,
-            BUCKETS | HAVE | WANT | NACK | SUMMARY | CREDENTIAL_WANT => 64 * 1024,
-            CREDENTIAL => 12 * 1024,
+            BUCKETS | HAVE | WANT | NACK | SUMMARY | CREDENTIAL_WANT | ATTACHMENT_WANT => 64 * 1024,
+            CREDENTIAL | ATTACHMENT => 12 * 1024,
             _ => 72 * 1024,
         }
     }
@@ -161,6 +174,8 @@ impl Message {
             Self::Rekeyed { .. } => REKEYED,
             Self::CredentialWant(_) => CREDENTIAL_WANT,
             Self::Credential { .. } => CREDENTIAL,
+            Self::AttachmentWant(_) => ATTACHMENT_WANT,
+            Self::Attachment { .. } => ATTACHMENT,
         }
     }
 
@@ -214,6 +229,14 @@ impl Message {
                 let credential = credential.as_ref().map(|bytes| serde_bytes::Bytes::new(bytes));
                 compact::encode(&(frame_type, origin, name, credential))
             }
+            Self::AttachmentWant(wanted) => compact::encode(&(frame_type, wanted)),
+            Self::Attachment { stub, neighbour, attachment } => {
+                let parts = attachment.as_ref().map(|attachment| {
+                    let parts = [attachment.bytes(), attachment.signature(), attachment.credential()];
+                    parts.map(|bytes| serde_bytes::Bytes::new(bytes))
+                });
+                compact::encode(&(frame_type, stub, neighbour, parts))
+            }
         }
     }
 
@@ -252,6 +275,8 @@ impl Message {
             Self::SyncEnd => 2,
             Self::CredentialWant(wanted) => 8 + wanted.len() * 40,
             Self::Credential { credential, .. } => 48 + credential.as_ref().map_or(0, Bytes::len),
+            Self::AttachmentWant(wanted) => 8 + wanted.len() * 40,
+            Self::Attachment { attachment, .. } => 48 + attachment.as_ref().map_or(0, |proof| proof.len()),
         }
     }
 
@@ -334,6 +359,17 @@ impl<'de> Tolerant<'de> for Frame {
                     .next::<Option<serde_bytes::ByteBuf>>("credential")?
                     .map(|bytes| bytes.into_vec().into()),
             }),
+            ATTACHMENT_WANT => {
+                let wanted: Vec<Read<WantedAttachment>> = fields.next("wanted")?;
+                Some(Message::AttachmentWant(wanted.into_iter().map(|wanted| wanted.0.0).collect()))
+            }
+            ATTACHMENT => Some(Message::Attachment {
+                stub: fields.next("stub")?,
+                neighbour: fields.next("neighbour")?,
+                attachment: fields
+                    .next::<Option<Read<AttachmentParts>>>("attachment")?
+                    .map(|parts| parts.0.0),
+            }),
             _ => None,
         };
         fields.finish()?;
@@ -374,6 +410,32 @@ impl<'de> Tolerant<'de> for WantedCredential {
         let wanted = (fields.next("origin")?, fields.next("name")?);
         fields.finish()?;
         Ok(Self(wanted))
+    }
+}
+
+struct WantedAttachment((NodeId, NodeId));
+
+impl<'de> Tolerant<'de> for WantedAttachment {
+    const NAME: &'static str = "a stub and its neighbour";
+
+    fn read<A: SeqAccess<'de>>(mut fields: Fields<A>) -> Result<Self, A::Error> {
+        let wanted = (fields.next("stub")?, fields.next("neighbour")?);
+        fields.finish()?;
+        Ok(Self(wanted))
+    }
+}
+
+struct AttachmentParts(Box<Attachment>);
+
+impl<'de> Tolerant<'de> for AttachmentParts {
+    const NAME: &'static str = "an attachment";
+
+    fn read<A: SeqAccess<'de>>(mut fields: Fields<A>) -> Result<Self, A::Error> {
+        let mut part = |name| fields.next::<serde_bytes::ByteBuf>(name).map(|bytes| bytes.into_vec().into());
+        let (body, signature, credential) = (part("statement")?, part("signature")?, part("credential")?);
+        fields.finish()?;
+        let attachment = Attachment::decode(body, signature, credential).map_err(A::Error::custom)?;
+        Ok(Self(Box::new(attachment)))
     }
 }
 

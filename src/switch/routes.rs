@@ -19,6 +19,8 @@ pub struct Routes {
     neighbours: Vec<NodeAddr>,
     places: HashMap<NodeAddr, Place>,
     routes: HashMap<NodeAddr, Route>,
+    /// Stubs without a route that nodes list without proof, and whether packets from them are forged.
+    claimed: HashMap<NodeAddr, bool>,
 }
 
 /// How to reach one node.
@@ -77,6 +79,21 @@ impl Routes {
         if let Some(route) = self.routes.get_mut(&node) {
             route.stub = true;
         }
+    }
+
+    /// Names a node without a route as a stub that others list without proof. If it is `barred`, it is known not to be
+    /// attached to a neighbour of this node that refuses transit.
+    pub fn claim(&mut self, node: NodeAddr, barred: bool) {
+        self.claimed.insert(node, barred);
+    }
+
+    /// Whether nodes list this one as their stub, without proof.
+    pub(super) fn is_claimed(&self, node: NodeAddr) -> bool {
+        self.claimed.contains_key(&node)
+    }
+
+    pub(super) fn is_barred(&self, node: NodeAddr) -> bool {
+        self.claimed.get(&node).is_some_and(|barred| *barred)
     }
 
     /// Whether a node is a stub that is reached through this neighbour: a next hop or an alternate of its route.

@@ -213,9 +213,12 @@ impl ForwardingTable {
             return source == from.neighbour && attached_here;
         }
         // A stub that says it is attached to the neighbour may be younger than the neighbour's record. One that is known to
-        // be elsewhere is not the neighbour's.
-        let young =
-            || header.attachment == Attachment::Source(from.neighbour) && self.routes.get(source).is_none();
+        // be elsewhere, or that others list as well without proof, is not the neighbour's.
+        let young = || {
+            header.attachment == Attachment::Source(from.neighbour)
+                && self.routes.get(source).is_none()
+                && !self.routes.is_barred(source)
+        };
         from.transit
             || source == from.neighbour
             || self.routes.is_stub_behind(source, from.neighbour)
@@ -266,6 +269,13 @@ impl ForwardingTable {
         let place = self.routes.place_of(ingress)?;
         let hop = self.hops[place].filter(|_| route.leads_through(place))?;
         Some((hop, route.hop_limit))
+    }
+
+    /// Whether nodes list this one as their stub without proof: there is no route, but there may be one once the proof
+    /// was asked for.
+    #[must_use]
+    pub fn is_claimed(&self, node: NodeAddr) -> bool {
+        self.routes.is_claimed(node)
     }
 
     /// The neighbour that packets of a flow go to, never the one they came from.

@@ -41,6 +41,7 @@ mod trust;
 pub(crate) mod unreachable;
 mod validity;
 pub(crate) mod verify;
+pub(crate) mod wanted;
 
 pub use authority::{Authority, AuthorityError};
 #[cfg(feature = "cli")]

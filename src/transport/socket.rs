@@ -71,6 +71,7 @@ use self::transmit::Bound;
 pub(super) use self::transmit::MAX_SEND;
 pub(crate) use self::transmit::mapped;
 use super::probes::Probes;
+use super::wanted::Wanted;
 use crate::id::NodeAddr;
 use crate::switch::{DropReason, ForwardingTable, HoldQueue, Meter, SwitchCounters};
 
@@ -100,6 +101,8 @@ pub(crate) struct Socket {
     inbound: Mutex<Inbound>,
     // Locked for packets without a route only.
     hold: Mutex<HoldQueue>,
+    // The destinations of those that proofs may lead to.
+    wanted: Arc<Wanted>,
 }
 
 impl Socket {
@@ -128,6 +131,7 @@ impl Socket {
             probes: Probes::default(),
             inbound: Mutex::default(),
             hold: Mutex::default(),
+            wanted: Arc::default(),
             fresh: FreshPorts::default(),
             replies: Replies::default(),
             heard: transmit::is_ambiguous(&sockets).then(Heard::default),
@@ -153,6 +157,11 @@ impl Socket {
     /// The probes of direct paths that came in.
     pub(crate) fn probes(&self) -> &Probes {
         &self.probes
+    }
+
+    /// Destinations of held packets that nodes list as stubs without proof.
+    pub(crate) fn wanted(&self) -> Arc<Wanted> {
+        Arc::clone(&self.wanted)
     }
 
     /// The addresses of the UDP sockets.

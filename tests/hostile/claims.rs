@@ -11,7 +11,6 @@ use crate::puppet::Puppet;
 use crate::scene::Scene;
 
 #[tokio::test(start_paused = true)]
-#[ignore = "until attachments are verified by others"]
 async fn a_false_claim_of_an_ephemeral_takes_nothing_from_it() {
     // The liar is nearer than the genuine one.
     let mesh = Mesh::builder(["stub-r1", "r1-r3", "r3-r2", "peer-r2"]).ephemeral(["stub"]).start().await;
@@ -32,7 +31,6 @@ async fn a_false_claim_of_an_ephemeral_takes_nothing_from_it() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "until attachments are verified by others"]
 async fn packets_with_the_source_of_anothers_stub_are_dropped() {
     let mesh = Mesh::builder(["stub-r1", "r1-r2", "peer-r2"]).ephemeral(["stub"]).start().await;
     let scene = Scene::of(mesh);
@@ -56,7 +54,6 @@ async fn packets_with_the_source_of_anothers_stub_are_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "until attachments are verified by others"]
 async fn a_claim_of_an_absent_name_attracts_nothing() {
     let scene = Scene::of(mesh(["a-r", "b-r"]).await);
     let link = scene.mallory.link(scene.addr("r"), EDGE).await;

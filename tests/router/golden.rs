@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use receptor_quic::Version;
 use receptor_quic::router::{
-    Advertisement, Buckets, CredentialName, Delta, Digest, Draft, Echo, Entry, LinkClass, Message, Override,
-    Proof, Record, Stamp,
+    Advertisement, Attachment, Buckets, CredentialName, Delta, Digest, Draft, Echo, Entry, LinkClass,
+    Message, Override, Proof, Record, Stamp,
 };
 
 use crate::probe::link;
@@ -57,6 +57,12 @@ fn the_bytes_of_every_message_are_as_documented() {
             "941da772656c61792d31c410f78c06aa55a0e2d18b5653884184079ac40c636572746966696361746573",
         ),
         ("CREDENTIAL, not there", "941da772656c61792d31c410f78c06aa55a0e2d18b5653884184079ac0"),
+        ("ATTACHMENT-WANT", "921a9192a66c6170746f70a772656c61792d31"),
+        (
+            "ATTACHMENT",
+            "941ba66c6170746f70a772656c61792d3193c41896a66c6170746f70a772656c61792d31010203ce6955b900c4097369676e6174757265c40c636572746966696361746573",
+        ),
+        ("ATTACHMENT, not there", "941ba66c6170746f70a772656c61792d31c0"),
     ];
     for ((name, message), (vector, hex)) in messages().into_iter().zip(vectors) {
         assert_eq!((name, to_hex(&message.encode()).as_str()), (vector, hex));
@@ -176,6 +182,19 @@ pub(crate) fn messages() -> Vec<(&'static str, Message)> {
             "CREDENTIAL, not there",
             Message::Credential { origin: id("relay-1"), name: credential(), credential: None },
         ),
+        ("ATTACHMENT-WANT", Message::AttachmentWant(vec![(id("laptop"), id("relay-1"))])),
+        (
+            "ATTACHMENT",
+            Message::Attachment {
+                stub: id("laptop"),
+                neighbour: id("relay-1"),
+                attachment: Some(Box::new(attachment())),
+            },
+        ),
+        (
+            "ATTACHMENT, not there",
+            Message::Attachment { stub: id("laptop"), neighbour: id("relay-1"), attachment: None },
+        ),
     ]
 }
 
@@ -191,6 +210,13 @@ pub(crate) fn entries() -> Vec<Entry> {
         },
         Entry { origin: id("relay-1"), stamp: relay().stamp() },
     ]
+}
+
+fn attachment() -> Attachment {
+    let version = Version { epoch: 1, sequence: 2, instance: 3 };
+    let body = Attachment::body(&id("laptop"), &id("relay-1"), version, 1_767_225_600);
+    let [signature, credential] = [&b"signature"[..], b"certificates"].map(Bytes::from_static);
+    Attachment::decode(body, signature, credential).unwrap()
 }
 
 fn credential() -> CredentialName {

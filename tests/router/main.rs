@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod alternates;
 #[cfg(test)]
+mod claims;
+#[cfg(test)]
 mod cold_start;
 #[cfg(test)]
 mod comparison;

@@ -40,6 +40,8 @@ pub(crate) enum LogKind {
     Conflict,
     /// A record is not trusted.
     Record,
+    /// A node lists a stub that is not attached to it.
+    Claim,
     /// A node has left the mesh.
     Left,
     /// A direct path came up or went down.
@@ -61,6 +63,7 @@ impl LogKind {
             Self::Closed => "connection closed",
             Self::Conflict => "id conflict",
             Self::Record => "untrusted record",
+            Self::Claim => "false claim",
             Self::Left => "node left",
             Self::Path => "direct path",
             Self::Found => "found on the local network",

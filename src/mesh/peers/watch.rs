@@ -64,7 +64,9 @@ impl Watch {
     /// Whether there is a route to each of the nodes, as far as this node knows.
     async fn routed(&self, view: &View, nodes: &[NodeId]) -> Vec<bool> {
         if !view.stub {
-            return nodes.iter().map(|node| *node == self.id || view.reaches(node)).collect();
+            // A stub that nobody here has looked for needs no route as long as its packets say where it is attached.
+            let known = |node: &NodeId| view.reaches(node) || view.table.is_claimed(node);
+            return nodes.iter().map(|node| *node == self.id || known(node)).collect();
         }
         if !view.linked {
             return nodes.iter().map(|node| *node == self.id).collect();

@@ -19,6 +19,9 @@ pub(super) fn refresh_attachment(packet: &mut [u8], table: &ForwardingTable) {
 impl Socket {
     /// Keeps a packet until there is a route, or until it has waited too long.
     pub(super) fn hold(&self, held: HeldPacket) {
+        if self.table.load().is_claimed(held.destination) {
+            self.wanted.add(held.destination);
+        }
         if !lock(&self.hold).push(held) {
             self.counters.dropped(DropReason::HoldFull, 1);
         }

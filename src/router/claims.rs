@@ -1,0 +1,554 @@
+//! Which nodes list which stubs, as far as anybody has asked, and what was found about it.
+//!
+//! ```text
+//!   listed ──used──▶ asked ──▶ proven ──until it expires──▶ asked again
+//!                      │ ▲
+//!                      ▼ │ later, if it is still used
+//!                   rejected
+//! ```
+//!
+//! A record may list any id as a stub; only the stub's own [`Attachment`] makes it true. It is asked for where the stub is
+//! used, so that a stub that nobody talks to costs no more than its entry in a record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::attachment::Attachment;
+use super::notary::Distrust;
+use super::throttle::Bucket;
+use crate::id::{NodeId, Version};
+
+/// Maximum number of claims that are remembered, and of bytes of their proofs. The claimer with the most makes room.
+const MAX_CLAIMS: usize = 16_384;
+const MAX_BYTES: usize = 16 << 20;
+/// Neighbours that wait for the proof of one claim.
+const MAX_ASKERS: usize = 64;
+/// How long an answer is awaited, and how often it is asked for.
+const ANSWER: Duration = Duration::from_secs(1);
+const MAX_ASKS: u32 = 2;
+/// When a rejected claim may be asked about again: doubled with each rejection, up to the second value.
+const REJECTED_FOR: Duration = Duration::from_secs(2);
+const REJECTED_FOR_MAX: Duration = Duration::from_secs(64);
+/// How long before it expires a proof is asked for again.
+const REFRESH_AHEAD: Duration = Duration::from_secs(600);
+/// Proofs that a neighbour may ask this node to fetch in a row, and how long each takes to be allowed again.
+const FETCH_BURST: u32 = 256;
+const FETCH_EVERY: Duration = Duration::from_millis(10);
+/// Neighbours whose pace is remembered.
+const MAX_PACES: usize = 4_096;
+
+/// What a node claims about a stub: that it is attached to the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Claim {
+    /// The node that lists the stub.
+    pub by: NodeId,
+    /// What was found about it.
+    pub state: ClaimState,
+}
+
+/// What was found about a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ClaimState {
+    /// The stub has signed it.
+    Proven,
+    /// The proof was asked for and has not come yet.
+    Pending,
+    /// Nobody here has used the stub, so the proof was not asked for.
+    Unverified,
+    /// The claim is ignored.
+    Rejected(ClaimFault),
+}
+
+/// Why a claim is ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ClaimFault {
+    /// The node has no proof.
+    NoProof,
+    /// The proof is not signed by the stub.
+    Forged,
+    /// The certificate of the proof is not trusted here.
+    Untrusted(Distrust),
+    /// The proof has expired.
+    Expired,
+    /// The proof did not arrive in time.
+    NoAnswer,
+    /// The stub has attached itself to another node since.
+    Older,
+}
+
+impl std::fmt::Display for ClaimFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoProof => f.write_str("there is no proof"),
+            Self::Forged => f.write_str("the proof is forged"),
+            Self::Untrusted(why) => write!(f, "the certificate is not trusted: {why}"),
+            Self::Expired => f.write_str("the proof has expired"),
+            Self::NoAnswer => f.write_str("the proof did not arrive in time"),
+            Self::Older => f.write_str("the stub has attached itself to another node since"),
+        }
+    }
+}
+
+/// How far a claim counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The stub is reached through the claimer.
+    Proven,
+    /// The answer is awaited.
+    Pending,
+    /// It attracts nothing.
+    Unproven,
+}
+
+/// What is to be done about a claim whose time has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// The proof is to be asked for, of another neighbour than this if possible.
+    Ask { of_other_than: Option<NodeId> },
+    /// The proof did not come; these neighbours wait for it.
+    Failed { askers: BTreeSet<NodeId> },
+}
+
+/// The claims that were asked about.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    by_stub: BTreeMap<NodeId, BTreeMap<NodeId, Held>>,
+    /// How many of each claimer are held.
+    claimers: BTreeMap<NodeId, usize>,
+    due: BTreeSet<(Instant, Key)>,
+    count: usize,
+    bytes: usize,
+    /// Orders the uses of claims.
+    uses: u64,
+    paces: BTreeMap<NodeId, Bucket>,
+}
+
+/// Stub and claimer.
+pub(crate) type Key = (NodeId, NodeId);
+
+#[derive(Debug, Default)]
+struct Held {
+    proven: Option<(Attachment, Instant)>,
+    asking: Option<Asking>,
+    fault: Option<(ClaimFault, Instant)>,
+    /// Rejections in a row.
+    rejections: u32,
+    due: Option<Instant>,
+    used: u64,
+}
+
+#[derive(Debug)]
+struct Asking {
+    of: NodeId,
+    asks: u32,
+    askers: BTreeSet<NodeId>,
+}
+
+impl Claims {
+    /// How many are held.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// How far a claim counts. Of several proven ones of a stub those of the newest version do.
+    pub(crate) fn standing(&self, stub: &NodeId, claimer: &NodeId) -> Standing {
+        let Some(claims) = self.by_stub.get(stub) else { return Standing::Unproven };
+        let Some(held) = claims.get(claimer) else { return Standing::Unproven };
+        match &held.proven {
+            Some((attachment, _)) if newest(claims) == Some(attachment.version()) => Standing::Proven,
+            None if held.asking.is_some() => Standing::Pending,
+            _ => Standing::Unproven,
+        }
+    }
+
+    /// The newest version that a claim about the stub has proven.
+    pub(crate) fn newest(&self, stub: &NodeId) -> Option<Version> {
+        newest(self.by_stub.get(stub)?)
+    }
+
+    pub(crate) fn state(&self, stub: &NodeId, claimer: &NodeId) -> ClaimState {
+        let held = self.held(stub, claimer);
+        match (self.standing(stub, claimer), held) {
+            (Standing::Proven, _) => ClaimState::Proven,
+            (Standing::Pending, _) => ClaimState::Pending,
+            (Standing::Unproven, Some(Held { proven: Some(_), .. })) => {
+                ClaimState::Rejected(ClaimFault::Older)
+            }
+            (Standing::Unproven, Some(Held { fault: Some((fault, _)), .. })) => ClaimState::Rejected(*fault),
+            (Standing::Unproven, _) => ClaimState::Unverified,
+        }
+    }
+
+    pub(crate) fn proof(&self, stub: &NodeId, claimer: &NodeId) -> Option<&Attachment> {
+        self.held(stub, claimer)?.proven.as_ref().map(|(attachment, _)| attachment)
+    }
+
+    /// Whether nothing is known about the claim, and its proof may be asked for.
+    pub(crate) fn needs_proof(&self, stub: &NodeId, claimer: &NodeId, now: Instant) -> bool {
+        self.held(stub, claimer).is_none_or(|held| {
+            held.proven.is_none()
+                && held.asking.is_none()
+                && held.fault.is_none_or(|(_, retry_at)| retry_at <= now)
+        })
+    }
+
+    /// The stub is used: its proofs are the last to make room.
+    pub(crate) fn on_use(&mut self, stub: &NodeId) {
+        self.uses += 1;
+        for held in self.by_stub.get_mut(stub).into_iter().flat_map(BTreeMap::values_mut) {
+            held.used = self.uses;
+        }
+    }
+
+    /// Whether the neighbour may have this node fetch one more proof.
+    pub(crate) fn may_fetch_for(&mut self, neighbour: &NodeId, now: Instant) -> bool {
+        if self.paces.len() >= MAX_PACES && !self.paces.contains_key(neighbour) {
+            self.paces.retain(|_, pace| pace.full_at() > now);
+        }
+        let full = || Bucket::new(FETCH_BURST, FETCH_EVERY, now);
+        let pace = self.paces.entry(neighbour.clone()).or_insert_with(full);
+        let may = pace.ready_at(now) <= now;
+        if may {
+            pace.take(now);
+        }
+        may
+    }
+
+    /// Notes that the proof was asked for, on behalf of `asker` if that is another node.
+    pub(crate) fn on_asked(&mut self, key: &Key, of: NodeId, asker: Option<&NodeId>, now: Instant) {
+        self.make_room(0);
+        self.uses += 1;
+        let used = self.uses;
+        let held = self.held_mut(key);
+        held.used = used;
+        let (asks, mut askers) =
+            held.asking.take().map_or((0, BTreeSet::new()), |asking| (asking.asks, asking.askers));
+        askers.extend(asker.cloned());
+        held.asking = Some(Asking { of, asks: asks + 1, askers });
+        self.set_due(key, Some(now + ANSWER));
+    }
+
+    /// Another neighbour waits for a proof that was asked for. `false` if it was not, or too many do.
+    pub(crate) fn join(&mut self, (stub, claimer): &Key, asker: &NodeId) -> bool {
+        let held = self.by_stub.get_mut(stub).and_then(|claims| claims.get_mut(claimer));
+        let Some(asking) = held.and_then(|held| held.asking.as_mut()) else { return false };
+        let room = asking.askers.len() < MAX_ASKERS;
+        if room {
+            asking.askers.insert(asker.clone());
+        }
+        room
+    }
+
+    /// Whether this neighbour was asked for the proof.
+    pub(crate) fn is_asked_of(&self, (stub, claimer): &Key, from: &NodeId) -> bool {
+        self.held(stub, claimer)
+            .and_then(|held| held.asking.as_ref())
+            .is_some_and(|asking| asking.of == *from)
+    }
+
+    /// The proof is here and valid. Returns the neighbours that wait for it.
+    pub(crate) fn on_proven(
+        &mut self,
+        key: &Key,
+        attachment: Attachment,
+        until: Instant,
+        now: Instant,
+    ) -> BTreeSet<NodeId> {
+        self.make_room(attachment.len());
+        self.bytes += attachment.len();
+        let held = self.held_mut(key);
+        let old = held.proven.replace((attachment, until));
+        (held.fault, held.rejections) = (None, 0);
+        let askers = held.asking.take().map(|asking| asking.askers).unwrap_or_default();
+        self.bytes -= old.map_or(0, |(old, _)| old.len());
+        self.set_due(key, Some(refresh_at(until, now)));
+        askers
+    }
+
+    /// There is no proof, or it is worth nothing. Returns the neighbours that wait for it, and whether the claim is to be
+    /// reported as false: a forged proof at once, a missing one the second time, since the stub may have left just now.
+    pub(crate) fn on_rejected(
+        &mut self,
+        key: &Key,
+        fault: ClaimFault,
+        now: Instant,
+    ) -> (BTreeSet<NodeId>, bool) {
+        let held = self.held_mut(key);
+        let pause = (REJECTED_FOR * (1 << held.rejections.min(5))).min(REJECTED_FOR_MAX);
+        held.rejections += 1;
+        held.fault = Some((fault, now + pause));
+        let first = held.rejections == 1;
+        let reported = match fault {
+            ClaimFault::Forged => first,
+            ClaimFault::NoProof => held.rejections == 2,
+            _ => false,
+        };
+        // The second look at a missing proof needs nobody to use the stub.
+        let again = (first && fault == ClaimFault::NoProof).then_some(now + pause);
+        let askers = held.asking.take().map(|asking| asking.askers).unwrap_or_default();
+        let old = held.proven.take();
+        self.bytes -= old.map_or(0, |(old, _)| old.len());
+        self.set_due(key, again);
+        (askers, reported)
+    }
+
+    /// The next claim whose time has come, and what is to be done about it.
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<(Key, Due)> {
+        let (at, key) = self.due.first()?.clone();
+        if at > now {
+            return None;
+        }
+        self.set_due(&key, None);
+        let held = self.by_stub.get_mut(&key.0)?.get_mut(&key.1)?;
+        let expired = held.proven.as_ref().is_some_and(|(_, until)| *until <= now);
+        let due = match &held.asking {
+            Some(asking) if asking.asks < MAX_ASKS && !expired => {
+                Due::Ask { of_other_than: Some(asking.of.clone()) }
+            }
+            Some(_) => {
+                // A proof that could not be renewed holds until it expires.
+                if let Some((_, until)) = held.proven.as_ref().filter(|_| !expired) {
+                    let until = *until;
+                    let askers = held.asking.take().map(|asking| asking.askers).unwrap_or_default();
+                    self.set_due(&key, Some(until));
+                    return Some((key, Due::Failed { askers }));
+                }
+                let (askers, _) = self.on_rejected(&key, ClaimFault::NoAnswer, now);
+                Due::Failed { askers }
+            }
+            None if expired => {
+                let (askers, _) = self.on_rejected(&key, ClaimFault::Expired, now);
+                Due::Failed { askers }
+            }
+            None => Due::Ask { of_other_than: None },
+        };
+        Some((key, due))
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// A record of the claimer was stored: forgets the claims that it makes no more.
+    pub(crate) fn retain_of(&mut self, claimer: &NodeId, lists: impl Fn(&NodeId) -> bool) {
+        if !self.claimers.contains_key(claimer) {
+            return;
+        }
+        let gone = |(stub, claims): (&NodeId, &BTreeMap<NodeId, Held>)| {
+            (claims.contains_key(claimer) && !lists(stub)).then(|| stub.clone())
+        };
+        let gone: Vec<NodeId> = self.by_stub.iter().filter_map(gone).collect();
+        gone.into_iter().for_each(|stub| self.forget(&(stub, claimer.clone())));
+    }
+
+    /// Forgets the claims of all but these nodes.
+    pub(crate) fn retain(&mut self, holds: impl Fn(&NodeId) -> bool) {
+        let gone: Vec<NodeId> = self.claimers.keys().filter(|claimer| !holds(claimer)).cloned().collect();
+        gone.iter().for_each(|claimer| self.retain_of(claimer, |_| false));
+    }
+
+    /// Forgets everything: another notary may judge otherwise.
+    pub(crate) fn clear(&mut self) {
+        *self = Self { paces: std::mem::take(&mut self.paces), uses: self.uses, ..Self::default() };
+    }
+
+    fn held(&self, stub: &NodeId, claimer: &NodeId) -> Option<&Held> {
+        self.by_stub.get(stub)?.get(claimer)
+    }
+
+    fn held_mut(&mut self, (stub, claimer): &Key) -> &mut Held {
+        let claims = self.by_stub.entry(stub.clone()).or_default();
+        claims.entry(claimer.clone()).or_insert_with(|| {
+            self.count += 1;
+            *self.claimers.entry(claimer.clone()).or_default() += 1;
+            Held::default()
+        })
+    }
+
+    fn set_due(&mut self, key: &Key, due: Option<Instant>) {
+        let held = self.by_stub.get_mut(&key.0).and_then(|claims| claims.get_mut(&key.1));
+        let Some(held) = held else { return };
+        let old = std::mem::replace(&mut held.due, due);
+        if let Some(old) = old {
+            self.due.remove(&(old, key.clone()));
+        }
+        if let Some(due) = due {
+            self.due.insert((due, key.clone()));
+        }
+    }
+
+    /// Forgets the claims used longest ago of the node that makes the most, until there is room for one more.
+    fn make_room(&mut self, bytes: usize) {
+        while self.count >= MAX_CLAIMS || self.bytes + bytes > MAX_BYTES {
+            let most =
+                self.claimers.iter().max_by_key(|(_, count)| **count).map(|(claimer, _)| claimer.clone());
+            let Some(claimer) = most else { return };
+            let of =
+                self.by_stub.iter().filter_map(|(stub, claims)| Some((claims.get(&claimer)?.used, stub)));
+            let Some((_, stub)) = of.min() else { return };
+            let key = (stub.clone(), claimer);
+            self.forget(&key);
+        }
+    }
+
+    fn forget(&mut self, key: &Key) {
+        self.set_due(key, None);
+        let Some(claims) = self.by_stub.get_mut(&key.0) else { return };
+        let Some(held) = claims.remove(&key.1) else { return };
+        if claims.is_empty() {
+            self.by_stub.remove(&key.0);
+        }
+        self.count -= 1;
+        self.bytes -= held.proven.map_or(0, |(attachment, _)| attachment.len());
+        if let Some(count) = self.claimers.get_mut(&key.1) {
+            *count -= 1;
+            if *count == 0 {
+                self.claimers.remove(&key.1);
+            }
+        }
+    }
+}
+
+fn newest(claims: &BTreeMap<NodeId, Held>) -> Option<Version> {
+    claims.values().filter_map(|held| Some(held.proven.as_ref()?.0.version())).max()
+}
+
+fn refresh_at(until: Instant, now: Instant) -> Instant {
+    let ahead = until.checked_sub(REFRESH_AHEAD).filter(|at| *at > now);
+    ahead.unwrap_or(until)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const MILLI: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_claim_counts_once_it_is_proven_and_until_it_expires() {
+        let (mut claims, now) = claims();
+        assert!(claims.needs_proof(&id("s"), &id("n"), now));
+        assert_eq!(claims.state(&id("s"), &id("n")), ClaimState::Unverified);
+        claims.on_asked(&key("n"), id("hop"), Some(&id("asker")), now);
+        assert_eq!(claims.standing(&id("s"), &id("n")), Standing::Pending);
+        assert!(claims.is_asked_of(&key("n"), &id("hop")) && !claims.is_asked_of(&key("n"), &id("n")));
+        let askers = claims.on_proven(&key("n"), attachment("n", 1), now + HOUR, now);
+        assert_eq!(askers, [id("asker")].into());
+        assert_eq!(claims.standing(&id("s"), &id("n")), Standing::Proven);
+
+        let refresh = now + HOUR - REFRESH_AHEAD;
+        assert_eq!(claims.poll(refresh - MILLI), None);
+        assert_eq!(claims.poll(refresh), Some((key("n"), Due::Ask { of_other_than: None })));
+        claims.on_asked(&key("n"), id("hop"), None, refresh);
+        claims.on_asked(&key("n"), id("hop"), None, refresh + ANSWER);
+        let failed = Due::Failed { askers: BTreeSet::new() };
+        assert_eq!(claims.poll(refresh + 2 * ANSWER), Some((key("n"), failed)));
+        assert_eq!(claims.standing(&id("s"), &id("n")), Standing::Proven, "until it expires");
+        claims.poll(now + HOUR);
+        assert_eq!(claims.state(&id("s"), &id("n")), ClaimState::Rejected(ClaimFault::Expired));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_come_is_asked_for_twice() {
+        let (mut claims, now) = claims();
+        claims.on_asked(&key("n"), id("hop"), Some(&id("asker")), now);
+        assert_eq!(claims.poll(now + ANSWER - MILLI), None);
+        let again = Due::Ask { of_other_than: Some(id("hop")) };
+        assert_eq!(claims.poll(now + ANSWER), Some((key("n"), again)));
+        claims.on_asked(&key("n"), id("other"), None, now + ANSWER);
+        let failed = Due::Failed { askers: [id("asker")].into() };
+        assert_eq!(claims.poll(now + 2 * ANSWER), Some((key("n"), failed)));
+        assert_eq!(claims.state(&id("s"), &id("n")), ClaimState::Rejected(ClaimFault::NoAnswer));
+        assert!(!claims.needs_proof(&id("s"), &id("n"), now + 2 * ANSWER));
+        assert!(claims.needs_proof(&id("s"), &id("n"), now + 2 * ANSWER + REJECTED_FOR));
+    }
+
+    #[test]
+    fn the_newest_proof_holds_and_equal_ones_hold_together() {
+        let (mut claims, now) = claims();
+        claims.on_proven(&key("old"), attachment("old", 1), now + HOUR, now);
+        claims.on_proven(&key("new"), attachment("new", 2), now + HOUR, now);
+        claims.on_proven(&key("too"), attachment("too", 2), now + HOUR, now);
+        let standing = |claimer| claims.standing(&id("s"), &id(claimer));
+        assert_eq!(
+            ["old", "new", "too"].map(standing),
+            [Standing::Unproven, Standing::Proven, Standing::Proven]
+        );
+        assert_eq!(claims.state(&id("s"), &id("old")), ClaimState::Rejected(ClaimFault::Older));
+    }
+
+    #[test]
+    fn a_missing_proof_is_reported_the_second_time_and_a_forged_one_at_once() {
+        let (mut claims, now) = claims();
+        assert!(!claims.on_rejected(&key("n"), ClaimFault::NoProof, now).1);
+        let again = now + REJECTED_FOR;
+        assert_eq!(claims.poll(again), Some((key("n"), Due::Ask { of_other_than: None })));
+        assert!(claims.on_rejected(&key("n"), ClaimFault::NoProof, again).1);
+        assert!(!claims.on_rejected(&key("n"), ClaimFault::NoProof, again).1, "once");
+        assert_eq!(claims.next_timeout(), None);
+        assert!(claims.on_rejected(&key("m"), ClaimFault::Forged, now).1);
+    }
+
+    #[test]
+    fn claims_that_are_made_no_more_are_forgotten() {
+        let (mut claims, now) = claims();
+        claims.on_proven(&key("n"), attachment("n", 1), now + HOUR, now);
+        claims.on_rejected(&key("m"), ClaimFault::NoProof, now);
+        claims.retain_of(&id("n"), |_| true);
+        assert_eq!(claims.len(), 2);
+        claims.retain_of(&id("n"), |_| false);
+        claims.retain(|_| false);
+        assert_eq!((claims.len(), claims.bytes, claims.next_timeout()), (0, 0, None));
+        assert!(claims.by_stub.is_empty() && claims.claimers.is_empty());
+    }
+
+    #[test]
+    fn a_node_with_many_stubs_makes_room_for_others() {
+        let (mut claims, now) = claims();
+        claims.on_proven(&key("n"), attachment("n", 1), now + HOUR, now);
+        for nth in 0..MAX_CLAIMS + 9 {
+            let key = (id(&format!("x{nth}")), id("liar"));
+            claims.on_asked(&key, id("hop"), None, now);
+        }
+        assert_eq!(claims.len(), MAX_CLAIMS);
+        assert_eq!(claims.standing(&id("s"), &id("n")), Standing::Proven);
+    }
+
+    #[test]
+    fn a_neighbour_that_has_much_fetched_is_paced() {
+        let (mut claims, now) = claims();
+        let fetched = (0..1_000).filter(|_| claims.may_fetch_for(&id("m"), now)).count();
+        assert_eq!(fetched, FETCH_BURST as usize);
+        assert!(claims.may_fetch_for(&id("other"), now));
+        assert!(claims.may_fetch_for(&id("m"), now + FETCH_EVERY));
+    }
+
+    fn attachment(neighbour: &str, sequence: u64) -> Attachment {
+        let version = Version { epoch: 1, sequence, instance: 7 };
+        let body = Attachment::body(&id("s"), &id(neighbour), version, 1);
+        Attachment::decode(body, Bytes::new(), Bytes::new()).expect("a body of its own")
+    }
+
+    fn key(claimer: &str) -> Key {
+        (id("s"), id(claimer))
+    }
+
+    fn id(text: &str) -> NodeId {
+        text.parse().expect("an id")
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs some first instant")]
+    fn claims() -> (Claims, Instant) {
+        (Claims::default(), Instant::now())
+    }
+}
