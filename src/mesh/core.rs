@@ -643,7 +643,8 @@ impl Mesh {
     }
 
     pub(crate) async fn status(&self) -> Result<Status, ShutDown> {
-        self.ask(Command::Status).await
+        // Built here, so that the driver goes on meanwhile.
+        self.ask(Command::Status).await.map(|snapshot| snapshot.into_status())
     }
 
     pub(crate) async fn explain(&self, node: &NodeId) -> Result<NodeExplanation, ShutDown> {

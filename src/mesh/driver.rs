@@ -33,7 +33,8 @@ use super::paths::{PathInput, Paths};
 use super::peers::{Peers, SWEEP};
 use super::roaming::Roaming;
 use super::services::Services;
-use super::status::{PortMappingStatus, Status};
+use super::snapshot::snapshot;
+use super::status::PortMappingStatus;
 use super::stub_waiting::StubWaiting;
 use super::twin::ReportedTwin;
 use super::verification::CredentialChecks;
@@ -52,11 +53,13 @@ use crate::transport::{Identity, Refusal};
 
 /// How often things are looked at that tell nobody when they change: neighbours' addresses, drained links, held packets.
 const TICK: Duration = Duration::from_millis(HoldQueue::TICK_MILLIS);
-/// How often links and routes are published while inputs keep coming.
+/// Minimum interval between two publications of links and routes while inputs keep coming.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
-/// Links for each millisecond, up to [`PUBLISH_EVERY`], between two times that links and routes are published: it takes time
-/// in proportion to their number, and with thousands they come in storms.
+/// Publishing is O(links), so the minimum interval grows by 1 ms per 50 links, up to [`MAX_PUBLISH_PAUSE`].
 const PUBLISHED_IN_A_MILLISECOND: usize = 50;
+/// With thousands of links publishing takes a few milliseconds. They come and go in storms, in which this leaves the driver
+/// nine tenths of its time.
+const MAX_PUBLISH_PAUSE: Duration = Duration::from_millis(40);
 /// Inputs that are handled in a row before a waiting probe gets its turn.
 const INPUTS_IN_A_ROW: u32 = 16;
 /// How long the connections have to end before the port is let go of.
@@ -490,7 +493,10 @@ impl Driver {
         match &mut self.role {
             Role::Full(router) => {
                 router.handle_session_down(peer, now);
-                router.set_dormant(self.manifest.known(), now);
+                // Stubs are not in the manifest, and may be lost by the thousand.
+                if self.manifest.knows(peer) {
+                    router.set_dormant(self.manifest.known(), now);
+                }
             }
             Role::Stub(stub) => {
                 stub.attached = !self.neighbours.active().is_empty();
@@ -505,7 +511,7 @@ impl Driver {
 
     fn command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Status(reply) => drop(reply.send(self.status(now))),
+            Command::Status(reply) => drop(reply.send(Box::new(snapshot(self, now)))),
             Command::Explain(node, reply) => drop(reply.send(explain(self, &node, now))),
             Command::Query(node, reply) => self.ask(node, reply),
             Command::Verify(node) => self.verify(&node, now),
@@ -647,7 +653,8 @@ impl Driver {
 
     /// Publishes what has changed: at once if nothing else waits and links are few, and not more often than needed in a storm.
     fn publish_changes(&mut self, idle: bool, now: Instant) {
-        let pause = if idle { self.publish_pause() } else { PUBLISH_EVERY };
+        let pause = self.publish_pause();
+        let pause = if idle { pause } else { pause.max(PUBLISH_EVERY) };
         if now >= self.published + pause {
             self.publish_now(now);
         }
@@ -675,7 +682,7 @@ impl Driver {
 
     fn publish_pause(&self) -> Duration {
         let millis = self.neighbours.links().len() / PUBLISHED_IN_A_MILLISECOND;
-        PUBLISH_EVERY.min(Duration::from_millis(millis as u64))
+        MAX_PUBLISH_PAUSE.min(Duration::from_millis(millis as u64))
     }
 
     fn router_event(&mut self, event: router::Event, now: Instant) {
@@ -840,10 +847,6 @@ impl Driver {
     pub(super) fn emit(&self, event: Event) {
         // Nobody listening is no error.
         let _ = self.events.send(event);
-    }
-
-    fn status(&self, now: Instant) -> Status {
-        super::snapshot::snapshot(self, now)
     }
 }
 

@@ -11,7 +11,8 @@ use super::ending::Cause;
 use super::explain::NodeExplanation;
 use super::link::LinkId;
 use super::paths::PathInput;
-use super::status::{PortMappingStatus, Status};
+use super::snapshot::Snapshot;
+use super::status::PortMappingStatus;
 use super::unreachable::UnreachableAddrs;
 use crate::id::{NodeAddr, NodeId};
 use crate::router::{Attachment, AttachmentVerdict, Message};
@@ -69,7 +70,7 @@ pub(crate) enum PeerAnswers {
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A snapshot; the parts that the driver does not know are left empty.
-    Status(oneshot::Sender<Status>),
+    Status(oneshot::Sender<Box<Snapshot>>),
     /// Why a node is or is not reachable.
     Explain(NodeId, oneshot::Sender<NodeExplanation>),
     /// A stub's question to its neighbour: cost and hops to a node.

@@ -65,6 +65,11 @@ impl Manifest {
         changed
     }
 
+    /// Whether the node is in the manifest.
+    pub(crate) fn knows(&self, node: &NodeId) -> bool {
+        self.entries.contains_key(node)
+    }
+
     /// The known neighbours.
     pub(crate) fn known(&self) -> Vec<NodeId> {
         self.entries.keys().cloned().collect()

@@ -1,6 +1,10 @@
 //! Makes a [`Status`] of what the driver knows.
+//!
+//! With thousands of links a status takes milliseconds to build. The driver therefore only collects a [`Snapshot`], of
+//! parts that are cheap to clone, and the task that asked builds the status from it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,22 +15,57 @@ use super::status::{
     CertificateStatus, Direction, EdgeStatus, LinkState, LinkStatus, NetworkStatus, PeerPath, PeerStatus,
     RecordStatus, RouteStatus, Status,
 };
+use super::view::LinkView;
 use crate::id::{Cost, NodeAddr, NodeId};
-use crate::router::{LinkClass, NeighbourState, NeighbourView, Router};
+use crate::router::{LinkClass, NeighbourKind, NeighbourState, NeighbourView, Record, Router, Table};
 use crate::switch::ForwardingTable;
 use crate::transport::Identity;
 
 /// What a dormant edge is shown to cost, as the seed had it. It carries no traffic.
 const DORMANT_COST: u32 = 100;
 
-/// A snapshot of the mesh as `driver` sees it.
-pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
+/// The mesh as the driver sees it at one moment.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// Complete but for what grows with the mesh: links, routes, edges and peers.
+    small: Status,
+    links: Vec<LinkPart>,
+    /// Peers that are dialled and not linked.
+    dialled: Vec<LinkStatus>,
+    table: Arc<Table>,
+    records: Vec<Record>,
+    forwarding: Option<Arc<ForwardingTable>>,
+    /// Peer connections of nodes that are not neighbours, without the neighbour that their packets go through.
+    peers: Vec<PeerStatus>,
+    now: Instant,
+}
+
+/// One link.
+#[derive(Debug)]
+struct LinkPart {
+    peer: NodeId,
+    addr: NodeAddr,
+    /// Whether it carries the session of its neighbour.
+    active: bool,
+    state: LinkState,
+    dialled: bool,
+    stub: bool,
+    cost: Cost,
+    their_cost: Cost,
+    remote: SocketAddr,
+    observed: SocketAddr,
+    since: Instant,
+    held_until: Option<Instant>,
+    view: Arc<LinkView>,
+}
+
+/// Collects what a status of the mesh is built from.
+pub(super) fn snapshot(driver: &Driver, now: Instant) -> Snapshot {
     let router = match &driver.role {
         Role::Full(router) => Some(&**router),
         Role::Stub(_) => None,
     };
-    let first_hops = FirstHops::of_now(driver);
-    Status {
+    let small = Status {
         node_id: driver.id.clone(),
         instance: format!("{:016x}", driver.start.instance),
         epoch: driver.start.epoch,
@@ -42,10 +81,10 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         },
         duplicate: router.and_then(super::twin::status).or_else(|| driver.twin.status()),
         certificate: certificate(&driver.endpoint.identity()),
-        links: links(driver, router, now),
-        routes: router.map(|router| routes(router, &first_hops)).unwrap_or_default(),
-        edges: router.map(edges).unwrap_or_default(),
-        peers: peers(driver, &first_hops, now),
+        links: Vec::new(),
+        routes: Vec::new(),
+        edges: Vec::new(),
+        peers: Vec::new(),
         records: router.map(|router| records(driver, router)).unwrap_or_default(),
         left: driver.departures.status(now),
         paths: driver.paths.status(),
@@ -57,6 +96,163 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Status {
         running_calls: 0,
         handshakes: driver.handshakes.status(),
         receive_windows: driver.services.windows.status(),
+    };
+    let linked = |peer: &NodeId| driver.neighbours.active().contains_key(peer);
+    let dialled = driver.dialled.iter().filter_map(|dialled| dialled.status());
+    Snapshot {
+        small,
+        links: links(driver, router),
+        dialled: dialled.filter(|status| !status.peer.as_ref().is_some_and(linked)).collect(),
+        table: router.map(Router::table).unwrap_or_default(),
+        records: router.into_iter().flat_map(Router::database).cloned().collect(),
+        forwarding: driver.view.borrow().forwarding.clone(),
+        peers: peers(driver, now),
+        now,
+    }
+}
+
+fn links(driver: &Driver, router: Option<&Router>) -> Vec<LinkPart> {
+    // `None` on a stub, which has nothing to sync. Stubs have nothing to sync either.
+    let synced: Option<BTreeSet<NodeId>> = router.map(|router| {
+        let synced = |neighbour: &NeighbourView| {
+            neighbour.kind == NeighbourKind::Full && neighbour.state != NeighbourState::Syncing
+        };
+        router.neighbours().filter(synced).map(|neighbour| neighbour.id).collect()
+    });
+    let held: BTreeMap<NodeId, Instant> = router.into_iter().flat_map(Router::held_links).collect();
+    let part = |link: &Link| {
+        let phase = driver.neighbours.phase(link.id);
+        let active = phase == Some(Phase::Active);
+        let synced = link.stub || synced.as_ref().is_none_or(|synced| synced.contains(&link.peer));
+        let held_until = held.get(&link.peer).copied().filter(|_| active);
+        LinkPart {
+            peer: link.peer.clone(),
+            addr: link.addr,
+            active,
+            state: state(phase, synced, held_until.is_some()),
+            dialled: link.dialled,
+            stub: link.stub,
+            cost: link.cost,
+            their_cost: link.their_cost,
+            remote: link.remote,
+            observed: link.observed,
+            since: link.since,
+            held_until,
+            view: Arc::clone(&link.view),
+        }
+    };
+    driver.neighbours.links().values().map(part).collect()
+}
+
+fn peers(driver: &Driver, now: Instant) -> Vec<PeerStatus> {
+    let ago = |since| now.saturating_duration_since(since).as_secs_f64();
+    let others = driver.peers.views().into_iter().map(|peer| {
+        let direct = driver.paths.path(&peer.node);
+        PeerStatus {
+            via: None,
+            detour: driver.detours.of(&peer.node, now),
+            path: if direct.is_some() { PeerPath::Direct } else { PeerPath::Relayed },
+            address: direct.map(|path| path.to),
+            since_s: driver.paths.since(&peer.node).map(ago),
+            rtt_ms: rtt_ms(peer.rtt),
+            streams: peer.streams,
+            opening: peer.waiting,
+            node: peer.node,
+        }
+    });
+    others.collect()
+}
+
+impl Snapshot {
+    /// Builds the status. It takes time in proportion to links, routes and edges.
+    pub(crate) fn into_status(self) -> Status {
+        let first_hops = FirstHops::new(&self);
+        let (routes, edges) = (self.routes(&first_hops), self.edges());
+        // What a neighbour says in its record is newer than its HELLO.
+        let me = &self.small.node_id;
+        let said = self.records.iter().filter_map(|record| Some((&record.origin, record.active(me)?)));
+        let said: BTreeMap<&NodeId, Cost> = said.collect();
+        let links = self.links.iter().map(|link| link.status(said.get(&link.peer).copied(), self.now));
+        let links: Vec<_> = links.chain(self.dialled.iter().cloned()).collect();
+        let mut neighbours: Vec<_> = self.links.iter().filter(|link| link.active).collect();
+        neighbours.sort_by(|a, b| a.peer.cmp(&b.peer));
+        let neighbours = neighbours.into_iter().map(|link| link.peer_status(self.now));
+        let others = self.peers.iter().cloned();
+        let others = others.map(|peer| PeerStatus { via: first_hops.of(peer.node.addr()), ..peer });
+        let peers = neighbours.chain(others).collect();
+        Status { links, routes, edges, peers, ..self.small }
+    }
+
+    fn routes(&self, first_hops: &FirstHops) -> Vec<RouteStatus> {
+        let capabilities = |node: &NodeId| {
+            let nth = self.records.binary_search_by(|record| record.origin.cmp(node)).ok();
+            nth.map(|nth| self.records[nth].capabilities.clone()).unwrap_or_default()
+        };
+        let route = |route: &crate::router::Route| {
+            Some(RouteStatus {
+                directives: Vec::new(),
+                capabilities: capabilities(&route.id),
+                node: route.id.clone(),
+                next_hop: first_hops.of(route.addr).or_else(|| route.next_hops.first().cloned())?,
+                next_hops: route.next_hops.to_vec(),
+                alternates: route.alternates.to_vec(),
+                cost: route.cost,
+                hops: route.hops,
+            })
+        };
+        self.table.iter().filter_map(route).collect()
+    }
+
+    fn edges(&self) -> Vec<EdgeStatus> {
+        let edges = self.records.iter().flat_map(|record| {
+            record.links.iter().map(|link| EdgeStatus {
+                from: record.origin.clone(),
+                to: link.peer.clone(),
+                cost: if link.class == LinkClass::Dormant { DORMANT_COST } else { link.cost.get() },
+                class: match link.class {
+                    LinkClass::Active => "active",
+                    LinkClass::Stub => "stub",
+                    LinkClass::Dormant => "dormant",
+                },
+            })
+        });
+        edges.collect()
+    }
+}
+
+impl LinkPart {
+    /// `said` is the cost in the neighbour's record.
+    fn status(&self, said: Option<Cost>, now: Instant) -> LinkStatus {
+        let connection = &self.view.connection;
+        LinkStatus {
+            peer: Some(self.peer.clone()),
+            state: self.state,
+            direction: if self.dialled { Direction::Outgoing } else { Direction::Incoming },
+            address: canonical(self.remote).to_string(),
+            rtt_ms: Some(rtt_ms(connection.rtt())),
+            mtu: Some(connection.stats().path.current_mtu),
+            cost: Some(self.cost.max(said.unwrap_or(self.their_cost)).get()),
+            up_ms: Some(millis(now.saturating_duration_since(self.since))),
+            held_ms: self.held_until.map(|until| millis(until.saturating_duration_since(now))),
+            ephemeral: self.stub,
+            observed: Some(canonical(self.observed)),
+            attempts: 0,
+            last_error: None,
+        }
+    }
+
+    fn peer_status(&self, now: Instant) -> PeerStatus {
+        PeerStatus {
+            node: self.peer.clone(),
+            path: PeerPath::Link,
+            via: None,
+            detour: None,
+            address: None,
+            since_s: Some(now.saturating_duration_since(self.since).as_secs_f64()),
+            rtt_ms: rtt_ms(self.view.connection.rtt()),
+            streams: self.view.usage.streams(),
+            opening: self.view.usage.waiting(),
+        }
     }
 }
 
@@ -67,11 +263,10 @@ struct FirstHops {
 }
 
 impl FirstHops {
-    fn of_now(driver: &Driver) -> Self {
-        let forwarding = driver.view.borrow().forwarding.clone();
-        let active = driver.neighbours.active().values().filter_map(|id| driver.neighbours.link(*id));
+    fn new(snapshot: &Snapshot) -> Self {
+        let active = snapshot.links.iter().filter(|link| link.active);
         let names = active.map(|link| (link.addr, link.peer.clone())).collect();
-        Self { forwarding, names }
+        Self { forwarding: snapshot.forwarding.clone(), names }
     }
 
     fn of(&self, node: NodeAddr) -> Option<NodeId> {
@@ -98,34 +293,6 @@ fn certificate(identity: &Identity) -> CertificateStatus {
     }
 }
 
-fn links(driver: &Driver, router: Option<&Router>, now: Instant) -> Vec<LinkStatus> {
-    // `None` on a stub, which has nothing to sync.
-    let synced: Option<BTreeSet<NodeId>> = router.map(|router| {
-        let synced = |neighbour: &NeighbourView| neighbour.state != NeighbourState::Syncing;
-        router.neighbours().filter(synced).map(|neighbour| neighbour.id).collect()
-    });
-    // What a neighbour says in its record is newer than its HELLO.
-    let said = router.into_iter().flat_map(Router::database);
-    let said = said.filter_map(|record| Some((&record.origin, record.active(&driver.id)?))).collect();
-    let held: BTreeMap<NodeId, Instant> = router.into_iter().flat_map(Router::held_links).collect();
-    let connected = driver.neighbours.links().values().map(|link| {
-        let phase = driver.neighbours.phase(link.id);
-        let held = held.get(&link.peer).filter(|_| phase == Some(Phase::Active));
-        let synced = synced.as_ref().is_none_or(|synced| synced.contains(&link.peer));
-        LinkStatus {
-            held_ms: held.map(|until| millis(until.saturating_duration_since(now))),
-            ..link_status(link, state(phase, synced, held.is_some()), &said, now)
-        }
-    });
-    let dialled = driver.dialled.iter().filter_map(|dialled| {
-        dialled.status().filter(|status| {
-            let linked = |peer: &NodeId| driver.neighbours.active().contains_key(peer);
-            !status.peer.as_ref().is_some_and(linked)
-        })
-    });
-    connected.chain(dialled).collect()
-}
-
 fn state(phase: Option<Phase>, synced: bool, held: bool) -> LinkState {
     match phase {
         Some(Phase::Active) if held => LinkState::Held,
@@ -133,42 +300,6 @@ fn state(phase: Option<Phase>, synced: bool, held: bool) -> LinkState {
         Some(Phase::Active | Phase::Waiting) => LinkState::Syncing,
         Some(Phase::Draining { .. }) | None => LinkState::Draining,
     }
-}
-
-fn link_status(link: &Link, state: LinkState, said: &BTreeMap<&NodeId, Cost>, now: Instant) -> LinkStatus {
-    LinkStatus {
-        peer: Some(link.peer.clone()),
-        state,
-        direction: if link.dialled { Direction::Outgoing } else { Direction::Incoming },
-        address: canonical(link.remote).to_string(),
-        rtt_ms: Some(rtt_ms(link.connection.rtt())),
-        mtu: Some(link.connection.stats().path.current_mtu),
-        cost: Some(link.cost.max(said.get(&link.peer).copied().unwrap_or(link.their_cost)).get()),
-        up_ms: Some(millis(now.saturating_duration_since(link.since))),
-        held_ms: None,
-        ephemeral: link.stub,
-        observed: Some(canonical(link.observed)),
-        attempts: 0,
-        last_error: None,
-    }
-}
-
-fn routes(router: &Router, first_hops: &FirstHops) -> Vec<RouteStatus> {
-    let capabilities: BTreeMap<_, _> =
-        router.database().map(|record| (record.origin.clone(), record.capabilities.clone())).collect();
-    let route = |route: &crate::router::Route| {
-        Some(RouteStatus {
-            directives: Vec::new(),
-            capabilities: capabilities.get(&route.id).cloned().unwrap_or_default(),
-            node: route.id.clone(),
-            next_hop: first_hops.of(route.addr).or_else(|| route.next_hops.first().cloned())?,
-            next_hops: route.next_hops.to_vec(),
-            alternates: route.alternates.to_vec(),
-            cost: route.cost,
-            hops: route.hops,
-        })
-    };
-    router.table().iter().filter_map(route).collect()
 }
 
 fn records(driver: &Driver, router: &Router) -> RecordStatus {
@@ -184,57 +315,6 @@ fn records(driver: &Driver, router: &Router) -> RecordStatus {
         credentials_sent: counters.credentials_sent,
         not_trusted: driver.distrusted.status(|node| router.record_version(node)),
     }
-}
-
-fn edges(router: &Router) -> Vec<EdgeStatus> {
-    router
-        .database()
-        .flat_map(|record| {
-            record.links.iter().map(|link| EdgeStatus {
-                from: record.origin.clone(),
-                to: link.peer.clone(),
-                cost: if link.class == LinkClass::Dormant { DORMANT_COST } else { link.cost.get() },
-                class: match link.class {
-                    LinkClass::Active => "active",
-                    LinkClass::Stub => "stub",
-                    LinkClass::Dormant => "dormant",
-                },
-            })
-        })
-        .collect()
-}
-
-fn peers(driver: &Driver, first_hops: &FirstHops, now: Instant) -> Vec<PeerStatus> {
-    let ago = |since| now.saturating_duration_since(since).as_secs_f64();
-    let neighbours = driver.neighbours.active().keys().filter_map(|peer| {
-        let link = driver.neighbours.active_link(peer)?;
-        Some(PeerStatus {
-            node: peer.clone(),
-            path: PeerPath::Link,
-            via: None,
-            detour: None,
-            address: None,
-            since_s: Some(ago(link.since)),
-            rtt_ms: rtt_ms(link.connection.rtt()),
-            streams: link.usage.streams(),
-            opening: link.usage.waiting(),
-        })
-    });
-    let others = driver.peers.views().into_iter().map(|peer| {
-        let direct = driver.paths.path(&peer.node);
-        PeerStatus {
-            via: first_hops.of(peer.node.addr()),
-            detour: driver.detours.of(&peer.node, now),
-            path: if direct.is_some() { PeerPath::Direct } else { PeerPath::Relayed },
-            address: direct.map(|path| path.to),
-            since_s: driver.paths.since(&peer.node).map(ago),
-            rtt_ms: rtt_ms(peer.rtt),
-            streams: peer.streams,
-            opening: peer.waiting,
-            node: peer.node,
-        }
-    });
-    neighbours.chain(others).collect()
 }
 
 fn canonical(addr: std::net::SocketAddr) -> std::net::SocketAddr {
