@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use receptor_quic::Event;
+use receptor_quic::router::ClaimState;
 use receptor_quic::switch::{Attachment, DropReason};
 use receptor_quic::testing::{Mesh, mesh};
 
@@ -28,6 +30,34 @@ async fn a_false_claim_of_an_ephemeral_takes_nothing_from_it() {
     assert_eq!(scene.newcomers(20, "r2", "stub").await, 20);
     let stolen = scene.mallory.carrier.take_received();
     assert!(stolen.is_empty(), "{} packets went to the liar", stolen.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_false_claim_is_reported_and_explained() {
+    let mesh = Mesh::builder(["stub-r1", "r1-r2", "peer-r2"]).ephemeral(["stub"]).start().await;
+    let scene = Scene::of(mesh);
+    // The liar's neighbour, and the node that the stub is attached to.
+    let mut watchers = ["r2", "r1"].map(|name| scene.mesh.node(name).events());
+    let link = scene.mallory.link(scene.addr("r2"), EDGE).await;
+    let puppet = Puppet::start(&scene.mallory, link, false);
+    puppet.claim(id("stub"));
+    for events in &mut watchers {
+        let report = async {
+            loop {
+                if let Ok(Event::FalseClaim { node, by, .. }) = events.recv().await {
+                    return (node, by);
+                }
+            }
+        };
+        let report = tokio::time::timeout(Duration::from_secs(20), report).await;
+        assert_eq!(report, Ok((id("stub"), scene.mallory.id.clone())));
+    }
+    // Who has nothing to do with either finds out when asked.
+    let explained = scene.mesh.node("peer").explain(&id("stub")).await.unwrap();
+    let state = |by: &str| explained.claims.iter().find(|claim| claim.by == id(by)).map(|claim| claim.state);
+    assert_eq!(state("r1"), Some(ClaimState::Proven));
+    assert!(matches!(state(scene.mallory.id.as_str()), Some(ClaimState::Rejected(_))), "{explained:?}");
+    assert_eq!(explained.next_hops, [id("r2")]);
 }
 
 #[tokio::test(start_paused = true)]
