@@ -507,3 +507,26 @@ impl Neighbour {
         Some(message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_remembered_of_a_bounded_number_of_neighbours() {
+        #[expect(clippy::disallowed_methods, reason = "virtual time needs some first instant")]
+        let start = Instant::now();
+        let limits = Limits { active_links: 2, ..Limits::default() };
+        let mut neighbours = Neighbours::new(limits, Timers::default());
+        let name = |nth: u64| format!("n{nth}").parse::<NodeId>().unwrap();
+        for nth in 0..10 {
+            let now = start + Duration::from_secs(nth);
+            neighbours.on_loss(&name(nth), 1, now);
+            neighbours.on_loss(&name(nth), 1, now);
+            assert!(neighbours.remembered_flaps() <= 2, "{}", neighbours.remembered_flaps());
+        }
+        // Those that would be forgotten first made room.
+        let kept: Vec<_> = neighbours.flaps.keys().cloned().collect();
+        assert_eq!(kept, [name(8), name(9)]);
+    }
+}

@@ -318,6 +318,7 @@ async fn a_shutdown_waits_for_open_streams_and_refuses_others() {
     let mesh = mesh(["a-b"]).await;
     let (a, b) = (mesh.node("a"), mesh.node("b").clone());
     serve_echo(&b);
+    let _other = b.serve(service("other")).unwrap();
     let mut stream = a.open(&id("b"), &service("echo")).await.unwrap();
     stream.write_all(b"before").await.unwrap();
     stream.read_exact(&mut [0; 6]).await.unwrap();
@@ -329,6 +330,13 @@ async fn a_shutdown_waits_for_open_streams_and_refuses_others() {
     assert!(
         matches!(&refused, StreamError::Refused(why) if why.code == receptor_quic::mesh::RefuseCode::Leaving)
     );
+    // Streams like the one before take a shorter way in; so does not the first one for a service.
+    for name in ["echo", "echo", "other", "other"] {
+        let mut late = a.open(&id("b"), &service(name)).await.unwrap();
+        let refused = late.accepted().await.unwrap_err();
+        assert!(matches!(refused, StreamError::Refused(_)), "{name}: {refused:?}");
+    }
+    assert_eq!(b.serve(service("another")).unwrap_err(), receptor_quic::ServeError::ShutDown);
     stream.write_all(b"and after").await.unwrap();
     stream.shutdown().await.unwrap();
     let mut rest = String::new();

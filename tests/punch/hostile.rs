@@ -190,6 +190,19 @@ fn probes_of_volleys_have_at_most_four_times_the_bytes_received() {
 }
 
 #[test]
+fn a_public_node_leaves_it_to_a_peer_behind_a_nat_to_begin() {
+    let mut victim = Victim::new(Role::Answers);
+    victim.punch.observed(&"relay".parse().unwrap(), Some(addr("10.0.0.1:7000")), victim.now);
+    let terms = Terms { class: NatClass::EndpointDependent, ..terms(vec![addr("10.0.0.9:1")]) };
+    let begin = victim.now;
+    victim.message(Message::Offer(Offer { round: 1, key: ProbeKey([9; 32]), terms })).unwrap();
+    victim.run(Duration::from_secs(10));
+    // A packet that comes before the peer's own has left would spoil the peer's NAT.
+    let first = victim.probes.iter().map(|(at, _)| *at - begin).min().expect("it probes in the end");
+    assert!(first >= MS(400), "{first:?}");
+}
+
+#[test]
 fn a_flood_of_offers_is_taken_at_four_and_then_one_in_five_seconds() {
     let mut victim = Victim::new(Role::Answers);
     for round in 0..60_000 {

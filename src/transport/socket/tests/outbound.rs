@@ -144,6 +144,31 @@ fn the_last_packet_to_a_peer_is_sent_again_when_the_table_changes() {
 }
 
 #[test]
+fn a_packet_that_was_not_answered_is_sent_again_with_each_table() {
+    let wire = Wire::relay();
+    wire.socket.track(FAR);
+    wire.send(overlay::socket_addr(FAR), b"@one", None).unwrap();
+    wire.udp.sent();
+    // Another route changes, not the one to the peer.
+    wire.socket.publish(relay_with(&[(NOWHERE, LEFT, 20)]));
+    assert_eq!(wire.udp.sent().len(), 1);
+    wire.socket.peers.load()[&FAR].answered();
+    wire.socket.publish(relay());
+    assert_eq!(wire.udp.sent(), [], "it has arrived, and the way is the same");
+}
+
+#[test]
+fn a_packet_that_was_answered_is_sent_again_by_another_way() {
+    let wire = Wire::relay();
+    wire.socket.track(FAR);
+    wire.send(overlay::socket_addr(FAR), b"@one", None).unwrap();
+    wire.udp.sent();
+    wire.socket.peers.load()[&FAR].answered();
+    wire.socket.publish(relay_with(&[(FAR, LEFT, 20)]));
+    assert_eq!(wire.udp.sent().len(), 1, "the way back may be another one");
+}
+
+#[test]
 fn nothing_is_sent_from_an_address_that_is_gone() {
     let wire = Wire::relay();
     let from = |ip: &str| {
