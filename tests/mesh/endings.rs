@@ -1,8 +1,8 @@
 //! Who is blamed for the end of a stream, a datagram sender or a call, and how far it got.
 //!
 //! Each event is played on a mesh `a-r b-r`, where `a` uses `r` over a link, and on one where it uses `b` over a peer
-//! connection. The observers: a read and a call that wait while it happens, and a read, a write and a datagram that come
-//! a second and a half after the end.
+//! connection. The observers: reads, one of them on a half-closed stream, a wait for `stopped` and a call that wait while
+//! it happens; and a read, a write, a wait for `stopped` and a datagram that come a second and a half after the end.
 
 use std::time::Duration;
 
@@ -69,6 +69,10 @@ struct Uses {
     pending: Stream,
     later: Stream,
     write: Stream,
+    /// Its sending half is finished.
+    half: Stream,
+    /// For a wait for its end.
+    waits: Stream,
     datagrams: DatagramSender,
     call: Call,
 }
@@ -76,7 +80,10 @@ struct Uses {
 async fn play(peer: &str, what: What, by: EndedBy, why: &str) {
     let mut mesh = mesh(["a-r", "b-r"]).await;
     let uses = begin(&mesh, peer).await;
-    let Uses { mut pending, mut later, mut write, datagrams, mut call } = uses;
+    let Uses { mut pending, mut later, mut write, mut half, waits, datagrams, mut call } = uses;
+    let cloned = datagrams.clone();
+    let half_read = tokio::spawn(async move { half.recv.read_chunk(8).await.unwrap_err() });
+    let stopped = tokio::spawn(async move { (waits.send.stopped().await.unwrap_err(), waits) });
     let pending_read = tokio::spawn(async move { pending.recv.read_chunk(8).await.unwrap_err() });
     let pending_call = tokio::spawn(async move { call.next().await.unwrap_err() });
     // Both are waiting by the time it happens.
@@ -93,13 +100,23 @@ async fn play(peer: &str, what: What, by: EndedBy, why: &str) {
         _ => assert_ending(call.ending(), by, why, 6, &context("call pending")),
     }
     assert!(call.may_have_started(), "{}", context("a call that was running"));
+    let half = timeout(LIMIT, half_read).await.expect("the read ends").unwrap();
+    assert_ending(half.ending(), by, why, 0, &context("read of a half-closed stream"));
+    let (stopped, waits) = timeout(LIMIT, stopped).await.expect("the wait ends").unwrap();
+    assert_ending(stopped.ending(), by, why, 4, &context("stopped pending"));
     sleep(LATER).await;
     let error = later.recv.read_chunk(8).await.unwrap_err();
     assert_ending(error.ending(), by, why, 4, &context("read later"));
     let error = write.send.write_all(b"more").await.unwrap_err();
     assert_ending(error.ending(), by, why, 4, &context("write later"));
-    let error = datagrams.send(b"more").unwrap_err();
-    assert_ending(error.ending(), by, why, 5, &context("datagram later"));
+    for sender in [datagrams, cloned] {
+        let error = sender.send(b"more").unwrap_err();
+        assert_ending(error.ending(), by, why, 5, &context("datagram later"));
+    }
+    for stream in [&waits, &write] {
+        let error = stream.send.stopped().await.unwrap_err();
+        assert_ending(error.ending(), by, why, 4, &context("stopped later"));
+    }
     let error = write.read_u8().await.unwrap_err();
     let error = StreamError::from_io(&error).expect("the error of the stream");
     assert_ending(error.ending(), by, why, 4, &context("through io::Error"));
@@ -108,6 +125,7 @@ async fn play(peer: &str, what: What, by: EndedBy, why: &str) {
 async fn begin(mesh: &Mesh, peer: &str) -> Uses {
     let (a, other) = (mesh.node("a"), mesh.node(peer));
     serve_echo(other);
+    serve_silence(other);
     other.handle(directive("test:wait"), wait).unwrap();
     let open = async || {
         let mut stream = a.open(&id(peer), &service("echo")).await.unwrap();
@@ -119,7 +137,27 @@ async fn begin(mesh: &Mesh, peer: &str) -> Uses {
     datagrams.send(b"first").unwrap();
     let mut call = a.call(&id(peer), directive("test:wait")).await.unwrap();
     assert_eq!(call.next().await.unwrap().unwrap().body, "so far");
-    Uses { pending: open().await, later: open().await, write: open().await, datagrams, call }
+    let silent = async || {
+        let mut stream = a.open(&id(peer), &service("silence")).await.unwrap();
+        stream.write_all(b"ping").await.unwrap();
+        stream.accepted().await.unwrap();
+        stream
+    };
+    let mut half = silent().await;
+    half.send.finish();
+    let (pending, later, write) = (open().await, open().await, open().await);
+    Uses { pending, later, write, half, waits: silent().await, datagrams, call }
+}
+
+/// Offers `silence`, which keeps its streams and neither reads nor answers.
+fn serve_silence(node: &Node) {
+    let mut listener = node.serve(service("silence")).unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Some(incoming) = listener.accept().await {
+            kept.push(incoming);
+        }
+    });
 }
 
 async fn happen(mesh: &mut Mesh, peer: &str, what: What) {
@@ -152,12 +190,6 @@ async fn deny(mesh: &Mesh, by: &str, whom: &str) {
 fn assert_ending(ending: Option<Ending>, by: EndedBy, why: &str, bytes: u64, context: &str) {
     assert!(ending.is_some(), "{context}: the end of nothing");
     let Some(ending) = ending else { return };
-    if why == "restarted" {
-        // The new process has another key here, so nothing resets the old connection: where no record or new link tells first,
-        // silence does.
-        assert!(ending.is_unreachable() && ending.by != This && ending.bytes == bytes, "{context}: {ending}");
-        return;
-    }
     assert_eq!((ending.by, name(&ending.why), ending.bytes), (by, why, bytes), "{context}: {ending}");
 }
 
@@ -192,6 +224,18 @@ async fn an_idle_peer_connection_says_so_to_the_sender_of_datagrams() {
         let ending = sender.send(b"late").unwrap_err().ending().unwrap();
         assert_eq!((ending.by, ending.why, ending.bytes), (Other, EndReason::Idle, 5));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_connection_with_a_stream_or_a_call_is_not_idle() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    let mut uses = begin(&mesh, "b").await;
+    sleep(Duration::from_secs(900)).await;
+    uses.write.write_all(b"pong").await.unwrap();
+    uses.write.read_exact(&mut [0; 4]).await.unwrap();
+    uses.datagrams.send(b"still").unwrap();
+    assert!(timeout(Duration::from_secs(1), uses.call.next()).await.is_err(), "the call goes on");
+    assert!(timeout(Duration::from_secs(1), uses.half.recv.read_chunk(8)).await.is_err(), "the half goes on");
 }
 
 #[tokio::test(start_paused = true)]
