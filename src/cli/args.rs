@@ -90,6 +90,9 @@ pub(super) enum CertCommand {
         /// How long it is valid, in days
         #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = Authority::DEFAULT_IDENTITY_DAYS, value_parser = days())]
         days: u32,
+        /// A role of the node, such as `relay`: nodes with `--relays role:relay` accept transit from this one. Repeatable
+        #[arg(long, value_name = "NAME")]
+        role: Vec<String>,
     },
 }
 
@@ -121,6 +124,11 @@ pub(super) struct NodeArgs {
     /// [env: RECEPTOR_TRANSIT_RATE] [default: no limit]
     #[arg(long, value_name = "BYTES/S", allow_negative_numbers = true)]
     pub(super) transit_rate: Option<String>,
+    /// Nodes that may forward traffic for others, as this node sees it: patterns of ids such as `relay-*`, or `role:NAME` for
+    /// certificates with that role. Transit claims of other nodes are ignored. Repeatable [env: RECEPTOR_RELAYS, separated
+    /// by commas] [default: every member may]
+    #[arg(long, value_name = "RULE")]
+    pub(super) relays: Vec<String>,
     /// Send packets for nodes that are no neighbours through other nodes only: look for no direct paths, and take none [env:
     /// RECEPTOR_NO_DIRECT, true or false] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -13,7 +13,7 @@ use crate::transport::{Authority, Identity};
 pub(super) fn run(command: CertCommand) -> Result<(), Failure> {
     let text = match command {
         CertCommand::Init { dir, name, days } => init(&dir, &name, days)?,
-        CertCommand::Issue { node, dir, days } => issue(&dir, &node, days)?,
+        CertCommand::Issue { node, dir, days, role } => issue(&dir, &node, &role, days)?,
     };
     let mut out = io::stdout();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
@@ -32,16 +32,18 @@ next: receptor cert issue NODE --dir {dir}
     ))
 }
 
-fn issue(dir: &Path, node: &NodeId, days: u32) -> Result<String, Failure> {
+fn issue(dir: &Path, node: &NodeId, roles: &[String], days: u32) -> Result<String, Failure> {
     let authority = Authority::load(dir).map_err(Failure::usage)?;
-    let identity = authority.issue(node, days).map_err(Failure::usage)?;
+    let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
+    let shown = if roles.is_empty() { String::new() } else { format!(", with role {}", roles.join(", ")) };
+    let identity = authority.issue_with_roles(node, roles, days).map_err(Failure::usage)?;
     identity.save(dir, node).map_err(Failure::failed)?;
     let dir = dir.display();
     let valid = days_of(&identity);
     let cut = if valid < u64::from(days) { ", no longer than the CA itself" } else { "" };
     Ok(format!(
         "\
-made {dir}/{node}.crt and {dir}/{node}.key, valid for {valid} days{cut}
+made {dir}/{node}.crt and {dir}/{node}.key, valid for {valid} days{cut}{shown}
 next: bring these two and {dir}/ca.crt to the node; there: receptor node --id {node} --certs DIR --listen ADDR or --peer HOST:PORT
 "
     ))

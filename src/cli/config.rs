@@ -13,14 +13,14 @@ use super::file::{CommandLine, CommandSetting, File, InheritSetting};
 use super::log::LogFormat;
 use super::settings::{
     CERTS, COMMAND, CONFIG, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN, LISTEN, LIVENESS,
-    LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, Source, Sourced, TRANSIT, TRANSIT_RATE, bytes,
-    duration, switch,
+    LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, RELAYS, Source, Sourced, TRANSIT, TRANSIT_RATE,
+    bytes, duration, switch,
 };
 use super::users::User;
 use crate::id::{Cost, NodeId};
 use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
 use crate::node::SHUTDOWN_GRACE;
-use crate::transport::{Liveness, PEER_TIMEOUTS};
+use crate::transport::{Liveness, PEER_TIMEOUTS, RelayRule};
 use crate::work::{self, CommandStderr, Directive, InheritEnv};
 
 /// The checked configuration of a node.
@@ -33,6 +33,8 @@ pub(super) struct NodeConfig {
     pub(super) transit: bool,
     pub(super) transit_rate: Option<NonZeroU64>,
     pub(super) direct: bool,
+    /// Who may carry transit; empty if every member may.
+    pub(super) relays: Vec<RelayRule>,
     pub(super) external: Vec<SocketAddr>,
     pub(super) lan: bool,
     pub(super) map_port: bool,
@@ -59,6 +61,7 @@ impl NodeConfig {
             (TRANSIT, self.transit != other.transit),
             (TRANSIT_RATE, self.transit_rate != other.transit_rate),
             (NO_DIRECT, self.direct != other.direct),
+            (RELAYS, self.relays != other.relays),
             (EXTERNAL, self.external != other.external),
             (LAN, self.lan != other.lan),
             (MAP_PORT, self.map_port != other.map_port),
@@ -108,6 +111,7 @@ impl NodeConfig {
         let transit = TRANSIT.text(args.transit, env)?.map(|text| text.and_then(switch)).transpose()?;
         let transit_rate = TRANSIT_RATE.text(args.transit_rate, env)?.or(file.transit_rate);
         let no_direct = NO_DIRECT.text(args.no_direct, env)?.map(|text| text.and_then(switch)).transpose()?;
+        let relays = over(RELAYS.list(args.relays, env, ',')?, file.relays);
         let external = over(EXTERNAL.list(args.external, env, ',')?, file.external);
         let control = match CONTROL.path(args.control, env).or(file.control) {
             Some(path) => ControlPath::Given(path.value),
@@ -126,6 +130,7 @@ impl NodeConfig {
             transit: transit.or(file.transit).unwrap_or_default(),
             transit_rate: transit_rate.map(|rate| rate.and_then(bytes_per_second)).transpose()?,
             direct: !no_direct.or(file.no_direct).unwrap_or_default(),
+            relays: relays.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?,
             external: external
                 .into_iter()
                 .map(|addr| addr.and_then(external_addr))

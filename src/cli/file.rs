@@ -28,6 +28,7 @@ pub(super) struct File {
     pub(super) transit: Option<bool>,
     pub(super) transit_rate: Option<Sourced<String>>,
     pub(super) no_direct: Option<bool>,
+    pub(super) relays: Vec<Sourced<String>>,
     pub(super) external: Vec<Sourced<String>>,
     pub(super) lan: Option<Sourced<String>>,
     pub(super) map_port: Option<Sourced<String>>,
@@ -114,6 +115,7 @@ impl File {
             peer: raw.peer.into_iter().map(|peer| at.sourced(peer)).collect(),
             transit: raw.transit,
             transit_rate: raw.transit_rate.map(|rate| at.sourced_as(rate, |rate| rate.to_string())),
+            relays: raw.relays.into_iter().map(|rule| at.sourced(rule)).collect(),
             no_direct: raw.no_direct,
             external: raw.external.into_iter().map(|addr| at.sourced(addr)).collect(),
             lan: raw.lan.map(|lan| at.sourced_as(lan, |lan| lan.to_string())),
@@ -149,6 +151,8 @@ struct Raw {
     peer: Vec<Spanned<String>>,
     transit: Option<bool>,
     transit_rate: Option<Spanned<RateValue>>,
+    #[serde(default)]
+    relays: Vec<Spanned<String>>,
     no_direct: Option<bool>,
     #[serde(default)]
     external: Vec<Spanned<String>>,

@@ -142,7 +142,12 @@ async fn renew(config: &NodeConfig, node: &Node) {
 async fn load(config: &NodeConfig) -> Result<Identity, IdentityError> {
     let (certs, id) = (config.certs.clone(), config.id.clone());
     let reading = tokio::task::spawn_blocking(move || Identity::load(&certs, &id));
-    reading.await.expect("reading files does not panic")
+    let identity = reading.await.expect("reading files does not panic")?;
+    if config.relays.is_empty() {
+        return Ok(identity);
+    }
+    let trust = identity.trust().clone().with_relays(config.relays.iter().cloned());
+    Ok(identity.with_trust(trust))
 }
 
 /// Logs what has changed in the configuration since the start. A reload replaces certificates alone.

@@ -80,6 +80,7 @@ pub(super) const LISTEN: Name = Name { flag: "listen", variable: "RECEPTOR_LISTE
 pub(super) const PEER: Name = Name { flag: "peer", variable: "RECEPTOR_PEER" };
 pub(super) const TRANSIT: Name = Name { flag: "transit", variable: "RECEPTOR_TRANSIT" };
 pub(super) const TRANSIT_RATE: Name = Name { flag: "transit-rate", variable: "RECEPTOR_TRANSIT_RATE" };
+pub(super) const RELAYS: Name = Name { flag: "relays", variable: "RECEPTOR_RELAYS" };
 pub(super) const NO_DIRECT: Name = Name { flag: "no-direct", variable: "RECEPTOR_NO_DIRECT" };
 pub(super) const EXTERNAL: Name = Name { flag: "external", variable: "RECEPTOR_EXTERNAL" };
 pub(super) const LAN: Name = Name { flag: "lan", variable: "RECEPTOR_LAN" };

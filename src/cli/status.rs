@@ -45,6 +45,7 @@ pub(super) struct StatusView {
     version: String,
     uptime_ms: u64,
     transit: bool,
+    relays: Option<Vec<String>>,
     ephemeral: bool,
     listen: Vec<String>,
     duplicate: Option<DuplicateView>,
@@ -241,6 +242,13 @@ impl StatusView {
             addrs => escape(&addrs.join(", ")).into_owned(),
         };
         text += &format!("  listens on   {listen}\n");
+        if !self.ephemeral {
+            let relays = match &self.relays {
+                None => "any member may carry transit".to_owned(),
+                Some(rules) => format!("transit only through {}", escape(&rules.join(", "))),
+            };
+            text += &format!("  relays       {relays}\n");
+        }
         if let Some(DuplicateView { address, yielded, refused }) = &self.duplicate {
             let place = escape(address.as_deref().unwrap_or("an unknown address"));
             text += &if *yielded {
@@ -422,6 +430,7 @@ mod tests {
         let expected = "\
 edge-1  carries no others' packets, up 1 min 1 s, version 0.1.0
   listens on   127.0.0.1:4433
+  relays       any member may carry transit
   certificate  90 days left
 
 Links

@@ -833,6 +833,10 @@ impl Driver {
             active: self.neighbours.active(),
             routes,
             paths: &self.paths,
+            router: match &self.role {
+                Role::Full(router) => Some(router),
+                Role::Stub(_) => None,
+            },
             detours: &self.detours,
         }));
         self.endpoint.socket().publish(Arc::clone(&forwarding));

@@ -7,7 +7,7 @@ use super::detours::Detours;
 use super::link::{Link, LinkId};
 use super::paths::Paths;
 use crate::id::{NodeAddr, NodeId};
-use crate::router::Table;
+use crate::router::{Router, Table};
 use crate::switch::{ForwardingTable, Ingress, NextHop, Place, Routes};
 
 /// The hop limit of packets from a stub, which knows no path: twice a long path.
@@ -22,6 +22,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) active: &'a BTreeMap<NodeId, LinkId>,
     pub(crate) routes: Arc<Routes>,
     pub(super) paths: &'a Paths,
+    /// The router; `None` on a stub.
+    pub(super) router: Option<&'a Router>,
     pub(super) detours: &'a Detours,
 }
 
@@ -75,7 +77,8 @@ pub(crate) fn forwarding_table(sources: &Sources<'_>) -> ForwardingTable {
     // Whatever is connected may send: a link that drains has packets on the way.
     for link in sources.links.values() {
         // Whom a stub is attached to brings it everything, whether or not it carries the packets of others.
-        let transit = (link.transit || sources.stub) && !link.stub;
+        let permitted = || sources.router.is_none_or(|router| router.permits_transit(&link.peer));
+        let transit = (link.transit && permitted() || sources.stub) && !link.stub;
         let ingress = Ingress { neighbour: link.addr, transit };
         forwarding.admit(link.cookie_in, ingress);
         if link.stub {

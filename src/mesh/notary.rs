@@ -129,6 +129,10 @@ impl Notary for CertificateNotary {
         self.verifier.remaining(CredentialName::of(credential).0, credential, (self.clock)())
     }
 
+    fn permits_transit(&self, origin: &NodeId, credential: Option<&[u8]>) -> bool {
+        self.verifier.permits_transit(origin, credential)
+    }
+
     fn verify_attachment(&self, attachment: &Attachment) -> AttachmentVerdict {
         verify_attachment(&self.verifier, attachment, (self.clock)())
     }

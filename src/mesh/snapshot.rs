@@ -72,6 +72,12 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Snapshot {
         version: env!("CARGO_PKG_VERSION"),
         uptime_ms: millis(now.saturating_duration_since(driver.started)),
         transit: driver.transit,
+        relays: driver
+            .endpoint
+            .identity()
+            .trust()
+            .relays()
+            .map(|rules| rules.map(ToString::to_string).collect()),
         ephemeral: router.is_none(),
         listen: if driver.accept_links { driver.endpoint.socket().bound_addrs() } else { Vec::new() },
         network: NetworkStatus {

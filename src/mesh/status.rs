@@ -29,6 +29,8 @@ pub struct Status {
     pub uptime_ms: u64,
     /// Whether it carries other nodes' packets.
     pub transit: bool,
+    /// The rules for who may carry transit, as this node sees it; `None` if every member may.
+    pub relays: Option<Vec<String>>,
     /// Whether it is an ephemeral: an entry in its neighbour's record, without a database.
     pub ephemeral: bool,
     /// Where it takes links; empty if it only dials.

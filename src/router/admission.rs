@@ -208,6 +208,8 @@ impl Router {
         self.refusals.clear();
         self.claims.clear();
         self.schedule.on_effect(Effect::Stubs);
+        let origins: Vec<NodeId> = self.database.iter().map(|record| record.origin.clone()).collect();
+        origins.iter().for_each(|origin| self.judge_transit(origin));
         if !known && self.origin.has_spoken() {
             self.origin.again(now);
         }
@@ -218,6 +220,28 @@ impl Router {
         let Some(notary) = &self.config.notary else { return Some(Bytes::new()) };
         let signature = notary.sign(record.advertisement().bytes())?;
         Some(Proof { credential: CredentialName::of(&notary.credential()), signature }.encode())
+    }
+
+    /// Whether paths may lead through another node, by the credential of its record.
+    pub(super) fn judge_transit(&mut self, origin: &NodeId) {
+        if origin == self.id() {
+            return;
+        }
+        let (Some(notary), Some(record)) = (&self.config.notary, self.database.get(origin)) else { return };
+        let proof = Proof::decode(record.advertisement().proof());
+        let credential = proof.and_then(|proof| self.credentials.get(origin, proof.credential));
+        let permitted = notary.permits_transit(origin, credential.map(|bytes| &bytes[..]));
+        let effect = self.database.permit(origin, permitted);
+        self.schedule.on_effect(effect);
+    }
+
+    /// Whether this node permits transit through a neighbour. One whose record is not here yet is not permitted if
+    /// that depends on its certificate.
+    #[must_use]
+    pub fn permits_transit(&self, neighbour: &NodeId) -> bool {
+        let Some(notary) = &self.config.notary else { return true };
+        let known = self.database.graph().is_permitted(neighbour);
+        known.unwrap_or_else(|| notary.permits_transit(neighbour, None))
     }
 
     fn examine(
@@ -333,6 +357,7 @@ impl Router {
                 if !own && self.database.get(&origin).is_some() {
                     self.credentials.keep(origin.clone(), credential.clone());
                     self.watch_expiry(&origin, now);
+                    self.judge_transit(&origin);
                 }
                 senders.iter().for_each(|sender| self.settle_shown(sender, &origin));
             }

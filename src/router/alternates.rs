@@ -190,7 +190,7 @@ fn candidates(graph: &Graph, source: u32, paths: &Paths) -> Vec<Candidate> {
     let mut candidates: Vec<_> = candidates
         .filter(|candidate| {
             let vertex = graph.vertex(candidate.node);
-            vertex.record.transit && vertex.edges.len() > 1
+            vertex.transit && vertex.edges.len() > 1
         })
         .collect();
     candidates.sort_by_key(|candidate| {

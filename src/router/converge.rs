@@ -334,7 +334,7 @@ impl Router {
             let mut next = Vec::new();
             for vertex in level.into_iter().map(|node| graph.vertex(node)) {
                 nodes.insert(vertex.record.addr());
-                let edges = vertex.edges.iter().filter(|_| vertex.record.transit).map(|edge| edge.to);
+                let edges = vertex.edges.iter().filter(|_| vertex.transit).map(|edge| edge.to);
                 next.extend(edges.filter(|&to| !std::mem::replace(&mut seen[to as usize], true)));
             }
             level = next;

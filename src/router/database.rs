@@ -86,6 +86,11 @@ impl Database {
         self.addrs.len()
     }
 
+    /// Says whether this node permits transit through an origin.
+    pub(crate) fn permit(&mut self, origin: &NodeId, permitted: bool) -> Effect {
+        self.graph.permit(origin, permitted)
+    }
+
     pub(crate) fn graph(&self) -> &Graph {
         &self.graph
     }

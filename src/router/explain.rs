@@ -172,7 +172,7 @@ impl Router {
         while at != target {
             let steps = graph.vertex(at).edges.iter().filter(|edge| {
                 usable(at, edge.to)
-                    && (edge.to == target || graph.vertex(edge.to).record.transit)
+                    && (edge.to == target || graph.vertex(edge.to).transit)
                     && paths.cost(edge.to).checked_add(edge.cost.into()) == Some(paths.cost(at))
             });
             at = steps.map(|edge| edge.to).min_by_key(|&to| graph.id(to))?;

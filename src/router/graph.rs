@@ -24,8 +24,10 @@ pub(crate) struct Graph {
 #[derive(Debug)]
 pub(crate) struct Vertex {
     pub(crate) record: Record,
-    /// The record's word on it, where path finding finds it without a look at the record.
+    /// Whether paths may lead through it: the record says so, and it is permitted.
     pub(crate) transit: bool,
+    /// Whether this node permits transit through it.
+    permitted: bool,
     /// Whether the record lists any stub.
     pub(crate) stubs: bool,
     pub(crate) addr: NodeAddr,
@@ -59,7 +61,8 @@ impl Graph {
             None => (self.add(&record), true),
         };
         let vertex = &mut self.vertices[number];
-        if record.links == vertex.record.links && record.transit == vertex.transit && !new {
+        let transit = record.transit && vertex.permitted;
+        if record.links == vertex.record.links && transit == vertex.transit && !new {
             vertex.record = record;
             return (number, Effect::None);
         }
@@ -67,15 +70,15 @@ impl Graph {
         let vertex = &mut self.vertices[number];
         let differ = edges != vertex.edges;
         let stubs_differ = !vertex.record.stubs().eq(record.stubs());
-        let effect = match differ || record.transit != vertex.transit {
+        let effect = match differ || transit != vertex.transit {
             true => Effect::Paths,
             false if stubs_differ => Effect::Stubs,
             false => Effect::None,
         };
-        if vertex.transit != record.transit {
+        if vertex.transit != transit {
             self.csr.take();
         }
-        vertex.transit = record.transit;
+        vertex.transit = transit;
         vertex.stubs = record.stubs().next().is_some();
         vertex.record = record;
         if differ {
@@ -84,6 +87,24 @@ impl Graph {
             self.link(number, edges);
         }
         (number, effect)
+    }
+
+    /// Says whether this node permits transit through an origin.
+    pub(crate) fn permit(&mut self, origin: &NodeId, permitted: bool) -> Effect {
+        let Some(number) = self.vertices.number(origin) else { return Effect::None };
+        let vertex = &mut self.vertices[number];
+        vertex.permitted = permitted;
+        let transit = vertex.record.transit && permitted;
+        if std::mem::replace(&mut vertex.transit, transit) == transit {
+            return Effect::None;
+        }
+        self.csr.take();
+        Effect::Paths
+    }
+
+    /// Whether this node permits transit through an origin, whatever that says itself. Of an unknown one it is not known.
+    pub(crate) fn is_permitted(&self, origin: &NodeId) -> Option<bool> {
+        self.number(origin).map(|number| self.vertex(number).permitted)
     }
 
     /// Takes a record out. Gives it, and the number that its origin had.
@@ -159,7 +180,8 @@ impl Graph {
         self.changed();
         let (transit, stubs) = (record.transit, record.stubs().next().is_some());
         let addr = record.addr();
-        let vertex = Vertex { record: record.clone(), transit, stubs, addr, edges: Vec::new() };
+        let vertex =
+            Vertex { record: record.clone(), transit, permitted: true, stubs, addr, edges: Vec::new() };
         self.vertices.insert(record.origin.clone(), vertex)
     }
 

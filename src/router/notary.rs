@@ -42,6 +42,12 @@ pub trait Notary: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether paths may lead through a node whose record says that it carries transit. Asked about records that were found
+    /// [valid](Verdict::Valid) with this credential; `None` if it is not known yet. Nodes that may not are ends of paths only.
+    fn permits_transit(&self, _origin: &NodeId, _credential: Option<&[u8]>) -> bool {
+        true
+    }
+
     /// Whether the stub that `attachment` names has signed it, and for how long it holds. The credential is that of the
     /// stub's [base](NodeId::base). A signature over a record must never be valid for an attachment, nor vice versa.
     fn verify_attachment(&self, attachment: &Attachment) -> AttachmentVerdict;

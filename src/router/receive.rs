@@ -339,6 +339,7 @@ impl Router {
         let effect = self.database.store(record, now);
         self.schedule.on_effect(effect);
         self.forget_claims_of(&origin);
+        self.judge_transit(&origin);
         if !farewell {
             self.database.on_accepted(&origin, now);
         }

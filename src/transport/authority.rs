@@ -20,7 +20,8 @@ use super::clock;
 use super::files::{Access, Existing, FileError, Pem, write_atomically};
 use super::identity::{Identity, IdentityError};
 use super::key::{KeyError, PrivateKey, to_pem};
-use super::names::{OTHER_NAME, uri_of};
+use super::names::{OTHER_NAME, uri_of, uri_of_role};
+use super::relay_rules::is_role;
 use super::trust::{Trust, TrustError};
 use super::validity::{DAY, rfc3339};
 use crate::id::NodeId;
@@ -167,9 +168,37 @@ impl Authority {
         self.issue_at(id, valid_days, clock::system())
     }
 
+    /// As [`issue`](Self::issue), with roles in the certificate: URIs `receptor-role:NAME`. Nodes that restrict who may carry
+    /// transit ([`Trust::with_relays`]) look for the role [`RelayRule::RELAY`](super::RelayRule::RELAY), or others.
+    ///
+    /// # Errors
+    /// As [`issue`](Self::issue); or a name is not 1 to 64 letters, digits and `._-`.
+    pub fn issue_with_roles<'a>(
+        &self,
+        id: &NodeId,
+        roles: impl IntoIterator<Item = &'a str>,
+        valid_days: u32,
+    ) -> Result<Identity, AuthorityError> {
+        let roles: Vec<&str> = roles.into_iter().collect();
+        if let Some(bad) = roles.iter().find(|role| !is_role(role)) {
+            return Err(AuthorityError::BadRole { role: (*bad).to_owned() });
+        }
+        self.issue_for(id, &roles, valid_days, clock::system())
+    }
+
     pub(crate) fn issue_at(
         &self,
         id: &NodeId,
+        valid_days: u32,
+        now: SystemTime,
+    ) -> Result<Identity, AuthorityError> {
+        self.issue_for(id, &[], valid_days, now)
+    }
+
+    fn issue_for(
+        &self,
+        id: &NodeId,
+        roles: &[&str],
         valid_days: u32,
         now: SystemTime,
     ) -> Result<Identity, AuthorityError> {
@@ -185,6 +214,10 @@ impl Authority {
             SanType::OtherName((other_name_arcs(), OtherNameValue::Utf8String(id.as_str().to_owned()))),
             SanType::URI(uri_of(id).try_into().map_err(AuthorityError::issuing)?),
         ];
+        for role in roles {
+            let uri = uri_of_role(role).try_into().map_err(AuthorityError::issuing)?;
+            params.subject_alt_names.push(SanType::URI(uri));
+        }
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
@@ -327,6 +360,12 @@ pub enum AuthorityError {
     BadDays {
         /// What was asked for.
         days: u32,
+    },
+    /// The name of a role is not valid.
+    #[error("{role:?} is not a role: 1 to 64 letters, digits, and `._-`")]
+    BadRole {
+        /// What was asked for.
+        role: String,
     },
     /// A file cannot be read or written.
     #[error(transparent)]

@@ -96,6 +96,12 @@ impl Verifier {
         Self { trust, chains, known: Mutex::new(known) }
     }
 
+    /// Whether transit is permitted through the origin of a record that was verified with this credential.
+    pub(crate) fn permits_transit(&self, origin: &NodeId, credential: Option<&[u8]>) -> bool {
+        let chain = credential.and_then(decode);
+        self.trust.permits_transit(origin, chain.as_ref().and_then(|chain| chain.first()).map(|der| &der[..]))
+    }
+
     /// Whether `signer` signed this, by the key of the `credential`, of which `name` is a collision-free hash.
     pub(crate) fn verify(
         &self,

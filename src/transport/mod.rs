@@ -27,6 +27,7 @@ mod pem;
 pub(crate) mod probes;
 pub(crate) mod random;
 pub(crate) mod refusal;
+mod relay_rules;
 pub(crate) mod renewable;
 mod reset;
 mod runtime;
@@ -50,8 +51,9 @@ pub use files::{FileError, MAX_PEM_FILE};
 pub use fingerprint::{Fingerprint, InvalidFingerprint};
 pub use identity::{Identity, IdentityError};
 pub use key::KeyError;
-pub use names::{NameKind, NamesError, NodeName, id_for_address, ids_in_certificate};
+pub use names::{NameKind, NamesError, NodeName, id_for_address, ids_in_certificate, roles_in_certificate};
 pub use refusal::{Refusal, RefusalReason, Refuser};
+pub use relay_rules::{InvalidRelayRule, RelayRule};
 pub use settings::{
     DEFAULT_PEER_TIMEOUT, DEFAULT_RECEIVE_MEMORY, DEFAULT_RECEIVE_WINDOW, Liveness, PEER_TIMEOUTS,
     RECEIVE_WINDOWS,

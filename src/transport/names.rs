@@ -9,6 +9,7 @@ use x509_cert::der::{Decode, Tagged};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::{GeneralName, OtherName};
 
+use super::relay_rules::is_role;
 use crate::id::{NodeAddr, NodeId};
 
 /// The otherName that Ansible Receptor's certificates carry: a UTF8String with the node id.
@@ -16,6 +17,9 @@ pub(crate) const OTHER_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.
 
 /// The scheme of a URI that names a node: `receptor:<node-id>`, percent-encoded.
 const URI_SCHEME: &str = "receptor";
+
+/// The scheme of a URI that names a role: `receptor-role:<name>`.
+const ROLE_SCHEME: &str = "receptor-role";
 
 /// A node id that a certificate carries, and in which kind of name.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,6 +90,28 @@ pub(crate) fn names_in_certificate(der: &[u8]) -> Result<Vec<NodeName>, NamesErr
     }
     names.sort_by_key(|name| name.kind); // stable: within a kind, the certificate's own order
     Ok(names)
+}
+
+/// The roles in a certificate (DER), from its URIs `receptor-role:<name>`. Names that are not valid are left out. Nothing is
+/// verified: use it on certificates that were accepted.
+#[must_use]
+pub fn roles_in_certificate(der: &[u8]) -> BTreeSet<String> {
+    let Ok(certificate) = Certificate::from_der(der) else { return BTreeSet::new() };
+    let Ok(Some((_, SubjectAltName(alternatives)))) = certificate.tbs_certificate.get::<SubjectAltName>()
+    else {
+        return BTreeSet::new();
+    };
+    let role = |alternative: &GeneralName| {
+        let GeneralName::UniformResourceIdentifier(uri) = alternative else { return None };
+        let (scheme, role) = uri.as_str().split_once(':')?;
+        (scheme.eq_ignore_ascii_case(ROLE_SCHEME) && is_role(role)).then(|| role.to_owned())
+    };
+    alternatives.iter().filter_map(role).collect()
+}
+
+/// The URI that gives a certificate a role.
+pub(crate) fn uri_of_role(role: &str) -> String {
+    format!("{ROLE_SCHEME}:{role}")
 }
 
 pub(crate) fn distinct_ids(names: &[NodeName]) -> Vec<NodeId> {

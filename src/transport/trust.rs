@@ -13,6 +13,7 @@ use super::files::{FileError, Pem};
 use super::fingerprint::Fingerprint;
 use super::key::to_pem;
 use super::pem;
+use super::relay_rules::RelayRule;
 use super::verify::described;
 use crate::id::NodeId;
 
@@ -27,7 +28,8 @@ use crate::id::NodeId;
 /// - revocation lists ([`with_crls`](Self::with_crls)),
 /// - a deny list ([`with_denied`](Self::with_denied)): refused if the certificate carries any of these ids,
 /// - an allow list ([`with_allowed`](Self::with_allowed)): refused unless the certificate carries one of these ids,
-/// - pins ([`with_pins`](Self::with_pins)): refused unless the certificate's public key is one of these.
+/// - pins ([`with_pins`](Self::with_pins)): refused unless the certificate's public key is one of these,
+/// - rules for relays ([`with_relays`](Self::with_relays)): who may carry the packets of others.
 ///
 /// Cloning is cheap (a reference count). A `Trust` does not change once it is in use: a reload makes a new one.
 #[derive(Clone)]
@@ -46,6 +48,7 @@ struct Inner {
     denied: BTreeSet<NodeId>,
     allowed: Option<BTreeSet<NodeId>>,
     pins: Option<BTreeSet<Fingerprint>>,
+    relays: Option<BTreeSet<RelayRule>>,
 }
 
 type Root = CertificateDer<'static>;
@@ -90,6 +93,7 @@ impl Trust {
                 denied: BTreeSet::new(),
                 allowed: None,
                 pins: None,
+                relays: None,
             }),
         })
     }
@@ -156,6 +160,29 @@ impl Trust {
     #[must_use]
     pub fn with_pins(self, pins: impl IntoIterator<Item = Fingerprint>) -> Self {
         self.change(|inner| inner.pins.get_or_insert_default().extend(pins))
+    }
+
+    /// Permits transit through the nodes that one of these rules names, and through no others: this node ignores what others
+    /// claim, computes no paths through them, and takes no packets of third nodes from them. They stay reachable. Adds to
+    /// those permitted before; an empty first list permits nobody. Without any, every member may carry transit.
+    ///
+    /// All nodes of a mesh should have the same rules: packets that a node sends through a relay which another one on the
+    /// way does not permit are lost there.
+    #[must_use]
+    pub fn with_relays(self, rules: impl IntoIterator<Item = RelayRule>) -> Self {
+        self.change(|inner| inner.relays.get_or_insert_default().extend(rules))
+    }
+
+    /// The rules for relays; `None` if every member may carry transit.
+    pub fn relays(&self) -> Option<impl Iterator<Item = &RelayRule>> {
+        self.inner.relays.as_ref().map(|rules| rules.iter())
+    }
+
+    /// Whether transit is permitted through a node with this id and this certificate (DER), which was accepted; `None` if it is
+    /// not known yet.
+    pub(crate) fn permits_transit(&self, id: &NodeId, certificate: Option<&[u8]>) -> bool {
+        let rules = self.inner.relays.as_ref();
+        rules.is_none_or(|rules| rules.iter().any(|rule| rule.permits(id, certificate)))
     }
 
     /// The root certificates as PEM.
@@ -232,6 +259,7 @@ impl fmt::Debug for Trust {
             .field("denied", &self.inner.denied)
             .field("allowed", &self.inner.allowed)
             .field("pins", &self.inner.pins)
+            .field("relays", &self.inner.relays)
             .finish()
     }
 }

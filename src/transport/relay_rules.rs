@@ -1,0 +1,137 @@
+//! Which nodes may carry the packets of others, as far as this node is concerned.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::names::roles_in_certificate;
+use crate::id::NodeId;
+
+/// A rule that permits transit: a pattern of node ids, in which `*` stands for any characters, or `role:NAME` for the nodes
+/// whose certificates have that role (SAN URI `receptor-role:NAME`). Patterns that begin with `role:` are roles.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RelayRule(Kind);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Id(String),
+    Role(String),
+}
+
+/// Why a text is not a [`RelayRule`]. The caller's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidRelayRule {
+    /// The pattern is empty or too long, or has characters that no id has.
+    #[error("not a pattern of node ids: 1 to 128 letters, digits, and `._-:@*`")]
+    Pattern,
+    /// The name of the role is empty or too long, or has other characters.
+    #[error("not a role: role: and 1 to 64 letters, digits, and `._-`")]
+    Role,
+}
+
+/// The prefix of a rule that names a role.
+const ROLE: &str = "role:";
+/// The longest name of a role.
+pub(crate) const MAX_ROLE: usize = 64;
+
+impl RelayRule {
+    /// The role that certificates of relays have by convention.
+    pub const RELAY: &str = "relay";
+
+    /// Whether it permits transit through a node with this id, and this certificate (DER), which a trusted CA has issued.
+    pub(crate) fn permits(&self, id: &NodeId, certificate: Option<&[u8]>) -> bool {
+        match &self.0 {
+            Kind::Id(pattern) => matches(pattern.as_bytes(), id.as_str().as_bytes()),
+            Kind::Role(role) => certificate.is_some_and(|der| roles_in_certificate(der).contains(role)),
+        }
+    }
+}
+
+/// Whether a name is one of a role.
+pub(crate) fn is_role(name: &str) -> bool {
+    let fits = (1..=MAX_ROLE).contains(&name.len());
+    fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// Whether a text matches a pattern, whose `*` stands for any number of bytes. Linear in both for each star: after the last
+/// star that matched, only its length is tried again.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p, t));
+            p += 1;
+        } else if pattern.get(p) == Some(&text[t]) {
+            (p, t) = (p + 1, t + 1);
+        } else if let Some((at, from)) = star {
+            star = Some((at, from + 1));
+            (p, t) = (at + 1, from + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+impl FromStr for RelayRule {
+    type Err = InvalidRelayRule;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(role) = text.strip_prefix(ROLE) {
+            return is_role(role).then(|| Self(Kind::Role(role.to_owned()))).ok_or(InvalidRelayRule::Role);
+        }
+        let of_id = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:@*".contains(&byte);
+        let fits = (1..=128).contains(&text.len()) && text.bytes().all(of_id);
+        fits.then(|| Self(Kind::Id(text.to_owned()))).ok_or(InvalidRelayRule::Pattern)
+    }
+}
+
+impl fmt::Display for RelayRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Id(pattern) => f.write_str(pattern),
+            Kind::Role(role) => write!(f, "{ROLE}{role}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Authority;
+
+    #[test]
+    fn a_pattern_matches_ids_and_a_star_any_part_of_them() {
+        let permits =
+            |rule: &str, id: &str| rule.parse::<RelayRule>().unwrap().permits(&id.parse().unwrap(), None);
+        assert!(permits("relay-*", "relay-1") && permits("relay-*", "relay-") && permits("*", "a"));
+        assert!(permits("*-eu-*", "hub-eu-1") && permits("a*b*c", "aXbYbZc") && permits("a", "a"));
+        assert!(!permits("relay-*", "edge-1") && !permits("a", "ab") && !permits("a*b", "abc"));
+        assert!(!permits("role:relay", "relay") && !permits("role:relay", "role:relay"));
+    }
+
+    #[test]
+    fn a_role_is_read_from_the_certificate() {
+        let ca = Authority::new("test", 1).unwrap();
+        let id: NodeId = "anything".parse().unwrap();
+        let rule: RelayRule = "role:relay".parse().unwrap();
+        let with = ca.issue_with_roles(&id, ["relay", "other"], 1).unwrap();
+        let without = ca.issue_with_roles(&id, ["other"], 1).unwrap();
+        let permits = |identity: &crate::Identity| {
+            rule.permits(&id, identity.certified().cert.first().map(|der| &der[..]))
+        };
+        assert!(permits(&with) && !permits(&without) && !permits(&ca.issue(&id, 1).unwrap()));
+        assert!(ca.issue_with_roles(&id, ["no role"], 1).is_err());
+    }
+
+    #[test]
+    fn rules_are_read_and_shown_alike() {
+        for text in ["*", "relay-*", "role:relay", "a:b@c"] {
+            assert_eq!(text.parse::<RelayRule>().unwrap().to_string(), text);
+        }
+        for text in ["", "a b", "role:", "role:a b", &"x".repeat(129)] {
+            assert!(text.parse::<RelayRule>().is_err(), "{text}");
+        }
+    }
+}
