@@ -116,6 +116,61 @@ mod tests {
         assert_eq!(verified("outside", &text("ca.crt")), Err(RefusalReason::Constrained));
     }
 
+    /// What becomes of a node's certificate with these usages below an intermediate CA with these name constraints (DER).
+    fn below(
+        constraints: Option<&[u8]>,
+        usages: &[rcgen::ExtendedKeyUsagePurpose],
+    ) -> Result<usize, RefusalReason> {
+        let ca = |name: &str| {
+            let mut params = rcgen::CertificateParams::default();
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            params
+        };
+        let key = || rcgen::KeyPair::generate().unwrap();
+        let root_key = key();
+        let root = ca("root").self_signed(&root_key).unwrap().pem();
+        let mut middle = ca("middle");
+        middle.custom_extensions.extend(constraints.map(|der| {
+            let mut extension = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 30], der.to_vec());
+            extension.set_criticality(true);
+            extension
+        }));
+        let middle_key = key();
+        let middle_der =
+            middle.clone().signed_by(&middle_key, &rcgen::Issuer::new(ca("root"), root_key)).unwrap();
+        let mut leaf = rcgen::CertificateParams::default();
+        let uri = crate::transport::names::uri_of(&"edge".parse().unwrap());
+        leaf.subject_alt_names = vec![rcgen::SanType::URI(uri.try_into().unwrap())];
+        leaf.extended_key_usages = usages.to_vec();
+        let leaf = leaf.signed_by(&key(), &rcgen::Issuer::new(middle, middle_key)).unwrap();
+        PeerVerifier::new(Trust::from_pem(&root).unwrap(), None)
+            .verify(leaf.der(), &[middle_der.der().clone()], PeerRole::Dialler, clock::unix(clock::system()))
+            .map(|ids| ids.len())
+            .map_err(|error| RefusalReason::from_certificate_error(&error))
+    }
+
+    #[test]
+    fn name_constraints_of_an_intermediate_bind_ids_in_uris() {
+        assert_eq!(below(None, &[]), Ok(1));
+        // excludedSubtrees and permittedSubtrees with the URI constraint `edge`, and permittedSubtrees with a DNS name.
+        let excluded = [0x30, 10, 0xa1, 8, 0x30, 6, 0x86, 4, b'e', b'd', b'g', b'e'];
+        let permitted = [0x30, 10, 0xa0, 8, 0x30, 6, 0x86, 4, b'o', b't', b'h', b'r'];
+        let dns = [0x30, 10, 0xa0, 8, 0x30, 6, 0x82, 4, b'e', b'd', b'g', b'e'];
+        for constraints in [excluded, permitted, dns] {
+            assert_eq!(below(Some(&constraints), &[]), Err(RefusalReason::Constrained), "{constraints:x?}");
+        }
+    }
+
+    #[test]
+    fn extended_key_usages_bind_the_side_of_a_connection() {
+        use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, CodeSigning, ServerAuth};
+        assert_eq!(below(None, &[ClientAuth]), Ok(1));
+        for usages in [&[ServerAuth][..], &[CodeSigning]] {
+            assert_eq!(below(None, usages), Err(RefusalReason::WrongPurpose));
+        }
+    }
+
     #[test]
     fn algorithms_that_are_not_supported_and_cas_in_the_place_of_nodes_are_named() {
         for name in ["sha1", "sha512"] {

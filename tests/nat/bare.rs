@@ -24,7 +24,6 @@ fn direct(internet: &Segment, gateways: [&Gateway; 2], limit: Duration) -> Optio
 }
 
 #[test]
-#[ignore = "new, and not yet run often enough to stand in the way of others"]
 fn a_bare_nat_gives_the_answer_to_an_unasked_packet_another_port() {
     if skipped("a_bare_nat_gives_the_answer_to_an_unasked_packet_another_port") {
         return;
@@ -42,7 +41,6 @@ fn a_bare_nat_gives_the_answer_to_an_unasked_packet_another_port() {
 }
 
 #[test]
-#[ignore = "new, and not yet run often enough to stand in the way of others"]
 fn two_bare_nats_with_10_ms_between_them_are_passed_at_once() {
     if skipped("two_bare_nats_with_10_ms_between_them_are_passed_at_once") {
         return;
@@ -58,7 +56,6 @@ fn two_bare_nats_with_10_ms_between_them_are_passed_at_once() {
 }
 
 #[test]
-#[ignore = "new, and not yet run often enough to stand in the way of others"]
 fn a_bare_nat_and_each_other_kind_are_passed_where_ports_need_no_guessing() {
     if skipped("a_bare_nat_and_each_other_kind_are_passed_where_ports_need_no_guessing") {
         return;
