@@ -7,8 +7,9 @@ use quinn::ConnectionError;
 use serde::Serialize;
 
 use super::attacker::*;
-use crate::mesh::PeerAddr;
 use crate::mesh::links::election::MAX_LINKS_OF_ONE;
+use crate::mesh::open::ACCEPTED;
+use crate::mesh::{EndReason, EndedBy, PeerAddr};
 use crate::transport::code::CloseCode;
 use crate::transport::frame::{Frame, Hello};
 use crate::transport::tls::{SERVER_NAME, TlsConfig};
@@ -270,6 +271,44 @@ async fn a_neighbour_that_changes_its_choice_again_and_again_harms_nobody() {
     two.connection.close(0_u32.into(), b"");
     tokio::time::sleep(Duration::from_secs(1)).await;
     scene.assert_unharmed("a change of mind").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_was_replaced_says_so_to_all_who_used_it() {
+    // The neighbour leads, so it closes the old link; where it does not, this node does in the end.
+    for (neighbour_closes, by) in [(true, EndedBy::Other), (false, EndedBy::This)] {
+        let scene = Scene::new().await;
+        let victim = scene.mesh.node("victim").clone();
+        let one = scene.link().await;
+        let service = "s".parse().unwrap();
+        let mut stream = victim.open(&mallory(), &service).await.unwrap();
+        stream.send.write_all(b"ping").await.unwrap();
+        let datagrams = victim.datagrams(&mallory(), &service).await.unwrap();
+        datagrams.send(b"first").unwrap();
+        let mut two = scene.greet().await;
+        two.write(&Frame::Select(2).encode()).await;
+        two.assert_answered("the second link").await;
+        // Streams stay on the old link.
+        let (mut send, _recv) = one.connection.accept_bi().await.unwrap();
+        send.write_all(&[ACCEPTED, b'x']).await.unwrap();
+        assert_eq!(stream.recv.read_chunk(9).await.unwrap().unwrap(), "x");
+        if neighbour_closes {
+            one.connection.close(CloseCode::DuplicateLink.to_quic(), b"another link is kept");
+        }
+        let read = tokio::time::timeout(2 * LONG, stream.recv.read_chunk(9)).await.expect("it ends");
+        let write = stream.send.write_all(b"more").await.unwrap_err();
+        let stopped = stream.send.stopped().await.unwrap_err();
+        let endings = [
+            (read.unwrap_err().ending(), 1),
+            (write.ending(), 4),
+            (stopped.ending(), 4),
+            (datagrams.send(b"more").unwrap_err().ending(), 5),
+        ];
+        for (ending, bytes) in endings {
+            let ending = ending.expect("a connection has ended");
+            assert_eq!((ending.by, ending.why, ending.bytes), (by, EndReason::Replaced, bytes));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
