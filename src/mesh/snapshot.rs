@@ -323,8 +323,8 @@ fn records(driver: &Driver, router: &Router) -> RecordStatus {
     }
 }
 
-fn canonical(addr: std::net::SocketAddr) -> std::net::SocketAddr {
-    std::net::SocketAddr::new(addr.ip().to_canonical(), addr.port())
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

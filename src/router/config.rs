@@ -125,7 +125,9 @@ pub struct Limits {
     /// Events that wait for [`Router::poll_event`](super::Router::poll_event). Default: 65,536. More are dropped and
     /// counted.
     pub events: usize,
-    /// Updates accepted at once from one origin. Default: 20. Then [`Timers::accept_interval`] applies.
+    /// Updates accepted at once from one origin. Default: 20. Then [`Timers::accept_interval`] applies. An update that no
+    /// longer lists stubs counts as one more for each 250 of them, so that stubs that come and go delay the records of
+    /// the node that lists them, and no others.
     pub accept_burst: u32,
 }
 

@@ -150,12 +150,12 @@ impl Database {
         self.held(origin).map(|held| self.pace(held).ready_at(now))
     }
 
-    /// A record of `origin` was accepted.
-    pub(crate) fn on_accepted(&mut self, origin: &NodeId, now: Instant) {
+    /// A record of `origin` was accepted, which costs so many updates of its pace.
+    pub(crate) fn on_accepted(&mut self, origin: &NodeId, updates: u32, now: Instant) {
         let Some(number) = self.graph.number(origin) else { return };
         let pace = self.held[number as usize].as_ref().map(|held| self.pace(held));
         if let (Some(mut pace), Some(held)) = (pace, &mut self.held[number as usize]) {
-            pace.take(now);
+            (0..updates).for_each(|_| pace.take(now));
             held.pace_full_at = pace.full_at();
         }
     }

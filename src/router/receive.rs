@@ -18,6 +18,11 @@ use super::record::{Record, Stamp};
 use super::wire::{Digest, Entry, Message};
 use crate::id::{NodeId, Version};
 
+/// Lost stubs that count as one more update. Without that, an origin whose thousands of stubs alternate would have every
+/// node make and unmake thousands of routes at each of its updates. Stubs that appear cost nothing: a burst of updates is
+/// enough for the loss of 4,000 stubs at once, and what follows is accepted as soon as ever.
+const STUBS_LOST_IN_AN_UPDATE: usize = 250;
+
 /// Digests that differ one after the other, before one is believed although changes go on.
 const MISMATCHES_BELIEVED: u8 = 3;
 
@@ -336,13 +341,12 @@ impl Router {
         let echo = record.echo;
         let mut shown = self.echoes.take_coming(&origin, stamp);
         shown.extend(self.pulls.announcers(&origin, stamp).cloned());
+        let lost_stubs = self.database.get(&origin).map_or(0, |held| held.stubs_lost_in(&record));
         let effect = self.database.store(record, now);
         self.schedule.on_effect(effect);
         self.forget_claims_of(&origin);
         self.judge_transit(&origin);
-        if !farewell {
-            self.database.on_accepted(&origin, now);
-        }
+        self.database.on_accepted(&origin, cost_of_update(farewell, lost_stubs), now);
         self.quiet.on_change(now);
         self.pulls.on_copy(from, &origin, stamp);
         let ways = Ways { graph: self.database.graph(), neighbours: &self.neighbours, now };
@@ -431,6 +435,13 @@ impl Router {
             outbox.settle(origin);
         }
     }
+}
+
+/// What an update counts for in the pace of its origin. The record of a node that leaves is accepted at any time, but what
+/// it takes away counts all the same.
+fn cost_of_update(farewell: bool, lost_stubs: usize) -> u32 {
+    let lost = u32::try_from(lost_stubs / STUBS_LOST_IN_AN_UPDATE).unwrap_or(u32::MAX);
+    lost.saturating_add(u32::from(!farewell))
 }
 
 #[cfg(test)]

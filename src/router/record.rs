@@ -235,6 +235,17 @@ impl Record {
         self.links.iter().filter(|link| link.class == LinkClass::Active).map(|link| &link.peer)
     }
 
+    /// How many stubs of this record a later one no longer lists.
+    pub(crate) fn stubs_lost_in(&self, later: &Self) -> usize {
+        let mut kept = later.stubs().map(|(link, _)| &link.peer).peekable();
+        let lost = self.stubs().filter(|(link, _)| {
+            // Both lists ascend by peer.
+            while kept.next_if(|peer| **peer < link.peer).is_some() {}
+            kept.peek().is_none_or(|peer| **peer != link.peer)
+        });
+        lost.count()
+    }
+
     /// The stubs attached to the origin, with their addresses.
     pub(crate) fn stubs(&self) -> impl Iterator<Item = (&Link, NodeAddr)> {
         // The addresses first: most records have none, and then their links need no look.

@@ -83,6 +83,42 @@ fn only_a_stub_may_have_a_suffix() {
     assert!(draft("n~1", (1, 1), vec![]).seal().is_err());
 }
 
+#[test]
+fn stubs_that_alternate_by_the_thousand_delay_only_who_lists_them() {
+    let mut probe = Probe::new();
+    probe.sync("n");
+    let active = || vec![link("n", LinkClass::Active, 1)];
+    probe.update("n", &record("n", (5, 1), &[("me", 1), ("hub", 1), ("other", 1)]));
+    let with_stubs = |sequence, there: bool| {
+        let stubs =
+            (0..if there { 4_000 } else { 0 }).map(|nth| link(&format!("s{nth}"), LinkClass::Stub, 1));
+        draft("hub", (5, sequence), active().into_iter().chain(stubs).collect()).seal().unwrap()
+    };
+    let routes = |probe: &Probe| probe.router.table().len();
+    // The first appearance and the first loss of thousands of stubs are accepted at once.
+    probe.update("n", &with_stubs(1, true));
+    probe.wait(1_000);
+    assert_eq!(routes(&probe), 4_002);
+    probe.update("n", &with_stubs(2, false));
+    probe.wait(1_000);
+    assert_eq!(routes(&probe), 2);
+    // Twice a second for 30 s: few of the changes are accepted.
+    let accepted = probe.router.counters().updates_accepted;
+    for sequence in 3..63 {
+        probe.update("n", &with_stubs(sequence, sequence % 2 == 1));
+        probe.wait(500);
+        // The records of others are.
+        let other = record("other", (5, sequence), &[("n", 1 + sequence as u32)]);
+        probe.update("n", &other);
+        assert_eq!(probe.held("other"), Some(&other));
+    }
+    let changes = probe.router.counters().updates_accepted - accepted - 60;
+    assert!((4..=12).contains(&changes), "{changes} of 60");
+    // What was said last is known in the end.
+    probe.wait(10_000);
+    assert_eq!((probe.held("hub"), routes(&probe)), (Some(&with_stubs(62, false)), 3));
+}
+
 fn assert_converged_stub(sim: &crate::sim::Sim, stub: &str, cost: u64) {
     let route = sim.router("n00").table().route(&id(stub)).cloned().unwrap();
     assert_eq!((route.cost, route.hops, route.stub), (cost, 2, true));
