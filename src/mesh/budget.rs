@@ -144,13 +144,13 @@ mod tests {
             let mut budget = Budget::<2>::new(places);
             let mut held: Vec<(u64, [u128; 2])> = Vec::new();
             for step in 0..400 {
-                if chance() % 4 == 0 && !held.is_empty() {
+                if chance().is_multiple_of(4) && !held.is_empty() {
                     let (number, _) = held.swap_remove((chance() % held.len() as u64) as usize);
                     budget.leave(number);
                     continue;
                 }
                 // The first prefix is the flood.
-                let prefix = if chance() % 2 == 0 { 0 } else { chance() % broad };
+                let prefix = if chance().is_multiple_of(2) { 0 } else { chance() % broad };
                 let source = [u128::from(prefix), u128::from(chance() % 4)];
                 let (number, displaced) = budget.enter(source);
                 held.push((number, source));
