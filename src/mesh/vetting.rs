@@ -248,10 +248,9 @@ impl Vetting {
             vetted.prove(&self.0.endpoint);
             // One that is being verified at the moment is not waiting.
             let early = vetted.standing.try_lock().is_ok_and(|standing| standing.may_judge(clock::now()));
-            if early || now > vetted.good_until.load(Ordering::Relaxed) {
-                if let Err(why) = self.0.judge(&vetted).await {
-                    vetted.refuse(why);
-                }
+            let due = early || now > vetted.good_until.load(Ordering::Relaxed);
+            if due && let Err(why) = self.0.judge(&vetted).await {
+                vetted.refuse(why);
             }
             earliest = earliest.min(vetted.good_until.load(Ordering::Relaxed));
         }
