@@ -173,6 +173,12 @@ impl Claims {
         newest(self.by_stub.get(stub)?)
     }
 
+    /// The claimers whose claims about the stub are proven, with the versions of the proofs.
+    pub(crate) fn proven(&self, stub: &NodeId) -> impl Iterator<Item = (&NodeId, Version)> {
+        let claims = self.by_stub.get(stub).into_iter().flatten();
+        claims.filter_map(|(claimer, held)| Some((claimer, held.proven.as_ref()?.0.version())))
+    }
+
     pub(crate) fn state(&self, stub: &NodeId, claimer: &NodeId) -> ClaimState {
         let held = self.held(stub, claimer);
         match (self.standing(stub, claimer), held) {

@@ -227,10 +227,14 @@ impl Router {
         }
     }
 
-    /// Whether a stub that is attached here has attached itself to another node since.
+    /// Whether a stub that is attached here has attached itself to another node in reach since.
     pub(super) fn has_moved(&self, stub: &NodeId) -> bool {
-        let here = self.own_stubs.get(stub).map(Attachment::version);
-        here.is_some_and(|here| self.claims.newest(stub).is_some_and(|there| there > here))
+        let Some(here) = self.own_stubs.get(stub).map(Attachment::version) else { return false };
+        let reaches = |claimer: &NodeId| {
+            let number = self.database.graph().number(claimer);
+            number.is_some_and(|number| self.paths.as_ref().is_some_and(|paths| paths.way(number).is_some()))
+        };
+        self.claims.proven(stub).any(|(claimer, there)| there > here && reaches(claimer))
     }
 
     /// Whether a node that lists a stub is believed.

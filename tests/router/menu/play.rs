@@ -74,7 +74,9 @@ fn assert_nothing_is_left_behind(sim: &mut Sim) {
         assert!(sizes.credentials <= 2 * (sizes.records + 1), "{id} keeps credentials: {sizes:?}");
         assert_eq!((sizes.flaps, sizes.collisions, sizes.events), (0, 0, 0), "{id} remembers: {sizes:?}");
         assert!(sizes.trees <= sizes.records + 1, "{id} keeps trees: {sizes:?}");
-        let rests = |reason| matches!(reason, DeadlineReason::Expire | DeadlineReason::Audit);
+        let rests = |reason| {
+            matches!(reason, DeadlineReason::Expire | DeadlineReason::Audit | DeadlineReason::Attachment)
+        };
         let deadline = router.poll_timeout();
         assert!(deadline.is_none_or(|deadline| rests(deadline.reason)), "{id}: {deadline:?}");
     }
