@@ -435,16 +435,12 @@ impl<'a> LineLog<'a> {
     fn log(&mut self) {
         let Self { caller, directive, logs, .. } = self;
         match self.lines {
-            ..MAX_LOGGED_LINES => {
-                if logs.admit(LogKind::CommandOutput, caller) {
-                    let stderr = &*String::from_utf8_lossy(&self.line);
-                    tracing::info!(%directive, %caller, stderr, "command output");
-                }
+            ..MAX_LOGGED_LINES if logs.admit(LogKind::CommandOutput, caller) => {
+                let stderr = &*String::from_utf8_lossy(&self.line);
+                tracing::info!(%directive, %caller, stderr, "command output");
             }
-            MAX_LOGGED_LINES => {
-                if logs.admit(LogKind::CommandOutput, caller) {
-                    tracing::warn!(%directive, %caller, max = MAX_LOGGED_LINES, "the command's further output is not logged");
-                }
+            MAX_LOGGED_LINES if logs.admit(LogKind::CommandOutput, caller) => {
+                tracing::warn!(%directive, %caller, max = MAX_LOGGED_LINES, "the command's further output is not logged");
             }
             _ => {}
         }
