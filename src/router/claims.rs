@@ -286,6 +286,7 @@ impl Claims {
         fault: ClaimFault,
         now: Instant,
     ) -> (BTreeSet<NodeId>, bool) {
+        let contested = self.newest(&key.0).is_some();
         let held = self.held_mut(key);
         let pause = (REJECTED_FOR * (1 << held.rejections.min(5))).min(REJECTED_FOR_MAX);
         held.rejections += 1;
@@ -296,8 +297,11 @@ impl Claims {
             ClaimFault::NoProof => held.rejections == 2,
             _ => false,
         };
-        // The second look at a missing proof needs nobody to use the stub.
-        let again = (first && fault == ClaimFault::NoProof).then_some(now + pause);
+        // The second look at a missing proof needs nobody to use the stub. Nor does an answer that is missing, where nodes
+        // that believe different claims would send packets to and fro.
+        let missing = matches!(fault, ClaimFault::NoProof | ClaimFault::NoAnswer);
+        let again = (first && fault == ClaimFault::NoProof) || (contested && missing);
+        let again = again.then_some(now + pause);
         let askers = held.asking.take().map(|asking| asking.askers).unwrap_or_default();
         let old = held.proven.take();
         self.bytes -= old.map_or(0, |(old, _)| old.len());
