@@ -336,7 +336,7 @@ async fn a_shutdown_waits_for_open_streams_and_refuses_others() {
         let refused = late.accepted().await.unwrap_err();
         assert!(matches!(refused, StreamError::Refused(_)), "{name}: {refused:?}");
     }
-    assert_eq!(b.serve(service("another")).unwrap_err(), receptor_quic::ServeError::ShutDown);
+    assert_eq!(b.serve(service("another")).unwrap_err(), ServeError::ShutDown);
     stream.write_all(b"and after").await.unwrap();
     stream.shutdown().await.unwrap();
     let mut rest = String::new();
