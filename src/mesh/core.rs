@@ -250,6 +250,7 @@ impl Mesh {
             moved,
             resolver: parts.resolver,
             reports: parts.reports.clone(),
+            #[cfg(feature = "mdns")]
             logs: parts.logs.clone(),
         };
         let addresses =

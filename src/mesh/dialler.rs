@@ -13,6 +13,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use super::clock;
 use super::events::Event;
 use super::input::Input;
+#[cfg(feature = "mdns")]
 use super::log::LogLimits;
 use super::names::{LookUpError, Names, Resolve};
 use super::peer_addr::PeerAddr;
@@ -128,6 +129,8 @@ pub(crate) struct Dialler {
     pub(crate) moved: watch::Receiver<u64>,
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) reports: Reports,
+    /// For nodes that announce themselves on the local network.
+    #[cfg(feature = "mdns")]
     pub(crate) logs: LogLimits,
 }
 

@@ -45,7 +45,6 @@ pub(crate) mod verify;
 pub(crate) mod wanted;
 
 pub use authority::{Authority, AuthorityError};
-#[cfg(feature = "cli")]
 pub(crate) use files::open_regular;
 pub use files::{FileError, MAX_PEM_FILE};
 pub use fingerprint::{Fingerprint, InvalidFingerprint};

@@ -396,7 +396,7 @@ thread_local! {
 }
 
 /// How many paths were begun on this thread since the test began.
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 pub(crate) fn paths_begun_on_this_thread() -> usize {
     PATHS_HERE.get()
 }
