@@ -12,7 +12,7 @@ use super::notary::{CertificateNotary, MAX_ATTACHMENT_LIFE};
 use crate::id::{NodeId, Version};
 use crate::router::{Attachment, AttachmentVerdict};
 use crate::transport::code::CloseCode;
-use crate::transport::frame::Frame;
+use crate::transport::frame::{Frame, SignedStatement};
 
 /// How long a proof holds. It is renewed at a third of that, so that a renewal can be missed, and clocks may be more than
 /// an hour apart. A proof that was not renewed, or that a former neighbour kept, is worthless after this time.
@@ -115,7 +115,7 @@ impl Driver {
         let Role::Stub(stub) = &mut self.role else { return };
         let Some(link) = self.neighbours.active_link(neighbour) else { return };
         if let Some(proof) = stub.attaching.prove(neighbour, now) {
-            link.send(&Frame::Attach(proof));
+            link.send(&attach(&proof));
         }
     }
 
@@ -133,6 +133,15 @@ impl Driver {
             self.prove_attachments(now);
         }
     }
+}
+
+/// The frame by which a stub proves its attachment.
+pub(super) fn attach(proof: &Attachment) -> Frame {
+    Frame::Attach(SignedStatement {
+        statement: proof.bytes().clone(),
+        signature: proof.signature().clone(),
+        credential: proof.credential().clone(),
+    })
 }
 
 #[cfg(test)]

@@ -24,10 +24,10 @@ use super::verification::{Asked, CredentialChecks};
 use super::vetting::Vetted;
 use super::view::LinkView;
 use crate::id::{Cost, NodeAddr, NodeId};
-use crate::router::{DecodeError, Message, RttCost};
+use crate::router::{Attachment, DecodeError, Message, RttCost};
 use crate::switch::Cookie;
 use crate::transport::code::CloseCode;
-use crate::transport::frame::{Frame, FrameReader, ReadFrameError};
+use crate::transport::frame::{Frame, FrameReader, ReadFrameError, SignedStatement};
 use crate::transport::handshake::Established;
 
 /// Frames that wait for a link's writer, at most. The router keeps within its own window; what answers the neighbour's
@@ -216,7 +216,16 @@ async fn read(
     loop {
         match frames.next().await {
             Ok(Some(Frame::Authenticator(proof))) => examiner.vetted.offer(proof).await,
-            Ok(Some(Frame::Attach(attachment))) => {
+            Ok(Some(Frame::Attach(signed))) => {
+                let SignedStatement { statement, signature, credential } = signed;
+                let attachment = match Attachment::decode(statement, signature, credential) {
+                    Ok(attachment) => attachment,
+                    Err(error) => {
+                        debug!(%error, "closing");
+                        connection.close(CloseCode::BadFrame, &error.to_string());
+                        break;
+                    }
+                };
                 if !attachments.take(clock::now()) {
                     connection.close(CloseCode::Overloaded, "the attachment is proven too often");
                     break;

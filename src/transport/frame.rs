@@ -17,7 +17,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::authenticator::Authenticator;
 use super::code::CloseCode;
 use crate::id::{Cost, NodeId};
-use crate::router::Attachment;
 use crate::switch::Cookie;
 
 /// The protocol versions that this crate speaks, newest first.
@@ -89,9 +88,17 @@ pub(crate) enum Frame {
     /// Another live process has tried to link here with your id, and was refused: its instance and its address, if known.
     Twin(u64, String),
     /// From a stub: its proof that it is attached to the receiver.
-    Attach(Attachment),
+    Attach(SignedStatement),
     /// A message of ROUTE2, with its type.
     Route(Bytes),
+}
+
+/// What a stub has signed, with its credential. The router reads the statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SignedStatement {
+    pub(crate) statement: Bytes,
+    pub(crate) signature: Bytes,
+    pub(crate) credential: Bytes,
 }
 
 /// Why bytes are not a frame. The sender's fault: its link is closed.
@@ -184,11 +191,11 @@ impl Frame {
                 serde_bytes::Bytes::new(&proof.signature),
             )),
             Self::Twin(instance, address) => pack(&(frame_type::TWIN, instance, address)),
-            Self::Attach(attachment) => pack(&(
+            Self::Attach(signed) => pack(&(
                 frame_type::ATTACH,
-                serde_bytes::Bytes::new(attachment.bytes()),
-                serde_bytes::Bytes::new(attachment.signature()),
-                serde_bytes::Bytes::new(attachment.credential()),
+                serde_bytes::Bytes::new(&signed.statement),
+                serde_bytes::Bytes::new(&signed.signature),
+                serde_bytes::Bytes::new(&signed.credential),
             )),
             Self::Route(message) => message.to_vec(),
         };
@@ -237,8 +244,7 @@ impl Frame {
                 let (_, statement, signature, credential) = unpack::<Fields>(body)?;
                 let [statement, signature, credential] =
                     [statement, signature, credential].map(|bytes| bytes.into_vec().into());
-                let attachment = Attachment::decode(statement, signature, credential);
-                Self::Attach(attachment.map_err(|error| FrameError::Malformed(error.to_string()))?)
+                Self::Attach(SignedStatement { statement, signature, credential })
             }
             _ if ROUTE2.contains(&frame_type) => Self::Route(body.clone()),
             _ => return Ok(None),
@@ -383,7 +389,6 @@ pub(crate) enum ReadFrameError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Version;
 
     fn hello() -> Hello {
         Hello {
@@ -400,11 +405,13 @@ mod tests {
         }
     }
 
-    fn attachment() -> Attachment {
-        let version = Version { epoch: 1, sequence: 2, instance: 3 };
-        let body = Attachment::body(&"a~1".parse().unwrap(), &"b".parse().unwrap(), version, 1_767_225_600);
-        let (signature, credential) = (Bytes::from_static(b"signature"), Bytes::from_static(b"credential"));
-        Attachment::decode(body, signature, credential).unwrap()
+    /// Of the ephemeral `a~1` at `b`, with version 1, 2, 3.
+    fn attachment() -> SignedStatement {
+        SignedStatement {
+            statement: Bytes::from_static(b"\x96\xa3a~1\xa1b\x01\x02\x03\xceiU\xb9\x00"),
+            signature: Bytes::from_static(b"signature"),
+            credential: Bytes::from_static(b"credential"),
+        }
     }
 
     fn body(frame: &Frame) -> Vec<u8> {

@@ -39,7 +39,7 @@ const INITIAL_STREAMS: u32 = 16;
 /// Bytes of one stream that may wait to be read: 100 Mbit/s over a round trip of 100 ms.
 pub(crate) const STREAM_WINDOW: u64 = 1_250_000;
 /// Bytes of all streams of a connection that may wait to be read, until it has several streams: those of one stream that is
-/// not read, and a quarter of that for others. See [`receive_window`](crate::mesh::receive_window).
+/// not read, and a quarter of that for others.
 pub(crate) const FIRST_WINDOW: u64 = STREAM_WINDOW + STREAM_WINDOW / 4;
 /// Bytes that one peer may have sent that nobody has read, in all of its streams together, unless the node is set otherwise:
 /// 48 MiB, the windows of 40 streams. A peer with more streams that are not read waits; a node that such peers attack does

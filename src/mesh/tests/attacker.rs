@@ -8,6 +8,7 @@ use quinn::{Connection, ConnectionError, TransportConfig, VarInt};
 use crate::Liveness;
 use crate::id::{Cost, NodeId, Version};
 use crate::mesh::Status;
+use crate::mesh::attaching::attach;
 use crate::mesh::clock;
 use crate::mesh::notary::CertificateNotary;
 use crate::mesh::status::LinkState;
@@ -116,7 +117,7 @@ impl Scene {
         assert!(matches!(member.link.frames.next().await, Ok(Some(Frame::Select(_)))));
         assert!(matches!(member.link.frames.next().await, Ok(Some(Frame::Attached(_)))));
         let proof = self.attachment(&mallory(), &id("victim"));
-        member.link.control.write_all(&Frame::Attach(proof).encode()).await.unwrap();
+        member.link.control.write_all(&attach(&proof).encode()).await.unwrap();
         member
     }
 

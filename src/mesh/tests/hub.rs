@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::attacker::*;
+use crate::mesh::attaching::attach;
 use crate::mesh::clock;
 use crate::switch::Cookie;
 use crate::transport::frame::{Frame, FrameReader, Hello};
@@ -37,7 +38,7 @@ impl Stubs {
                 links.push(joining.join_next().await.unwrap().unwrap());
             }
             let stub = id(&format!("mallory~{nth}"));
-            let proof = Frame::Attach(scene.attachment(&stub, &id("victim")));
+            let proof = attach(&scene.attachment(&stub, &id("victim")));
             let connecting = endpoint.connect_with(config.clone(), scene.mesh.addr("victim"), SERVER_NAME);
             let connecting = connecting.unwrap();
             let cookie = Cookie((nth as u64).to_be_bytes());

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::attacker::{LONG, Scene, close_code, hello, id, mallory};
+use crate::mesh::attaching::attach;
 use crate::mesh::clock;
 use crate::transport::code::CloseCode;
-use crate::transport::frame::{Frame, Hello};
+use crate::transport::frame::Hello;
 
 #[tokio::test(start_paused = true)]
 async fn a_stub_that_proves_nothing_is_not_listed_and_is_closed() {
@@ -29,7 +30,7 @@ async fn a_proof_of_another_attachment_closes_the_link() {
         let stub_hello = Hello { stub: true, transit: false, ..hello() };
         let mut member = scene.member_saying(stub_hello).await;
         let proof = scene.attachment(&id(stub), &id(neighbour));
-        member.link.control.write_all(&Frame::Attach(proof).encode()).await.unwrap();
+        member.link.control.write_all(&attach(&proof).encode()).await.unwrap();
         assert_eq!(close_code(&member.link.connection).await, CloseCode::Unproven, "{stub} {neighbour}");
         scene.assert_unharmed(stub).await;
     }
@@ -39,7 +40,7 @@ async fn a_proof_of_another_attachment_closes_the_link() {
 async fn a_stub_that_proves_itself_without_end_loses_the_link() {
     let scene = Scene::new().await;
     let mut member = scene.member().await;
-    let proof = Frame::Attach(scene.attachment(&mallory(), &id("victim"))).encode();
+    let proof = attach(&scene.attachment(&mallory(), &id("victim"))).encode();
     for _ in 0..64 {
         if member.link.control.write_all(&proof).await.is_err() {
             break;
