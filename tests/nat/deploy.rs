@@ -83,16 +83,21 @@ impl Site {
 }
 
 impl Deployed {
-    fn ask(&self, args: &[&str]) -> Result<Value, String> {
-        let control = self.dir.join("run/control.sock");
-        let output = Command::new(BINARY)
+    /// A client as the operator runs it: as root, with the node's runtime directory in `/run`, where only root can have made it.
+    fn client(&self, args: &[&str]) -> Command {
+        let script = "mount -t tmpfs -o mode=0755 tmpfs /run && mkdir /run/receptor && mount --bind \"$0\" /run/receptor && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+        command
+            .arg(self.dir.join("run"))
+            .arg(BINARY)
             .args(args)
-            .arg("--json")
-            .arg("--control")
-            .arg(control)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+            .args(["--control", "/run/receptor/control.sock"]);
+        command
+    }
+
+    fn ask(&self, args: &[&str]) -> Result<Value, String> {
+        let output = self.client(args).arg("--json").stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         match output.status.success() {
             true => serde_json::from_str(&said).map_err(|error| format!("{error}: {said}")),
@@ -150,11 +155,7 @@ fn the_shipped_relay_and_edges_run_within_their_walls_and_find_a_direct_path() {
     within(Duration::from_secs(5), || (direct(&a, "edge-2") && direct(&b, "edge-1")).then_some(()))
         .unwrap_or_else(|| panic!("no direct path: {:#}", a.ask(&["explain", "edge-2"]).unwrap()));
     // The command of the configuration file runs within the walls, too.
-    let upper = Command::new(BINARY)
-        .args(["send", "edge-2", "text:upper", "quiet", "--control"])
-        .arg(a.dir.join("run/control.sock"))
-        .output()
-        .unwrap();
+    let upper = a.client(&["send", "edge-2", "text:upper", "quiet"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&upper.stdout).trim(), "QUIET", "{upper:?}");
     for node in nodes {
         let log = node.log();
