@@ -363,7 +363,8 @@ impl Sim {
             let epoch = (self.now - self.start).as_millis() as u64;
             let version = Version { epoch, sequence: 0, instance };
             let attachment = Plain::of(&stub.base()).attach(&stub, &node.id, version);
-            assert!(node.router.set_attachment(attachment, LIFE, self.now));
+            // The stub would renew it in time. What other nodes know of it expires all the same.
+            assert!(node.router.set_attachment(attachment, 1_000 * LIFE, self.now));
         }
         self.drain(owner);
     }
