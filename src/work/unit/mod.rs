@@ -11,17 +11,18 @@
 //! ```
 //!
 //! Before ACCEPTED the submitter's store is authoritative, afterwards the executor's. A final state
-//! ([`Outcome`]) is absorbing.
+//! ([`Outcome`](outcome::Outcome)) is absorbing.
 //!
-//! **Machines without I/O.** [`SubmitterUnit`] and [`ExecutorUnit`] take an input and return a [`Step`]: entries for the
-//! unit's journal, and effects. The caller appends the entries, syncs them to disk, and performs the effects only then.
-//! After a crash [`replay`](ExecutorUnit::replay) rebuilds a machine from its journal. Whatever the point of the
-//! crash, the entries on disk say at least as much as anybody else was told.
+//! **Machines without I/O.** [`SubmitterUnit`](submitter::SubmitterUnit) and
+//! [`ExecutorUnit`](executor::ExecutorUnit) take an input and return a [`Step`](entry::Step): entries for the unit's
+//! journal, and effects. The caller appends the entries, syncs them to disk, and performs the effects only then. After a
+//! crash [`replay`](executor::ExecutorUnit::replay) rebuilds a machine from its journal. Whatever the point of the crash,
+//! the entries on disk say at least as much as anybody else was told.
 //!
 //! **Starting at most once.** The executor journals `Starting` before it starts a supervisor process, and the supervisor
 //! creates the attempt's `run` file exclusively before it executes the command. Only the creator of that file runs
-//! anything. An executor that wants to declare an attempt dead creates the file itself ([`ExecutorEffect::Fence`]): if
-//! it succeeds, no supervisor can run the command any more.
+//! anything. An executor that wants to declare an attempt dead creates the file itself
+//! ([`Fence`](executor::ExecutorEffect::Fence)): if it succeeds, no supervisor can run the command any more.
 
 mod entry;
 mod executor;

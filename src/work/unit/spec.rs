@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::directive::Directive;
 
-/// What a unit asks for. Immutable: the same key with another spec is a [conflict](super::UnitRefusal::Conflict).
+/// What a unit asks for. Immutable: the same key with another spec is a [conflict](super::outcome::UnitRefusal::Conflict).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UnitSpec {
     /// What to do.
