@@ -575,7 +575,7 @@ impl NodeBuilder {
     }
 
     /// Bytes that one peer may have sent and nobody has read, in all of its streams to this node together; ephemerals that
-    /// share a certificate count as one peer. 48 MiB by default, the windows of 40 streams: a peer whose streams hold that
+    /// share a certificate count as one peer. 56 MiB by default, the windows of 46 streams: a peer whose streams hold that
     /// much waits until some of it is read, and delays nobody else. From 2 MiB to 4 GiB, or the node does not start.
     ///
     /// The window of a single stream is 1.25 MB, which is 100 Mbit/s over a round trip of 100 ms. As long as the peer has

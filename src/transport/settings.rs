@@ -42,9 +42,9 @@ pub(crate) const STREAM_WINDOW: u64 = 1_250_000;
 /// not read, and a quarter of that for others.
 pub(crate) const FIRST_WINDOW: u64 = STREAM_WINDOW + STREAM_WINDOW / 4;
 /// Bytes that one peer may have sent that nobody has read, in all of its streams together, unless the node is set otherwise:
-/// 48 MiB, the windows of 40 streams. A peer with more streams that are not read waits; a node that such peers attack does
+/// 56 MiB, the windows of 46 streams. A peer with more streams that are not read waits; a node that such peers attack does
 /// not notice.
-pub const DEFAULT_RECEIVE_WINDOW: u64 = 48 << 20;
+pub const DEFAULT_RECEIVE_WINDOW: u64 = 56 << 20;
 /// The bounds of a peer's receive window, in bytes.
 pub const RECEIVE_WINDOWS: RangeInclusive<u64> = 2 << 20..=4 << 30;
 /// Bytes that all peers together may have sent that nobody has read, unless the node is set otherwise: 256 MiB, and
