@@ -116,6 +116,9 @@ pub mod work;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(any(feature = "testing", all(test, feature = "node")))]
+#[allow(dead_code, reason = "each build needs a part of it")]
+mod rng;
 #[cfg(feature = "testing")]
 pub mod testing;
 

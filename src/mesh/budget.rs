@@ -89,6 +89,7 @@ impl<const LEVELS: usize> Budget<LEVELS> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::SplitMix64;
 
     #[test]
     fn one_source_may_use_all_places_and_then_displaces_its_oldest() {
@@ -138,20 +139,20 @@ mod tests {
     #[test]
     fn nobody_loses_a_place_to_those_who_hold_more() {
         for seed in 0..200_u64 {
-            let mut chance = fastrand(seed);
-            let places = 4 + (chance() % 29) as usize;
-            let broad = 1 + chance() % 5;
+            let mut rng = SplitMix64::new(seed);
+            let places = 4 + rng.below(29) as usize;
+            let broad = 1 + rng.below(5);
             let mut budget = Budget::<2>::new(places);
             let mut held: Vec<(u64, [u128; 2])> = Vec::new();
             for step in 0..400 {
-                if chance().is_multiple_of(4) && !held.is_empty() {
-                    let (number, _) = held.swap_remove((chance() % held.len() as u64) as usize);
+                if rng.one_in(4) && !held.is_empty() {
+                    let (number, _) = held.swap_remove(rng.below(held.len() as u64) as usize);
                     budget.leave(number);
                     continue;
                 }
                 // The first prefix is the flood.
-                let prefix = if chance().is_multiple_of(2) { 0 } else { chance() % broad };
-                let source = [u128::from(prefix), u128::from(chance() % 4)];
+                let prefix = if rng.one_in(2) { 0 } else { rng.below(broad) };
+                let source = [u128::from(prefix), u128::from(rng.below(4))];
                 let (number, displaced) = budget.enter(source);
                 held.push((number, source));
                 if let Some(displaced) = displaced {
@@ -171,18 +172,6 @@ mod tests {
                 }
                 assert!(budget.taken() <= places && budget.taken() == held.len(), "{seed}/{step}");
             }
-        }
-    }
-
-    /// SplitMix64.
-    fn fastrand(seed: u64) -> impl FnMut() -> u64 {
-        let mut state = seed;
-        move || {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
         }
     }
 }

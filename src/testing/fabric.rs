@@ -7,13 +7,13 @@ use super::{
     inbox::{Inbox, Parcel},
     lane::Fate,
     nat::{Mapping, NatBehaviour},
-    rng::SplitMix64,
     sieve::Sieve,
     spot::{Endpoint, Realm, Spot},
     transit::{Leg, Side, Transit},
     translation::TranslationTable,
     wires::Wires,
 };
+use crate::rng::SplitMix64;
 use bytes::Bytes;
 use quinn::udp::Transmit;
 use std::{

@@ -3,11 +3,11 @@
 use super::{
     inbox::Parcel,
     nat::{Blocked, Mapping, NatBehaviour},
-    rng::SplitMix64,
     spot::Realm,
     transit::Side,
     translation::TranslationTable,
 };
+use crate::rng::SplitMix64;
 use std::net::IpAddr;
 use tokio::time::Instant;
 

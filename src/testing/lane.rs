@@ -1,6 +1,7 @@
 //! One direction of a link: what it does to each datagram.
 
-use super::{quality::LinkQuality, rng::SplitMix64};
+use super::quality::LinkQuality;
+use crate::rng::SplitMix64;
 use std::time::Duration;
 use tokio::time::Instant;
 

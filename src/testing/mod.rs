@@ -131,7 +131,6 @@ mod nat;
 mod network;
 mod pump;
 mod quality;
-mod rng;
 mod sieve;
 mod socket;
 mod spot;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::time::Instant;
 
 use super::nat::{Filtering, Mapping, NatBehaviour, PortAssignment};
-use super::rng::SplitMix64;
+use crate::rng::SplitMix64;
 
 /// Mappings of one NAT, at most; what would need another one is dropped.
 const MAX_MAPPINGS: usize = 4_096;

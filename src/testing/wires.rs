@@ -3,9 +3,9 @@
 use super::{
     lane::{Fate, Lane},
     quality::LinkQuality,
-    rng::SplitMix64,
     spot::{Realm, Spot},
 };
+use crate::rng::SplitMix64;
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 

@@ -10,6 +10,7 @@ use super::attacker::*;
 use crate::mesh::links::election::MAX_LINKS_OF_ONE;
 use crate::mesh::open::ACCEPTED;
 use crate::mesh::{EndReason, EndedBy, PeerAddr};
+use crate::rng::SplitMix64;
 use crate::transport::code::CloseCode;
 use crate::transport::frame::{Frame, Hello};
 use crate::transport::tls::{SERVER_NAME, TlsConfig};
@@ -165,7 +166,7 @@ async fn a_control_stream_that_is_reset_or_not_read_any_more_closes_the_link() {
 async fn random_bytes_close_the_link_with_a_frames_code() {
     let scene = Scene::new().await;
     for seed in 0..40 {
-        let mut rng = Rng(seed);
+        let mut rng = SplitMix64::new(seed);
         let mut bytes = rng.bytes(600);
         if seed % 2 == 0 {
             // As far as the length goes, it is a frame; else most of them are too long.

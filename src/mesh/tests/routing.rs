@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::attacker::*;
 use crate::id::{NodeId, Version};
+use crate::rng::SplitMix64;
 use crate::router::{Advertisement, CredentialName, Digest, Entry, Message, Stamp};
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;
@@ -12,7 +13,7 @@ use crate::transport::frame::Frame;
 async fn a_message_that_breaks_the_routing_protocol_closes_the_link() {
     let scene = Scene::new().await;
     let digest = Message::Digest { digest: Digest::default(), count: 0 };
-    let garbage = Message::Update(Advertisement::new(Rng(1).bytes(300).into()));
+    let garbage = Message::Update(Advertisement::new(SplitMix64::new(1).bytes(300).into()));
     let empty = Message::Update(Advertisement::new(Vec::new().into()));
     for (what, messages) in [
         ("no digest first", vec![Message::SyncEnd]),

@@ -8,9 +8,10 @@ use quinn::udp::Transmit;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use super::attacker::{Rng, Scene, id, mallory};
+use super::attacker::{Scene, id, mallory};
 use crate::id::NodeAddr;
 use crate::mesh::PeerPath;
+use crate::rng::SplitMix64;
 use crate::switch::{Attachment, Cookie, DropReason, Header};
 use crate::testing::{LinkQuality, Mesh, Network};
 
@@ -70,7 +71,7 @@ async fn a_neighbours_packets_that_may_not_pass_are_counted_and_nothing_else_hap
     };
     let before = scene.status().await.switch;
     assert!(before.dropped.values().all(|count| *count == 0));
-    let mut rng = Rng(1);
+    let mut rng = SplitMix64::new(1);
     let garbage = [&[0xc3][..], &rng.bytes(1_199)].concat();
     for _ in 0..10 {
         send(header(9, victim, honest), b"@forged");
@@ -145,7 +146,7 @@ async fn spray(
     mut running: watch::Receiver<bool>,
 ) -> Sent {
     let socket: Arc<_> = network.bind_host();
-    let mut rng = Rng(seed);
+    let mut rng = SplitMix64::new(seed);
     let mut sent = Sent::default();
     let nodes = [id("a").addr(), id("b").addr(), id("r").addr(), NodeAddr([9; 8])];
     while !*running.borrow() {
@@ -209,7 +210,7 @@ async fn transfer(mesh: &Mesh, seed: u64) -> Vec<u8> {
 }
 
 fn contents(seed: u64) -> Vec<u8> {
-    Rng(seed).bytes(LEN)
+    SplitMix64::new(seed).bytes(LEN)
 }
 
 fn checksum(contents: &[u8]) -> Vec<u8> {

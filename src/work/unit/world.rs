@@ -13,6 +13,7 @@ use super::queue::StartQueue;
 use super::spec::UnitSpec;
 use super::submitter::{Request, SubmitterEffect, SubmitterInput, SubmitterUnit};
 use super::tombstones::{Death, Tombstones};
+use crate::rng::SplitMix64;
 
 /// Histories that `cargo test` plays. `RECEPTOR_UNIT_SEEDS=FIRST..END` plays others.
 const SEEDS: std::ops::Range<u64> = 0..10_000;
@@ -70,7 +71,7 @@ struct ExecutorProcess {
 }
 
 struct World {
-    rng: Rng,
+    rng: SplitMix64,
     now: UnitTime,
     /// One crash in so many chances. 0: none.
     crash_one_in: u64,
@@ -94,7 +95,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         Self {
-            rng: Rng(seed),
+            rng: SplitMix64::new(seed),
             now: UnitTime(1_000_000),
             crash_one_in: 0,
             specs: BTreeMap::new(),
@@ -115,7 +116,7 @@ impl World {
 
     /// Plays a history to its end, and returns how its units ended and how often they ran.
     fn play(mut self) -> Vec<(Outcome, bool, u32)> {
-        self.crash_one_in = [0, 200, 40, 15][self.rng.below(4) as usize];
+        self.crash_one_in = self.rng.pick(&[0, 200, 40, 15]);
         let steps = 100 + self.rng.below(300);
         for _ in 0..steps {
             self.chaos();
@@ -151,7 +152,7 @@ impl World {
     }
 
     fn set_crash_rate(&mut self) {
-        self.crash_one_in = [0, 200, 40, 15][self.rng.below(4) as usize];
+        self.crash_one_in = self.rng.pick(&[0, 200, 40, 15]);
     }
 
     /// One of the things that can happen by themselves does.
@@ -663,27 +664,6 @@ impl ExecutorDisk {
 
 fn key(n: u128) -> UnitKey {
     UnitKey::new(&"submitter".parse().expect("valid"), Uuid::from_u128(n))
-}
-
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
 }
 
 #[test]

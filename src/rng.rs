@@ -1,18 +1,18 @@
-//! The network's only source of chance.
+//! The only source of chance in tests, and in the virtual network.
 
 use std::time::Duration;
 
 /// SplitMix64: a small generator with full period 2⁶⁴, good enough for dice and no good for secrets.
 #[derive(Debug)]
-pub(super) struct SplitMix64(u64);
+pub(crate) struct SplitMix64(u64);
 
 impl SplitMix64 {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Whether an event of this probability happens. Draws nothing when it is certain either way.
-    pub(super) fn chance(&mut self, probability: f64) -> bool {
+    pub(crate) fn chance(&mut self, probability: f64) -> bool {
         if probability >= 1.0 {
             return true;
         }
@@ -20,13 +20,18 @@ impl SplitMix64 {
     }
 
     /// A duration from zero to `max`. Draws nothing when that is zero.
-    pub(super) fn up_to(&mut self, max: Duration) -> Duration {
+    pub(crate) fn up_to(&mut self, max: Duration) -> Duration {
         if max.is_zero() { Duration::ZERO } else { max.mul_f64(self.next_unit()) }
     }
 
     /// Uniform enough from `least` to `most`, for spans far below 2⁶⁴.
-    pub(super) fn within(&mut self, least: u64, most: u64) -> u64 {
-        least + self.next() % (most - least + 1)
+    pub(crate) fn within(&mut self, least: u64, most: u64) -> u64 {
+        least + self.below(most - least + 1)
+    }
+
+    /// Uniform enough from zero to less than `bound`, which is far below 2⁶⁴ and not zero.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
     }
 
     /// Uniform in `[0, 1)`, with the 53 bits that an `f64` holds.
@@ -34,7 +39,22 @@ impl SplitMix64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn next(&mut self) -> u64 {
+    /// Whether an event that happens once in `n` times happens.
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    /// One of these, of which there is at least one.
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+
+    /// The next of the sequence.
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
