@@ -186,10 +186,10 @@ pub(crate) fn forget(manifest: &mut Manifest, now: u64) {
 }
 
 /// Replaces a file without writing through a link at either name: in a directory that others can write to, a link could
-/// lead to any file of this node's user.
-fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+/// lead to any file of this node's user. For files with one writer at a time: a `NAME.new` beside it is overwritten.
+pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
-    // A process that was killed may have left one behind. The directory is locked, so it is in no use.
+    // A process that was killed may have left one behind.
     let _ = fs::remove_file(&beside);
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(contents)?;

@@ -244,10 +244,6 @@ impl ExecutorUnit {
         UnitStatus { version: self.version, state, started, since: self.since }
     }
 
-    pub(crate) fn spec(&self) -> &UnitSpec {
-        &self.spec
-    }
-
     pub(crate) fn is_final(&self) -> bool {
         matches!(self.stage, Stage::Final { .. })
     }

@@ -38,7 +38,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::executor::{Exit, ExitKind};
 use super::job::{Channel, ExitRecord, Job, Usage};
-use super::store::{UnitPaths, make_dir, replace, sync_parent};
+use super::store::{UnitPaths, sync_parent};
 
 /// How much is read from a pipe at a time, in bytes.
 const PIECE: usize = 64 * 1024;
@@ -100,9 +100,7 @@ pub(crate) fn supervise(unit: &Path, attempt: u32) -> Result<(), NotSupervised> 
         wakeups,
         terminate_path: dir.join("terminate"),
         ending: None,
-        limits: Limits {
-            run_until: job.run_for_ms.and_then(|ms| now().checked_add(Duration::from_millis(ms))),
-        },
+        run_until: job.run_for_ms.and_then(|ms| now().checked_add(Duration::from_millis(ms))),
         grace: Duration::from_millis(job.grace_ms),
     };
     let exit = match supervisor.spawn(&job, &unit.join("payload")) {
@@ -122,19 +120,6 @@ pub(crate) fn supervise(unit: &Path, attempt: u32) -> Result<(), NotSupervised> 
     Ok(())
 }
 
-/// Leaves the job for a supervisor, and asks it to terminate: the node's side.
-pub(crate) fn write_job(attempt_dir: &Path, job: &Job) -> io::Result<()> {
-    make_dir(attempt_dir)?;
-    replace(&attempt_dir.join("job"), &rmp_serde::to_vec(job).map_err(io::Error::other)?)
-}
-
-/// Asks the supervisor to terminate the command: SIGTERM now, SIGKILL after the grace. One that does not run yet finds it
-/// when it begins.
-pub(crate) fn request_termination(attempt_dir: &Path, grace_ms: u64) -> io::Result<()> {
-    make_dir(attempt_dir)?;
-    replace(&attempt_dir.join("terminate"), grace_ms.to_string().as_bytes())
-}
-
 struct Supervisor {
     outputs: [Output; 2],
     pipes: [Option<OwnedFd>; 2],
@@ -143,12 +128,8 @@ struct Supervisor {
     terminate_path: PathBuf,
     /// Why the command is being ended, and when it is killed.
     ending: Option<(Why, Instant)>,
-    limits: Limits,
-    grace: Duration,
-}
-
-struct Limits {
     run_until: Option<Instant>,
+    grace: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,7 +216,7 @@ impl Supervisor {
     fn wait(&self, left_behind_until: Option<Instant>) {
         let full = self.outputs.iter().any(Output::is_stuck).then(|| now() + DISK_RETRY);
         let kill = self.ending.map(|(_, kill_at)| kill_at);
-        let run = self.limits.run_until.filter(|_| self.ending.is_none());
+        let run = self.run_until.filter(|_| self.ending.is_none());
         let due = [left_behind_until, full, kill, run].into_iter().flatten().min();
         let timeout = due.map(|due| {
             let wait = due.saturating_duration_since(now());
@@ -287,7 +268,7 @@ impl Supervisor {
         if self.wakeups.terminated {
             self.begin_to_end(Why::Requested, self.grace);
         }
-        if self.limits.run_until.is_some_and(|until| now() >= until) {
+        if self.run_until.is_some_and(|until| now() >= until) {
             self.begin_to_end(Why::RunTime, self.grace);
         }
         if self.outputs.iter().any(|output| output.exceeded) {

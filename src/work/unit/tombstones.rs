@@ -38,15 +38,6 @@ impl Tombstones {
         self.dead.iter().map(|(key, (until, death))| (key, *until, *death))
     }
 
-    /// How many keys of this submitter are dead.
-    pub(crate) fn count_of(&self, key: &UnitKey) -> usize {
-        self.dead.keys().filter(|dead| dead.submitter == key.submitter).count()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.dead.len()
-    }
-
     /// Forgets those whose time has passed, and returns their keys.
     pub(crate) fn expire(&mut self, now: UnitTime) -> Vec<UnitKey> {
         let (gone, kept) =

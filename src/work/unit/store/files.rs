@@ -22,20 +22,6 @@ pub(crate) fn create_exclusively(path: &Path, content: &[u8]) -> io::Result<()> 
     sync_parent(path)
 }
 
-/// Replaces a file by one with this content, and syncs it to disk.
-///
-/// # Errors
-/// Whatever the disk reports. The file is as it was.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let beside = write_beside(path, content)?;
-    let renamed = fs::rename(&beside, path);
-    if renamed.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    renamed?;
-    sync_parent(path)
-}
-
 /// Writes the content to a new file beside the path, and syncs it to disk.
 fn write_beside(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
     // A process that died may have left a file of the same name.

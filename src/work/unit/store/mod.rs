@@ -34,7 +34,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(crate) use self::files::{make_dir, replace, sync_parent};
+pub(crate) use self::files::{make_dir, sync_parent};
 use self::log::{Log, LogError};
 pub(crate) use self::paths::UnitPaths;
 pub(crate) use self::unit_dir::UnitDir;

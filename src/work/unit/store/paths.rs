@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::super::executor::{Found, RunFile};
-use super::super::job::ExitRecord;
+use super::super::job::{ExitRecord, Job};
 use super::files::{create_exclusively, make_dir, sync_parent};
+use crate::mesh::datadir::replace;
 
 /// What a `run` file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +90,21 @@ impl UnitPaths {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Leaves the job of an attempt for its supervisor.
+    pub(crate) fn write_job(&self, attempt: u32, job: &Job) -> io::Result<()> {
+        let dir = self.attempt_path(attempt);
+        make_dir(&dir)?;
+        replace(&dir.join("job"), &rmp_serde::to_vec(job).map_err(io::Error::other)?)
+    }
+
+    /// Asks the supervisor to terminate the command: SIGTERM now, SIGKILL after the grace. A supervisor that does not run
+    /// yet finds the request when it begins.
+    pub(crate) fn request_termination(&self, attempt: u32, grace_ms: u64) -> io::Result<()> {
+        let dir = self.attempt_path(attempt);
+        make_dir(&dir)?;
+        replace(&dir.join("terminate"), grace_ms.to_string().as_bytes())
     }
 
     /// Begins an attempt, as its supervisor, which must hold the [lock](Self::lock).

@@ -4,6 +4,7 @@ use std::process::Child;
 
 use super::super::executor::Found;
 use super::super::executor::RunFile;
+use super::super::store::make_dir;
 use super::*;
 
 /// The unit's directory, for the test that is a supervisor.
@@ -69,7 +70,7 @@ fn a_request_ends_the_command_and_after_the_grace_it_is_killed() {
         let unit = Unit::new();
         let supervisor = unit.start(&sh(script), b"");
         unit.wait_for_output("ready\n");
-        request_termination(&unit.attempt(), grace_ms).unwrap();
+        unit.paths().request_termination(1, grace_ms).unwrap();
         assert_eq!(unit.finish(supervisor).exit, Exit { end, terminated: true });
     }
 }
@@ -77,7 +78,7 @@ fn a_request_ends_the_command_and_after_the_grace_it_is_killed() {
 #[test]
 fn a_request_that_came_before_the_supervisor_is_honoured() {
     let unit = Unit::new();
-    request_termination(&unit.attempt(), 60_000).unwrap();
+    unit.paths().request_termination(1, 60_000).unwrap();
     let record = unit.run(&sh("sleep 1000"), b"");
     assert_eq!(record.exit, Exit { end: ExitKind::Signal(15), terminated: true });
 }
@@ -90,7 +91,7 @@ fn descendants_that_left_the_process_group_are_killed() {
     );
     let supervisor = unit.start(&job, b"");
     let pids = unit.wait_for_line();
-    request_termination(&unit.attempt(), 20).unwrap();
+    unit.paths().request_termination(1, 20).unwrap();
     unit.finish(supervisor);
     for pid in pids.split_ascii_whitespace() {
         assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} lives on");
@@ -167,7 +168,7 @@ impl Unit {
     fn start(&self, job: &Job, payload: &[u8]) -> Child {
         self.paths().write_payload(0, payload).unwrap();
         let job = Job { dir: job.dir.clone().or_else(|| Some(self.attempt())), ..job.clone() };
-        write_job(&self.attempt(), &job).unwrap();
+        self.paths().write_job(1, &job).unwrap();
         let name = concat!(module_path!(), "::entry").split_once("::").unwrap().1;
         let program = std::env::current_exe().unwrap();
         let mut command = Command::new(program);
