@@ -1,6 +1,6 @@
 //! Lets connections in: links from outside, peer connections through the switch.
 //!
-//! Until a handshake is finished nobody knows whose it is, so it has a place by its source: see [`half_open`]. A link whose
+//! Until a handshake has finished its peer is unknown, so it is accounted to its source: see [`half_open`]. A link whose
 //! other end is authenticated and has not sent its HELLO yet has one by its certificate, where outsiders cannot reach it.
 
 use std::sync::Arc;

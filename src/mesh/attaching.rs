@@ -1,4 +1,4 @@
-//! What a stub proves to its neighbours, that it is attached to them; and how a neighbour takes the proof.
+//! How a stub proves to its neighbours that it is attached to them, and how a neighbour handles the proof.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -47,7 +47,7 @@ impl Driver {
         }
     }
 
-    /// Reports detours that have proven themselves, and forgets those that are of no use any more.
+    /// Reports detours that have proven themselves, and forgets those that are no longer used.
     pub(super) fn tick_detours(&mut self, now: Instant) {
         for Settled { peer, avoided, via } in self.detours.settle(now) {
             let names = avoided.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");

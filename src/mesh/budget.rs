@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(budget.enter([1, 5]).1, Some(2));
     }
 
-    /// Against random floods: whoever holds less than an even part of the places keeps all of them.
+    /// Against random floods: a source that holds less than an even part of the places keeps all of them.
     #[test]
     fn nobody_loses_a_place_to_those_who_hold_more() {
         for seed in 0..200_u64 {

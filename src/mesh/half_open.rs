@@ -1,6 +1,6 @@
 //! Handshakes that have not finished, by the source of their first packet.
 //!
-//! Anybody can begin a handshake, and whoever only begins them must not keep others from finishing theirs. Links and peer
+//! Anybody can begin a handshake. Sources that only begin them must not keep others from finishing theirs. Links and peer
 //! connections have a budget each, in which every source has its share:
 //!
 //! | budget | levels of a source |

@@ -81,7 +81,7 @@ pub(crate) struct Peers {
     shut: Arc<AtomicBool>,
     /// Whom to tell of connections, for direct paths; none: those are off.
     inputs: Option<mpsc::Sender<Input>>,
-    /// Whom to tell of peers that do not answer.
+    /// Receives reports of peers that do not answer.
     answers: mpsc::Sender<Input>,
     patience: Duration,
 }

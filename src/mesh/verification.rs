@@ -41,7 +41,7 @@ impl VerificationPool {
     ) -> Option<T> {
         let permit = Arc::clone(&self.0).acquire_owned().await.ok()?;
         let job = tokio::task::spawn_blocking(move || {
-            // The permit lasts as long as the thread is busy, even if nobody waits for the result any more.
+            // The permit lasts as long as the thread is busy, even if nobody waits for the result.
             let _permit = permit;
             work()
         });

@@ -100,7 +100,7 @@ impl Owners {
         Ok(trusted)
     }
 
-    /// Whether only root can have created the directory, whoever owns it now.
+    /// Whether only root can have created the directory, regardless of its present owner.
     fn is_made_by_root(&self, dir: &Path) -> bool {
         dir.parent() == Some(&self.run)
             && fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir())
@@ -268,7 +268,7 @@ mod tests {
     fn the_owner_of_a_directory_that_root_made_for_a_service_is_trusted() {
         let Some((dir, path)) = of_another() else { return };
         let run = dir.path().parent().unwrap().to_owned();
-        // `/tmp` can be written by everybody, so it is no place where only root makes directories.
+        // `/tmp` can be written by everybody, so a directory in it may have been made by any user.
         assert!(Owners { run, ..Owners::current() }.of_socket(&path).is_err());
         let run = private();
         mode(run.path(), 0o755);

@@ -44,7 +44,7 @@ impl ReachabilityLog {
         self.schedule(now);
     }
 
-    /// There is no route to the node any more.
+    /// The route to the node was lost.
     pub(in crate::mesh) fn unreachable(&mut self, node: &NodeId, now: Instant) {
         self.unreachable.note(node);
         self.schedule(now);

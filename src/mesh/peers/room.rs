@@ -26,7 +26,7 @@ pub(super) fn room<'a>(
     max: usize,
 ) -> Room {
     let taken = peers.len();
-    // With as many free, no share is used up, whoever holds them.
+    // With as many free, nobody has used up a share.
     if fair::admits(taken, taken, max) {
         return Room::Free;
     }

@@ -42,7 +42,7 @@ pub(super) enum Answers {
     Complain,
     /// This end's packets are lost, as far as it can tell: take another way. Repeated while that lasts.
     Silent,
-    /// Packets arrive, and the peer does not complain any more.
+    /// Packets arrive, and the peer has stopped complaining.
     Resumed,
 }
 

@@ -20,7 +20,7 @@ const PACE: Duration = Duration::from_millis(100);
 const IDLE_PACE: Duration = Duration::from_millis(500);
 /// A stub asks its neighbour for the route to a peer that has been silent for this long before it would be given up.
 const ASK_AHEAD: Duration = Duration::from_secs(1);
-/// How long the neighbour may take to answer; no answer is no proof of anything.
+/// How long the neighbour may take to answer. A missing answer does not count as a missing route.
 const ANSWER_WAIT: Duration = Duration::from_millis(50);
 
 /// What the watch works with.

@@ -132,6 +132,27 @@ async fn scene() -> Scene {
     Scene { mesh, identity }
 }
 
+/// Sends first packets to `victim` without end, behind a switched header if there is one.
+fn flood(
+    scene: &Scene,
+    udp: Arc<VirtualSocket>,
+    mut mint: Mint,
+    header: Option<Header>,
+    pace: Duration,
+) -> JoinHandle<()> {
+    let destination = scene.mesh.addr("victim");
+    let header = header.map_or_else(Vec::new, |header| header.encode().to_vec());
+    tokio::spawn(async move {
+        loop {
+            let contents = [&header[..], &mint.packet().await].concat();
+            let transmit =
+                Transmit { destination, ecn: None, contents: &contents, segment_size: None, src_ip: None };
+            udp.try_send(&transmit).unwrap();
+            tokio::time::sleep(pace).await;
+        }
+    })
+}
+
 /// Each honest node in turn connects to `to` for the first time.
 async fn assert_all_connect(scene: &Scene, to: &str) {
     for n in 0..HONEST {
@@ -159,22 +180,8 @@ async fn a_stub_that_only_begins_handshakes_keeps_nobody_out() {
         source: mallory().addr(),
         attachment: Attachment::Source(victim),
     };
-    let (udp, to) = (member.udp.clone(), scene.mesh.addr("victim"));
-    let mut mint = Mint::new(&scene, true);
-    let flood: JoinHandle<()> = tokio::spawn(async move {
-        loop {
-            let contents = [&*header.encode(), &mint.packet().await].concat();
-            let transmit = Transmit {
-                destination: to,
-                ecn: None,
-                contents: &contents,
-                segment_size: None,
-                src_ip: None,
-            };
-            udp.try_send(&transmit).unwrap();
-            tokio::time::sleep(PACE_200).await;
-        }
-    });
+    let mint = Mint::new(&scene, true);
+    let flood = flood(&scene, member.udp.clone(), mint, Some(header), PACE_200);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_all_connect(&scene, "edge").await;
     let seen = handshakes(&scene, "edge").await.peers;
@@ -189,22 +196,8 @@ async fn a_stub_that_only_begins_handshakes_keeps_nobody_out() {
 #[tokio::test(start_paused = true)]
 async fn a_stranger_that_only_begins_handshakes_keeps_nobody_out() {
     let scene = scene().await;
-    let (udp, to) = (scene.mesh.network().bind_host(), scene.mesh.addr("victim"));
-    let mut mint = Mint::new(&scene, true);
-    let flood: JoinHandle<()> = tokio::spawn(async move {
-        loop {
-            let contents = mint.packet().await;
-            let transmit = Transmit {
-                destination: to,
-                ecn: None,
-                contents: &contents,
-                segment_size: None,
-                src_ip: None,
-            };
-            udp.try_send(&transmit).unwrap();
-            tokio::time::sleep(PACE_300).await;
-        }
-    });
+    let mint = Mint::new(&scene, true);
+    let flood = flood(&scene, scene.mesh.network().bind_host(), mint, None, PACE_300);
     tokio::time::sleep(Duration::from_secs(2)).await;
     // Through the mesh, and to the node under attack itself.
     assert_all_connect(&scene, "edge").await;

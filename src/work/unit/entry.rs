@@ -120,7 +120,7 @@ pub(crate) enum Answer {
     Busy,
     /// The unit is not known. Nothing was recorded.
     Unknown,
-    /// The unit was not known when it was cancelled. This store will not accept it any more.
+    /// The unit was not known when it was cancelled. This store will never accept it.
     NeverAccepted,
     /// The unit was removed.
     Released,

@@ -439,7 +439,7 @@ impl ExecutorUnit {
         self.record(ExecutorChange::Final { outcome, started }, step, now);
     }
 
-    /// Ends what can end without an attempt, and removes what has ended and is not kept any more.
+    /// Ends what can end without an attempt, and removes what has ended and is no longer kept.
     fn wind_up(&mut self, step: &mut ExecutorStep, now: UnitTime) {
         if matches!(self.stage, Stage::Receiving | Stage::Accepted) {
             if self.cancel.is_some() {

@@ -22,7 +22,7 @@
 //! **Starting at most once.** The executor journals `Starting` before it starts a supervisor process, and the supervisor
 //! creates the attempt's `run` file exclusively before it executes the command. Only the creator of that file runs
 //! anything. An executor that wants to declare an attempt dead creates the file itself
-//! ([`Fence`](executor::ExecutorEffect::Fence)): if it succeeds, no supervisor can run the command any more.
+//! ([`Fence`](executor::ExecutorEffect::Fence)): if it succeeds, no supervisor can run the command.
 
 mod entry;
 mod executor;

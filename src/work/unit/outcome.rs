@@ -29,7 +29,7 @@ pub(crate) enum UnitState {
     Final(Outcome),
 }
 
-/// How a unit ended. Absorbing: nothing changes it any more.
+/// How a unit ended. Absorbing: nothing changes it afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub(crate) enum Outcome {

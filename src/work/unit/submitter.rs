@@ -311,7 +311,7 @@ impl SubmitterUnit {
         self.record(SubmitterChange::Final { outcome, started }, step, now);
     }
 
-    /// Ends what can end here, and removes what has ended and is not kept any more.
+    /// Ends what can end here, and removes what has ended and is no longer kept.
     fn wind_up(&mut self, step: &mut SubmitterStep, now: UnitTime) {
         // The payload was not finished: nobody can have accepted the unit, and nobody will.
         if self.stage == Stage::Queued {

@@ -485,7 +485,7 @@ fn usage_of_children() -> Usage {
     }
 }
 
-/// The clock of this process, which is no part of any node.
+/// The clock of this process, which does not belong to a node.
 #[allow(clippy::disallowed_methods, reason = "a process of its own, outside of a node and its clock")]
 fn now() -> Instant {
     Instant::now()

@@ -1,4 +1,4 @@
-//! Keys of units that must not be accepted any more.
+//! Keys of units that must no longer be accepted.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub(crate) enum Death {
     NeverAccepted,
 }
 
-/// The keys of units that must not be accepted any more: each until no offer of it can be under way.
+/// The keys of units that must no longer be accepted, each until no offer of it can be under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tombstones {
     dead: BTreeMap<UnitKey, (UnitTime, Death)>,

@@ -88,7 +88,7 @@ impl Log {
     /// Appends entries, all or none of them, and syncs them to disk.
     ///
     /// # Errors
-    /// The disk did not take them. The log takes nothing any more: after a failed sync nobody knows what is on disk, and
+    /// The disk did not take them. The log rejects further entries: after a failed sync nobody knows what is on disk, and
     /// only opening the file again tells.
     pub(crate) fn append<E: Serialize>(&mut self, entries: &[E]) -> io::Result<()> {
         if self.failed {

@@ -3,12 +3,12 @@
 //! ```text
 //! units/
 //!   store-id                  drawn when the directory is made, see StoreId
-//!   tombstones                a log of keys that must not be accepted any more
+//!   tombstones                a log of keys that must no longer be accepted
 //!   in/node-SUBMITTER/UUID/   a unit that this node executes
 //!     log                     what happened to it; the only file that decides anything
 //!     payload
 //!     lock                    locked by the supervisor of the running attempt
-//!     attempt-N/run           created exclusively by whoever runs the attempt, or makes it void
+//!     attempt-N/run           created exclusively by the supervisor, or by the node to void the attempt
 //!     attempt-N/exit          how it ended
 //!     attempt-N/stdout, stderr
 //!   out/UUID/                 a unit that this node has submitted
@@ -139,7 +139,7 @@ impl UnitStore {
         UnitDir::create(&self.root.join("out"), id, entries)
     }
 
-    /// Records that a key must not be accepted any more, and syncs that to disk.
+    /// Records that a key must no longer be accepted, and syncs that to disk.
     ///
     /// # Errors
     /// The disk did not take it.
@@ -225,7 +225,7 @@ fn open_id(path: &Path, new_id: Uuid) -> io::Result<StoreId> {
     }
 }
 
-/// Reads the tombstones that still count, and writes the log anew without the others.
+/// Reads the tombstones that have not expired, and rewrites the log without the others.
 fn open_tombstones(path: &Path, now: UnitTime) -> io::Result<(Log, Tombstones)> {
     let mut tombstones = Tombstones::default();
     match Log::open::<TombstoneEntry>(path) {
