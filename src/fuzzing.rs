@@ -1,6 +1,8 @@
-//! Entry points for fuzzers: each takes any bytes to one decoder of what others send, and checks what comes out.
+//! Entry points for fuzzers: each takes any bytes to one decoder of what others send, and checks
+//! what comes out.
 //!
-//! `fuzz/` runs them with libFuzzer; `tests/hostile/fuzzed.rs` replays the corpora. Not part of the interface.
+//! `fuzz/` runs them with libFuzzer; `tests/hostile/fuzzed.rs` replays the corpora. Not part of the
+//! interface.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -44,7 +46,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
 ];
 
-/// Frames of the control stream, HELLO among them. What was read is written, and read again as the same.
+/// Frames of the control stream, HELLO among them. What was read is written, and read again as the
+/// same.
 pub fn frames(bytes: &[u8]) {
     let Ok(Some(frame)) = Frame::decode(&Bytes::copy_from_slice(bytes)) else { return };
     let written = frame.encode();
@@ -116,7 +119,8 @@ pub fn datagram(bytes: &[u8]) {
     }
 }
 
-/// Certificates and chains. Odd first byte: a genuine chain, changed at the places that the rest names.
+/// Certificates and chains. Odd first byte: a genuine chain, changed at the places that the rest
+/// names.
 pub fn certificate(bytes: &[u8]) {
     static GENUINE: OnceLock<(NodeId, Verifier, Identity)> = OnceLock::new();
     let (id, verifier, identity) = GENUINE.get_or_init(|| {
@@ -154,7 +158,8 @@ pub fn identity(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let parts: Vec<&str> = text.split('\u{1f}').collect();
     let part = |index: usize| parts.get(index).copied().unwrap_or_default();
-    // Keys made of anything are seldom keys; what matters is that reading ends, and that errors can be shown.
+    // Keys made of anything are seldom keys; what matters is that reading ends, and that errors can
+    // be shown.
     if let Err(error) = Identity::from_pem(part(0), part(1), part(2)) {
         assert!(!error.to_string().is_empty());
     }

@@ -163,10 +163,11 @@ impl Node {
     /// for [`linked`](Self::linked) first. [`Convergence::Partial`] comes when the time is over; the mesh goes on converging all the
     /// same.
     ///
-    /// For an ephemeral node its neighbour asks, and the nodes that answer know where it is attached; each fetches the proof
-    /// when it first uses the ephemeral. The call waits up to a second longer for the answer, and one that comes
-    /// while another waits may share its verdict. An ephemeral needs this only where others begin: what it sends
-    /// itself works from the moment that it is linked.
+    /// For an ephemeral node its neighbour asks, and the nodes that answer know where it is
+    /// attached; each fetches the proof when it first uses the ephemeral. The call waits up to a
+    /// second longer for the answer, and one that comes while another waits may share its verdict.
+    /// An ephemeral needs this only where others begin: what it sends itself works from the moment
+    /// that it is linked.
     ///
     /// Cancel safe: dropping the future gives the request up. It costs a flood and its answers, two messages a link; up
     /// to 1,024 calls at a time share them.
@@ -562,31 +563,35 @@ impl NodeBuilder {
         self
     }
 
-    /// How long a node that is not a neighbour may be unreachable, without a route to it and without a packet from it,
-    /// before its streams and calls end and connecting to it fails. 5 s by default, which is what the mesh takes to notice
-    /// a silent death: then callers learn of it as soon as routing does. From 0.5 s to 10 min, or the node does not start.
+    /// How long a node that is not a neighbour may be unreachable, without a route to it and
+    /// without a packet from it, before its streams and calls end and connecting to it fails. 5 s
+    /// by default, which is what the mesh takes to notice a silent death: then callers learn of it
+    /// as soon as routing does. From 0.5 s to 10 min, or the node does not start.
     ///
-    /// A longer time carries streams over longer outages of the only path; from 15 s on, both ends have to be set so. As
-    /// long as there is a route, a silent node is given up after 15 s, or this if that is longer; and an attempt to connect
-    /// takes at most 10 s. Streams to a neighbour end with their link, see [`liveness`](Self::liveness).
+    /// A longer time carries streams over longer outages of the only path; from 15 s on, both ends
+    /// have to be set so. As long as there is a route, a silent node is given up after 15 s, or
+    /// this if that is longer; and an attempt to connect takes at most 10 s. Streams to a neighbour
+    /// end with their link, see [`liveness`](Self::liveness).
     pub fn peer_timeout(mut self, timeout: Duration) -> Self {
         self.peer_timeout = timeout;
         self
     }
 
-    /// Bytes that one peer may have sent and nobody has read, in all of its streams to this node together; ephemerals that
-    /// share a certificate count as one peer. 56 MiB by default, the windows of 46 streams: a peer whose streams hold that
-    /// much waits until some of it is read, and delays nobody else. From 2 MiB to 4 GiB, or the node does not start.
+    /// Bytes that one peer may have sent and nobody has read, in all of its streams to this node
+    /// together; ephemerals that share a certificate count as one peer. 56 MiB by default, the
+    /// windows of 46 streams: a peer whose streams hold that much waits until some of it is read,
+    /// and delays nobody else. From 2 MiB to 4 GiB, or the node does not start.
     ///
-    /// The window of a single stream is 1.25 MB, which is 100 Mbit/s over a round trip of 100 ms. As long as the peer has
-    /// not reached its limit, a stream that is not read delays no other.
+    /// The window of a single stream is 1.25 MB, which is 100 Mbit/s over a round trip of 100 ms.
+    /// As long as the peer has not reached its limit, a stream that is not read delays no other.
     pub fn receive_window(mut self, bytes: u64) -> Self {
         self.receive_limits.per_peer = bytes;
         self
     }
 
-    /// Bytes that all peers together may have sent and nobody has read, beside 1.6 MB for each connection. 256 MiB by
-    /// default. A peer gets at most half of what is left, so that those who come later get something.
+    /// Bytes that all peers together may have sent and nobody has read, beside 1.6 MB for each
+    /// connection. 256 MiB by default. A peer gets at most half of what is left, so that those who
+    /// come later get something.
     pub fn receive_memory(mut self, bytes: u64) -> Self {
         self.receive_limits.all = bytes;
         self

@@ -90,7 +90,8 @@ pub(super) enum CertCommand {
         /// How long it is valid, in days
         #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = Authority::DEFAULT_IDENTITY_DAYS, value_parser = days())]
         days: u32,
-        /// A role of the node, such as `relay`: nodes with `--relays role:relay` accept transit from this one. Repeatable
+        /// A role of the node, such as `relay`: nodes with `--relays role:relay` accept transit
+        /// from this one. Repeatable
         #[arg(long, value_name = "NAME")]
         role: Vec<String>,
     },
@@ -124,9 +125,9 @@ pub(super) struct NodeArgs {
     /// [env: RECEPTOR_TRANSIT_RATE] [default: no limit]
     #[arg(long, value_name = "BYTES/S", allow_negative_numbers = true)]
     pub(super) transit_rate: Option<String>,
-    /// Nodes that may forward traffic for others, as this node sees it: patterns of ids such as `relay-*`, or `role:NAME` for
-    /// certificates with that role. Transit claims of other nodes are ignored. Repeatable [env: RECEPTOR_RELAYS, separated
-    /// by commas] [default: every member may]
+    /// Nodes that may forward traffic for others, as this node sees it: patterns of ids such as
+    /// `relay-*`, or `role:NAME` for certificates with that role. Transit claims of other nodes are
+    /// ignored. Repeatable [env: RECEPTOR_RELAYS, separated by commas] [default: every member may]
     #[arg(long, value_name = "RULE")]
     pub(super) relays: Vec<String>,
     /// Send packets for nodes that are no neighbours through other nodes only: look for no direct paths, and take none [env:
@@ -172,8 +173,8 @@ pub(super) struct NodeArgs {
     /// [env: RECEPTOR_GRACE] [default: 5s]
     #[arg(long, value_name = "DURATION")]
     pub(super) grace: Option<String>,
-    /// End streams and calls to a node that is not a neighbour this long after its last packet if there is no
-    /// route to it: 500ms to 10m [env: RECEPTOR_PEER_TIMEOUT] [default: 5s]
+    /// End streams and calls to a node that is not a neighbour this long after its last packet if
+    /// there is no route to it: 500ms to 10m [env: RECEPTOR_PEER_TIMEOUT] [default: 5s]
     #[arg(long, value_name = "DURATION")]
     pub(super) peer_timeout: Option<String>,
     /// How log lines look: text or json. They go to standard error; RUST_LOG says which (default info) [env: RECEPTOR_LOG_FORMAT]

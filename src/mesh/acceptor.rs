@@ -1,7 +1,8 @@
 //! Lets connections in: links from outside, peer connections through the switch.
 //!
-//! Until a handshake has finished its peer is unknown, so it is accounted to its source: see [`half_open`]. A link whose
-//! other end is authenticated and has not sent its HELLO yet has one by its certificate, where outsiders cannot reach it.
+//! Until a handshake has finished its peer is unknown, so it is accounted to its source: see
+//! [`half_open`]. A link whose other end is authenticated and has not sent its HELLO yet has one by
+//! its certificate, where outsiders cannot reach it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +24,15 @@ use crate::transport::handshake::{self, HandshakeError, certified_names};
 
 /// How long the handshake of a link may take, and then how long its HELLO.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a peer may take to finish its handshake. It may have streams open already, and its last flight may be lost
-/// several times: the longest wait between two of them is as long as a peer connection stays without hearing anything.
+/// How long a peer may take to finish its handshake. It may have streams open already, and its last
+/// flight may be lost several times: the longest wait between two of them is as long as a peer
+/// connection stays without hearing anything.
 const PEER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the other end of a handshake may be silent. A client repeats what is not answered 0.3, 0.9 and 2.1 s after the
-/// first time, so several packets in a row have to be lost.
+/// How long the other end of a handshake may be silent. A client repeats what is not answered 0.3,
+/// 0.9 and 2.1 s after the first time, so several packets in a row have to be lost.
 const SILENCE: Duration = Duration::from_secs(3);
-/// The same for peer connections: longer than the 5 s that the mesh may take to replace a relay that died silently.
+/// The same for peer connections: longer than the 5 s that the mesh may take to replace a relay
+/// that died silently.
 const PEER_SILENCE: Duration = Duration::from_secs(6);
 
 /// The handshakes that others have begun. Clones share them.
@@ -91,7 +94,8 @@ impl Acceptor {
         }
     }
 
-    /// The place of an attempt, before anything costly is done for it. `None` if its source has to prove its address first.
+    /// The place of an attempt, before anything costly is done for it. `None` if its source has to
+    /// prove its address first.
     fn judge(&self, incoming: Incoming, peer: bool) -> Option<(Incoming, Place)> {
         let proven = incoming.remote_address_validated();
         let verdict = match peer {
@@ -103,7 +107,8 @@ impl Acceptor {
         match verdict {
             Verdict::Admit(place) => Some((incoming, place)),
             Verdict::Retry => {
-                // Only an attempt that was retried before may not be retried, and that has proven its address.
+                // Only an attempt that was retried before may not be retried, and that has proven
+                // its address.
                 let _ = incoming.retry();
                 None
             }

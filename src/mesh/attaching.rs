@@ -1,4 +1,5 @@
-//! How a stub proves to its neighbours that it is attached to them, and how a neighbour handles the proof.
+//! How a stub proves to its neighbours that it is attached to them, and how a neighbour handles the
+//! proof.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +15,9 @@ use crate::router::{Attachment, AttachmentVerdict};
 use crate::transport::code::CloseCode;
 use crate::transport::frame::{Frame, SignedStatement};
 
-/// How long a proof holds. It is renewed at a third of that, so that a renewal can be missed, and clocks may be more than
-/// an hour apart. A proof that was not renewed, or that a former neighbour kept, is worthless after this time.
+/// How long a proof holds. It is renewed at a third of that, so that a renewal can be missed, and
+/// clocks may be more than an hour apart. A proof that was not renewed, or that a former neighbour
+/// kept, is worthless after this time.
 const LIFE: Duration = Duration::from_secs(2 * 3_600);
 const RENEW_EVERY: Duration = Duration::from_secs(40 * 60);
 /// When a key that could not sign is tried again.
@@ -25,8 +27,9 @@ const _: () = assert!(LIFE.as_secs() < MAX_ATTACHMENT_LIFE.as_secs());
 
 /// Signs the attachments of a stub.
 ///
-/// Each proof has the version of the set of neighbours that the stub is attached to. When a neighbour is lost, the version
-/// grows, and the others get new proofs: what the lost one holds is then older than what they show.
+/// Each proof has the version of the set of neighbours that the stub is attached to. When a
+/// neighbour is lost, the version grows, and the others get new proofs: what the lost one holds is
+/// then older than what they show.
 #[derive(Debug)]
 pub(super) struct Attaching {
     me: NodeId,
@@ -93,7 +96,8 @@ impl Driver {
             AttachmentVerdict::Forged => {
                 link.close(CloseCode::Unproven, "the attachment is not signed by its stub")
             }
-            // After a renewal the trust in the new certificate may be on its way here. The proof before still holds.
+            // After a renewal the trust in the new certificate may be on its way here. The proof
+            // before still holds.
             AttachmentVerdict::Untrusted(why) => {
                 debug!(peer = %link.peer, %why, "ignored an attachment whose certificate is not trusted");
             }

@@ -1,4 +1,5 @@
-//! Sends packets around neighbours that do not forward them: what the driver does about silent peers.
+//! Sends packets around neighbours that do not forward them: what the driver does about silent
+//! peers.
 
 use std::time::Instant;
 

@@ -1,19 +1,22 @@
 //! Places that sources share: nobody can take those of another.
 //!
-//! A source is a path from broad to narrow, such as a prefix of addresses, a longer prefix, and the address. A source may
-//! use every place that nobody else needs. When all are taken, the next to enter displaces the oldest entry of the source
-//! that holds most, on each level of the path in turn:
+//! A source is a path from broad to narrow, such as a prefix of addresses, a longer prefix, and the
+//! address. A source may use every place that nobody else needs. When all are taken, the next to
+//! enter displaces the oldest entry of the source that holds most, on each level of the path in
+//! turn:
 //!
 //! ```text
 //!   broadest key that holds most ─▶ within it, the narrower key that holds most ─▶ … ─▶ its oldest entry
 //! ```
 //!
-//! So a source that holds less than an even part of the places never loses one: with 512 places and three prefixes, each
-//! is sure of 170, whatever the others do. Entries are found by scanning, since a budget has some hundred places.
+//! So a source that holds less than an even part of the places never loses one: with 512 places and
+//! three prefixes, each is sure of 170, whatever the others do. Entries are found by scanning,
+//! since a budget has some hundred places.
 
 use std::collections::BTreeMap;
 
-/// One key per level, from broad to narrow. A key is compared with others that have the same broader keys only.
+/// One key per level, from broad to narrow. A key is compared with others that have the same
+/// broader keys only.
 pub(super) type Source<const LEVELS: usize> = [u128; LEVELS];
 
 /// Places, and who holds them.
@@ -31,7 +34,8 @@ impl<const LEVELS: usize> Budget<LEVELS> {
         Self { places, next: 0, held: BTreeMap::new() }
     }
 
-    /// Takes a place. Returns its number, which is never used again, and the number of the entry that was displaced.
+    /// Takes a place. Returns its number, which is never used again, and the number of the entry
+    /// that was displaced.
     pub(super) fn enter(&mut self, source: Source<LEVELS>) -> (u64, Option<u64>) {
         let displaced = (self.held.len() >= self.places).then(|| self.excess(source)).flatten();
         if let Some(displaced) = displaced {
@@ -135,7 +139,8 @@ mod tests {
         assert_eq!(budget.enter([1, 5]).1, Some(2));
     }
 
-    /// Against random floods: a source that holds less than an even part of the places keeps all of them.
+    /// Against random floods: a source that holds less than an even part of the places keeps all of
+    /// them.
     #[test]
     fn nobody_loses_a_place_to_those_who_hold_more() {
         for seed in 0..200_u64 {

@@ -70,7 +70,8 @@ use crate::transport::{Identity, Liveness, Refusal, Socket, random};
 pub(crate) const MAX_EVENTS: usize = 1_024;
 /// How long to wait for a route that is not there: the flood that brings it is usually just behind.
 const ROUTE_WAIT: Duration = Duration::from_secs(1);
-/// How long an explanation waits for the proofs of claims about a stub: an answer is asked for twice, a second each.
+/// How long an explanation waits for the proofs of claims about a stub: an answer is asked for
+/// twice, a second each.
 const EXPLAIN_WAIT: Duration = Duration::from_millis(2_500);
 /// How long an open without a deadline waits for a place or for credit, and [`CREDIT_ROUND_TRIPS`] on top of it.
 const PLACE_WAIT: Duration = Duration::from_millis(750);
@@ -119,7 +120,8 @@ pub(crate) struct Parts {
     pub(crate) epoch: u64,
     pub(crate) data_dir: Option<DataDir>,
     pub(crate) manifest: datadir::Manifest,
-    /// Limits of the log lines that other nodes cause, shared with whatever else logs for this node.
+    /// Limits of the log lines that other nodes cause, shared with whatever else logs for this
+    /// node.
     pub(crate) logs: LogLimits,
 }
 
@@ -585,7 +587,8 @@ impl Mesh {
         if closed { Err(ShutDown) } else { Ok(()) }
     }
 
-    /// Has the node verified as a stub as long as others list it without a proof that is known here.
+    /// Has the node verified as a stub as long as others list it without a proof that is known
+    /// here.
     async fn keep_verifying(&self, node: &NodeId) -> Infallible {
         let mut view = self.0.view.clone();
         loop {

@@ -23,7 +23,8 @@ pub(crate) const FORGET_AFTER_SECS: u64 = 24 * 60 * 60;
 /// Maximum number of entries in the manifest; beyond that the ones seen longest ago go first.
 pub(crate) const MAX_ENTRIES: usize = 4_096;
 
-/// Maximum size of a file that is read, in bytes: more than a manifest of [`MAX_ENTRIES`] with the longest ids.
+/// Maximum size of a file that is read, in bytes: more than a manifest of [`MAX_ENTRIES`] with the
+/// longest ids.
 const MAX_FILE: u64 = 2 * 1024 * 1024;
 
 /// The neighbours that were linked within a day, with the time they were last seen, in seconds since the Unix epoch.
@@ -185,8 +186,9 @@ pub(crate) fn forget(manifest: &mut Manifest, now: u64) {
     }
 }
 
-/// Replaces a file without writing through a link at either name: in a directory that others can write to, a link could
-/// lead to any file of this node's user. For files with one writer at a time: a `NAME.new` beside it is overwritten.
+/// Replaces a file without writing through a link at either name: in a directory that others can
+/// write to, a link could lead to any file of this node's user. For files with one writer at a
+/// time: a `NAME.new` beside it is overwritten.
 pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
     // A process that was killed may have left one behind.

@@ -28,7 +28,8 @@ use crate::id::{NodeId, ServiceName};
 
 /// What waits for one listener, at most, in bytes: then the oldest goes. As much again is in the listener's hands.
 pub const MAX_WAITING_DATAGRAMS: usize = 1024 * 1024;
-/// A datagram for no service: its sender got nothing from this node for a while, although it expected something.
+/// A datagram for no service: its sender got nothing from this node for a while, although it
+/// expected something.
 pub(super) const UNHEARD: &[u8] = &[0, 1];
 
 /// What a datagram that waits counts for beside its payload.
@@ -72,7 +73,8 @@ impl DatagramSender {
     /// # Errors
     /// It is too long, or cannot be sent on this connection at all. Nothing was sent.
     pub fn send(&self, payload: &[u8]) -> Result<(), DatagramError> {
-        // Sending without dropping anything succeeds at once unless the buffer is full; only then is anything displaced.
+        // Sending without dropping anything succeeds at once unless the buffer is full; only then
+        // is anything displaced.
         let waiting = pin!(self.connection.send_datagram_wait(self.message(payload)));
         let sent = match waiting.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(sent) => sent,
@@ -242,8 +244,8 @@ pub struct DatagramStatus {
     pub unknown_service: u64,
     /// Could not be read, and were dropped.
     pub malformed: u64,
-    /// Sent by [`DatagramSender::send`] while 1 MiB waited for the network, so that older datagrams to the same node were
-    /// dropped: one for each, if all have the same length.
+    /// Sent by [`DatagramSender::send`] while 1 MiB waited for the network, so that older datagrams
+    /// to the same node were dropped: one for each, if all have the same length.
     pub displaced: u64,
 }
 

@@ -1,4 +1,5 @@
-//! Which neighbours a node's packets avoid on their way to each peer, because they got no answer through them. Pure.
+//! Which neighbours a node's packets avoid on their way to each peer, because they got no answer
+//! through them. Pure.
 //!
 //! ```text
 //!            silent: take the best other first hop        answered, and no silence for a while
@@ -10,9 +11,10 @@
 //!     └───────── the next silence counts after a pause that doubles
 //! ```
 //!
-//! That a peer is silent says nothing about a neighbour: the peer itself may be gone. So a neighbour is reported as avoided
-//! only once the peer was heard through another one. A settled detour stays: nothing this node sees can show that the
-//! neighbour forwards again, except sending through it.
+//! That a peer is silent says nothing about a neighbour: the peer itself may be gone. So a
+//! neighbour is reported as avoided only once the peer was heard through another one. A settled
+//! detour stays: nothing this node sees can show that the neighbour forwards again, except sending
+//! through it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -24,7 +26,8 @@ use crate::id::NodeId;
 
 /// Neighbours that are avoided on the way to one peer; beyond that all count as tried.
 pub(super) const MAX_AVOIDED: usize = 8;
-/// How long the peer must go on to answer before the neighbours tried before are taken for black holes.
+/// How long the peer must go on to answer before the neighbours tried before are taken for black
+/// holes.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 /// How long silence is ignored after every first hop was tried in vain. It doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -69,7 +72,8 @@ pub(super) struct Settled {
     pub(super) via: NodeId,
 }
 
-/// A detour of this node's packets for a peer: they avoid neighbours through which they got no answer.
+/// A detour of this node's packets for a peer: they avoid neighbours through which they got no
+/// answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Detour {
@@ -88,7 +92,8 @@ impl Detours {
         Self { peers: BTreeMap::new(), silent: VecDeque::new(), not_before: now, settled: 0 }
     }
 
-    /// A peer does not answer. Ignored during a pause, and where too many peers have detours already.
+    /// A peer does not answer. Ignored during a pause, and where too many peers have detours
+    /// already.
     pub(super) fn silent(&mut self, peer: &NodeId, now: Instant) {
         let full = self.peers.len() >= MAX_PEERS && !self.peers.contains_key(peer);
         if full || self.silent.len() >= MAX_PEERS {
@@ -117,7 +122,8 @@ impl Detours {
         known.answered.get_or_insert(now);
     }
 
-    /// The next silent peer whose first hop is to be replaced, and the neighbours that were tried before.
+    /// The next silent peer whose first hop is to be replaced, and the neighbours that were tried
+    /// before.
     pub(super) fn take_silent(&mut self, now: Instant) -> Option<(NodeId, BTreeSet<NodeId>)> {
         if now < self.not_before {
             return None;
@@ -132,8 +138,8 @@ impl Detours {
         self.not_before = now + pause;
     }
 
-    /// The packets for a peer got no answer through `failed`; `next` is the best of the others. Returns whether the way
-    /// of its packets changes.
+    /// The packets for a peer got no answer through `failed`; `next` is the best of the others.
+    /// Returns whether the way of its packets changes.
     pub(super) fn replace(
         &mut self,
         peer: &NodeId,

@@ -46,8 +46,8 @@ const HEEDLESS_EVERY: u32 = 8;
 /// For this long after the loss of a link, a port that is reported as closed is that of a process that restarts: it is
 /// dialled without growing delays.
 const RESTART_WITHIN: Duration = Duration::from_secs(5);
-/// Links of a peer that may end in a row by its leave, by its restart, or by this node, without growing delays. A link that
-/// lasts resets the count.
+/// Links of a peer that may end in a row by its leave, by its restart, or by this node, without
+/// growing delays. A link that lasts resets the count.
 const MAX_RESTARTS: u32 = 16;
 /// The longest delay before such a dial.
 const RESTART_DELAY: Duration = Duration::from_millis(150);
@@ -249,7 +249,8 @@ impl Dialler {
                     // This node closes the link as well when the peer announces that it leaves.
                     let left = closed_with(&why, CloseCode::Leaving)
                         || matches!(why, ConnectionError::LocallyClosed);
-                    // A stateless reset comes from a process that has the peer's key and listens now.
+                    // A stateless reset comes from a process that has the peer's key and listens
+                    // now.
                     let restarted = matches!(why, ConnectionError::Reset);
                     let restart = (left || restarted) && restarts_left > 0;
                     if restart {

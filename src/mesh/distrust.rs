@@ -37,7 +37,8 @@ impl Distrusted {
         self.0.clear();
     }
 
-    /// All of them, except for those of which `held` gives a newer version: that was accepted later.
+    /// All of them, except for those of which `held` gives a newer version: that was accepted
+    /// later.
     pub(super) fn status(&self, held: impl Fn(&NodeId) -> Option<Version>) -> Vec<NotTrusted> {
         let stands = |known: &NotTrusted, version| held(&known.node).is_none_or(|held| held <= version);
         let standing = self.0.iter().filter(|(known, version)| stands(known, *version));

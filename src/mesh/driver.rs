@@ -55,10 +55,11 @@ use crate::transport::{Identity, Refusal};
 const TICK: Duration = Duration::from_millis(HoldQueue::TICK_MILLIS);
 /// Minimum interval between two publications of links and routes while inputs keep coming.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
-/// Publishing is O(links), so the minimum interval grows by 1 ms per 50 links, up to [`MAX_PUBLISH_PAUSE`].
+/// Publishing is O(links), so the minimum interval grows by 1 ms per 50 links, up to
+/// [`MAX_PUBLISH_PAUSE`].
 const PUBLISHED_IN_A_MILLISECOND: usize = 50;
-/// With thousands of links publishing takes a few milliseconds. They come and go in storms, in which this leaves the driver
-/// nine tenths of its time.
+/// With thousands of links publishing takes a few milliseconds. They come and go in storms, in
+/// which this leaves the driver nine tenths of its time.
 const MAX_PUBLISH_PAUSE: Duration = Duration::from_millis(40);
 /// Inputs that are handled in a row before a waiting probe gets its turn.
 const INPUTS_IN_A_ROW: u32 = 16;
@@ -843,7 +844,8 @@ impl Driver {
         forwarding
     }
 
-    /// Whether a node that has, or had, a route is a stub: it has no record of its own, but is listed by others.
+    /// Whether a node that has, or had, a route is a stub: it has no record of its own, but is
+    /// listed by others.
     fn is_stub(&self, node: &NodeId) -> bool {
         matches!(&self.role, Role::Full(router) if !router.has_record(node))
     }

@@ -95,14 +95,14 @@ pub enum Event {
         /// Why, for people.
         why: &'static str,
     },
-    /// Packets for a peer got no answer through some neighbours, and get answers through another one: from now on they avoid
-    /// the former. Routing does not see a relay that keeps its links and forwards nothing. Reported once the peer has
-    /// answered for a second.
+    /// Packets for a peer got no answer through some neighbours, and get answers through another
+    /// one: from now on they avoid the former. Routing does not see a relay that keeps its links
+    /// and forwards nothing. Reported once the peer has answered for a second.
     NextHopAvoided {
         /// The peer.
         peer: NodeId,
-        /// The neighbours that are avoided, in the order in which they were tried. Which of two ends caused the silence is
-        /// not always known: one of them may be innocent.
+        /// The neighbours that are avoided, in the order in which they were tried. Which of two
+        /// ends caused the silence is not always known: one of them may be innocent.
         avoided: Vec<NodeId>,
         /// The neighbour that is used instead.
         via: NodeId,
@@ -115,9 +115,9 @@ pub enum Event {
         /// Why.
         why: Distrust,
     },
-    /// A node lists an ephemeral node that is not attached to it: it has no proof, or a forged one. Its claim is ignored.
-    /// Reported once as long as the node repeats it. Nodes notice that use the ephemeral node, that it is attached to, or
-    /// that are neighbours of the liar.
+    /// A node lists an ephemeral node that is not attached to it: it has no proof, or a forged one.
+    /// Its claim is ignored. Reported once as long as the node repeats it. Nodes notice that use
+    /// the ephemeral node, that it is attached to, or that are neighbours of the liar.
     FalseClaim {
         /// The ephemeral node.
         node: NodeId,

@@ -24,8 +24,8 @@ pub struct NodeExplanation {
     /// What routing knows of it.
     #[serde(serialize_with = "serialize_route")]
     pub route: Explanation,
-    /// The nodes that list it as an ephemeral node of theirs, and what was found about that. Claims that were rejected are
-    /// ignored.
+    /// The nodes that list it as an ephemeral node of theirs, and what was found about that. Claims
+    /// that were rejected are ignored.
     pub claims: Vec<Claim>,
     /// How long this node holds back the link to it at most, in milliseconds, because the link flaps. `None` if it does not.
     pub held_ms: Option<u64>,
@@ -33,7 +33,8 @@ pub struct NodeExplanation {
     pub left: Option<LeftStatus>,
     /// The neighbours that its packets may go to, if they go through the mesh.
     pub next_hops: Vec<NodeId>,
-    /// The neighbours that its packets avoid, because they got no answer through them; `None` if they follow the route.
+    /// The neighbours that its packets avoid, because they got no answer through them; `None` if
+    /// they follow the route.
     pub detour: Option<Detour>,
     /// How its packets travel; none: they do not, or it is this node.
     pub path: Option<PathExplanation>,

@@ -3,12 +3,13 @@
 /// How many times the free places a caller may hold.
 const FACTOR: usize = 3;
 
-/// Whether a caller that holds `own` of the `taken` places in a pool of `all` may take another one: only if it holds less
-/// than three times as many as are free.
+/// Whether a caller that holds `own` of the `taken` places in a pool of `all` may take another one:
+/// only if it holds less than three times as many as are free.
 ///
-/// Alone it gets three quarters of the pool, rounded up. With others it gets less: `n` greedy callers leave one place in
-/// `3n + 1` free, so a caller that holds nothing finds a place however many greedy ones there are, up to a third of the pool.
-/// This is the dynamic threshold of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998).
+/// Alone it gets three quarters of the pool, rounded up. With others it gets less: `n` greedy
+/// callers leave one place in `3n + 1` free, so a caller that holds nothing finds a place however
+/// many greedy ones there are, up to a third of the pool. This is the dynamic threshold of
+/// Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998).
 pub(crate) const fn admits(own: usize, taken: usize, all: usize) -> bool {
     own < FACTOR * all.saturating_sub(taken)
 }

@@ -1,7 +1,7 @@
 //! Handshakes that have not finished, by the source of their first packet.
 //!
-//! Anybody can begin a handshake. Sources that only begin them must not keep others from finishing theirs. Links and peer
-//! connections have a budget each, in which every source has its share:
+//! Anybody can begin a handshake. Sources that only begin them must not keep others from finishing
+//! theirs. Links and peer connections have a budget each, in which every source has its share:
 //!
 //! | budget | levels of a source |
 //! |---|---|
@@ -35,8 +35,8 @@ const PLACES: usize = 512;
 const LEVELS: usize = 3;
 /// Handshakes of one kind under way beyond which every newcomer has to prove its address.
 const PROVE_ABOVE: usize = 64;
-/// Handshakes of one source, by level, from which on its newcomers have to prove their address. A node that dials two
-/// addresses, or repeats a lost attempt, stays below the last.
+/// Handshakes of one source, by level, from which on its newcomers have to prove their address. A
+/// node that dials two addresses, or repeats a lost attempt, stays below the last.
 const UNPROVEN_SHARES: [usize; LEVELS] = [32, 16, 8];
 
 /// The handshakes of one kind. Clones share them.
@@ -57,10 +57,11 @@ struct State {
 pub struct HandshakeCounts {
     /// Handshakes under way.
     pub half_open: usize,
-    /// Attempts that were answered with a Retry packet, because their source had more under way than its share, or because
-    /// many were under way.
+    /// Attempts that were answered with a Retry packet, because their source had more under way
+    /// than its share, or because many were under way.
     pub retried: u64,
-    /// Handshakes that were dropped in favour of a newcomer, because their source held more of the places than any other.
+    /// Handshakes that were dropped in favour of a newcomer, because their source held more of the
+    /// places than any other.
     pub displaced: u64,
     /// Handshakes that were dropped because nothing more arrived from the other end.
     pub silent: u64,

@@ -283,7 +283,8 @@ struct AttachmentPace {
 }
 
 impl AttachmentPace {
-    /// Proofs in a row, and how long each takes to be allowed again. A stub sends a new proof when it has lost a neighbour.
+    /// Proofs in a row, and how long each takes to be allowed again. A stub sends a new proof when
+    /// it has lost a neighbour.
     const BURST: u32 = 32;
     const EVERY: Duration = Duration::from_secs(1);
 

@@ -15,7 +15,8 @@ use crate::transport::signature::Signer;
 const CONTEXT: &[u8] = b"receptor-quic record 1\0";
 /// The same for a signature over an attachment.
 const ATTACHMENT_CONTEXT: &[u8] = b"receptor-quic attachment 1\0";
-/// How long an attachment holds after it was verified, if it does not say less. Nodes sign for half of that.
+/// How long an attachment holds after it was verified, if it does not say less. Nodes sign for half
+/// of that.
 pub(super) const MAX_ATTACHMENT_LIFE: Duration = Duration::from_secs(4 * 3_600);
 
 const _: () = assert!(MAX_CREDENTIAL <= Proof::MAX_CREDENTIAL);
@@ -48,8 +49,8 @@ impl CertificateNotary {
         }
     }
 
-    /// Proves that `stub`, whose certificate this is, is attached to `neighbour`; valid for `life` from now on. `None` if
-    /// the key cannot sign now.
+    /// Proves that `stub`, whose certificate this is, is attached to `neighbour`; valid for `life`
+    /// from now on. `None` if the key cannot sign now.
     pub(super) fn attach(
         &self,
         stub: &NodeId,
@@ -63,8 +64,8 @@ impl CertificateNotary {
         Attachment::decode(body, signature, self.credential.clone()).ok()
     }
 
-    /// Looks for the path from a credential to a root and remembers what it finds, so that [`Notary::verify`] is left with
-    /// one signature.
+    /// Looks for the path from a credential to a root and remembers what it finds, so that
+    /// [`Notary::verify`] is left with one signature.
     pub(super) fn prepare(&self, credential: &[u8]) {
         self.verifier.prepare(CredentialName::of(credential).0, credential, (self.clock)());
     }

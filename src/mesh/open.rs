@@ -139,8 +139,8 @@ pub enum RefuseCode {
     NotAllowed,
     /// The service has as many streams waiting as it takes. Try again later.
     Overloaded,
-    /// As many streams of this caller wait for the service, or live on the node, as may beside those of others. Try again
-    /// when some of them have ended.
+    /// As many streams of this caller wait for the service, or live on the node, as may beside
+    /// those of others. Try again when some of them have ended.
     CallerLimit,
     /// The deadline passed before the stream was accepted.
     Deadline,

@@ -44,15 +44,16 @@ use silence::Silence;
 use unanswered::{Answers, Unanswered};
 pub(super) use watch::Watch;
 
-/// Maximum number of peers with a connection at a time. Ephemerals that share a certificate get three quarters of them,
-/// and fewer when others need some.
+/// Maximum number of peers with a connection at a time. Ephemerals that share a certificate get
+/// three quarters of them, and fewer when others need some.
 pub const MAX_PEERS: usize = 1_024;
 /// Connections with one peer, at most: two if both open at the same time, more while it restarts.
 pub(super) const MAX_CONNECTIONS_OF_ONE: usize = 4;
 /// How long a peer may take to answer, if the patience with peers is not shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a handshake may go without an end before the peer counts as silent, and again after each such time. Four
-/// packets were sent by then, and a peer at the far end of three satellite hops has answered.
+/// How long a handshake may go without an end before the peer counts as silent, and again after
+/// each such time. Four packets were sent by then, and a peer at the far end of three satellite
+/// hops has answered.
 const HANDSHAKE_SILENCE: Duration = Duration::from_secs(1);
 /// When another attempt joins those under way. QUIC doubles the wait after each lost packet of a handshake: where many
 /// are lost, a new attempt is sooner through than an old one. The first to come through is used.
@@ -195,7 +196,8 @@ impl Peers {
         Some((connection, slot.usage.try_open()?))
     }
 
-    /// As [`connect`](Self::connect); a handshake that gets no answer is reported, so that it takes another way.
+    /// As [`connect`](Self::connect); a handshake that gets no answer is reported, so that it takes
+    /// another way.
     async fn connect_or_report(&self, node: &NodeId) -> Result<Authenticated, OpenError> {
         let mut connecting = std::pin::pin!(self.connect(node));
         let mut silent = false;
@@ -369,7 +371,8 @@ impl Peers {
                     let _ = kept.connection.send_datagram(Bytes::from_static(UNHEARD));
                 }
                 last_heard = Some(last_heard.map_or(unheard, |least: Duration| least.min(unheard)));
-                // The oldest one is in use. Where it belongs to a process that is gone, a younger one is heard.
+                // The oldest one is in use. Where it belongs to a process that is gone, a younger
+                // one is heard.
                 answers.get_or_insert((answered, unheard));
             }
             let Some(last_heard) = last_heard else { continue };
@@ -392,7 +395,8 @@ impl Peers {
         lock(&self.slots).contains_key(node)
     }
 
-    /// Closes the connections with a peer that has been unreachable for this long; returns whether any were closed.
+    /// Closes the connections with a peer that has been unreachable for this long; returns whether
+    /// any were closed.
     fn give_up(&self, node: &NodeId, routed: bool, patience: Duration, now: Instant) -> bool {
         let Some(slot) = lock(&self.slots).get(node).cloned() else { return false };
         let mut closed = false;

@@ -37,8 +37,9 @@ const ASKING: TimeoutConfig =
     TimeoutConfig { initial_timeout: Duration::from_millis(250), max_retries: 3, max_retry_timeout: None };
 /// How long the search for a UPnP gateway may take.
 const SEARCH: Duration = Duration::from_secs(3);
-/// How long a node that leaves waits for the router: for a request that is under way, and then for the removal of the
-/// mapping. Routers answer on the local network within milliseconds, and a mapping that stays ends by itself.
+/// How long a node that leaves waits for the router: for a request that is under way, and then for
+/// the removal of the mapping. Routers answer on the local network within milliseconds, and a
+/// mapping that stays ends by itself.
 const FAREWELL: Duration = Duration::from_millis(250);
 /// What routers show in their lists of mappings. Neither the node's name nor the machine's.
 const DESCRIPTION: &str = "receptor-quic";

@@ -1,8 +1,9 @@
 //! How many bytes a connection may have received that nobody has read yet.
 //!
-//! quinn gives each stream a window of [`STREAM_WINDOW`], which cannot be changed once the connection exists, and each
-//! connection a window for all of its streams together, which can only grow: credit that was announced cannot be taken back
-//! (RFC 9000 §4.1). So a connection begins with room for one stream that is not read, and a quarter more for others:
+//! quinn gives each stream a window of [`STREAM_WINDOW`], which cannot be changed once the
+//! connection exists, and each connection a window for all of its streams together, which can only
+//! grow: credit that was announced cannot be taken back (RFC 9000 §4.1). So a connection begins
+//! with room for one stream that is not read, and a quarter more for others:
 //!
 //! ```text
 //!   streams that stay for SETTLE ─▶ more than there is room for ─▶ grow: one stream window each
@@ -11,12 +12,12 @@
 //!                                   half of what is left of `all` ─┘
 //! ```
 //!
-//! As long as it can grow, no number of slow readers delays another stream. At its limit, the window is what the streams
-//! have together, and each one's part shrinks with their number: quinn's senders take turns. Others' connections have
-//! windows of their own.
+//! As long as it can grow, no number of slow readers delays another stream. At its limit, the
+//! window is what the streams have together, and each one's part shrinks with their number: quinn's
+//! senders take turns. Others' connections have windows of their own.
 //!
-//! The budget is halved with each taker, so that a node with many greedy peers has something left for the next. What a
-//! connection has got it keeps, since the credit is out, until it ends.
+//! The budget is halved with each taker, so that a node with many greedy peers has something left
+//! for the next. What a connection has got it keeps, since the credit is out, until it ends.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -120,7 +121,8 @@ impl ReceiveBudget {
         Self(Arc::new(Mutex::new(Budget { limits, given: 0, peers: BTreeMap::new(), limited: 0 })))
     }
 
-    /// Grows the window of a connection with its need, as long as this is polled; then the window is free for others.
+    /// Grows the window of a connection with its need, as long as this is polled; then the window
+    /// is free for others.
     pub(super) async fn follow(&self, connection: &Connection, peer: &NodeId, usage: &Usage) -> Infallible {
         let mut window = Window::new(self.clone(), peer.base());
         let need = connection.need();

@@ -26,11 +26,12 @@ use crate::transport::code::StreamCode;
 use crate::transport::settings::{MAX_INCOMING_STREAMS, ReceiveLimits};
 
 /// Maximum number of streams that wait for one service to accept them. Further ones are refused as
-/// [`RefuseCode::Overloaded`] within 100 ms. It is a quarter of what one node may have open, so that a service that nobody
-/// drains does not use up the credit of its callers.
+/// [`RefuseCode::Overloaded`] within 100 ms. It is a quarter of what one node may have open, so
+/// that a service that nobody drains does not use up the credit of its callers.
 ///
-/// One caller may have three quarters of them waiting if nobody else has any, and fewer otherwise; more are refused as
-/// [`RefuseCode::CallerLimit`]. Ephemerals that share a certificate count as one caller.
+/// One caller may have three quarters of them waiting if nobody else has any, and fewer otherwise;
+/// more are refused as [`RefuseCode::CallerLimit`]. Ephemerals that share a certificate count as
+/// one caller.
 pub const MAX_WAITING: usize = 256;
 /// How long a stream waits for room in the queue of its service. A burst arrives faster than the service's task is
 /// scheduled; a service that has not accepted anything for this long is not being drained.
@@ -195,8 +196,9 @@ fn acceptance() -> Bytes {
     Bytes::from_static(&[ACCEPTED])
 }
 
-/// Whether a stream can be served after this attempt to answer its header. An opener that wants no answer, because it
-/// only sends, has stopped that direction; what it has sent is there all the same.
+/// Whether a stream can be served after this attempt to answer its header. An opener that wants no
+/// answer, because it only sends, has stopped that direction; what it has sent is there all the
+/// same.
 fn is_accepted(answered: &Result<(), quinn::WriteError>) -> bool {
     matches!(answered, Ok(()) | Err(quinn::WriteError::Stopped(_)))
 }
@@ -343,7 +345,8 @@ impl Services {
         }
     }
 
-    /// A place in the queue of a service, waiting for [`QUEUE_GRACE`] if it is full or the caller's share of it is.
+    /// A place in the queue of a service, waiting for [`QUEUE_GRACE`] if it is full or the caller's
+    /// share of it is.
     async fn place(
         &self,
         peer: &NodeId,

@@ -1,7 +1,8 @@
 //! Makes a [`Status`] of what the driver knows.
 //!
-//! With thousands of links a status takes milliseconds to build. The driver therefore only collects a [`Snapshot`], of
-//! parts that are cheap to clone, and the task that asked builds the status from it.
+//! With thousands of links a status takes milliseconds to build. The driver therefore only collects
+//! a [`Snapshot`], of parts that are cheap to clone, and the task that asked builds the status from
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -35,7 +36,8 @@ pub(crate) struct Snapshot {
     table: Arc<Table>,
     records: Vec<Record>,
     forwarding: Option<Arc<ForwardingTable>>,
-    /// Peer connections of nodes that are not neighbours, without the neighbour that their packets go through.
+    /// Peer connections of nodes that are not neighbours, without the neighbour that their packets
+    /// go through.
     peers: Vec<PeerStatus>,
     now: Instant,
 }

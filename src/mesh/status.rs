@@ -57,8 +57,8 @@ pub struct Status {
     pub left: Vec<LeftStatus>,
     /// Its direct paths; none: they are off.
     pub paths: Option<PathsStatus>,
-    /// How often packets for a peer began to avoid a neighbour through which they got no answer, see
-    /// [`Event::NextHopAvoided`](super::Event::NextHopAvoided). The count only grows.
+    /// How often packets for a peer began to avoid a neighbour through which they got no answer,
+    /// see [`Event::NextHopAvoided`](super::Event::NextHopAvoided). The count only grows.
     pub detours: u64,
     /// Its packet switch.
     pub switch: SwitchStatus,
@@ -82,8 +82,8 @@ pub struct Status {
 pub struct ReceiveWindowStatus {
     /// Bytes of all of them together: so much may wait to be read.
     pub bytes: u64,
-    /// How often one could not grow as far as the streams of its connection needed, because of the limit of its peer or of
-    /// the node.
+    /// How often one could not grow as far as the streams of its connection needed, because of the
+    /// limit of its peer or of the node.
     pub limited: u64,
 }
 
@@ -288,7 +288,8 @@ pub struct RecordStatus {
     pub unproven: u64,
     /// Proofs of other nodes' ephemerals that were verified and are valid.
     pub attachments: u64,
-    /// Claims to be the neighbour of an ephemeral node that were ignored: no proof, or none that counts.
+    /// Claims to be the neighbour of an ephemeral node that were ignored: no proof, or none that
+    /// counts.
     pub claims_rejected: u64,
     /// Certificates that neighbours were asked for and gave.
     pub credentials_pulled: u64,

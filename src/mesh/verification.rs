@@ -1,11 +1,12 @@
-//! Verifies what takes long, certificate chains, on blocking threads instead of the driver's and the reader's task.
+//! Verifies what takes long, certificate chains, on blocking threads instead of the driver's and
+//! the reader's task.
 //!
 //! ```text
 //!   CREDENTIAL ──▶ link's reader ──▶ pool: path to a root, remembered by the notary ──▶ driver: one signature
 //! ```
 //!
-//! Every connection waits for its own job before it hands in the next one, and permits are granted in order: a peer that
-//! causes much verification delays its own connection and no other.
+//! Every connection waits for its own job before it hands in the next one, and permits are granted
+//! in order: a peer that causes much verification delays its own connection and no other.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,11 +19,12 @@ use super::notary::CertificateNotary;
 use crate::id::NodeId;
 use crate::router::{CredentialName, Message};
 
-/// Maximum number of chains that are verified at the same time, each on a thread of its own. More would take cores from
-/// the connections that are up already.
+/// Maximum number of chains that are verified at the same time, each on a thread of its own. More
+/// would take cores from the connections that are up already.
 const MAX_PARALLEL: usize = 2;
 
-/// Credentials asked of one neighbour that are remembered: as many as records of one neighbour may wait for one.
+/// Credentials asked of one neighbour that are remembered: as many as records of one neighbour may
+/// wait for one.
 const MAX_ASKED: usize = 4_096;
 
 /// Runs verification on blocking threads; clones share them.
@@ -34,7 +36,8 @@ impl VerificationPool {
         Self(Arc::new(Semaphore::new(MAX_PARALLEL)))
     }
 
-    /// Runs `work` once a permit is free. `None` if the runtime shuts down meanwhile, or `work` panicked.
+    /// Runs `work` once a permit is free. `None` if the runtime shuts down meanwhile, or `work`
+    /// panicked.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -49,7 +52,8 @@ impl VerificationPool {
     }
 }
 
-/// The notary in use, and the pool that finds verdicts for it ahead of the driver; clones share them.
+/// The notary in use, and the pool that finds verdicts for it ahead of the driver; clones share
+/// them.
 #[derive(Clone, Debug)]
 pub(crate) struct CredentialChecks {
     pool: VerificationPool,
@@ -61,8 +65,8 @@ impl CredentialChecks {
         Self { pool, notary: Arc::new(ArcSwap::new(notary)) }
     }
 
-    /// Verdicts are found for another notary from now on: for the credentials that are in use at once, since the records
-    /// that come next need them.
+    /// Verdicts are found for another notary from now on: for the credentials that are in use at
+    /// once, since the records that come next need them.
     pub(super) fn renew(&self, notary: &Arc<CertificateNotary>, in_use: Vec<Bytes>) {
         self.notary.store(Arc::clone(notary));
         let (pool, notary) = (self.pool.clone(), Arc::clone(notary));
@@ -92,7 +96,8 @@ impl CredentialChecks {
     }
 }
 
-/// The credentials and attachments that a neighbour was asked for. Others are dropped by the router and must not cost a verification.
+/// The credentials and attachments that a neighbour was asked for. Others are dropped by the router
+/// and must not cost a verification.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked(Arc<Mutex<LruCache<CredentialName, ()>>>);
 

@@ -10,8 +10,8 @@
 //!   notAfter ──────────────────┘
 //! ```
 //!
-//! Everything that takes time (chains, signatures) runs on the threads of the [`VerificationPool`]; only a connection whose
-//! handshake straddles a reload is judged on the driver's task.
+//! Everything that takes time (chains, signatures) runs on the threads of the [`VerificationPool`];
+//! only a connection whose handshake straddles a reload is judged on the driver's task.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -109,9 +109,10 @@ impl Vetting {
         }))
     }
 
-    /// Admits a connection of `node`, which its certificate names. Its handshake was judged by the trust of its time: where
-    /// that has changed since, it is judged again. Shortly after a reload a renewed certificate may be on its way, as for
-    /// connections that were there before: then the verdict is due when that time is over.
+    /// Admits a connection of `node`, which its certificate names. Its handshake was judged by the
+    /// trust of its time: where that has changed since, it is judged again. Shortly after a reload
+    /// a renewed certificate may be on its way, as for connections that were there before: then the
+    /// verdict is due when that time is over.
     ///
     /// # Errors
     /// It is not trusted any more; it is closed.
@@ -151,8 +152,8 @@ impl Vetting {
         Ok(vetted)
     }
 
-    /// Shows another identity from now on: every connection is judged by the new trust, and its peer gets a proof of the
-    /// new certificate.
+    /// Shows another identity from now on: every connection is judged by the new trust, and its
+    /// peer gets a proof of the new certificate.
     pub(crate) fn reload(&self, identity: Identity) {
         // First, so that a connection that is judged by the new trust finds its time of grace.
         *lock(&self.0.reloaded_at) = Some(Instant::now());
@@ -325,7 +326,8 @@ impl Vetted {
         }
     }
 
-    /// Whether a stub has signed an attachment, by the trust of now. `None` while the node or its runtime shuts down.
+    /// Whether a stub has signed an attachment, by the trust of now. `None` while the node or its
+    /// runtime shuts down.
     pub(crate) async fn verify_attachment(
         &self,
         attachment: Box<Attachment>,

@@ -1,9 +1,11 @@
-//! The limit on amplification: what probes a peer can make this node send to addresses that have not answered.
+//! The limit on amplification: what probes a peer can make this node send to addresses that have
+//! not answered.
 //!
-//! A member can name anybody's address as its own. As in RFC 9000, section 8.1, what goes to an unvalidated address is
-//! bounded by what was received: [`FACTOR`] times the bytes of the peer's messages and authentic probes. QUIC's factor is 3;
-//! here it is 4, of which answers to probes take their own size. So that an honest peer's round is not cut short, both ends
-//! pad their messages to a fourth of the probes that they hope for.
+//! A member can name anybody's address as its own. As in RFC 9000, section 8.1, what goes to an
+//! unvalidated address is bounded by what was received: [`FACTOR`] times the bytes of the peer's
+//! messages and authentic probes. QUIC's factor is 3; here it is 4, of which answers to probes take
+//! their own size. So that an honest peer's round is not cut short, both ends pad their messages to
+//! a fourth of the probes that they hope for.
 
 use super::message::Message;
 use super::probe::Probe;

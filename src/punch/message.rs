@@ -78,8 +78,9 @@ pub struct Terms {
     pub candidates: Vec<Candidate>,
     /// Whether it takes part in volleys: versions that do not leave this out.
     pub volleys: bool,
-    /// Bytes of padding. The receiver sends at most four times the message's length in probes to addresses that have not
-    /// answered, so a message is padded to a fourth of what its sender hopes for. [`Message::MAX_LEN`] bounds it.
+    /// Bytes of padding. The receiver sends at most four times the message's length in probes to
+    /// addresses that have not answered, so a message is padded to a fourth of what its sender
+    /// hopes for. [`Message::MAX_LEN`] bounds it.
     pub padding: u16,
 }
 
@@ -131,7 +132,8 @@ impl Message {
         bytes.expect("plain values in memory always encode")
     }
 
-    /// Pads the message so that the receiver may send this many probes for it, as far as [`MAX_PADDED`] permits.
+    /// Pads the message so that the receiver may send this many probes for it, as far as
+    /// [`MAX_PADDED`] permits.
     pub(crate) fn pad_for(self, probes: usize) -> Self {
         let unpadded = self.encode().len();
         let wanted = (probes * Probe::LEN).div_ceil(FACTOR).min(MAX_PADDED);

@@ -253,8 +253,8 @@ impl Volleys {
         pairs
     }
 
-    /// Maximum number of pairs of the newest volley: an end that does not know the other's ports yet expects as many as it
-    /// has itself.
+    /// Maximum number of pairs of the newest volley: an end that does not know the other's ports
+    /// yet expects as many as it has itself.
     pub(crate) fn most_pairs(&self) -> usize {
         self.own.len() * self.own.len().max(self.theirs.len())
     }

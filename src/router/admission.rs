@@ -235,8 +235,8 @@ impl Router {
         self.schedule.on_effect(effect);
     }
 
-    /// Whether this node permits transit through a neighbour. One whose record is not here yet is not permitted if
-    /// that depends on its certificate.
+    /// Whether this node permits transit through a neighbour. One whose record is not here yet is
+    /// not permitted if that depends on its certificate.
     #[must_use]
     pub fn permits_transit(&self, neighbour: &NodeId) -> bool {
         let Some(notary) = &self.config.notary else { return true };

@@ -1,4 +1,5 @@
-//! The proof that a stub is attached to the node that lists it: signed by the stub, kept by the node, sent on request.
+//! The proof that a stub is attached to the node that lists it: signed by the stub, kept by the
+//! node, sent on request.
 
 use bytes::Bytes;
 use serde::de::SeqAccess;
@@ -7,14 +8,16 @@ use super::compact::{self, DecodeError, Fields, Tolerant};
 use super::notary::{CredentialName, Distrust, Proof};
 use crate::id::{NodeId, Version};
 
-/// A stub's signed statement that it is attached to a node, with the credential that the signature is verified with.
+/// A stub's signed statement that it is attached to a node, with the credential that the signature
+/// is verified with.
 ///
 /// The statement travels as the bytes that were signed: the MessagePack array
-/// `[stub, neighbour, epoch, sequence, instance, expires]`. Further fields are skipped and covered by the signature, so
-/// that later versions can let nodes without a record of their own say more about themselves.
+/// `[stub, neighbour, epoch, sequence, instance, expires]`. Further fields are skipped and covered
+/// by the signature, so that later versions can let nodes without a record of their own say more
+/// about themselves.
 ///
-/// Of two statements of one stub the one with the larger version holds. Equal versions hold both: a stub may be attached
-/// to several nodes.
+/// Of two statements of one stub the one with the larger version holds. Equal versions hold both: a
+/// stub may be attached to several nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     stub: NodeId,
@@ -44,7 +47,8 @@ pub enum AttachmentVerdict {
 }
 
 impl Attachment {
-    /// Maximum length of the signed statement, in bytes. Two ids of 128 bytes and the numbers take 320.
+    /// Maximum length of the signed statement, in bytes. Two ids of 128 bytes and the numbers take
+    /// 320.
     pub const MAX_BODY: usize = 1_024;
 
     /// The statement to sign. `expires` is in seconds since 1970.
@@ -54,7 +58,8 @@ impl Attachment {
         compact::encode(&(stub.as_str(), neighbour.as_str(), epoch, sequence, instance, expires)).into()
     }
 
-    /// Reads a statement that was signed. The signature is not verified; a [`Notary`](super::Notary) does that.
+    /// Reads a statement that was signed. The signature is not verified; a
+    /// [`Notary`](super::Notary) does that.
     ///
     /// # Errors
     /// The bytes are not a statement, or a part exceeds its maximum length.

@@ -7,8 +7,9 @@
 //!                   rejected
 //! ```
 //!
-//! A record may list any id as a stub; only the stub's own [`Attachment`] makes it true. It is asked for where the stub is
-//! used, so that a stub that nobody talks to costs no more than its entry in a record.
+//! A record may list any id as a stub; only the stub's own [`Attachment`] makes it true. It is
+//! asked for where the stub is used, so that a stub that nobody talks to costs no more than its
+//! entry in a record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ use super::notary::Distrust;
 use super::throttle::Bucket;
 use crate::id::{NodeId, Version};
 
-/// Maximum number of claims that are remembered, and of bytes of their proofs. The claimer with the most makes room.
+/// Maximum number of claims that are remembered, and of bytes of their proofs. The claimer with the
+/// most makes room.
 const MAX_CLAIMS: usize = 16_384;
 const MAX_BYTES: usize = 16 << 20;
 /// Neighbours that wait for the proof of one claim.
@@ -28,12 +30,14 @@ const MAX_ASKERS: usize = 64;
 /// How long an answer is awaited, and how often it is asked for.
 const ANSWER: Duration = Duration::from_secs(1);
 const MAX_ASKS: u32 = 2;
-/// When a rejected claim may be asked about again: doubled with each rejection, up to the second value.
+/// When a rejected claim may be asked about again: doubled with each rejection, up to the second
+/// value.
 const REJECTED_FOR: Duration = Duration::from_secs(2);
 const REJECTED_FOR_MAX: Duration = Duration::from_secs(64);
 /// How long before it expires a proof is asked for again.
 const REFRESH_AHEAD: Duration = Duration::from_secs(600);
-/// Proofs that a neighbour may ask this node to fetch in a row, and how long each takes to be allowed again.
+/// Proofs that a neighbour may ask this node to fetch in a row, and how long each takes to be
+/// allowed again.
 const FETCH_BURST: u32 = 256;
 const FETCH_EVERY: Duration = Duration::from_millis(10);
 /// Neighbours whose pace is remembered.
@@ -241,7 +245,8 @@ impl Claims {
         self.set_due(key, Some(now + ANSWER));
     }
 
-    /// Another neighbour waits for a proof that was asked for. `false` if it was not, or too many do.
+    /// Another neighbour waits for a proof that was asked for. `false` if it was not, or too many
+    /// do.
     pub(crate) fn join(&mut self, (stub, claimer): &Key, asker: &NodeId) -> bool {
         let held = self.by_stub.get_mut(stub).and_then(|claims| claims.get_mut(claimer));
         let Some(asking) = held.and_then(|held| held.asking.as_mut()) else { return false };
@@ -278,8 +283,9 @@ impl Claims {
         askers
     }
 
-    /// There is no proof, or it is worth nothing. Returns the neighbours that wait for it, and whether the claim is to be
-    /// reported as false: a forged proof at once, a missing one the second time, since the stub may have left just now.
+    /// There is no proof, or it is worth nothing. Returns the neighbours that wait for it, and
+    /// whether the claim is to be reported as false: a forged proof at once, a missing one the
+    /// second time, since the stub may have left just now.
     pub(crate) fn on_rejected(
         &mut self,
         key: &Key,
@@ -297,8 +303,8 @@ impl Claims {
             ClaimFault::NoProof => held.rejections == 2,
             _ => false,
         };
-        // The second look at a missing proof needs nobody to use the stub. Nor does an answer that is missing, where nodes
-        // that believe different claims would send packets to and fro.
+        // The second look at a missing proof needs nobody to use the stub. Nor does an answer that
+        // is missing, where nodes that believe different claims would send packets to and fro.
         let missing = matches!(fault, ClaimFault::NoProof | ClaimFault::NoAnswer);
         let again = (first && fault == ClaimFault::NoProof) || (contested && missing);
         let again = again.then_some(now + pause);
@@ -394,7 +400,8 @@ impl Claims {
         }
     }
 
-    /// Forgets the claims used longest ago of the node that makes the most, until there is room for one more.
+    /// Forgets the claims used longest ago of the node that makes the most, until there is room for
+    /// one more.
     fn make_room(&mut self, bytes: usize) {
         while self.count >= MAX_CLAIMS || self.bytes + bytes > MAX_BYTES {
             let most =

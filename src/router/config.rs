@@ -125,9 +125,9 @@ pub struct Limits {
     /// Events that wait for [`Router::poll_event`](super::Router::poll_event). Default: 65,536. More are dropped and
     /// counted.
     pub events: usize,
-    /// Updates accepted at once from one origin. Default: 20. Then [`Timers::accept_interval`] applies. An update that no
-    /// longer lists stubs counts as one more for each 250 of them, so that stubs that come and go delay the records of
-    /// the node that lists them, and no others.
+    /// Updates accepted at once from one origin. Default: 20. Then [`Timers::accept_interval`]
+    /// applies. An update that no longer lists stubs counts as one more for each 250 of them, so
+    /// that stubs that come and go delay the records of the node that lists them, and no others.
     pub accept_burst: u32,
 }
 
@@ -191,9 +191,9 @@ pub struct Timers {
     /// How long a process that has synced with one neighbour, and has not spoken yet, waits for its other sessions to
     /// sync. Default: 100 ms.
     pub first_word: Duration,
-    /// After the burst of [`Limits::accept_burst`], one update of an origin is accepted per this time; others wait, and
-    /// only the newest is kept. Default: 500 ms. The record with which an origin leaves is exempt, once for each
-    /// other update that was accepted.
+    /// After the burst of [`Limits::accept_burst`], one update of an origin is accepted per this
+    /// time; others wait, and only the newest is kept. Default: 500 ms. The record with which an
+    /// origin leaves is exempt, once for each other update that was accepted.
     pub accept_interval: Duration,
     /// How long a link that was lost twice within [`flap_memory`](Self::flap_memory) is held back when it returns; doubles
     /// with each further loss. Announced leaves and restarts do not count as losses, and a link is held back only while

@@ -1,8 +1,9 @@
-//! First hops towards a node that avoid some neighbours: for a sender whose packets get no answer through them.
+//! First hops towards a node that avoid some neighbours: for a sender whose packets get no answer
+//! through them.
 //!
-//! A neighbour that floods correctly and forwards nothing is invisible to routing, so the ends of a connection report it
-//! (see `docs/routing.md`, "Black holes"). The graph without this node and without the avoided ones says which other
-//! neighbours have a way of their own:
+//! A neighbour that floods correctly and forwards nothing is invisible to routing, so the ends of a
+//! connection report it (see `docs/routing.md`, "Black holes"). The graph without this node and
+//! without the avoided ones says which other neighbours have a way of their own:
 //!
 //! ```text
 //!        ┌── h (avoided) ──┐
@@ -10,8 +11,9 @@
 //!        └── n ── h ...... ┘          n: reaches d without h, yet its shortest path may use h: tried last
 //! ```
 //!
-//! A neighbour whose shortest path leads back through this node still works as a first hop: nodes never return a packet to
-//! the neighbour that it came from, and use an alternate instead. The hop limit ends what loops nevertheless.
+//! A neighbour whose shortest path leads back through this node still works as a first hop: nodes
+//! never return a packet to the neighbour that it came from, and use an alternate instead. The hop
+//! limit ends what loops nevertheless.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,9 +24,9 @@ use super::spf::{Paths, Schedule, costs};
 use crate::id::NodeId;
 
 impl Router {
-    /// The neighbours through which `to` can be reached without `avoided`, best first: those whose own shortest paths use
-    /// none of the avoided nodes, then the others; cheapest first within each; ties by id. Empty if there is no such
-    /// neighbour, or no route.
+    /// The neighbours through which `to` can be reached without `avoided`, best first: those whose
+    /// own shortest paths use none of the avoided nodes, then the others; cheapest first within
+    /// each; ties by id. Empty if there is no such neighbour, or no route.
     ///
     /// Takes two searches of the whole graph, and one for each avoided node: see
     /// [`detour_pause`](Self::detour_pause). `to` itself cannot be avoided.
@@ -43,7 +45,8 @@ impl Router {
         search.ranked(|neighbour| self.uses_link(graph.id(neighbour))).map(|n| graph.id(n).clone()).collect()
     }
 
-    /// How long to wait after each [`detours`](Self::detours), so that they take about a tenth of one core at most.
+    /// How long to wait after each [`detours`](Self::detours), so that they take about a tenth of
+    /// one core at most.
     #[must_use]
     pub fn detour_pause(&self, avoided: usize) -> Duration {
         let searches = u32::try_from(2 + avoided).unwrap_or(u32::MAX);
@@ -70,7 +73,8 @@ struct Rank<'a> {
 impl Search<'_> {
     fn ranked(&self, usable: impl Fn(u32) -> bool) -> impl Iterator<Item = u32> {
         let link = |from: u32, to: u32| (from != self.me || usable(to)) && (to != self.me || usable(from));
-        // Costs are the same in both directions, so a search from the end gives the distances to it.
+        // Costs are the same in both directions, so a search from the end gives the distances to
+        // it.
         let to_end = costs(self.graph, self.end, link);
         let apart = costs(self.graph, self.end, |from, to| {
             [from, to].iter().all(|node| *node != self.me && !self.avoided.contains(node))

@@ -6,20 +6,22 @@ use std::time::{Duration, Instant};
 use super::throttle::Bucket;
 use crate::id::NodeId;
 
-/// Records of one neighbour that may turn out not to be trusted in a row. Each costs a search for a path to a root, up to
-/// half a millisecond for a chain of five certificates.
+/// Records of one neighbour that may turn out not to be trusted in a row. Each costs a search for a
+/// path to a root, up to half a millisecond for a chain of five certificates.
 const BURST: u32 = 256;
 
 /// The interval after which one more is allowed: 20 a second are about 1 % of a core.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// Maximum number of neighbours whose budget is not full; beyond that the one that refills first is forgotten.
+/// Maximum number of neighbours whose budget is not full; beyond that the one that refills first is
+/// forgotten.
 const MAX_PEERS: usize = 1_024;
 
 /// The budgets of all neighbours that have used theirs in the last seconds.
 ///
-/// A budget belongs to the neighbour's id, not to its session, so a reconnect does not renew it. While it is used up, what
-/// the neighbour sends is not verified but pulled again later, and nobody is blamed.
+/// A budget belongs to the neighbour's id, not to its session, so a reconnect does not renew it.
+/// While it is used up, what the neighbour sends is not verified but pulled again later, and nobody
+/// is blamed.
 #[derive(Debug, Default)]
 pub(crate) struct DistrustBudgets(BTreeMap<NodeId, Bucket>);
 

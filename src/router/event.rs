@@ -59,9 +59,10 @@ pub enum Event {
         /// What it did.
         error: PeerError,
     },
-    /// A record is not accepted because its origin's credential is not trusted here, be it expired or revoked; or one that
-    /// was accepted is dropped because its credential has expired. Nobody's fault but the credential's or this node's
-    /// configuration; nodes that trust it route by the record.
+    /// A record is not accepted because its origin's credential is not trusted here, be it expired
+    /// or revoked; or one that was accepted is dropped because its credential has expired. Nobody's
+    /// fault but the credential's or this node's configuration; nodes that trust it route by the
+    /// record.
     Untrusted {
         /// Whose record.
         origin: NodeId,
@@ -70,11 +71,12 @@ pub enum Event {
         /// Why.
         reason: Distrust,
     },
-    /// The stub has not proven its [`Attachment`](super::Attachment) in time, or its last proof has expired. The stub's
-    /// fault; close its session.
+    /// The stub has not proven its [`Attachment`](super::Attachment) in time, or its last proof has
+    /// expired. The stub's fault; close its session.
     StubUnproven(NodeId),
-    /// A node lists a stub that is not attached to it: it has no proof, or a forged one. The node's fault, or that of a
-    /// node on the way; its claim is ignored. Reported once as long as the node lists the stub.
+    /// A node lists a stub that is not attached to it: it has no proof, or a forged one. The node's
+    /// fault, or that of a node on the way; its claim is ignored. Reported once as long as the node
+    /// lists the stub.
     FalseClaim {
         /// The stub.
         stub: NodeId,
@@ -83,7 +85,8 @@ pub enum Event {
         /// What is wrong with the claim.
         fault: ClaimFault,
     },
-    /// A stub that was listed by another node, and to which there was no route, is not listed any more.
+    /// A stub that was listed by another node, and to which there was no route, is not listed any
+    /// more.
     StubUnlisted(NodeId),
     /// The notary could not sign this node's record. It is asked again a second later; until then this node does not speak.
     SigningFailed,

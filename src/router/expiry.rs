@@ -1,7 +1,9 @@
-//! Records whose credential expires: they are dropped with it, and with them the routes by way of their origins.
+//! Records whose credential expires: they are dropped with it, and with them the routes by way of
+//! their origins.
 //!
-//! The router has no wall clock, so it asks the [`Notary`](super::Notary) how long each credential remains valid, and asks
-//! again when that time is over. A clock that is set forward meanwhile is noticed within [`ASK_EVERY`].
+//! The router has no wall clock, so it asks the [`Notary`](super::Notary) how long each credential
+//! remains valid, and asks again when that time is over. A clock that is set forward meanwhile is
+//! noticed within [`ASK_EVERY`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -51,14 +53,16 @@ impl Expiries {
 }
 
 impl Router {
-    /// Sees to it that the record that is held of another node is dropped when its credential expires.
+    /// Sees to it that the record that is held of another node is dropped when its credential
+    /// expires.
     pub(super) fn watch_expiry(&mut self, origin: &NodeId, now: Instant) {
         if let Some(remaining) = self.remaining(origin) {
             self.expiries.watch(origin.clone(), remaining, now);
         }
     }
 
-    /// How long the credential of a record that is held remains valid; `None` if it does not expire.
+    /// How long the credential of a record that is held remains valid; `None` if it does not
+    /// expire.
     fn remaining(&self, origin: &NodeId) -> Option<Duration> {
         let notary = self.config.notary.as_ref()?;
         let record = self.database.get(origin)?;

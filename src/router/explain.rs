@@ -29,8 +29,8 @@ pub enum Explanation {
         /// The nodes that list it, ascending, but for those whose claims were rejected, see
         /// [`Router::claims`].
         of: Vec<NodeId>,
-        /// How it is reached. `None` if those nodes are not reachable themselves, if none has proven the attachment here
-        /// yet, or if its address is that of another node.
+        /// How it is reached. `None` if those nodes are not reachable themselves, if none has
+        /// proven the attachment here yet, or if its address is that of another node.
         route: Option<Route>,
     },
     /// Reachable nodes list a link to it, and it does not list them: a link that is coming up or going down, or a false

@@ -102,7 +102,8 @@ impl Graph {
         Effect::Paths
     }
 
-    /// Whether this node permits transit through an origin, whatever that says itself. Of an unknown one it is not known.
+    /// Whether this node permits transit through an origin, whatever that says itself. Of an
+    /// unknown one it is not known.
     pub(crate) fn is_permitted(&self, origin: &NodeId) -> Option<bool> {
         self.number(origin).map(|number| self.vertex(number).permitted)
     }

@@ -35,21 +35,24 @@ pub trait Notary: fmt::Debug + Send + Sync {
     /// (A notary without credentials, whose proofs need none, never gives that answer.)
     fn verify(&self, origin: &NodeId, record: &[u8], proof: &Proof, credential: Option<&[u8]>) -> Verdict;
 
-    /// How long from now a credential that was found good remains valid, zero once it has expired; `None` if it does not
-    /// expire. The router drops records with their credentials. By default none expires.
+    /// How long from now a credential that was found good remains valid, zero once it has expired;
+    /// `None` if it does not expire. The router drops records with their credentials. By default
+    /// none expires.
     fn remaining(&self, credential: &[u8]) -> Option<Duration> {
         let _ = credential;
         None
     }
 
-    /// Whether paths may lead through a node whose record says that it carries transit. Asked about records that were found
-    /// [valid](Verdict::Valid) with this credential; `None` if it is not known yet. Nodes that may not are ends of paths only.
+    /// Whether paths may lead through a node whose record says that it carries transit. Asked about
+    /// records that were found [valid](Verdict::Valid) with this credential; `None` if it is not
+    /// known yet. Nodes that may not are ends of paths only.
     fn permits_transit(&self, _origin: &NodeId, _credential: Option<&[u8]>) -> bool {
         true
     }
 
-    /// Whether the stub that `attachment` names has signed it, and for how long it holds. The credential is that of the
-    /// stub's [base](NodeId::base). A signature over a record must never be valid for an attachment, nor vice versa.
+    /// Whether the stub that `attachment` names has signed it, and for how long it holds. The
+    /// credential is that of the stub's [base](NodeId::base). A signature over a record must never
+    /// be valid for an attachment, nor vice versa.
     fn verify_attachment(&self, attachment: &Attachment) -> AttachmentVerdict;
 }
 

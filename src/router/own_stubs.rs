@@ -8,8 +8,9 @@ use crate::id::NodeId;
 
 /// The stubs that are attached to this node, each with its newest [`Attachment`].
 ///
-/// The session with a stub is authenticated, so this node needs no further proof to send it packets. Other nodes do: a
-/// stub is listed in this node's record only once it has proven its attachment, and as long as the proof is valid.
+/// The session with a stub is authenticated, so this node needs no further proof to send it
+/// packets. Other nodes do: a stub is listed in this node's record only once it has proven its
+/// attachment, and as long as the proof is valid.
 #[derive(Debug, Default)]
 pub(crate) struct OwnStubs {
     stubs: BTreeMap<NodeId, OwnStub>,
@@ -42,7 +43,8 @@ impl OwnStubs {
         }
     }
 
-    /// Takes a verified attachment. `false` if it is of no process that is attached, or older than the one held.
+    /// Takes a verified attachment. `false` if it is of no process that is attached, or older than
+    /// the one held.
     pub(crate) fn prove(&mut self, attachment: Attachment, until: Instant) -> bool {
         let stub = attachment.stub().clone();
         let Some(own) = self.stubs.get(&stub) else { return false };

@@ -9,8 +9,9 @@ use crate::id::NodeId;
 /// How often one announcer is asked for one announcement, with twice the time between from one round to the next: what is
 /// announced may not exist.
 const MAX_ASKS: u32 = 8;
-/// Full tables that the pulls of all neighbours together may fill. One neighbour that fills its own table, which every
-/// origin of the mesh would, leaves the others as much; more of them share what is there.
+/// Full tables that the pulls of all neighbours together may fill. One neighbour that fills its own
+/// table, which every origin of the mesh would, leaves the others as much; more of them share what
+/// is there.
 const FULL_TABLES: usize = 4;
 
 /// Records that neighbours announced and this node does not hold yet: who announced which copy, and who was asked.
@@ -18,9 +19,10 @@ const FULL_TABLES: usize = 4;
 /// A pull ends when the record is held, or when every announcer has refused, was asked [`MAX_ASKS`] times, or its session has
 /// ended. What is given up so is looked for again by a comparison of digests with all neighbours.
 ///
-/// Each neighbour has a table of its own for what it announces, so a neighbour that announces without end drops only its
-/// own announcements. The records awaited from all of them are bounded too ([`FULL_TABLES`]); at that bound the neighbour
-/// with the fullest table makes room for those that announced less.
+/// Each neighbour has a table of its own for what it announces, so a neighbour that announces
+/// without end drops only its own announcements. The records awaited from all of them are bounded
+/// too ([`FULL_TABLES`]); at that bound the neighbour with the fullest table makes room for those
+/// that announced less.
 #[derive(Debug)]
 pub(crate) struct Pulls {
     pulls: BTreeMap<NodeId, Pull>,
@@ -68,14 +70,15 @@ pub(crate) enum Asked {
 }
 
 impl Pulls {
-    /// Waits `delay` for an announced record to come by itself, `retry` for an answer; at most `max` records at a time
-    /// for each neighbour.
+    /// Waits `delay` for an announced record to come by itself, `retry` for an answer; at most
+    /// `max` records at a time for each neighbour.
     pub(crate) fn new(delay: Duration, retry: Duration, max: usize) -> Self {
         let (pulls, due, tables) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         Self { pulls, due, tables, delay, retry, max, given_up: false }
     }
 
-    /// A neighbour announced a copy newer than what is held. Returns whether there was room to remember it.
+    /// A neighbour announced a copy newer than what is held. Returns whether there was room to
+    /// remember it.
     pub(crate) fn on_announced(
         &mut self,
         from: &NodeId,
@@ -203,7 +206,8 @@ impl Pulls {
         std::mem::take(&mut self.given_up)
     }
 
-    /// Whether the neighbour may announce a record of this origin; makes room for it where others hold too much.
+    /// Whether the neighbour may announce a record of this origin; makes room for it where others
+    /// hold too much.
     fn has_room(&mut self, from: &NodeId, origin: &NodeId) -> bool {
         let (held, known) =
             self.tables.get(from).map_or((0, false), |table| (table.len(), table.contains(origin)));
@@ -214,7 +218,8 @@ impl Pulls {
             return false;
         }
         while !self.pulls.contains_key(origin) && self.pulls.len() >= self.max.saturating_mul(FULL_TABLES) {
-            // The difference of two keeps neighbours with equal tables from displacing each other for ever.
+            // The difference of two keeps neighbours with equal tables from displacing each other
+            // for ever.
             let fullest = self.tables.iter().max_by_key(|(_, table)| table.len());
             let Some((name, table)) = fullest.filter(|(_, table)| table.len() >= held + 2) else {
                 return false;

@@ -18,9 +18,10 @@ use super::record::{Record, Stamp};
 use super::wire::{Digest, Entry, Message};
 use crate::id::{NodeId, Version};
 
-/// Lost stubs that count as one more update. Without that, an origin whose thousands of stubs alternate would have every
-/// node make and unmake thousands of routes at each of its updates. Stubs that appear cost nothing: a burst of updates is
-/// enough for the loss of 4,000 stubs at once, and what follows is accepted as soon as ever.
+/// Lost stubs that count as one more update. Without that, an origin whose thousands of stubs
+/// alternate would have every node make and unmake thousands of routes at each of its updates.
+/// Stubs that appear cost nothing: a burst of updates is enough for the loss of 4,000 stubs at
+/// once, and what follows is accepted as soon as ever.
 const STUBS_LOST_IN_AN_UPDATE: usize = 250;
 
 /// Digests that differ one after the other, before one is believed although changes go on.
@@ -395,8 +396,9 @@ impl Router {
         withdraws.then(|| self.database.get(&record.origin).cloned()).flatten()
     }
 
-    /// Whether a newer record takes back one that is held: the origin leaves. It is accepted at once and does not count
-    /// against the pace of the origin. Each one needs a paced record before it, so the rate at most doubles.
+    /// Whether a newer record takes back one that is held: the origin leaves. It is accepted at
+    /// once and does not count against the pace of the origin. Each one needs a paced record before
+    /// it, so the rate at most doubles.
     fn is_farewell(&self, record: &Record) -> bool {
         record.leaving && self.database.get(&record.origin).is_some_and(|held| !held.leaving)
     }
@@ -437,8 +439,8 @@ impl Router {
     }
 }
 
-/// What an update counts for in the pace of its origin. The record of a node that leaves is accepted at any time, but what
-/// it takes away counts all the same.
+/// What an update counts for in the pace of its origin. The record of a node that leaves is
+/// accepted at any time, but what it takes away counts all the same.
 fn cost_of_update(farewell: bool, lost_stubs: usize) -> u32 {
     let lost = u32::try_from(lost_stubs / STUBS_LOST_IN_AN_UPDATE).unwrap_or(u32::MAX);
     lost.saturating_add(u32::from(!farewell))

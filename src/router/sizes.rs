@@ -16,8 +16,9 @@ pub struct Sizes {
     /// Messages that neighbours are still to be sent, or what will be made into them: nothing once all was said. At
     /// most a few per origin and session.
     pub owed: usize,
-    /// Records that neighbours announced and that are awaited. At most [`Limits::origins`](super::Limits::origins) for
-    /// each neighbour, and four times as many in all.
+    /// Records that neighbours announced and that are awaited. At most
+    /// [`Limits::origins`](super::Limits::origins) for each neighbour, and four times as many in
+    /// all.
     pub pulls: usize,
     /// Updates that came too fast and wait. At most one per origin.
     pub parked: usize,

@@ -22,17 +22,18 @@ use super::neighbour::NeighbourKind;
 use super::record::{LinkClass, Record};
 use crate::id::{NodeAddr, NodeId};
 
-/// Claims about one stub that are verified at a time. Those that were rejected do not count, so that the others get
-/// their turn.
+/// Claims about one stub that are verified at a time. Those that were rejected do not count, so
+/// that the others get their turn.
 const MAX_CLAIMERS: usize = 16;
 /// Claims that are verified unasked each time that a table is made.
 const MAX_SUSPECTS: usize = 64;
 
 impl Router {
-    /// A stub that is attached to this node has proven it. `attachment` was verified, and is valid for `remaining`.
+    /// A stub that is attached to this node has proven it. `attachment` was verified, and is valid
+    /// for `remaining`.
     ///
-    /// Returns `false`, and changes nothing, if it names another neighbour than this node, if no session with the process
-    /// of its instance is up, or if a newer one is held.
+    /// Returns `false`, and changes nothing, if it names another neighbour than this node, if no
+    /// session with the process of its instance is up, or if a newer one is held.
     pub fn set_attachment(&mut self, attachment: Attachment, remaining: Duration, now: Instant) -> bool {
         let stub = attachment.stub().clone();
         let first = self.own_stubs.get(&stub).is_none();
@@ -47,9 +48,10 @@ impl Router {
         true
     }
 
-    /// Fetches the proofs of those that list this stub. Call it when the stub is used and has no route: a stub that nobody
-    /// uses is not verified. Returns whether an answer is awaited; the table changes when it is here, and the stub is
-    /// attached. Without a notary nothing has to be proven.
+    /// Fetches the proofs of those that list this stub. Call it when the stub is used and has no
+    /// route: a stub that nobody uses is not verified. Returns whether an answer is awaited; the
+    /// table changes when it is here, and the stub is attached. Without a notary nothing has to be
+    /// proven.
     pub fn verify_claims(&mut self, stub: &NodeId, now: Instant) -> bool {
         if self.config.notary.is_none() {
             return false;
@@ -74,7 +76,8 @@ impl Router {
         stub.is_some_and(|stub| self.verify_claims(&stub, now))
     }
 
-    /// Which nodes list this id as a stub, and what was found about it; ascending by id. Looks through all records.
+    /// Which nodes list this id as a stub, and what was found about it; ascending by id. Looks
+    /// through all records.
     #[must_use]
     pub fn claims(&self, stub: &NodeId) -> Vec<Claim> {
         let listed = |record: &&Record| record.link(stub).is_some_and(|link| link.class == LinkClass::Stub);
@@ -113,7 +116,8 @@ impl Router {
         }
     }
 
-    /// A neighbour asks for proofs: those of this node's own stubs, those that are held, and those that can be fetched.
+    /// A neighbour asks for proofs: those of this node's own stubs, those that are held, and those
+    /// that can be fetched.
     pub(super) fn on_attachment_want(&mut self, from: &NodeId, wanted: Vec<Key>, now: Instant) {
         for key in wanted {
             let (stub, claimer) = &key;
@@ -180,9 +184,9 @@ impl Router {
         self.schedule.on_effect(Effect::Stubs);
     }
 
-    /// How far it counts that the origin of a record lists a stub. Notes claims that are to be verified though nobody uses
-    /// the stub: those about stubs that others have proven or that are attached here, and those of neighbours without
-    /// transit, whose packets depend on it.
+    /// How far it counts that the origin of a record lists a stub. Notes claims that are to be
+    /// verified though nobody uses the stub: those about stubs that others have proven or that are
+    /// attached here, and those of neighbours without transit, whose packets depend on it.
     pub(super) fn standing(
         &self,
         stub: &NodeId,
@@ -213,7 +217,8 @@ impl Router {
                 asked = true;
             }
         }
-        // Until the answer is here, the neighbour's stub may be as young as one that is not listed yet.
+        // Until the answer is here, the neighbour's stub may be as young as one that is not listed
+        // yet.
         if asked && edge && !known { Standing::Pending } else { Standing::Unproven }
     }
 
@@ -253,8 +258,8 @@ impl Router {
         self.claims.retain_of(origin, lists);
     }
 
-    /// Whether a proof is to be fetched on behalf of a neighbour: the claim is there, was not rejected just now, and the
-    /// neighbour does not ask for too much.
+    /// Whether a proof is to be fetched on behalf of a neighbour: the claim is there, was not
+    /// rejected just now, and the neighbour does not ask for too much.
     fn may_fetch(&mut self, (stub, claimer): &Key, asker: &NodeId, now: Instant) -> bool {
         let record = self.database.get(claimer);
         let listed = record.and_then(|record| record.link(stub));

@@ -17,7 +17,8 @@ pub struct Table {
     routes: Vec<Route>,
     /// Addresses and places in `routes`, ascending. Tables of the same nodes share them.
     addrs: Arc<[(NodeAddr, u32)]>,
-    /// Stubs that are listed by nodes in reach, and whose attachment is not proven. Ascending by id, none with a route.
+    /// Stubs that are listed by nodes in reach, and whose attachment is not proven. Ascending by
+    /// id, none with a route.
     claimed: Arc<[Claimed]>,
 }
 
@@ -57,7 +58,8 @@ pub struct Route {
 pub(crate) struct Claimed {
     pub(crate) id: NodeId,
     pub(crate) addr: NodeAddr,
-    /// Whether it is known not to be behind a neighbour that refuses transit: packets that say so are forged.
+    /// Whether it is known not to be behind a neighbour that refuses transit: packets that say so
+    /// are forged.
     pub(crate) barred: bool,
 }
 
@@ -102,8 +104,8 @@ impl Table {
         self.routes.iter()
     }
 
-    /// Whether a node in reach lists this stub, without a proof that is known here: there is no route, but
-    /// [`Router::verify_claims`](super::Router::verify_claims) may find one.
+    /// Whether a node in reach lists this stub, without a proof that is known here: there is no
+    /// route, but [`Router::verify_claims`](super::Router::verify_claims) may find one.
     #[must_use]
     pub fn is_claimed(&self, id: &NodeId) -> bool {
         self.claimed.binary_search_by(|claimed| claimed.id.cmp(id)).is_ok()

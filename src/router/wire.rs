@@ -81,7 +81,8 @@ pub enum Message {
         /// The credential; none: the sender does not have it.
         credential: Option<Bytes>,
     },
-    /// The sender asks for the proofs that these stubs are attached to these nodes: stub, then neighbour.
+    /// The sender asks for the proofs that these stubs are attached to these nodes: stub, then
+    /// neighbour.
     AttachmentWant(Vec<(NodeId, NodeId)>),
     /// A proof that the receiver asked for.
     Attachment {

@@ -19,7 +19,8 @@ pub struct Routes {
     neighbours: Vec<NodeAddr>,
     places: HashMap<NodeAddr, Place>,
     routes: HashMap<NodeAddr, Route>,
-    /// Stubs without a route that nodes list without proof, and whether packets from them are forged.
+    /// Stubs without a route that nodes list without proof, and whether packets from them are
+    /// forged.
     claimed: HashMap<NodeAddr, bool>,
 }
 
@@ -81,8 +82,8 @@ impl Routes {
         }
     }
 
-    /// Names a node without a route as a stub that others list without proof. If it is `barred`, it is known not to be
-    /// attached to a neighbour of this node that refuses transit.
+    /// Names a node without a route as a stub that others list without proof. If it is `barred`, it
+    /// is known not to be attached to a neighbour of this node that refuses transit.
     pub fn claim(&mut self, node: NodeAddr, barred: bool) {
         self.claimed.insert(node, barred);
     }

@@ -125,8 +125,8 @@ impl ForwardingTable {
         self.default_route = Some(DefaultRoute { hops, hop_limit });
     }
 
-    /// Sends what begins here and ends at `destination` to this neighbour first, whatever the route says. Packets of other
-    /// nodes are not affected, and direct paths come before.
+    /// Sends what begins here and ends at `destination` to this neighbour first, whatever the route
+    /// says. Packets of other nodes are not affected, and direct paths come before.
     pub fn detour(&mut self, destination: NodeAddr, hop: NextHop) {
         self.detours.insert(destination, hop);
     }
@@ -231,8 +231,8 @@ impl ForwardingTable {
         Some(self.default_route.as_ref()?.hops.first()?.neighbour)
     }
 
-    /// The node that this one, as a stub, is attached to in packets for `peer`: their first hop, so that answers return through
-    /// it. `None` if it is not a stub, or has no link.
+    /// The node that this one, as a stub, is attached to in packets for `peer`: their first hop, so
+    /// that answers return through it. `None` if it is not a stub, or has no link.
     #[must_use]
     pub fn attached_toward(&self, peer: NodeAddr) -> Option<NodeAddr> {
         let usual = self.attached_to()?;
@@ -256,9 +256,9 @@ impl ForwardingTable {
         if handshake { relayed().or_else(direct) } else { direct().or_else(relayed) }
     }
 
-    /// As [`originate_packet`](Self::originate_packet), for a packet of a handshake that answers one which came in through
-    /// `ingress`: it returns the same way, if that is one of the ways to the peer, so that a handshake needs one path
-    /// that works and not two.
+    /// As [`originate_packet`](Self::originate_packet), for a packet of a handshake that answers
+    /// one which came in through `ingress`: it returns the same way, if that is one of the ways to
+    /// the peer, so that a handshake needs one path that works and not two.
     #[must_use]
     pub fn reply(&self, header: &Header, ingress: NodeAddr) -> Option<(NextHop, u8)> {
         if self.detours.contains_key(&header.end()) {
@@ -271,8 +271,8 @@ impl ForwardingTable {
         Some((hop, route.hop_limit))
     }
 
-    /// Whether nodes list this one as their stub without proof: there is no route, but there may be one once the proof
-    /// was asked for.
+    /// Whether nodes list this one as their stub without proof: there is no route, but there may be
+    /// one once the proof was asked for.
     #[must_use]
     pub fn is_claimed(&self, node: NodeAddr) -> bool {
         self.routes.is_claimed(node)
@@ -300,7 +300,8 @@ impl ForwardingTable {
         self.find_own(destination, destination).or_else(|| self.originate(destination))
     }
 
-    /// The neighbour and the hop limit for a packet of this node that ends at `end`, and is routed to `toward`.
+    /// The neighbour and the hop limit for a packet of this node that ends at `end`, and is routed
+    /// to `toward`.
     fn find_own(&self, end: NodeAddr, toward: NodeAddr) -> Option<(NextHop, u8)> {
         if let Some(hop) = self.detours.get(&end) {
             return Some((*hop, DETOUR_HOP_LIMIT));

@@ -269,7 +269,8 @@ impl Mesh {
         self.nodes.remove(name).expect("a node of this mesh");
     }
 
-    /// Starts a node again that was killed: the same id, certificate and key, another process, on a new port.
+    /// Starts a node again that was killed: the same id, certificate and key, another process, on a
+    /// new port.
     ///
     /// # Panics
     /// The node was not of this mesh.

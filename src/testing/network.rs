@@ -151,9 +151,10 @@ impl Network {
         self.cut_all([(from, to)]);
     }
 
-    /// Loses the datagrams from one host to another for which `loses` returns true: a rule by contents, such as a relay
-    /// that forwards nothing while its links are up, or a path that loses what is long. One rule per direction; a later
-    /// one replaces it. Counted as [`NetCounters::lost`].
+    /// Loses the datagrams from one host to another for which `loses` returns true: a rule by
+    /// contents, such as a relay that forwards nothing while its links are up, or a path that loses
+    /// what is long. One rule per direction; a later one replaces it. Counted as
+    /// [`NetCounters::lost`].
     pub fn lose_where(&self, from: IpAddr, to: IpAddr, loses: impl FnMut(&[u8]) -> bool + Send + 'static) {
         self.fabric().sieve.set(internet(from), internet(to), Some(Box::new(loses)));
     }

@@ -168,8 +168,9 @@ impl Authority {
         self.issue_at(id, valid_days, clock::system())
     }
 
-    /// As [`issue`](Self::issue), with roles in the certificate: URIs `receptor-role:NAME`. Nodes that restrict who may carry
-    /// transit ([`Trust::with_relays`]) look for the role [`RelayRule::RELAY`](super::RelayRule::RELAY), or others.
+    /// As [`issue`](Self::issue), with roles in the certificate: URIs `receptor-role:NAME`. Nodes
+    /// that restrict who may carry transit ([`Trust::with_relays`]) look for the role
+    /// [`RelayRule::RELAY`](super::RelayRule::RELAY), or others.
     ///
     /// # Errors
     /// As [`issue`](Self::issue); or a name is not 1 to 64 letters, digits and `._-`.

@@ -116,7 +116,8 @@ mod tests {
         assert_eq!(verified("outside", &text("ca.crt")), Err(RefusalReason::Constrained));
     }
 
-    /// What becomes of a node's certificate with these usages below an intermediate CA with these name constraints (DER).
+    /// What becomes of a node's certificate with these usages below an intermediate CA with these
+    /// name constraints (DER).
     fn below(
         constraints: Option<&[u8]>,
         usages: &[rcgen::ExtendedKeyUsagePurpose],
@@ -153,7 +154,8 @@ mod tests {
     #[test]
     fn name_constraints_of_an_intermediate_bind_ids_in_uris() {
         assert_eq!(below(None, &[]), Ok(1));
-        // excludedSubtrees and permittedSubtrees with the URI constraint `edge`, and permittedSubtrees with a DNS name.
+        // excludedSubtrees and permittedSubtrees with the URI constraint `edge`, and
+        // permittedSubtrees with a DNS name.
         let excluded = [0x30, 10, 0xa1, 8, 0x30, 6, 0x86, 4, b'e', b'd', b'g', b'e'];
         let permitted = [0x30, 10, 0xa0, 8, 0x30, 6, 0x86, 4, b'o', b't', b'h', b'r'];
         let dns = [0x30, 10, 0xa0, 8, 0x30, 6, 0x82, 4, b'e', b'd', b'g', b'e'];

@@ -1,16 +1,18 @@
 //! Bounds on a certificate chain, checked before any path is built.
 //!
-//! A chain arrives before its sender is authenticated, and webpki tries every intermediate whose subject matches: with
-//! twenty intermediates of one name that is up to 200,000 steps. Within these bounds each certificate has at most one
-//! issuer in the chain, so a path has at most [`MAX_INTERMEDIATES`] steps and a signature check fails at its first step
-//! unless a trusted CA made the signature.
+//! A chain arrives before its sender is authenticated, and webpki tries every intermediate whose
+//! subject matches: with twenty intermediates of one name that is up to 200,000 steps. Within these
+//! bounds each certificate has at most one issuer in the chain, so a path has at most
+//! [`MAX_INTERMEDIATES`] steps and a signature check fails at its first step unless a trusted CA
+//! made the signature.
 
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
 use super::verify::Unusable;
 
-/// Maximum number of CA certificates that follow the node's own in a chain. A root is not needed in it.
+/// Maximum number of CA certificates that follow the node's own in a chain. A root is not needed in
+/// it.
 pub(crate) const MAX_INTERMEDIATES: usize = 4;
 
 /// Maximum length of one certificate in bytes of DER. One of RSA-4096 has about 1,500.
@@ -76,7 +78,8 @@ mod tests {
 
     const CA: IsCa = IsCa::Ca(BasicConstraints::Unconstrained);
 
-    /// What the verifier made of a chain, and how many paths were begun and signatures checked for it.
+    /// What the verifier made of a chain, and how many paths were begun and signatures checked for
+    /// it.
     fn cost(chain: &[CertificateDer<'_>], trust: Trust) -> (Result<(), RefusalReason>, usize, usize) {
         let checks = CountedChecks::default();
         let verifier = PeerVerifier::counting(trust, &checks);
@@ -105,7 +108,8 @@ mod tests {
 
     #[test]
     fn the_longest_junk_chain_costs_one_path_and_one_signature_for_each_root() {
-        // Two certificates name the root as their issuer: the most that distinct subjects permit, and a loop besides.
+        // Two certificates name the root as their issuer: the most that distinct subjects permit,
+        // and a loop besides.
         let root = "junk root";
         let loops = [leaf(root), ca(root, "a"), ca("a", "b"), ca("b", "c"), ca("c", root)];
         let roots = (0..2).map(|_| to_pem("CERTIFICATE", &ca(root, root)).to_string()).collect::<String>();
@@ -120,7 +124,8 @@ mod tests {
     #[test]
     fn a_replayed_genuine_chain_costs_one_signature_a_certificate() {
         assert_eq!(cost(&chain("chained"), ours()), (Ok(()), 1, 2));
-        // Revocation lists by one issuer are asked one after the other, those of several issuers together.
+        // Revocation lists by one issuer are asked one after the other, those of several issuers
+        // together.
         let listed = ours().with_crls(&text("crl.pem")).unwrap();
         let (found, paths, _) = cost(&chain("chained"), listed.clone());
         assert_eq!((found, paths), (Ok(()), 1));

@@ -96,7 +96,8 @@ impl Verifier {
         Self { trust, chains, known: Mutex::new(known) }
     }
 
-    /// Whether transit is permitted through the origin of a record that was verified with this credential.
+    /// Whether transit is permitted through the origin of a record that was verified with this
+    /// credential.
     pub(crate) fn permits_transit(&self, origin: &NodeId, credential: Option<&[u8]>) -> bool {
         let chain = credential.and_then(decode);
         self.trust.permits_transit(origin, chain.as_ref().and_then(|chain| chain.first()).map(|der| &der[..]))
@@ -128,8 +129,8 @@ impl Verifier {
         fault.map_or(Ok(()), |fault| Err(Objection::Fault(fault)))
     }
 
-    /// How long a chain that is accepted now remains valid, zero once it has expired; `None` if it is not accepted for
-    /// another reason. `name` is a collision-free hash of the credential.
+    /// How long a chain that is accepted now remains valid, zero once it has expired; `None` if it
+    /// is not accepted for another reason. `name` is a collision-free hash of the credential.
     pub(crate) fn remaining(&self, name: Name, credential: &[u8], now: SystemTime) -> Option<Duration> {
         let chain = decode(credential)?;
         match self.standing(name, &chain, now) {
@@ -144,7 +145,8 @@ impl Verifier {
         }
     }
 
-    /// Finds and remembers what [`verify`](Self::verify) needs to know of a chain, whose collision-free hash is `name`.
+    /// Finds and remembers what [`verify`](Self::verify) needs to know of a chain, whose
+    /// collision-free hash is `name`.
     pub(crate) fn prepare(&self, name: Name, credential: &[u8], now: SystemTime) {
         if let Some(chain) = decode(credential) {
             self.standing(name, &chain, now);

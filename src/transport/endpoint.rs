@@ -79,7 +79,8 @@ impl Accepting {
         self.connection.remote_address()
     }
 
-    /// Waits for the end of the handshake, as long as the other end is never silent for `patience`, give or take a quarter.
+    /// Waits for the end of the handshake, as long as the other end is never silent for `patience`,
+    /// give or take a quarter.
     pub(crate) async fn finish(mut self, patience: Duration) -> Result<Authenticated, Unfinished> {
         let mut heard = 0;
         let mut silent = 0;
@@ -91,7 +92,8 @@ impl Accepting {
                 return Err(Unfinished::Silent);
             }
         }
-        // It ends the same way whether the handshake has succeeded or failed. Only a success leaves the connection open.
+        // It ends the same way whether the handshake has succeeded or failed. Only a success leaves
+        // the connection open.
         match self.connection.close_reason() {
             Some(error) => Err(Unfinished::Lost(error)),
             None => Ok(Authenticated { connection: self.connection, generation: self.generation }),
@@ -203,8 +205,9 @@ impl Endpoint {
         self.tls.load().generation
     }
 
-    /// Dials a neighbour at a real address; its certificate must name `expected`, if that is given. `rtt` is the round trip
-    /// of the link before: lost packets of the handshake are sent again the sooner, the shorter it was.
+    /// Dials a neighbour at a real address; its certificate must name `expected`, if that is given.
+    /// `rtt` is the round trip of the link before: lost packets of the handshake are sent again the
+    /// sooner, the shorter it was.
     pub(crate) fn dial(
         &self,
         addr: SocketAddr,
@@ -272,7 +275,8 @@ impl Endpoint {
         Origin { through, attached_to, node: overlay::node_addr(source) }
     }
 
-    /// Begins the handshake of an attempt, as a link or as a peer connection by where it comes from.
+    /// Begins the handshake of an attempt, as a link or as a peer connection by where it comes
+    /// from.
     ///
     /// # Errors
     /// The attempt is not the begin of a connection.
@@ -287,7 +291,8 @@ impl Endpoint {
         config.transport_config(Arc::new(transport));
         let generation = shown.generation;
         let connecting = incoming.accept_with(Arc::new(config))?;
-        // Nothing is sent early. The connection says whether packets arrive, which the handshake alone does not.
+        // Nothing is sent early. The connection says whether packets arrive, which the handshake
+        // alone does not.
         let (connection, finished) =
             connecting.into_0rtt().expect("a connection that was accepted is there at once");
         Ok(Accepting { connection, finished, generation })

@@ -119,7 +119,8 @@ impl Pem {
 
 /// Opens a regular file to be read. A named pipe would wait for a writer, and a device may never end.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
-    // Some devices act when they are opened, so the kind is checked before, and again after in case it was replaced.
+    // Some devices act when they are opened, so the kind is checked before, and again after in case
+    // it was replaced.
     check_regular(&std::fs::metadata(path)?)?;
     let mut options = OpenOptions::new();
     options.read(true);

@@ -50,10 +50,10 @@ struct Inner {
 }
 
 impl Identity {
-    /// Maximum number of certificates in a chain: the node's own and four intermediates, no two of which have the same
-    /// subject. Each may have 4 KiB, all together 8 KiB. Other nodes refuse any other chain before they look for a path to
-    /// a root, because the search would cost them too much. The chain is sent in every handshake, and once to every node
-    /// of the mesh.
+    /// Maximum number of certificates in a chain: the node's own and four intermediates, no two of
+    /// which have the same subject. Each may have 4 KiB, all together 8 KiB. Other nodes refuse any
+    /// other chain before they look for a path to a root, because the search would cost them too
+    /// much. The chain is sent in every handshake, and once to every node of the mesh.
     pub const MAX_CHAIN: usize = 1 + chain::MAX_INTERMEDIATES;
 
     /// Takes the certificate chain (the node's own certificate first), the private key (PKCS#8, SEC1 or PKCS#1; RSA of 2048

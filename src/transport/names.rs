@@ -92,8 +92,8 @@ pub(crate) fn names_in_certificate(der: &[u8]) -> Result<Vec<NodeName>, NamesErr
     Ok(names)
 }
 
-/// The roles in a certificate (DER), from its URIs `receptor-role:<name>`. Names that are not valid are left out. Nothing is
-/// verified: use it on certificates that were accepted.
+/// The roles in a certificate (DER), from its URIs `receptor-role:<name>`. Names that are not valid
+/// are left out. Nothing is verified: use it on certificates that were accepted.
 #[must_use]
 pub fn roles_in_certificate(der: &[u8]) -> BTreeSet<String> {
     let Ok(certificate) = Certificate::from_der(der) else { return BTreeSet::new() };

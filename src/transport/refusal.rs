@@ -83,7 +83,8 @@ pub enum RefusalReason {
     UnsupportedSignature,
     /// A CA above the certificate may not issue it: by its path length or its name constraints.
     Constrained,
-    /// The chain has more than four intermediates, a certificate of more than 4 KiB, or more than 8 KiB in all.
+    /// The chain has more than four intermediates, a certificate of more than 4 KiB, or more than
+    /// 8 KiB in all.
     ChainTooLong,
     /// Two intermediates of the chain have the same subject.
     RepeatedSubject,

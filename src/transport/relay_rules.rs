@@ -6,8 +6,9 @@ use std::str::FromStr;
 use super::names::roles_in_certificate;
 use crate::id::NodeId;
 
-/// A rule that permits transit: a pattern of node ids, in which `*` stands for any characters, or `role:NAME` for the nodes
-/// whose certificates have that role (SAN URI `receptor-role:NAME`). Patterns that begin with `role:` are roles.
+/// A rule that permits transit: a pattern of node ids, in which `*` stands for any characters, or
+/// `role:NAME` for the nodes whose certificates have that role (SAN URI `receptor-role:NAME`).
+/// Patterns that begin with `role:` are roles.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RelayRule(Kind);
 
@@ -38,7 +39,8 @@ impl RelayRule {
     /// The role that certificates of relays have by convention.
     pub const RELAY: &str = "relay";
 
-    /// Whether it permits transit through a node with this id, and this certificate (DER), which a trusted CA has issued.
+    /// Whether it permits transit through a node with this id, and this certificate (DER), which a
+    /// trusted CA has issued.
     pub(crate) fn permits(&self, id: &NodeId, certificate: Option<&[u8]>) -> bool {
         match &self.0 {
             Kind::Id(pattern) => matches(pattern.as_bytes(), id.as_str().as_bytes()),
@@ -53,8 +55,8 @@ pub(crate) fn is_role(name: &str) -> bool {
     fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// Whether a text matches a pattern, whose `*` stands for any number of bytes. Linear in both for each star: after the last
-/// star that matched, only its length is tried again.
+/// Whether a text matches a pattern, whose `*` stands for any number of bytes. Linear in both for
+/// each star: after the last star that matched, only its length is tried again.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

@@ -38,17 +38,17 @@ pub(crate) const CREDIT_WANTED_AT: usize = 12;
 const INITIAL_STREAMS: u32 = 16;
 /// Bytes of one stream that may wait to be read: 100 Mbit/s over a round trip of 100 ms.
 pub(crate) const STREAM_WINDOW: u64 = 1_250_000;
-/// Bytes of all streams of a connection that may wait to be read, until it has several streams: those of one stream that is
-/// not read, and a quarter of that for others.
+/// Bytes of all streams of a connection that may wait to be read, until it has several streams:
+/// those of one stream that is not read, and a quarter of that for others.
 pub(crate) const FIRST_WINDOW: u64 = STREAM_WINDOW + STREAM_WINDOW / 4;
-/// Bytes that one peer may have sent that nobody has read, in all of its streams together, unless the node is set otherwise:
-/// 56 MiB, the windows of 46 streams. A peer with more streams that are not read waits; a node that such peers attack does
-/// not notice.
+/// Bytes that one peer may have sent that nobody has read, in all of its streams together, unless
+/// the node is set otherwise: 56 MiB, the windows of 46 streams. A peer with more streams that are
+/// not read waits; a node that such peers attack does not notice.
 pub const DEFAULT_RECEIVE_WINDOW: u64 = 56 << 20;
 /// The bounds of a peer's receive window, in bytes.
 pub const RECEIVE_WINDOWS: RangeInclusive<u64> = 2 << 20..=4 << 30;
-/// Bytes that all peers together may have sent that nobody has read, unless the node is set otherwise: 256 MiB, and
-/// 1.6 MB for each connection.
+/// Bytes that all peers together may have sent that nobody has read, unless the node is set
+/// otherwise: 256 MiB, and 1.6 MB for each connection.
 pub const DEFAULT_RECEIVE_MEMORY: u64 = 256 << 20;
 
 /// How many bytes may wait to be read.
@@ -68,17 +68,19 @@ impl Default for ReceiveLimits {
 
 /// The round trip that is assumed before one is measured: a lost handshake packet is sent again after three of these.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-/// The least that is assumed on a path whose round trip is known from the connection before (RFC 9002, section 6.2.2): a
-/// process that has just started is slow to answer.
+/// The least that is assumed on a path whose round trip is known from the connection before (RFC
+/// 9002, section 6.2.2): a process that has just started is slow to answer.
 const RESUMED_RTT: Duration = Duration::from_millis(20);
-/// A peer that was not heard of for this long is gone, and its streams end as unreachable, whatever the mesh says of it.
-/// Long enough to outlast the loss of a relay (5 s) and its restart. Where there is no route, the peer timeout counts.
+/// A peer that was not heard of for this long is gone, and its streams end as unreachable, whatever
+/// the mesh says of it. Long enough to outlast the loss of a relay (5 s) and its restart. Where
+/// there is no route, the peer timeout counts.
 const PEER_DEAD_AFTER: Duration = Duration::from_secs(15);
 /// How often an otherwise silent peer connection shows that it lives.
 const PEER_KEEPALIVE: Duration = Duration::from_secs(4);
 
-/// Without a route to a peer, its connections, streams and calls end this long after its last packet, unless the node is set
-/// otherwise. As long as a silent link takes to be declared dead, so that the mesh has had the time to find another way.
+/// Without a route to a peer, its connections, streams and calls end this long after its last
+/// packet, unless the node is set otherwise. As long as a silent link takes to be declared dead, so
+/// that the mesh has had the time to find another way.
 pub const DEFAULT_PEER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The bounds of the peer timeout.
 pub const PEER_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(600);
@@ -88,8 +90,9 @@ pub const PEER_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(500)..
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Liveness {
-    /// A keepalive after a second without packets from the neighbour, so that its restart is noticed within that time; a
-    /// silent neighbour is dead after 3.5 to 4.5 s. About 70 bytes/s each way.
+    /// A keepalive after a second without packets from the neighbour, so that its restart is
+    /// noticed within that time; a silent neighbour is dead after 3.5 to 4.5 s. About 70 bytes/s
+    /// each way.
     #[default]
     Default,
     /// For paid links: a keepalive every 20 s; a silent neighbour is dead after 45 to 65 s. Under 5 bytes a second each way.

@@ -28,7 +28,8 @@ use crate::id::NodeId;
 /// - revocation lists ([`with_crls`](Self::with_crls)),
 /// - a deny list ([`with_denied`](Self::with_denied)): refused if the certificate carries any of these ids,
 /// - an allow list ([`with_allowed`](Self::with_allowed)): refused unless the certificate carries one of these ids,
-/// - pins ([`with_pins`](Self::with_pins)): refused unless the certificate's public key is one of these,
+/// - pins ([`with_pins`](Self::with_pins)): refused unless the certificate's public key is one of
+///   these,
 /// - rules for relays ([`with_relays`](Self::with_relays)): who may carry the packets of others.
 ///
 /// Cloning is cheap (a reference count). A `Trust` does not change once it is in use: a reload makes a new one.
@@ -101,9 +102,10 @@ impl Trust {
     /// Adds certificate revocation lists, given as PEM. A certificate is refused if any of the lists revokes it, or an
     /// intermediate CA above it; one of which no list speaks is accepted.
     ///
-    /// The age of a list is not looked at: a list past its next update still revokes what it revokes, so that a forgotten
-    /// renewal does not stop the mesh. Replacing the lists is the operator's part. Each further list by an issuer that has
-    /// one already makes every handshake verify the chain once more; lists by different issuers share one pass.
+    /// The age of a list is not looked at: a list past its next update still revokes what it
+    /// revokes, so that a forgotten renewal does not stop the mesh. Replacing the lists is the
+    /// operator's part. Each further list by an issuer that has one already makes every handshake
+    /// verify the chain once more; lists by different issuers share one pass.
     ///
     /// # Errors
     /// There is no list in it, or one that cannot be read. The signatures of the lists are checked when they are used.
@@ -162,12 +164,13 @@ impl Trust {
         self.change(|inner| inner.pins.get_or_insert_default().extend(pins))
     }
 
-    /// Permits transit through the nodes that one of these rules names, and through no others: this node ignores what others
-    /// claim, computes no paths through them, and takes no packets of third nodes from them. They stay reachable. Adds to
-    /// those permitted before; an empty first list permits nobody. Without any, every member may carry transit.
+    /// Permits transit through the nodes that one of these rules names, and through no others: this
+    /// node ignores what others claim, computes no paths through them, and takes no packets of
+    /// third nodes from them. They stay reachable. Adds to those permitted before; an empty first
+    /// list permits nobody. Without any, every member may carry transit.
     ///
-    /// All nodes of a mesh should have the same rules: packets that a node sends through a relay which another one on the
-    /// way does not permit are lost there.
+    /// All nodes of a mesh should have the same rules: packets that a node sends through a relay
+    /// which another one on the way does not permit are lost there.
     #[must_use]
     pub fn with_relays(self, rules: impl IntoIterator<Item = RelayRule>) -> Self {
         self.change(|inner| inner.relays.get_or_insert_default().extend(rules))
@@ -178,8 +181,8 @@ impl Trust {
         self.inner.relays.as_ref().map(|rules| rules.iter())
     }
 
-    /// Whether transit is permitted through a node with this id and this certificate (DER), which was accepted; `None` if it is
-    /// not known yet.
+    /// Whether transit is permitted through a node with this id and this certificate (DER), which
+    /// was accepted; `None` if it is not known yet.
     pub(crate) fn permits_transit(&self, id: &NodeId, certificate: Option<&[u8]>) -> bool {
         let rules = self.inner.relays.as_ref();
         rules.is_none_or(|rules| rules.iter().any(|rule| rule.permits(id, certificate)))

@@ -191,11 +191,12 @@ impl PeerVerifier {
         }
     }
 
-    /// Checks that there is a path to a root at this time and that no list revokes it. Names and lists of ids are not
-    /// looked at.
+    /// Checks that there is a path to a root at this time and that no list revokes it. Names and
+    /// lists of ids are not looked at.
     ///
-    /// The cost is bounded before anything is known of the sender, see [`chain`]: for a chain that no trusted CA signed one
-    /// attempt at a path, with at most two signature checks for each root of the name that the chain gives.
+    /// The cost is bounded before anything is known of the sender, see [`chain`]: for a chain that
+    /// no trusted CA signed one attempt at a path, with at most two signature checks for each root
+    /// of the name that the chain gives.
     pub(super) fn verify_chain(
         &self,
         certificate: &EndEntityCert<'_>,
@@ -208,8 +209,8 @@ impl PeerVerifier {
         if rounds.is_empty() {
             return self.verify_path(certificate, intermediates, role, now, None);
         }
-        // Of several lists by one issuer webpki asks only the first, and an outdated one may come first: in each round
-        // there is at most one list by each issuer.
+        // Of several lists by one issuer webpki asks only the first, and an outdated one may come
+        // first: in each round there is at most one list by each issuer.
         for lists in rounds {
             let lists: Vec<_> = lists.iter().map(|list| &**list).collect();
             let revocation = RevocationOptionsBuilder::new(&lists)

@@ -7,10 +7,12 @@ use tokio::sync::Notify;
 
 use crate::id::NodeAddr;
 
-/// Maximum number of destinations that wait for the driver. Further ones are reported with their next packet.
+/// Maximum number of destinations that wait for the driver. Further ones are reported with their
+/// next packet.
 const MAX_WAITING: usize = 256;
 
-/// Destinations of packets that are held although nodes list them as stubs: the driver asks for the proofs.
+/// Destinations of packets that are held although nodes list them as stubs: the driver asks for the
+/// proofs.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     addrs: Mutex<BTreeSet<NodeAddr>>,

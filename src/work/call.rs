@@ -318,8 +318,9 @@ pub enum CallError {
     /// The node runs as many calls as it may. The call was not started; try again later.
     #[error("the node runs as many calls as it may; the call was not started")]
     Overloaded,
-    /// The node runs as many calls of this caller as it may beside those of others; ephemerals that share a certificate
-    /// count as one. The call was not started; try again when some of them have ended.
+    /// The node runs as many calls of this caller as it may beside those of others; ephemerals that
+    /// share a certificate count as one. The call was not started; try again when some of them have
+    /// ended.
     #[error("the node runs as many calls of this caller as it may; the call was not started")]
     CallerLimit,
     /// The node did not accept the call's stream. The call was not started; the code says what to do.

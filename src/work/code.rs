@@ -18,8 +18,8 @@ pub enum Code {
     Panicked,
     /// The node runs as many calls as it may. Nothing was started; try again later.
     Overloaded,
-    /// The caller runs as many calls on the node as it may beside those of others. Nothing was started; try again when some
-    /// of them have ended.
+    /// The caller runs as many calls on the node as it may beside those of others. Nothing was
+    /// started; try again when some of them have ended.
     CallerLimit,
     /// The call was cancelled.
     Cancelled,

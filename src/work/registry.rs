@@ -75,7 +75,8 @@ struct Table {
 #[derive(Default)]
 struct Running {
     all: usize,
-    /// By caller, without the suffix of its id: as many ephemerals as run with one certificate have one share.
+    /// By caller, without the suffix of its id: as many ephemerals as run with one certificate have
+    /// one share.
     callers: BTreeMap<NodeId, usize>,
 }
 
@@ -139,12 +140,13 @@ impl Registry {
 
     /// A registry which runs `max_running` calls at the same time.
     ///
-    /// A caller may run another call as long as it runs fewer than three times as many as there are places left: alone it
-    /// gets three quarters of them, and those who run many leave room for those who run none. Ephemerals that share a
-    /// certificate count as one caller. A call beyond that is refused with [`Code::CallerLimit`], and a call that finds no
-    /// place left with [`Code::Overloaded`], at once, and counted. With 0, all are. The built-in directives have places of
-    /// their own: a node that runs as many calls as it may still answers a ping.
-    /// A call that runs costs two tasks and, at worst, 256 KiB of responses that wait.
+    /// A caller may run another call as long as it runs fewer than three times as many as there are
+    /// places left: alone it gets three quarters of them, and those who run many leave room for
+    /// those who run none. Ephemerals that share a certificate count as one caller. A call beyond
+    /// that is refused with [`Code::CallerLimit`], and a call that finds no place left with
+    /// [`Code::Overloaded`], at once, and counted. With 0, all are. The built-in directives have
+    /// places of their own: a node that runs as many calls as it may still answers a ping. A call
+    /// that runs costs two tasks and, at worst, 256 KiB of responses that wait.
     #[must_use]
     pub fn with_max_running(max_running: usize) -> Self {
         Self {

@@ -232,7 +232,8 @@ impl Running {
         }
     }
 
-    /// A handler's result, or what its task came to. A panic's text stays here: it was not meant for the caller.
+    /// A handler's result, or what its task came to. A panic's text stays here: it was not meant
+    /// for the caller.
     fn verdict(&self, result: Result<Result<(), HandlerError>, JoinError>) -> Result<(), HandlerError> {
         let error = match result {
             Ok(result) => return result,

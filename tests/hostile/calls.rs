@@ -80,7 +80,8 @@ async fn streams_that_nobody_reads_hold_a_bounded_number_of_bytes() {
         let connection = connection.clone();
         writing.spawn(async move {
             let Ok((mut send, _recv)) = connection.open_bi().await else { return 0 };
-            // Asks for credit, so that the next stream has room. Once the window is full, not even this gets through.
+            // Asks for credit, so that the next stream has room. Once the window is full, not even
+            // this gets through.
             let open = framed(&(1_u8, "unread", (), true));
             let _ = tokio::time::timeout(Duration::from_secs(20), send.write_all(&open)).await;
             let mut taken = 0;

@@ -1,4 +1,5 @@
-//! The attacker's socket: QUIC packets to and from neighbours as they are, those to and from other nodes switched.
+//! The attacker's socket: QUIC packets to and from neighbours as they are, those to and from other
+//! nodes switched.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -30,7 +31,8 @@ pub(crate) struct Uplink {
     pub(crate) attachment: Attachment,
 }
 
-/// A socket of the virtual network, with switched packets in both directions once there is an uplink.
+/// A socket of the virtual network, with switched packets in both directions once there is an
+/// uplink.
 pub(crate) struct Carrier {
     pub(crate) udp: Arc<VirtualSocket>,
     uplink: Mutex<Option<Uplink>>,

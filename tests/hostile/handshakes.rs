@@ -119,7 +119,8 @@ async fn a_chain_of_namesakes_costs_its_victim_little() {
     let plain = refuse(&namesakes(0), 20).await;
     for count in [4, 5, 7, 8, 18] {
         let junk = refuse(&namesakes(count), 20).await;
-        // Sent, received and read, a long chain costs its length. The orders of its parts are no length.
+        // Sent, received and read, a long chain costs its length. The orders of its parts are no
+        // length.
         assert!(junk < 6 * plain, "{junk} ns for {count} intermediates, {plain} ns without");
     }
     assert_few(log.take());
@@ -131,7 +132,8 @@ fn assert_few(lines: usize) {
     assert!(lines <= 100, "{lines} lines were logged");
 }
 
-/// A chain of a stranger's, with this many intermediates that all have the same name and none of which issued another.
+/// A chain of a stranger's, with this many intermediates that all have the same name and none of
+/// which issued another.
 fn namesakes(count: usize) -> Credentials {
     let params = |ca| {
         let mut params = CertificateParams::new(Vec::new()).unwrap();

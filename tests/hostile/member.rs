@@ -127,7 +127,8 @@ impl Member {
     /// A link that is in use.
     pub(crate) async fn link(&self, to: SocketAddr, role: Role) -> Link {
         let mut link = self.hello(to, role).await;
-        // Of two ends the one with the smaller id selects; a stub is always selected by its neighbour.
+        // Of two ends the one with the smaller id selects; a stub is always selected by its
+        // neighbour.
         if !role.stub && self.id < link.neighbour {
             link.send(&(frame::SELECT, 1_u64)).await;
         }
@@ -147,7 +148,8 @@ impl Link {
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
-        // A victim that has closed the link has defended itself; the test sees it by the link's end.
+        // A victim that has closed the link has defended itself; the test sees it by the link's
+        // end.
         let _ = self.control.write_all(bytes).await;
     }
 }

@@ -57,8 +57,8 @@ impl Puppet {
         self.orders.send(Box::new(order)).unwrap();
     }
 
-    /// Lists a stub that is not there, with a proof that the attacker signs: worth nothing, unless the stub has the
-    /// attacker's own name and a suffix.
+    /// Lists a stub that is not there, with a proof that the attacker signs: worth nothing, unless
+    /// the stub has the attacker's own name and a suffix.
     pub(crate) fn claim(&self, stub: NodeId) {
         let proof = self.forger.sign(&stub, &self.id);
         self.order(move |router, now| {

@@ -35,8 +35,9 @@ const PROBES_PER_SECOND: f64 = 2.8;
 const KEEPALIVES_PER_SECOND: f64 = 1.5;
 /// Such a packet is some 70 bytes long, with the relay's header.
 const KEEPALIVE_BYTES: f64 = 100.0;
-/// Mappings that a symmetric NAT makes for each peer: for its outer and its inner address, and for what it was before. While
-/// a relayed pair is tried again, as many for each of the fresh ports: about a hundred for 19 peers were seen at most.
+/// Mappings that a symmetric NAT makes for each peer: for its outer and its inner address, and for
+/// what it was before. While a relayed pair is tried again, as many for each of the fresh ports:
+/// about a hundred for 19 peers were seen at most.
 const MAPPINGS_PER_PEER: usize = 8;
 
 #[tokio::test(start_paused = true)]

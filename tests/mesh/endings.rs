@@ -1,8 +1,9 @@
 //! Who is blamed for the end of a stream, a datagram sender or a call, and how far it got.
 //!
-//! Each event is played on a mesh `a-r b-r`, where `a` uses `r` over a link, and on one where it uses `b` over a peer
-//! connection. The observers: reads, one of them on a half-closed stream, a wait for `stopped` and a call that wait while
-//! it happens; and a read, a write, a wait for `stopped` and a datagram that come a second and a half after the end.
+//! Each event is played on a mesh `a-r b-r`, where `a` uses `r` over a link, and on one where it
+//! uses `b` over a peer connection. The observers: reads, one of them on a half-closed stream, a
+//! wait for `stopped` and a call that wait while it happens; and a read, a write, a wait for
+//! `stopped` and a datagram that come a second and a half after the end.
 
 use std::time::Duration;
 
@@ -378,8 +379,8 @@ async fn a_leave_is_known_everywhere_with_three_neighbours() {
     assert_leave_is_known(&mesh, "a", &others).await;
 }
 
-/// Twenty processes of `a` leave one after the other. Each changes its record more often than the mesh accepts records of
-/// one node in that time.
+/// Twenty processes of `a` leave one after the other. Each changes its record more often than the
+/// mesh accepts records of one node in that time.
 async fn assert_leaves_in_a_row_are_known(mesh: &mut Mesh, neighbours: &[&str], others: &[&str]) {
     for _ in 0..20 {
         let others: Vec<_> = others.iter().map(|name| mesh.node(name)).collect();

@@ -56,8 +56,9 @@ async fn an_edge_between_two_relays_that_restarts_is_back_at_once() {
     }
 }
 
-/// Kills a node ten times within two minutes of virtual time, at varying phases of its neighbours' keepalives, and starts
-/// it again after `gap`. Returns how long `from` took each time to reach `to`.
+/// Kills a node ten times within two minutes of virtual time, at varying phases of its neighbours'
+/// keepalives, and starts it again after `gap`. Returns how long `from` took each time to reach
+/// `to`.
 async fn kill_ten_times(
     mesh: &mut Mesh,
     name: &str,

@@ -274,7 +274,8 @@ fn serve_unread(node: &Node) {
     });
 }
 
-/// Opens streams to `unread` and writes to each as much as it takes; returns them, and the bytes written.
+/// Opens streams to `unread` and writes to each as much as it takes; returns them, and the bytes
+/// written.
 async fn fill(from: &Node, to: &str, count: usize) -> (Vec<Stream>, usize) {
     let mut filling = JoinSet::new();
     for _ in 0..count {

@@ -44,8 +44,8 @@ async fn stubs_of_one_node_reach_each_other() {
     echo(mesh.node("one"), "two").await;
 }
 
-/// Five nodes that all claim transit: `bad` links a and b, as r1 and r2 do less directly, which alone have the role.
-/// All but `bad` permit transit by this rule.
+/// Five nodes that all claim transit: `bad` links a and b, as r1 and r2 do less directly, which
+/// alone have the role. All but `bad` permit transit by this rule.
 async fn restricted(rule: Option<&str>) -> Vec<Node> {
     let (network, ca) = (Network::new(3), Authority::new("roles", 1).unwrap());
     let rule: Option<RelayRule> = rule.map(|rule| rule.parse().unwrap());

@@ -83,7 +83,8 @@ impl Site {
 }
 
 impl Deployed {
-    /// A client as the operator runs it: as root, with the node's runtime directory in `/run`, where only root can have made it.
+    /// A client as the operator runs it: as root, with the node's runtime directory in `/run`,
+    /// where only root can have made it.
     fn client(&self, args: &[&str]) -> Command {
         let script = "mount -t tmpfs -o mode=0755 tmpfs /run && mkdir /run/receptor && mount --bind \"$0\" /run/receptor && exec \"$@\"";
         let mut command = Command::new("unshare");

@@ -137,7 +137,8 @@ impl Client {
 
     /// Connects, and waits a while if more clients connect at once than the system queues for the node.
     ///
-    /// Nothing is sent unless the directory, the socket and the process that listens belong to a trusted user.
+    /// Nothing is sent unless the directory, the socket and the process that listens belong to a
+    /// trusted user.
     async fn connect(&self) -> Result<UnixStream, Failure> {
         let trusted = Owners::current().of_socket(&self.path).map_err(|error| self.untrusted(&error))?;
         let deadline = Instant::now() + CONNECT_WAIT;

@@ -1,8 +1,9 @@
 //! The control socket: how commands on this machine use a node that runs already, without joining the mesh.
 //!
-//! A Unix domain socket that only the node's user, and root, can use: it is made with mode 0600, it is never open to others for a
-//! moment, and the node looks at the uid of who connects. A client trusts only its own user, root, and the user whom root gave
-//! a directory in `/run`; it checks the directory, the socket and the uid of the process behind it before it sends anything.
+//! A Unix domain socket that only the node's user, and root, can use: it is made with mode 0600, it
+//! is never open to others for a moment, and the node looks at the uid of who connects. A client
+//! trusts only its own user, root, and the user whom root gave a directory in `/run`; it checks the
+//! directory, the socket and the uid of the process behind it before it sends anything.
 //!
 //! # Protocol
 //!

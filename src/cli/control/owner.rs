@@ -1,9 +1,10 @@
 //! Whether a control socket belongs to a node that the user may trust with a payload.
 //!
-//! In `/tmp` anybody can create a directory or a socket before the node does, and would read what a client sends. A client
-//! therefore trusts three users: its own, root, and the owner of a directory directly in `/run`, which only root can
-//! create there (a unit's `RuntimeDirectory`). It checks the directory and the socket before it connects, and the
-//! credentials of the process that listens before it sends anything.
+//! In `/tmp` anybody can create a directory or a socket before the node does, and would read what a
+//! client sends. A client therefore trusts three users: its own, root, and the owner of a directory
+//! directly in `/run`, which only root can create there (a unit's `RuntimeDirectory`). It checks
+//! the directory and the socket before it connects, and the credentials of the process that listens
+//! before it sends anything.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -48,7 +49,8 @@ impl Owners {
     /// Who may listen on the socket at `path`, as far as the file system shows.
     ///
     /// # Errors
-    /// The directory or the socket belongs to someone else or can be changed by others, or it is not a socket.
+    /// The directory or the socket belongs to someone else or can be changed by others, or it is
+    /// not a socket.
     pub(super) fn of_socket(&self, path: &Path) -> Result<Trusted, Untrusted> {
         let dir = match path.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -75,7 +77,8 @@ impl Owners {
     /// Who may listen on sockets in a directory.
     ///
     /// # Errors
-    /// It belongs to someone else, or others can put sockets of theirs in the place of those that are there.
+    /// It belongs to someone else, or others can put sockets of theirs in the place of those that
+    /// are there.
     pub(super) fn of_dir(&self, dir: &Path) -> Result<Trusted, Untrusted> {
         let mut trusted = Trusted(vec![self.uid, 0]);
         let mut found = fs::symlink_metadata(dir)?;
@@ -90,7 +93,8 @@ impl Owners {
             trusted.0.push(found.uid());
         }
         trusted.check(&found, dir)?;
-        // The sticky bit keeps others from replacing what is there. A group of the user's own is often the user alone.
+        // The sticky bit keeps others from replacing what is there. A group of the user's own is
+        // often the user alone.
         let sticky = found.mode() & 0o1000 != 0;
         let by_others = found.mode() & 0o002 != 0 || (found.mode() & 0o020 != 0 && found.gid() != self.gid);
         if by_others && !sticky {

@@ -133,7 +133,8 @@ pub(super) async fn read_chunk(from: &mut (impl AsyncRead + Unpin)) -> io::Resul
     Ok(Some(chunk.into()))
 }
 
-/// Reads any bytes as a request, as an answer and as chunks. What was read is written, and read again as the same.
+/// Reads any bytes as a request, as an answer and as chunks. What was read is written, and read
+/// again as the same.
 #[cfg(feature = "testing")]
 pub(in crate::cli) fn fuzz(bytes: &[u8]) {
     /// Reading from a slice never waits.

@@ -1,8 +1,9 @@
 //! Rate limits for log lines, by kind and by peer.
 //!
-//! Every line that another node can cause takes a token from three buckets: one for that node and kind, one for the
-//! kind, and one for all lines. Lines that find a bucket empty are counted, and the counts are logged as a summary, so
-//! a hostile or broken node can fill neither the disk nor hide what others do.
+//! Every line that another node can cause takes a token from three buckets: one for that node and
+//! kind, one for the kind, and one for all lines. Lines that find a bucket empty are counted, and
+//! the counts are logged as a summary, so a hostile or broken node can fill neither the disk nor
+//! hide what others do.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,8 @@ use crate::mesh::clock;
 const PER_NODE: Rate = Rate { burst: 6, interval: Duration::from_secs(10) };
 /// Lines of one kind about all nodes.
 const PER_KIND: Rate = Rate { burst: 20, interval: Duration::from_secs(3) };
-/// Standard error of commands, which operators ask for and may be long; it is not counted as a line of the node.
+/// Standard error of commands, which operators ask for and may be long; it is not counted as a line
+/// of the node.
 const OUTPUT_PER_NODE: Rate = Rate { burst: 200, interval: Duration::from_millis(500) };
 const OUTPUT: Rate = Rate { burst: 500, interval: Duration::from_millis(200) };
 /// Lines of all other kinds: 76 within any 30 s, which leaves room for summaries below 100.
@@ -78,7 +80,8 @@ impl LogKind {
 pub(crate) struct LogLimits(Arc<Mutex<LogLimit>>);
 
 impl LogLimits {
-    /// Whether a line of this kind about `node` may be written now. Otherwise it is counted for the next summary.
+    /// Whether a line of this kind about `node` may be written now. Otherwise it is counted for the
+    /// next summary.
     pub(crate) fn admit(&self, kind: LogKind, node: &NodeId) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(kind, node, clock::now())
     }

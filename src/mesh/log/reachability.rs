@@ -7,7 +7,8 @@ use tracing::info;
 
 use crate::id::NodeId;
 
-/// How long changes are collected before a line is written; a mesh that syncs brings all its nodes within this time.
+/// How long changes are collected before a line is written; a mesh that syncs brings all its nodes
+/// within this time.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait. It doubles for as long as changes go on.
 const MAX_WAIT: Duration = Duration::from_secs(16);

@@ -1,7 +1,7 @@
 //! Which peers have a place, when there are not enough for all.
 //!
-//! Ephemerals that share a certificate share the places of one caller: otherwise one member could take all of them with
-//! suffixes of its own choice.
+//! Ephemerals that share a certificate share the places of one caller: otherwise one member could
+//! take all of them with suffixes of its own choice.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,8 @@ pub(super) enum Room {
     None,
 }
 
-/// Where `newcomer` finds a place beside `peers`, of which each is in use or not. There are at most `max`.
+/// Where `newcomer` finds a place beside `peers`, of which each is in use or not. There are at most
+/// `max`.
 pub(super) fn room<'a>(
     peers: impl ExactSizeIterator<Item = (&'a NodeId, bool)>,
     newcomer: &NodeId,

@@ -1,7 +1,8 @@
 //! Gives up peers that have become unreachable.
 //!
-//! A peer connection outlives a relay's death and restart, so its own idle timeout is long. But where the mesh has no
-//! route to the node and no packet of it has arrived for the patience, nobody has a reason to wait for that timeout:
+//! A peer connection outlives a relay's death and restart, so its own idle timeout is long. But
+//! where the mesh has no route to the node and no packet of it has arrived for the patience, nobody
+//! has a reason to wait for that timeout:
 //!
 //! ```text
 //!   packets received ─▶ Silence ─ unheard for the patience ─┐
@@ -9,13 +10,13 @@
 //!   routes, direct paths ─────── none for ROUTE_GRACE ──────┘
 //! ```
 //!
-//! Silence counts from the last packet, not from the loss of the route: a mesh takes up to 5 s to notice a silent death,
-//! and callers should not wait that time twice.
+//! Silence counts from the last packet, not from the loss of the route: a mesh takes up to 5 s to
+//! notice a silent death, and callers should not wait that time twice.
 
 use std::time::{Duration, Instant};
 
-/// How long the route has to be missing. A link that is replaced, or a record that overtakes another, may hide it for a
-/// moment.
+/// How long the route has to be missing. A link that is replaced, or a record that overtakes
+/// another, may hide it for a moment.
 const ROUTE_GRACE: Duration = Duration::from_millis(150);
 
 /// When packets of a connection last arrived, as far as samples of their count tell.
@@ -45,7 +46,8 @@ impl Silence {
         now.saturating_duration_since(self.heard)
     }
 
-    /// Takes whether there is a route; returns for how long the peer has been unreachable: unheard, and without a route.
+    /// Takes whether there is a route; returns for how long the peer has been unreachable: unheard,
+    /// and without a route.
     pub(super) fn unreachable(&mut self, routed: bool, now: Instant) -> Option<Duration> {
         if routed {
             self.routeless = None;

@@ -1,7 +1,8 @@
 //! Whether the packets of a connection arrive at both ends: what routing cannot see.
 //!
-//! A relay that keeps its links and forwards nothing looks healthy to its neighbours. Only the ends of a connection notice.
-//! Each end sees whether packets of the other arrive, and not whether its own do, so it says so when none does:
+//! A relay that keeps its links and forwards nothing looks healthy to its neighbours. Only the ends
+//! of a connection notice. Each end sees whether packets of the other arrive, and not whether its
+//! own do, so it says so when none does:
 //!
 //! ```text
 //!   sent, and nothing arrives ──▶ complain to the peer, repeatedly ──▶ still nothing: this end's packets
@@ -10,11 +11,12 @@
 //!   the peer gets complaints, although it has answered the first one: its packets are lost, it takes another way
 //! ```
 //!
-//! A client that repeats its handshake although the server is done with it complains as well: its congestion window may be
-//! full, so that it can say nothing else.
+//! A client that repeats its handshake although the server is done with it complains as well: its
+//! congestion window may be full, so that it can say nothing else.
 //!
-//! The counts of QUIC's frames would not do. An end that only acknowledges expects no answer, and packets repeat ACK frames
-//! that are old, so neither the lack of ACK frames nor their arrival says anything about packets sent since.
+//! The counts of QUIC's frames would not do. An end that only acknowledges expects no answer, and
+//! packets repeat ACK frames that are old, so neither the lack of ACK frames nor their arrival says
+//! anything about packets sent since.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +29,8 @@ const DOUBT_ROUND_TRIPS: u32 = 2;
 const SENDS: u32 = 2;
 /// The time between two complaints is a round trip, and at least this.
 const COMPLAIN_EVERY: Duration = Duration::from_millis(100);
-/// How long this end complains before it takes another way, at least and in round trips. The peer has the time for it first.
+/// How long this end complains before it takes another way, at least and in round trips. The peer
+/// has the time for it first.
 const SILENT_AT_LEAST: Duration = Duration::from_millis(400);
 const SILENT_ROUND_TRIPS: u32 = 5;
 /// How long the peer's first complaint is remembered.
@@ -40,7 +43,8 @@ pub(super) enum Answers {
     Unchanged,
     /// Nothing arrives: tell the peer.
     Complain,
-    /// This end's packets are lost, as far as it can tell: take another way. Repeated while that lasts.
+    /// This end's packets are lost, as far as it can tell: take another way. Repeated while that
+    /// lasts.
     Silent,
     /// Packets arrive, and the peer has stopped complaining.
     Resumed,
@@ -49,7 +53,8 @@ pub(super) enum Answers {
 /// What a connection has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
-    /// Frames sent that ask for an acknowledgement, path MTU probes left out: losing those is how the path MTU is found.
+    /// Frames sent that ask for an acknowledgement, path MTU probes left out: losing those is how
+    /// the path MTU is found.
     sent: u64,
     /// Datagrams received.
     received: u64,
@@ -71,8 +76,8 @@ pub(super) struct Unanswered {
 }
 
 impl Unanswered {
-    /// Takes a sample. `complained`: the peer said since the last one that nothing arrives there. `rtt` is the shortest
-    /// round trip so far: smoothed ones include what was lost.
+    /// Takes a sample. `complained`: the peer said since the last one that nothing arrives there.
+    /// `rtt` is the shortest round trip so far: smoothed ones include what was lost.
     pub(super) fn sample(
         &mut self,
         stats: &ConnectionStats,
@@ -101,8 +106,8 @@ impl Unanswered {
         self.judge_silence(rtt, now)
     }
 
-    /// The peer's packets arrive, and this end acknowledged its first complaint at once. Another one a round trip later
-    /// means that it did not hear that.
+    /// The peer's packets arrive, and this end acknowledged its first complaint at once. Another
+    /// one a round trip later means that it did not hear that.
     fn on_complaint(&mut self, rtt: Duration, now: Instant) -> Answers {
         let recent = |first: &Instant| now.saturating_duration_since(*first) < FORGET_COMPLAINT;
         let first = self.peer_complained.filter(recent).unwrap_or(now);
@@ -169,7 +174,8 @@ mod tests {
     const RTT: Duration = Duration::from_millis(10);
     const PACE: Duration = Duration::from_millis(100);
 
-    /// Plays samples of (sent, received, complained), one each [`PACE`]; returns what they told, and when.
+    /// Plays samples of (sent, received, complained), one each [`PACE`]; returns what they told,
+    /// and when.
     fn play(rtt: Duration, samples: impl IntoIterator<Item = (u64, u64, bool)>) -> Vec<(usize, Answers)> {
         let (mut unanswered, start) = (Unanswered::default(), crate::mesh::clock::now());
         let told = (0..).zip(samples).map(|(nth, (sent, received, complained))| {

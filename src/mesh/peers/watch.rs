@@ -18,7 +18,8 @@ use crate::mesh::view::View;
 const PACE: Duration = Duration::from_millis(100);
 /// Interval while there are none.
 const IDLE_PACE: Duration = Duration::from_millis(500);
-/// A stub asks its neighbour for the route to a peer that has been silent for this long before it would be given up.
+/// A stub asks its neighbour for the route to a peer that has been silent for this long before it
+/// would be given up.
 const ASK_AHEAD: Duration = Duration::from_secs(1);
 /// How long the neighbour may take to answer. A missing answer does not count as a missing route.
 const ANSWER_WAIT: Duration = Duration::from_millis(50);
@@ -64,7 +65,8 @@ impl Watch {
     /// Whether there is a route to each of the nodes, as far as this node knows.
     async fn routed(&self, view: &View, nodes: &[NodeId]) -> Vec<bool> {
         if !view.stub {
-            // A stub that nobody here has looked for needs no route as long as its packets say where it is attached.
+            // A stub that nobody here has looked for needs no route as long as its packets say
+            // where it is attached.
             let known = |node: &NodeId| view.reaches(node) || view.table.is_claimed(node);
             return nodes.iter().map(|node| *node == self.id || known(node)).collect();
         }

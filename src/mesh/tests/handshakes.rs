@@ -1,4 +1,5 @@
-//! Handshakes that are begun and not finished, by strangers and by members, while honest nodes connect.
+//! Handshakes that are begun and not finished, by strangers and by members, while honest nodes
+//! connect.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -22,7 +23,8 @@ const HONEST: usize = 20;
 /// Between two first packets of a flood of 300 a second, or of 200.
 const PACE_300: Duration = Duration::from_micros(3_333);
 const PACE_200: Duration = Duration::from_millis(5);
-/// What a new connection of an honest node may take beside a flood: some round trips of the virtual network, and a Retry.
+/// What a new connection of an honest node may take beside a flood: some round trips of the virtual
+/// network, and a Retry.
 const SOON: Duration = Duration::from_millis(500);
 
 /// A UDP socket that only sends, or receives nothing but Retry packets.

@@ -93,7 +93,8 @@ impl Socket {
         }
     }
 
-    /// The node that the stub at the other end of a flow is attached to. `None` if the flow is of another kind.
+    /// The node that the stub at the other end of a flow is attached to. `None` if the flow is of
+    /// another kind.
     pub(crate) fn attached_to(&self, kind: FlowKind) -> Option<NodeAddr> {
         let FlowKind::Attached(number) = kind else { return None };
         lock(&self.attachments).node(number)
@@ -116,13 +117,14 @@ impl Socket {
     }
 }
 
-/// The next hop of a QUIC packet that begins here, and its hop limit. Handshakes avoid direct paths: see
-/// [`originate_packet`](ForwardingTable::originate_packet).
+/// The next hop of a QUIC packet that begins here, and its hop limit. Handshakes avoid direct
+/// paths: see [`originate_packet`](ForwardingTable::originate_packet).
 pub(super) fn way(table: &ForwardingTable, header: &Header, quic: &[u8]) -> Option<(NextHop, u8)> {
     table.originate_packet(header, quic.first().is_some_and(|first| is_handshake(*first)))
 }
 
-/// Whether a QUIC packet is part of a handshake, by its first byte: those have long headers (RFC 9000 §17.2).
+/// Whether a QUIC packet is part of a handshake, by its first byte: those have long headers (RFC
+/// 9000 §17.2).
 pub(super) fn is_handshake(first: u8) -> bool {
     first & 0x80 != 0
 }

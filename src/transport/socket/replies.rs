@@ -11,13 +11,14 @@ use crate::id::NodeAddr;
 
 /// Peers whose handshakes are remembered; the oldest makes room.
 const MAX_PEERS: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");
-/// How long a handshake is answered the way it came, in ticks of half a second. Its next flight renews this.
+/// How long a handshake is answered the way it came, in ticks of half a second. Its next flight
+/// renews this.
 const KEPT_TICKS: u32 = 10;
 
 /// Through which neighbour each peer's last handshake packet came in.
 ///
-/// A handshake that gets no answer through one neighbour is tried through another one. It should not depend on a second
-/// choice at the other end, which knows nothing of the failure.
+/// A handshake that gets no answer through one neighbour is tried through another one. It should
+/// not depend on a second choice at the other end, which knows nothing of the failure.
 pub(super) struct Replies {
     peers: Mutex<LruCache<NodeAddr, Came>>,
     now: AtomicU32,

@@ -179,9 +179,9 @@ impl Socket {
     }
 }
 
-/// What quinn gets as the local address of packets with a long header (RFC 9000 §17.2), those of handshakes: the overlay
-/// address of the neighbour that they arrived through. Whoever accepts connections shares by it; what quinn sends back
-/// goes by the routes all the same.
+/// What quinn gets as the local address of packets with a long header (RFC 9000 §17.2), those of
+/// handshakes: the overlay address of the neighbour that they arrived through. Whoever accepts
+/// connections shares by it; what quinn sends back goes by the routes all the same.
 fn arrived_through(table: &ForwardingTable, header: &Header, run: &[u8]) -> Option<IpAddr> {
     let first = run.get(header.wire_len())?;
     let ingress = table.ingress(header.cookie).filter(|_| first & 0x80 != 0)?;

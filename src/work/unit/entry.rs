@@ -8,10 +8,11 @@ use uuid::Uuid;
 use super::outcome::{Outcome, UnitRefusal, UnitStatus};
 use super::spec::UnitSpec;
 
-/// A point in time at one node, in milliseconds since the Unix epoch, from a clock that never goes back.
+/// A point in time at one node, in milliseconds since the Unix epoch, from a clock that never goes
+/// back.
 ///
-/// Used by that node alone: what travels is the time that remains. A store continues the clock across restarts: it
-/// starts at the later of the system clock and the last journal entry.
+/// Used by that node alone: what travels is the time that remains. A store continues the clock
+/// across restarts: it starts at the later of the system clock and the last journal entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct UnitTime(pub(crate) u64);
 
@@ -31,8 +32,8 @@ impl UnitTime {
 
 /// Identifies a data directory of an executor: drawn when the directory is made.
 ///
-/// An executor that lost its directory does not know what it has started. Its new directory has another id, by which a
-/// submitter recognises that a unit must not be offered there a second time.
+/// An executor that lost its directory does not know what it has started. Its new directory has
+/// another id, by which a submitter recognises that a unit must not be offered there a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct StoreId(pub(crate) Uuid);
 
@@ -76,7 +77,8 @@ pub(crate) struct SubmitterEntry {
 /// What changed at the submitter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SubmitterChange {
-    /// The spec and the whole payload are on disk. The first entry of each journal, and there alone.
+    /// The spec and the whole payload are on disk. The first entry of each journal, and there
+    /// alone.
     Queued { spec: UnitSpec },
     /// The payload may be finished, so that this store of the executor may accept the unit.
     Handing { store: StoreId },
@@ -92,8 +94,9 @@ pub(crate) enum SubmitterChange {
 
 /// What follows an input: entries to append to the unit's journal, then effects.
 ///
-/// The caller appends all entries in one write, syncs them to disk, and then performs the effects in order. If the write
-/// fails it drops the machine, which is ahead of the disk, and replays the journal.
+/// The caller appends all entries in one write, syncs them to disk, and then performs the effects
+/// in order. If the write fails it drops the machine, which is ahead of the disk, and replays the
+/// journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "the entries must be journalled before the effects are performed"]
 pub(crate) struct Step<Entry, Effect> {
@@ -112,7 +115,8 @@ impl<Entry, Effect> Default for Step<Entry, Effect> {
 pub(crate) enum Answer {
     /// Send the payload from this offset, and finish it.
     Have { offset: u64 },
-    /// The unit is known, and this is where it stands. The first one that is past `Receiving` is ACCEPTED.
+    /// The unit is known, and this is where it stands. The first one that is past `Receiving` is
+    /// ACCEPTED.
     Status(UnitStatus),
     /// The unit was rejected for good.
     Refused(UnitRefusal),

@@ -41,7 +41,8 @@ pub(crate) enum ExecutorInput {
     Offer { hash: SpecHash },
     /// So many bytes of the payload are on disk.
     Stored { offset: u64 },
-    /// The payload was finished by the submitter. It is on disk, synced, and has the digest in the spec.
+    /// The payload was finished by the submitter. It is on disk, synced, and has the digest in the
+    /// spec.
     Complete,
     /// The payload is complete on disk and does not have the digest in the spec. It was removed.
     Corrupt,
@@ -49,7 +50,8 @@ pub(crate) enum ExecutorInput {
     Turn,
     /// The supervisor of the attempt has created the `run` file.
     Started { attempt: u32 },
-    /// The outcome of [`ExecutorEffect::Fence`]: whether this node created the `run` file, so that the attempt is void.
+    /// The outcome of [`ExecutorEffect::Fence`]: whether this node created the `run` file, so that
+    /// the attempt is void.
     Fenced { attempt: u32, void: bool },
     /// The supervisor could not be started. It does not say whether the attempt is void.
     SpawnFailed { attempt: u32, text: String },
@@ -76,13 +78,15 @@ pub(crate) enum ExecutorEffect {
     Enqueue,
     /// Wait no longer.
     Dequeue,
-    /// Start the supervisor of this attempt. Doing so more than once is harmless: one of them creates the `run` file.
+    /// Start the supervisor of this attempt. Doing so more than once is harmless: one of them
+    /// creates the `run` file.
     Start { attempt: u32 },
     /// Take charge of a supervisor that runs already.
     Adopt { attempt: u32 },
     /// Create the attempt's `run` file, and report whether it was there.
     Fence { attempt: u32 },
-    /// End the attempt: ask, and kill after the grace. Repeated whenever the supervisor may not have heard it.
+    /// End the attempt: ask, and kill after the grace. Repeated whenever the supervisor may not
+    /// have heard it.
     Terminate { attempt: u32, grace_ms: u64 },
     /// Record a tombstone until this time, sync it, and remove the unit.
     Remove { tombstone_until: UnitTime },
@@ -107,7 +111,8 @@ pub(crate) enum ExitKind {
     NotStarted(String),
 }
 
-/// Who created an attempt's `run` file. It comes into being together with its content, by a link to a complete file.
+/// Who created an attempt's `run` file. It comes into being together with its content, by a link to
+/// a complete file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunFile {
     Absent,
@@ -184,7 +189,8 @@ impl ExecutorUnit {
         Ok(unit)
     }
 
-    /// Resumes after a restart, with what is on disk beside the journal. `stored` is the length of the payload file.
+    /// Resumes after a restart, with what is on disk beside the journal. `stored` is the length of
+    /// the payload file.
     pub(crate) fn resume(&mut self, stored: u64, found: &Found, now: UnitTime) -> ExecutorStep {
         let mut step = Step::default();
         match self.stage {
@@ -308,7 +314,8 @@ impl ExecutorUnit {
     }
 
     fn on_spawn_failed(&mut self, attempt: u32, text: String, step: &mut ExecutorStep) {
-        // A process that was forked may still be on its way to the `run` file: only the fence can tell.
+        // A process that was forked may still be on its way to the `run` file: only the fence can
+        // tell.
         if self.stage == (Stage::Starting { attempt }) {
             self.spawn_error = Some(text);
             step.effects.push(ExecutorEffect::Fence { attempt });
@@ -467,7 +474,8 @@ impl ExecutorUnit {
         }
     }
 
-    /// Whether a change may come now. Guards a replay against journals that were not written by these rules.
+    /// Whether a change may come now. Guards a replay against journals that were not written by
+    /// these rules.
     fn follows(&self, change: &ExecutorChange) -> bool {
         match (change, &self.stage) {
             (ExecutorChange::Offered { .. }, _) => false,

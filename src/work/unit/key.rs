@@ -9,9 +9,9 @@ use crate::id::NodeId;
 
 /// What identifies a unit: its submitter, and a UUID that the submitter chose.
 ///
-/// The submitter is the base of the certified id of the node that offered the unit, so that no node can touch the units of
-/// somebody else by guessing a UUID. A client that keeps the UUID finds its unit again after a restart, and may
-/// submit it any number of times.
+/// The submitter is the base of the certified id of the node that offered the unit, so that no node
+/// can touch the units of somebody else by guessing a UUID. A client that keeps the UUID finds its
+/// unit again after a restart, and may submit it any number of times.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct UnitKey {
     /// The certified id of the submitter, without suffix.

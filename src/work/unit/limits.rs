@@ -3,6 +3,6 @@
 /// How often an idempotent unit is attempted before it counts as lost.
 pub(crate) const MAX_ATTEMPTS: u32 = 8;
 
-/// How much longer than a unit could be offered its tombstone is kept: a day, in milliseconds. It covers clocks that run at
-/// different rates, and offers that were under way.
+/// How much longer than a unit could be offered its tombstone is kept: a day, in milliseconds. It
+/// covers clocks that run at different rates, and offers that were under way.
 pub(crate) const TOMBSTONE_MARGIN_MS: u64 = 24 * 3600 * 1000;

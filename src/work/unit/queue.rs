@@ -6,10 +6,11 @@ use super::super::directive::Directive;
 use super::key::UnitKey;
 use crate::id::NodeId;
 
-/// The accepted units that wait to be started: a queue for each directive, with a turn for each submitter.
+/// The accepted units that wait to be started: a queue for each directive, with a turn for each
+/// submitter.
 ///
-/// A submitter with a thousand units delays one with a single unit by one unit at most. Units of one submitter and
-/// directive start in the order in which they were accepted.
+/// A submitter with a thousand units delays one with a single unit by one unit at most. Units of
+/// one submitter and directive start in the order in which they were accepted.
 #[derive(Debug, Default)]
 pub(crate) struct StartQueue {
     directives: BTreeMap<Directive, Waiting>,
@@ -40,8 +41,8 @@ impl StartQueue {
         units.push_back(key);
     }
 
-    /// The next unit of this directive, which counts as running from now on. `None` if none waits, or if `max_running`
-    /// run already.
+    /// The next unit of this directive, which counts as running from now on. `None` if none waits,
+    /// or if `max_running` run already.
     pub(crate) fn next(&mut self, directive: &Directive, max_running: usize) -> Option<UnitKey> {
         let waiting = self.directives.get_mut(directive)?;
         if waiting.running.len() >= max_running {

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::super::directive::Directive;
 
-/// What a unit asks for. Immutable: the same key with another spec is a [conflict](super::outcome::UnitRefusal::Conflict).
+/// What a unit asks for. Immutable: the same key with another spec is a
+/// [conflict](super::outcome::UnitRefusal::Conflict).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UnitSpec {
     /// What to do.
@@ -17,7 +18,8 @@ pub(crate) struct UnitSpec {
     pub(crate) payload_len: u64,
     /// The SHA-256 of the payload.
     pub(crate) payload_sha256: [u8; 32],
-    /// How long after its submission the unit may be started, in milliseconds: at most [`MAX_LIFE`](Self::MAX_LIFE).
+    /// How long after its submission the unit may be started, in milliseconds: at most
+    /// [`MAX_LIFE`](Self::MAX_LIFE).
     pub(crate) start_by_ms: u64,
     /// How long it may run, in milliseconds. `None` if only the executor's limit holds.
     pub(crate) run_for_ms: Option<u64>,
@@ -50,7 +52,8 @@ pub(crate) enum InvalidSpec {
         /// How many there are.
         found: usize,
     },
-    /// A label's name is not 1–64 ASCII letters, digits and `._-`, or its value is longer than 256 bytes.
+    /// A label's name is not 1–64 ASCII letters, digits and `._-`, or its value is longer than
+    /// 256 bytes.
     #[error("label `{}` has a name that is not 1 to 64 ASCII letters, digits and `._-`, or a value of more than {} bytes",
         name.escape_default(), UnitSpec::MAX_LABEL_VALUE)]
     BadLabel {
@@ -60,8 +63,9 @@ pub(crate) enum InvalidSpec {
 }
 
 impl UnitSpec {
-    /// The longest that a unit waits for its start, and the longest that it is kept after its end: 30 days. An executor
-    /// keeps a tombstone for as long, so that a late offer cannot start a released unit again.
+    /// The longest that a unit waits for its start, and the longest that it is kept after its end:
+    /// 30 days. An executor keeps a tombstone for as long, so that a late offer cannot start a
+    /// released unit again.
     pub(crate) const MAX_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
     /// The default of [`start_by_ms`](Self::start_by_ms): a day.

@@ -67,7 +67,8 @@ pub(crate) enum SubmitterInput {
 pub(crate) enum SubmitterEffect {
     /// Ask the executor. There is one request at a time.
     Request(Request),
-    /// Send the payload from this offset, and feed [`SubmitterInput::PayloadSent`] instead of finishing it.
+    /// Send the payload from this offset, and feed [`SubmitterInput::PayloadSent`] instead of
+    /// finishing it.
     SendPayload { offset: u64, store: StoreId },
     /// Finish the payload.
     Finish,
@@ -251,7 +252,8 @@ impl SubmitterUnit {
             UnitState::Accepted | UnitState::Starting | UnitState::Running
                 if !matches!(self.stage, Stage::Accepted { .. }) =>
             {
-                // A submitter that lost its journal has submitted a unit again that is under way already.
+                // A submitter that lost its journal has submitted a unit again that is under way
+                // already.
                 if self.stage == Stage::Queued {
                     self.record(SubmitterChange::Handing { store }, step, now);
                 }
@@ -262,7 +264,8 @@ impl SubmitterUnit {
     }
 
     fn on_unknown(&mut self, step: &mut SubmitterStep, now: UnitTime) {
-        // The executor journals a unit before the submitter may finish its payload: it has lost what it knew.
+        // The executor journals a unit before the submitter may finish its payload: it has lost
+        // what it knew.
         if matches!(self.stage, Stage::Handing { .. } | Stage::Accepted { .. }) {
             self.end(Outcome::Lost, true, step, now);
         } else {
@@ -368,7 +371,8 @@ impl SubmitterUnit {
         }
     }
 
-    /// Whether a change may come now. Guards a replay against journals that were not written by these rules.
+    /// Whether a change may come now. Guards a replay against journals that were not written by
+    /// these rules.
     fn follows(&self, change: &SubmitterChange) -> bool {
         match (change, &self.stage) {
             (SubmitterChange::Queued { .. }, _) => false,

@@ -1,17 +1,19 @@
 //! The supervisor: one small process for each attempt of a command, which outlives the node.
 //!
-//! Only the parent of a process learns how it ended, so somebody has to stay when the node restarts. The supervisor holds the
-//! unit's lock for its whole life, creates the attempt's `run` file before it executes the command, copies both outputs to
-//! files, and records the end in `exit`. It is the subreaper of all that the command starts, and ends only when nothing
-//! of that is left.
+//! Only the parent of a process learns how it ended, so somebody has to stay when the node
+//! restarts. The supervisor holds the unit's lock for its whole life, creates the attempt's `run`
+//! file before it executes the command, copies both outputs to files, and records the end in
+//! `exit`. It is the subreaper of all that the command starts, and ends only when nothing of that
+//! is left.
 //!
 //! ```text
 //! node ── job, terminate ──▶ attempt-N/ ◀── run, stdout, stderr, exit ── supervisor ── pipes ── command
 //!                                lock held ◀───────────────────────────────┘
 //! ```
 //!
-//! It is one thread that waits in `poll` for: signals (a child has ended), the pipes, and the directory (the node asks it
-//! to terminate). It has no timer unless a time limit runs, or the disk is full.
+//! It is one thread that waits in `poll` for: signals (a child has ended), the pipes, and the
+//! directory (the node asks it to terminate). It has no timer unless a time limit runs, or the disk
+//! is full.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -78,7 +80,8 @@ pub(crate) enum NotSupervised {
 ///
 /// For a process of its own: it takes over the signals and the descendants of the whole process.
 pub(crate) fn supervise(unit: &Path, attempt: u32) -> Result<(), NotSupervised> {
-    // A terminal that goes away must not end the job. A process that leads a group already stays in its session.
+    // A terminal that goes away must not end the job. A process that leads a group already stays in
+    // its session.
     let _ = setsid();
     let paths = UnitPaths::new(unit);
     let _lock = paths.lock()?;
@@ -165,7 +168,8 @@ impl Supervisor {
             fcntl_setfl(pipe, OFlags::NONBLOCK)?;
         }
         self.pipes = pipes;
-        // The command runs from here on. Should this fail, its end is still seen by its file descriptor.
+        // The command runs from here on. Should this fail, its end is still seen by its file
+        // descriptor.
         let _ = self.wakeups.take_signals();
         Ok(())
     }
@@ -279,7 +283,8 @@ impl Supervisor {
         }
     }
 
-    /// Asks the command to end, and sets when it is killed. The first reason counts, and the shortest grace.
+    /// Asks the command to end, and sets when it is killed. The first reason counts, and the
+    /// shortest grace.
     fn begin_to_end(&mut self, why: Why, grace: Duration) {
         let kill_at = now() + grace;
         match &mut self.ending {
@@ -374,7 +379,8 @@ impl Wakeups {
         Ok(Self { signals: None, changes, asked: true, terminated: false })
     }
 
-    /// Receives signals from now on. After the command was started, since it would inherit the mask.
+    /// Receives signals from now on. After the command was started, since it would inherit the
+    /// mask.
     fn take_signals(&mut self) -> io::Result<()> {
         let mut mask = SigSet::empty();
         mask.add(NixSignal::SIGCHLD);

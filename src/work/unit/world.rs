@@ -1,5 +1,6 @@
-//! Histories of one submitter and one executor in which every process may die between any two writes, and any message may be
-//! lost. Whatever happens, a unit runs at most once, and once everything is up again each reaches a final state.
+//! Histories of one submitter and one executor in which every process may die between any two
+//! writes, and any message may be lost. Whatever happens, a unit runs at most once, and once
+//! everything is up again each reaches a final state.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,4 +1,5 @@
-//! Files that come into being at once, with their whole content, or not at all; and private directories.
+//! Files that come into being at once, with their whole content, or not at all; and private
+//! directories.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -8,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Creates a file with this content, and syncs both to disk.
 ///
-/// The content is written to a file beside it and linked to its name, so that nobody ever sees the file without its
-/// content, and only one of several processes that try succeeds.
+/// The content is written to a file beside it and linked to its name, so that nobody ever sees the
+/// file without its content, and only one of several processes that try succeeds.
 ///
 /// # Errors
-/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if the file is there, or whatever the disk reports.
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if the file is there, or whatever the disk
+/// reports.
 pub(crate) fn create_exclusively(path: &Path, content: &[u8]) -> io::Result<()> {
     let beside = write_beside(path, content)?;
     let linked = fs::hard_link(&beside, path);

@@ -5,9 +5,10 @@
 //! frame: length (u32) ‖ CRC-32 of the body (u32) ‖ body: a MessagePack array of entries
 //! ```
 //!
-//! Numbers are big-endian. An append is one frame, one write and one `fdatasync`; the entries of a frame are there
-//! together or not at all. A frame that was cut off by a crash is the last one, was never acted upon, and is cut away when
-//! the file is opened. Anything else that does not fit is damage.
+//! Numbers are big-endian. An append is one frame, one write and one `fdatasync`; the entries of a
+//! frame are there together or not at all. A frame that was cut off by a crash is the last one, was
+//! never acted upon, and is cut away when the file is opened. Anything else that does not fit is
+//! damage.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -26,8 +27,8 @@ const HEADER: usize = 8;
 /// The longest body: far more than a spec with the most labels.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Room that is reserved on the disk for what a unit appends after its first frame, in bytes, so that the end of a unit can be
-/// recorded on a full disk.
+/// Room that is reserved on the disk for what a unit appends after its first frame, in bytes, so
+/// that the end of a unit can be recorded on a full disk.
 const RESERVE: u64 = 4 * 1024;
 
 /// The longest file that is read: a unit appends a few frames.
@@ -88,8 +89,8 @@ impl Log {
     /// Appends entries, all or none of them, and syncs them to disk.
     ///
     /// # Errors
-    /// The disk did not take them. The log rejects further entries: after a failed sync nobody knows what is on disk, and
-    /// only opening the file again tells.
+    /// The disk did not take them. The log rejects further entries: after a failed sync nobody
+    /// knows what is on disk, and only opening the file again tells.
     pub(crate) fn append<E: Serialize>(&mut self, entries: &[E]) -> io::Result<()> {
         if self.failed {
             return Err(io::Error::other("an earlier append has failed"));
@@ -151,8 +152,9 @@ fn put_frame<E: Serialize>(bytes: &mut Vec<u8>, entries: &[E]) -> io::Result<()>
     Ok(())
 }
 
-/// Reserves blocks up to this length without changing the length of the file. File systems that cannot do that may run full
-/// before a unit's end is recorded; the unit then ends when there is room again.
+/// Reserves blocks up to this length without changing the length of the file. File systems that
+/// cannot do that may run full before a unit's end is recorded; the unit then ends when there is
+/// room again.
 fn reserve(file: &File, len: u64) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {

@@ -15,8 +15,9 @@
 //!     log, payload
 //! ```
 //!
-//! Each file has one writer at a time. A directory that cannot be read is left as it is and reported; it does not keep the
-//! others from loading. Nothing is written through a symbolic link: directories are made by this node, mode 0700.
+//! Each file has one writer at a time. A directory that cannot be read is left as it is and
+//! reported; it does not keep the others from loading. Nothing is written through a symbolic link:
+//! directories are made by this node, mode 0700.
 //!
 //! All calls block on the disk. They belong on a blocking thread.
 
@@ -81,11 +82,12 @@ struct TombstoneEntry {
 }
 
 impl UnitStore {
-    /// Opens a store, and makes it if it does not exist. `new_id` is the id of a store that is made.
+    /// Opens a store, and makes it if it does not exist. `new_id` is the id of a store that is
+    /// made.
     ///
     /// # Errors
-    /// The directory cannot be made, belongs to somebody else, or its id or tombstones cannot be read. Without these nobody
-    /// knows what must not be run again.
+    /// The directory cannot be made, belongs to somebody else, or its id or tombstones cannot be
+    /// read. Without these nobody knows what must not be run again.
     pub(crate) fn open(root: &Path, new_id: Uuid, now: UnitTime) -> io::Result<(Self, LoadedStore)> {
         make_dir(root)?;
         let owner = fs::symlink_metadata(root)?.uid();
@@ -131,7 +133,8 @@ impl UnitStore {
         UnitDir::create(&parent, key.id, entries)
     }
 
-    /// Makes the directory of a unit that was submitted here. The payload is written before its journal is begun.
+    /// Makes the directory of a unit that was submitted here. The payload is written before its
+    /// journal is begun.
     ///
     /// # Errors
     /// The disk did not take it. Nothing is left behind.
@@ -196,7 +199,8 @@ impl LoadedStore {
     }
 }
 
-/// The entries of a directory with their names, sorted. A name that is not UTF-8 is shown with replacement characters.
+/// The entries of a directory with their names, sorted. A name that is not UTF-8 is shown with
+/// replacement characters.
 fn entries(dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     if !fs::symlink_metadata(dir)?.is_dir() {
         return Ok(Vec::new());

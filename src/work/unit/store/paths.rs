@@ -18,7 +18,8 @@ use crate::mesh::datadir::replace;
 /// What a `run` file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Run {
-    /// A supervisor runs the attempt. The process id is for people and for signals; the lock says whether it lives.
+    /// A supervisor runs the attempt. The process id is for people and for signals; the lock says
+    /// whether it lives.
     Supervisor { pid: u32 },
     /// The node has made the attempt void.
     Fence,
@@ -55,7 +56,8 @@ impl UnitPaths {
         }
     }
 
-    /// Syncs the payload to disk, and says whether it has this length and digest. One that has not is removed.
+    /// Syncs the payload to disk, and says whether it has this length and digest. One that has not
+    /// is removed.
     pub(crate) fn complete_payload(&self, len: u64, sha256: &[u8; 32]) -> io::Result<bool> {
         let path = self.payload_path();
         let mut options = OpenOptions::new();
@@ -99,8 +101,8 @@ impl UnitPaths {
         replace(&dir.join("job"), &rmp_serde::to_vec(job).map_err(io::Error::other)?)
     }
 
-    /// Asks the supervisor to terminate the command: SIGTERM now, SIGKILL after the grace. A supervisor that does not run
-    /// yet finds the request when it begins.
+    /// Asks the supervisor to terminate the command: SIGTERM now, SIGKILL after the grace. A
+    /// supervisor that does not run yet finds the request when it begins.
     pub(crate) fn request_termination(&self, attempt: u32, grace_ms: u64) -> io::Result<()> {
         let dir = self.attempt_path(attempt);
         make_dir(&dir)?;
@@ -110,7 +112,8 @@ impl UnitPaths {
     /// Begins an attempt, as its supervisor, which must hold the [lock](Self::lock).
     ///
     /// # Errors
-    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if it was begun or made void: the command must not be executed.
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if it was begun or made void: the command
+    /// must not be executed.
     pub(crate) fn begin(&self, attempt: u32, pid: u32) -> io::Result<()> {
         self.create_run(attempt, &Run::Supervisor { pid })
     }
@@ -124,8 +127,9 @@ impl UnitPaths {
     /// What there is of an attempt.
     pub(crate) fn found(&self, attempt: u32) -> io::Result<Found> {
         let dir = self.attempt_path(attempt);
-        // In this order. A supervisor creates `run` while it holds the lock, and lets go of it after `exit`: one that is
-        // seen to have created `run` and holds no lock has ended, and what it recorded is there.
+        // In this order. A supervisor creates `run` while it holds the lock, and lets go of it
+        // after `exit`: one that is seen to have created `run` and holds no lock has ended, and
+        // what it recorded is there.
         let run = read_small(&dir.join("run"))?.map(|bytes| decode::<Run>(&bytes)).transpose()?;
         let locked = self.is_locked()?;
         let exit = self.exit(attempt)?.map(|record| record.exit);
@@ -137,7 +141,8 @@ impl UnitPaths {
         Ok(Found { run, locked, exit })
     }
 
-    /// Takes the unit's lock, which a supervisor holds for its whole life. Waits for one that holds it.
+    /// Takes the unit's lock, which a supervisor holds for its whole life. Waits for one that holds
+    /// it.
     pub(crate) fn lock(&self) -> io::Result<File> {
         let file = self.open_lock()?;
         flock(&file, FlockOperation::LockExclusive)?;

@@ -38,7 +38,8 @@ impl UnitDir {
         }
     }
 
-    /// Opens the directory of a unit. `None` if it has no entries: its making or removal was not finished.
+    /// Opens the directory of a unit. `None` if it has no entries: its making or removal was not
+    /// finished.
     pub(super) fn open<E: DeserializeOwned>(path: &Path) -> Result<Option<(Self, Vec<E>)>, LogError> {
         let file = path.join("log");
         match fs::symlink_metadata(&file) {

@@ -1,4 +1,5 @@
-//! Real supervisors with real commands. Each supervisor is a process of its own: this test program again, with one test.
+//! Real supervisors with real commands. Each supervisor is a process of its own: this test program
+//! again, with one test.
 
 use std::process::Child;
 
