@@ -339,13 +339,19 @@ fn route_reason(explanation: &Explanation) -> (&'static str, String) {
         Explanation::OneWay { claimed_by } => {
             ("one-way", format!("{} list a link to it, and it does not list them", list(claimed_by)))
         }
-        Explanation::NoTransit { neighbours, .. } => (
-            "no-transit",
-            format!(
-                "every way leads through nodes that carry no others' packets; it is next to {}",
-                list(neighbours)
-            ),
-        ),
+        Explanation::NoTransit { neighbours, not_permitted, .. } => {
+            let rules = match not_permitted.is_empty() {
+                true => String::new(),
+                false => format!(", or that this node does not permit to ({})", list(not_permitted)),
+            };
+            let next = list(neighbours);
+            (
+                "no-transit",
+                format!(
+                    "every way leads through nodes that carry no others' packets{rules}; it is next to {next}"
+                ),
+            )
+        }
         Explanation::KnownUnreachable { left: true, .. } => {
             ("left", "it has shut down and left the mesh".to_owned())
         }

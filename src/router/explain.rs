@@ -39,12 +39,15 @@ pub enum Explanation {
         /// Those nodes, ascending.
         claimed_by: Vec<NodeId>,
     },
-    /// It is connected, and every way to it leads through nodes that refuse transit.
+    /// It is connected, and every way to it leads through nodes that refuse transit, or that this node does not permit to
+    /// grant it.
     NoTransit {
         /// The version of its record.
         version: Version,
         /// Nodes next to it, ascending.
         neighbours: Vec<NodeId>,
+        /// Nodes that grant transit without the permission of this one, ascending.
+        not_permitted: Vec<NodeId>,
     },
     /// Its record is known, and no two-way link leads to it.
     KnownUnreachable {
@@ -138,8 +141,18 @@ impl Router {
         let neighbours = links.map(|link| link.peer.clone()).collect();
         match self.database.unreachable_since(&record.origin) {
             Some(since) => Explanation::KnownUnreachable { version, since, left: record.leaving, neighbours },
-            None => Explanation::NoTransit { version, neighbours },
+            None => Explanation::NoTransit { version, neighbours, not_permitted: self.not_permitted() },
         }
+    }
+
+    /// The nodes that grant transit without this node's permission.
+    fn not_permitted(&self) -> Vec<NodeId> {
+        let graph = self.database.graph();
+        let refused = |record: &&Record| record.transit && graph.is_permitted(&record.origin) == Some(false);
+        let mut nodes: Vec<NodeId> =
+            self.database.iter().filter(refused).map(|record| record.origin.clone()).collect();
+        nodes.sort();
+        nodes
     }
 
     fn explain_left(&self, record: &Record) -> Explanation {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use receptor_quic::testing::{Mesh, Network};
-use receptor_quic::{Authority, Node, RelayRule};
+use receptor_quic::{Authority, Explanation, Node, NodeId, RelayRule};
 use tokio::time::timeout;
 
 use crate::support::{echo, id, serve_echo};
@@ -109,6 +109,12 @@ async fn a_relay_that_gets_the_role_by_renewal_carries_traffic() {
     b.routable(r.id()).await.unwrap();
     let routable = async || timeout(Duration::from_secs(10), a.routable(b.id())).await;
     assert!(routable().await.is_err());
+    let explained = a.explain(b.id()).await.unwrap().route;
+    let names_r = |ids: &[NodeId]| ids == [r.id().clone()];
+    assert!(
+        matches!(&explained, Explanation::NoTransit { not_permitted, .. } if names_r(not_permitted)),
+        "{explained:?}"
+    );
     let renewed = ca.issue_with_roles(r.id(), ["relay"], 1).unwrap();
     let trust = renewed.trust().clone().with_relays([rule.clone()]);
     r.reload(renewed.with_trust(trust)).await.unwrap();
