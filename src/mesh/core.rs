@@ -454,11 +454,12 @@ impl Mesh {
         let too_many = || OpenError::TooManyStreams { node: node.clone(), max: MAX_STREAMS };
         let (connection, usage, _lease) = self.connection(node).await?;
         let opening = async {
-            let waiting = usage.queue(purpose).await.ok_or_else(too_many)?;
+            let waiting = usage.queue(purpose).ok_or_else(too_many)?;
             let lease = waiting.place().await;
+            let turn = waiting.credit_turn().await;
             let lost = |error| OpenError::lost(node, connection.first_cause().of(&error));
             let halves = connection.open_bi().await.map_err(lost)?;
-            drop(waiting);
+            drop(turn);
             Ok((halves, lease))
         };
         let opened = async {

@@ -12,7 +12,7 @@ use super::connection::FirstCause;
 use super::ending::{Cause, EndReason, Ending};
 use super::open::{ACCEPTED, RefusedOpen};
 use super::open_streams::{OpenHalf, OpenStreams};
-use super::usage::{Lease, StreamLease};
+use super::usage::{HalfLease, StreamLease};
 use crate::transport::code::StreamCode;
 
 /// A bidirectional stream to a service on another node, ordered and reliable, with backpressure from end to end.
@@ -112,7 +112,7 @@ pub struct SendHalf {
     connection: FirstCause,
     /// Held until it has ended.
     open: Option<OpenHalf>,
-    _lease: Option<Lease>,
+    _lease: Option<HalfLease>,
 }
 
 /// What this side has done with its sending half.
@@ -272,7 +272,7 @@ pub struct RecvHalf {
     connection: FirstCause,
     /// Held until it has ended.
     open: Option<OpenHalf>,
-    _lease: Option<Lease>,
+    _lease: Option<HalfLease>,
 }
 
 /// What came of the OPEN header.

@@ -1,29 +1,34 @@
 //! Who uses a connection: streams by the end that opened them, opens that wait, and other users.
 //!
-//! Reference counts are the counters. Opening and closing a stream costs two increments and two decrements, and takes no
-//! lock; the price is that nothing is notified when a stream ends, so an open that waits for a place polls.
+//! Reference counts are the counters. The places of the streams that this node opens are permits of
+//! a semaphore besides, which wakes the opens that wait for one, first come, first served.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::transport::settings::{CREDIT_WANTED_AT, MAX_STREAMS};
 
 /// Opens that wait for a place or for credit on one connection; more fail at once.
 pub(crate) const MAX_WAITING_OPENS: usize = 4_096;
-/// Poll interval of the first open in the queue while all places are taken.
-const PLACE_POLL: Duration = Duration::from_millis(10);
 
 /// Keeps a connection in use: one with nothing but expired leases may be closed as idle.
 pub(crate) type Lease = Arc<()>;
 
+/// The lease of one half of a stream.
+#[derive(Debug)]
+pub(crate) struct HalfLease {
+    count: Lease,
+    /// Shared by both halves.
+    _place: Option<Arc<OwnedSemaphorePermit>>,
+}
+
 /// The leases of a stream's two halves.
 #[derive(Debug)]
 pub(crate) struct StreamLease {
-    pub(crate) send: Lease,
-    pub(crate) recv: Lease,
+    pub(crate) send: HalfLease,
+    pub(crate) recv: HalfLease,
 }
 
 impl StreamLease {
@@ -34,7 +39,7 @@ impl StreamLease {
 
     /// The streams of which this is one.
     pub(crate) fn streams(&self) -> usize {
-        held(&self.send).max(held(&self.recv))
+        held(&self.send.count).max(held(&self.recv.count))
     }
 }
 
@@ -48,21 +53,25 @@ pub(crate) enum Purpose {
 }
 
 /// Counts the users of a link, or of all connections with one peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Usage {
     /// Streams that this node opened.
     opened: Halves,
+    /// [`MAX_STREAMS`] less the opened ones, but for built-in directives that found none.
+    places: Arc<Semaphore>,
     /// Streams that the other node opened.
     incoming: Halves,
     /// Opens that wait.
     waiting: Lease,
+    /// Those of them that have a place, and wait for credit.
+    waiting_for_credit: Lease,
     /// Everything else: connects under way, senders of datagrams.
     others: Lease,
     /// Something came in that holds no lease.
     noted: AtomicBool,
     /// The peer said that it does not hear this node.
     unheard: AtomicBool,
-    /// Held by the application's open that is next to get a place.
+    /// Held by the application's open that is next to get credit.
     turn: Mutex<()>,
 }
 
@@ -81,20 +90,44 @@ impl Halves {
         held(&self.send).max(held(&self.recv))
     }
 
-    fn lease(&self) -> StreamLease {
-        StreamLease { send: self.send.clone(), recv: self.recv.clone() }
+    fn lease(&self, place: Option<OwnedSemaphorePermit>) -> StreamLease {
+        let place = place.map(Arc::new);
+        let half = |count: &Lease| HalfLease { count: count.clone(), _place: place.clone() };
+        StreamLease { send: half(&self.send), recv: half(&self.recv) }
     }
 }
 
-/// An open's place in the queue. Dropped, it gives up.
+/// An open that waits. Dropped, it gives up.
 #[derive(Debug)]
 pub(crate) struct Waiting<'a> {
     usage: &'a Usage,
     _counted: Lease,
-    /// Applications wait one behind the other, so that whatever credit arrives is not taken by a thousand of them
+    purpose: Purpose,
+}
+
+/// An open that has a place and is next to take credit. Dropped, it lets others go on.
+#[derive(Debug)]
+pub(crate) struct CreditTurn<'a> {
+    _counted: Lease,
+    /// Applications wait in line, so that credit that arrives is not taken by a thousand of them
     /// before a ping sees any.
     _turn: Option<MutexGuard<'a, ()>>,
-    purpose: Purpose,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Self {
+            opened: Halves::default(),
+            places: Arc::new(Semaphore::new(MAX_STREAMS)),
+            incoming: Halves::default(),
+            waiting: Lease::default(),
+            waiting_for_credit: Lease::default(),
+            others: Lease::default(),
+            noted: AtomicBool::default(),
+            unheard: AtomicBool::default(),
+            turn: Mutex::default(),
+        }
+    }
 }
 
 impl Usage {
@@ -113,28 +146,29 @@ impl Usage {
         self.unheard.swap(false, Ordering::Relaxed)
     }
 
-    /// A place for a stream that this node opens; `None` if all are taken, or others wait for one.
+    /// A place for a stream that this node opens, or `None` if all are taken, or others wait for one
+    /// or for credit.
     pub(crate) fn try_open(&self) -> Option<StreamLease> {
-        // Threads that open at the same moment may together exceed the bound; the credit has room for them.
-        (held(&self.waiting) == 0 && self.opened.count() < MAX_STREAMS).then(|| self.opened.lease())
-    }
-
-    /// Queues for a place; `None` if [`MAX_WAITING_OPENS`] wait already. Cancel safe.
-    pub(crate) async fn queue(&self, purpose: Purpose) -> Option<Waiting<'_>> {
-        if held(&self.waiting) >= MAX_WAITING_OPENS {
+        if held(&self.waiting_for_credit) > 0 {
             return None;
         }
-        let counted = self.waiting.clone();
-        let turn = match purpose {
-            Purpose::Application => Some(self.turn.lock().await),
-            Purpose::BuiltIn => None,
-        };
-        Some(Waiting { usage: self, _counted: counted, _turn: turn, purpose })
+        // While opens wait for a place, no permit is available: it goes from hand to hand.
+        let place = self.places.clone().try_acquire_owned().ok()?;
+        Some(self.opened.lease(Some(place)))
+    }
+
+    /// Queues an open, or returns `None` if [`MAX_WAITING_OPENS`] wait already.
+    pub(crate) fn queue(&self, purpose: Purpose) -> Option<Waiting<'_>> {
+        (held(&self.waiting) < MAX_WAITING_OPENS).then(|| Waiting {
+            usage: self,
+            _counted: self.waiting.clone(),
+            purpose,
+        })
     }
 
     /// A stream that the other node opened, from the moment that it is accepted by QUIC.
     pub(crate) fn incoming(&self) -> StreamLease {
-        self.incoming.lease()
+        self.incoming.lease(None)
     }
 
     /// Streams that the other node opened and that live here.
@@ -175,13 +209,27 @@ impl Usage {
     }
 }
 
-impl Waiting<'_> {
-    /// Waits for a place. Cancel safe.
+impl<'a> Waiting<'a> {
+    /// Waits for a place. Cancel safe, at the cost of the position in the queue.
     pub(crate) async fn place(&self) -> StreamLease {
-        while self.purpose == Purpose::Application && self.usage.opened.count() >= MAX_STREAMS {
-            tokio::time::sleep(PLACE_POLL).await;
-        }
-        self.usage.opened.lease()
+        let places = self.usage.places.clone();
+        let place = match self.purpose {
+            // The semaphore is never closed.
+            Purpose::Application => places.acquire_owned().await.ok(),
+            Purpose::BuiltIn => places.try_acquire_owned().ok(),
+        };
+        self.usage.opened.lease(place)
+    }
+
+    /// Waits until this open is the next to take credit. Cancel safe, at the cost of the position
+    /// in the queue.
+    pub(crate) async fn credit_turn(&self) -> CreditTurn<'a> {
+        let counted = self.usage.waiting_for_credit.clone();
+        let turn = match self.purpose {
+            Purpose::Application => Some(self.usage.turn.lock().await),
+            Purpose::BuiltIn => None,
+        };
+        CreditTurn { _counted: counted, _turn: turn }
     }
 }
 
@@ -192,6 +240,9 @@ fn held(lease: &Lease) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::unconstrained;
+
+    use super::super::at_once::at_once;
     use super::*;
 
     #[test]
@@ -221,26 +272,51 @@ mod tests {
         let usage = Usage::default();
         let mut held: Vec<_> = (0..MAX_STREAMS).map(|_| usage.try_open().unwrap()).collect();
         assert!(usage.try_open().is_none());
-        let built_in = usage.queue(Purpose::BuiltIn).await.unwrap();
+        let built_in = usage.queue(Purpose::BuiltIn).unwrap();
         held.push(built_in.place().await);
         drop(built_in);
 
-        let first = usage.queue(Purpose::Application).await.unwrap();
+        let first = usage.queue(Purpose::Application).unwrap();
         assert_eq!((usage.waiting(), usage.streams()), (1, MAX_STREAMS + 1));
-        let limit = Duration::from_secs(1);
-        assert!(tokio::time::timeout(limit, first.place()).await.is_err());
-        // The second waits for its turn.
-        assert!(tokio::time::timeout(limit, usage.queue(Purpose::Application)).await.is_err());
-        held.truncate(MAX_STREAMS - 1);
-        let place = tokio::time::timeout(limit, first.place()).await.unwrap();
-        drop(first);
-        assert_eq!(usage.waiting(), 0);
+        let second = usage.queue(Purpose::Application).unwrap();
+        let (mut first, mut second) = (Box::pin(first.place()), Box::pin(second.place()));
+        assert!(at_once(first.as_mut()).await.is_none() && at_once(second.as_mut()).await.is_none());
+        // A place that becomes free goes to the first that waits; a newcomer does not overtake it.
+        held.pop();
+        held.pop();
         assert!(usage.try_open().is_none());
-        drop(place);
-        // A newcomer does not overtake the one that waits.
-        let waiting = usage.queue(Purpose::Application).await.unwrap();
-        assert!(usage.try_open().is_none());
-        drop(waiting);
+        assert!(at_once(second.as_mut()).await.is_none() && at_once(first.as_mut()).await.is_some());
+        held.pop();
+        assert!(at_once(second.as_mut()).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_thousand_places_that_become_free_wake_a_thousand_opens_at_once() {
+        let usage = Usage::default();
+        let held: Vec<_> = (0..MAX_STREAMS).map(|_| usage.try_open().unwrap()).collect();
+        let waiting: Vec<_> = (0..MAX_STREAMS).map(|_| usage.queue(Purpose::Application).unwrap()).collect();
+        let mut places: Vec<_> = waiting.iter().map(|waiting| Box::pin(waiting.place())).collect();
+        for place in &mut places {
+            assert!(at_once(unconstrained(place.as_mut())).await.is_none());
+        }
+        drop(held);
+        for place in &mut places {
+            assert!(at_once(unconstrained(place.as_mut())).await.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn applications_take_credit_in_turn_and_built_ins_at_once() {
+        let usage = Usage::default();
+        let first = usage.queue(Purpose::Application).unwrap();
+        let second = usage.queue(Purpose::Application).unwrap();
+        let turn = first.credit_turn().await;
+        assert!(usage.try_open().is_none(), "others wait for credit");
+        let mut next = Box::pin(second.credit_turn());
+        assert!(at_once(next.as_mut()).await.is_none());
+        drop(usage.queue(Purpose::BuiltIn).unwrap().credit_turn().await);
+        drop(turn);
+        drop(next.await);
         assert!(usage.try_open().is_some());
     }
 
@@ -249,11 +325,11 @@ mod tests {
         let usage = Usage::default();
         let mut waiting = Vec::new();
         for _ in 0..MAX_WAITING_OPENS {
-            waiting.push(usage.queue(Purpose::BuiltIn).await.unwrap());
+            waiting.push(usage.queue(Purpose::BuiltIn).unwrap());
         }
-        assert!(usage.queue(Purpose::BuiltIn).await.is_none());
+        assert!(usage.queue(Purpose::BuiltIn).is_none());
         drop(waiting);
-        assert!(usage.queue(Purpose::BuiltIn).await.is_some());
+        assert!(usage.queue(Purpose::BuiltIn).is_some());
     }
 
     #[test]
