@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use receptor_quic::cli;
+use receptor_quic::{cli, work};
 
 fn main() -> ExitCode {
+    // A supervisor of a unit has neither arguments to parse nor a runtime.
+    work::supervise();
     cli::run(cli::Args::parse())
 }

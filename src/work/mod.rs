@@ -50,6 +50,7 @@ mod process;
 mod registry;
 mod responder;
 mod serve;
+mod supervise;
 #[allow(dead_code, reason = "the service that drives it is to come")]
 mod unit;
 
@@ -62,6 +63,7 @@ pub use handler::{HandlerError, Request};
 pub use payload::{CollectError, Payload};
 pub use registry::{CallCounts, DEFAULT_MAX_RUNNING, MAX_HANDLERS, RegisterError, Registry, RunningCall};
 pub use responder::{Responder, ResponseWriter, SendError};
+pub use supervise::supervise;
 
 pub use builtin::{ActiveWork, PingError, Pong, TraceHop};
 pub(crate) use builtin::{SpawnError, call_node, ping, remove_builtins, spawn, trace};

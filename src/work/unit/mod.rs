@@ -40,7 +40,7 @@ mod spec;
 mod store;
 mod submitter;
 #[cfg(target_os = "linux")]
-mod supervisor;
+pub(super) mod supervisor;
 #[cfg(test)]
 mod tests;
 mod tombstones;
