@@ -35,6 +35,9 @@ use crate::transport::{
     DEFAULT_PEER_TIMEOUT, Identity, Liveness, PEER_TIMEOUTS, PortOpener, RECEIVE_WINDOWS, Refusal, Socket,
     bind, random, settings,
 };
+use crate::work::unit::{
+    Engine, OpenUnitsError, OpenedUnits, SharedRef, Submit, UnitPayload, Units, UnitsConfig,
+};
 use crate::work::{
     self, Call, CallOptions, Command, Directive, HandlerError, PingError, Pong, RegisterError, Registry,
     Request, Responder, TraceHop,
@@ -65,6 +68,8 @@ pub struct Node(Arc<Inner>);
 struct Inner {
     mesh: Mesh,
     registry: Registry,
+    /// `None` if the node keeps no units.
+    units: Option<Engine>,
 }
 
 impl Node {
@@ -88,6 +93,7 @@ impl Node {
             max_datagram: settings::MAX_DATAGRAM,
             wait_converged: None,
             registry: Registry::new(),
+            units: None,
             sockets: None,
             port_opener: None,
             resolver: Arc::new(SystemResolver),
@@ -278,6 +284,24 @@ impl Node {
         work::call_node(&self.0.mesh, node, directive, options, Purpose::Application).await
     }
 
+    /// Prepares a unit of work: a job that is handed to `node` as soon as that can be reached, starts
+    /// at most once, and outlives every process involved. See [`work::unit`](crate::work::unit).
+    ///
+    /// The node needs [units](NodeBuilder::units); otherwise the submission fails.
+    pub fn submit(&self, node: NodeId, directive: Directive, payload: impl Into<UnitPayload>) -> Submit {
+        Submit::new(self.units_shared(), node, directive, payload.into())
+    }
+
+    /// The units that this node has submitted, and those that it executes.
+    #[must_use]
+    pub fn units(&self) -> Units {
+        Units::new(self.units_shared())
+    }
+
+    fn units_shared(&self) -> Option<SharedRef> {
+        self.0.units.as_ref().map(|engine| engine.shared().clone())
+    }
+
     /// Asks a node whether it is there, and what it is doing.
     ///
     /// # Errors
@@ -394,7 +418,7 @@ struct Leaving(Node);
 
 impl Leaving {
     async fn run(&self) {
-        let Inner { mesh, registry } = &*self.0.0;
+        let Inner { mesh, registry, units } = &*self.0.0;
         mesh.refuse_streams();
         registry.drain();
         let ended = async {
@@ -407,6 +431,9 @@ impl Leaving {
             () = mesh.shutdown().grace_over() => {}
         }
         registry.shutdown(Duration::ZERO).await;
+        if let Some(units) = units {
+            units.close();
+        }
         mesh.leave().await;
     }
 }
@@ -451,6 +478,7 @@ pub struct NodeBuilder {
     max_datagram: u16,
     wait_converged: Option<Duration>,
     registry: Registry,
+    units: Option<UnitsConfig>,
     sockets: Option<Vec<Arc<dyn quinn::AsyncUdpSocket>>>,
     port_opener: Option<PortOpener>,
     resolver: Arc<dyn Resolve>,
@@ -637,6 +665,14 @@ impl NodeBuilder {
         Ok(self)
     }
 
+    /// Keeps units of work: those that this node [submits](Node::submit), and those that it executes
+    /// for others. Needs a [data directory](Self::data_dir), or a directory in the configuration;
+    /// off by default.
+    pub fn units(mut self, config: UnitsConfig) -> Self {
+        self.units = Some(config);
+        self
+    }
+
     /// Whether nodes on the local network are found and linked to, by multicast DNS. Off by default.
     ///
     /// A node that listens on an address other than loopback is announced there as well: with its id, its port, and
@@ -703,6 +739,7 @@ impl NodeBuilder {
     pub async fn start(self) -> Result<Node, StartError> {
         self.check()?;
         let (epoch, data_dir, manifest) = self.open_data_dir().await?;
+        let units = open_units(self.units.clone(), data_dir.clone().zip(self.data_dir.clone())).await?;
         let accept_links = !self.listen.is_empty() || self.sockets.is_some();
         let reports = Reports::default();
         let (sockets, renewable, port_opener) = match self.sockets {
@@ -759,7 +796,8 @@ impl NodeBuilder {
             work::SpawnError::Register(error) => StartError::Register(error),
         })?;
         mesh.set_capabilities(|| work::capabilities(&registry));
-        let node = Node(Arc::new(Inner { mesh, registry }));
+        let units = units.map(|opened| Engine::start(opened, &mesh));
+        let node = Node(Arc::new(Inner { mesh, registry, units }));
         if let Some(within) = self.wait_converged {
             node.settle(within, dials).await;
         }
@@ -815,6 +853,23 @@ impl NodeBuilder {
             }
         };
         Ok((dir.next_epoch(now), Some(dir.clone()), dir.manifest(clock::unix_secs())))
+    }
+}
+
+/// Opens the directory of units, and reads what is there.
+async fn open_units(
+    config: Option<UnitsConfig>,
+    data_dir: Option<(DataDir, PathBuf)>,
+) -> Result<Option<OpenedUnits>, StartError> {
+    let Some(config) = config else { return Ok(None) };
+    let opened = tokio::task::spawn_blocking(move || {
+        OpenedUnits::open(config, data_dir.as_ref().map(|(dir, path)| (dir.clone(), path.as_path())))
+    });
+    match opened.await {
+        Ok(Ok(opened)) => Ok(Some(opened)),
+        Ok(Err(OpenUnitsError::NoDirectory)) => Err(StartError::UnitsWithoutDirectory),
+        Ok(Err(OpenUnitsError::Io { path, error })) => Err(StartError::Units { path, error }),
+        Err(_) => Err(StartError::ShutDown(ShutDown)),
     }
 }
 
@@ -888,6 +943,17 @@ pub enum StartError {
     /// node logs a warning and runs without it.)
     #[error("cannot create the data directory {}: {error}", path.display())]
     DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Units are enabled, and there is no directory to keep them in. The configuration's fault.
+    #[error("units need a data directory")]
+    UnitsWithoutDirectory,
+    /// The directory of units cannot be used: nobody would know what must not be run again.
+    #[error("cannot use the units' directory {}: {error}", path.display())]
+    Units {
         /// The directory.
         path: PathBuf,
         /// Why.

@@ -151,6 +151,17 @@ struct Inner {
     life: watch::Sender<bool>,
 }
 
+/// A reference to a mesh that does not keep it running.
+#[derive(Clone)]
+pub(crate) struct WeakMesh(Weak<Inner>);
+
+impl WeakMesh {
+    /// The mesh, if somebody else keeps it running.
+    pub(crate) fn upgrade(&self) -> Option<Mesh> {
+        self.0.upgrade().map(Mesh)
+    }
+}
+
 /// What every HELLO of a node says.
 struct Greeting {
     id: NodeId,
@@ -376,6 +387,10 @@ impl Mesh {
 
     pub(crate) fn id(&self) -> &NodeId {
         &self.0.id
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakMesh {
+        WeakMesh(Arc::downgrade(&self.0))
     }
 
     /// Plays an ICMP message that says that nothing listens at `addr`.

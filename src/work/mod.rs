@@ -51,8 +51,8 @@ mod registry;
 mod responder;
 mod serve;
 mod supervise;
-#[allow(dead_code, reason = "the service that drives it is to come")]
-mod unit;
+#[allow(dead_code, reason = "the service drives a part of it so far")]
+pub mod unit;
 
 pub use call::{Call, CallError, CallOptions, PayloadWriter, Response, Responses};
 pub use code::Code;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::outcome::{Outcome, UnitRefusal, UnitStatus};
+use super::outcome::{Outcome, Report, UnitRefusal};
 use super::spec::UnitSpec;
+use crate::id::NodeId;
 
 /// A point in time at one node, in milliseconds since the Unix epoch, from a clock that never goes
 /// back.
@@ -79,7 +80,11 @@ pub(crate) struct SubmitterEntry {
 pub(crate) enum SubmitterChange {
     /// The spec and the whole payload are on disk. The first entry of each journal, and there
     /// alone.
-    Queued { spec: UnitSpec },
+    Queued {
+        /// The node that is to execute it.
+        node: NodeId,
+        spec: UnitSpec,
+    },
     /// The payload may be finished, so that this store of the executor may accept the unit.
     Handing { store: StoreId },
     /// The executor has accepted it.
@@ -117,7 +122,7 @@ pub(crate) enum Answer {
     Have { offset: u64 },
     /// The unit is known, and this is where it stands. The first one that is past `Receiving` is
     /// ACCEPTED.
-    Status(UnitStatus),
+    Status(Report),
     /// The unit was rejected for good.
     Refused(UnitRefusal),
     /// There is no room now. Offer it again later.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Answer, DamagedJournal, ExecutorChange, ExecutorEntry, Step, UnitTime};
 use super::limits::MAX_ATTEMPTS;
-use super::outcome::{Failure, Outcome, UnitRefusal, UnitState, UnitStatus};
+use super::outcome::{Failure, Outcome, Report, ReportState, UnitRefusal};
 use super::spec::{SpecHash, UnitSpec};
 
 /// One unit at the executor: what its journal says, and the offset of the payload.
@@ -239,15 +239,29 @@ impl ExecutorUnit {
     }
 
     /// Where the unit stands. To be published once the step that led here is on disk.
-    pub(crate) fn status(&self) -> UnitStatus {
+    pub(crate) fn status(&self) -> Report {
         let (state, started) = match &self.stage {
-            Stage::Receiving => (UnitState::Receiving { offset: self.offset }, false),
-            Stage::Accepted => (UnitState::Accepted, false),
-            Stage::Starting { .. } => (UnitState::Starting, true),
-            Stage::Running { .. } => (UnitState::Running, true),
-            Stage::Final { outcome, started } => (UnitState::Final(outcome.clone()), *started),
+            Stage::Receiving => (ReportState::Receiving { offset: self.offset }, false),
+            Stage::Accepted => (ReportState::Accepted, false),
+            Stage::Starting { .. } => (ReportState::Starting, true),
+            Stage::Running { .. } => (ReportState::Running, true),
+            Stage::Final { outcome, started } => (ReportState::Final(outcome.clone()), *started),
         };
-        UnitStatus { version: self.version, state, started, since: self.since }
+        Report { version: self.version, state, started, since: self.since }
+    }
+
+    pub(crate) fn spec(&self) -> &UnitSpec {
+        &self.spec
+    }
+
+    /// When the newest entry of the journal was made.
+    pub(crate) fn since(&self) -> UnitTime {
+        self.since
+    }
+
+    /// Whether its release was asked for.
+    pub(crate) fn is_releasing(&self) -> bool {
+        self.release
     }
 
     pub(crate) fn is_final(&self) -> bool {

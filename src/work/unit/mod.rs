@@ -28,6 +28,7 @@
 //! attempt dead creates the file itself ([`Fence`](executor::ExecutorEffect::Fence)): if it
 //! succeeds, no supervisor can run the command.
 
+mod api;
 mod entry;
 mod executor;
 mod job;
@@ -35,8 +36,8 @@ mod key;
 mod limits;
 mod outcome;
 mod queue;
+mod service;
 mod spec;
-#[cfg(unix)]
 mod store;
 mod submitter;
 #[cfg(target_os = "linux")]
@@ -46,3 +47,13 @@ mod tests;
 mod tombstones;
 #[cfg(test)]
 mod world;
+
+pub use api::{
+    FindError, QuarantinedUnit, ResultsError, ResultsOptions, Submit, SubmitError, UnitFilter, UnitHandle,
+    UnitId, UnitLimits, UnitOutput, UnitPayload, UnitResults, UnitState, UnitStatus, UnitWatch, Units,
+    UnitsConfig,
+};
+pub use outcome::{Failure, Outcome, UnitRefusal};
+pub use service::UnitError;
+pub(crate) use service::{Engine, OpenUnitsError, OpenedUnits, SharedRef};
+pub use spec::InvalidSpec;

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::UnitTime;
 
-/// The stage that a unit has reached.
+/// The stage that a unit has reached, as one end reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub(crate) enum UnitState {
+pub(crate) enum ReportState {
     /// Stored at the submitter; the executor does not know it.
     Queued,
     /// The submitter has begun to offer it. The executor may have accepted it.
@@ -31,13 +31,14 @@ pub(crate) enum UnitState {
 
 /// How a unit ended. Absorbing: nothing changes it afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// The command exited with status 0, or the handler succeeded.
     Succeeded,
     /// It ran and failed, or could not be started.
     Failed(Failure),
-    /// It was cancelled. Whether it had been started is in [`UnitStatus::started`].
+    /// It was cancelled, before its start or while it ran.
     Cancelled,
     /// It was not started within the time given by the submitter, and never will be.
     Expired,
@@ -49,10 +50,57 @@ pub(crate) enum Outcome {
     Lost,
 }
 
+impl Outcome {
+    /// The command's exit status: 0 if it succeeded. `None` if it did not exit by itself.
+    #[must_use]
+    pub const fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Succeeded => Some(0),
+            Self::Failed(Failure::Exit(status)) => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// The signal that ended the command. `None` if none did, or if it was cancelled.
+    #[must_use]
+    pub const fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Failed(Failure::Signal(signal)) => Some(*signal),
+            _ => None,
+        }
+    }
+
+    /// One word, as in the JSON of a status: `succeeded`, `failed`, `cancelled`, `expired`,
+    /// `refused` or `lost`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed(_) => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Refused(_) => "refused",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::Failed(failure) => write!(f, ": {failure}"),
+            Self::Refused(refusal) => write!(f, ": {refusal}"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Why a unit failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The command exited with this status, which is not 0.
     Exit(i32),
     /// A signal ended the command.
@@ -67,10 +115,24 @@ pub(crate) enum Failure {
     Handler(String),
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit(status) => write!(f, "exit status {status}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::RunTime => f.write_str("it ran longer than it may"),
+            Self::OutputLimit => f.write_str("it wrote more output than it may"),
+            Self::NotStarted(text) => write!(f, "not started: {text}"),
+            Self::Handler(text) => write!(f, "the handler failed: {text}"),
+        }
+    }
+}
+
 /// Why an executor rejected a unit. None of these goes away by offering the unit again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub(crate) enum UnitRefusal {
+pub enum UnitRefusal {
     /// The executor takes no units, or has no data directory to keep them in.
     NoUnits,
     /// The executor has no such directive.
@@ -103,23 +165,23 @@ impl fmt::Display for UnitRefusal {
 
 /// What the executor reports about a unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct UnitStatus {
+pub(crate) struct Report {
     /// Grows with each change, so that an older status that arrives late is recognised.
     pub(crate) version: u64,
     /// The stage.
-    pub(crate) state: UnitState,
+    pub(crate) state: ReportState,
     /// Whether the command may have been executed: an attempt was begun and not proven void.
     pub(crate) started: bool,
     /// When the state was entered, by the executor's clock. For people; no decision depends on it.
     pub(crate) since: UnitTime,
 }
 
-impl UnitStatus {
+impl Report {
     /// How it ended. `None` while it has not.
     #[must_use]
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
         match &self.state {
-            UnitState::Final(outcome) => Some(outcome),
+            ReportState::Final(outcome) => Some(outcome),
             _ => None,
         }
     }

@@ -39,14 +39,14 @@ pub(crate) struct SpecHash(pub(crate) [u8; 32]);
 /// Why a spec is not valid. The submitter's fault; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum InvalidSpec {
-    /// A time is longer than [`UnitSpec::MAX_LIFE`].
+pub enum InvalidSpec {
+    /// A time is longer than 30 days.
     #[error("{field} is at most 30 days")]
     TooLong {
         /// Which time.
         field: &'static str,
     },
-    /// There are more labels than [`UnitSpec::MAX_LABELS`].
+    /// There are more than 16 labels.
     #[error("a unit has at most {max} labels, not {found}", max = UnitSpec::MAX_LABELS)]
     TooManyLabels {
         /// How many there are.

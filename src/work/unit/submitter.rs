@@ -1,12 +1,14 @@
 //! One unit at the submitter.
 
 use super::entry::{Answer, DamagedJournal, Step, StoreId, SubmitterChange, SubmitterEntry, UnitTime};
-use super::outcome::{Outcome, UnitState, UnitStatus};
+use super::outcome::{Outcome, Report, ReportState};
 use super::spec::UnitSpec;
+use crate::id::NodeId;
 
 /// One unit at the submitter: what its journal says, and what the executor last reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SubmitterUnit {
+    node: NodeId,
     spec: UnitSpec,
     start_by: UnitTime,
     stage: Stage,
@@ -16,7 +18,7 @@ pub(crate) struct SubmitterUnit {
     release: Option<bool>,
     since: UnitTime,
     /// The newest report of the executor.
-    reported: Option<UnitStatus>,
+    reported: Option<Report>,
     session: Session,
     /// The grace of the cancellation that this session has passed on.
     passed_on: Option<u64>,
@@ -99,19 +101,20 @@ type SubmitterStep = Step<SubmitterEntry, SubmitterEffect>;
 
 impl SubmitterUnit {
     /// A new unit, whose payload is on disk.
-    pub(crate) fn queued(spec: UnitSpec, now: UnitTime) -> (Self, SubmitterStep) {
-        let entry = SubmitterEntry { at: now, change: SubmitterChange::Queued { spec: spec.clone() } };
+    pub(crate) fn queued(node: NodeId, spec: UnitSpec, now: UnitTime) -> (Self, SubmitterStep) {
+        let change = SubmitterChange::Queued { node: node.clone(), spec: spec.clone() };
+        let entry = SubmitterEntry { at: now, change };
         let step = Step { entries: vec![entry], effects: vec![SubmitterEffect::Publish] };
-        (Self::new(spec, now), step)
+        (Self::new(node, spec, now), step)
     }
 
     /// Rebuilds a unit from its journal.
     pub(crate) fn replay(entries: &[SubmitterEntry]) -> Result<Self, DamagedJournal> {
         let (first, rest) = entries.split_first().ok_or(DamagedJournal::Empty)?;
-        let SubmitterChange::Queued { spec } = &first.change else {
+        let SubmitterChange::Queued { node, spec } = &first.change else {
             return Err(DamagedJournal::OutOfOrder { index: 0 });
         };
-        let mut unit = Self::new(spec.clone(), first.at);
+        let mut unit = Self::new(node.clone(), spec.clone(), first.at);
         unit.offered = true;
         for (index, entry) in rest.iter().enumerate() {
             if !unit.follows(&entry.change) {
@@ -122,8 +125,9 @@ impl SubmitterUnit {
         Ok(unit)
     }
 
-    fn new(spec: UnitSpec, now: UnitTime) -> Self {
+    fn new(node: NodeId, spec: UnitSpec, now: UnitTime) -> Self {
         Self {
+            node,
             start_by: now.plus(spec.start_by_ms),
             spec,
             stage: Stage::Queued,
@@ -165,16 +169,45 @@ impl SubmitterUnit {
     }
 
     /// Where the unit stands, as far as the submitter knows.
-    pub(crate) fn status(&self) -> UnitStatus {
+    pub(crate) fn status(&self) -> Report {
         let (state, started) = match (&self.stage, &self.reported) {
-            (Stage::Final { outcome, started }, _) => (UnitState::Final(outcome.clone()), *started),
+            (Stage::Final { outcome, started }, _) => (ReportState::Final(outcome.clone()), *started),
             (_, Some(reported)) => return reported.clone(),
-            (Stage::Queued, None) => (UnitState::Queued, false),
-            (Stage::Handing { .. }, None) => (UnitState::Handing, false),
-            (Stage::Accepted { .. }, None) => (UnitState::Accepted, false),
+            (Stage::Queued, None) => (ReportState::Queued, false),
+            (Stage::Handing { .. }, None) => (ReportState::Handing, false),
+            (Stage::Accepted { .. }, None) => (ReportState::Accepted, false),
         };
         let version = self.reported.as_ref().map_or(0, |reported| reported.version);
-        UnitStatus { version, state, started, since: self.since }
+        Report { version, state, started, since: self.since }
+    }
+
+    pub(crate) fn spec(&self) -> &UnitSpec {
+        &self.spec
+    }
+
+    /// The node that is to execute it.
+    pub(crate) fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// When it was submitted.
+    pub(crate) fn created(&self) -> UnitTime {
+        UnitTime(self.start_by.0.saturating_sub(self.spec.start_by_ms))
+    }
+
+    /// When the newest entry of the journal was made.
+    pub(crate) fn since(&self) -> UnitTime {
+        self.since
+    }
+
+    /// Whether its release was asked for.
+    pub(crate) fn is_releasing(&self) -> bool {
+        self.release.is_some()
+    }
+
+    /// Whether nothing is left to ask the executor.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_final() && (self.release.is_none() || !self.offered)
     }
 
     pub(crate) fn is_final(&self) -> bool {
@@ -233,7 +266,7 @@ impl SubmitterUnit {
         open && self.cancel.is_none() && now < self.start_by
     }
 
-    fn on_status(&mut self, store: StoreId, status: UnitStatus, step: &mut SubmitterStep, now: UnitTime) {
+    fn on_status(&mut self, store: StoreId, status: Report, step: &mut SubmitterStep, now: UnitTime) {
         if self.is_final() {
             // The answer to a release: it is carried out once the executor's unit has ended.
             self.session = Session::Watching;
@@ -245,11 +278,11 @@ impl SubmitterUnit {
         self.reported = Some(status.clone());
         step.effects.push(SubmitterEffect::Publish);
         match status.state {
-            UnitState::Final(outcome) => {
+            ReportState::Final(outcome) => {
                 self.session = Session::Idle;
                 self.end(outcome, status.started, step, now);
             }
-            UnitState::Accepted | UnitState::Starting | UnitState::Running
+            ReportState::Accepted | ReportState::Starting | ReportState::Running
                 if !matches!(self.stage, Stage::Accepted { .. }) =>
             {
                 // A submitter that lost its journal has submitted a unit again that is under way

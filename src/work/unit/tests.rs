@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::entry::{Answer, DamagedJournal, ExecutorChange, ExecutorEntry, StoreId, UnitTime};
 use super::executor::{ExecutorEffect, ExecutorInput, ExecutorUnit, Exit, ExitKind, Found, RunFile};
-use super::outcome::{Failure, Outcome, UnitRefusal, UnitState, UnitStatus};
+use super::outcome::{Failure, Outcome, Report, ReportState, UnitRefusal};
 use super::spec::{InvalidSpec, SpecHash, UnitSpec};
 use super::submitter::{Request, SubmitterEffect, SubmitterInput, SubmitterUnit};
 
@@ -19,7 +19,7 @@ const OTHER_STORE: StoreId = StoreId(Uuid::from_u128(2));
 fn a_unit_is_accepted_once_its_payload_is_complete_and_starts_in_its_turn() {
     let mut unit = offered(spec());
     let _ = unit.handle(ExecutorInput::Stored { offset: 9 }, T0);
-    assert_eq!(unit.status().state, UnitState::Receiving { offset: 9 });
+    assert_eq!(unit.status().state, ReportState::Receiving { offset: 9 });
     let step = unit.handle(ExecutorInput::Complete, T0);
     assert_eq!(changes(&step.entries), [&ExecutorChange::Accepted]);
     assert!(step.effects.contains(&ExecutorEffect::Enqueue));
@@ -27,7 +27,7 @@ fn a_unit_is_accepted_once_its_payload_is_complete_and_starts_in_its_turn() {
     assert_eq!(changes(&step.entries), [&ExecutorChange::Starting { attempt: 1 }]);
     assert!(step.effects.contains(&ExecutorEffect::Start { attempt: 1 }));
     let _ = unit.handle(ExecutorInput::Started { attempt: 1 }, T0);
-    assert_eq!(unit.status().state, UnitState::Running);
+    assert_eq!(unit.status().state, ReportState::Running);
     let _ = unit.handle(exited(ExitKind::Status(0), false), T0);
     assert_eq!(unit.status().outcome(), Some(&Outcome::Succeeded));
 }
@@ -139,16 +139,16 @@ fn a_restarted_executor_goes_by_what_is_on_disk() {
         (step.effects, unit.status().state)
     };
     let (effects, state) = resume(&found(RunFile::Absent, false));
-    assert_eq!((effects, state), (vec![ExecutorEffect::Start { attempt: 1 }], UnitState::Starting));
+    assert_eq!((effects, state), (vec![ExecutorEffect::Start { attempt: 1 }], ReportState::Starting));
     let (effects, state) = resume(&found(RunFile::Supervisor, true));
     assert!(effects.contains(&ExecutorEffect::Adopt { attempt: 1 }));
-    assert_eq!(state, UnitState::Running);
+    assert_eq!(state, ReportState::Running);
     let (_, state) = resume(&found(RunFile::Supervisor, false));
-    assert_eq!(state, UnitState::Final(Outcome::Lost));
+    assert_eq!(state, ReportState::Final(Outcome::Lost));
     let (_, state) = resume(&Found { exit: Some(exit), ..found(RunFile::Supervisor, false) });
-    assert_eq!(state, UnitState::Final(Outcome::Failed(Failure::Exit(3))));
+    assert_eq!(state, ReportState::Final(Outcome::Failed(Failure::Exit(3))));
     let (_, state) = resume(&found(RunFile::Fence, false));
-    assert!(matches!(state, UnitState::Final(Outcome::Failed(Failure::NotStarted(_)))), "{state:?}");
+    assert!(matches!(state, ReportState::Final(Outcome::Failed(Failure::NotStarted(_)))), "{state:?}");
 }
 
 #[test]
@@ -246,9 +246,9 @@ fn an_executor_with_another_store_is_not_offered_a_unit_that_was_handed_over() {
 #[test]
 fn an_older_status_changes_nothing() {
     let mut unit = handed();
-    answer(&mut unit, STORE, Answer::Status(status(5, UnitState::Running)));
-    answer(&mut unit, STORE, Answer::Status(status(4, UnitState::Accepted)));
-    assert_eq!(unit.status().state, UnitState::Running);
+    answer(&mut unit, STORE, Answer::Status(status(5, ReportState::Running)));
+    answer(&mut unit, STORE, Answer::Status(status(4, ReportState::Accepted)));
+    assert_eq!(unit.status().state, ReportState::Running);
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn a_busy_executor_is_asked_again_when_the_caller_says_so() {
 #[test]
 fn a_release_is_passed_on_and_then_the_unit_is_gone() {
     let mut unit = handed();
-    answer(&mut unit, STORE, Answer::Status(status(9, UnitState::Final(Outcome::Succeeded))));
+    answer(&mut unit, STORE, Answer::Status(status(9, ReportState::Final(Outcome::Succeeded))));
     let step = unit.handle(SubmitterInput::Release { force: false }, T0);
     let release = SubmitterEffect::Request(Request::Release { force: false });
     assert_eq!(step.effects.last(), Some(&release));
@@ -326,7 +326,7 @@ fn changes(entries: &[ExecutorEntry]) -> Vec<&ExecutorChange> {
 }
 
 fn queued() -> SubmitterUnit {
-    SubmitterUnit::queued(spec(), T0).0
+    SubmitterUnit::queued("executor".parse().unwrap(), spec(), T0).0
 }
 
 /// The payload was finished, and the executor has not answered.
@@ -342,6 +342,6 @@ fn answer(unit: &mut SubmitterUnit, store: StoreId, answer: Answer) -> Vec<Submi
     unit.handle(SubmitterInput::Answer { store, answer }, T0).effects
 }
 
-fn status(version: u64, state: UnitState) -> UnitStatus {
-    UnitStatus { version, state, started: true, since: T0 }
+fn status(version: u64, state: ReportState) -> Report {
+    Report { version, state, started: true, since: T0 }
 }

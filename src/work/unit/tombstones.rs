@@ -33,6 +33,11 @@ impl Tombstones {
         self.dead.get(key).map(|(_, death)| *death)
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.dead.len()
+    }
+
     /// All of them, in the order of their keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&UnitKey, UnitTime, Death)> {
         self.dead.iter().map(|(key, (until, death))| (key, *until, *death))

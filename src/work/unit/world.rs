@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::entry::{Answer, ExecutorEntry, StoreId, SubmitterEntry, UnitTime};
 use super::executor::{ExecutorEffect, ExecutorInput, ExecutorUnit, Exit, ExitKind, Found, RunFile};
 use super::key::UnitKey;
-use super::outcome::{Failure, Outcome, UnitRefusal, UnitState};
+use super::outcome::{Failure, Outcome, ReportState, UnitRefusal};
 use super::queue::StartQueue;
 use super::spec::UnitSpec;
 use super::submitter::{Request, SubmitterEffect, SubmitterInput, SubmitterUnit};
@@ -192,7 +192,7 @@ impl World {
         let submitter: BTreeSet<u128> = submitter.keys().copied().collect();
         let executor = self.executor.as_ref().expect("it is up");
         for (n, unit) in &executor.units {
-            let waits = matches!(unit.status().state, UnitState::Receiving { .. });
+            let waits = matches!(unit.status().state, ReportState::Receiving { .. });
             assert!(unit.is_final() || waits, "unit {n} at the executor: {unit:?}");
         }
         for (n, (outcome, started)) in &self.ends {
@@ -223,7 +223,7 @@ impl World {
             idempotent: n == 3,
             labels: BTreeMap::new(),
         };
-        let (unit, step) = SubmitterUnit::queued(spec.clone(), self.now);
+        let (unit, step) = SubmitterUnit::queued("executor".parse().expect("valid"), spec.clone(), self.now);
         self.specs.insert(n, spec);
         self.submitter.as_mut().expect("it is up").insert(n, unit);
         let performed = self.perform_submitter(n, step);

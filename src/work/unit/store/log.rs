@@ -11,8 +11,8 @@
 //! damage.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use serde::Serialize;
@@ -31,13 +31,13 @@ const MAX_BODY: usize = 64 * 1024;
 /// that the end of a unit can be recorded on a full disk.
 const RESERVE: u64 = 4 * 1024;
 
-/// The longest file that is read: a unit appends a few frames.
+/// The longest log of a unit that is read: a unit appends a few frames.
 const MAX_FILE: u64 = 1 << 20;
 
-/// An open log.
+/// A log. Its file is open only while something is appended: a store holds more logs than a process
+/// may have files open.
 #[derive(Debug)]
 pub(crate) struct Log {
-    file: File,
     /// Where the next frame begins.
     end: u64,
     /// An append failed, and what is on disk is not known.
@@ -51,8 +51,8 @@ pub(crate) enum LogError {
     Io(#[from] io::Error),
     #[error("it is not a journal of this version")]
     Foreign,
-    #[error("it is longer than {MAX_FILE} bytes")]
-    TooLong,
+    #[error("it is longer than {max} bytes")]
+    TooLong { max: u64 },
     #[error("the frame at byte {at} is damaged")]
     Damaged { at: u64 },
 }
@@ -66,15 +66,23 @@ impl Log {
         reserve(&file, bytes.len() as u64 + RESERVE)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
-        Ok(Self { file, end: bytes.len() as u64, failed: false })
+        Ok(Self { end: bytes.len() as u64, failed: false })
     }
 
     /// Opens a log, cuts away a frame that was not finished, and returns the entries.
     pub(crate) fn open<E: DeserializeOwned>(path: &Path) -> Result<(Self, Vec<E>), LogError> {
+        Self::open_within(path, MAX_FILE)
+    }
+
+    /// As [`open`](Self::open), for a log of this length at most, in bytes.
+    pub(crate) fn open_within<E: DeserializeOwned>(
+        path: &Path,
+        max: u64,
+    ) -> Result<(Self, Vec<E>), LogError> {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
         let len = file.metadata()?.len();
-        if len > MAX_FILE {
-            return Err(LogError::TooLong);
+        if len > max {
+            return Err(LogError::TooLong { max });
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -83,24 +91,24 @@ impl Log {
             file.set_len(end)?;
             file.sync_all()?;
         }
-        Ok((Self { file, end, failed: false }, entries))
+        Ok((Self { end, failed: false }, entries))
     }
 
-    /// Appends entries, all or none of them, and syncs them to disk.
+    /// Appends entries to the file, all or none of them, and syncs them to disk.
     ///
     /// # Errors
     /// The disk did not take them. The log rejects further entries: after a failed sync nobody
-    /// knows what is on disk, and only opening the file again tells.
-    pub(crate) fn append<E: Serialize>(&mut self, entries: &[E]) -> io::Result<()> {
+    /// knows what is on disk until the file is opened again.
+    pub(crate) fn append<E: Serialize>(&mut self, path: &Path, entries: &[E]) -> io::Result<()> {
         if self.failed {
             return Err(io::Error::other("an earlier append has failed"));
         }
         let mut frame = Vec::new();
         put_frame(&mut frame, entries)?;
         self.failed = true;
-        self.file.seek(SeekFrom::Start(self.end))?;
-        self.file.write_all(&frame)?;
-        self.file.sync_data()?;
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.write_all_at(&frame, self.end)?;
+        file.sync_data()?;
         self.end += frame.len() as u64;
         self.failed = false;
         Ok(())
@@ -182,7 +190,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut log = Log::create(&path, batches[0]).unwrap();
-        batches[1..].iter().for_each(|batch| log.append(batch).unwrap());
+        batches[1..].iter().for_each(|batch| log.append(&path, batch).unwrap());
         (dir, path)
     }
 
@@ -195,7 +203,7 @@ mod tests {
         let (_dir, path) = log(&[&["one"], &["two", "three"]]);
         let (mut log, entries) = Log::open::<String>(&path).unwrap();
         assert_eq!(entries, ["one", "two", "three"]);
-        log.append(&["four"]).unwrap();
+        log.append(&path, &["four"]).unwrap();
         assert_eq!(read(&path).unwrap().len(), 4);
     }
 
@@ -211,7 +219,7 @@ mod tests {
             seen.push(entries.len());
             // What is appended then is not hidden by the rest of the cut frame.
             let (mut log, _) = Log::open::<String>(&path).unwrap();
-            log.append(&["new"]).unwrap();
+            log.append(&path, &["new"]).unwrap();
             assert_eq!(read(&path).unwrap().last().unwrap(), "new");
         }
         seen.dedup();
@@ -256,7 +264,7 @@ mod tests {
             assert!(matches!(read(&path), Err(LogError::Foreign)));
         }
         File::create(&path).unwrap().set_len(MAX_FILE + 1).unwrap();
-        assert!(matches!(read(&path), Err(LogError::TooLong)));
+        assert!(matches!(read(&path), Err(LogError::TooLong { .. })));
     }
 
     #[test]

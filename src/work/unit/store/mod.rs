@@ -30,6 +30,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,7 @@ use uuid::Uuid;
 pub(crate) use self::files::{make_dir, sync_parent};
 use self::log::{Log, LogError};
 pub(crate) use self::paths::UnitPaths;
-pub(crate) use self::unit_dir::UnitDir;
+pub(crate) use self::unit_dir::{ReservedDir, UnitDir};
 use super::entry::{ExecutorEntry, StoreId, SubmitterEntry, UnitTime};
 use super::key::UnitKey;
 use super::tombstones::{Death, Tombstones};
@@ -47,12 +48,15 @@ use crate::id::NodeId;
 /// What a submitter's directory is called: this, and the id. An id alone could be `..`.
 const NODE_PREFIX: &str = "node-";
 
+/// The log of keys that must no longer be accepted.
+const TOMBSTONES: &str = "tombstones";
+
 /// An open store.
 #[derive(Debug)]
 pub(crate) struct UnitStore {
     root: PathBuf,
     id: StoreId,
-    tombstone_log: Log,
+    tombstone_log: Mutex<Log>,
 }
 
 /// What a store held when it was opened.
@@ -95,7 +99,7 @@ impl UnitStore {
             make_dir(&root.join(dir))?;
         }
         let id = open_id(&root.join("store-id"), new_id)?;
-        let (tombstone_log, tombstones) = open_tombstones(&root.join("tombstones"), now)?;
+        let (tombstone_log, tombstones) = open_tombstones(&root.join(TOMBSTONES), now)?;
         let mut loaded =
             LoadedStore { incoming: Vec::new(), outgoing: Vec::new(), tombstones, quarantined: Vec::new() };
         for (path, name) in entries(&root.join("in"))? {
@@ -116,7 +120,7 @@ impl UnitStore {
                 loaded.outgoing.push(unit);
             }
         }
-        Ok((Self { root: root.to_owned(), id, tombstone_log }, loaded))
+        Ok((Self { root: root.to_owned(), id, tombstone_log: Mutex::new(tombstone_log) }, loaded))
     }
 
     pub(crate) fn id(&self) -> StoreId {
@@ -133,21 +137,22 @@ impl UnitStore {
         UnitDir::create(&parent, key.id, entries)
     }
 
-    /// Makes the directory of a unit that was submitted here. The payload is written before its
-    /// journal is begun.
+    /// Makes the directory of a unit that is submitted here. The payload is written and synced
+    /// before its journal is begun.
     ///
     /// # Errors
-    /// The disk did not take it. Nothing is left behind.
-    pub(crate) fn create_outgoing(&self, id: Uuid, entries: &[SubmitterEntry]) -> io::Result<UnitDir> {
-        UnitDir::create(&self.root.join("out"), id, entries)
+    /// The disk did not take it, or the directory exists.
+    pub(crate) fn reserve_outgoing(&self, id: Uuid) -> io::Result<ReservedDir> {
+        UnitDir::reserve(&self.root.join("out"), id)
     }
 
     /// Records that a key must no longer be accepted, and syncs that to disk.
     ///
     /// # Errors
     /// The disk did not take it.
-    pub(crate) fn add_tombstone(&mut self, key: &UnitKey, until: UnitTime, death: Death) -> io::Result<()> {
-        self.tombstone_log.append(&[TombstoneEntry { key: key.clone(), until, death }])
+    pub(crate) fn add_tombstone(&self, key: &UnitKey, until: UnitTime, death: Death) -> io::Result<()> {
+        let mut log = self.tombstone_log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.append(&self.root.join(TOMBSTONES), &[TombstoneEntry { key: key.clone(), until, death }])
     }
 }
 
@@ -232,7 +237,7 @@ fn open_id(path: &Path, new_id: Uuid) -> io::Result<StoreId> {
 /// Reads the tombstones that have not expired, and rewrites the log without the others.
 fn open_tombstones(path: &Path, now: UnitTime) -> io::Result<(Log, Tombstones)> {
     let mut tombstones = Tombstones::default();
-    match Log::open::<TombstoneEntry>(path) {
+    match Log::open_within::<TombstoneEntry>(path, MAX_TOMBSTONE_LOG) {
         Ok((_, entries)) => {
             let kept = entries.into_iter().filter(|entry| entry.until > now);
             kept.for_each(|entry| tombstones.insert(entry.key, entry.until, entry.death));
@@ -254,11 +259,15 @@ fn open_tombstones(path: &Path, now: UnitTime) -> io::Result<(Log, Tombstones)> 
         .map(|(key, until, death)| TombstoneEntry { key: key.clone(), until, death })
         .collect();
     let mut log = Log::create::<TombstoneEntry>(&beside, &[])?;
-    entries.chunks(TOMBSTONES_A_FRAME).try_for_each(|chunk| log.append(chunk))?;
+    entries.chunks(TOMBSTONES_A_FRAME).try_for_each(|chunk| log.append(&beside, chunk))?;
     fs::rename(&beside, path)?;
     sync_parent(path)?;
     Ok((log, tombstones))
 }
+
+/// The longest log of tombstones that is read, in bytes: several times as many as there may be at a
+/// time, since those that expire stay in the log until the store is opened.
+const MAX_TOMBSTONE_LOG: u64 = 256 << 20;
 
 /// Tombstones in one frame of a log: each has at most about 170 bytes.
 const TOMBSTONES_A_FRAME: usize = 256;

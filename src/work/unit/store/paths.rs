@@ -27,12 +27,12 @@ pub(crate) enum Run {
 
 /// The files of one unit beside its log.
 #[derive(Clone, Debug)]
-pub(crate) struct UnitPaths(PathBuf);
+pub(crate) struct UnitPaths(Box<Path>);
 
 impl UnitPaths {
     /// The files in a unit's directory.
     pub(crate) fn new(path: &Path) -> Self {
-        Self(path.to_owned())
+        Self(path.into())
     }
 
     /// The unit's directory.
@@ -172,7 +172,12 @@ impl UnitPaths {
         options.write(true).create(true).truncate(false).mode(0o600).open(self.0.join("lock"))
     }
 
-    fn payload_path(&self) -> PathBuf {
+    pub(super) fn log_path(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    /// The payload.
+    pub(crate) fn payload_path(&self) -> PathBuf {
         self.0.join("payload")
     }
 

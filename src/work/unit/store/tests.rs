@@ -88,7 +88,7 @@ fn a_unit_whose_making_or_removal_was_cut_off_is_gone() {
 #[test]
 fn tombstones_last_until_their_time_and_not_longer() {
     let root = tempfile::tempdir().unwrap();
-    let (mut store, _) = open(root.path());
+    let (store, _) = open(root.path());
     store.add_tombstone(&key(1), NOW.plus(10), Death::Removed).unwrap();
     store.add_tombstone(&key(2), NOW.plus(1_000), Death::NeverAccepted).unwrap();
     let (_, loaded) = open_at(root.path(), NOW.plus(10));

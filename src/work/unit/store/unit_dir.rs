@@ -13,7 +13,7 @@ use super::files::sync_parent;
 use super::log::{Log, LogError};
 use super::paths::UnitPaths;
 
-/// The directory of one unit, and its open log.
+/// The directory of one unit, and its log.
 #[derive(Debug)]
 pub(crate) struct UnitDir {
     paths: UnitPaths,
@@ -23,19 +23,15 @@ pub(crate) struct UnitDir {
 impl UnitDir {
     /// Makes the directory with the first entries of the journal, and syncs both to disk.
     pub(super) fn create<E: Serialize>(parent: &Path, id: Uuid, entries: &[E]) -> io::Result<Self> {
+        Self::reserve(parent, id)?.begin(entries)
+    }
+
+    /// Makes the directory without a journal. It is removed when the store is opened unless its
+    /// journal is begun before.
+    pub(super) fn reserve(parent: &Path, id: Uuid) -> io::Result<ReservedDir> {
         let path = parent.join(id.to_string());
         DirBuilder::new().mode(0o700).create(&path)?;
-        let log = Log::create(&path.join("log"), entries)
-            .and_then(|log| File::open(&path)?.sync_all().map(|()| log))
-            .and_then(|log| sync_parent(&path).map(|()| log));
-        match log {
-            Ok(log) => Ok(Self { paths: UnitPaths::new(&path), log }),
-            Err(error) => {
-                // What cannot be removed has no entries that anybody was told about.
-                let _ = fs::remove_dir_all(&path);
-                Err(error)
-            }
-        }
+        Ok(ReservedDir { paths: UnitPaths::new(&path), begun: false })
     }
 
     /// Opens the directory of a unit. `None` if it has no entries: its making or removal was not
@@ -59,7 +55,14 @@ impl UnitDir {
 
     /// Appends entries to the journal, and syncs them to disk.
     pub(crate) fn append<E: Serialize>(&mut self, entries: &[E]) -> io::Result<()> {
-        if entries.is_empty() { Ok(()) } else { self.log.append(entries) }
+        if entries.is_empty() { Ok(()) } else { self.log.append(&self.paths.log_path(), entries) }
+    }
+
+    /// Reads the journal again after an append has failed.
+    pub(crate) fn reopen<E: DeserializeOwned>(&mut self) -> Result<Vec<E>, LogError> {
+        let (log, entries) = Log::open(&self.paths.log_path())?;
+        self.log = log;
+        Ok(entries)
     }
 
     /// The unit's other files.
@@ -68,11 +71,60 @@ impl UnitDir {
     }
 
     /// Removes the unit.
-    pub(crate) fn remove(self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The disk reported an error. It may be tried again.
+    pub(crate) fn remove(&mut self) -> io::Result<()> {
         // Without its log the directory is recognised as one whose removal was not finished.
-        let path = self.paths.path();
-        fs::remove_file(path.join("log"))?;
-        fs::remove_dir_all(path)?;
-        sync_parent(path)
+        remove(&self.paths)
     }
+}
+
+/// The directory of a unit whose journal was not begun yet. Dropped, it is removed.
+#[derive(Debug)]
+pub(crate) struct ReservedDir {
+    paths: UnitPaths,
+    begun: bool,
+}
+
+impl ReservedDir {
+    /// Where the payload is written.
+    pub(crate) fn paths(&self) -> &UnitPaths {
+        &self.paths
+    }
+
+    /// Begins the journal, and syncs it and the names to disk.
+    ///
+    /// # Errors
+    /// The disk did not take it. Nothing is left behind.
+    pub(crate) fn begin<E: Serialize>(mut self, entries: &[E]) -> io::Result<UnitDir> {
+        let path = self.paths.path();
+        let log = Log::create(&self.paths.log_path(), entries)?;
+        File::open(path)?.sync_all()?;
+        sync_parent(path)?;
+        self.begun = true;
+        Ok(UnitDir { paths: self.paths.clone(), log })
+    }
+}
+
+impl Drop for ReservedDir {
+    fn drop(&mut self) {
+        if !self.begun {
+            // What cannot be removed has no entries that anybody was told about.
+            let _ = fs::remove_dir_all(self.paths.path());
+        }
+    }
+}
+
+/// Removes a unit.
+fn remove(paths: &UnitPaths) -> io::Result<()> {
+    match fs::remove_file(paths.log_path()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    match fs::remove_dir_all(paths.path()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    sync_parent(paths.path())
 }

@@ -1,0 +1,164 @@
+//! Submitting a unit.
+
+use std::collections::BTreeMap;
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::super::super::directive::Directive;
+use super::super::service::SharedRef;
+use super::super::spec::{InvalidSpec, UnitSpec};
+use super::handle::UnitHandle;
+use super::id::UnitId;
+use super::payload::UnitPayload;
+use crate::id::NodeId;
+
+/// A unit that is about to be submitted. Await it, or call [`send`](Self::send).
+///
+/// The submission returns once the unit and its payload are on this node's disk. From then on the
+/// unit survives the end of every process involved, and it is handed to the executor as soon as
+/// that can be reached.
+#[derive(Debug)]
+#[must_use = "nothing is submitted until it is awaited"]
+pub struct Submit {
+    shared: Option<SharedRef>,
+    submission: Submission,
+}
+
+/// What is submitted.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) node: NodeId,
+    pub(crate) directive: Directive,
+    pub(crate) payload: UnitPayload,
+    pub(crate) id: Option<Uuid>,
+    pub(crate) start_by: Duration,
+    pub(crate) run_for: Option<Duration>,
+    pub(crate) keep_for: Duration,
+    pub(crate) idempotent: bool,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// Why a unit was not submitted. Nothing was stored unless the variant says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// This node keeps no units. Start it with a data directory, and with units.
+    #[error("this node keeps no units: it needs a data directory, and units enabled")]
+    NoUnits,
+    /// A time or a label is out of bounds.
+    #[error(transparent)]
+    Invalid(#[from] InvalidSpec),
+    /// The key belongs to a unit with another node, directive, payload, time or label. That unit is
+    /// left as it is: use another key.
+    #[error("the key {id} belongs to a unit with another spec or payload")]
+    Conflict {
+        /// The key.
+        id: UnitId,
+    },
+    /// This node keeps as many submitted units as it may. Release some.
+    #[error("this node keeps {max} submitted units, which is its limit; release some")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+    /// The payload could not be read.
+    #[error("cannot read the payload: {0}")]
+    Payload(String),
+    /// The unit could not be written to disk.
+    #[error("cannot store the unit: {0}")]
+    Disk(String),
+    /// This node is shut down.
+    #[error("this node is shut down")]
+    ShutDown,
+}
+
+impl Submit {
+    pub(crate) fn new(
+        shared: Option<SharedRef>,
+        node: NodeId,
+        directive: Directive,
+        payload: UnitPayload,
+    ) -> Self {
+        let submission = Submission {
+            node,
+            directive,
+            payload,
+            id: None,
+            start_by: UnitSpec::DEFAULT_START_BY,
+            run_for: None,
+            keep_for: UnitSpec::DEFAULT_KEEP_FOR,
+            idempotent: false,
+            labels: BTreeMap::new(),
+        };
+        Self { shared, submission }
+    }
+
+    /// The unit's id. A new UUID of version 7 by default.
+    ///
+    /// Submitting the same id with the same content again, any number of times, is the same unit,
+    /// which runs once; with another content it is a [conflict](SubmitError::Conflict). A client
+    /// that chooses the id before it submits finds its unit again after a crash.
+    pub fn key(mut self, id: impl Into<Uuid>) -> Self {
+        self.submission.id = Some(id.into());
+        self
+    }
+
+    /// How long from now the unit may wait for its start: a day by default, at most 30 days. It
+    /// expires if it was not started by then, and never runs afterwards.
+    pub fn start_by(mut self, within: Duration) -> Self {
+        self.submission.start_by = within;
+        self
+    }
+
+    /// How long the unit may run: as long as the executor permits by default. It is then killed.
+    pub fn run_for(mut self, within: Duration) -> Self {
+        self.submission.run_for = Some(within);
+        self
+    }
+
+    /// How long the unit and its output are kept after its end, at both nodes: a week by default,
+    /// at most 30 days.
+    pub fn keep_for(mut self, time: Duration) -> Self {
+        self.submission.keep_for = time;
+        self
+    }
+
+    /// Adds a label, for people and queries: at most 16, each with a name of 1 to 64 ASCII letters,
+    /// digits and `._-`, and a value of at most 256 bytes.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.submission.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Whether the unit may run again if nobody can know how an earlier attempt ended: not by
+    /// default, and it is then [lost](super::super::Outcome::Lost).
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.submission.idempotent = idempotent;
+        self
+    }
+
+    /// Submits the unit, and returns once it is on disk.
+    ///
+    /// Dropping the future may leave the unit submitted or not: submit it again with the same
+    /// [key](Self::key) to find out.
+    ///
+    /// # Errors
+    /// [`SubmitError`] says whose fault it is.
+    pub async fn send(self) -> Result<UnitHandle, SubmitError> {
+        let shared = self.shared.ok_or(SubmitError::NoUnits)?;
+        let unit = shared.submit(self.submission).await?;
+        Ok(UnitHandle::new(shared, unit))
+    }
+}
+
+impl IntoFuture for Submit {
+    type Output = Result<UnitHandle, SubmitError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}

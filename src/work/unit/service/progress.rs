@@ -1,0 +1,14 @@
+//! What a status says beside the state.
+
+/// What a status says beside the state. Kept in memory alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Bytes of the payload that the executor has.
+    pub(super) handed: u64,
+    /// When the first attempt was started, in milliseconds since the Unix epoch.
+    pub(super) started_ms: Option<u64>,
+    /// When the unit ended, in milliseconds since the Unix epoch.
+    pub(super) ended_ms: Option<u64>,
+    pub(super) stdout_len: Option<u64>,
+    pub(super) stderr_len: Option<u64>,
+}
