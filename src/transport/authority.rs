@@ -16,14 +16,12 @@ use x509_cert::der::asn1::{Ia5StringRef, PrintableStringRef, Utf8StringRef};
 use x509_cert::der::{Decode as _, Encode as _, Tag, Tagged as _};
 use x509_cert::ext::pkix;
 
-use super::clock;
+use super::clock::{self, DAY, rfc3339};
 use super::files::{Access, Existing, FileError, Pem, write_atomically};
 use super::identity::{Identity, IdentityError};
 use super::key::{KeyError, PrivateKey, to_pem};
-use super::names::{OTHER_NAME, uri_of, uri_of_role};
-use super::relay_rules::is_role;
+use super::names::{OTHER_NAME, is_role, uri_of, uri_of_role};
 use super::trust::{Trust, TrustError};
-use super::validity::{DAY, rfc3339};
 use crate::id::NodeId;
 
 /// A certificate authority: the root of a mesh, and who issues its identities.

@@ -10,7 +10,7 @@ use rustls::crypto::CryptoProvider;
 use super::bind::Listen;
 use super::settings::{self, Transports};
 use super::unreachable::Reports;
-use super::{Liveness, bind, tls};
+use super::{Liveness, bind, crypto};
 
 /// The largest UDP payload that a node sends or takes, in bytes.
 pub const MAX_DATAGRAM: u16 = settings::MAX_DATAGRAM;
@@ -33,7 +33,7 @@ pub fn transport(max_datagram: u16, streams: u32) -> TransportConfig {
 /// The provider of all cryptography.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::clone(tls::provider())
+    Arc::clone(crypto::provider())
 }
 
 /// A UDP socket as nodes bind it.

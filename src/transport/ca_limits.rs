@@ -89,7 +89,8 @@ fn kind(name: &GeneralName) -> Option<NameKind> {
 mod tests {
     use super::*;
     use crate::transport::testdata::{chain, text};
-    use crate::transport::verify::{PeerRole, PeerVerifier, Unusable};
+    use crate::transport::certificate_error::Unusable;
+    use crate::transport::verify::{PeerRole, PeerVerifier};
     use crate::transport::{Authority, RefusalReason, Trust, clock};
 
     fn verified(name: &str, roots: &str) -> Result<usize, RefusalReason> {

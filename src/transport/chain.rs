@@ -6,20 +6,27 @@
 //! [`MAX_INTERMEDIATES`] steps and a signature check fails at its first step unless a trusted CA
 //! made the signature.
 
+use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-use super::verify::Unusable;
+use super::certificate_error::Unusable;
 
 /// Maximum number of CA certificates that follow the node's own in a chain. A root is not needed in
 /// it.
 pub(crate) const MAX_INTERMEDIATES: usize = 4;
+
+/// Maximum number of certificates in a chain, the node's own included.
+pub(crate) const MAX_CHAIN: usize = 1 + MAX_INTERMEDIATES;
 
 /// Maximum length of one certificate in bytes of DER. One of RSA-4096 has about 1,500.
 pub(crate) const MAX_CERTIFICATE: usize = 4 * 1024;
 
 /// Maximum length of all certificates of a chain together, in bytes of DER.
 pub(crate) const MAX_CHAIN_BYTES: usize = 8 * 1024;
+
+/// Maximum length of an encoded chain in bytes.
+pub(crate) const MAX_CREDENTIAL: usize = MAX_CHAIN_BYTES;
 
 /// Checks number, lengths and subjects; costs one parse of each intermediate.
 pub(super) fn check(own: &[u8], intermediates: &[CertificateDer<'_>]) -> Result<(), Unusable> {
@@ -39,6 +46,20 @@ pub(super) fn check(own: &[u8], intermediates: &[CertificateDer<'_>]) -> Result<
         true => Err(Unusable::RepeatedSubject),
         false => Ok(()),
     }
+}
+
+/// Encodes a chain as a MessagePack array of the certificates in DER, the node's own first.
+pub(crate) fn encode(chain: &[CertificateDer<'_>]) -> Bytes {
+    let chain: Vec<&serde_bytes::Bytes> = chain.iter().map(|der| serde_bytes::Bytes::new(der)).collect();
+    rmp_serde::to_vec(&chain).expect("byte strings can be written").into()
+}
+
+/// Decodes a chain without parsing its certificates; `None` if it is malformed or has more than
+/// [`MAX_CHAIN`] of them.
+pub(crate) fn decode(credential: &[u8]) -> Option<Vec<CertificateDer<'_>>> {
+    let chain: Vec<&serde_bytes::Bytes> = rmp_serde::from_slice(credential).ok()?;
+    let fits = (1..=MAX_CHAIN).contains(&chain.len());
+    fits.then(|| chain.into_iter().map(|der| CertificateDer::from_slice(der)).collect())
 }
 
 #[cfg(test)]

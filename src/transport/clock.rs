@@ -4,6 +4,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
+use x509_cert::der::DateTime;
 
 /// The time by the wall clock. Under tokio's paused clock it advances with virtual time, so that certificates expire there
 /// as well; otherwise the two clocks agree and the difference is nothing.
@@ -21,6 +22,16 @@ pub(crate) fn system() -> SystemTime {
 pub(crate) fn unix(time: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
+
+/// Formats a time as RFC 3339.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    DateTime::from_unix_duration(since_epoch)
+        .map_or_else(|_| "a time after 9999".to_owned(), |time| time.to_string())
+}
+
+/// Seconds in a day.
+pub(super) const DAY: u64 = 24 * 60 * 60;
 
 /// The clock of TLS handshakes.
 #[derive(Debug)]

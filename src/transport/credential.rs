@@ -5,7 +5,6 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use lru::LruCache;
 use rustls::CertificateError;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -13,28 +12,12 @@ use webpki::EndEntityCert;
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 
-use super::chain::MAX_CHAIN_BYTES;
-use super::identity::Identity;
+pub(crate) use super::chain::{MAX_CREDENTIAL, decode, encode};
 use super::names::ids_in_certificate;
 use super::signature::{self, SignatureError};
 use super::trust::Trust;
 use super::verify::{PeerRole, PeerVerifier};
 use crate::id::NodeId;
-
-/// Maximum length of a chain as it travels, in bytes.
-pub(crate) const MAX_CREDENTIAL: usize = MAX_CHAIN_BYTES;
-
-/// A chain as it travels: an array of the certificates in DER, the node's own first.
-pub(crate) fn encode(chain: &[CertificateDer<'_>]) -> Bytes {
-    let chain: Vec<&serde_bytes::Bytes> = chain.iter().map(|der| serde_bytes::Bytes::new(der)).collect();
-    rmp_serde::to_vec(&chain).expect("byte strings can be written").into()
-}
-
-pub(crate) fn decode(credential: &[u8]) -> Option<Vec<CertificateDer<'_>>> {
-    let chain: Vec<&serde_bytes::Bytes> = rmp_serde::from_slice(credential).ok()?;
-    let fits = (1..=Identity::MAX_CHAIN).contains(&chain.len());
-    fits.then(|| chain.into_iter().map(|der| CertificateDer::from_slice(der)).collect())
-}
 
 /// Verifies what others signed, by the chains that they sent along.
 ///

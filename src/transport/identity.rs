@@ -13,16 +13,15 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 use zeroize::Zeroizing;
 
+use super::certificate_error::described;
 use super::chain;
-use super::credential;
+use super::clock::rfc3339;
 use super::files::{Access, Existing, FileError, Pem, write_atomically};
 use super::fingerprint::Fingerprint;
 use super::key::{KeyError, PrivateKey, to_pem};
 use super::names::{NamesError, NodeName, distinct_ids, names_in_certificate};
 use super::pem;
 use super::trust::{Trust, TrustError};
-use super::validity::rfc3339;
-use super::verify::described;
 use crate::id::NodeId;
 
 /// What a node proves its id with: a certificate chain with its private key, and the roots it was loaded with.
@@ -54,7 +53,7 @@ impl Identity {
     /// which have the same subject. Each may have 4 KiB, all together 8 KiB. Other nodes refuse any
     /// other chain before they look for a path to a root, because the search would cost them too
     /// much. The chain is sent in every handshake, and once to every node of the mesh.
-    pub const MAX_CHAIN: usize = 1 + chain::MAX_INTERMEDIATES;
+    pub const MAX_CHAIN: usize = chain::MAX_CHAIN;
 
     /// Takes the certificate chain (the node's own certificate first), the private key (PKCS#8, SEC1 or PKCS#1; RSA of 2048
     /// to 4096 bits, ECDSA P-256 or P-384, Ed25519) and the root certificates, each as PEM.
@@ -141,8 +140,8 @@ impl Identity {
             |problem: String| IdentityError::Certificate { origin: certificate_origin.to_owned(), problem };
         let (own, above) =
             chain.split_first().ok_or_else(|| unusable("there is no certificate (PEM) in it".to_owned()))?;
-        if credential::encode(&chain).len() > credential::MAX_CREDENTIAL {
-            return Err(unusable(format!("the chain has more than {} bytes", credential::MAX_CREDENTIAL)));
+        if chain::encode(&chain).len() > chain::MAX_CREDENTIAL {
+            return Err(unusable(format!("the chain has more than {} bytes", chain::MAX_CREDENTIAL)));
         }
         chain::check(own, above).map_err(|problem| unusable(format!("other nodes refuse it: {problem}")))?;
         let public = EndEntityCert::try_from(own)

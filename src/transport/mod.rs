@@ -7,10 +7,12 @@ pub(crate) mod backoff;
 pub mod bench;
 pub(crate) mod bind;
 mod ca_limits;
+mod certificate_error;
 mod chain;
 pub(crate) mod clock;
 pub mod code;
 pub(crate) mod credential;
+pub(crate) mod crypto;
 pub(crate) mod endpoint;
 #[cfg(target_os = "linux")]
 mod error_queue;

@@ -9,7 +9,6 @@ use x509_cert::der::{Decode, Tagged};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::{GeneralName, OtherName};
 
-use super::relay_rules::is_role;
 use crate::id::{NodeAddr, NodeId};
 
 /// The otherName that Ansible Receptor's certificates carry: a UTF8String with the node id.
@@ -20,6 +19,9 @@ const URI_SCHEME: &str = "receptor";
 
 /// The scheme of a URI that names a role: `receptor-role:<name>`.
 const ROLE_SCHEME: &str = "receptor-role";
+
+/// Maximum length of a role name in bytes.
+const MAX_ROLE: usize = 64;
 
 /// A node id that a certificate carries, and in which kind of name.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -107,6 +109,12 @@ pub fn roles_in_certificate(der: &[u8]) -> BTreeSet<String> {
         (scheme.eq_ignore_ascii_case(ROLE_SCHEME) && is_role(role)).then(|| role.to_owned())
     };
     alternatives.iter().filter_map(role).collect()
+}
+
+/// Whether a text is a valid role name.
+pub(crate) fn is_role(name: &str) -> bool {
+    let fits = (1..=MAX_ROLE).contains(&name.len());
+    fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 /// The URI that gives a certificate a role.

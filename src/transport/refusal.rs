@@ -9,10 +9,10 @@ use std::fmt;
 use quinn::ConnectionError;
 use rustls::{AlertDescription, CertificateError};
 
+use super::certificate_error::{Unusable, WrongName};
 use super::chain::{MAX_CHAIN_BYTES, MAX_INTERMEDIATES};
 use super::code::CloseCode;
 use super::identity::Identity;
-use super::verify::Unusable;
 use crate::id::NodeId;
 
 /// A connection was refused for reasons of identity: by whom, and why.
@@ -355,76 +355,6 @@ fn without_debug(reason: &str) -> String {
     if is_debug { String::new() } else { reason.to_owned() }
 }
 
-/// A certificate without the id that was expected or claimed.
-///
-/// Its text goes over the wire as the reason of a close, and is read back by the other side.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub(crate) struct WrongName {
-    /// `None` if any id would have done.
-    pub(crate) expected: Option<NodeId>,
-    pub(crate) found: Vec<NodeId>,
-}
-
-impl WrongName {
-    const START: &'static str = "wrong name: ";
-    const EXPECTED: &'static str = "expected ";
-    const NAMES: &'static str = "the certificate names ";
-    const NONE: &'static str = "no node";
-    /// The most ids that the text names: the reason of a close has to fit into one packet.
-    const MAX_LISTED: usize = 4;
-
-    /// Reads the text, wherever in `reason` it starts. What cannot be read is left out.
-    fn parse(reason: &str) -> Option<Self> {
-        let (_, mut rest) = reason.split_once(Self::START)?;
-        let mut expected = None;
-        if let Some(after) = rest.strip_prefix(Self::EXPECTED) {
-            let (id, after) = after.split_once(", ")?;
-            expected = NodeId::try_from(id).ok();
-            rest = after;
-        }
-        let list = rest.strip_prefix(Self::NAMES)?;
-        if list.starts_with(Self::NONE) {
-            return Some(Self { expected, found: Vec::new() });
-        }
-        let found = list
-            .split(", ")
-            .take(Self::MAX_LISTED)
-            // The last one is followed by " and N more", or by what encloses the text.
-            .map_while(|id| NodeId::try_from(id.split([' ', ')', ';']).next()?).ok())
-            .collect();
-        Some(Self { expected, found })
-    }
-}
-
-impl fmt::Display for WrongName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::START)?;
-        if let Some(expected) = &self.expected {
-            write!(f, "{}{expected}, ", Self::EXPECTED)?;
-        }
-        f.write_str(Self::NAMES)?;
-        if self.found.is_empty() {
-            return f.write_str(Self::NONE);
-        }
-        for (index, id) in self.found.iter().take(Self::MAX_LISTED).enumerate() {
-            write!(f, "{}{id}", if index == 0 { "" } else { ", " })?;
-        }
-        match self.found.len().saturating_sub(Self::MAX_LISTED) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
-    }
-}
-
-/// As the text: rustls puts the `Debug` form of such an error into the reason of the close.
-impl fmt::Debug for WrongName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl std::error::Error for WrongName {}
-
 impl From<WrongName> for RefusalReason {
     fn from(names: WrongName) -> Self {
         Self::WrongName { expected: names.expected, found: names.found }
@@ -451,30 +381,6 @@ pub(crate) fn readable(reason: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::transport::testdata::id;
-
-    #[test]
-    fn wrong_names_are_read_back_from_their_text() {
-        let ids = |count: usize| (0..count).map(|n| id(&format!("node.{n}:x@y"))).collect::<Vec<_>>();
-        for expected in [None, Some(id("a")), Some(id(&"x".repeat(NodeId::MAX_LEN)))] {
-            for count in 0..=WrongName::MAX_LISTED {
-                let names = WrongName { expected: expected.clone(), found: ids(count) };
-                assert_eq!(WrongName::parse(&names.to_string()), Some(names.clone()), "{names}");
-                let enclosed = format!("invalid peer certificate: Other(OtherError({names:?}))");
-                assert_eq!(WrongName::parse(&enclosed), Some(names), "{enclosed}");
-            }
-        }
-        let many = WrongName { expected: None, found: ids(9) };
-        assert_eq!(WrongName::parse(&many.to_string()).unwrap().found, ids(WrongName::MAX_LISTED));
-        assert!(many.to_string().ends_with("node.3:x@y and 5 more"), "{many}");
-    }
-
-    #[test]
-    fn texts_that_are_no_wrong_name_are_not_taken_for_one() {
-        for text in ["", "wrong name", "wrong name: ", "wrong name: expected a", "wrong name: expected a, b"]
-        {
-            assert_eq!(WrongName::parse(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn alerts_are_told_apart() {

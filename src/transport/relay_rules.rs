@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::names::roles_in_certificate;
+use super::names::{is_role, roles_in_certificate};
 use crate::id::NodeId;
 
 /// A rule that permits transit: a pattern of node ids, in which `*` stands for any characters, or
@@ -32,8 +32,6 @@ pub enum InvalidRelayRule {
 
 /// The prefix of a rule that names a role.
 const ROLE: &str = "role:";
-/// The longest name of a role.
-pub(crate) const MAX_ROLE: usize = 64;
 
 impl RelayRule {
     /// The role that certificates of relays have by convention.
@@ -47,12 +45,6 @@ impl RelayRule {
             Kind::Role(role) => certificate.is_some_and(|der| roles_in_certificate(der).contains(role)),
         }
     }
-}
-
-/// Whether a name is one of a role.
-pub(crate) fn is_role(name: &str) -> bool {
-    let fits = (1..=MAX_ROLE).contains(&name.len());
-    fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 /// Whether a text matches a pattern, whose `*` stands for any number of bytes. Linear in both for

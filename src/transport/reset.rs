@@ -15,7 +15,7 @@ use rustls::crypto::tls13::{Hkdf, OkmBlock};
 use zeroize::Zeroizing;
 
 use super::identity::Identity;
-use super::tls::provider;
+use super::crypto::provider;
 
 impl Identity {
     /// The key that stateless reset tokens are made with. The same after a restart with the same key file.

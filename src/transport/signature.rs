@@ -8,7 +8,7 @@ use rustls::SignatureScheme;
 use rustls::sign::SigningKey;
 use webpki::EndEntityCert;
 
-use super::tls::provider;
+use super::crypto::provider;
 
 /// One scheme for each kind of key, with its number in TLS 1.3. Nobody has a choice, so nobody can be talked into a weak one.
 const SCHEMES: [SignatureScheme; 4] = [

@@ -1,15 +1,15 @@
 //! The TLS of every connection: version 1.3, both sides authenticated, one application protocol, no resumption.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 
 use super::clock::WallClock;
+use super::crypto::provider;
 use super::identity::Identity;
 use super::names::{NamesError, ids_in_certificate};
 use super::trust::Trust;
@@ -102,14 +102,6 @@ pub(crate) fn peer_certificates(connection: &quinn::Connection) -> Vec<Certifica
 pub(crate) fn peer_ids(connection: &quinn::Connection) -> Result<Vec<NodeId>, NamesError> {
     let certificates = peer_certificates(connection);
     ids_in_certificate(certificates.first().ok_or(NamesError::NoNodeId)?)
-}
-
-/// The provider of all cryptography. It is handed over, never installed as the default of the process: the application
-/// may have another.
-pub(crate) fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-        LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
-    &PROVIDER
 }
 
 const PROVIDER_HAS_TLS13: &str = "the provider has cipher suites of TLS 1.3";

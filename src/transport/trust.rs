@@ -8,13 +8,13 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor};
 use webpki::{CertRevocationList, OwnedCertRevocationList, VerifiedPath};
 
+use super::certificate_error::described;
 use super::ca_limits::CaLimits;
 use super::files::{FileError, Pem};
 use super::fingerprint::Fingerprint;
 use super::key::to_pem;
 use super::pem;
 use super::relay_rules::RelayRule;
-use super::verify::described;
 use crate::id::NodeId;
 
 /// Whose certificates a node accepts: those that chain to one of the given root certificates, minus what is revoked or

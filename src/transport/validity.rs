@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
-use x509_cert::der::DateTime;
 
+use super::clock::{DAY, rfc3339};
 use super::identity::Identity;
 use super::refusal::RefusalReason;
 use super::verify::{PeerRole, PeerVerifier};
@@ -74,14 +74,6 @@ pub enum IdentityProblem {
     #[error("the node's own roots and lists refuse its certificate: {0}")]
     Refused(RefusalReason),
 }
-
-pub(super) fn rfc3339(time: SystemTime) -> String {
-    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    DateTime::from_unix_duration(since_epoch)
-        .map_or_else(|_| "a time after 9999".to_owned(), |time| time.to_string())
-}
-
-pub(super) const DAY: u64 = 24 * 60 * 60;
 
 #[cfg(test)]
 mod tests {

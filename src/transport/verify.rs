@@ -1,6 +1,6 @@
 //! Whether the certificate of the other side is accepted: chain, revocation, names, lists, in this order.
 
-use std::fmt;
+#[cfg(test)]
 use std::sync::Arc;
 #[cfg(test)]
 use std::sync::{
@@ -16,17 +16,17 @@ use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerifica
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, PeerIncompatible, SignatureScheme,
 };
 use webpki::{
     EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptions, RevocationOptionsBuilder,
     UnknownStatusPolicy,
 };
 
+use super::certificate_error::{Unusable, WrongName, certificate_error};
 use super::chain;
+use super::crypto::provider;
 use super::names::{NamesError, ids_in_certificate};
-use super::refusal::WrongName;
-use super::tls::provider;
 use super::trust::{Denial, Trust};
 use crate::id::NodeId;
 
@@ -46,84 +46,6 @@ impl PeerRole {
             Side::Client => Self::Acceptor,
             Side::Server => Self::Dialler,
         }
-    }
-}
-
-/// Why a certificate cannot be used, where rustls has no word for it.
-///
-/// Its text goes over the wire as the reason of a close, and is read back by the other node.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unusable {
-    CaCertificate,
-    UnsupportedSignature,
-    Constrained,
-    NotPinned,
-    ChainTooLong,
-    RepeatedSubject,
-    Malformed,
-}
-
-impl Unusable {
-    const ALL: [Self; 7] = [
-        Self::CaCertificate,
-        Self::UnsupportedSignature,
-        Self::Constrained,
-        Self::NotPinned,
-        Self::ChainTooLong,
-        Self::RepeatedSubject,
-        Self::Malformed,
-    ];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::CaCertificate => "it is the certificate of a CA",
-            Self::UnsupportedSignature => "it is signed with an unsupported algorithm",
-            Self::Constrained => "a CA above it may not issue it",
-            Self::NotPinned => "its public key is not pinned",
-            Self::ChainTooLong => "its chain has too many certificates or bytes",
-            Self::RepeatedSubject => "two intermediates of its chain have the same subject",
-            Self::Malformed => "it is malformed, or uses an unsupported feature",
-        }
-    }
-
-    /// What versions up to 0.1 wrote instead: the names of webpki's errors.
-    const fn before(self) -> &'static [&'static str] {
-        match self {
-            Self::CaCertificate => &["CaUsedAsEndEntity"],
-            Self::UnsupportedSignature => &["UnsupportedSignatureAlgorithm"],
-            Self::Constrained => {
-                &["PathLenConstraintViolated", "NameConstraintViolation", "EndEntityUsedAsCa"]
-            }
-            Self::NotPinned | Self::ChainTooLong | Self::RepeatedSubject | Self::Malformed => &[],
-        }
-    }
-
-    /// Reads the text, wherever in `reason` it stands.
-    pub(crate) fn parse(reason: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|unusable| {
-            reason.contains(unusable.as_str()) || unusable.before().iter().any(|text| reason.contains(text))
-        })
-    }
-}
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// As the text: rustls puts the `Debug` form of such an error into the reason of the close.
-impl fmt::Debug for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl std::error::Error for Unusable {}
-
-impl From<Unusable> for CertificateError {
-    fn from(unusable: Unusable) -> Self {
-        Self::Other(OtherError(Arc::new(unusable)))
     }
 }
 
@@ -169,9 +91,7 @@ impl PeerVerifier {
         // Only now: names are read of nothing that a trusted CA has not signed.
         let ids = ids_in_certificate(end_entity).map_err(|error| match error {
             NamesError::Unreadable(_) => CertificateError::BadEncoding,
-            NamesError::NoNodeId => {
-                wrong_name(WrongName { expected: self.expected.clone(), found: Vec::new() })
-            }
+            NamesError::NoNodeId => WrongName { expected: self.expected.clone(), found: Vec::new() }.into(),
         })?;
         self.trust.admit(&ids, &certificate.subject_public_key_info()).map_err(|denial| {
             // The other side learns that it is denied, not by which list.
@@ -185,7 +105,7 @@ impl PeerVerifier {
         })?;
         match &self.expected {
             Some(expected) if !ids.contains(&expected.base()) => {
-                Err(wrong_name(WrongName { expected: Some(expected.clone()), found: ids }))
+                Err(WrongName { expected: Some(expected.clone()), found: ids }.into())
             }
             _ => Ok(ids),
         }
@@ -266,54 +186,6 @@ impl PeerVerifier {
 
 fn algorithms() -> WebPkiSupportedAlgorithms {
     provider().signature_verification_algorithms
-}
-
-fn wrong_name(names: WrongName) -> CertificateError {
-    CertificateError::Other(OtherError(Arc::new(names)))
-}
-
-/// What is wrong with a certificate or list that webpki cannot read.
-pub(super) fn described(error: &webpki::Error) -> &'static str {
-    use webpki::Error as Pki;
-    match error {
-        Pki::UnsupportedCertVersion => "it is not an X.509 certificate of version 3",
-        Pki::UnsupportedCrlVersion => "it is a revocation list of another version",
-        Pki::UnsupportedCriticalExtension => "it has a critical extension that is not supported",
-        Pki::UnsupportedDeltaCrl => "it is a delta list",
-        Pki::UnsupportedIndirectCrl => "it is an indirect list",
-        Pki::InvalidCrlNumber => "its CRL number is missing or invalid",
-        _ => "it is malformed",
-    }
-}
-
-/// What rustls calls the errors of webpki: it chooses the TLS alert by them.
-fn certificate_error(error: webpki::Error) -> CertificateError {
-    use webpki::Error as Pki;
-    #[expect(deprecated, reason = "webpki may still report the older variants")]
-    match error {
-        Pki::BadDer | Pki::BadDerTime | Pki::TrailingData(_) => CertificateError::BadEncoding,
-        Pki::CertNotValidYet { time, not_before } => {
-            CertificateError::NotValidYetContext { time, not_before }
-        }
-        Pki::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
-        Pki::InvalidCertValidity => CertificateError::Expired,
-        Pki::CertRevoked => CertificateError::Revoked,
-        // A signature that does not fit: another CA of the same name. Names prove nothing, so it is unknown.
-        Pki::UnknownIssuer
-        | Pki::InvalidSignatureForPublicKey
-        | Pki::UnsupportedSignatureAlgorithmForPublicKey
-        | Pki::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => CertificateError::UnknownIssuer,
-        Pki::RequiredEkuNotFound | Pki::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
-        Pki::CaUsedAsEndEntity => Unusable::CaCertificate.into(),
-        Pki::UnsupportedSignatureAlgorithm | Pki::UnsupportedSignatureAlgorithmContext(_) => {
-            Unusable::UnsupportedSignature.into()
-        }
-        Pki::PathLenConstraintViolated
-        | Pki::NameConstraintViolation
-        | Pki::EndEntityUsedAsCa
-        | Pki::MaximumPathDepthExceeded => Unusable::Constrained.into(),
-        _ => Unusable::Malformed.into(),
-    }
 }
 
 impl ServerCertVerifier for PeerVerifier {

@@ -390,11 +390,11 @@ fn without_certificate() -> Arc<quinn::crypto::rustls::QuicClientConfig> {
         }
 
         fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            crate::transport::tls::provider().signature_verification_algorithms.supported_schemes()
+            crate::transport::crypto::provider().signature_verification_algorithms.supported_schemes()
         }
     }
 
-    let mut config = rustls::ClientConfig::builder_with_provider(crate::transport::tls::provider().clone())
+    let mut config = rustls::ClientConfig::builder_with_provider(crate::transport::crypto::provider().clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()

@@ -1,4 +1,6 @@
 use super::*;
+use super::*;
+use crate::transport::Identity;
 use crate::transport::testdata::{chain, identity, text};
 
 #[test]

@@ -13,7 +13,8 @@ use crate::transport::authenticator::{Authenticator, AuthenticatorError, Binding
 use crate::transport::clock;
 use crate::transport::code::CloseCode;
 use crate::transport::key::PrivateKey;
-use crate::transport::refusal::{Refusal, RefusalReason, Refuser, WrongName};
+use crate::transport::certificate_error::WrongName;
+use crate::transport::refusal::{Refusal, RefusalReason, Refuser};
 use crate::transport::reset::endpoint_config;
 use crate::transport::standing::{Offered, Standing};
 use crate::transport::testdata::{chain, fixtures, id, identity, stranger, text};
