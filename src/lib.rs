@@ -103,6 +103,8 @@ pub mod id;
 pub mod punch;
 pub mod router;
 pub mod switch;
+#[cfg(feature = "node")]
+mod sync;
 
 #[cfg(feature = "node")]
 pub mod mesh;

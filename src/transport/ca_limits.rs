@@ -88,8 +88,8 @@ fn kind(name: &GeneralName) -> Option<NameKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::testdata::{chain, text};
     use crate::transport::certificate_error::Unusable;
+    use crate::transport::testdata::{chain, text};
     use crate::transport::verify::{PeerRole, PeerVerifier};
     use crate::transport::{Authority, RefusalReason, Trust, clock};
 

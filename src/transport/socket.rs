@@ -36,6 +36,7 @@
 //! | `last_sent` | what is sent again when the way to a peer changes |
 
 mod attachments;
+mod bound;
 mod egress;
 mod forward;
 mod fresh;
@@ -44,22 +45,28 @@ mod held;
 mod inbound;
 mod last_sent;
 mod originate;
+mod packet;
+mod ports;
 mod quinn_face;
 mod release;
 mod replies;
+mod resend;
 mod sort;
 mod transmit;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::{fmt, io};
 
 use arc_swap::ArcSwap;
 use quinn::AsyncUdpSocket;
 
 use self::attachments::Attachments;
+use self::bound::Bound;
+pub(super) use self::bound::MAX_SEND;
+pub(crate) use self::bound::mapped;
 use self::fresh::FreshPorts;
 pub(crate) use self::fresh::PortOpener;
 use self::heard::Heard;
@@ -67,13 +74,11 @@ use self::inbound::Inbound;
 use self::last_sent::LastSent;
 use self::release::Releasable;
 use self::replies::Replies;
-use self::transmit::Bound;
-pub(super) use self::transmit::MAX_SEND;
-pub(crate) use self::transmit::mapped;
 use super::probes::Probes;
 use super::wanted::Wanted;
 use crate::id::NodeAddr;
 use crate::switch::{DropReason, ForwardingTable, HoldQueue, Meter, SwitchCounters};
+use crate::sync::lock;
 
 /// A quinn socket over one or more UDP sockets, with the packet switch in it.
 pub(crate) struct Socket {
@@ -134,7 +139,7 @@ impl Socket {
             wanted: Arc::default(),
             fresh: FreshPorts::default(),
             replies: Replies::default(),
-            heard: transmit::is_ambiguous(&sockets).then(Heard::default),
+            heard: bound::is_ambiguous(&sockets).then(Heard::default),
             sockets,
         })
     }
@@ -216,11 +221,6 @@ impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Socket").field("bound", &self.bound_addrs()).finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind these locks is whole after every step, so a panic elsewhere has not spoilt it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

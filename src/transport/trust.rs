@@ -8,8 +8,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor};
 use webpki::{CertRevocationList, OwnedCertRevocationList, VerifiedPath};
 
-use super::certificate_error::described;
 use super::ca_limits::CaLimits;
+use super::certificate_error::described;
 use super::files::{FileError, Pem};
 use super::fingerprint::Fingerprint;
 use super::key::to_pem;

@@ -394,12 +394,13 @@ fn without_certificate() -> Arc<quinn::crypto::rustls::QuicClientConfig> {
         }
     }
 
-    let mut config = rustls::ClientConfig::builder_with_provider(crate::transport::crypto::provider().clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer))
-        .with_no_client_auth();
+    let mut config =
+        rustls::ClientConfig::builder_with_provider(crate::transport::crypto::provider().clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer))
+            .with_no_client_auth();
     config.alpn_protocols = vec![crate::transport::tls::ALPN.to_vec()];
     Arc::new(config.try_into().unwrap())
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use quinn::udp::EcnCodepoint;
 
-use super::MAX_SEND;
+use super::bound::MAX_SEND;
 use crate::switch::NextHop;
 
 /// Runs that wait, at most, before they are sent.
@@ -45,6 +45,13 @@ pub(super) struct Batch<'a> {
     /// The length of each packet; only the last one may be shorter.
     pub(super) stride: usize,
     pub(super) ecn: Option<EcnCodepoint>,
+}
+
+/// A packet for another node that waits for room in the socket.
+pub(super) struct Onward {
+    pub(super) next_hop: NextHop,
+    pub(super) ecn: Option<EcnCodepoint>,
+    pub(super) packet: Vec<u8>,
 }
 
 impl Egress {

@@ -4,21 +4,13 @@ use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll};
 
 use quinn::AsyncUdpSocket as _;
-use quinn::udp::EcnCodepoint;
 
 use super::Socket;
-use super::egress::Batch;
+use super::bound::send_failure;
+use super::egress::{Batch, Onward};
 use super::inbound::Inbound;
-use super::transmit::send_failure;
 use crate::id::NodeAddr;
-use crate::switch::{Backlog, DropReason, Header, NextHop};
-
-/// A packet for another node that waits for room in the socket.
-pub(super) struct Onward {
-    pub(super) next_hop: NextHop,
-    pub(super) ecn: Option<EcnCodepoint>,
-    pub(super) packet: Vec<u8>,
-}
+use crate::switch::{Backlog, DropReason, Header};
 
 impl Socket {
     /// Sends on what waits in the buffers.

@@ -3,16 +3,16 @@
 //! A NAT that has dropped, remapped or answered the first packet of a flow remembers that flow. A fresh local port has
 //! no history there. Fresh ports carry direct paths and their probes only: they accept no QUIC packets and no links.
 
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::{fmt, mem};
 
 use arc_swap::ArcSwap;
 use quinn::AsyncUdpSocket;
 
+use super::bound::Bound;
 use super::release::Releasable;
-use super::transmit::Bound;
-use super::{Socket, lock};
+use crate::sync::lock;
 
 /// Binds one more UDP socket, on any free port.
 pub(crate) struct PortOpener(Box<OpenPort>);
@@ -44,6 +44,13 @@ pub(super) struct FreshPorts {
 }
 
 impl FreshPorts {
+    /// Maximum number of open fresh ports over all peers; each takes a file descriptor.
+    pub(super) const MAX: usize = 64;
+
+    pub(super) fn set_opener(&mut self, opener: Option<PortOpener>) {
+        self.opener = opener;
+    }
+
     pub(super) fn load(&self) -> Arc<Vec<Bound>> {
         self.open.load_full()
     }
@@ -53,49 +60,27 @@ impl FreshPorts {
         let found = open.iter().find(|socket| socket.addr.port() == port).cloned();
         found.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the local port is closed"))
     }
-}
 
-impl Socket {
-    /// Fresh ports that may be open at a time, over all peers: each is a file descriptor.
-    pub(crate) const MAX_FRESH_PORTS: usize = 64;
-
-    /// Lets the node open fresh ports. Without an opener there are none.
-    pub(crate) fn with_port_opener(mut self, opener: Option<PortOpener>) -> Self {
-        self.fresh.opener = opener;
-        self
-    }
-
-    /// Binds a UDP socket to an ephemeral port, receives from it, and returns the port.
-    ///
-    /// # Errors
-    /// The system refused, the node cannot open ports, or [`MAX_FRESH_PORTS`](Self::MAX_FRESH_PORTS) are open. Nothing
-    /// has changed.
-    pub(crate) fn open_port(&self) -> io::Result<u16> {
-        let opener = self.fresh.opener.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        let changing = lock(&self.fresh.changing);
-        let mut open = Vec::clone(&self.fresh.load());
-        if open.len() >= Self::MAX_FRESH_PORTS {
+    /// Binds one more socket and returns its port.
+    pub(super) fn open(&self) -> io::Result<u16> {
+        let opener = self.opener.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let _changing = lock(&self.changing);
+        let mut open = Vec::clone(&self.load());
+        if open.len() >= Self::MAX {
             return Err(io::Error::other("too many local ports are open"));
         }
         let io = Arc::new(Releasable::new((opener.0)()?)?);
         let addr = io.local_addr()?;
         open.push(Bound { io, addr });
-        self.fresh.open.store(Arc::new(open));
-        drop(changing);
-        // The receiving task has registered with the sockets that it knew.
-        let waker = mem::take(&mut lock(&self.inbound).waker);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.open.store(Arc::new(open));
         Ok(addr.port())
     }
 
-    /// Closes a fresh port. What is sent from it afterwards is dropped and counted as `send_failed`.
-    pub(crate) fn close_port(&self, port: u16) {
-        let _changing = lock(&self.fresh.changing);
-        let mut open = Vec::clone(&self.fresh.load());
+    pub(super) fn close(&self, port: u16) {
+        let _changing = lock(&self.changing);
+        let mut open = Vec::clone(&self.load());
         let closed = open.extract_if(.., |socket| socket.addr.port() == port);
         closed.for_each(|socket| socket.io.release());
-        self.fresh.open.store(Arc::new(open));
+        self.open.store(Arc::new(open));
     }
 }

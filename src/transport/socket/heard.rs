@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use lru::LruCache;
 
-use super::lock;
+use crate::sync::lock;
 
 /// Addresses that are remembered, at most; those that were silent for longest are forgotten first.
 const MAX_HEARD: NonZeroUsize = NonZeroUsize::new(8_192).expect("not zero");

@@ -1,20 +1,10 @@
 //! Packets without a route, own and others': they wait a moment for one.
 
-use super::originate::way;
-use super::transmit::send_failure;
-use super::{Socket, lock};
-use crate::switch::{Attachment, DropReason, Flow, ForwardingTable, Header, HeldPacket, NextHop};
-
-/// Gives a packet of this node's own the attachment that the node has now, if it is a stub's.
-pub(super) fn refresh_attachment(packet: &mut [u8], table: &ForwardingTable) {
-    if let Ok(header) = Header::decode(packet)
-        && matches!(header.attachment, Attachment::Source(_))
-        && let Some(at) = table.attached_toward(header.destination)
-    {
-        let header = Header { attachment: Attachment::Source(at), ..header }.encode();
-        packet[..header.len()].copy_from_slice(&header);
-    }
-}
+use super::Socket;
+use super::bound::send_failure;
+use super::packet::{refresh_attachment, way};
+use crate::switch::{DropReason, Flow, ForwardingTable, Header, HeldPacket, NextHop};
+use crate::sync::lock;
 
 impl Socket {
     /// Keeps a packet until there is a route, or until it has waited too long.

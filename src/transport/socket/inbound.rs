@@ -8,12 +8,10 @@ use std::task::Waker;
 use quinn::UdpPoller;
 use quinn::udp::RecvMeta;
 
-use super::Socket;
-use super::egress::Egress;
-use super::forward::Onward;
-use crate::switch::{Backlog, DropReason, ForwardingTable, Header, Meter};
+use super::egress::{Egress, Onward};
+use crate::switch::{Backlog, DropReason, ForwardingTable, Header, Meter, SwitchCounters};
 
-/// Packets that wait to be handed to quinn, at most: runs of a buffer that held packets of several senders.
+/// Maximum number of runs queued for quinn, out of buffers that held packets of several senders.
 const MAX_PENDING: usize = 1024;
 
 /// The receiving side's state.
@@ -36,6 +34,17 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
+    /// Queues packets until quinn polls again. Counts and drops them if the queue is full, and
+    /// returns whether it was not.
+    pub(super) fn pend(&mut self, counters: &SwitchCounters, meta: RecvMeta, packets: &[u8]) -> bool {
+        if self.pending.len() < MAX_PENDING {
+            self.pending.push_back((meta, packets.to_vec()));
+            return true;
+        }
+        counters.dropped(DropReason::QueueFull, packets.len().div_ceil(meta.stride.max(1)) as u64);
+        false
+    }
+
     /// Hands what is pending to quinn, as much as it has buffers for, whole packets only.
     pub(super) fn hand_over(&mut self, bufs: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
         let mut handed = 0;
@@ -60,17 +69,5 @@ impl Inbound {
         let Some(meter) = &mut self.meter else { return true };
         let ingress = Header::decode(run).ok().and_then(|header| table.ingress(header.cookie));
         ingress.is_some_and(|ingress| meter.take(ingress.neighbour, run.len()))
-    }
-}
-
-impl Socket {
-    /// Keeps packets until quinn asks again; whether there was room.
-    pub(super) fn pend(&self, inbound: &mut Inbound, meta: RecvMeta, packets: &[u8]) -> bool {
-        if inbound.pending.len() < MAX_PENDING {
-            inbound.pending.push_back((meta, packets.to_vec()));
-            return true;
-        }
-        self.counters.dropped(DropReason::QueueFull, packets.len().div_ceil(meta.stride.max(1)) as u64);
-        false
     }
 }

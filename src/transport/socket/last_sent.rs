@@ -1,14 +1,11 @@
-//! The last packet to every peer, kept so that a connection learns at once of a new way to its peer.
+//! The last packet to a peer, which is sent again when the route to that peer changes.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::held::refresh_attachment;
-use super::originate::way;
-use super::{Socket, lock};
-use crate::id::NodeAddr;
-use crate::switch::{ForwardingTable, Header};
+use super::packet::{refresh_attachment, way};
+use crate::switch::{ForwardingTable, Header, NextHop};
+use crate::sync::lock;
 
 /// The last packet that was sent to a peer.
 ///
@@ -34,7 +31,7 @@ impl LastSent {
     }
 
     /// Whether the last packet would take another way by `table` than by `before`.
-    fn has_moved(&self, before: &ForwardingTable, table: &ForwardingTable) -> bool {
+    pub(super) fn has_moved(&self, before: &ForwardingTable, table: &ForwardingTable) -> bool {
         let packet = lock(&self.packet);
         let Ok(header) = Header::decode(&packet) else { return false };
         let next_hop =
@@ -51,63 +48,31 @@ impl LastSent {
     pub(super) fn shook_hands(&self) {
         self.shook_hands.store(true, Ordering::Relaxed);
     }
-}
 
-impl Socket {
-    /// Keeps the last packet to a peer from now on.
-    pub(crate) fn track(&self, peer: NodeAddr) {
-        self.peers.rcu(|peers| {
-            let mut peers = BTreeMap::clone(peers);
-            peers.entry(peer).or_default();
-            peers
-        });
+    /// Whether the peer has sent anything since the last packet to it.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
-    /// Whether packets of a handshake came from a peer since the last call.
-    pub(crate) fn take_handshake(&self, peer: NodeAddr) -> bool {
-        self.peers.load().get(&peer).is_some_and(|last| last.shook_hands.swap(false, Ordering::Relaxed))
+    /// Whether a handshake packet came from the peer since the last call.
+    pub(super) fn take_handshake(&self) -> bool {
+        self.shook_hands.swap(false, Ordering::Relaxed)
     }
 
-    /// Forgets a peer.
-    pub(crate) fn untrack(&self, peer: NodeAddr) {
-        self.peers.rcu(|peers| {
-            let mut peers = BTreeMap::clone(peers);
-            peers.remove(&peer);
-            peers
-        });
+    /// Drops the packet, so that nothing is sent again.
+    pub(super) fn forget(&self) {
+        lock(&self.packet).clear();
     }
 
-    /// The last connection with a peer has ended: nothing is sent again.
-    pub(crate) fn forget_last(&self, peer: NodeAddr) {
-        if let Some(last) = self.peers.load().get(&peer) {
-            lock(&last.packet).clear();
-        }
-    }
-
-    /// Sends the last packet of every peer's connection again: the way there may work now, though it is the same.
-    pub(crate) fn nudge(&self) {
-        let table = self.table.load();
-        self.peers.load().values().for_each(|last| self.resend(last, &table));
-    }
-
-    /// Sends the last packet again to each peer that `table` leads to another way than `before`, or that has not answered.
-    pub(super) fn resend_where_needed(&self, before: &ForwardingTable, table: &ForwardingTable) {
-        for last in self.peers.load().values() {
-            // What went the old way may be lost, though the peer is heard: the way back may be another one.
-            if last.has_moved(before, table) || !last.answered.load(Ordering::Relaxed) {
-                self.resend(last, table);
-            }
-        }
-    }
-
-    fn resend(&self, last: &LastSent, table: &ForwardingTable) {
-        let mut packet = lock(&last.packet);
+    /// Updates the packet's header to the route that `table` has now and passes it to `send`. Does
+    /// nothing without a packet or a route.
+    pub(super) fn resend(&self, table: &ForwardingTable, send: impl FnOnce(&[u8], NextHop)) {
+        let mut packet = lock(&self.packet);
         let Ok(header) = Header::decode(&packet) else { return };
         let Some((next_hop, hop_limit)) = way(table, &header, &packet[header.wire_len()..]) else { return };
         refresh_attachment(&mut packet, table);
         packet[1] = hop_limit.saturating_add(1);
         Header::rewrite(&mut packet, next_hop.cookie);
-        // A lost copy is no loss: quinn's own probe follows in its time.
-        let _ = self.transmit(&packet, None, None, next_hop);
+        send(&packet, next_hop);
     }
 }

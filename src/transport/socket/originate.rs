@@ -4,10 +4,12 @@ use std::cell::RefCell;
 
 use quinn::udp::{RecvMeta, Transmit};
 
-use super::transmit::Unsent;
-use super::{Socket, lock};
+use super::Socket;
+use super::bound::Unsent;
+use super::packet::{is_handshake, segments, way};
 use crate::id::NodeAddr;
-use crate::switch::{Attachment, Cookie, DIRECT_HOP_LIMIT, ForwardingTable, Header, HeldPacket, NextHop};
+use crate::switch::{Attachment, Cookie, DIRECT_HOP_LIMIT, ForwardingTable, Header, HeldPacket};
+use crate::sync::lock;
 use crate::transport::overlay::FlowKind;
 
 thread_local! {
@@ -110,26 +112,9 @@ impl Socket {
             ecn: transmit.ecn,
             dst_ip: None,
         };
-        self.pend(&mut inbound, meta, transmit.contents);
+        inbound.pend(&self.counters, meta, transmit.contents);
         if let Some(waker) = inbound.waker.take() {
             waker.wake();
         }
     }
-}
-
-/// The next hop of a QUIC packet that begins here, and its hop limit. Handshakes avoid direct
-/// paths: see [`originate_packet`](ForwardingTable::originate_packet).
-pub(super) fn way(table: &ForwardingTable, header: &Header, quic: &[u8]) -> Option<(NextHop, u8)> {
-    table.originate_packet(header, quic.first().is_some_and(|first| is_handshake(*first)))
-}
-
-/// Whether a QUIC packet is part of a handshake, by its first byte: those have long headers (RFC
-/// 9000 §17.2).
-pub(super) fn is_handshake(first: u8) -> bool {
-    first & 0x80 != 0
-}
-
-/// The packets of a batch.
-pub(super) fn segments<'a>(transmit: &Transmit<'a>) -> impl ExactSizeIterator<Item = &'a [u8]> {
-    transmit.contents.chunks(transmit.segment_size.unwrap_or(transmit.contents.len()).max(1))
 }

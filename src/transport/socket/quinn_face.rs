@@ -10,10 +10,11 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tracing::trace;
 
-use super::originate::segments;
-use super::transmit::{Bound, canonical};
-use super::{Socket, lock};
+use super::Socket;
+use super::bound::{Bound, canonical};
+use super::packet::segments;
 use crate::switch::{DropReason, Header};
+use crate::sync::lock;
 use crate::transport::{overlay, runtime};
 
 impl AsyncUdpSocket for Socket {

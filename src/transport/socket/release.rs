@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
-use super::lock;
+use crate::sync::lock;
 
 /// A connection's poller, until the socket is let go of.
 type Slot = Mutex<Option<Pin<Box<dyn UdpPoller>>>>;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use lru::LruCache;
 
-use super::lock;
 use crate::id::NodeAddr;
+use crate::sync::lock;
 
 /// Peers whose handshakes are remembered; the oldest makes room.
 const MAX_PEERS: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");

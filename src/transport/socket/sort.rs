@@ -7,7 +7,7 @@ use std::ops::Range;
 use quinn::udp::RecvMeta;
 
 use super::inbound::Inbound;
-use super::originate::is_handshake;
+use super::packet::is_handshake;
 use super::{Socket, mapped};
 use crate::id::NodeAddr;
 use crate::switch::{Decision, DropReason, ForwardingTable, Header, HeldPacket, NextHop};
@@ -155,7 +155,7 @@ impl Socket {
                 .copied()
                 .collect();
             meta.len = packets.len();
-            return self.pend(inbound, meta, &packets);
+            return inbound.pend(&self.counters, meta, &packets);
         }
         if strip == 0 && run.start == 0 {
             // It lies where it belongs.

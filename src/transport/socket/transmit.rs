@@ -2,32 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use quinn::AsyncUdpSocket;
+use quinn::AsyncUdpSocket as _;
 use quinn::udp::{EcnCodepoint, Transmit};
 use tracing::trace;
 
 use super::Socket;
-use super::release::Releasable;
-use crate::switch::{DropReason, NextHop};
-
-/// The largest datagram that IPv4 carries: what one send may hold, all its segments together.
-pub(in crate::transport) const MAX_SEND: usize = 65_507;
-
-/// One UDP socket.
-#[derive(Clone, Debug)]
-pub(super) struct Bound {
-    pub(super) io: Arc<Releasable>,
-    pub(super) addr: SocketAddr,
-}
-
-/// Why a batch, or the end of it, was not sent.
-pub(super) struct Unsent {
-    /// The packets that were sent before.
-    pub(super) sent: usize,
-    pub(super) error: io::Error,
-}
+use super::bound::{Bound, MAX_SEND, Unsent, canonical, carries, mapped};
+use crate::switch::NextHop;
 
 impl Socket {
     /// Sends a probe of a direct path, from a fresh port if one is given. A probe that cannot be sent counts as lost.
@@ -123,43 +105,4 @@ impl Socket {
             io::Error::new(io::ErrorKind::AddrNotAvailable, "no socket of the address's family")
         })
     }
-}
-
-/// Whether one of several sockets carries packets of a family. An IPv6 wildcard carries IPv4 if no other socket does:
-/// see [`bind`](crate::transport::bind::bind).
-fn carries(sockets: &[Bound], socket: &Bound, ipv4: bool) -> bool {
-    let only_ipv6 = || sockets.iter().all(|socket| socket.addr.is_ipv6());
-    match ipv4 {
-        true => socket.addr.is_ipv4() || socket.addr.ip().is_unspecified() && only_ipv6(),
-        false => socket.addr.is_ipv6(),
-    }
-}
-
-/// Whether a packet to one address can come in by more than one of the sockets: one is bound to all addresses of a
-/// family of which another one has an address, too.
-pub(super) fn is_ambiguous(sockets: &[Bound]) -> bool {
-    [true, false].into_iter().any(|ipv4| {
-        let carriers = || sockets.iter().filter(|socket| carries(sockets, socket, ipv4));
-        carriers().count() > 1 && carriers().any(|socket| socket.addr.ip().is_unspecified())
-    })
-}
-
-/// What a packet that was not sent counts as.
-pub(super) fn send_failure(error: &io::Error) -> DropReason {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => DropReason::QueueFull,
-        _ => DropReason::SendFailed,
-    }
-}
-
-/// quinn gets IPv6 addresses only, with IPv4 mapped into them.
-pub(crate) fn mapped(addr: SocketAddr) -> SocketAddr {
-    match addr {
-        SocketAddr::V4(v4) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
-        SocketAddr::V6(_) => addr,
-    }
-}
-
-pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

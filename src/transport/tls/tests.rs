@@ -10,10 +10,10 @@ use rustls::sign::CertifiedKey;
 
 use super::*;
 use crate::transport::authenticator::{Authenticator, AuthenticatorError, Binding};
+use crate::transport::certificate_error::WrongName;
 use crate::transport::clock;
 use crate::transport::code::CloseCode;
 use crate::transport::key::PrivateKey;
-use crate::transport::certificate_error::WrongName;
 use crate::transport::refusal::{Refusal, RefusalReason, Refuser};
 use crate::transport::reset::endpoint_config;
 use crate::transport::standing::{Offered, Standing};
