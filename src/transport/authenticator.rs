@@ -12,10 +12,10 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use webpki::EndEntityCert;
 
-use super::credential::{self, MAX_CREDENTIAL};
 use super::identity::Identity;
-use super::signature::{self, SignatureError, Signer};
-use super::verify::PeerRole;
+use super::identity::signature::{self, SignatureError, Signer};
+use super::identity::verify::PeerRole;
+use super::identity::verify::credential::{self, MAX_CREDENTIAL};
 
 /// What every signed message begins with: a signature over an authenticator is one over nothing else.
 const CONTEXT: &[u8] = b"receptor-quic authenticator 1\0";
@@ -152,7 +152,7 @@ fn hash(credential: &[u8]) -> CredentialHash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::testdata::{chain, fixed_signer, identity};
+    use crate::transport::identity::testdata::{chain, fixed_signer, identity};
 
     const BINDING: Binding = Binding { exporter: [7; 32], signer: PeerRole::Dialler };
 

@@ -10,10 +10,10 @@
 
 use quinn::{Connection, ConnectionError};
 
-use super::certificate_error::WrongName;
 use super::code::CloseCode;
 use super::endpoint::Authenticated;
 use super::frame::{Frame, FrameReader, Hello, ReadFrameError, VERSIONS};
+use super::identity::verify::certificate_error::WrongName;
 use super::tls::peer_ids;
 use super::{Refusal, RefusalReason};
 use crate::id::NodeId;

@@ -9,10 +9,10 @@ use std::fmt;
 use quinn::ConnectionError;
 use rustls::{AlertDescription, CertificateError};
 
-use super::certificate_error::{Unusable, WrongName};
-use super::chain::{MAX_CHAIN_BYTES, MAX_INTERMEDIATES};
 use super::code::CloseCode;
 use super::identity::Identity;
+use super::identity::verify::certificate_error::{Unusable, WrongName};
+use super::identity::verify::chain::{MAX_CHAIN_BYTES, MAX_INTERMEDIATES};
 use crate::id::NodeId;
 
 /// A connection was refused for reasons of identity: by whom, and why.
@@ -380,7 +380,7 @@ pub(crate) fn readable(reason: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::testdata::id;
+    use crate::transport::identity::testdata::id;
 
     #[test]
     fn alerts_are_told_apart() {

@@ -102,7 +102,7 @@ impl quinn::ConnectionIdGenerator for RandomConnectionIds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::testdata::identity;
+    use crate::transport::identity::testdata::identity;
 
     #[test]
     fn the_key_depends_on_the_private_key_alone() {

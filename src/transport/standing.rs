@@ -6,10 +6,10 @@ use rustls::pki_types::CertificateDer;
 
 use super::authenticator::{Authenticator, AuthenticatorError, Binding, CredentialHash, chain_hash};
 use super::clock;
-use super::credential;
+use super::identity::Trust;
+use super::identity::verify::PeerVerifier;
+use super::identity::verify::credential;
 use super::refusal::{Refusal, RefusalReason};
-use super::trust::Trust;
-use super::verify::PeerVerifier;
 use crate::id::NodeId;
 
 /// The newest certificate that a peer has proven, by which its connection is judged.

@@ -11,9 +11,9 @@ use rustls::version::TLS13;
 use super::clock::WallClock;
 use super::crypto::provider;
 use super::identity::Identity;
-use super::names::{NamesError, ids_in_certificate};
-use super::trust::Trust;
-use super::verify::PeerVerifier;
+use super::identity::Trust;
+use super::identity::names::{NamesError, ids_in_certificate};
+use super::identity::verify::PeerVerifier;
 use crate::id::NodeId;
 
 /// The application protocol of links and peer connections.

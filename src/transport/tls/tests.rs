@@ -10,14 +10,14 @@ use rustls::sign::CertifiedKey;
 
 use super::*;
 use crate::transport::authenticator::{Authenticator, AuthenticatorError, Binding};
-use crate::transport::certificate_error::WrongName;
 use crate::transport::clock;
 use crate::transport::code::CloseCode;
-use crate::transport::key::PrivateKey;
+use crate::transport::identity::key::PrivateKey;
+use crate::transport::identity::testdata::{chain, fixtures, id, identity, stranger, text};
+use crate::transport::identity::verify::certificate_error::WrongName;
 use crate::transport::refusal::{Refusal, RefusalReason, Refuser};
 use crate::transport::reset::endpoint_config;
 use crate::transport::standing::{Offered, Standing};
-use crate::transport::testdata::{chain, fixtures, id, identity, stranger, text};
 use crate::transport::{Authority, Fingerprint};
 
 #[tokio::test(flavor = "multi_thread")]

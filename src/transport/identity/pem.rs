@@ -94,7 +94,7 @@ pub(crate) fn problem(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::testdata::{certificate, text};
+    use crate::transport::identity::testdata::{certificate, text};
 
     #[test]
     fn files_that_are_not_pem_are_recognised() {

@@ -8,13 +8,13 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor};
 use webpki::{CertRevocationList, OwnedCertRevocationList, VerifiedPath};
 
-use super::ca_limits::CaLimits;
-use super::certificate_error::described;
 use super::files::{FileError, Pem};
 use super::fingerprint::Fingerprint;
 use super::key::to_pem;
 use super::pem;
 use super::relay_rules::RelayRule;
+use super::verify::ca_limits::CaLimits;
+use super::verify::certificate_error::described;
 use crate::id::NodeId;
 
 /// Whose certificates a node accepts: those that chain to one of the given root certificates, minus what is revoked or
@@ -314,7 +314,7 @@ pub enum TrustError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::testdata::{fixtures, id, text};
+    use crate::transport::identity::testdata::{fixtures, id, text};
 
     #[test]
     fn roots_must_be_there_and_readable() {

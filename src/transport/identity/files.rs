@@ -305,7 +305,7 @@ mod tests {
         let path = dir.path().join("file.crt");
         std::fs::write(&path, "\u{feff}-----BEGIN X-----\n").unwrap();
         assert_eq!(*Pem::read(&path).unwrap().text, "-----BEGIN X-----\n");
-        std::fs::write(&path, crate::transport::testdata::certificate("uri")).unwrap();
+        std::fs::write(&path, crate::transport::identity::testdata::certificate("uri")).unwrap();
         let error = Pem::read(&path).err().unwrap().to_string();
         for part in ["file.crt is a certificate in DER", "openssl x509 -inform DER -in '"] {
             assert!(error.contains(part), "{error}");

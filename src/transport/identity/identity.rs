@@ -13,16 +13,16 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 use zeroize::Zeroizing;
 
-use super::certificate_error::described;
-use super::chain;
-use super::clock::rfc3339;
 use super::files::{Access, Existing, FileError, Pem, write_atomically};
 use super::fingerprint::Fingerprint;
 use super::key::{KeyError, PrivateKey, to_pem};
 use super::names::{NamesError, NodeName, distinct_ids, names_in_certificate};
 use super::pem;
 use super::trust::{Trust, TrustError};
+use super::verify::certificate_error::described;
+use super::verify::chain;
 use crate::id::NodeId;
+use crate::transport::clock::rfc3339;
 
 /// What a node proves its id with: a certificate chain with its private key, and the roots it was loaded with.
 ///
@@ -372,8 +372,8 @@ pub enum IdentityError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::names::NameKind;
-    use crate::transport::testdata::{fixtures, id, identity, text};
+    use crate::transport::identity::names::NameKind;
+    use crate::transport::identity::testdata::{fixtures, id, identity, text};
 
     #[test]
     fn certificates_and_keys_made_by_openssl_are_loaded() {

@@ -13,7 +13,7 @@ use x509_cert::ext::pkix;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::{Certificate, TbsCertificate};
 
-use super::names::{NameKind, names_in_certificate};
+use crate::transport::identity::names::{NameKind, names_in_certificate};
 
 /// The limits of one CA.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,9 +88,9 @@ fn kind(name: &GeneralName) -> Option<NameKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::certificate_error::Unusable;
-    use crate::transport::testdata::{chain, text};
-    use crate::transport::verify::{PeerRole, PeerVerifier};
+    use crate::transport::identity::testdata::{chain, text};
+    use crate::transport::identity::verify::certificate_error::Unusable;
+    use crate::transport::identity::verify::{PeerRole, PeerVerifier};
     use crate::transport::{Authority, RefusalReason, Trust, clock};
 
     fn verified(name: &str, roots: &str) -> Result<usize, RefusalReason> {
@@ -142,7 +142,7 @@ mod tests {
         let middle_der =
             middle.clone().signed_by(&middle_key, &rcgen::Issuer::new(ca("root"), root_key)).unwrap();
         let mut leaf = rcgen::CertificateParams::default();
-        let uri = crate::transport::names::uri_of(&"edge".parse().unwrap());
+        let uri = crate::transport::identity::names::uri_of(&"edge".parse().unwrap());
         leaf.subject_alt_names = vec![rcgen::SanType::URI(uri.try_into().unwrap())];
         leaf.extended_key_usages = usages.to_vec();
         let leaf = leaf.signed_by(&key(), &rcgen::Issuer::new(middle, middle_key)).unwrap();

@@ -16,13 +16,13 @@ use x509_cert::der::asn1::{Ia5StringRef, PrintableStringRef, Utf8StringRef};
 use x509_cert::der::{Decode as _, Encode as _, Tag, Tagged as _};
 use x509_cert::ext::pkix;
 
-use super::clock::{self, DAY, rfc3339};
 use super::files::{Access, Existing, FileError, Pem, write_atomically};
 use super::identity::{Identity, IdentityError};
 use super::key::{KeyError, PrivateKey, to_pem};
 use super::names::{OTHER_NAME, is_role, uri_of, uri_of_role};
 use super::trust::{Trust, TrustError};
 use crate::id::NodeId;
+use crate::transport::clock::{self, DAY, rfc3339};
 
 /// A certificate authority: the root of a mesh, and who issues its identities.
 ///
@@ -423,9 +423,9 @@ impl AuthorityError {
 mod tests {
     use super::*;
     use crate::transport::IdentityProblem;
-    use crate::transport::names::{NameKind, NodeName};
+    use crate::transport::identity::names::{NameKind, NodeName};
+    use crate::transport::identity::testdata::{fixtures, id, text};
     use crate::transport::refusal::RefusalReason;
-    use crate::transport::testdata::{fixtures, id, text};
 
     fn now() -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(20_000 * DAY)

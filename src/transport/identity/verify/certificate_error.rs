@@ -108,7 +108,7 @@ impl WrongName {
     const MAX_LISTED: usize = 4;
 
     /// Reads the text, wherever in `reason` it starts. What cannot be read is left out.
-    pub(super) fn parse(reason: &str) -> Option<Self> {
+    pub(in crate::transport) fn parse(reason: &str) -> Option<Self> {
         let (_, mut rest) = reason.split_once(Self::START)?;
         let mut expected = None;
         if let Some(after) = rest.strip_prefix(Self::EXPECTED) {
@@ -166,7 +166,7 @@ impl From<WrongName> for CertificateError {
 }
 
 /// Describes why webpki rejects a certificate or a revocation list.
-pub(super) fn described(error: &webpki::Error) -> &'static str {
+pub(in crate::transport) fn described(error: &webpki::Error) -> &'static str {
     use webpki::Error as Pki;
     match error {
         Pki::UnsupportedCertVersion => "it is not an X.509 certificate of version 3",
@@ -180,7 +180,7 @@ pub(super) fn described(error: &webpki::Error) -> &'static str {
 }
 
 /// Maps an error of webpki to the one of rustls, which determines the TLS alert.
-pub(super) fn certificate_error(error: webpki::Error) -> CertificateError {
+pub(in crate::transport) fn certificate_error(error: webpki::Error) -> CertificateError {
     use webpki::Error as Pki;
     #[expect(deprecated, reason = "webpki may still report the older variants")]
     match error {
@@ -212,7 +212,7 @@ pub(super) fn certificate_error(error: webpki::Error) -> CertificateError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::testdata::id;
+    use crate::transport::identity::testdata::id;
 
     #[test]
     fn wrong_names_are_read_back_from_their_text() {

@@ -161,7 +161,7 @@ pub(crate) fn to_pem(label: &str, der: &[u8]) -> Zeroizing<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::testdata::text;
+    use crate::transport::identity::testdata::text;
 
     #[test]
     fn every_supported_form_is_read_and_written() {

@@ -185,7 +185,7 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::testdata::{certificate, id};
+    use crate::transport::identity::testdata::{certificate, id};
 
     #[test]
     fn each_kind_of_name_carries_an_id() {

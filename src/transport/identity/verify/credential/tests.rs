@@ -1,7 +1,6 @@
 use super::*;
-use super::*;
 use crate::transport::Identity;
-use crate::transport::testdata::{chain, identity, text};
+use crate::transport::identity::testdata::{chain, identity, text};
 
 #[test]
 fn a_chain_survives_the_way_and_what_is_none_is_not_read() {

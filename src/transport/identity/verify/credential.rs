@@ -13,11 +13,11 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 
 pub(crate) use super::chain::{MAX_CREDENTIAL, decode, encode};
-use super::names::ids_in_certificate;
-use super::signature::{self, SignatureError};
-use super::trust::Trust;
-use super::verify::{PeerRole, PeerVerifier};
+use super::{PeerRole, PeerVerifier};
 use crate::id::NodeId;
+use crate::transport::identity::names::ids_in_certificate;
+use crate::transport::identity::signature::{self, SignatureError};
+use crate::transport::identity::trust::Trust;
 
 /// Verifies what others signed, by the chains that they sent along.
 ///
@@ -234,7 +234,7 @@ fn seconds(time: SystemTime) -> u64 {
 }
 
 /// How long a path that is there now stays. Certificates that are out of their time are not on it.
-pub(super) fn holds_while_valid(chain: &[CertificateDer<'_>], now: u64) -> (u64, u64) {
+pub(in crate::transport) fn holds_while_valid(chain: &[CertificateDer<'_>], now: u64) -> (u64, u64) {
     let Some(all) = validities(chain) else { return (now, now) };
     intersection(all.into_iter().filter(|(from, until)| (*from..=*until).contains(&now)))
 }

@@ -7,8 +7,8 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::id::NodeId;
 use crate::transport::Identity;
-use crate::transport::key::PrivateKey;
-use crate::transport::signature::Signer;
+use crate::transport::identity::key::PrivateKey;
+use crate::transport::identity::signature::Signer;
 
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("certs/fixtures")

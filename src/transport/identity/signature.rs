@@ -8,7 +8,7 @@ use rustls::SignatureScheme;
 use rustls::sign::SigningKey;
 use webpki::EndEntityCert;
 
-use super::crypto::provider;
+use crate::transport::crypto::provider;
 
 /// One scheme for each kind of key, with its number in TLS 1.3. Nobody has a choice, so nobody can be talked into a weak one.
 const SCHEMES: [SignatureScheme; 4] = [
@@ -69,7 +69,7 @@ pub(crate) fn verify(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::testdata::{chain, identity};
+    use crate::transport::identity::testdata::{chain, identity};
 
     /// The fixtures by their kinds of key, and what each signs with.
     const KINDS: [(&str, SignatureScheme); 4] = [

@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
 
-use super::clock::{DAY, rfc3339};
 use super::identity::Identity;
-use super::refusal::RefusalReason;
 use super::verify::{PeerRole, PeerVerifier};
+use crate::transport::clock::{DAY, rfc3339};
+use crate::transport::refusal::RefusalReason;
 
 impl Identity {
     /// How long ahead [`check`](Self::check) speaks of expiry: 30 days, or a third of the certificate's life if that is
@@ -78,7 +78,7 @@ pub enum IdentityProblem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::testdata::{identity, stranger, text};
+    use crate::transport::identity::testdata::{identity, stranger, text};
 
     const YEAR: u64 = 365 * DAY;
 

@@ -29,7 +29,7 @@ pub(crate) const MAX_CHAIN_BYTES: usize = 8 * 1024;
 pub(crate) const MAX_CREDENTIAL: usize = MAX_CHAIN_BYTES;
 
 /// Checks number, lengths and subjects; costs one parse of each intermediate.
-pub(super) fn check(own: &[u8], intermediates: &[CertificateDer<'_>]) -> Result<(), Unusable> {
+pub(in crate::transport) fn check(own: &[u8], intermediates: &[CertificateDer<'_>]) -> Result<(), Unusable> {
     if intermediates.len() > MAX_INTERMEDIATES {
         return Err(Unusable::ChainTooLong);
     }
@@ -70,9 +70,9 @@ mod tests {
     use rustls::CertificateError;
 
     use super::*;
-    use crate::transport::key::to_pem;
-    use crate::transport::testdata::{certificate, chain, text};
-    use crate::transport::verify::{CountedChecks, PeerRole, PeerVerifier};
+    use crate::transport::identity::key::to_pem;
+    use crate::transport::identity::testdata::{certificate, chain, text};
+    use crate::transport::identity::verify::{CountedChecks, PeerRole, PeerVerifier};
     use crate::transport::{Identity, RefusalReason, Trust, clock};
 
     fn params(subject: &str, is_ca: IsCa) -> CertificateParams {

@@ -1,5 +1,10 @@
 //! Whether the certificate of the other side is accepted: chain, revocation, names, lists, in this order.
 
+pub(in crate::transport) mod ca_limits;
+pub(in crate::transport) mod certificate_error;
+pub(in crate::transport) mod chain;
+pub(crate) mod credential;
+
 #[cfg(test)]
 use std::sync::Arc;
 #[cfg(test)]
@@ -21,12 +26,11 @@ use webpki::{
     UnknownStatusPolicy,
 };
 
-use super::certificate_error::{Unusable, WrongName, certificate_error};
-use super::chain;
-use super::crypto::provider;
+use self::certificate_error::{Unusable, WrongName, certificate_error};
 use super::names::{NamesError, ids_in_certificate};
 use super::trust::{Denial, Trust};
 use crate::id::NodeId;
+use crate::transport::crypto::provider;
 
 /// Which side of the handshake the certificate that is looked at belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +76,7 @@ impl PeerVerifier {
 
     /// As [`new`](Self::new), and counts what verification costs.
     #[cfg(test)]
-    pub(super) fn counting(trust: Trust, counted: &CountedChecks) -> Self {
+    pub(in crate::transport) fn counting(trust: Trust, counted: &CountedChecks) -> Self {
         Self { counted: counted.clone(), ..Self::new(trust, None) }
     }
 
@@ -115,7 +119,7 @@ impl PeerVerifier {
     /// The cost is bounded before anything is known of the sender, see [`chain`]: for a chain that
     /// no trusted CA signed one attempt at a path, with at most two signature checks for each root
     /// of the name that the chain gives.
-    pub(super) fn verify_chain(
+    pub(in crate::transport) fn verify_chain(
         &self,
         certificate: &EndEntityCert<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -275,7 +279,7 @@ pub(crate) fn paths_begun_on_this_thread() -> usize {
 /// Counts the paths that were begun and the signatures that were checked.
 #[cfg(test)]
 #[derive(Clone, Debug, Default)]
-pub(super) struct CountedChecks(Arc<Counts>);
+pub(in crate::transport) struct CountedChecks(Arc<Counts>);
 
 #[cfg(test)]
 #[derive(Debug, Default)]
@@ -287,11 +291,11 @@ struct Counts {
 
 #[cfg(test)]
 impl CountedChecks {
-    pub(super) fn paths(&self) -> usize {
+    pub(in crate::transport) fn paths(&self) -> usize {
         self.0.paths.load(Ordering::Relaxed)
     }
 
-    pub(super) fn signatures(&self) -> usize {
+    pub(in crate::transport) fn signatures(&self) -> usize {
         self.0.signatures.load(Ordering::Relaxed)
     }
 
