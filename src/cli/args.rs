@@ -1,5 +1,5 @@
-//! The command line, as typed. Values are checked later, together with those of the environment and of the file, so that
-//! an error can name where the value came from.
+//! The command line as typed. Values are validated later, together with those of the environment and
+//! the file, so that an error can name the source of a value.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::work::Directive;
 
 /// Join programs into one mesh over mutually authenticated QUIC.
 ///
-/// Nodes find each other by name, over as many hops as it takes, and stream to each other sealed end to end.
+/// Nodes reach each other by name over any number of hops, with end-to-end encryption.
 #[derive(Debug, Parser)]
 #[command(name = "receptor", version, after_long_help = format!("{EXIT_STATUS}\n\n{FIRST_STEPS}"), max_term_width = 110)]
 pub struct Args {
@@ -31,7 +31,7 @@ First steps:
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a certificate authority, and certificates for nodes
+    /// Create a certificate authority and issue node certificates
     Cert {
         #[command(subcommand)]
         command: CertCommand,
@@ -39,59 +39,78 @@ pub(super) enum Command {
     /// Run a node until SIGTERM or Ctrl-C
     #[command(after_long_help = NODE_EXAMPLES)]
     Node(Box<NodeArgs>),
-    /// Show what a node knows and does: links, routes, peers, counters
+    /// Show a node's links, routes, peers and counters
     Status(StatusArgs),
-    /// Measure the round trip to a node
+    /// Measure the round-trip time to a node
     #[command(after_long_help = PING_EXAMPLES)]
     Ping(PingArgs),
-    /// Show the way to a node, hop by hop
+    /// Show the path to a node, hop by hop
     Trace(TraceArgs),
-    /// Tell why a node is, or is not, reachable, and why its packets go directly or through others
+    /// Explain why a node is or is not reachable, and why traffic to it is direct or relayed
     #[command(after_long_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
-    /// Hand a node work, and get the responses as they come
+    /// Send work to a node and stream the responses
     #[command(after_long_help = SEND_EXAMPLES)]
     Send(SendArgs),
-    /// Look for what could keep a node from working: certificate, peers, NAT, clock, files
+    /// Diagnose a node: certificate, peers, NAT, clock, files
     #[command(after_long_help = DOCTOR_EXAMPLES)]
     Doctor(Box<DoctorArgs>),
-    /// Show a mesh at work: five nodes on this machine, real work, and a relay that is killed in the middle of a transfer
+    /// Run a demonstration mesh on this machine and kill a relay during a transfer
     Demo,
+    /// Print a shell completion script
+    #[command(after_long_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell to complete for
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one for each command
+    Man {
+        /// Directory for the pages; created if missing
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  receptor completions bash > /etc/bash_completion.d/receptor
+  receptor completions zsh > ~/.zfunc/_receptor
+  receptor completions fish > ~/.config/fish/completions/receptor.fish";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CertCommand {
-    /// Make a certificate authority: DIR/ca.crt and DIR/ca.key
+    /// Create a certificate authority: DIR/ca.crt and DIR/ca.key
     ///
-    /// Every node of the mesh trusts ca.crt. Whoever has ca.key can admit nodes: keep it where you issue, not on the nodes. Files that are
-    /// there already are never overwritten.
+    /// Every node of the mesh trusts ca.crt. The holder of ca.key can admit nodes: keep it on the issuing machine, not on the nodes.
+    /// Existing files are never overwritten.
     Init {
-        /// Where the files go; made if it is not there
+        /// Directory for the files; created if missing
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
-        /// The name of the authority, for people to read
+        /// Human-readable name of the authority
         #[arg(long, value_name = "NAME", default_value = "receptor mesh")]
         name: String,
-        /// How long it is valid, in days
-        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = Authority::DEFAULT_DAYS, value_parser = days())]
+        /// Validity in days
+        #[arg(long, value_name = "DAYS", allow_negative_numbers = true, default_value_t = Authority::DEFAULT_DAYS, value_parser = days())]
         days: u32,
     },
-    /// Make a node's certificate and key: DIR/NODE.crt and DIR/NODE.key
+    /// Issue a node's certificate and key: DIR/NODE.crt and DIR/NODE.key
     ///
-    /// The node needs these two and DIR/ca.crt. Files that are there already are never overwritten: to renew, move the old ones away
-    /// first; a running node takes the new ones on SIGHUP.
+    /// The node needs these two files and DIR/ca.crt. Existing files are never overwritten: to renew, move the old ones away first.
+    /// A running node loads the new ones on SIGHUP.
     Issue {
-        /// The id of the node: 1 to 128 letters, digits and `._-:@`
+        /// Node id: 1 to 128 letters, digits and `._-:@`
         #[arg(value_name = "NODE")]
         node: NodeId,
-        /// Where ca.crt and ca.key are, and where the files go
+        /// Directory with ca.crt and ca.key, where the new files are written
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
-        /// How long it is valid, in days
-        #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = Authority::DEFAULT_IDENTITY_DAYS, value_parser = days())]
+        /// Validity in days
+        #[arg(long, value_name = "DAYS", allow_negative_numbers = true, default_value_t = Authority::DEFAULT_IDENTITY_DAYS, value_parser = days())]
         days: u32,
-        /// A role of the node, such as `relay`: nodes with `--relays role:relay` accept transit
-        /// from this one. Repeatable
+        /// Role of the node, for example `relay`: nodes with `--relays role:relay` accept transit
+        /// through this one. Repeatable
         #[arg(long, value_name = "NAME")]
         role: Vec<String>,
     },
@@ -101,98 +120,96 @@ fn days() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(Authority::MAX_DAYS))
 }
 
-/// Settings of a node. Each may come from the flag, else from the environment, else from the file, else there is a default.
+/// Settings of a node. Precedence: flag, environment, file, default.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct NodeArgs {
-    /// Who this node is; a name in its certificate [env: RECEPTOR_ID]
+    /// Node id; must be a name in the certificate [env: RECEPTOR_ID]
     #[arg(long, value_name = "ID")]
     pub(super) id: Option<String>,
-    /// The directory with ca.crt, ID.crt and ID.key, as `receptor cert` makes them [env: RECEPTOR_CERTS]
+    /// Directory with ca.crt, ID.crt and ID.key, as written by `receptor cert` [env: RECEPTOR_CERTS]
     #[arg(long, value_name = "DIR")]
     pub(super) certs: Option<PathBuf>,
-    /// An address to take links at, with its UDP port: `0.0.0.0:4433`, `[::]:4433`, or `:4433` for every address of the machine; port 0 takes a
-    /// free one. Repeatable [env: RECEPTOR_LISTEN, separated by commas] [default: none; the node only dials out]
+    /// UDP address to accept links on: `0.0.0.0:4433`, `[::]:4433`, or `:4433` for all addresses of the machine; port 0 selects a free
+    /// port. Repeatable [env: RECEPTOR_LISTEN, comma-separated] [default: none, the node only dials out]
     #[arg(long, value_name = "ADDR")]
     pub(super) listen: Vec<String>,
-    /// A node to link to, and to keep linked to: relay.example:4433, or relay-1@relay.example:4433 to accept nobody else there.
-    /// Repeatable [env: RECEPTOR_PEER, separated by commas]
+    /// Node to link to and stay linked to: relay.example:4433, or relay-1@relay.example:4433 to accept only that id.
+    /// Repeatable [env: RECEPTOR_PEER, comma-separated]
     #[arg(long, value_name = "[ID@]HOST:PORT")]
     pub(super) peer: Vec<String>,
-    /// Carry other nodes' packets [env: RECEPTOR_TRANSIT, true or false] [default: false]
+    /// Forward traffic for other nodes [env: RECEPTOR_TRANSIT, true or false] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) transit: Option<String>,
-    /// What each neighbour may have sent on to others, in bytes a second; k, M and G stand for thousands, millions and thousands of millions: 10M
-    /// [env: RECEPTOR_TRANSIT_RATE] [default: no limit]
+    /// Per-neighbour transit rate limit in bytes/s, with suffixes k, M and G (10M) [env: RECEPTOR_TRANSIT_RATE] [default: no limit]
     #[arg(long, value_name = "BYTES/S", allow_negative_numbers = true)]
     pub(super) transit_rate: Option<String>,
-    /// Nodes that may forward traffic for others, as this node sees it: patterns of ids such as
-    /// `relay-*`, or `role:NAME` for certificates with that role. Transit claims of other nodes are
-    /// ignored. Repeatable [env: RECEPTOR_RELAYS, separated by commas] [default: every member may]
+    /// Nodes that this node accepts as relays: id patterns like `relay-*`, or `role:NAME` for
+    /// certificates with that role. Transit claims of all other nodes are ignored. Repeatable
+    /// [env: RECEPTOR_RELAYS, comma-separated] [default: every member]
     #[arg(long, value_name = "RULE")]
     pub(super) relays: Vec<String>,
-    /// Send packets for nodes that are no neighbours through other nodes only: look for no direct paths, and take none [env:
-    /// RECEPTOR_NO_DIRECT, true or false] [default: false]
+    /// Disable direct paths: reach nodes that are not neighbours only through relays [env: RECEPTOR_NO_DIRECT, true or false]
+    /// [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) no_direct: Option<String>,
-    /// An address at which others reach this node's UDP port, if a NAT in front was told to forward one: `203.0.113.7:4433`.
-    /// Repeatable [env: RECEPTOR_EXTERNAL, separated by commas] [default: none; neighbours tell what they see]
+    /// External address of this node's UDP port, if a NAT forwards one to it: `203.0.113.7:4433`.
+    /// Repeatable [env: RECEPTOR_EXTERNAL, comma-separated] [default: none, neighbours report the address they observe]
     #[arg(long, value_name = "ADDR")]
     pub(super) external: Vec<String>,
-    /// Find nodes on the local network by multicast DNS and link to them, and announce this one there if it listens [env: RECEPTOR_LAN,
-    /// true or false] [default: false]
+    /// Discover nodes on the local network by multicast DNS and link to them; a node that listens also announces itself
+    /// [env: RECEPTOR_LAN, true or false] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) lan: Option<String>,
-    /// Have the router map a UDP port to this node, by PCP, NAT-PMP or UPnP; `receptor status` tells how it goes [env: RECEPTOR_MAP_PORT,
+    /// Request a UDP port mapping from the router by PCP, NAT-PMP or UPnP; `receptor status` shows the result [env: RECEPTOR_MAP_PORT,
     /// true or false] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) map_port: Option<String>,
-    /// Offer an external command: payload on its standard input, its standard output sent back. The command line is split as a shell
-    /// does it, but no shell runs it. Repeatable [env: RECEPTOR_COMMAND, one a line]
+    /// Serve an external command: the payload is its standard input, its standard output the response. The command line is split like
+    /// a shell does, but not run by a shell. Repeatable [env: RECEPTOR_COMMAND, one per line]
     #[arg(long, value_name = "NS:ACTION=CMDLINE")]
     pub(super) command: Vec<String>,
-    /// Where the node keeps what it should know after a restart; made if it is not there [env: RECEPTOR_DATA_DIR] [default: none;
-    /// nothing is kept]
+    /// Directory for state that survives a restart; created if missing [env: RECEPTOR_DATA_DIR] [default: none, state is not kept]
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
-    /// The control socket, for `receptor status` and the like on this machine [env: RECEPTOR_CONTROL] [default:
-    /// $XDG_RUNTIME_DIR/receptor/ID.sock; else /run/receptor/ID.sock for root, /tmp/receptor-UID/ID.sock for others]
+    /// Control socket for `receptor status` and other commands on this machine [env: RECEPTOR_CONTROL] [default:
+    /// $XDG_RUNTIME_DIR/receptor/ID.sock; otherwise /run/receptor/ID.sock for root, /tmp/receptor-UID/ID.sock for other users]
     #[arg(long, value_name = "PATH")]
     pub(super) control: Option<PathBuf>,
-    /// What this node's links cost, 1 to 65535, or `round-trip` to measure it; traffic takes the cheapest way, and of what the two
-    /// ends of a link say, the larger counts [env: RECEPTOR_COST] [default: 1]
+    /// Cost of this node's links, 1 to 65535, or `round-trip` to derive it from the round-trip time. Traffic takes the path of lowest
+    /// cost; of the costs that the two ends of a link announce, the larger applies [env: RECEPTOR_COST] [default: 1]
     #[arg(long, value_name = "N|round-trip", allow_negative_numbers = true)]
     pub(super) cost: Option<String>,
-    /// What this node's link to one neighbour costs, whoever dials it. Repeatable [env: RECEPTOR_COST_TO, separated by commas]
+    /// Cost of the link to one neighbour, regardless of which end dialled. Repeatable [env: RECEPTOR_COST_TO, comma-separated]
     #[arg(long, value_name = "ID=N")]
     pub(super) cost_to: Vec<String>,
-    /// How soon the loss of a neighbour is noticed, on the links that this node dials: `default`, within 5 s; or `metered`, within 65 s, for
-    /// lines that are paid by the byte [env: RECEPTOR_LIVENESS] [default: default]
+    /// Liveness profile of the links that this node dials: `default` detects the loss of a neighbour within 5 s, `metered` within 65 s
+    /// with fewer keepalives [env: RECEPTOR_LIVENESS] [default: default]
     #[arg(long, value_name = "PROFILE")]
     pub(super) liveness: Option<String>,
-    /// How long running calls and open streams may go on after the first SIGTERM or Ctrl-C: 500ms, 30s, 2m
+    /// Grace period for running calls and open streams after the first SIGTERM or Ctrl-C: 500ms, 30s, 2m
     /// [env: RECEPTOR_GRACE] [default: 5s]
     #[arg(long, value_name = "DURATION")]
     pub(super) grace: Option<String>,
-    /// End streams and calls to a node that is not a neighbour this long after its last packet if
-    /// there is no route to it: 500ms to 10m [env: RECEPTOR_PEER_TIMEOUT] [default: 5s]
+    /// Time after its last packet at which streams and calls to a node without a route end, if it
+    /// is not a neighbour: 500ms to 10m [env: RECEPTOR_PEER_TIMEOUT] [default: 5s]
     #[arg(long, value_name = "DURATION")]
     pub(super) peer_timeout: Option<String>,
-    /// How log lines look: text or json. They go to standard error; RUST_LOG says which (default info) [env: RECEPTOR_LOG_FORMAT]
+    /// Log format: text or json. Logs go to standard error and are filtered by RUST_LOG (default: info) [env: RECEPTOR_LOG_FORMAT]
     /// [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(super) log_format: Option<String>,
-    /// A file with these settings [env: RECEPTOR_CONFIG] [default: none]
+    /// Configuration file with these settings [env: RECEPTOR_CONFIG] [default: none]
     #[arg(long, value_name = "FILE.toml")]
     pub(super) config: Option<PathBuf>,
-    /// Leave when standard input ends: for a parent that must not leave nodes behind.
+    /// Shut down at the end of standard input, so that a node does not outlive its parent.
     #[arg(long, hide = true)]
     pub(super) until_stdin_ends: bool,
 }
 
 const NODE_EXAMPLES: &str = r#"
-Settings come from the flag, else from the environment, else from the file, else
-there is a default. A list from one of them replaces that of the next. In the
-file, keys are named as the flags are; relative paths start at its directory:
+Precedence of settings: flag, environment, file, default. A list replaces the
+list of a source with lower precedence. Keys in the file have the names of the
+flags; relative paths start at the directory of the file:
 
   id = "edge-1"
   certs = "certs"
@@ -203,9 +220,9 @@ file, keys are named as the flags are; relative paths start at its directory:
   "text:upper" = "tr a-z A-Z"
   "files:list" = ["ls", "-l", "/srv/with spaces"]
 
-Signals: SIGTERM and Ctrl-C withdraw and drain, then exit with 0; a second one
-exits at once. SIGHUP reloads the certificates without dropping links, and logs
-which other settings have changed in the file and need a restart.
+Signals: SIGTERM and Ctrl-C withdraw the node's routes, drain, and exit with 0; a
+second one exits at once. SIGHUP reloads the certificates without dropping links,
+and logs which other settings have changed in the file and require a restart.
 
 Examples:
   receptor node --id relay-1 --certs certs --listen 0.0.0.0:4433 --transit
@@ -214,7 +231,7 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {
-    /// Print JSON, one object a finding: check, verdict (ok, warn or fail), text, advice
+    /// Print JSON, one object per finding: check, verdict (ok, warn or fail), text, advice
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
@@ -222,29 +239,30 @@ pub(super) struct DoctorArgs {
 }
 
 const DOCTOR_EXAMPLES: &str = "\
-It takes the settings of `receptor node`. A node that runs with them is asked
-through its control socket; else the doctor joins with them for a moment.
-One line for each thing it looks at: `ok`, `warn` (it works, and could do better),
-or `FAIL`, with what to do. Exit status 1 if something keeps the node from working.
+Accepts the settings of `receptor node`. Queries a node that runs with them through
+its control socket; otherwise joins the mesh with them temporarily.
+Prints one line per check: `ok`, `warn` (works, but could be improved) or `FAIL`,
+with advice. The exit status is 1 if a check fails.
 
 Examples:
   receptor doctor --config /etc/receptor/edge.toml
   receptor doctor --id edge-1 --certs certs --peer relay-1@relay.example:4433";
 
-/// Where a command runs: on a node of this machine, through its control socket; or on an ephemeral node that joins for it.
+/// Where a command runs: on a node of this machine through its control socket, or on an ephemeral
+/// node that joins the mesh for it.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Where it runs")]
 pub(super) struct PlaceArgs {
-    /// The control socket of a node on this machine [env: RECEPTOR_CONTROL] [default: the one in the default directory]
+    /// Control socket of a node on this machine [env: RECEPTOR_CONTROL] [default: the only socket in the default directory]
     #[arg(long, value_name = "PATH", conflicts_with_all = ["id", "certs", "peer"])]
     pub(super) control: Option<PathBuf>,
-    /// Join as an ephemeral node of this id instead, and leave when done; needs --certs and --peer [env: RECEPTOR_ID]
+    /// Join the mesh as an ephemeral node with this id instead; requires --certs and --peer [env: RECEPTOR_ID]
     #[arg(long, value_name = "ID")]
     pub(super) id: Option<String>,
-    /// Where the ephemeral node's ca.crt, ID.crt and ID.key are [env: RECEPTOR_CERTS]
+    /// Directory with the ephemeral node's ca.crt, ID.crt and ID.key [env: RECEPTOR_CERTS]
     #[arg(long, value_name = "DIR")]
     pub(super) certs: Option<PathBuf>,
-    /// Who the ephemeral node links to; repeatable, the first that answers will do [env: RECEPTOR_PEER]
+    /// Node that the ephemeral node links to; repeatable, the first to answer is used [env: RECEPTOR_PEER]
     #[arg(long, value_name = "[ID@]HOST:PORT")]
     pub(super) peer: Vec<String>,
 }
@@ -254,11 +272,10 @@ pub(super) struct StatusArgs {
     /// Print JSON, with every detail
     #[arg(long)]
     pub(super) json: bool,
-    /// Wait first until all nodes in reach have the route to this one; if the time is over before, print the status all the
-    /// same, and exit with 3
+    /// First wait until all reachable nodes have the route to this one. On timeout, print the status and exit with 3
     #[arg(long)]
     pub(super) wait_converged: bool,
-    /// How long to wait for that, in seconds
+    /// Timeout of --wait-converged in seconds
     #[arg(long, short = 't', value_name = "SECONDS", allow_negative_numbers = true, default_value = "10", value_parser = seconds, requires = "wait_converged")]
     pub(super) timeout: Duration,
     #[command(flatten)]
@@ -267,19 +284,19 @@ pub(super) struct StatusArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PingArgs {
-    /// The node to ping
+    /// Node to ping
     #[arg(value_name = "NODE")]
     pub(super) node: NodeId,
-    /// How many pings
+    /// Number of pings
     #[arg(long, short = 'c', value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) count: u64,
-    /// From one ping to the next, in seconds
+    /// Interval between pings in seconds
     #[arg(long, short = 'i', value_name = "SECONDS", allow_negative_numbers = true, default_value = "1", value_parser = seconds)]
     pub(super) interval: Duration,
-    /// How long to wait for a reply, in seconds
+    /// Time to wait for a reply in seconds
     #[arg(long, short = 't', value_name = "SECONDS", allow_negative_numbers = true, default_value = "5", value_parser = seconds)]
     pub(super) timeout: Duration,
-    /// Print JSON, one object a reply
+    /// Print JSON, one object per reply
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
@@ -294,7 +311,7 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TraceArgs {
-    /// The node to trace
+    /// Node to trace
     #[arg(value_name = "NODE")]
     pub(super) node: NodeId,
     /// Print JSON, a list of hops
@@ -306,7 +323,7 @@ pub(super) struct TraceArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ExplainArgs {
-    /// The node to explain
+    /// Node to explain
     #[arg(value_name = "NODE")]
     pub(super) node: NodeId,
     /// Print JSON, with every detail
@@ -317,7 +334,7 @@ pub(super) struct ExplainArgs {
 }
 
 const EXPLAIN_EXAMPLES: &str = "\
-The exit status is 3 if there is no way to the node.
+The exit status is 3 if the node is unreachable.
 
 Examples:
   receptor explain edge-1
@@ -325,23 +342,23 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SendArgs {
-    /// The node that does the work
+    /// Node that executes the work
     #[arg(value_name = "NODE")]
     pub(super) node: NodeId,
-    /// What is to be done
+    /// Directive to execute
     #[arg(value_name = "NS:ACTION")]
     pub(super) directive: Directive,
-    /// What to do it with: a text; `-` for standard input; `@FILE` for a file. Streamed, of any size [default: nothing]
+    /// Payload: a text, `-` for standard input, or `@FILE` for a file. Streamed, any size [default: empty]
     #[arg(value_name = "PAYLOAD", allow_hyphen_values = true)]
     pub(super) payload: Option<std::ffi::OsString>,
-    /// Cancel the work after this time, waiting for a busy node included: `30`, `1.5` (seconds), `500ms`, `15m`, `12h`
+    /// Cancel the work after this time, including the wait for a busy node: `30`, `1.5` (seconds), `500ms`, `15m`, `12h`
     /// [default: no limit]
     #[arg(long, short = 't', value_name = "DURATION", allow_negative_numbers = true, value_parser = time_limit)]
     pub(super) timeout: Option<Duration>,
-    /// Show no progress on standard error
+    /// Do not show progress on standard error
     #[arg(long, short = 'q')]
     pub(super) quiet: bool,
-    /// Write responses to a terminal as they are, control sequences included
+    /// Write responses to a terminal unmodified, including control sequences
     #[arg(long)]
     pub(super) raw: bool,
     #[command(flatten)]
@@ -349,37 +366,38 @@ pub(super) struct SendArgs {
 }
 
 const SEND_EXAMPLES: &str = "\
-Responses go to standard output as they arrive: as they are, but if it is a
-terminal, control characters other than line ends and tabs are shown as escapes,
-unless --raw is given. If standard error is a terminal, it shows the progress of
-a call that takes longer than a second.
+Responses are written to standard output as they arrive. On a terminal, control
+characters except line ends and tabs are escaped unless --raw is given. If
+standard error is a terminal, it shows the progress of calls that take longer
+than a second.
 
-The exit status is 0 if the work succeeded, with or without output. If it fails,
-the reason goes to standard error, and the exit status is 1 (`receptor --help`
-lists the others). Ctrl-C, and the end of --timeout, cancel the work on the other
-side as well: a command's process group gets SIGTERM, and SIGKILL after its grace
-(2 s unless the node sets another). When a command has exited, what it left
-behind has the same grace to close its output; then the call ends.
+The exit status is 0 if the work succeeded, with or without output. On failure
+the reason is printed to standard error and the exit status is 1 (`receptor
+--help` lists the others). Ctrl-C and --timeout also cancel the work on the
+executing node: the command's process group receives SIGTERM, and SIGKILL after
+its grace period (default 2 s, set by the node). When a command has exited, its
+remaining child processes have the same period to close its output; then the call
+ends.
 
 Examples:
   receptor send edge-1 text:upper 'hello'
   tail -f app.log | receptor send edge-1 text:upper -
   receptor send edge-1 sum:sha256 @image.iso --timeout 10m";
 
-/// A time limit: a duration that is not zero.
+/// Parses a time limit, which is a duration greater than zero.
 fn time_limit(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("a time limit is longer than 0".to_owned()),
+        Duration::ZERO => Err("a time limit must be greater than 0".to_owned()),
         limit => Ok(limit),
     }
 }
 
-/// Seconds with a fraction: from a millisecond to a day.
+/// Parses seconds with a fraction, from a millisecond to a day.
 fn seconds(text: &str) -> Result<Duration, String> {
     let allowed = 0.001..=86_400.0;
     match text.parse::<f64>() {
         Ok(seconds) if allowed.contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("seconds from 0.001 to 86400, a fraction is allowed".to_owned()),
+        _ => Err("expected seconds from 0.001 to 86400, with an optional fraction".to_owned()),
     }
 }
 

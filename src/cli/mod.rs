@@ -25,6 +25,7 @@ mod exit;
 mod explain;
 mod file;
 mod flow;
+mod generate;
 mod join;
 mod local;
 mod log;
@@ -89,6 +90,8 @@ fn dispatch(command: Command, env: &Env) -> Result<(), Failure> {
         Command::Explain(args) => client(explain::run(args, env)),
         Command::Send(args) => client(send::run(args, env)),
         Command::Doctor(args) => client(doctor::run(*args, env)),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Man { dir } => generate::man(&dir),
         Command::Demo => {
             log::init_quiet();
             block_on(demo::run(), WIND_UP)
