@@ -1,3 +1,4 @@
+#![cfg_attr(docsrs, feature(doc_cfg))]
 //! Join programs into one mesh over mutually authenticated QUIC.
 //!
 //! Any node reaches any other by name, over as many hops as it takes, sealed end to end: it opens streams to services
