@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::text::escape_lines;
 
-/// What each exit status means, as `receptor --help` prints it. README.md has the same table.
+/// What each exit status means, as `receptor --help` prints it. docs/cli.md has the same table.
 pub(super) const EXIT_STATUS: &str = "\
 Exit status:
   0  success; for `send`, the work succeeded, with or without output
@@ -117,10 +117,10 @@ mod tests {
             assert!(EXIT_STATUS.contains(&format!("\n  {}  ", exit as u8)), "{exit:?}");
         }
         assert_eq!(EXIT_STATUS.lines().count(), 2 + all.len());
-        let readme = include_str!("../../README.md");
+        let page = include_str!("../../docs/cli.md");
         for row in EXIT_STATUS.lines().skip(1) {
             let (status, meaning) = row.trim().split_once("  ").unwrap();
-            assert!(readme.contains(&format!("\n| {status} | {meaning} |")), "{row}");
+            assert!(page.contains(&format!("\n| {status} | {meaning} |")), "{row}");
         }
     }
 
