@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 use super::exit::EXIT_STATUS;
 use super::settings::duration;
+use super::work::args::WorkArgs;
 use crate::id::NodeId;
 use crate::transport::Authority;
 use crate::work::Directive;
@@ -52,6 +53,8 @@ pub(super) enum Command {
     /// Send work to a node and stream the responses
     #[command(after_long_help = SEND_EXAMPLES)]
     Send(SendArgs),
+    /// Submit, follow and manage units of work, which outlive nodes and connections
+    Work(WorkArgs),
     /// Diagnose a node: certificate, peers, NAT, clock, files
     #[command(after_long_help = DOCTOR_EXAMPLES)]
     Doctor(Box<DoctorArgs>),
@@ -171,6 +174,11 @@ pub(super) struct NodeArgs {
     /// Directory for state that survives a restart; created if missing [env: RECEPTOR_DATA_DIR] [default: none, state is not kept]
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
+    /// Keep units of work: those submitted here with `receptor work`, and those that others submit to this node. Needs a data
+    /// directory; limits are in the file, in the table [units] [env: RECEPTOR_UNITS, true or false] [default: false, or true if
+    /// the file has that table]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) units: Option<String>,
     /// Control socket for `receptor status` and other commands on this machine [env: RECEPTOR_CONTROL] [default:
     /// $XDG_RUNTIME_DIR/receptor/ID.sock; otherwise /run/receptor/ID.sock for root, /tmp/receptor-UID/ID.sock for other users]
     #[arg(long, value_name = "PATH")]

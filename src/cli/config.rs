@@ -14,8 +14,9 @@ use super::log::LogFormat;
 use super::settings::{
     CERTS, COMMAND, CONFIG, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN, LISTEN, LIVENESS,
     LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, RELAYS, Source, Sourced, TRANSIT, TRANSIT_RATE,
-    bytes, duration, switch,
+    UNITS, bytes, duration, switch,
 };
+use super::units::UnitSettings;
 use super::users::User;
 use crate::id::{Cost, NodeId};
 use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
@@ -40,6 +41,7 @@ pub(super) struct NodeConfig {
     pub(super) map_port: bool,
     pub(super) commands: Vec<CommandSpec>,
     pub(super) data_dir: Option<PathBuf>,
+    pub(super) units: Option<UnitSettings>,
     pub(super) control: ControlPath,
     pub(super) cost: LinkCost,
     pub(super) cost_to: Vec<(NodeId, Cost)>,
@@ -67,6 +69,7 @@ impl NodeConfig {
             (MAP_PORT, self.map_port != other.map_port),
             (COMMAND, self.commands != other.commands),
             (DATA_DIR, self.data_dir != other.data_dir),
+            (UNITS, self.units != other.units),
             (CONTROL, self.control != other.control),
             (COST, self.cost != other.cost),
             (COST_TO, self.cost_to != other.cost_to),
@@ -122,6 +125,8 @@ impl NodeConfig {
         let liveness = LIVENESS.text(args.liveness, env)?.or(file.liveness);
         let grace = GRACE.text(args.grace, env)?.or(file.grace);
         let peer_timeout = PEER_TIMEOUT.text(args.peer_timeout, env)?.or(file.peer_timeout);
+        let units = UNITS.text(args.units, env)?.map(|text| text.and_then(switch)).transpose()?;
+        let data_dir = DATA_DIR.path(args.data_dir, env).or(file.data_dir).map(|path| path.value);
         let log_format = LOG_FORMAT.text(args.log_format, env)?.or(file.log_format);
         Ok(Self {
             certs,
@@ -138,7 +143,8 @@ impl NodeConfig {
             lan,
             map_port: with_feature(map_port, "portmap", cfg!(feature = "portmap"))?,
             commands: commands(COMMAND.list(args.command, env, '\n')?, file.command)?,
-            data_dir: DATA_DIR.path(args.data_dir, env).or(file.data_dir).map(|path| path.value),
+            units: UnitSettings::resolve(units, file.units, data_dir.is_some())?,
+            data_dir,
             control,
             cost: cost.map(|cost| cost.and_then(link_cost)).transpose()?.unwrap_or_default(),
             cost_to: cost_to.into_iter().map(|cost| cost.and_then(cost_of_one)).collect::<Result<_, _>>()?,

@@ -15,6 +15,10 @@ use super::exit::Failure;
 use super::settings::{Source, Sourced};
 use crate::transport::open_regular;
 
+pub(super) mod units;
+
+use units::{RawUnits, UnitsSetting};
+
 /// The most that a configuration file may have, in bytes: 1 MiB. A longer one is another kind of file.
 const MAX_LEN: u64 = 1024 * 1024;
 
@@ -34,6 +38,7 @@ pub(super) struct File {
     pub(super) map_port: Option<Sourced<String>>,
     pub(super) command: Vec<Sourced<CommandSetting>>,
     pub(super) data_dir: Option<Sourced<PathBuf>>,
+    pub(super) units: Option<UnitsSetting>,
     pub(super) control: Option<Sourced<PathBuf>>,
     pub(super) cost: Option<Sourced<String>>,
     /// Each as its flag is written.
@@ -126,6 +131,7 @@ impl File {
                 .map(|(directive, raw)| at.command(directive, raw, base))
                 .collect(),
             data_dir: raw.data_dir.map(|path| at.path(path, base)),
+            units: raw.units.map(|units| units.locate(&at, base)),
             control: raw.control.map(|path| at.path(path, base)),
             cost: raw.cost.map(|cost| at.sourced_as(cost, |cost| cost.to_string())),
             cost_to: raw.cost_to.into_iter().map(|(id, cost)| at.cost_to(id, cost)).collect(),
@@ -161,6 +167,7 @@ struct Raw {
     #[serde(default)]
     command: BTreeMap<Spanned<String>, RawCommand>,
     data_dir: Option<Spanned<PathBuf>>,
+    units: Option<RawUnits>,
     control: Option<Spanned<PathBuf>>,
     cost: Option<Spanned<CostValue>>,
     #[serde(default)]

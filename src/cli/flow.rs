@@ -69,6 +69,14 @@ impl WriteTo<tokio::io::Stdout> {
     }
 }
 
+impl WriteTo<tokio::io::Stderr> {
+    /// The same for standard error.
+    pub(super) fn stderr(raw: bool) -> Self {
+        let escape = !raw && std::io::stderr().is_terminal();
+        Self { to: tokio::io::stderr(), escape: escape.then(TerminalText::default) }
+    }
+}
+
 impl<W: AsyncWrite + Unpin + Send> Sink for WriteTo<W> {
     async fn put(&mut self, body: Bytes) -> Result<(), Failure> {
         let written = async {

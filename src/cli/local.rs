@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::exit::Failure;
 use super::flow::{Sink, Source};
+use super::work::local::LocalUnits;
 use crate::id::NodeId;
 use crate::mesh::{Convergence, EndReason, OpenError, RefuseCode};
 use crate::node::Node;
@@ -102,6 +103,11 @@ impl Local {
     pub(super) async fn trace(&self, node: &NodeId) -> Result<Vec<Hop>, Failure> {
         let hops = self.node.trace(node).await.map_err(ping_failure)?;
         Ok(hops.into_iter().map(|hop| Hop { node: hop.node, rtt_ms: hop.rtt_ms }).collect())
+    }
+
+    /// The units of the node.
+    pub(super) fn units(&self) -> LocalUnits {
+        LocalUnits::new(self.node.clone())
     }
 
     /// Begins a call with an optional time limit. Dropped, it cancels the call.

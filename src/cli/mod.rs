@@ -41,7 +41,9 @@ mod status;
 mod terminal;
 mod text;
 mod trace;
+mod units;
 mod users;
+mod work;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -68,15 +70,16 @@ pub(crate) fn fuzz_config(bytes: &[u8]) {
 #[must_use]
 pub fn run(args: Args) -> ExitCode {
     let status = match dispatch(args.command, &Env::of_process()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(failure) => failure.report(),
     };
     log::flush();
     status
 }
 
-fn dispatch(command: Command, env: &Env) -> Result<(), Failure> {
-    match command {
+/// Runs a command, and returns the exit status.
+fn dispatch(command: Command, env: &Env) -> Result<u8, Failure> {
+    let done = match command {
         Command::Cert { command } => cert::run(command),
         Command::Node(args) => {
             let config = config::NodeConfig::resolve((*args).clone(), env)?;
@@ -89,6 +92,7 @@ fn dispatch(command: Command, env: &Env) -> Result<(), Failure> {
         Command::Trace(args) => client(trace::run(args, env)),
         Command::Explain(args) => client(explain::run(args, env)),
         Command::Send(args) => client(send::run(args, env)),
+        Command::Work(args) => return client(work::run(args, env)),
         Command::Doctor(args) => client(doctor::run(*args, env)),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man(&dir),
@@ -96,11 +100,12 @@ fn dispatch(command: Command, env: &Env) -> Result<(), Failure> {
             log::init_quiet();
             block_on(demo::run(), WIND_UP)
         }
-    }
+    };
+    done.map(|()| 0)
 }
 
 /// Runs a command that is one thing on a node that is there already.
-fn client(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn client<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     log::init_quiet();
     // A read of standard input that nobody waits for any more must not hold the process back.
     block_on(command, Duration::ZERO)
@@ -109,7 +114,7 @@ fn client(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fail
 /// How long tasks may take to be dropped after all is said and done: commands are killed then, if the node stopped at once.
 const WIND_UP: Duration = Duration::from_secs(1);
 
-fn block_on(future: impl Future<Output = Result<(), Failure>>, wind_up: Duration) -> Result<(), Failure> {
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>, wind_up: Duration) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -98,6 +98,9 @@ async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure>
     if let Some(dir) = &config.data_dir {
         builder = builder.data_dir(dir.clone());
     }
+    if let Some(units) = &config.units {
+        builder = builder.units(units.config());
+    }
     for CommandSpec { directive, command } in &config.commands {
         builder = builder.command(directive.clone(), command.clone()).map_err(Failure::usage)?;
     }

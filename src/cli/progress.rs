@@ -184,7 +184,7 @@ impl Rate {
 }
 
 /// A number of bytes in decimal units.
-fn bytes(n: f64) -> String {
+pub(super) fn bytes(n: f64) -> String {
     match n {
         n if n < 1e3 => format!("{n:.0} B"),
         n if n < 1e6 => format!("{:.1} kB", n / 1e3),

@@ -36,14 +36,14 @@ pub(super) async fn run(args: SendArgs, env: &Env) -> Result<(), Failure> {
 
 /// What the payload argument means.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Payload {
+pub(super) enum Payload {
     Text(Vec<u8>),
     Stdin,
     File(PathBuf),
 }
 
 impl Payload {
-    fn parse(argument: Option<OsString>) -> Self {
+    pub(super) fn parse(argument: Option<OsString>) -> Self {
         let argument = argument.unwrap_or_default();
         match argument.as_bytes() {
             b"-" => Self::Stdin,
@@ -53,7 +53,9 @@ impl Payload {
     }
 
     /// Opens it, and says how long it is if that is known.
-    async fn open(self) -> Result<(ReadFrom<Pin<Box<dyn AsyncRead + Send>>>, Option<u64>), Failure> {
+    pub(super) async fn open(
+        self,
+    ) -> Result<(ReadFrom<Pin<Box<dyn AsyncRead + Send>>>, Option<u64>), Failure> {
         let (from, name, size): (Pin<Box<dyn AsyncRead + Send>>, _, _) = match self {
             Self::Text(text) => {
                 let size = text.len() as u64;

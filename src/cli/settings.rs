@@ -87,6 +87,7 @@ pub(super) const LAN: Name = Name { flag: "lan", variable: "RECEPTOR_LAN" };
 pub(super) const MAP_PORT: Name = Name { flag: "map-port", variable: "RECEPTOR_MAP_PORT" };
 pub(super) const COMMAND: Name = Name { flag: "command", variable: "RECEPTOR_COMMAND" };
 pub(super) const DATA_DIR: Name = Name { flag: "data-dir", variable: "RECEPTOR_DATA_DIR" };
+pub(super) const UNITS: Name = Name { flag: "units", variable: "RECEPTOR_UNITS" };
 pub(super) const CONTROL: Name = Name { flag: "control", variable: "RECEPTOR_CONTROL" };
 pub(super) const COST: Name = Name { flag: "cost", variable: "RECEPTOR_COST" };
 pub(super) const COST_TO: Name = Name { flag: "cost-to", variable: "RECEPTOR_COST_TO" };

@@ -22,6 +22,8 @@ use crate::id::NodeId;
 use crate::mesh::Convergence;
 use crate::work::Directive;
 
+mod units;
+
 /// How long a client waits for a place in the node's backlog.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Retry interval meanwhile: the system does not notify a client of room in the backlog.

@@ -17,6 +17,14 @@
 //! {"do":"explain","node":"edge-1"}
 //! {"do":"send","node":"edge-1","directive":"text:upper"}
 //! {"do":"send","node":"edge-1","directive":"text:upper","timeout_ms":60000}
+//! {"do":"unit","unit":"submit","node":"edge-1","directive":"text:upper","key":"0193…","start_by_ms":3600000,"labels":{"a":"b"}}
+//! {"do":"unit","unit":"list","filter":{"states":["running"],"here":true}}
+//! {"do":"unit","unit":"status","id":"0193"}
+//! {"do":"unit","unit":"watch","id":"0193"}
+//! {"do":"unit","unit":"results","id":"0193","from":4096,"stderr":true,"follow":true}
+//! {"do":"unit","unit":"cancel","id":"0193","grace_ms":10000}
+//! {"do":"unit","unit":"release","id":"0193","force":false}
+//! {"do":"unit","unit":"release-all","filter":{"older_ms":60000},"force":false}
 //! ```
 //!
 //! The node answers with one line: `{"ok":…}` with what was asked for, or `{"failed":{"exit":"unreachable","text":"…"}}` with
@@ -28,10 +36,14 @@
 //! after its last chunk the node sends another line that says how the call ended. It may come before the payload has ended. A
 //! client that closes the connection before that cancels the call.
 //!
+//! Units: for `submit` the node sends `{"ok":null}`, the client sends the payload in chunks, and the node answers with the
+//! unit's status once it is on disk. `watch` is answered with a line for each status, up to the final one. For `results` the
+//! node sends `{"ok":null}`, the output in chunks, and a last line with the status or the failure.
+//!
 //! # Bounds
 //!
 //! `reception` has room for each kind of request apart: calls never take the room of a status. 512 calls run at a time, 512
-//! more wait; one more fails as busy. 5 s for a request to come, 10 s for an answer to be accepted. A client that reads
+//! more wait; one more fails as busy. 512 submissions, watches and results of units are served at a time. 5 s for a request to come, 10 s for an answer to be accepted. A client that reads
 //! responses slowly slows down its own call alone, and costs the node one chunk.
 
 pub(super) mod client;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::cli::exit::Failure;
+use crate::cli::work::request::UnitRequest;
 use crate::id::NodeId;
 use crate::work::Directive;
 
@@ -32,6 +33,7 @@ pub(super) enum Request {
     Trace { node: NodeId },
     Explain { node: NodeId },
     Send(SendRequest),
+    Unit(UnitRequest),
 }
 
 /// A call that a client wants to make.

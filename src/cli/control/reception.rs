@@ -5,6 +5,7 @@
 //!  accepted ──┤
 //!             ├─ snapshots (status, explain): MAX_SNAPSHOTS at a time, others wait up to QUERY_WAIT
 //!             ├─ probes (ping, trace, converge): MAX_PROBES at a time, others wait up to QUERY_WAIT
+//!             ├─ unit streams (submissions, watches, results): MAX_UNIT_STREAMS at a time; one more is told that the node is busy
 //!             └─ sends: MAX_SENDS at a time, MAX_QUEUED wait in order; one more is told that the node is busy
 //! ```
 //!
@@ -28,6 +29,8 @@ pub(super) const MAX_PROBES: usize = 256;
 pub(super) const MAX_SENDS: usize = 512;
 /// Calls that wait for one of the others to end.
 pub(super) const MAX_QUEUED: usize = 512;
+/// Submissions, watches and results of units that are served at a time. They may run for days.
+pub(super) const MAX_UNIT_STREAMS: usize = 512;
 /// How long a query waits for room.
 const QUERY_WAIT: Duration = Duration::from_secs(5);
 
@@ -44,6 +47,7 @@ struct Inner {
     probes: Arc<Semaphore>,
     sends: Arc<Semaphore>,
     queue: Arc<Semaphore>,
+    unit_streams: Arc<Semaphore>,
 }
 
 /// A client that has not sent its request yet.
@@ -63,6 +67,7 @@ impl Reception {
             probes: Arc::new(Semaphore::new(MAX_PROBES)),
             sends: Arc::new(Semaphore::new(MAX_SENDS)),
             queue: Arc::new(Semaphore::new(MAX_QUEUED)),
+            unit_streams: Arc::new(Semaphore::new(MAX_UNIT_STREAMS)),
         }))
     }
 
@@ -92,6 +97,11 @@ impl Reception {
     /// A place in the queue for a call; `None` if the queue is full.
     pub(super) fn queue(&self) -> Option<Room> {
         self.0.queue.clone().try_acquire_owned().ok().map(Room)
+    }
+
+    /// Room for a submission, a watch or the results of a unit, if there is some at once.
+    pub(super) fn unit_stream(&self) -> Option<Room> {
+        self.0.unit_streams.clone().try_acquire_owned().ok().map(Room)
     }
 
     /// Waits for room for a call, in the order of the callers.

@@ -22,6 +22,8 @@ use crate::cli::exit::Failure;
 use crate::cli::flow::{Sink, Source};
 use crate::cli::local::{Local, exchange};
 
+mod units;
+
 /// How long a request may take to come.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -111,6 +113,10 @@ where
 {
     let room = match &request {
         Request::Send(call) => return serve_send(call, local, reception, read, write).await,
+        Request::Unit(request) => {
+            let node_units = local.units();
+            return units::serve(request.clone(), &node_units, reception, read, write).await;
+        }
         Request::Status {} | Request::Explain { .. } => reception.snapshot().await,
         Request::Converge { .. } | Request::Ping { .. } | Request::Trace { .. } => reception.probe().await,
     };
@@ -134,7 +140,7 @@ async fn ask(request: Request, local: &Local) -> Result<Value, Failure> {
             local.ping(&node, Duration::from_millis(timeout_ms)).await.map(|reply| json(&reply))
         }
         Request::Trace { node } => local.trace(&node).await.map(|hops| json(&hops)),
-        Request::Send(_) => unreachable!("served on its own"),
+        Request::Send(_) | Request::Unit(_) => unreachable!("served on their own"),
     }
 }
 

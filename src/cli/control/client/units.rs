@@ -1,0 +1,120 @@
+//! Requests about units.
+
+use serde::de::DeserializeOwned;
+use tokio::io::BufReader;
+
+use super::super::protocol::{Answer, MAX_ANSWER, Request, read_chunk, read_line};
+use super::{Client, upload};
+use crate::cli::exit::Failure;
+use crate::cli::flow::{Sink, Source};
+use crate::cli::work::id::IdPrefix;
+use crate::cli::work::request::{Released, ResultsRequest, SubmitRequest, UnitQuery, UnitRequest};
+use crate::cli::work::unit::UnitView;
+
+impl Client {
+    /// Submits a unit, and returns its status once it is on disk.
+    ///
+    /// Dropped before that, it submits nothing, or the whole unit. Submitting it again with the same
+    /// key is harmless.
+    pub(in crate::cli) async fn submit(
+        &self,
+        request: SubmitRequest,
+        mut payload: impl Source,
+    ) -> Result<UnitView, Failure> {
+        let mut stream = self.connect().await?;
+        let (read, mut write) = stream.split();
+        let mut read = BufReader::new(read);
+        let request = Request::Unit(UnitRequest::Submit(request));
+        self.request(&mut write, &mut read, &request, || {}).await?;
+        // A node that rejects the unit answers before the payload has ended.
+        let answer = self.answer(&mut read, || {});
+        let upload = async {
+            match upload(&mut payload, &mut write).await {
+                Ok(()) => std::future::pending().await,
+                Err(failure) => failure,
+            }
+        };
+        let value = tokio::select! {
+            answer = answer => answer?,
+            failure = upload => return Err(failure),
+        };
+        serde_json::from_value(value).map_err(|error| self.lost(&error))
+    }
+
+    pub(in crate::cli) async fn units(&self, filter: UnitQuery) -> Result<Vec<UnitView>, Failure> {
+        self.unit(UnitRequest::List { filter }).await
+    }
+
+    pub(in crate::cli) async fn unit_status(&self, id: &IdPrefix) -> Result<UnitView, Failure> {
+        self.unit(UnitRequest::Status { id: id.clone() }).await
+    }
+
+    /// Reports each status of a unit, and returns the final one.
+    pub(in crate::cli) async fn watch_unit(
+        &self,
+        id: &IdPrefix,
+        mut changed: impl FnMut(&UnitView),
+    ) -> Result<UnitView, Failure> {
+        let mut stream = self.connect().await?;
+        let (read, mut write) = stream.split();
+        let mut read = BufReader::new(read);
+        let request = Request::Unit(UnitRequest::Watch { id: id.clone() });
+        let mut value = self.request(&mut write, &mut read, &request, || {}).await?;
+        loop {
+            let unit: UnitView = serde_json::from_value(value).map_err(|error| self.lost(&error))?;
+            if unit.state.is_final() {
+                return Ok(unit);
+            }
+            changed(&unit);
+            value = self.answer(&mut read, || {}).await?;
+        }
+    }
+
+    /// Delivers output of a unit, and returns the unit's status at the end of it. `request.from` is
+    /// moved on by what was delivered.
+    pub(in crate::cli) async fn results(
+        &self,
+        request: &mut ResultsRequest,
+        output: &mut impl Sink,
+    ) -> Result<UnitView, Failure> {
+        let mut stream = self.connect().await?;
+        let (read, mut write) = stream.split();
+        let mut read = BufReader::new(read);
+        let line = Request::Unit(UnitRequest::Results(request.clone()));
+        self.request(&mut write, &mut read, &line, || {}).await?;
+        while let Some(chunk) = read_chunk(&mut read).await.map_err(|error| self.lost(&error))? {
+            let len = chunk.len() as u64;
+            output.put(chunk).await?;
+            request.from += len;
+        }
+        match read_line(&mut read, MAX_ANSWER).await.map_err(|error| self.lost(&error))? {
+            Answer::Ok(value) => serde_json::from_value(value).map_err(|error| self.lost(&error)),
+            Answer::Failed(failure) => Err(failure),
+            Answer::Queued {} => Err(self.lost(&"an answer out of turn")),
+        }
+    }
+
+    pub(in crate::cli) async fn cancel_unit(
+        &self,
+        id: &IdPrefix,
+        grace_ms: u64,
+    ) -> Result<UnitView, Failure> {
+        self.unit(UnitRequest::Cancel { id: id.clone(), grace_ms }).await
+    }
+
+    pub(in crate::cli) async fn release_unit(&self, id: &IdPrefix, force: bool) -> Result<Released, Failure> {
+        self.unit(UnitRequest::Release { id: id.clone(), force }).await
+    }
+
+    pub(in crate::cli) async fn release_units(
+        &self,
+        filter: UnitQuery,
+        force: bool,
+    ) -> Result<Released, Failure> {
+        self.unit(UnitRequest::ReleaseAll { filter, force }).await
+    }
+
+    async fn unit<T: DeserializeOwned>(&self, request: UnitRequest) -> Result<T, Failure> {
+        self.ask_for(&Request::Unit(request)).await
+    }
+}

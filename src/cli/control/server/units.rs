@@ -1,0 +1,159 @@
+//! Requests about units.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::io::{AsyncBufRead, AsyncReadExt as _, AsyncWrite};
+use tokio::time::{sleep, timeout};
+
+use super::super::protocol::{read_chunk, write_chunks, write_end};
+use super::super::reception::{MAX_UNIT_STREAMS, Reception};
+use super::{ANSWER_TIMEOUT, answer, busy, json, while_there};
+use crate::cli::exit::Failure;
+use crate::cli::work::id::IdPrefix;
+use crate::cli::work::local::{self, LocalUnits};
+use crate::cli::work::payload::{Feed, fed_payload};
+use crate::cli::work::request::{ResultsRequest, SubmitRequest, UnitRequest};
+
+/// The shortest time between two statuses of a unit that is watched, except the final one.
+const WATCH_PACE: Duration = Duration::from_millis(20);
+
+pub(super) async fn serve<R, W>(
+    request: UnitRequest,
+    units: &LocalUnits,
+    reception: &Reception,
+    read: &mut R,
+    write: &mut W,
+) -> io::Result<()>
+where
+    R: AsyncBufRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    let streams =
+        matches!(request, UnitRequest::Submit(_) | UnitRequest::Watch { .. } | UnitRequest::Results(_));
+    let room = if streams { reception.unit_stream() } else { reception.probe().await };
+    let Some(_room) = room else {
+        let text = format!("as many requests about units as it serves at a time ({MAX_UNIT_STREAMS})");
+        return answer(write, Err(busy(&text))).await;
+    };
+    match request {
+        UnitRequest::Submit(request) => submit(request, units, read, write).await,
+        UnitRequest::Watch { id } => watch(&id, units, read, write).await,
+        UnitRequest::Results(request) => results(&request, units, read, write).await,
+        request => match while_there(read, ask(request, units)).await {
+            Some(result) => answer(write, result).await,
+            None => Ok(()),
+        },
+    }
+}
+
+async fn ask(request: UnitRequest, units: &LocalUnits) -> Result<Value, Failure> {
+    match request {
+        UnitRequest::List { filter } => units.list(&filter).map(|units| json(&units)),
+        UnitRequest::Status { id } => units.status(&id).map(|unit| json(&unit)),
+        UnitRequest::Cancel { id, grace_ms } => {
+            units.cancel(&id, Duration::from_millis(grace_ms)).await.map(|unit| json(&unit))
+        }
+        UnitRequest::Release { id, force } => units.release(&id, force).await.map(|done| json(&done)),
+        UnitRequest::ReleaseAll { filter, force } => {
+            units.release_all(&filter, force).await.map(|done| json(&done))
+        }
+        UnitRequest::Submit(_) | UnitRequest::Watch { .. } | UnitRequest::Results(_) => {
+            unreachable!("served on their own")
+        }
+    }
+}
+
+/// Submits a unit with the payload that the client sends. A client that goes away before the end of
+/// it submits nothing.
+async fn submit<R, W>(
+    request: SubmitRequest,
+    units: &LocalUnits,
+    read: &mut R,
+    write: &mut W,
+) -> io::Result<()>
+where
+    R: AsyncBufRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    if let Err(failure) = units.check_enabled() {
+        return answer(write, Err(failure)).await;
+    }
+    answer(write, Ok(Value::Null)).await?;
+    let (feed, payload) = fed_payload();
+    let submission = units.submit(request, payload);
+    tokio::select! {
+        submitted = submission => answer(write, submitted.map(|unit| json(&unit))).await,
+        () = receive_payload(read, feed) => Ok(()),
+    }
+}
+
+/// Passes the payload on. Returns if the client goes away.
+async fn receive_payload(read: &mut (impl AsyncBufRead + Unpin), feed: Feed) {
+    loop {
+        match read_chunk(read).await {
+            Ok(Some(chunk)) => feed.put(chunk).await,
+            Ok(None) => {
+                feed.end().await;
+                // A client that says more is as good as gone.
+                let _ = read.read_u8().await;
+                return;
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+async fn watch<R, W>(id: &IdPrefix, units: &LocalUnits, read: &mut R, write: &mut W) -> io::Result<()>
+where
+    R: AsyncBufRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    let unit = match units.find(id) {
+        Ok(unit) => unit,
+        Err(failure) => return answer(write, Err(failure)).await,
+    };
+    let mut changes = unit.watch();
+    loop {
+        let Some(status) = while_there(read, changes.next()).await else { return Ok(()) };
+        let Some(status) = status else { return answer(write, Err(local::over(&unit))).await };
+        let is_final = status.is_final();
+        answer(write, Ok(json(&local::view(status)))).await?;
+        if is_final || while_there(read, sleep(WATCH_PACE)).await.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+async fn results<R, W>(
+    request: &ResultsRequest,
+    units: &LocalUnits,
+    read: &mut R,
+    write: &mut W,
+) -> io::Result<()>
+where
+    R: AsyncBufRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    let unit = match units.find(&request.id) {
+        Ok(unit) => unit,
+        Err(failure) => return answer(write, Err(failure)).await,
+    };
+    answer(write, Ok(Value::Null)).await?;
+    let mut output = local::output(&unit, request);
+    let end = loop {
+        let piece: Result<Option<Bytes>, _> = match while_there(read, output.next()).await {
+            Some(piece) => piece,
+            None => return Ok(()),
+        };
+        match piece {
+            Ok(Some(piece)) => write_chunks(write, &piece).await?,
+            Ok(None) => break Ok(json(&local::view(unit.status()))),
+            Err(error) => break Err(local::results_failure(&error)),
+        }
+    };
+    timeout(ANSWER_TIMEOUT, write_end(write)).await??;
+    answer(write, end).await
+}

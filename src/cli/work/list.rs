@@ -1,0 +1,39 @@
+//! `receptor work list` and `receptor work status`.
+
+use super::args::{ListArgs, QueryArgs, StatusArgs};
+use super::request::UnitQuery;
+use super::{client, json_line, print, table};
+use crate::cli::env::Env;
+use crate::cli::exit::Failure;
+use crate::cli::text::Paint;
+use crate::mesh::clock::unix_ms;
+
+pub(super) async fn run(args: ListArgs, env: &Env) -> Result<(), Failure> {
+    let mut units = client(args.socket, env)?.units(query(args.which, args.here)).await?;
+    units.sort_by_key(|unit| (unit.created_ms, unit.id));
+    if args.json {
+        return print(&units.iter().map(json_line).collect::<String>());
+    }
+    print(&table::table(&units, args.here, unix_ms(), Paint::for_stdout()))
+}
+
+pub(super) async fn status(args: StatusArgs, env: &Env) -> Result<(), Failure> {
+    let unit = client(args.socket, env)?.unit_status(&args.id).await?;
+    let details = || table::details(&unit, unix_ms(), Paint::for_stdout());
+    print(&if args.json { json_line(&unit) } else { details() })
+}
+
+pub(super) fn query(args: QueryArgs, here: bool) -> UnitQuery {
+    UnitQuery {
+        node: args.node,
+        states: args.state,
+        labels: args.label.into_iter().collect(),
+        older_ms: args.older.map(millis),
+        here,
+    }
+}
+
+/// In whole milliseconds.
+pub(super) fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

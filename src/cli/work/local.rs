@@ -1,0 +1,203 @@
+//! What the commands do with the units of a node of this process, which serves a control socket.
+//!
+//! The errors of units become exit statuses here, and nowhere else.
+
+use std::time::Duration;
+
+use super::id::IdPrefix;
+use super::payload::FedPayload;
+use super::request::{Released, ResultsRequest, SubmitRequest, UnitQuery};
+use super::unit::{State, UnitView};
+use crate::cli::exit::Failure;
+use crate::mesh::clock::unix_ms;
+use crate::node::Node;
+use crate::work::unit::{
+    FindError, Outcome, ResultsError, ResultsOptions, SubmitError, UnitError, UnitFilter, UnitHandle,
+    UnitPayload, UnitResults, UnitState, UnitStatus, Units,
+};
+
+/// The units of a node.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct LocalUnits {
+    node: Node,
+    units: Units,
+}
+
+impl LocalUnits {
+    pub(in crate::cli) fn new(node: Node) -> Self {
+        Self { units: node.units(), node }
+    }
+
+    /// # Errors
+    /// The node keeps no units.
+    pub(in crate::cli) fn check_enabled(&self) -> Result<(), Failure> {
+        if self.units.enabled() { Ok(()) } else { Err(submit_failure(&SubmitError::NoUnits)) }
+    }
+
+    /// Submits a unit, and returns its status once it is on disk.
+    pub(in crate::cli) async fn submit(
+        &self,
+        request: SubmitRequest,
+        payload: FedPayload,
+    ) -> Result<UnitView, Failure> {
+        let payload = UnitPayload::reader(payload);
+        let mut submit = self.node.submit(request.node, request.directive, payload).key(request.key);
+        submit = submit.idempotent(request.idempotent);
+        if let Some(ms) = request.start_by_ms {
+            submit = submit.start_by(Duration::from_millis(ms));
+        }
+        if let Some(ms) = request.run_for_ms {
+            submit = submit.run_for(Duration::from_millis(ms));
+        }
+        if let Some(ms) = request.keep_for_ms {
+            submit = submit.keep_for(Duration::from_millis(ms));
+        }
+        submit = request.labels.into_iter().fold(submit, |submit, (name, value)| submit.label(name, value));
+        let unit = submit.await.map_err(|error| submit_failure(&error))?;
+        Ok(view(unit.status()))
+    }
+
+    pub(in crate::cli) fn list(&self, query: &UnitQuery) -> Result<Vec<UnitView>, Failure> {
+        self.check_enabled()?;
+        let all = UnitFilter::default();
+        let units = if query.here { self.units.here(&all) } else { self.units.list(&all) };
+        let now = unix_ms();
+        Ok(units.into_iter().map(view).filter(|unit| query.matches(unit, now)).collect())
+    }
+
+    pub(in crate::cli) fn status(&self, id: &IdPrefix) -> Result<UnitView, Failure> {
+        self.find(id).map(|unit| view(unit.status()))
+    }
+
+    pub(in crate::cli) fn find(&self, id: &IdPrefix) -> Result<UnitHandle, Failure> {
+        self.check_enabled()?;
+        self.units.find(&id.to_string()).map_err(|error| match error {
+            FindError::Ambiguous { .. } => Failure::usage(format!("{error}; give more of the id")),
+            _ => Failure::failed(error),
+        })
+    }
+
+    pub(in crate::cli) async fn cancel(&self, id: &IdPrefix, grace: Duration) -> Result<UnitView, Failure> {
+        let unit = self.find(id)?;
+        unit.cancel(grace).await.map_err(|error| unit_failure(&error))?;
+        Ok(view(unit.status()))
+    }
+
+    pub(in crate::cli) async fn release(&self, id: &IdPrefix, force: bool) -> Result<Released, Failure> {
+        self.find(id)?.release(force).await.map_err(|error| unit_failure(&error))?;
+        Ok(Released { released: 1, ..Released::default() })
+    }
+
+    /// Releases all units that match. Those that have not ended are left alone without `force`.
+    pub(in crate::cli) async fn release_all(
+        &self,
+        query: &UnitQuery,
+        force: bool,
+    ) -> Result<Released, Failure> {
+        let mut done = Released::default();
+        let units = self.list(&UnitQuery { here: false, ..query.clone() })?;
+        for unit in units.into_iter().filter(|unit| force || unit.state.is_final()) {
+            match self.release(&unit.id.into(), force).await {
+                Ok(_) => done.released += 1,
+                Err(failure) => {
+                    done.failed += 1;
+                    if done.failures.len() < Released::MAX_FAILURES {
+                        done.failures.push(format!("{}: {failure}", unit.id));
+                    }
+                }
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// A unit's output.
+pub(in crate::cli) fn output(unit: &UnitHandle, request: &ResultsRequest) -> UnitResults {
+    let options = ResultsOptions::default().from(request.from).follow(request.follow);
+    unit.results(if request.stderr { options.stderr() } else { options })
+}
+
+/// A status as the commands print it.
+pub(in crate::cli) fn view(status: UnitStatus) -> UnitView {
+    let outcome = status.outcome.as_ref();
+    // A status is all there is to say of one that simply exited.
+    let reason = match outcome {
+        Some(outcome @ (Outcome::Failed(_) | Outcome::Refused(_)))
+            if outcome.exit_code().is_none() && outcome.signal().is_none() =>
+        {
+            let text = outcome.to_string();
+            Some(text.split_once(": ").map_or(text.clone(), |(_, reason)| reason.to_owned()))
+        }
+        _ => None,
+    };
+    UnitView {
+        id: status.id.into(),
+        node: status.node.to_string(),
+        submitter: status.submitter.to_string(),
+        directive: status.directive.to_string(),
+        state: state(&status),
+        exit: outcome.and_then(Outcome::exit_code),
+        signal: outcome.and_then(Outcome::signal),
+        reason,
+        started: status.started,
+        created_ms: status.created_ms,
+        started_ms: status.started_ms,
+        ended_ms: status.ended_ms,
+        payload_bytes: status.payload_len,
+        handed_bytes: status.payload_handed,
+        stdout_bytes: status.stdout_len,
+        stderr_bytes: status.stderr_len,
+        labels: status.labels,
+        releasing: status.releasing,
+    }
+}
+
+fn state(status: &UnitStatus) -> State {
+    match (&status.outcome, status.state) {
+        (Some(outcome), _) => match outcome {
+            Outcome::Succeeded => State::Succeeded,
+            Outcome::Failed(_) => State::Failed,
+            Outcome::Cancelled => State::Cancelled,
+            Outcome::Expired => State::Expired,
+            Outcome::Refused(_) => State::Refused,
+            Outcome::Lost => State::Lost,
+        },
+        (None, UnitState::Queued) => State::Queued,
+        (None, UnitState::Handing) => State::Handing,
+        (None, UnitState::Accepted) => State::Accepted,
+        (None, UnitState::Starting) => State::Starting,
+        (None, UnitState::Running) => State::Running,
+        (None, UnitState::Ended) => State::Unknown,
+    }
+}
+
+/// Why a unit is no longer watched, before it has ended.
+pub(in crate::cli) fn over(unit: &UnitHandle) -> Failure {
+    unit_failure(if unit.status().removed { &UnitError::Removed } else { &UnitError::ShutDown })
+}
+
+fn submit_failure(error: &SubmitError) -> Failure {
+    match error {
+        SubmitError::NoUnits | SubmitError::Invalid(_) | SubmitError::Conflict { .. } => {
+            Failure::usage(error)
+        }
+        SubmitError::TooMany { .. } => Failure::busy(error),
+        SubmitError::ShutDown => Failure::unreachable(error),
+        _ => Failure::failed(error),
+    }
+}
+
+fn unit_failure(error: &UnitError) -> Failure {
+    match error {
+        UnitError::ShutDown => Failure::unreachable(error),
+        _ => Failure::failed(error),
+    }
+}
+
+pub(in crate::cli) fn results_failure(error: &ResultsError) -> Failure {
+    match error {
+        ResultsError::Unreachable(_) => Failure::unreachable(error),
+        ResultsError::Unit(error) => unit_failure(error),
+        _ => Failure::failed(error),
+    }
+}

@@ -1,0 +1,167 @@
+//! What is asked about units over the control socket.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::id::IdPrefix;
+use super::unit::{State, UnitView};
+use crate::id::NodeId;
+use crate::work::Directive;
+
+/// A question about units, or a change of them. Times are in milliseconds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "unit", rename_all = "kebab-case", deny_unknown_fields)]
+pub(in crate::cli) enum UnitRequest {
+    /// Submit a unit. The payload follows in chunks.
+    Submit(SubmitRequest),
+    /// List units.
+    List {
+        #[serde(default)]
+        filter: UnitQuery,
+    },
+    /// Report a unit's status.
+    Status { id: IdPrefix },
+    /// Report a unit's status, and again whenever it changes, until it is final.
+    Watch { id: IdPrefix },
+    /// Send what the unit has written.
+    Results(ResultsRequest),
+    /// Cancel a unit.
+    Cancel { id: IdPrefix, grace_ms: u64 },
+    /// Release a unit.
+    Release { id: IdPrefix, force: bool },
+    /// Release all units that match.
+    ReleaseAll {
+        #[serde(default)]
+        filter: UnitQuery,
+        force: bool,
+    },
+}
+
+/// A unit to submit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::cli) struct SubmitRequest {
+    pub(in crate::cli) node: NodeId,
+    pub(in crate::cli) directive: Directive,
+    pub(in crate::cli) key: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) start_by_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) run_for_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) keep_for_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(in crate::cli) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(in crate::cli) idempotent: bool,
+}
+
+/// Output of a unit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::cli) struct ResultsRequest {
+    pub(in crate::cli) id: IdPrefix,
+    /// From this offset on, in bytes.
+    #[serde(default)]
+    pub(in crate::cli) from: u64,
+    /// Standard error instead of standard output.
+    #[serde(default)]
+    pub(in crate::cli) stderr: bool,
+    /// Up to the end of the unit, instead of up to what there is.
+    #[serde(default)]
+    pub(in crate::cli) follow: bool,
+}
+
+/// Which units.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::cli) struct UnitQuery {
+    /// Units of this node: those that were submitted to it, or with `here` by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) node: Option<NodeId>,
+    /// Units in one of these states; any if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::cli) states: Vec<State>,
+    /// Units with all of these labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(in crate::cli) labels: BTreeMap<String, String>,
+    /// Units that were submitted at least this long ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) older_ms: Option<u64>,
+    /// Units that this node executes for others, instead of those that it has submitted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(in crate::cli) here: bool,
+}
+
+impl UnitQuery {
+    /// Whether a unit is one of them, at a time in milliseconds since the Unix epoch.
+    pub(in crate::cli) fn matches(&self, unit: &UnitView, now_ms: u64) -> bool {
+        let other_end = if self.here { &unit.submitter } else { &unit.node };
+        let of_node = self.node.as_ref().is_none_or(|node| node.as_str() == other_end);
+        let in_state = self.states.is_empty() || self.states.contains(&unit.state);
+        let labelled = self.labels.iter().all(|(name, value)| unit.labels.get(name) == Some(value));
+        let age = now_ms.saturating_sub(unit.created_ms);
+        of_node && in_state && labelled && self.older_ms.is_none_or(|older| age >= older)
+    }
+}
+
+/// How many units a request has released, and which it could not.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(in crate::cli) struct Released {
+    pub(in crate::cli) released: usize,
+    /// At most [`MAX_FAILURES`](Self::MAX_FAILURES) of them, with the reason.
+    #[serde(default)]
+    pub(in crate::cli) failures: Vec<String>,
+    /// How many could not be released.
+    #[serde(default)]
+    pub(in crate::cli) failed: usize,
+}
+
+impl Released {
+    /// The most failures that are described.
+    pub(in crate::cli) const MAX_FAILURES: usize = 16;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::unit::tests::unit;
+    use super::*;
+
+    #[test]
+    fn a_query_matches_by_all_that_it_names() {
+        let running = UnitView {
+            labels: [("job".to_owned(), "7".to_owned())].into(),
+            created_ms: 10_000,
+            ..unit(State::Running)
+        };
+        let query = UnitQuery {
+            node: Some("edge-1".parse().unwrap()),
+            states: vec![State::Queued, State::Running],
+            labels: running.labels.clone(),
+            older_ms: Some(5_000),
+            here: false,
+        };
+        assert!(query.matches(&running, 15_000));
+        assert!(!query.matches(&running, 14_999));
+        assert!(UnitQuery::default().matches(&running, 0));
+        let others = [
+            UnitQuery { node: Some("ctl".parse().unwrap()), ..query.clone() },
+            UnitQuery { states: vec![State::Lost], ..query.clone() },
+            UnitQuery { labels: [("job".to_owned(), "8".to_owned())].into(), ..query.clone() },
+            UnitQuery { here: true, ..query },
+        ];
+        assert!(others.iter().all(|other| !other.matches(&running, 15_000)));
+    }
+
+    #[test]
+    fn requests_are_lines_that_scripts_can_write() {
+        let list = UnitRequest::List { filter: UnitQuery::default() };
+        assert_eq!(serde_json::to_string(&list).unwrap(), r#"{"unit":"list","filter":{}}"#);
+        assert_eq!(serde_json::from_str::<UnitRequest>(r#"{"unit":"list"}"#).unwrap(), list);
+        let results: UnitRequest = serde_json::from_str(r#"{"unit":"results","id":"0193"}"#).unwrap();
+        let expected = ResultsRequest { id: "0193".parse().unwrap(), from: 0, stderr: false, follow: false };
+        assert_eq!(results, UnitRequest::Results(expected));
+    }
+}

@@ -1,0 +1,82 @@
+//! `receptor work submit`.
+
+use uuid::Uuid;
+
+use super::args::SubmitArgs;
+use super::id::IdPrefix;
+use super::list::millis;
+use super::request::{ResultsRequest, SubmitRequest};
+use super::results::write_output;
+use super::state_line::StateLine;
+use super::unit::UnitView;
+use super::wait::until_final;
+use super::{client, end_as, json_line, print};
+use crate::cli::control::client::Client;
+use crate::cli::env::Env;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::flow::WriteTo;
+use crate::cli::log::say;
+use crate::cli::progress::Progress;
+use crate::cli::send::Payload;
+
+pub(super) async fn run(args: SubmitArgs, env: &Env) -> Result<u8, Failure> {
+    let client = client(args.socket.clone(), env)?;
+    let (payload, size) = Payload::parse(args.payload.clone()).open().await?;
+    let key = args.key.unwrap_or_else(Uuid::now_v7);
+    let progress = Progress::new(size, args.quiet);
+    let submit = client.submit(request(&args, key), progress.sending(payload));
+    let submitted = tokio::select! {
+        submitted = submit => submitted,
+        never = progress.show() => never,
+    };
+    drop(progress);
+    let unit = submitted.map_err(|failure| uncertain(failure, key))?;
+    if args.follow {
+        return follow(&client, &unit, &args).await;
+    }
+    print(&if args.json { json_line(&unit) } else { format!("{}\n", unit.id) })?;
+    Ok(0)
+}
+
+fn request(args: &SubmitArgs, key: Uuid) -> SubmitRequest {
+    SubmitRequest {
+        node: args.node.clone(),
+        directive: args.directive.clone(),
+        key,
+        start_by_ms: args.start_by.map(millis),
+        run_for_ms: args.run_for.map(millis),
+        keep_for_ms: args.keep.map(millis),
+        labels: args.label.iter().cloned().collect(),
+        idempotent: args.idempotent,
+    }
+}
+
+/// A connection that was lost leaves open whether the unit was stored.
+fn uncertain(failure: Failure, key: Uuid) -> Failure {
+    if failure.exit != Exit::Unreachable {
+        return failure;
+    }
+    let text = format!(
+        "{}; if the unit was submitted, its id is {key}, and submitting it again with --key {key} is harmless",
+        failure.text
+    );
+    Failure { text, ..failure }
+}
+
+/// Writes both outputs as they come, and ends as the unit does.
+async fn follow(client: &Client, unit: &UnitView, args: &SubmitArgs) -> Result<u8, Failure> {
+    if !args.quiet {
+        say(&format!("receptor: unit {}", unit.id));
+    }
+    let id = IdPrefix::from(unit.id);
+    let results = |stderr| ResultsRequest { id: id.clone(), from: 0, stderr, follow: true };
+    let stdout = write_output(client, results(false), WriteTo::stdout(args.raw));
+    let stderr = write_output(client, results(true), WriteTo::stderr(args.raw));
+    tokio::try_join!(stdout, stderr)?;
+    // The output has ended, so this takes no time to speak of.
+    let unit = until_final(client, &id, &mut StateLine::new(true)).await?;
+    if args.rm {
+        client.release_unit(&id, false).await?;
+    }
+    end_as(&unit)
+}
