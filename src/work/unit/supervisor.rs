@@ -51,6 +51,10 @@ const PIECES_A_TURN: usize = 16;
 /// How long to wait before output is written again to a disk that was full.
 const DISK_RETRY: Duration = Duration::from_millis(200);
 
+/// How long a full disk may keep output back of a command that has ended. It may be that very output
+/// that fills the disk, which is only released once the end is known.
+const DISK_WAIT: Duration = Duration::from_secs(5);
+
 /// How long processes that the command has left behind may keep its outputs open.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
@@ -202,11 +206,14 @@ impl Supervisor {
             self.copy(buffer);
             std::thread::sleep(KILL_ROUND);
         }
-        while self.copy(buffer) {
+        let give_up = now() + DISK_WAIT;
+        while self.copy(buffer) && now() < give_up {
             std::thread::sleep(DISK_RETRY);
         }
+        let is_cut_off = self.outputs.iter().any(Output::is_stuck);
         let why = self.ending.map(|(why, _)| why);
         let end = match (why, status.exit_status(), status.terminating_signal()) {
+            _ if is_cut_off => ExitKind::OutputLimit,
             (_, Some(0), _) => ExitKind::Status(0),
             (Some(Why::RunTime), ..) => ExitKind::RunTime,
             (Some(Why::OutputLimit), ..) => ExitKind::OutputLimit,
@@ -408,6 +415,9 @@ impl Wakeups {
 struct Output {
     file: File,
     limit: u64,
+    /// Bytes that the command has written, up to the limit.
+    accepted: u64,
+    /// Bytes in the file, and their digest.
     len: u64,
     hash: Sha256,
     /// What the disk did not take yet.
@@ -418,15 +428,22 @@ struct Output {
 impl Output {
     fn create(path: &Path, limit: u64) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        Ok(Self { file, limit, len: 0, hash: Sha256::new(), pending: Vec::new(), exceeded: false })
+        Ok(Self {
+            file,
+            limit,
+            accepted: 0,
+            len: 0,
+            hash: Sha256::new(),
+            pending: Vec::new(),
+            exceeded: false,
+        })
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        let room = usize::try_from(self.limit - self.len).unwrap_or(usize::MAX);
+        let room = usize::try_from(self.limit - self.accepted).unwrap_or(usize::MAX);
         let kept = &bytes[..bytes.len().min(room)];
         self.exceeded |= kept.len() < bytes.len();
-        self.hash.update(kept);
-        self.len += kept.len() as u64;
+        self.accepted += kept.len() as u64;
         self.pending.extend_from_slice(kept);
         self.flush();
     }
@@ -435,7 +452,11 @@ impl Output {
     fn flush(&mut self) -> bool {
         while !self.pending.is_empty() {
             match self.file.write(&self.pending) {
-                Ok(n) => drop(self.pending.drain(..n)),
+                Ok(n) => {
+                    self.hash.update(&self.pending[..n]);
+                    self.len += n as u64;
+                    self.pending.drain(..n);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // A full disk slows the command down: its pipe is not read meanwhile.
                 Err(_) => return false,
