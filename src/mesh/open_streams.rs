@@ -1,11 +1,14 @@
 //! The streams of a node that are still in use, so that a shutdown can wait for them.
 //!
-//! A half counts until it has ended, not until it is dropped: applications keep streams that are over. A sending half
-//! that was finished counts until the other side has everything.
+//! A half counts until it has ended, not until it is dropped: applications keep streams that are
+//! over. A sending half that was finished counts until the other side has everything. This is on
+//! the path of every call, so nothing waits for a delivery before a shutdown does: finished halves
+//! are collected, and those that were delivered meanwhile are dropped in batches.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
 
 use tokio::sync::Notify;
 
@@ -13,7 +16,16 @@ use tokio::sync::Notify;
 const SWEEP_AT: usize = 64;
 
 /// Resolves when the other side has everything, wants no more, or is lost.
-type Delivery = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Delivery = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A sending half that was finished. Its owner may use it still.
+pub(crate) trait Finished: Send + Sync {
+    /// Whether the other side has everything. Cheap, and may miss other ends.
+    fn is_delivered(&self) -> bool;
+
+    /// Waits for any end.
+    fn delivery(&self) -> Delivery;
+}
 
 /// Counts the halves of streams that have not ended; clones share the count.
 #[derive(Clone, Default)]
@@ -23,18 +35,18 @@ pub(crate) struct OpenStreams(Arc<Inner>);
 struct Inner {
     halves: AtomicUsize,
     none: Notify,
-    finished: Mutex<Finished>,
+    finished: Mutex<Collected>,
 }
 
 /// Finished halves whose delivery was not seen yet.
-struct Finished {
-    deliveries: Vec<Delivery>,
+struct Collected {
+    halves: Vec<Arc<dyn Finished>>,
     sweep_at: usize,
 }
 
-impl Default for Finished {
+impl Default for Collected {
     fn default() -> Self {
-        Self { deliveries: Vec::new(), sweep_at: SWEEP_AT }
+        Self { halves: Vec::new(), sweep_at: SWEEP_AT }
     }
 }
 
@@ -55,31 +67,31 @@ impl OpenStreams {
                 // A permit is kept for a half that ends between the look and the wait.
                 self.0.none.notified().await;
             }
-            let deliveries = std::mem::take(&mut self.finished().deliveries);
-            if deliveries.is_empty() {
+            let finished = std::mem::take(&mut self.finished().halves);
+            if finished.is_empty() {
                 return;
             }
-            for delivery in deliveries {
-                delivery.await;
+            for half in finished {
+                half.delivery().await;
             }
         }
     }
 
-    fn finished(&self) -> MutexGuard<'_, Finished> {
+    fn finished(&self) -> MutexGuard<'_, Collected> {
         self.0.finished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl OpenHalf {
-    /// The half was finished; `delivery` says when the other side has everything.
-    pub(crate) fn finish(self, delivery: impl Future<Output = ()> + Send + 'static) {
+    /// The half was finished.
+    pub(crate) fn finish(self, half: Arc<dyn Finished>) {
         let mut finished = self.0.finished();
-        if finished.deliveries.len() >= finished.sweep_at {
-            finished.deliveries.retain_mut(is_pending);
+        if finished.halves.len() >= finished.sweep_at {
+            finished.halves.retain(is_pending);
             // Twice as many as are left, so that the search costs each half the same.
-            finished.sweep_at = SWEEP_AT.max(2 * finished.deliveries.len());
+            finished.sweep_at = SWEEP_AT.max(2 * finished.halves.len());
         }
-        finished.deliveries.push(Box::pin(delivery));
+        finished.halves.push(half);
     }
 }
 
@@ -103,23 +115,45 @@ impl std::fmt::Debug for OpenHalf {
     }
 }
 
-/// Whether a delivery is under way. Whoever waits for it later is woken anew.
-fn is_pending(delivery: &mut Delivery) -> bool {
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    delivery.as_mut().poll(&mut cx).is_pending()
+/// Whether the other side is still owed something.
+fn is_pending(half: &Arc<dyn Finished>) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    !half.is_delivered() && half.delivery().as_mut().poll(&mut cx).is_pending()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
     use std::time::Duration;
 
-    use tokio::sync::oneshot;
+    use tokio::sync::watch;
+    use tokio::task::unconstrained;
     use tokio::time::timeout;
 
     use super::*;
 
     const SOON: Duration = Duration::from_secs(1);
+
+    /// Over once the sender of the channel is dropped.
+    struct Half {
+        ended: watch::Receiver<()>,
+        delivered: bool,
+    }
+
+    impl Finished for Half {
+        fn is_delivered(&self) -> bool {
+            self.delivered
+        }
+
+        fn delivery(&self) -> Delivery {
+            let mut ended = self.ended.clone();
+            Box::pin(unconstrained(async move { while ended.changed().await.is_ok() {} }))
+        }
+    }
+
+    fn half(delivered: bool) -> (watch::Sender<()>, Arc<Half>) {
+        let (end, ended) = watch::channel(());
+        (end, Arc::new(Half { ended, delivered }))
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_shutdown_waits_for_halves_and_then_for_deliveries() {
@@ -128,8 +162,8 @@ mod tests {
         let (send, recv) = (streams.enter(), streams.enter());
         assert!(timeout(SOON, streams.ended()).await.is_err());
         drop(recv);
-        let (delivered, delivery) = oneshot::channel::<()>();
-        send.finish(async { drop(delivery.await) });
+        let (delivered, finished) = half(false);
+        send.finish(finished);
         let ended = tokio::spawn(async move { streams.ended().await });
         tokio::time::sleep(SOON).await;
         assert!(!ended.is_finished(), "it was finished, and is not delivered");
@@ -140,14 +174,19 @@ mod tests {
     #[tokio::test]
     async fn finished_halves_do_not_pile_up() {
         let streams = OpenStreams::default();
-        for _ in 0..10_000 {
-            streams.enter().finish(ready(()));
+        for nth in 0..10_000 {
+            let (end, finished) = half(nth % 2 == 0);
+            drop(end);
+            streams.enter().finish(finished);
         }
-        assert!(streams.finished().deliveries.len() <= SWEEP_AT);
+        assert!(streams.finished().halves.len() <= SWEEP_AT, "delivered or lost");
+        let mut kept = Vec::new();
         for _ in 0..1_000 {
-            streams.enter().finish(pending());
+            let (end, finished) = half(false);
+            kept.push(end);
+            streams.enter().finish(finished);
         }
-        assert!(streams.finished().deliveries.len() >= 1_000, "those under way are kept");
+        assert!(streams.finished().halves.len() >= 1_000, "those under way are kept");
         assert_eq!(streams.0.halves.load(Ordering::Relaxed), 0);
     }
 }

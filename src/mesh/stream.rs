@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::connection::FirstCause;
 use super::ending::{Cause, EndReason, Ending};
 use super::open::{ACCEPTED, RefusedOpen};
-use super::open_streams::{OpenHalf, OpenStreams};
+use super::open_streams::{Delivery, Finished, OpenHalf, OpenStreams};
 use super::usage::{HalfLease, StreamLease};
 use crate::transport::code::StreamCode;
 
@@ -33,9 +34,8 @@ impl Stream {
     pub(crate) fn new(send: quinn::SendStream, recv: quinn::RecvStream, first: &FirstCause) -> Self {
         Self {
             send: SendHalf {
-                inner: send,
+                inner: Inner::Open(send),
                 sent: 0,
-                phase: SendPhase::Open,
                 connection: first.clone(),
                 open: None,
                 _lease: None,
@@ -106,21 +106,44 @@ impl Stream {
 /// The sending half of a [`Stream`]. Dropped before [`finish`](Self::finish), it resets its direction.
 #[derive(Debug)]
 pub struct SendHalf {
-    inner: quinn::SendStream,
+    inner: Inner,
     sent: u64,
-    phase: SendPhase,
     connection: FirstCause,
     /// Held until it has ended.
     open: Option<OpenHalf>,
     _lease: Option<HalfLease>,
 }
 
-/// What this side has done with its sending half.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum SendPhase {
-    Open,
-    Finished,
+/// QUIC's half, by what this side has done with it.
+#[derive(Debug)]
+enum Inner {
+    Open(quinn::SendStream),
+    /// Shared with what a shutdown waits for.
+    Finished(Arc<FinishedHalf>),
     Reset,
+}
+
+/// A half that was finished.
+#[derive(Debug)]
+struct FinishedHalf(Mutex<quinn::SendStream>);
+
+impl FinishedHalf {
+    fn lock(&self) -> MutexGuard<'_, quinn::SendStream> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Finished for FinishedHalf {
+    fn is_delivered(&self) -> bool {
+        // quinn forgets a stream with the last acknowledgement.
+        self.lock().priority().is_err()
+    }
+
+    fn delivery(&self) -> Delivery {
+        let stopped = self.lock().stopped();
+        Box::pin(async { drop(stopped.await) })
+    }
 }
 
 impl SendHalf {
@@ -135,7 +158,7 @@ impl SendHalf {
     pub async fn write_chunk(&mut self, data: Bytes) -> Result<(), StreamError> {
         let mut rest = [data];
         while !rest[0].is_empty() {
-            match self.inner.write_chunks(&mut rest).await {
+            match self.writable()?.write_chunks(&mut rest).await {
                 Ok(written) => self.sent += written.bytes as u64,
                 Err(error) => return Err(self.explain(error)),
             }
@@ -150,7 +173,7 @@ impl SendHalf {
     pub async fn write_all(&mut self, data: &[u8]) -> Result<(), StreamError> {
         let mut rest = data;
         while !rest.is_empty() {
-            match self.inner.write(rest).await {
+            match self.writable()?.write(rest).await {
                 Ok(written) => {
                     self.sent += written as u64;
                     rest = &rest[written..];
@@ -168,22 +191,28 @@ impl SendHalf {
 
     /// Says that no more data comes. What was written is still delivered, as long as the node lives.
     pub fn finish(&mut self) {
-        if self.phase == SendPhase::Open {
-            self.phase = SendPhase::Finished;
-        }
-        // An error means that it was finished or reset before: nothing is left to do.
-        let _ = self.inner.finish();
-        if let Some(open) = self.open.take() {
-            let delivered = self.inner.stopped();
-            open.finish(async { drop(delivered.await) });
-        }
+        self.inner = match std::mem::replace(&mut self.inner, Inner::Reset) {
+            Inner::Open(mut stream) => {
+                // An error means that the other side has stopped it: nothing is left to do.
+                let _ = stream.finish();
+                let finished = Arc::new(FinishedHalf(Mutex::new(stream)));
+                if let Some(open) = self.open.take() {
+                    open.finish(finished.clone());
+                }
+                Inner::Finished(finished)
+            }
+            ended => ended,
+        };
     }
 
     /// Gives up: what was not delivered yet is lost, and the other side's reads fail with `code`.
     pub fn reset(&mut self, code: StreamCode) {
-        self.phase = SendPhase::Reset;
         self.open = None;
-        let _ = self.inner.reset(code.to_quic());
+        match std::mem::replace(&mut self.inner, Inner::Reset) {
+            Inner::Open(mut stream) => drop(stream.reset(code.to_quic())),
+            Inner::Finished(stream) => drop(stream.lock().reset(code.to_quic())),
+            Inner::Reset => {}
+        }
     }
 
     /// Waits until the other side has acknowledged everything after [`finish`](Self::finish) (`None`), or has stopped
@@ -192,10 +221,15 @@ impl SendHalf {
     /// # Errors
     /// The connection was lost first. [`StreamError::Finished`] after [`reset`](Self::reset): there is nothing to wait for.
     pub async fn stopped(&self) -> Result<Option<StreamCode>, StreamError> {
-        if self.phase == SendPhase::Reset {
-            return Err(StreamError::Finished { bytes: self.sent });
-        }
-        match self.inner.stopped().await {
+        let stopped = match &self.inner {
+            Inner::Open(stream) => stream.stopped().await,
+            Inner::Finished(stream) => {
+                let stopped = stream.lock().stopped();
+                stopped.await
+            }
+            Inner::Reset => return Err(StreamError::Finished { bytes: self.sent }),
+        };
+        match stopped {
             Ok(code) => Ok(code.map(StreamCode::from)),
             Err(quinn::StoppedError::ConnectionLost(error)) => Err(self.lost(&error)),
             Err(quinn::StoppedError::ZeroRttRejected) => Err(StreamError::Finished { bytes: self.sent }),
@@ -210,7 +244,19 @@ impl SendHalf {
 
     /// Sets the priority against the other streams of the same connection: higher goes first, 0 is the default.
     pub fn set_priority(&self, priority: i32) {
-        let _ = self.inner.set_priority(priority);
+        let _ = match &self.inner {
+            Inner::Open(stream) => stream.set_priority(priority),
+            Inner::Finished(stream) => stream.lock().set_priority(priority),
+            Inner::Reset => Ok(()),
+        };
+    }
+
+    /// QUIC's half, as long as more can be written.
+    fn writable(&mut self) -> Result<&mut quinn::SendStream, StreamError> {
+        match &mut self.inner {
+            Inner::Open(stream) => Ok(stream),
+            Inner::Finished(_) | Inner::Reset => Err(StreamError::Finished { bytes: self.sent }),
+        }
     }
 
     fn explain(&mut self, error: quinn::WriteError) -> StreamError {
@@ -231,8 +277,8 @@ impl SendHalf {
 
 impl Drop for SendHalf {
     fn drop(&mut self) {
-        if self.phase == SendPhase::Open {
-            let _ = self.inner.reset(StreamCode::Dropped.to_quic());
+        if let Inner::Open(stream) = &mut self.inner {
+            let _ = stream.reset(StreamCode::Dropped.to_quic());
         }
     }
 }
@@ -240,7 +286,7 @@ impl Drop for SendHalf {
 impl AsyncWrite for SendHalf {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        Pin::new(&mut this.inner).poll_write(cx, buf).map(|result| match result {
+        Pin::new(this.writable()?).poll_write(cx, buf).map(|result| match result {
             Ok(len) => {
                 this.sent += len as u64;
                 Ok(len)
