@@ -27,7 +27,7 @@ impl UnitSettings {
         table: Option<UnitsSetting>,
         has_data_dir: bool,
     ) -> Result<Option<Self>, Failure> {
-        if !switch.unwrap_or(table.is_some()) {
+        if !switch.unwrap_or_else(|| table.is_some()) {
             return Ok(None);
         }
         let table = table.unwrap_or_default();

@@ -126,7 +126,7 @@ pub(in crate::cli) fn view(status: UnitStatus) -> UnitView {
             if outcome.exit_code().is_none() && outcome.signal().is_none() =>
         {
             let text = outcome.to_string();
-            Some(text.split_once(": ").map_or(text.clone(), |(_, reason)| reason.to_owned()))
+            Some(text.split_once(": ").map_or_else(|| text.clone(), |(_, reason)| reason.to_owned()))
         }
         _ => None,
     };

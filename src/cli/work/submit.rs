@@ -69,12 +69,12 @@ async fn follow(client: &Client, unit: &UnitView, args: &SubmitArgs) -> Result<u
         say(&format!("receptor: unit {}", unit.id));
     }
     let id = IdPrefix::from(unit.id);
+    let line = StateLine::new(args.quiet);
     let results = |stderr| ResultsRequest { id: id.clone(), from: 0, stderr, follow: true };
-    let stdout = write_output(client, results(false), WriteTo::stdout(args.raw));
-    let stderr = write_output(client, results(true), WriteTo::stderr(args.raw));
-    tokio::try_join!(stdout, stderr)?;
-    // The output has ended, so this takes no time to speak of.
-    let unit = until_final(client, &id, &mut StateLine::new(true)).await?;
+    let stdout = write_output(client, results(false), line.beside(WriteTo::stdout(args.raw)));
+    let stderr = write_output(client, results(true), line.beside(WriteTo::stderr(args.raw)));
+    let (_, _, unit) = tokio::try_join!(stdout, stderr, until_final(client, &id, &line))?;
+    drop(line);
     if args.rm {
         client.release_unit(&id, false).await?;
     }

@@ -19,8 +19,8 @@ pub(super) async fn run(args: WaitArgs, env: &Env) -> Result<u8, Failure> {
     let client = client(args.socket, env)?;
     // Fails at once if there is no node or no such unit.
     let id = IdPrefix::from(client.unit_status(&args.id).await?.id);
-    let mut line = StateLine::new(args.quiet);
-    let unit = within(args.timeout, until_final(&client, &id, &mut line), &id).await?;
+    let line = StateLine::new(args.quiet);
+    let unit = within(args.timeout, until_final(&client, &id, &line), &id).await?;
     drop(line);
     if args.json {
         print(&json_line(&unit))?;
@@ -32,7 +32,7 @@ pub(super) async fn run(args: WaitArgs, env: &Env) -> Result<u8, Failure> {
 pub(super) async fn until_final(
     client: &Client,
     id: &IdPrefix,
-    line: &mut StateLine,
+    line: &StateLine,
 ) -> Result<UnitView, Failure> {
     persist(async || client.watch_unit(id, |unit| line.update(unit)).await).await
 }
