@@ -1,8 +1,9 @@
-//! Exported authenticators: a certificate proven on a connection whose handshake showed another one.
+//! Exported authenticators: prove a certificate on a connection whose handshake used another one.
 //!
-//! A node that renews its certificate proves the new one on every live connection, in the manner of RFC 9261: it sends the
-//! chain with a signature over the connection's TLS exporter. Nobody else can make that signature, and it is worthless on
-//! any other connection. The connection is judged by the newest certificate proven, so it outlives those before.
+//! A node that renews its certificate proves the new one on every live connection, in the manner of
+//! RFC 9261: it sends the chain with a signature over the connection's TLS exporter. No other node
+//! can produce that signature, and it is worthless on any other connection. The connection is
+//! judged by the newest certificate proven, so it outlives the earlier ones.
 
 use std::fmt;
 

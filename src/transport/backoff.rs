@@ -22,10 +22,11 @@ impl Backoff {
     pub(crate) const FRESH_FOR: Duration = Duration::from_secs(300);
     /// The largest delay.
     pub(crate) const CAP: Duration = Duration::from_secs(30);
-    /// A link that lasted this long starts the delays anew.
+    /// A link that lasted this long resets the delays.
     pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(60);
 
-    /// The delay before the next attempt. `draw` is uniform over all u64; `fresh` says that the peer was linked lately.
+    /// The delay before the next attempt. `draw` is uniform over all u64; `fresh` means that the
+    /// peer was linked recently.
     pub(crate) fn next(&mut self, fresh: bool, draw: u64) -> Duration {
         let attempts = self.attempts;
         self.attempts = attempts.saturating_add(1);
@@ -43,7 +44,8 @@ impl Backoff {
         Duration::from_nanos(((bound.as_nanos() * u128::from(draw >> 32)) >> 32) as u64)
     }
 
-    /// The attempt that [`next`](Self::next) was asked for does not count: it did not reach the peer.
+    /// Discounts the attempt that [`next`](Self::next) was called for, because it did not reach the
+    /// peer.
     pub(crate) fn undo(&mut self) {
         self.attempts = self.attempts.saturating_sub(1);
     }
@@ -67,7 +69,7 @@ impl Backoff {
         self.attempts = 1;
     }
 
-    /// Starts the delays anew: the network changed, or the operator asked.
+    /// Resets the delays: the network changed, or the operator requested it.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;
     }

@@ -12,7 +12,7 @@ use super::settings::{self, Transports};
 use super::unreachable::Reports;
 use super::{Liveness, bind, crypto};
 
-/// The largest UDP payload that a node sends or takes, in bytes.
+/// Maximum UDP payload that a node sends or accepts, in bytes.
 pub const MAX_DATAGRAM: u16 = settings::MAX_DATAGRAM;
 /// The largest UDP payload on a link, in bytes.
 pub const MAX_MTU: u16 = settings::MAX_MTU;

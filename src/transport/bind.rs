@@ -13,8 +13,8 @@ use super::renewable::Renewable;
 use super::socket::PortOpener;
 use super::unreachable::Reports;
 
-/// What is asked of the system as socket buffers, in bytes; it grants what it allows. Handshakes that come by the
-/// thousand, and bursts from fast senders, overflow the usual 208 KiB.
+/// Requested size of socket buffers in bytes; the system may grant less. Handshakes by the thousand
+/// and bursts from fast senders overflow the usual 208 KiB.
 const BUFFER: usize = 4 * 1024 * 1024;
 
 /// Where a node listens.
@@ -27,7 +27,7 @@ pub(crate) enum Listen {
 }
 
 impl Listen {
-    /// The addresses that it stands for.
+    /// The addresses that it expands to.
     pub(crate) fn ips(&self) -> impl Iterator<Item = IpAddr> {
         let (first, second) = match self {
             Self::At(addr) => (addr.ip(), None),
@@ -61,12 +61,12 @@ pub(crate) fn port_opener(bound: &[Arc<Renewable>], reports: &Reports) -> Option
     }))
 }
 
-/// Which kinds of packets a socket carries.
+/// The address families that a socket serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stack {
     /// Those of its address's family.
     Single,
-    /// An IPv6 socket that carries IPv4 as well.
+    /// An IPv6 socket that also serves IPv4.
     Dual,
 }
 
@@ -106,7 +106,7 @@ fn open(addr: SocketAddr, stack: Stack) -> io::Result<UdpSocket> {
     if addr.is_ipv6() {
         socket.set_only_v6(stack == Stack::Single)?;
     }
-    // Less than asked for is no error: quinn works with any buffer.
+    // A smaller buffer than requested is not an error: quinn works with any size.
     let _ = socket.set_recv_buffer_size(BUFFER);
     let _ = socket.set_send_buffer_size(BUFFER);
     socket.bind(&addr.into())?;

@@ -18,7 +18,7 @@ pub(crate) fn system() -> SystemTime {
     }
 }
 
-/// [`system`] as rustls and webpki take it.
+/// [`system`] in the type of rustls and webpki.
 pub(crate) fn unix(time: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }

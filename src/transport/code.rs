@@ -34,7 +34,7 @@ macro_rules! codes {
                 }
             }
 
-            /// The code as QUIC carries it.
+            /// The code in QUIC's type.
             pub(crate) fn to_quic(self) -> quinn::VarInt {
                 quinn::VarInt::from_u64(self.number()).unwrap_or(quinn::VarInt::MAX)
             }
@@ -64,7 +64,7 @@ codes! {
         Leaving = 0x00 => "the node is leaving",
         /// Another link to the same neighbour was kept.
         DuplicateLink = 0x01 => "another link to this neighbour is kept",
-        /// The neighbour restarted, and its new link took this one's place.
+        /// The neighbour restarted, and its new link replaced this one.
         Replaced = 0x02 => "replaced by the neighbour's new link",
         /// The id that was claimed is not in the certificate.
         WrongName = 0x03 => "the claimed id is not in the certificate",
@@ -90,9 +90,10 @@ codes! {
         AddressCollision = 0x0d => "the id's address collides with another node's",
         /// A node linked to itself.
         SelfLink = 0x0e => "a node cannot link to itself",
-        /// The certificate is revoked. Versions up to 0.1 say so of every certificate that they no longer accept.
+        /// The certificate is revoked. Versions up to 0.1 use this code for every certificate that
+        /// they no longer accept.
         Revoked = 0x0f => "the certificate is revoked",
-        /// An ephemeral node takes no links.
+        /// An ephemeral node does not accept links.
         NotListening = 0x10 => "the node takes no links",
         /// A message about direct paths broke a rule.
         PathViolation = 0x11 => "a message about direct paths broke the protocol",
@@ -132,7 +133,7 @@ codes! {
         Deadline = 0x03 => "the deadline passed",
         /// The node that served the stream is leaving.
         Leaving = 0x04 => "the node is leaving",
-        /// The stream was refused; the answer before it says why.
+        /// The stream was refused; the preceding answer has the reason.
         Refused = 0x05 => "refused",
     }
 }

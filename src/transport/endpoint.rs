@@ -49,14 +49,14 @@ pub(crate) struct Generation {
     pub(crate) credential: CredentialHash,
 }
 
-/// A handshake under way that this node began.
+/// An outgoing handshake in progress.
 #[derive(Debug)]
 pub(crate) struct Connecting {
     quinn: quinn::Connecting,
     generation: Generation,
 }
 
-/// A handshake under way that the other end began. Dropped, it ends.
+/// An incoming handshake in progress. Dropping it ends it.
 pub(crate) struct Accepting {
     /// Must not be used before `finished`: until then the other end is not authenticated.
     connection: Connection,
@@ -79,8 +79,8 @@ impl Accepting {
         self.connection.remote_address()
     }
 
-    /// Waits for the end of the handshake, as long as the other end is never silent for `patience`,
-    /// give or take a quarter.
+    /// Waits for the end of the handshake, as long as the peer is never silent for longer than
+    /// `patience`, plus or minus a quarter.
     pub(crate) async fn finish(mut self, patience: Duration) -> Result<Authenticated, Unfinished> {
         let mut heard = 0;
         let mut silent = 0;
@@ -92,8 +92,8 @@ impl Accepting {
                 return Err(Unfinished::Silent);
             }
         }
-        // It ends the same way whether the handshake has succeeded or failed. Only a success leaves
-        // the connection open.
+        // The future resolves on success and failure alike; only success leaves the connection
+        // open.
         match self.connection.close_reason() {
             Some(error) => Err(Unfinished::Lost(error)),
             None => Ok(Authenticated { connection: self.connection, generation: self.generation }),
@@ -108,7 +108,7 @@ pub(crate) struct Origin {
     pub(crate) through: Option<NodeAddr>,
     /// The node that the sender claims to be attached to as a stub. Nothing proves it.
     pub(crate) attached_to: Option<NodeAddr>,
-    /// The sender, as the packet says.
+    /// The sender according to the packet, not verified.
     pub(crate) node: Option<NodeAddr>,
 }
 
@@ -217,14 +217,15 @@ impl Endpoint {
         self.connect(addr, expected, self.transports.link(self.path_mtus.to(addr), rtt))
     }
 
-    /// Connects to a peer through the switch. The packets of a stub say where it is attached.
+    /// Connects to a peer through the switch. Packets of a stub carry its attachment.
     pub(crate) fn connect_peer(&self, node: &NodeId) -> Result<Connecting, ConnectError> {
         let own = self.socket.is_attached_stub();
         self.connect_flow(node, if own { FlowKind::Own } else { FlowKind::Routed })
     }
 
-    /// As [`connect_peer`](Self::connect_peer), by routes alone: nodes of older versions drop packets with an attachment,
-    /// and paths that carry 1,280 bytes of IPv6 and no more drop the longest of them.
+    /// Like [`connect_peer`](Self::connect_peer), without attachment: nodes of older versions drop
+    /// packets that have one, and paths with an MTU of 1,280 bytes of IPv6 drop the longest of
+    /// them.
     pub(crate) fn connect_peer_by_routes(&self, node: &NodeId) -> Result<Connecting, ConnectError> {
         self.connect_flow(node, FlowKind::Routed)
     }
@@ -291,8 +292,8 @@ impl Endpoint {
         config.transport_config(Arc::new(transport));
         let generation = shown.generation;
         let connecting = incoming.accept_with(Arc::new(config))?;
-        // Nothing is sent early. The connection says whether packets arrive, which the handshake
-        // alone does not.
+        // No data is sent before the handshake completes. Whether packets arrive is known from the
+        // connection, not from the handshake alone.
         let (connection, finished) =
             connecting.into_0rtt().expect("a connection that was accepted is there at once");
         Ok(Accepting { connection, finished, generation })

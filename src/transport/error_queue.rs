@@ -25,11 +25,11 @@ pub(super) fn enable(socket: &UdpSocket) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the oldest entry out of the queue. `Ok(None)` is an entry that says nothing about reachability, such as a
-/// packet that was too large.
+/// Removes the oldest entry from the queue. `Ok(None)` is an entry that does not concern
+/// reachability, such as a packet that was too large.
 ///
 /// # Errors
-/// [`WouldBlock`](io::ErrorKind::WouldBlock) when the queue is empty.
+/// [`WouldBlock`](io::ErrorKind::WouldBlock) if the queue is empty.
 pub(super) fn next(socket: &impl AsRawFd) -> io::Result<Option<Unreachable>> {
     // What the ICMP message quotes of the packet is of no interest here.
     let mut payload = [IoSliceMut::new(&mut [])];
@@ -38,7 +38,7 @@ pub(super) fn next(socket: &impl AsRawFd) -> io::Result<Option<Unreachable>> {
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
     let entry = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut payload, Some(&mut control), flags)?;
     let Some(to) = entry.address.as_ref().and_then(socket_addr) else { return Ok(None) };
-    // Truncated control messages say nothing that could be relied on.
+    // Truncated control messages are not reliable.
     let Ok(messages) = entry.cmsgs() else { return Ok(None) };
     let why = messages.filter_map(reason).next();
     Ok(why.map(|why| Unreachable { to, why }))
@@ -49,7 +49,7 @@ fn reason(message: ControlMessageOwned) -> Option<Reason> {
     else {
         return None;
     };
-    // The kernel queues errors of its own as well; the caller of send gets those.
+    // The kernel also queues local errors, which the caller of send receives anyway.
     let by_icmp = matches!(error.ee_origin, libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6);
     by_icmp.then(|| Reason::of_icmp_error(i32::try_from(error.ee_errno).ok()?)).flatten()
 }

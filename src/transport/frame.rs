@@ -1,8 +1,9 @@
 //! Frames: a u32 length in network order, then a MessagePack array whose first element is the type.
 //!
-//! Types 0x00–0x0f belong to the link and are written down here; 0x10–0x3f belong to ROUTE2, whose messages the mesh
-//! hands to the router as they are. A frame of an unknown type is skipped, and so are fields behind the
-//! known ones, so that versions can mix. Every type has a size limit; a longer frame costs its sender the link.
+//! Types 0x00–0x0f belong to the link and are defined here; 0x10–0x3f belong to ROUTE2, whose
+//! messages the mesh passes to the router unchanged. Frames of unknown types and fields after the
+//! known ones are skipped, so that versions can mix. Every type has a size limit; a longer frame
+//! closes the link.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,7 +23,7 @@ use crate::switch::Cookie;
 /// The protocol versions that this crate speaks, newest first.
 pub(crate) const VERSIONS: &[u16] = &[1];
 
-/// The longest frame of a type that nobody knows, in bytes: it is read and skipped.
+/// Maximum length of a frame of unknown type in bytes; it is read and skipped.
 const MAX_UNKNOWN: usize = 64 * 1024;
 /// The longest message of ROUTE2, in bytes; each of its types has its own limit below that, which the router knows.
 const MAX_ROUTE2: usize = 72 * 1024;
@@ -40,17 +41,17 @@ const MAX_DEPTH: usize = 16;
 pub(crate) struct Hello {
     /// Protocol versions, newest first.
     pub(crate) versions: Vec<u16>,
-    /// Who the sender claims to be; its certificate must agree.
+    /// The claimed id of the sender; its certificate must contain it.
     pub(crate) id: NodeId,
     /// Greater than that of any earlier start.
     pub(crate) epoch: u64,
     /// Random per process start.
     pub(crate) instance: u64,
-    /// What the sender says that the link costs.
+    /// The cost of the link announced by the sender.
     pub(crate) cost: Cost,
     /// Whether the sender is a stub: it keeps no database, and is an entry in the receiver's record.
     pub(crate) stub: bool,
-    /// Whether the sender carries other nodes' packets.
+    /// Whether the sender forwards packets of other nodes (transit).
     pub(crate) transit: bool,
     /// The address at which the sender sees the receiver.
     pub(crate) observed: SocketAddr,
@@ -63,9 +64,10 @@ pub(crate) struct Hello {
 /// A frame of the control stream.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Frame {
-    /// Who I am.
+    /// Identifies the sender.
     Hello(Box<Hello>),
-    /// This link carries our session from now on. Sent by the end with the smaller id; the number grows.
+    /// Elects this link to carry the routing session. Sent by the end with the smaller id; the
+    /// number grows.
     Select(u64),
     /// Are you there?
     Ping(u64),
@@ -77,7 +79,7 @@ pub(crate) enum Frame {
     Answer(NodeId, Option<(u64, u32)>),
     /// To a stub: it is part of the mesh now, which knows this many nodes.
     Attached(u64),
-    /// From a stub: have all nodes asked whether they have the route to it, within so many milliseconds.
+    /// From a stub: start a convergence wave for the route to it, with a deadline in milliseconds.
     Converge(u64),
     /// To a stub: whether all nodes have the route, how many of how many.
     Converged(bool, u64, u64),
@@ -288,7 +290,7 @@ fn pack<T: Serialize>(value: &T) -> Vec<u8> {
 /// Reads the fields that this version knows; more may follow them.
 fn unpack<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
     let mut decoder = rmp_serde::Deserializer::from_read_ref(body);
-    // Fields that are skipped may nest, and each level takes stack: by default enough to run out of it.
+    // Skipped fields may nest, and each level takes stack: the default depth would overflow it.
     decoder.set_max_depth(MAX_DEPTH);
     match Known::<T>::deserialize(&mut decoder) {
         Ok(Known(fields)) => Ok(fields),
@@ -325,7 +327,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Known<T> {
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     stream: quinn::RecvStream,
-    /// The length of the frame whose body is being read, and what has come of length and body.
+    /// The length of the current frame, and how much of length and body has been read.
     buffer: BytesMut,
 }
 
@@ -378,7 +380,7 @@ const READ_CHUNK: usize = 16 * 1024;
 /// Why no frame could be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReadFrameError {
-    /// What came is no frame: the sender's fault.
+    /// Malformed frame: the sender's fault.
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The stream or its connection ended.

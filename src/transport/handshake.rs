@@ -39,7 +39,7 @@ pub(crate) async fn dial(
 ) -> Result<Established, HandshakeError> {
     let unfinished = Unfinished(Some(Connection::clone(&connection)));
     let (mut control, recv) = connection.open_bi().await?;
-    // Control goes before data, whatever else the link carries.
+    // Control has priority over all data on the link.
     let _ = control.set_priority(i32::MAX);
     control.write_all(&Frame::Hello(Box::new(own.clone())).encode()).await?;
     let mut frames = FrameReader::new(recv);
@@ -66,8 +66,8 @@ pub(crate) async fn accept(connection: Authenticated, own: Hello) -> Result<Esta
     Ok(Established { connection, hello, own, dialled: false, control, frames })
 }
 
-/// A connection whose HELLO is not done. Whoever gives up waiting drops it, and the other side is told why; one that
-/// was refused before keeps the code that it was refused with.
+/// A connection whose HELLO exchange is not complete. Dropping it closes the connection, which
+/// notifies the peer; a connection that was refused before keeps the code of that refusal.
 struct Unfinished(Option<Connection>);
 
 impl Unfinished {
@@ -122,12 +122,12 @@ fn check(connection: &Connection, hello: &Hello, own: &Hello) -> Result<(), Hand
     Ok(())
 }
 
-/// The ids that the other side's certificate carries.
+/// The ids in the peer's certificate.
 pub(crate) fn certified_names(connection: &Connection) -> Vec<NodeId> {
     peer_ids(connection).unwrap_or_default()
 }
 
-/// Closes the connection with the code and the text of what is wrong.
+/// Closes the connection with the code and text of the error.
 fn refuse(connection: &Connection, error: HandshakeError) -> HandshakeError {
     if let Some(code) = error.code() {
         connection.close(code.to_quic(), error.to_string().as_bytes());

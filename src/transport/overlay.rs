@@ -18,8 +18,9 @@ const FIRST_ATTACHED: u16 = 16;
 /// How many nodes stubs may be attached to, of which this process has heard.
 pub(crate) const MAX_ATTACHMENTS: u16 = 32_768;
 
-/// Which packets a flow consists of. quinn sees the kind as the port of the peer's address: it keeps the packets of one
-/// connection together, and takes a stub that is attached elsewhere for a peer whose address has changed.
+/// The kind of a flow. quinn sees it as the port of the peer's address: it keeps the packets of one
+/// connection together, and treats a stub that attaches elsewhere as a peer whose address has
+/// changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FlowKind {
     /// Routes lead to both ends.

@@ -1,7 +1,8 @@
-//! What the system knows about the MTU of a path before anything is sent: the interface's, or less, if a router on the way said so.
+//! The MTU of a path as the system knows it before anything is sent: the interface's, or less if a
+//! router on the path reported so.
 //!
-//! It bounds path MTU discovery (RFC 8899 §5.1), which would otherwise send probes that never leave the machine, and take each
-//! for lost three times.
+//! It bounds path MTU discovery (RFC 8899 §5.1), which would otherwise send probes that never leave
+//! the machine, and count each as lost three times.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// Asks the system, and remembers the largest answer.
 #[derive(Debug)]
 pub(crate) struct PathMtus {
-    /// Whether packets go out by the system's routes. Another kind of network has bounds of its own.
+    /// Whether packets follow the system's routes. Other kinds of networks have their own bounds.
     system: bool,
     largest: AtomicU16,
 }
@@ -19,7 +20,7 @@ impl PathMtus {
         Self { system, largest: AtomicU16::new(0) }
     }
 
-    /// The largest UDP payload that a path may carry, in bytes; no bound where the system does not tell.
+    /// Maximum UDP payload of a path in bytes; unbounded if the system does not report it.
     pub(crate) fn to(&self, remote: SocketAddr) -> u16 {
         let known = if self.system { ask(remote) } else { None };
         let mtu = known.unwrap_or(u16::MAX);
@@ -27,8 +28,8 @@ impl PathMtus {
         mtu
     }
 
-    /// The largest of all asked for so far: which of them a packet through the switch will go, nobody knows beforehand. No bound
-    /// before the first.
+    /// Maximum over all paths so far, because the path of a switched packet is not known
+    /// beforehand; unbounded before the first.
     pub(crate) fn largest(&self) -> u16 {
         match self.largest.load(Ordering::Relaxed) {
             0 => u16::MAX,
@@ -66,7 +67,7 @@ fn ask(_: SocketAddr) -> Option<u16> {
     None
 }
 
-/// What every path of QUIC's must carry, in bytes.
+/// The minimum of every path that carries QUIC, in bytes.
 #[cfg(target_os = "linux")]
 const LEAST: u16 = 1_200;
 

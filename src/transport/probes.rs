@@ -1,7 +1,8 @@
-//! Probes of direct paths, on their way from the one UDP socket to the driver.
+//! Probes of direct paths, passed from the one UDP socket to the driver.
 //!
-//! The switch in front of quinn tells them by their type. What is no probe of a round that this node takes part in is dropped at once, by a
-//! look at eight bytes, so that strangers cannot keep the driver busy. The rest waits in a bounded queue.
+//! The switch in front of quinn recognises probes by their type. A probe of a round that this node
+//! does not take part in is dropped after comparing eight bytes, so that strangers cannot keep the
+//! driver busy. All others wait in a bounded queue.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-/// Probes that wait for the driver, at most; beyond that they are dropped, as a network does.
+/// Maximum number of probes queued for the driver. Further ones are dropped, as the network might
+/// do.
 const MAX_WAITING: usize = 256;
 
 /// A probe that came in.
@@ -18,7 +20,7 @@ const MAX_WAITING: usize = 256;
 pub(crate) struct ReceivedProbe {
     /// Where it came from.
     pub(crate) from: SocketAddr,
-    /// The address of this host that it was sent to, where the system says so.
+    /// The local address that it was sent to; `None` if the system does not report it.
     pub(crate) to: Option<IpAddr>,
     /// The fresh port that it came to; `None` if it was one of the node's own sockets.
     pub(crate) local_port: Option<u16>,
@@ -28,7 +30,7 @@ pub(crate) struct ReceivedProbe {
 /// The queue of probes, and what may go into it.
 #[derive(Debug)]
 pub(crate) struct Probes {
-    /// The rounds whose probes are taken; replaced as a whole.
+    /// The rounds whose probes are accepted; replaced as a whole.
     rounds: ArcSwap<BTreeSet<u64>>,
     queue: mpsc::Sender<ReceivedProbe>,
     received: Mutex<Option<mpsc::Receiver<ReceivedProbe>>>,
@@ -40,7 +42,7 @@ impl Probes {
     /// The length of a probe, in bytes.
     pub(crate) const LEN: usize = 64;
 
-    /// The queue's other end. There is one; who asks again gets nothing.
+    /// The receiving end of the queue; `None` on every call but the first.
     pub(crate) fn receiver(&self) -> Option<mpsc::Receiver<ReceivedProbe>> {
         // One step, so a panic elsewhere has not spoilt it.
         self.received.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -51,7 +53,7 @@ impl Probes {
         self.rounds.store(rounds.into());
     }
 
-    /// Queues a probe; whether it was one to be taken, and there was room.
+    /// Queues a probe. Returns whether it belongs to an accepted round and the queue had room.
     pub(super) fn take(
         &self,
         from: SocketAddr,

@@ -15,10 +15,11 @@ use super::identity::verify::certificate_error::{Unusable, WrongName};
 use super::identity::verify::chain::{MAX_CHAIN_BYTES, MAX_INTERMEDIATES};
 use crate::id::NodeId;
 
-/// A connection was refused for reasons of identity: by whom, and why.
+/// A connection was refused for reasons of identity: by which node, and why.
 ///
-/// The reason is the same at both ends. It is what the refusing node says: it helps to find the cause, it proves nothing.
-/// `Display` names the node whose certificate or trust is at fault, the file where it is known, and the remedy.
+/// The reason is the same at both ends. It is the claim of the refusing node, which helps to find
+/// the cause and proves nothing. `Display` names the node whose certificate or trust is at fault,
+/// the file if it is known, and the remedy.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct Refusal {
@@ -45,7 +46,8 @@ pub enum Refuser {
     OtherNode,
 }
 
-/// Why a connection was refused for reasons of identity. `Display` says what is wrong with the certificate.
+/// Why a connection was refused for reasons of identity. `Display` describes the problem with the
+/// certificate.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -60,9 +62,10 @@ pub enum RefusalReason {
     Revoked,
     /// The certificate does not carry the id that was expected or claimed.
     WrongName {
-        /// The id that was expected or claimed; `None` if any would have done, or if the other node did not say.
+        /// The id that was expected or claimed; `None` if any was acceptable, or if the other node
+        /// did not report it.
         expected: Option<NodeId>,
-        /// The ids that the certificate carries, as far as the other node said.
+        /// The ids in the certificate, as far as the other node reported them.
         found: Vec<NodeId>,
     },
     /// The dialler sent no certificate.
@@ -101,7 +104,8 @@ pub enum RefusalReason {
 }
 
 impl Refusal {
-    /// The longest reason that is kept of what the other node said, in characters. A wrong name with the longest ids fits.
+    /// Maximum length in characters of a reason from the other node. A wrong name with the longest
+    /// ids fits.
     pub const MAX_REASON: usize = 1_000;
 
     fn new(reason: RefusalReason, by: Refuser) -> Self {
@@ -178,12 +182,12 @@ impl Refusal {
         }
     }
 
-    /// What is wrong and what to do about it, for each reason and refusing node.
+    /// The problem and the remedy, for each reason and refusing node.
     fn remedy(&self) -> String {
         use RefusalReason as Reason;
         let here = self.by == Refuser::ThisNode;
         let roots = self.roots.as_deref().unwrap_or("ca.crt");
-        // Whose certificate is at fault, and who applies the rule that it breaks.
+        // The node whose certificate is at fault, and the node that applies the violated rule.
         let (owner, judge) =
             if here { ("the other node", "this node") } else { ("this node", "the other node") };
         match &self.reason {
@@ -244,7 +248,7 @@ impl RefusalReason {
     fn from_alert(alert: u8, reason: &str) -> Self {
         match AlertDescription::from(alert) {
             AlertDescription::UnknownCA => Self::UnknownCa,
-            // One alert for both ends of the validity; the text tells them apart.
+            // Both ends of the validity share an alert; the text distinguishes them.
             AlertDescription::CertificateExpired if says_not_yet_valid(reason) => Self::NotYetValid,
             AlertDescription::CertificateExpired => Self::Expired,
             AlertDescription::CertificateRevoked => Self::Revoked,
@@ -259,7 +263,7 @@ impl RefusalReason {
         }
     }
 
-    /// Reads what the alert does not tell from the text beside it.
+    /// Parses what the alert does not encode from the text beside it.
     fn from_text(reason: &str) -> Self {
         if let Some(names) = WrongName::parse(reason) {
             return names.into();
@@ -345,7 +349,7 @@ impl fmt::Display for RefusalReason {
     }
 }
 
-/// What the other node said, without the `Debug` output that versions up to 0.1 wrote into it.
+/// The reason from the other node, without the `Debug` output of versions up to 0.1.
 fn without_debug(reason: &str) -> String {
     let reason = reason.strip_prefix("invalid peer certificate: ").unwrap_or(reason);
     let inner = reason.strip_prefix("Other(OtherError(").and_then(|rest| rest.strip_suffix("))"));
@@ -361,14 +365,13 @@ impl From<WrongName> for RefusalReason {
     }
 }
 
-/// rustls says "not valid yet" with the times and `NotValidYet` without.
+/// rustls writes "not valid yet" with the times and `NotValidYet` without.
 fn says_not_yet_valid(reason: &str) -> bool {
     let reason = reason.to_ascii_lowercase();
     ["not valid yet", "notvalidyet", "not yet valid"].iter().any(|text| reason.contains(text))
 }
 
-/// What the other side said, fit for a log: of bounded length, without control characters.
-/// Text from the other side: bounded, and without control characters.
+/// Formats text from the peer for a log: bounded, without control characters.
 pub(crate) fn readable(reason: &[u8]) -> String {
     String::from_utf8_lossy(reason)
         .chars()

@@ -1,15 +1,17 @@
-//! A UDP socket that survives what the system concludes from errors.
+//! A UDP socket that recovers from what quinn-udp concludes from errors.
 //!
-//! Three things are different from quinn's own wrapper of a socket:
+//! It differs from quinn's own wrapper in three ways:
 //!
-//! - **Sending can start afresh.** When the system calls an argument invalid because the source address has just gone
-//!   (Linux does so at least for IPv6), quinn-udp concludes that the kernel is an old one or the network card a simple
-//!   one: from then on it sends packets one by one, without segmentation offload and ECN. That is right on such
-//!   machines, and costs a factor of three for ever on one that has changed its address. So what quinn-udp has learned
-//!   can be forgotten: [`renew`](Renewable::renew).
-//! - **A pending error costs no packet.** Linux makes the next call on a socket fail with the ICMP error of an earlier
-//!   packet, whichever destination that call is for. Such a call is repeated.
-//! - **Errors are reported**, those that the system returns and those that ICMP brings: see [`Reports`].
+//! - **Sending can be reset.** If the system rejects a source address that has just been removed as
+//!   an invalid argument (Linux does, at least for IPv6), quinn-udp concludes that the kernel or
+//!   the network card lacks offloads: from then on it sends packets one by one, without
+//!   segmentation offload and ECN. That is correct on such machines, and permanently costs a factor
+//!   of three on one that has only changed its address. [`renew`](Renewable::renew) discards what
+//!   quinn-udp has learned.
+//! - **A pending error costs no packet.** Linux fails the next call on a socket with the ICMP error
+//!   of an earlier packet, regardless of the destination of that call. Such a call is repeated.
+//! - **Errors are reported**, those that the system returns and those that ICMP delivers: see
+//!   [`Reports`].
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -30,8 +32,8 @@ use super::unreachable::{Reason, Reports};
 /// How often a send is repeated that failed: each pending error fails one call, and more may come in meanwhile.
 const REPEATS: usize = 3;
 
-/// A UDP socket that survives what the system concludes from errors. Receiving stays registered with the runtime as it
-/// is; sending is registered anew where that helps.
+/// A UDP socket that recovers from what quinn-udp concludes from errors. Receiving stays registered
+/// with the runtime; sending is registered again where that helps.
 #[derive(Debug)]
 pub(crate) struct Renewable {
     socket: UdpSocket,
@@ -55,7 +57,7 @@ impl Registered {
         Ok(Self { io: tokio::net::UdpSocket::from_std(socket.try_clone()?)?, state })
     }
 
-    /// Whether the runtime takes the socket for writable, as far as it knows.
+    /// Whether the runtime considers the socket writable.
     fn seems_writable(&self) -> bool {
         self.io.try_io(Interest::WRITABLE, || Ok(())).is_ok()
     }
@@ -90,14 +92,16 @@ impl Renewable {
         }
     }
 
-    /// Reports what ICMP says about packets that were sent, for as long as it is polled. It waits for the runtime to
-    /// signal an error, and reads until the queue is empty: entries that stay count against the receive buffer.
+    /// Reports ICMP errors for packets that were sent, for as long as it is polled. Waits for the
+    /// runtime to signal an error, and reads until the queue is empty: remaining entries count
+    /// against the receive buffer.
     ///
     /// # Errors
-    /// The system keeps no errors for the socket, the queue cannot be read, or the runtime is shutting down.
+    /// The system keeps no errors for the socket, the queue cannot be read, or the runtime is
+    /// shutting down.
     #[cfg(target_os = "linux")]
     pub(crate) async fn report_icmp(&self) -> io::Result<()> {
-        // Only here, since errors that nobody reads would fill the receive buffer.
+        // Enabled only here, because unread errors would fill the receive buffer.
         super::error_queue::enable(&self.socket)?;
         let io = &self.receiving.io;
         loop {
@@ -112,7 +116,7 @@ impl Renewable {
         }
     }
 
-    /// There is no error queue on this system.
+    /// Error queues are not supported on this system.
     #[cfg(not(target_os = "linux"))]
     pub(crate) async fn report_icmp(&self) -> io::Result<()> {
         std::future::pending().await
@@ -217,7 +221,7 @@ impl AsyncUdpSocket for Renewable {
 struct Writable {
     socket: Arc<Renewable>,
     of: Arc<Registered>,
-    // Made only when there is no room.
+    // Created only when the socket is full.
     waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
 }
 

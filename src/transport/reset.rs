@@ -1,8 +1,8 @@
-//! Stateless resets that a restarted node can still send.
+//! Stateless resets that survive a restart.
 //!
-//! A peer of the process before goes on sending until it times out, unless it is told that its connection is gone. QUIC's
-//! stateless reset tells it at once, if the key that the reset tokens are made with outlives the process: it is derived
-//! from the node's private key.
+//! A peer of the previous process keeps sending until it times out, unless it learns that its
+//! connection is gone. A stateless reset of QUIC does that at once if the key of the reset tokens
+//! outlives the process: it is derived from the node's private key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ impl HmacKey for ResetKey {
 
     fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
         let tag = self.tag(data);
-        // Every byte is looked at, so that the time taken tells nothing.
+        // Compares every byte, so that the time taken reveals nothing.
         let difference = tag.as_ref().iter().zip(signature).fold(0, |sum, (a, b)| sum | (a ^ b));
         if signature.len() == tag.as_ref().len() && difference == 0 { Ok(()) } else { Err(CryptoError) }
     }

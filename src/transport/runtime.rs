@@ -1,15 +1,17 @@
-//! The runtime under quinn: tokio's, with drivers of connections that send large batches.
+//! The runtime under quinn: tokio's, with connection drivers that send larger batches.
 //!
-//! quinn has one task for each connection, its driver, which sends what was written. Two things are done around it:
+//! quinn has one task per connection, its driver, which sends what was written. This runtime
+//! changes two things about it:
 //!
-//! **It lets the writers go first.** Whoever writes a byte wakes the driver, which then stands in the run queue before the
-//! tasks that have more to write: the answer to a stream goes out alone, and what the service says a moment later in
-//! another packet, with another system call, and wakes the other side twice. So a driver that is woken goes to the end
-//! of the queue [`ROUNDS`] times before it runs, on a runtime of one thread. With nobody else in the queue that costs
-//! two empty polls.
+//! **Writers run first.** A write wakes the driver, which is then queued ahead of the tasks that
+//! have more to write. The acknowledgement of a new stream leaves alone, and the response of the
+//! service a moment later in another packet, with another system call and another wake-up of the
+//! peer. So on a runtime of one thread, a driver that is woken goes to the end of the run queue
+//! [`ROUNDS`] times before it runs. If no other task is queued, that costs two empty polls.
 //!
-//! **It makes no batch that the system would not take.** quinn puts ten packets into a batch, whatever their size, but
-//! no send may hold more than 64 KiB. How long a connection's packets are, its driver remembers from the last batch.
+//! **No batch exceeds what the system accepts.** quinn puts ten packets into a batch regardless of
+//! their size, but a send is limited to 64 KiB. The driver remembers the packet length of the last
+//! batch.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -25,8 +27,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::socket::MAX_SEND;
 
-/// How often a driver that was woken lets the others in the run queue go first. One for the task that takes a stream,
-/// one for those that it starts.
+/// Number of times that a woken driver yields to the rest of the run queue: once for the task that
+/// accepts a stream, once for those that it spawns.
 const ROUNDS: u8 = 2;
 
 thread_local! {
@@ -46,8 +48,9 @@ pub(super) fn note_batch(packet: usize) {
     }
 }
 
-/// What quinn runs on: the runtime that the endpoint was made on, whoever connects or accepts later. A connection that
-/// a caller on another runtime has opened does not end with that runtime.
+/// The runtime that quinn runs on: the one that created the endpoint, regardless of the runtime
+/// that connects or accepts later. A connection opened from another runtime does not end with that
+/// runtime.
 #[derive(Debug)]
 pub(super) struct Runtime {
     handle: Handle,
@@ -62,7 +65,7 @@ impl Runtime {
     /// # Panics
     /// There is none.
     pub(super) fn new() -> Self {
-        // With several threads the queue is not the only one, and to stand in it again wakes the others.
+        // With several threads there are several queues, and yielding would wake other threads.
         let handle = Handle::current();
         let rounds = match handle.runtime_flavor() {
             RuntimeFlavor::CurrentThread => ROUNDS,

@@ -10,14 +10,15 @@ use super::Identity;
 use super::reset::{self, ResetKey};
 use crate::switch::Header;
 
-/// The largest UDP payload that path MTU discovery tries, in bytes: a jumbo frame's. Large datagrams are worth a
-/// factor of three where the path carries them; discovery starts at 1,200 and climbs by itself.
+/// Maximum UDP payload that path MTU discovery tries, in bytes: that of a jumbo frame. Large
+/// datagrams are worth a factor of three on paths that support them; discovery starts at 1,200.
 pub(crate) const MAX_MTU: u16 = 8_952;
 /// Path MTU discovery ends when the next step would be less than this part of the bound: 223 bytes of 8,952, 36 of 1,472. Each
 /// probe is padded to its size, and quinn reads padding byte by byte: at steps of 20 bytes, to 8,952, that was a third of the CPU
 /// of links that come up. Where a jumbo frame's bound meets a path of 1,500 bytes, packets have 1,441 then, and not 1,472.
 const MTU_STEPS: u16 = 40;
-/// The largest UDP payload that a node sends or takes, in bytes: a switched packet has a header in front of QUIC's.
+/// Maximum UDP payload that a node sends or accepts, in bytes: a switched packet has a header in
+/// front of QUIC's.
 pub(crate) const MAX_DATAGRAM: u16 = MAX_MTU + Header::MAX_LEN as u16;
 /// Streams that a node's application, its calls included, may have open to one other node at a time. More wait for a place:
 /// until their deadline, or for about a second. Streams of the built-in directives do not count.
@@ -41,14 +42,13 @@ pub(crate) const STREAM_WINDOW: u64 = 1_250_000;
 /// Bytes of all streams of a connection that may wait to be read, until it has several streams:
 /// those of one stream that is not read, and a quarter of that for others.
 pub(crate) const FIRST_WINDOW: u64 = STREAM_WINDOW + STREAM_WINDOW / 4;
-/// Bytes that one peer may have sent that nobody has read, in all of its streams together, unless
-/// the node is set otherwise: 56 MiB, the windows of 46 streams. A peer with more streams that are
-/// not read waits; a node that such peers attack does not notice.
+/// Default maximum of unread bytes from one peer over all of its streams: 56 MiB, the windows of 46
+/// streams. A peer with more unread streams waits; a node under such an attack is not affected
+/// otherwise.
 pub const DEFAULT_RECEIVE_WINDOW: u64 = 56 << 20;
 /// The bounds of a peer's receive window, in bytes.
 pub const RECEIVE_WINDOWS: RangeInclusive<u64> = 2 << 20..=4 << 30;
-/// Bytes that all peers together may have sent that nobody has read, unless the node is set
-/// otherwise: 256 MiB, and 1.6 MB for each connection.
+/// Default maximum of unread bytes from all peers: 256 MiB, plus 1.6 MB per connection.
 pub const DEFAULT_RECEIVE_MEMORY: u64 = 256 << 20;
 
 /// How many bytes may wait to be read.
@@ -71,22 +71,22 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// The least that is assumed on a path whose round trip is known from the connection before (RFC
 /// 9002, section 6.2.2): a process that has just started is slow to answer.
 const RESUMED_RTT: Duration = Duration::from_millis(20);
-/// A peer that was not heard of for this long is gone, and its streams end as unreachable, whatever
-/// the mesh says of it. Long enough to outlast the loss of a relay (5 s) and its restart. Where
-/// there is no route, the peer timeout counts.
+/// Silence after which a peer is considered gone and its streams end as unreachable, even if it has
+/// a route. Long enough to outlast the loss of a relay (5 s) and its restart. Without a route, the
+/// peer timeout applies.
 const PEER_DEAD_AFTER: Duration = Duration::from_secs(15);
 /// How often an otherwise silent peer connection shows that it lives.
 const PEER_KEEPALIVE: Duration = Duration::from_secs(4);
 
-/// Without a route to a peer, its connections, streams and calls end this long after its last
-/// packet, unless the node is set otherwise. As long as a silent link takes to be declared dead, so
-/// that the mesh has had the time to find another way.
+/// Default time after its last packet at which connections, streams and calls to a peer without a
+/// route end. Equal to the time in which a silent link is declared dead, so that the mesh can find
+/// another path.
 pub const DEFAULT_PEER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The bounds of the peer timeout.
 pub const PEER_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(600);
 
-/// How eagerly the loss of a neighbour is noticed, on the links that this node dials. On those that it accepts, the
-/// neighbour's choice counts: whoever pays for the line is who dials out over it.
+/// Liveness profile of the links that this node dials. On links that it accepts, the neighbour's
+/// profile applies: the dialling end pays for the line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Liveness {
@@ -95,7 +95,8 @@ pub enum Liveness {
     /// each way.
     #[default]
     Default,
-    /// For paid links: a keepalive every 20 s; a silent neighbour is dead after 45 to 65 s. Under 5 bytes a second each way.
+    /// For metered links: a keepalive every 20 s; a silent neighbour is dead after 45 to 65 s. Less
+    /// than 5 bytes/s in each direction.
     Metered,
 }
 
@@ -107,8 +108,8 @@ impl Liveness {
         }
     }
 
-    /// QUIC's idle timer starts anew at the first packet sent after the last one heard, so a neighbour is dead between
-    /// this and one keepalive later.
+    /// QUIC's idle timer restarts with the first packet sent after the last one received, so a
+    /// neighbour is dead between this and one keepalive later.
     fn idle(self) -> Duration {
         match self {
             Self::Default => Duration::from_millis(3_500),
@@ -132,8 +133,8 @@ pub(crate) struct Transports {
 }
 
 impl Transports {
-    /// For connections to neighbours that this node dials, over a path that carries UDP payloads of up to `path_mtu` bytes.
-    /// `rtt` is the round trip of the link before, if there was one.
+    /// Transport of links that this node dials over a path with UDP payloads of up to `path_mtu`
+    /// bytes. `rtt` is the round-trip time of the previous link; `None` if there was none.
     pub(crate) fn link(&self, path_mtu: u16, rtt: Option<Duration>) -> TransportConfig {
         let mut config = common(self.max_datagram.min(path_mtu).min(MAX_MTU));
         if let Some(rtt) = rtt {
@@ -154,8 +155,8 @@ impl Transports {
         config
     }
 
-    /// For connections through the switch, which puts a header in front of each packet; with a stream each way for what the ends
-    /// say about direct paths, if they may.
+    /// Transport of connections through the switch, which adds a header to each packet; with a
+    /// stream in each direction for path messages if direct paths are permitted.
     pub(crate) fn peer(&self, path_mtu: u16) -> TransportConfig {
         let mut config = common(self.max_datagram.min(path_mtu).saturating_sub(Header::MAX_LEN as u16));
         config.max_concurrent_uni_streams(VarInt::from_u32(self.direct.into()));
@@ -190,7 +191,7 @@ fn idle(timeout: Duration) -> IdleTimeout {
 /// For the endpoint of a node with this identity.
 pub(crate) fn endpoint_config(identity: &Identity) -> (EndpointConfig, Arc<ResetKey>) {
     let (mut config, key) = reset::endpoint_config(identity);
-    // A switched packet is told from QUIC's by the bit that greasing would randomise (RFC 9287).
+    // The bit that greasing would randomise (RFC 9287) distinguishes switched packets from QUIC's.
     config.grease_quic_bit(false);
     config.max_udp_payload_size(MAX_DATAGRAM).expect("a jumbo frame is within what QUIC allows");
     (config, key)

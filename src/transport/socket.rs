@@ -1,7 +1,7 @@
 //! The socket under quinn, with the packet switch in it.
 //!
-//! quinn believes that it talks to every peer directly. This socket takes what it sends to an overlay address, puts a
-//! header in front of every packet, and sends it to the next hop; and it sorts what comes in:
+//! To quinn every peer looks directly reachable. This socket adds a header to each packet that quinn
+//! sends to an overlay address and forwards it to the next hop, and it sorts what arrives:
 //!
 //! ```text
 //!              quinn
@@ -16,24 +16,25 @@
 //!        ▼           UDP sockets            ▼
 //! ```
 //!
-//! Batches stay whole: a buffer that GRO filled is looked at segment by segment, but sent on, or handed to quinn, run
-//! by run of segments with the same header. Runs for the same next hop that came in together go out together.
+//! Batches stay whole: a buffer filled by GRO is inspected segment by segment, but forwarded or
+//! delivered to quinn in runs of segments with the same header. Runs for the same next hop that arrive
+//! together leave together.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
 //! | `quinn_face` | the traits that quinn calls |
-//! | `originate` | packets that begin here |
-//! | `transmit` | the UDP sockets: which one, from which address |
-//! | `sort` | what came in, and for whom |
-//! | `inbound` | what waits to be handed to quinn |
+//! | `originate`, `packet` | packets of this node |
+//! | `transmit`, `bound` | the UDP sockets: which one, from which address |
+//! | `sort` | received packets, by destination |
+//! | `inbound` | state of the receiving side, packets pending for quinn |
 //! | `forward`, `egress` | packets for other nodes |
-//! | `fresh` | additional UDP sockets for direct paths |
+//! | `fresh`, `ports` | additional UDP sockets for direct paths |
 //! | `heard` | which UDP socket an address sends to |
 //! | `attachments` | the nodes that stubs are attached to, by number |
 //! | `held` | packets without a route |
-//! | `release` | letting go of a UDP socket that quinn still holds |
-//! | `replies` | the neighbours that handshakes come in through |
-//! | `last_sent` | what is sent again when the way to a peer changes |
+//! | `release` | closing a UDP socket that quinn still holds |
+//! | `replies` | the ingress neighbours of handshakes |
+//! | `last_sent`, `resend` | the packets sent again when the route to a peer changes |
 
 mod attachments;
 mod bound;
@@ -85,7 +86,7 @@ pub(crate) struct Socket {
     sockets: Vec<Bound>,
     // More of them, for direct paths only.
     fresh: FreshPorts,
-    // Only where the addresses do not say which of the sockets a packet belongs to.
+    // `Some` if addresses alone do not determine the socket of a packet.
     heard: Option<Heard>,
     // Locked for packets of handshakes only.
     replies: Replies,
@@ -99,7 +100,7 @@ pub(crate) struct Socket {
     // Addresses that this machine had, and has no more: nothing can be sent from them.
     gone: ArcSwap<Vec<IpAddr>>,
     counters: Arc<SwitchCounters>,
-    // What is neither QUIC's nor the switch's.
+    // Packets that belong neither to QUIC nor to the switch.
     probes: Probes,
     // Locked by the endpoint's one receiving task, once a batch, and by a node's packets to itself: never contended
     // on the forwarding path.
@@ -154,7 +155,7 @@ impl Socket {
         &self.counters
     }
 
-    /// Whether this node is a stub that is linked: the flows that it opens say where it is attached.
+    /// Whether this node is an attached stub, whose flows carry its attachment.
     pub(crate) fn is_attached_stub(&self) -> bool {
         self.table.load().attached_to().is_some()
     }
@@ -174,21 +175,21 @@ impl Socket {
         self.sockets.iter().map(|socket| socket.addr).collect()
     }
 
-    /// Lets go of the UDP sockets: nothing is received any more, and what is sent is lost.
+    /// Releases the UDP sockets: nothing is received any more, and packets sent are lost.
     pub(crate) fn release(&self) {
         self.sockets.iter().chain(self.fresh.load().iter()).for_each(|socket| socket.io.release());
     }
 
     /// Waits until the system has the ports back. Cancel safe.
     pub(crate) async fn released(&self) {
-        // Only a call that is under way in another thread can still hold a socket: microseconds.
+        // Only a call in progress on another thread can still hold a socket, for microseconds.
         while !self.sockets.iter().all(|socket| socket.io.is_free()) {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
     }
 
-    /// Replaces the forwarding table as a whole, tries the packets that waited for a route, and tells every peer's
-    /// connection of the new way by sending its last packet again.
+    /// Replaces the forwarding table, retries held packets, and resends the last packet to every
+    /// peer whose route changed.
     pub(crate) fn publish(&self, table: impl Into<Arc<ForwardingTable>>) {
         let table = table.into();
         let before = self.table.swap(table.clone());

@@ -1,4 +1,5 @@
-//! What the other end of a live connection has proven about itself, and how that stands under the current trust.
+//! What the peer of a live connection has proven about itself, and its standing under the current
+//! trust.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -41,7 +42,7 @@ pub(crate) enum Offered {
 }
 
 impl Standing {
-    /// How often a certificate is verified at most, since that takes time.
+    /// Minimum interval between verifications of a certificate, which are expensive.
     pub(crate) const OFFER_EVERY: Duration = Duration::from_secs(1);
 
     /// `proven` is the chain of the handshake, `binding` what the peer signs.

@@ -56,7 +56,7 @@ impl TlsConfig {
         }
     }
 
-    /// For [`quinn::ServerConfig::with_crypto`]; to be set anew on the endpoint at a reload.
+    /// For [`quinn::ServerConfig::with_crypto`]; to be replaced on the endpoint at a reload.
     pub(crate) fn server(&self) -> Arc<QuicServerConfig> {
         Arc::clone(&self.server)
     }
@@ -95,10 +95,10 @@ pub(crate) fn peer_certificates(connection: &quinn::Connection) -> Vec<Certifica
         .map_or_else(Vec::new, |certificates| *certificates)
 }
 
-/// The ids that the certificate of the other side carries.
+/// The ids in the peer's certificate.
 ///
 /// # Errors
-/// There are none: the handshake is not over.
+/// The handshake is not complete.
 pub(crate) fn peer_ids(connection: &quinn::Connection) -> Result<Vec<NodeId>, NamesError> {
     let certificates = peer_certificates(connection);
     ids_in_certificate(certificates.first().ok_or(NamesError::NoNodeId)?)
@@ -114,8 +114,8 @@ fn server(identity: &Identity, trust: &Trust) -> QuicServerConfig {
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity.certified()))));
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // No resumption: the certificate is not looked at again in a resumed session, so that what was revoked, denied or
-    // renewed since would go unseen. Nor early data, which can be replayed.
+    // No resumption: a resumed session does not verify the certificate again, so that a revocation,
+    // denial or renewal since would be missed. No early data either, which can be replayed.
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     QuicServerConfig::try_from(config).expect("the provider has the cipher suite that QUIC starts with")
@@ -133,7 +133,7 @@ fn client(identity: &Identity, trust: &Trust) -> rustls::ClientConfig {
     // No resumption, for the same reason as on the server.
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-    // Who dials whom is nobody's business on the way.
+    // SNI would disclose on the path which node is dialled.
     config.enable_sni = false;
     config
 }

@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use rustix::io::Errno;
 use tokio::sync::broadcast;
 
-/// Reports that wait for a slow subscriber, at most. It then misses the oldest ones: a report only speeds up what a
-/// timeout does anyway.
+/// Maximum number of reports queued for a slow subscriber, which then misses the oldest. A report
+/// only accelerates what a timeout does anyway.
 const MAX_REPORTS: usize = 1_024;
 
 /// A packet did not reach `to`.
 ///
-/// A report that came by ICMP is a hint and no proof: whoever knows both addresses and ports can forge it
+/// A report by ICMP is a hint, not a proof: anyone who knows both addresses and ports can forge it
 /// (RFC 8085 §5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Unreachable {
@@ -31,7 +31,7 @@ pub(crate) enum Reason {
     Host,
     /// ICMP: a router has no route to the network.
     Network,
-    /// ICMP: a firewall on the way rejects the packets.
+    /// ICMP: a firewall on the path rejects the packets.
     Prohibited,
     /// This machine has no route to the address.
     NoRoute,
@@ -40,7 +40,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    /// The reason in an error from sending; `None` if the error says nothing about the destination.
+    /// The reason in a send error; `None` if the error does not concern the destination.
     pub(crate) fn of_send_error(error: &io::Error) -> Option<Self> {
         if error.kind() == io::ErrorKind::PermissionDenied {
             return Some(Self::NotPermitted);
@@ -102,7 +102,7 @@ impl Reports {
     /// Reports to all subscribers. Never blocks.
     pub(crate) fn report(&self, to: SocketAddr, why: Reason) {
         let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-        // Without a subscriber nobody misses it.
+        // Sending fails without a subscriber, which is fine.
         let _ = self.0.send(Unreachable { to, why });
     }
 

@@ -1,4 +1,4 @@
-//! Destinations that packets wait for, on their way from the switch to the driver.
+//! Destinations of held packets, reported by the switch to the driver.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,8 @@ use crate::id::NodeAddr;
 /// next packet.
 const MAX_WAITING: usize = 256;
 
-/// Destinations of packets that are held although nodes list them as stubs: the driver asks for the
-/// proofs.
+/// Destinations of packets that are held although nodes list them as stubs: the driver requests
+/// their proofs.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     addrs: Mutex<BTreeSet<NodeAddr>>,
@@ -28,7 +28,7 @@ impl Wanted {
         }
     }
 
-    /// Waits until destinations were reported, and takes them. Cancel safe.
+    /// Waits until destinations have been reported, and returns them. Cancel safe.
     pub(crate) async fn take(&self) -> BTreeSet<NodeAddr> {
         loop {
             let addrs = std::mem::take(&mut *self.lock());

@@ -1,4 +1,4 @@
-//! A certificate authority: makes the root of a mesh, and issues identities.
+//! A certificate authority: creates the root of a mesh and issues identities.
 
 use std::fmt;
 use std::path::Path;
@@ -24,11 +24,11 @@ use super::trust::{Trust, TrustError};
 use crate::id::NodeId;
 use crate::transport::clock::{self, DAY, rfc3339};
 
-/// A certificate authority: the root of a mesh, and who issues its identities.
+/// A certificate authority: the root of a mesh and the issuer of its identities.
 ///
-/// Who holds its key can be any node. Keep `ca.key` off the nodes; they need `ca.crt` only. `Debug` never shows the key;
-/// its encoded form is overwritten in memory when the authority is dropped, the form that the cryptography library
-/// computes with is not.
+/// The holder of its key can impersonate any node. Keep `ca.key` off the nodes; they only need
+/// `ca.crt`. `Debug` never shows the key. The encoded key is overwritten in memory when the
+/// authority is dropped; the form that the cryptography library uses is not.
 pub struct Authority {
     certificate: CertificateDer<'static>,
     not_after: SystemTime,
@@ -39,30 +39,32 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// How long a root is valid unless said otherwise, in days: ten years. Replacing a root means touching every node.
+    /// Default validity of a root in days: ten years. Replacing a root requires an update of every
+    /// node.
     pub const DEFAULT_DAYS: u32 = 3_650;
 
-    /// How long an identity is valid unless said otherwise, in days. Nodes reload certificates without dropping a link.
+    /// Default validity of an identity in days. Nodes reload certificates without dropping a link.
     pub const DEFAULT_IDENTITY_DAYS: u32 = 30;
 
-    /// The longest validity, in days: a hundred years.
+    /// Maximum validity in days: a hundred years.
     pub const MAX_DAYS: u32 = 36_500;
 
-    /// How far before its making a certificate starts to be valid, for clocks that are behind.
+    /// Time before its creation from which a certificate is valid, for clocks that are behind.
     pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
 
-    /// The longest name of an authority, in characters.
+    /// Maximum length of an authority's name in characters.
     pub const MAX_NAME: usize = 64;
 
-    /// Makes a root: ECDSA P-256, may issue certificates for nodes and revocation lists, but no further authorities. Nodes
-    /// enforce that: they refuse a certificate from a CA below this one.
+    /// Creates a root: ECDSA P-256. It may issue certificates for nodes and revocation lists, but
+    /// no further authorities. Nodes enforce that: they reject a certificate from a CA below this
+    /// one.
     ///
-    /// `name` is for people, 1 to [`MAX_NAME`](Self::MAX_NAME) characters; `valid_days` is 1 to
-    /// [`MAX_DAYS`](Self::MAX_DAYS), usually [`DEFAULT_DAYS`](Self::DEFAULT_DAYS). Nothing is written: see
-    /// [`save`](Self::save).
+    /// `name` is for humans, 1 to [`MAX_NAME`](Self::MAX_NAME) characters; `valid_days` is 1 to
+    /// [`MAX_DAYS`](Self::MAX_DAYS), usually [`DEFAULT_DAYS`](Self::DEFAULT_DAYS). Nothing is
+    /// written: see [`save`](Self::save).
     ///
     /// # Errors
-    /// The name or the days are out of bounds; or the system gives no randomness.
+    /// The name or the days are out of bounds, or the system has no randomness.
     pub fn new(name: &str, valid_days: u32) -> Result<Self, AuthorityError> {
         Self::new_at(name, valid_days, clock::system())
     }
@@ -83,11 +85,12 @@ impl Authority {
         Ok(Self { certificate, not_after, identified: true, issuer, trust })
     }
 
-    /// Takes a root's certificate and private key as PEM, made here or elsewhere. If there are several certificates, the
-    /// first is the one that issues; identities trust them all.
+    /// Creates an authority from a root certificate and private key of any origin, as PEM. Of
+    /// several certificates, the first is the issuer; identities trust all of them.
     ///
     /// # Errors
-    /// Something cannot be read, the certificate is no authority's, or the key does not belong to it.
+    /// A part cannot be parsed, the certificate is not that of an authority, or the key does not
+    /// belong to it.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, AuthorityError> {
         Self::from_parts(&Pem::given("CA certificate", certificate), &Pem::given("CA key", key))
     }
@@ -95,7 +98,7 @@ impl Authority {
     /// Loads `ca.crt` and `ca.key` from a directory.
     ///
     /// # Errors
-    /// As [`from_pem`](Self::from_pem); or a file cannot be read. The error names the file.
+    /// Like [`from_pem`](Self::from_pem); or a file cannot be read. The error names the file.
     pub fn load(dir: &Path) -> Result<Self, AuthorityError> {
         Self::from_parts(&Pem::read(&dir.join("ca.crt"))?, &Pem::read_key(&dir.join("ca.key"))?)
     }
@@ -141,10 +144,11 @@ impl Authority {
         })
     }
 
-    /// Writes `ca.crt`, and `ca.key` with mode 0600, into a directory that exists.
+    /// Writes `ca.crt`, and `ca.key` with mode 0600, into an existing directory.
     ///
     /// # Errors
-    /// One of the two is there already: both stay as they are. Or a file cannot be written; `ca.key` may be there then.
+    /// One of the two exists: both are left unchanged. Or a file cannot be written; `ca.key` may
+    /// have been written then.
     pub fn save(&self, dir: &Path) -> Result<(), AuthorityError> {
         let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
         if certificate.symlink_metadata().is_ok() {
@@ -155,23 +159,26 @@ impl Authority {
         Ok(())
     }
 
-    /// Issues an identity with a new ECDSA P-256 key: for `valid_days` (1 to [`MAX_DAYS`](Self::MAX_DAYS), usually
-    /// [`DEFAULT_IDENTITY_DAYS`](Self::DEFAULT_IDENTITY_DAYS)), but no longer than the root itself is valid.
+    /// Issues an identity with a new ECDSA P-256 key for `valid_days` (1 to
+    /// [`MAX_DAYS`](Self::MAX_DAYS), usually
+    /// [`DEFAULT_IDENTITY_DAYS`](Self::DEFAULT_IDENTITY_DAYS)), limited to the validity of the
+    /// root.
     ///
-    /// The id stands in it as an otherName, which Ansible Receptor reads, and as a URI. It serves both sides of a link.
+    /// The certificate contains the id as an otherName, which Ansible Receptor reads, and as a URI.
+    /// It is valid for both sides of a link.
     ///
     /// # Errors
-    /// The days are out of bounds, the root has expired, or the system gives no randomness.
+    /// The days are out of bounds, the root has expired, or the system has no randomness.
     pub fn issue(&self, id: &NodeId, valid_days: u32) -> Result<Identity, AuthorityError> {
         self.issue_at(id, valid_days, clock::system())
     }
 
-    /// As [`issue`](Self::issue), with roles in the certificate: URIs `receptor-role:NAME`. Nodes
-    /// that restrict who may carry transit ([`Trust::with_relays`]) look for the role
+    /// Like [`issue`](Self::issue), with roles in the certificate: URIs `receptor-role:NAME`. Nodes
+    /// that restrict transit ([`Trust::with_relays`]) can require the role
     /// [`RelayRule::RELAY`](super::RelayRule::RELAY), or others.
     ///
     /// # Errors
-    /// As [`issue`](Self::issue); or a name is not 1 to 64 letters, digits and `._-`.
+    /// Like [`issue`](Self::issue); or a name is not 1 to 64 letters, digits and `._-`.
     pub fn issue_with_roles<'a>(
         &self,
         id: &NodeId,
@@ -204,7 +211,7 @@ impl Authority {
         if now >= self.not_after {
             return Err(AuthorityError::Expired { since: rfc3339(self.not_after) });
         }
-        // An ephemeral adds its suffix itself.
+        // An ephemeral node adds its suffix itself.
         let id = &id.base();
         let mut params = CertificateParams::default();
         set_validity(&mut params, now, valid_days, self.not_after)?;
@@ -240,7 +247,7 @@ impl Authority {
         to_pem("CERTIFICATE", &self.certificate).to_string()
     }
 
-    /// When the root expires. Nothing that it issued is accepted for longer.
+    /// When the root expires, and with it everything that it issued.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
         self.not_after
@@ -262,7 +269,7 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// Makes it valid from a little before `now` for so many days, but not beyond `limit`. Returns the end.
+/// Sets the validity to `days` from shortly before `now`, limited by `limit`. Returns the end.
 fn set_validity(
     params: &mut CertificateParams,
     now: SystemTime,
@@ -272,7 +279,7 @@ fn set_validity(
     if !(1..=Authority::MAX_DAYS).contains(&days) {
         return Err(AuthorityError::BadDays { days });
     }
-    // Certificates count whole seconds.
+    // Certificates have a resolution of seconds.
     let since_epoch =
         |time: SystemTime| Duration::from_secs(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
     let end = since_epoch((now + Duration::from_secs(u64::from(days) * DAY)).min(limit));
@@ -291,7 +298,8 @@ fn common_name(name: &str) -> DistinguishedName {
     subject
 }
 
-/// X.509 limits a common name to 64 characters. It is for people; the id stands in the alternative names.
+/// X.509 limits a common name to 64 characters. It is for humans; the id is in the alternative
+/// names.
 fn short_enough(id: &str) -> &str {
     id.get(..64).unwrap_or(id)
 }
@@ -311,8 +319,8 @@ fn may_issue(certificate: &x509_cert::TbsCertificate) -> bool {
     is_ca && may_sign
 }
 
-/// The subject in rcgen's terms. `None` if rcgen would not write it exactly as it stands: what a certificate says of its
-/// issuer must be the issuer's subject to the byte.
+/// The subject as rcgen's type. `None` if rcgen would encode it differently: the issuer field of a
+/// certificate must equal the issuer's subject to the byte.
 fn distinguished_name(subject: &x509_cert::name::Name) -> Option<DistinguishedName> {
     let mut rebuilt = DistinguishedName::new();
     for relative in &subject.0 {
@@ -402,7 +410,7 @@ pub enum AuthorityError {
         /// When, as RFC 3339.
         since: String,
     },
-    /// The system gives no randomness to make a key of.
+    /// The system has no randomness to generate a key from.
     #[error("the system gives no randomness")]
     NoRandomness,
     /// The certificate could not be made.

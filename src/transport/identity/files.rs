@@ -80,7 +80,7 @@ impl Pem {
         Self { origin: format!("the given {what}"), text }
     }
 
-    /// Reads a file. What is not text is replaced, and fails later as "no PEM in it".
+    /// Reads a file. Invalid UTF-8 is replaced, and fails later as missing PEM.
     pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
         let failed = |error: io::Error| FileError::Read {
             path: path.to_owned(),
@@ -127,7 +127,7 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
-        // To open a named pipe waits for a writer otherwise. Regular files are read as ever.
+        // Opening a named pipe would wait for a writer. Regular files are unaffected.
         options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     }
     let file = options.open(path)?;
@@ -192,7 +192,7 @@ pub(crate) fn write_atomically(
     let temporary = temporary_beside(path);
     let written = write_new(&temporary, content, access).and_then(|()| match existing {
         Existing::Replace => std::fs::rename(&temporary, path),
-        // Unlike a rename, a link fails if the name is taken, without a gap between looking and writing.
+        // Unlike a rename, a link fails if the name exists, without a race between check and write.
         Existing::Refuse => std::fs::hard_link(&temporary, path),
     });
     if existing == Existing::Refuse || written.is_err() {
@@ -217,7 +217,7 @@ fn temporary_beside(path: &Path) -> PathBuf {
 }
 
 fn write_new(path: &Path, content: &str, access: Access) -> io::Result<()> {
-    // One that a killed process of the same number left behind is in nobody's use.
+    // A leftover of a killed process with the same id is not in use.
     let _ = std::fs::remove_file(path);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);

@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256 hash that stands for a certificate or for a public key.
+/// A SHA-256 hash of a certificate or a public key.
 ///
-/// It is shown, and serialized, as 64 lower-case hexadecimal digits; upper case and colons between the bytes, as OpenSSL
-/// prints them, are read as well.
+/// It is displayed and serialized as 64 lower-case hexadecimal digits. Upper case and colons
+/// between the bytes, as OpenSSL prints them, are accepted when parsing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(pub [u8; 32]);

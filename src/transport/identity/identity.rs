@@ -1,4 +1,4 @@
-//! What a node proves its id with: a certificate chain, its private key, and the roots it trusts.
+//! The credentials of a node: a certificate chain, its private key, and the roots it trusts.
 
 use std::fmt;
 use std::path::Path;
@@ -24,13 +24,16 @@ use super::verify::chain;
 use crate::id::NodeId;
 use crate::transport::clock::rfc3339;
 
-/// What a node proves its id with: a certificate chain with its private key, and the roots it was loaded with.
+/// The credentials of a node: a certificate chain with its private key, and the roots they were
+/// loaded with.
 ///
-/// An identity comes from an [`Authority`](super::Authority) or from PEM files that anything else made, OpenSSL for one.
-/// It does not change: when the files change, load them again. Cloning is cheap (a reference count).
+/// An identity is issued by an [`Authority`](super::Authority) or loaded from PEM files of any
+/// origin, such as OpenSSL. It is immutable: when the files change, load them again. Cloning is
+/// cheap (a reference count).
 ///
-/// `Debug` shows names and times, never the key. The key's encoded form is overwritten in memory when the last clone is
-/// dropped; the form that the TLS library computes with, and what the kernel buffered of the file, are not.
+/// `Debug` shows names and times, never the key. The encoded key is overwritten in memory when the
+/// last clone is dropped; the form that the TLS library uses, and the kernel's buffers of the file,
+/// are not.
 #[derive(Clone)]
 pub struct Identity {
     inner: Arc<Inner>,
@@ -49,19 +52,22 @@ struct Inner {
 }
 
 impl Identity {
-    /// Maximum number of certificates in a chain: the node's own and four intermediates, no two of
-    /// which have the same subject. Each may have 4 KiB, all together 8 KiB. Other nodes refuse any
-    /// other chain before they look for a path to a root, because the search would cost them too
-    /// much. The chain is sent in every handshake, and once to every node of the mesh.
+    /// Maximum number of certificates in a chain: the node's own and four intermediates with
+    /// distinct subjects. Each has at most 4 KiB, all together at most 8 KiB. Other nodes reject
+    /// any other chain before they search for a path to a root, because the search would be too
+    /// expensive. The chain is sent in every handshake, and once to every node of the mesh.
     pub const MAX_CHAIN: usize = chain::MAX_CHAIN;
 
-    /// Takes the certificate chain (the node's own certificate first), the private key (PKCS#8, SEC1 or PKCS#1; RSA of 2048
-    /// to 4096 bits, ECDSA P-256 or P-384, Ed25519) and the root certificates, each as PEM.
+    /// Creates an identity from the certificate chain (the node's own certificate first), the
+    /// private key (PKCS#8, SEC1 or PKCS#1; RSA of 2048 to 4096 bits, ECDSA P-256 or P-384,
+    /// Ed25519) and the root certificates, each as PEM.
     ///
-    /// A certificate that has expired, or is not valid yet, is taken: [`check`](Self::check) tells.
+    /// A certificate that has expired or is not valid yet is accepted: [`check`](Self::check)
+    /// reports it.
     ///
     /// # Errors
-    /// Something cannot be read, the key does not belong to the certificate, or the certificate names no node.
+    /// A part cannot be parsed, the key does not belong to the certificate, or the certificate
+    /// names no node.
     pub fn from_pem(chain: &str, key: &str, roots: &str) -> Result<Self, IdentityError> {
         Self::from_parts(
             &Pem::given("certificate chain", chain),
@@ -70,14 +76,14 @@ impl Identity {
         )
     }
 
-    /// Loads `ID.crt`, `ID.key` and `ca.crt` from a directory. For the id of an ephemeral with a suffix, the files are those
-    /// of its base.
+    /// Loads `ID.crt`, `ID.key` and `ca.crt` from a directory. For an ephemeral id with a suffix,
+    /// the files are those of its base.
     ///
-    /// A key file that others on the machine may read is taken, with a warning in the log.
+    /// A key file that other users can read is accepted with a warning in the log.
     ///
     /// # Errors
-    /// As [`from_pem`](Self::from_pem); or a file cannot be read, or the certificate does not name `id`. The error names
-    /// the file.
+    /// Like [`from_pem`](Self::from_pem); or a file cannot be read, or the certificate does not
+    /// name `id`. The error names the file.
     pub fn load(dir: &Path, id: &NodeId) -> Result<Self, IdentityError> {
         let files = IdentityFiles::in_dir(dir, &id.base())?;
         let chain = Pem::read(&files.certificate)?;
@@ -93,19 +99,22 @@ impl Identity {
         Ok(Self { files: Some(files), ..identity })
     }
 
-    /// Writes `ID.crt` and `ID.key` (mode 0600) into a directory that exists, and `ca.crt` unless there is one.
+    /// Writes `ID.crt` and `ID.key` (mode 0600) into an existing directory, and `ca.crt` unless it
+    /// exists.
     ///
     /// # Errors
-    /// `ID.key` is there already, and stays as it is; or a file cannot be written. Files written before the error stay.
+    /// `ID.key` exists, and is left unchanged; or a file cannot be written. Files written before
+    /// the error remain.
     pub fn save(&self, dir: &Path, id: &NodeId) -> Result<(), IdentityError> {
         self.write(dir, id, Existing::Refuse)
     }
 
-    /// As [`save`](Self::save), in place of `ID.crt` and `ID.key` if they are there. Each file is replaced as a whole, one
-    /// after the other: who loads them in between gets [`IdentityError::KeyMismatch`], and loads again.
+    /// Like [`save`](Self::save), but replaces existing `ID.crt` and `ID.key`. Each file is
+    /// replaced atomically, one after the other: a reader in between gets
+    /// [`IdentityError::KeyMismatch`] and has to load again.
     ///
     /// # Errors
-    /// A file cannot be written. Files written before the error stay.
+    /// A file cannot be written. Files written before the error remain.
     pub fn replace(&self, dir: &Path, id: &NodeId) -> Result<(), IdentityError> {
         self.write(dir, id, Existing::Replace)
     }
@@ -128,7 +137,7 @@ impl Identity {
         Self::new(certificates, private, trust, &chain.origin, &key.origin)
     }
 
-    /// `certificate_origin` and `key_origin` say in errors where the two came from.
+    /// `certificate_origin` and `key_origin` name the sources in errors.
     pub(crate) fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKey,
@@ -174,19 +183,19 @@ impl Identity {
         })
     }
 
-    /// The node ids that the certificate carries, each once. There is at least one.
+    /// The distinct node ids in the certificate, at least one.
     #[must_use]
     pub fn ids(&self) -> &[NodeId] {
         &self.inner.ids
     }
 
-    /// The names that carry node ids: otherNames first, then URIs, then DNS names.
+    /// The names that contain node ids: otherNames first, then URIs, then DNS names.
     #[must_use]
     pub fn names(&self) -> &[NodeName] {
         &self.inner.names
     }
 
-    /// Whether the certificate carries this id or, of an ephemeral's, its base.
+    /// Whether the certificate contains this id or, for an ephemeral, its base.
     #[must_use]
     pub fn may_claim(&self, id: &NodeId) -> bool {
         self.inner.ids.contains(&id.base())
@@ -235,7 +244,8 @@ impl Identity {
         self.inner.certified.cert.iter().map(|der| to_pem("CERTIFICATE", der).to_string()).collect()
     }
 
-    /// The private key as PEM, in the form it was read in: keep it secret. What is returned overwrites itself when dropped.
+    /// The private key as PEM, in the form in which it was loaded. Keep it secret. The returned
+    /// string is overwritten when dropped.
     #[must_use]
     pub fn key_pem(&self) -> Zeroizing<String> {
         self.inner.key.to_pem()
@@ -254,7 +264,7 @@ impl Identity {
         self.inner.certified.cert.first().expect("checked when it was made")
     }
 
-    /// A secret of its own for each `label`, the same after a restart with the same key file.
+    /// A secret per `label`, stable across restarts with the same key file.
     pub(crate) fn derive_secret(&self, label: &str) -> [u8; 32] {
         self.inner.key.derive(label)
     }
@@ -282,7 +292,7 @@ struct IdentityFiles {
 
 impl IdentityFiles {
     fn in_dir(dir: &Path, id: &NodeId) -> Result<Self, IdentityError> {
-        // `ca.crt` and `ca.key` are the authority's. Some file systems do not tell upper from lower case.
+        // `ca.crt` and `ca.key` belong to the authority. Some file systems are case-insensitive.
         if id.as_str().eq_ignore_ascii_case("ca") {
             return Err(IdentityError::ReservedName { id: id.clone() });
         }
@@ -348,14 +358,14 @@ pub enum IdentityError {
         /// What is wrong.
         problem: NamesError,
     },
-    /// The certificate names other nodes than the one asked for.
+    /// The certificate names other nodes than the requested one.
     #[error("{origin}: the certificate names {found:?}, not {id:?}")]
     WrongName {
         /// Where it came from.
         origin: String,
-        /// The id that was asked for.
+        /// The requested id.
         id: NodeId,
-        /// The ids that the certificate carries.
+        /// The ids in the certificate.
         found: Vec<NodeId>,
     },
     /// The roots cannot be used.

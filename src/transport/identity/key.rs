@@ -47,7 +47,7 @@ impl Drop for ZeroizingDer {
 }
 
 impl PrivateKey {
-    /// A new ECDSA P-256 key. `None` if the system gives no randomness.
+    /// Generates an ECDSA P-256 key; `None` if the system has no randomness.
     pub(crate) fn generate() -> Option<Self> {
         // rcgen keeps a copy of the encoded key, which is freed but not overwritten.
         let pair = rcgen::KeyPair::generate().ok()?;
@@ -55,7 +55,7 @@ impl PrivateKey {
     }
 
     pub(crate) fn from_pem(text: &str) -> Result<Self, KeyError> {
-        // PKCS#8 says so in its label, the older forms in a header.
+        // PKCS#8 marks encryption in its label, the older forms in a header.
         if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
             return Err(KeyError::Encrypted);
         }
@@ -93,7 +93,7 @@ impl PrivateKey {
         &*self.public == public.as_ref()
     }
 
-    /// A secret of its own for each `label`, the same for the same key file. It does not give the key away.
+    /// Derives a secret per `label`, deterministically from the key. It does not reveal the key.
     pub(crate) fn derive(&self, label: &str) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update((label.len() as u64).to_be_bytes());

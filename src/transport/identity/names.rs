@@ -1,4 +1,4 @@
-//! Which node ids a certificate carries.
+//! The node ids in a certificate.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use x509_cert::ext::pkix::name::{GeneralName, OtherName};
 
 use crate::id::{NodeAddr, NodeId};
 
-/// The otherName that Ansible Receptor's certificates carry: a UTF8String with the node id.
+/// The otherName of Ansible Receptor's certificates: a UTF8String with the node id.
 pub(crate) const OTHER_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.2312.19.1");
 
 /// The scheme of a URI that names a node: `receptor:<node-id>`, percent-encoded.
@@ -23,17 +23,17 @@ const ROLE_SCHEME: &str = "receptor-role";
 /// Maximum length of a role name in bytes.
 const MAX_ROLE: usize = 64;
 
-/// A node id that a certificate carries, and in which kind of name.
+/// A node id in a certificate, and the kind of name that contains it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct NodeName {
     /// The id.
     pub id: NodeId,
-    /// Where in the certificate it stands.
+    /// The kind of name.
     pub kind: NameKind,
 }
 
-/// The kinds of subject alternative name that can carry a node id, in the order in which they are listed.
+/// The kinds of subject alternative name that can contain a node id, in listing order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -42,11 +42,11 @@ pub enum NameKind {
     OtherName,
     /// URI `receptor:<node-id>`, percent-encoded.
     Uri,
-    /// DNS name, taken as it stands.
+    /// DNS name, verbatim.
     Dns,
 }
 
-/// Why a certificate names no node. Whoever made the certificate is at fault; nothing was changed.
+/// Why a certificate names no node. The issuer of the certificate is at fault; no state changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NamesError {
@@ -60,13 +60,14 @@ pub enum NamesError {
     NoNodeId,
 }
 
-/// The node ids in a certificate (DER), each once: those of otherNames first, then URIs, then DNS names.
+/// The distinct node ids in a certificate (DER): those of otherNames first, then URIs, then DNS
+/// names.
 ///
-/// Names that are not valid node ids, such as DNS wildcards, are left out. Nothing is verified: use it on certificates
-/// that a handshake has accepted.
+/// Names that are not valid node ids, such as DNS wildcards, are skipped. Nothing is verified: call
+/// it only for certificates that a handshake has accepted.
 ///
 /// # Errors
-/// The certificate cannot be read, or names no node.
+/// The certificate cannot be parsed, or names no node.
 pub fn ids_in_certificate(der: &[u8]) -> Result<Vec<NodeId>, NamesError> {
     Ok(distinct_ids(&names_in_certificate(der)?))
 }
@@ -77,7 +78,8 @@ pub fn id_for_address(der: &[u8], addr: NodeAddr) -> Option<NodeId> {
     ids_in_certificate(der).ok()?.into_iter().find(|id| id.addr() == addr)
 }
 
-/// As [`ids_in_certificate`], with the kind of each name; an id that stands in two kinds of name is listed twice.
+/// Like [`ids_in_certificate`], with the kind of each name; an id in two kinds of name is listed
+/// twice.
 pub(crate) fn names_in_certificate(der: &[u8]) -> Result<Vec<NodeName>, NamesError> {
     let unreadable = |error: x509_cert::der::Error| NamesError::Unreadable(error.to_string());
     let certificate = Certificate::from_der(der).map_err(unreadable)?;
@@ -94,8 +96,8 @@ pub(crate) fn names_in_certificate(der: &[u8]) -> Result<Vec<NodeName>, NamesErr
     Ok(names)
 }
 
-/// The roles in a certificate (DER), from its URIs `receptor-role:<name>`. Names that are not valid
-/// are left out. Nothing is verified: use it on certificates that were accepted.
+/// The roles in a certificate (DER), from its URIs `receptor-role:<name>`. Invalid names are
+/// skipped. Nothing is verified: call it only for accepted certificates.
 #[must_use]
 pub fn roles_in_certificate(der: &[u8]) -> BTreeSet<String> {
     let Ok(certificate) = Certificate::from_der(der) else { return BTreeSet::new() };
@@ -146,7 +148,7 @@ fn node_name(alternative: &GeneralName) -> Option<NodeName> {
         GeneralName::DnsName(name) => (NameKind::Dns, name.as_str().to_owned()),
         _ => return None,
     };
-    // Suffixes are for ephemerals to choose; a certificate carries the base.
+    // Ephemeral nodes choose their suffixes; a certificate contains the base.
     let id = NodeId::try_from(text).ok().filter(|id| id.suffix().is_none())?;
     Some(NodeName { id, kind })
 }
@@ -166,7 +168,7 @@ fn id_text_of_uri(uri: &str) -> Option<String> {
     String::from_utf8(percent_decode(rest)?).ok()
 }
 
-/// The bytes that a percent-encoded text stands for; `None` if an escape is incomplete.
+/// Decodes percent-encoding; `None` if an escape is incomplete.
 fn percent_decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());

@@ -7,7 +7,7 @@ use x509_cert::Certificate;
 use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode as _;
 
-/// A file that is not PEM, although it may hold what is wanted.
+/// A file that is not PEM but may contain the expected data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Foreign {
     Utf16,
@@ -21,7 +21,8 @@ pub(crate) enum Foreign {
 impl Foreign {
     /// What the bytes are; `None` if they may be PEM.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
-        // Every PEM section begins with dashes; without a byte order mark, zero bytes between them tell.
+        // Every PEM section begins with dashes; without a byte order mark, zero bytes between them
+        // reveal UTF-16.
         if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
             return Some(Self::Utf16);
         }
@@ -77,7 +78,7 @@ pub(crate) fn without_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// What is wrong with the text of a section.
+/// Describes a malformed section.
 pub(crate) fn problem(error: &Error) -> String {
     match error {
         Error::MissingSectionEnd { end_marker } => {

@@ -1,4 +1,4 @@
-//! Which nodes may carry the packets of others, as far as this node is concerned.
+//! Rules for the nodes that this node accepts as relays.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,9 +6,9 @@ use std::str::FromStr;
 use super::names::{is_role, roles_in_certificate};
 use crate::id::NodeId;
 
-/// A rule that permits transit: a pattern of node ids, in which `*` stands for any characters, or
-/// `role:NAME` for the nodes whose certificates have that role (SAN URI `receptor-role:NAME`).
-/// Patterns that begin with `role:` are roles.
+/// A rule that permits transit: a pattern of node ids in which `*` matches any characters, or
+/// `role:NAME` for nodes whose certificates have that role (SAN URI `receptor-role:NAME`). Patterns
+/// that begin with `role:` are roles.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RelayRule(Kind);
 
@@ -37,7 +37,7 @@ impl RelayRule {
     /// The role that certificates of relays have by convention.
     pub const RELAY: &str = "relay";
 
-    /// Whether it permits transit through a node with this id, and this certificate (DER), which a
+    /// Whether it permits transit through a node with this id and this certificate (DER), which a
     /// trusted CA has issued.
     pub(crate) fn permits(&self, id: &NodeId, certificate: Option<&[u8]>) -> bool {
         match &self.0 {
@@ -47,8 +47,8 @@ impl RelayRule {
     }
 }
 
-/// Whether a text matches a pattern, whose `*` stands for any number of bytes. Linear in both for
-/// each star: after the last star that matched, only its length is tried again.
+/// Whether a text matches a pattern in which `*` stands for any number of bytes. Linear in both for
+/// each star: on a mismatch, only the match of the last star is extended.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

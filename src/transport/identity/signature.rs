@@ -10,7 +10,7 @@ use webpki::EndEntityCert;
 
 use crate::transport::crypto::provider;
 
-/// One scheme for each kind of key, with its number in TLS 1.3. Nobody has a choice, so nobody can be talked into a weak one.
+/// One scheme per kind of key, with its number in TLS 1.3. Without a choice there is no downgrade.
 const SCHEMES: [SignatureScheme; 4] = [
     SignatureScheme::ED25519,
     SignatureScheme::ECDSA_NISTP256_SHA256,
@@ -35,7 +35,8 @@ impl Signer {
         Self(key.choose_scheme(&SCHEMES).expect("there is a scheme for each kind of key that is taken"))
     }
 
-    /// The number of the scheme (`u16`), then the signature. None: the system gives no randomness.
+    /// Returns the number of the scheme (`u16`) followed by the signature; `None` if the system has
+    /// no randomness.
     pub(crate) fn sign(&self, message: &[u8]) -> Option<Bytes> {
         let signature = self.0.sign(message).ok()?;
         Some([&u16::from(self.0.scheme()).to_be_bytes()[..], &signature].concat().into())

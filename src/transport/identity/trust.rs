@@ -44,7 +44,7 @@ struct Inner {
     anchors: Vec<TrustAnchor<'static>>,
     /// Of each anchor.
     limits: Vec<CaLimits>,
-    /// The revocation lists, each round with at most one by each issuer.
+    /// Revocation lists in rounds with at most one list per issuer.
     crl_rounds: Vec<Vec<Arc<CertRevocationList<'static>>>>,
     denied: BTreeSet<NodeId>,
     allowed: Option<BTreeSet<NodeId>>,
@@ -55,10 +55,10 @@ struct Inner {
 type Root = CertificateDer<'static>;
 
 impl Trust {
-    /// Trusts these root certificates, given as PEM, one or more. Other sections of the text are skipped.
+    /// Trusts one or more root certificates, given as PEM. Other sections of the text are skipped.
     ///
     /// # Errors
-    /// There is no certificate in it, or one that cannot be read.
+    /// The text contains no certificate, or one that cannot be parsed.
     pub fn from_pem(roots: &str) -> Result<Self, TrustError> {
         Self::from_roots(&Pem::given("roots", roots))
     }
@@ -99,16 +99,17 @@ impl Trust {
         })
     }
 
-    /// Adds certificate revocation lists, given as PEM. A certificate is refused if any of the lists revokes it, or an
-    /// intermediate CA above it; one of which no list speaks is accepted.
+    /// Adds certificate revocation lists, given as PEM. A certificate is refused if any list
+    /// revokes it or an intermediate CA above it; one that no list covers is accepted.
     ///
-    /// The age of a list is not looked at: a list past its next update still revokes what it
-    /// revokes, so that a forgotten renewal does not stop the mesh. Replacing the lists is the
-    /// operator's part. Each further list by an issuer that has one already makes every handshake
-    /// verify the chain once more; lists by different issuers share one pass.
+    /// The age of a list is not checked: a list past its next update still revokes its entries, so
+    /// that a missed renewal does not stop the mesh. Replacing the lists is up to the operator.
+    /// Each further list by the same issuer makes every handshake verify the chain once more; lists
+    /// by different issuers share one pass.
     ///
     /// # Errors
-    /// There is no list in it, or one that cannot be read. The signatures of the lists are checked when they are used.
+    /// The text contains no list, or one that cannot be parsed. Signatures of lists are checked
+    /// when they are used.
     pub fn with_crls(self, pem: &str) -> Result<Self, TrustError> {
         self.with_crls_from(&Pem::given("revocation lists", pem))
     }
@@ -143,14 +144,15 @@ impl Trust {
         Ok(self.change(|inner| added.into_iter().for_each(|list| inner.add_crl(list))))
     }
 
-    /// Refuses certificates that carry any of these ids, whatever else they carry. Adds to those denied before. An id with a
-    /// suffix stands for its base, since that is what certificates carry.
+    /// Refuses certificates that contain any of these ids. Adds to those denied before. An id with
+    /// a suffix stands for its base, because certificates contain bases.
     #[must_use]
     pub fn with_denied(self, ids: impl IntoIterator<Item = NodeId>) -> Self {
         self.change(|inner| inner.denied.extend(ids.into_iter().map(|id| id.base())))
     }
 
-    /// Refuses certificates that carry none of these ids. Adds to those allowed before; an empty first list refuses everyone.
+    /// Refuses certificates that contain none of these ids. Adds to those allowed before; an empty
+    /// first list refuses all.
     #[must_use]
     pub fn with_allowed(self, ids: impl IntoIterator<Item = NodeId>) -> Self {
         self.change(|inner| inner.allowed.get_or_insert_default().extend(ids.into_iter().map(|id| id.base())))
@@ -164,19 +166,19 @@ impl Trust {
         self.change(|inner| inner.pins.get_or_insert_default().extend(pins))
     }
 
-    /// Permits transit through the nodes that one of these rules names, and through no others: this
-    /// node ignores what others claim, computes no paths through them, and takes no packets of
+    /// Permits transit only through the nodes that match one of these rules: this node ignores the
+    /// transit claims of all others, computes no paths through them, and accepts no packets of
     /// third nodes from them. They stay reachable. Adds to those permitted before; an empty first
-    /// list permits nobody. Without any, every member may carry transit.
+    /// list permits none. By default every member may provide transit.
     ///
-    /// All nodes of a mesh should have the same rules: packets that a node sends through a relay
-    /// which another one on the way does not permit are lost there.
+    /// All nodes of a mesh should have the same rules: packets through a relay that another node on
+    /// the path does not permit are dropped there.
     #[must_use]
     pub fn with_relays(self, rules: impl IntoIterator<Item = RelayRule>) -> Self {
         self.change(|inner| inner.relays.get_or_insert_default().extend(rules))
     }
 
-    /// The rules for relays; `None` if every member may carry transit.
+    /// The rules for relays; `None` if every member may provide transit.
     pub fn relays(&self) -> Option<impl Iterator<Item = &RelayRule>> {
         self.inner.relays.as_ref().map(|rules| rules.iter())
     }
@@ -194,7 +196,7 @@ impl Trust {
         self.inner.roots.iter().map(|root| to_pem("CERTIFICATE", root).to_string()).collect()
     }
 
-    /// The most revocation lists: each costs a look at every handshake.
+    /// Maximum number of revocation lists: each is consulted in every handshake.
     pub const MAX_CRLS: usize = 64;
 
     pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
@@ -210,7 +212,7 @@ impl Trust {
         limits.permit(path)
     }
 
-    /// The revocation lists, each round with at most one by each issuer. No round is empty.
+    /// Revocation lists in rounds with at most one list per issuer. No round is empty.
     pub(crate) fn crl_rounds(&self) -> &[Vec<Arc<CertRevocationList<'static>>>] {
         &self.inner.crl_rounds
     }
@@ -288,7 +290,7 @@ pub enum TrustError {
     /// There is no root certificate.
     #[error("{origin}: there is no certificate (PEM) in it")]
     NoRoots {
-        /// Where it was looked for.
+        /// The source that was searched.
         origin: String,
     },
     /// A root certificate cannot be read.

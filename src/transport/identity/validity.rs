@@ -1,4 +1,4 @@
-//! Whether an identity is good at a given time, and for how long.
+//! The validity of an identity at a given time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,14 +10,15 @@ use crate::transport::clock::{DAY, rfc3339};
 use crate::transport::refusal::RefusalReason;
 
 impl Identity {
-    /// How long ahead [`check`](Self::check) speaks of expiry: 30 days, or a third of the certificate's life if that is
-    /// shorter.
+    /// Time before expiry from which [`check`](Self::check) warns: 30 days, or a third of the
+    /// certificate's lifetime if that is shorter.
     pub const EXPIRY_NOTICE: Duration = Duration::from_secs(30 * DAY);
 
-    /// Whether others that trust the same roots would accept the certificate at this time, and for how long.
+    /// Checks whether nodes with the same roots would accept the certificate at this time.
     ///
     /// # Errors
-    /// What is wrong, or soon will be. The identity can still be used; a link with it may be refused.
+    /// The current or imminent problem. The identity can still be used; a link with it may be
+    /// refused.
     pub fn check(&self, now: SystemTime) -> Result<(), IdentityProblem> {
         let (not_before, not_after) = (self.not_before(), self.not_after());
         if now < not_before {
@@ -47,7 +48,8 @@ impl Identity {
     }
 }
 
-/// What is wrong with an identity now, or soon will be. It can still be used; links with it may be refused.
+/// A current or imminent problem of an identity. It can still be used; links with it may be
+/// refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -64,13 +66,13 @@ pub enum IdentityProblem {
         /// From when, as RFC 3339.
         from: String,
     },
-    /// The certificate expires soon. Nothing is refused yet.
+    /// The certificate expires soon and is still accepted.
     #[error("the certificate expires in {days} days; issue a new one")]
     ExpiresSoon {
-        /// Whole days that are left.
+        /// Remaining whole days.
         days: u64,
     },
-    /// The node itself would refuse its certificate, as will those that trust the same roots.
+    /// The node itself would refuse its certificate, and so would others with the same roots.
     #[error("the node's own roots and lists refuse its certificate: {0}")]
     Refused(RefusalReason),
 }

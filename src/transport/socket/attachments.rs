@@ -16,7 +16,8 @@ pub(super) struct Attachments {
 }
 
 impl Attachments {
-    /// The number of a node. One that has none yet gets one if `reachable` says so and there is room.
+    /// The number of a node. A node without one gets one if `reachable` returns true and there is
+    /// room.
     pub(super) fn number(&mut self, node: NodeAddr, reachable: impl FnOnce() -> bool) -> Option<u16> {
         if let Some(number) = self.numbers.get(&node) {
             return Some(*number);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::release::Releasable;
 use crate::switch::DropReason;
 
-/// The largest datagram that IPv4 carries: what one send may hold, all its segments together.
+/// Maximum size of one send with all its segments: the largest datagram of IPv4.
 pub(in crate::transport) const MAX_SEND: usize = 65_507;
 
 /// One UDP socket.
@@ -24,8 +24,8 @@ pub(super) struct Unsent {
     pub(super) error: io::Error,
 }
 
-/// Whether one of several sockets carries packets of a family. An IPv6 wildcard carries IPv4 if no other socket does:
-/// see [`bind`](crate::transport::bind::bind).
+/// Whether one of several sockets serves an address family. An IPv6 wildcard serves IPv4 if no
+/// other socket does: see [`bind`](crate::transport::bind::bind).
 pub(super) fn carries(sockets: &[Bound], socket: &Bound, ipv4: bool) -> bool {
     let only_ipv6 = || sockets.iter().all(|socket| socket.addr.is_ipv6());
     match ipv4 {
@@ -34,8 +34,8 @@ pub(super) fn carries(sockets: &[Bound], socket: &Bound, ipv4: bool) -> bool {
     }
 }
 
-/// Whether a packet to one address can come in by more than one of the sockets: one is bound to all addresses of a
-/// family of which another one has an address, too.
+/// Whether a packet to one address can arrive at more than one of the sockets, because one is bound
+/// to all addresses of a family and another one to a specific address of it.
 pub(super) fn is_ambiguous(sockets: &[Bound]) -> bool {
     [true, false].into_iter().any(|ipv4| {
         let carriers = || sockets.iter().filter(|socket| carries(sockets, socket, ipv4));
@@ -43,7 +43,7 @@ pub(super) fn is_ambiguous(sockets: &[Bound]) -> bool {
     })
 }
 
-/// What a packet that was not sent counts as.
+/// The drop reason of a packet that was not sent.
 pub(super) fn send_failure(error: &io::Error) -> DropReason {
     match error.kind() {
         io::ErrorKind::WouldBlock => DropReason::QueueFull,
@@ -51,7 +51,7 @@ pub(super) fn send_failure(error: &io::Error) -> DropReason {
     }
 }
 
-/// quinn gets IPv6 addresses only, with IPv4 mapped into them.
+/// Maps IPv4 into IPv6: quinn only sees IPv6 addresses.
 pub(crate) fn mapped(addr: SocketAddr) -> SocketAddr {
     match addr {
         SocketAddr::V4(v4) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),

@@ -1,9 +1,10 @@
-//! What goes on to other nodes out of one call that received, put together so that each call that sends carries as much
-//! as it can.
+//! Collects packets for other nodes that arrived in one receive call, so that each send call
+//! carries as much as possible.
 //!
-//! A sender's batches are short: quinn makes them of ten packets. When a relay has much to do, several of them wait in its
-//! socket, and come in by one call. Those for the same next hop go out as one batch, up to 64 KiB; that takes a copy,
-//! which costs a fraction of what the calls do. A batch that comes alone is sent from where it lies.
+//! A sender's batches are short: quinn limits them to ten packets. Under load, several of them
+//! arrive at a relay in one receive call. Those for the same next hop leave as one batch of up to
+//! 64 KiB; joining them takes a copy, which costs a fraction of the system calls that it saves. A
+//! batch that arrives alone is sent from the buffer it arrived in.
 
 use std::io::IoSliceMut;
 use std::ops::Range;
@@ -13,7 +14,7 @@ use quinn::udp::EcnCodepoint;
 use super::bound::MAX_SEND;
 use crate::switch::NextHop;
 
-/// Runs that wait, at most, before they are sent.
+/// Maximum number of collected runs before they are sent.
 const MAX_RUNS: usize = 64;
 
 /// The runs of one call that received, in the order in which they came.

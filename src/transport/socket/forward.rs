@@ -25,7 +25,7 @@ impl Socket {
             match self.transmit(&onward.packet, None, onward.ecn, onward.next_hop) {
                 Ok(()) => self.counters.forwarded(1, onward.packet.len() as u64),
                 Err(unsent) if unsent.error.kind() == io::ErrorKind::WouldBlock => {
-                    // Only links carry packets of others, never a fresh port.
+                    // Only links forward packets of others, never a fresh port.
                     let Ok(socket) = self.socket_for(onward.next_hop.to, onward.next_hop.from) else {
                         return;
                     };

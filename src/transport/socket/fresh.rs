@@ -1,7 +1,8 @@
-//! Additional UDP sockets for direct paths, each on an ephemeral port of its own.
+//! Additional UDP sockets for direct paths, each on its own ephemeral port.
 //!
-//! A NAT that has dropped, remapped or answered the first packet of a flow remembers that flow. A fresh local port has
-//! no history there. Fresh ports carry direct paths and their probes only: they accept no QUIC packets and no links.
+//! A NAT that has dropped, remapped or answered the first packet of a flow remembers that flow. A
+//! fresh local port has no history there. Fresh ports are used for direct paths and their probes
+//! only: they accept no QUIC packets and no links.
 
 use std::fmt;
 use std::io;

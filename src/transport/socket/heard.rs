@@ -1,8 +1,8 @@
-//! Which UDP socket a remote address sends to, where the addresses alone do not say.
+//! Remembers which UDP socket a remote address sends to, if addresses alone do not determine it.
 //!
-//! A node may listen on 127.0.0.1:1 and on 0.0.0.0:2. A packet for 127.0.0.1 came in by either, and quinn knows the
-//! addresses of a path, but no local port. An answer that leaves by the other socket comes from the wrong port, and the
-//! remote end drops it. So the socket remembers where it heard each address.
+//! A node may listen on 127.0.0.1:1 and on 0.0.0.0:2. A packet to 127.0.0.1 may arrive at either,
+//! and quinn knows the addresses of a path, but no local port. A reply from the other socket has
+//! the wrong source port, and the peer drops it.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -13,10 +13,11 @@ use lru::LruCache;
 
 use crate::sync::lock;
 
-/// Addresses that are remembered, at most; those that were silent for longest are forgotten first.
+/// Maximum number of remembered addresses; the least recently heard are evicted first.
 const MAX_HEARD: NonZeroUsize = NonZeroUsize::new(8_192).expect("not zero");
-/// How long an address is taken to be where it was heard, in ticks of half a second: packets with a forged source at
-/// another socket do not draw the answers there as long as the true ones come in. A metered link sends every 20 s.
+/// How long an address is bound to the socket that heard it, in ticks of half a second. Packets
+/// with a forged source at another socket do not attract the replies while genuine ones arrive. A
+/// metered link sends every 20 s.
 const KEPT_TICKS: u32 = 60;
 
 /// Which socket each remote address was heard on.

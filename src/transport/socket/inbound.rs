@@ -1,4 +1,4 @@
-//! What the receiving side keeps from one call to the next, and what it hands to quinn out of that.
+//! State of the receiving side between calls, and the delivery of pending packets to quinn.
 
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
@@ -17,19 +17,19 @@ const MAX_PENDING: usize = 1024;
 /// The receiving side's state.
 #[derive(Default)]
 pub(super) struct Inbound {
-    /// Packets for quinn that had no place in the buffer that they came in.
+    /// Packets for quinn that did not fit the buffer they arrived in.
     pub(super) pending: VecDeque<(RecvMeta, Vec<u8>)>,
-    /// Packets for others out of the buffers at hand.
+    /// Packets for other nodes in the current buffers.
     pub(super) egress: Egress,
-    /// Packets for others that the socket had no room for.
+    /// Packets for other nodes that the socket had no room for.
     pub(super) backlog: Backlog<Onward>,
-    /// What each neighbour may have sent on; none: as much as it likes.
+    /// Transit rate limit per neighbour; `None` if unlimited.
     pub(super) meter: Option<Meter>,
     /// Wakes the receiving task when the socket has room again.
     pub(super) writable: Option<Pin<Box<dyn UdpPoller>>>,
-    /// Wakes the receiving task for packets of the node to itself.
+    /// Wakes the receiving task for packets that the node sends to itself.
     pub(super) waker: Option<Waker>,
-    /// The socket to be read first: they take turns.
+    /// The socket to read first; they take turns.
     pub(super) turn: usize,
 }
 
@@ -45,7 +45,7 @@ impl Inbound {
         false
     }
 
-    /// Hands what is pending to quinn, as much as it has buffers for, whole packets only.
+    /// Copies pending packets into quinn's buffers as far as they fit, whole packets only.
     pub(super) fn hand_over(&mut self, bufs: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
         let mut handed = 0;
         for (buf, meta) in bufs.iter_mut().zip(metas) {
@@ -64,7 +64,7 @@ impl Inbound {
         handed
     }
 
-    /// Whether the neighbour that a run came from may have it sent on.
+    /// Whether the rate limit of the ingress neighbour permits forwarding a run.
     pub(super) fn may_use(&mut self, table: &ForwardingTable, run: &[u8]) -> bool {
         let Some(meter) = &mut self.meter else { return true };
         let ingress = Header::decode(run).ok().and_then(|header| table.ingress(header.cookie));

@@ -9,12 +9,14 @@ use crate::sync::lock;
 
 /// The last packet that was sent to a peer.
 ///
-/// When the way to a peer changes, this packet is sent again. quinn has backed off by then: after five seconds of
-/// silence its next probe may be five seconds away. The peer acknowledges the copy at once, and what was lost is sent again.
+/// It is sent again when the route to the peer changes. quinn has backed off by then: after five
+/// seconds of silence its next probe may be five seconds away. The peer acknowledges the copy at
+/// once, and quinn retransmits what was lost.
 #[derive(Debug, Default)]
 pub(super) struct LastSent {
     packet: Mutex<Vec<u8>>,
-    /// Whether something came from the peer since: then the way works, and nothing is sent again unless it changes.
+    /// Whether the peer has sent anything since. If so the route works, and the packet is sent
+    /// again only when the route changes.
     answered: AtomicBool,
     /// Whether a packet of a handshake came from the peer.
     shook_hands: AtomicBool,
@@ -30,7 +32,7 @@ impl LastSent {
         self.answered.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the last packet would take another way by `table` than by `before`.
+    /// Whether the next hop of the last packet differs between `before` and `table`.
     pub(super) fn has_moved(&self, before: &ForwardingTable, table: &ForwardingTable) -> bool {
         let packet = lock(&self.packet);
         let Ok(header) = Header::decode(&packet) else { return false };
@@ -39,12 +41,12 @@ impl LastSent {
         next_hop(before) != next_hop(table)
     }
 
-    /// Something came from the peer.
+    /// Records that a packet came from the peer.
     pub(super) fn answered(&self) {
         self.answered.store(true, Ordering::Relaxed);
     }
 
-    /// A packet of a handshake came from the peer.
+    /// Records that a handshake packet came from the peer.
     pub(super) fn shook_hands(&self) {
         self.shook_hands.store(true, Ordering::Relaxed);
     }

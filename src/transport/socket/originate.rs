@@ -1,4 +1,5 @@
-//! Packets that begin here: those that quinn sends to an overlay address get a header each, and go to the next hop.
+//! Packets that this node originates: those that quinn sends to an overlay address get a header
+//! each and leave through the next hop.
 
 use std::cell::RefCell;
 
@@ -18,7 +19,7 @@ thread_local! {
 }
 
 impl Socket {
-    /// Sends packets that begin here: with a header each, to the next hop.
+    /// Sends packets that this node originates, with a header each, to the next hop.
     pub(super) fn originate(
         &self,
         transmit: &Transmit<'_>,
@@ -61,7 +62,7 @@ impl Socket {
         })
     }
 
-    /// The header of packets to a peer, but for the hop limit and the cookie.
+    /// The header of packets to a peer, without hop limit and cookie.
     fn header(&self, table: &ForwardingTable, peer: NodeAddr, kind: FlowKind) -> Header {
         let routed = Header {
             hop_limit: 1,
@@ -102,7 +103,7 @@ impl Socket {
         lock(&self.attachments).node(number)
     }
 
-    /// Hands a node's packets to itself back to it.
+    /// Delivers packets that the node sends to itself.
     fn loop_back(&self, transmit: &Transmit<'_>) {
         let mut inbound = lock(&self.inbound);
         let meta = RecvMeta {

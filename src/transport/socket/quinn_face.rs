@@ -35,8 +35,8 @@ impl AsyncUdpSocket for Socket {
         match sent {
             // quinn sends all of it again: what had been sent is doubled, which costs nothing but itself.
             Err(unsent) if unsent.error.kind() == io::ErrorKind::WouldBlock => Err(unsent.error),
-            // quinn takes any other error for the end of the connection, which would hang. A packet that could not be
-            // sent is a lost one.
+            // quinn treats any other error as the end of the connection, which would then hang. A packet
+            // that cannot be sent counts as lost.
             Err(unsent) => {
                 let rest = segments(transmit).skip(unsent.sent).count();
                 self.counters.dropped(DropReason::SendFailed, rest as u64);
@@ -88,7 +88,7 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        // The wildcard, so that quinn takes both mapped IPv4 and overlay addresses.
+        // The wildcard, so that quinn accepts both mapped IPv4 and overlay addresses.
         Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), self.port))
     }
 
@@ -106,8 +106,8 @@ impl AsyncUdpSocket for Socket {
     }
 }
 
-/// Ready when all of the sockets are: quinn does not say which one it waits for, and asks again and again, without a
-/// pause, if it is told of room that another socket has.
+/// Ready when all sockets are. quinn does not say which one it waits for, and would spin if it were
+/// woken for room in another one.
 #[derive(Debug)]
 struct AllWritable {
     socket: Arc<Socket>,

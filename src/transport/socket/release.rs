@@ -1,8 +1,9 @@
-//! A UDP socket that can be let go of while others still hold it.
+//! A UDP socket that can be released while others still hold it.
 //!
-//! quinn keeps the socket for as long as any handle to a connection or a stream lives, and each connection keeps a
-//! poller of its own that holds the socket as well. The port would be taken until the application drops the last of
-//! them. So quinn gets this wrapper, which holds the socket for all.
+//! quinn keeps the socket for as long as any handle to a connection or a stream lives, and each
+//! connection keeps a poller that holds the socket as well. The port would be occupied until the
+//! application drops the last of them. quinn therefore gets this wrapper, which holds the socket
+//! for all.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -20,11 +21,12 @@ use crate::sync::lock;
 /// A connection's poller, until the socket is let go of.
 type Slot = Mutex<Option<Pin<Box<dyn UdpPoller>>>>;
 
-/// A UDP socket, until it is let go of. Then nothing is received, and what is sent is lost.
+/// A UDP socket that can be released. Afterwards nothing is received, and packets sent are lost.
 pub(super) struct Releasable {
-    /// The socket; what quinn asks of it is what it was at first, since quinn may ask to the end.
+    /// The socket. Its properties are those at creation, because quinn may query them after the
+    /// release.
     inner: ArcSwapOption<Arc<dyn AsyncUdpSocket>>,
-    /// To see when the last call that is under way has ended.
+    /// Detects the end of the last call in progress.
     holders: Weak<dyn AsyncUdpSocket>,
     addr: SocketAddr,
     max_receive_segments: usize,
@@ -36,7 +38,7 @@ pub(super) struct Releasable {
 #[derive(Default)]
 struct Pollers {
     slots: Vec<Weak<Slot>>,
-    /// How many there may be before those that are gone are looked for.
+    /// Number of pollers above which closed ones are removed.
     sweep_at: usize,
 }
 
@@ -52,7 +54,7 @@ impl Releasable {
         })
     }
 
-    /// Lets go of the socket. The system has the port back as soon as no call is under way, see
+    /// Releases the socket. The system has the port back as soon as no call is in progress, see
     /// [`is_free`](Self::is_free).
     pub(super) fn release(&self) {
         // Under the lock, so that no poller is added behind its back.
@@ -63,7 +65,7 @@ impl Releasable {
         }
     }
 
-    /// Whether nobody holds the socket any more.
+    /// Whether the socket is closed.
     pub(super) fn is_free(&self) -> bool {
         self.holders.strong_count() == 0
     }

@@ -1,4 +1,4 @@
-//! The neighbours that handshakes come in through, so that they are answered the same way.
+//! The neighbours that handshakes arrive through, so that replies take the same path.
 
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
@@ -11,8 +11,8 @@ use crate::sync::lock;
 
 /// Peers whose handshakes are remembered; the oldest makes room.
 const MAX_PEERS: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");
-/// How long a handshake is answered the way it came, in ticks of half a second. Its next flight
-/// renews this.
+/// How long replies to a handshake return through its ingress neighbour, in ticks of half a second.
+/// Each flight of the handshake renews this.
 const KEPT_TICKS: u32 = 10;
 
 /// Through which neighbour each peer's last handshake packet came in.

@@ -1,4 +1,4 @@
-//! What came in, sorted: for quinn, for other nodes, for the puncher, or for nobody.
+//! Sorts received packets: for quinn, for other nodes, for hole punching, or dropped.
 
 use std::io::IoSliceMut;
 use std::net::IpAddr;
@@ -15,8 +15,8 @@ use crate::transport::overlay::{self, FlowKind};
 use crate::transport::probes::Probes;
 
 impl Socket {
-    /// Sorts the packets of one buffer: what is for quinn stays at its start, what is for others waits where it lies, to
-    /// be sent on.
+    /// Sorts the packets of one buffer: those for quinn stay at its start, those for other nodes
+    /// wait in place to be forwarded.
     pub(super) fn sort(
         &self,
         inbound: &mut Inbound,
@@ -30,7 +30,7 @@ impl Socket {
         let len = meta.len;
         let stride = meta.stride.max(1);
         if overlay::node_addr(meta.addr).is_some() {
-            // Nobody out there has an overlay address.
+            // Overlay addresses do not exist on the network.
             self.counters.dropped(DropReason::ForgedSource, len.div_ceil(stride) as u64);
             meta.len = 0;
             return;
@@ -50,7 +50,7 @@ impl Socket {
             };
             let to_quinn = matches!(verdict, Verdict::Quic | Verdict::Deliver(_));
             if to_quinn && start > 0 && inbound.egress.waits_in(nth) || inbound.egress.is_full() {
-                // What is for quinn moves to the start of the buffer.
+                // Packets for quinn move to the start of the buffer.
                 self.send_on(inbound, buffers);
             }
             let data = &mut buffers[nth][..len];
@@ -146,7 +146,8 @@ impl Socket {
     ) -> bool {
         let stride = meta.stride.max(1);
         let mut meta = RecvMeta { stride: stride.saturating_sub(strip), ..meta };
-        // What waits must not be overtaken by a later buffer's packets from the same sender: quinn would take it for lost.
+        // Pending packets must not be overtaken by packets of the same sender in a later buffer:
+        // quinn would consider them lost.
         let waits = |(pending, _): &(RecvMeta, Vec<u8>)| pending.addr == meta.addr;
         if kept.is_some() || inbound.pending.iter().any(waits) {
             let packets: Vec<u8> = data[run]
@@ -179,9 +180,9 @@ impl Socket {
     }
 }
 
-/// What quinn gets as the local address of packets with a long header (RFC 9000 §17.2), those of
-/// handshakes: the overlay address of the neighbour that they arrived through. Whoever accepts
-/// connections shares by it; what quinn sends back goes by the routes all the same.
+/// The local address that quinn sees for packets with a long header (RFC 9000 §17.2), that is,
+/// handshakes: the overlay address of the neighbour that they arrived through. The acceptance of
+/// connections shares its places by it; replies follow the routes all the same.
 fn arrived_through(table: &ForwardingTable, header: &Header, run: &[u8]) -> Option<IpAddr> {
     let first = run.get(header.wire_len())?;
     let ingress = table.ingress(header.cookie).filter(|_| first & 0x80 != 0)?;

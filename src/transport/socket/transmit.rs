@@ -1,4 +1,5 @@
-//! Out by one of the UDP sockets: which of them, from which address, and in batches that the system takes.
+//! Sending through one of the UDP sockets: selects the socket and the source address, and splits
+//! batches to what the system accepts.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -40,7 +41,7 @@ impl Socket {
         self.transmit_from(&transmit, local_port)
     }
 
-    /// Sends a batch, in as many parts as the system asks for.
+    /// Sends a batch in as many parts as the system requires.
     pub(super) fn transmit_from(
         &self,
         transmit: &Transmit<'_>,
@@ -59,8 +60,9 @@ impl Socket {
             false => (transmit.destination, from),
         };
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        // Beyond 64 KiB the kernel refuses the whole batch, and quinn-udp takes that for a lost MTU probe.
-        // How many packets a batch may have is asked anew: quinn-udp goes back to one when the system refuses more.
+        // Beyond 64 KiB the kernel rejects the whole batch, and quinn-udp mistakes that for a lost
+        // MTU probe. The limit is queried for every batch, because quinn-udp lowers it to one when
+        // the system rejects more.
         let batch = segment * (MAX_SEND / segment).clamp(1, socket.io.max_transmit_segments().max(1));
         let mut sent = 0;
         for contents in transmit.contents.chunks(batch) {

@@ -1,9 +1,10 @@
-//! What a CA's certificate forbids beyond what webpki checks: the path length of a root, and ids in names that its name
-//! constraints do not cover.
+//! Restrictions of CA certificates beyond what webpki checks: the path length of a root, and ids in
+//! kinds of names that its name constraints do not cover.
 //!
-//! RFC 5280 leaves the constraints of a trust anchor to the application, and lets a CA that is constrained to DNS names
-//! issue any URI or otherName. To a node these are three spellings of one id. Where a CA constrains any of them, a
-//! certificate below it may therefore carry ids only in the spellings that it constrains; webpki compares the names.
+//! RFC 5280 leaves the constraints of a trust anchor to the application, and permits a CA that is
+//! constrained to DNS names to issue any URI or otherName. To a node these are three spellings of
+//! one id. If a CA constrains any of them, a certificate below it may therefore contain ids only in
+//! the kinds that it constrains; webpki compares the names.
 
 use std::collections::BTreeSet;
 
@@ -18,9 +19,9 @@ use crate::transport::identity::names::{NameKind, names_in_certificate};
 /// The limits of one CA.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CaLimits {
-    /// How many CAs may stand between this one and a node.
+    /// Maximum number of CAs between this one and a node.
     path_len: Option<u8>,
-    /// The kinds of name that may carry ids; `None` if all may.
+    /// The kinds of name that may contain ids; `None` if all may.
     kinds: Option<BTreeSet<NameKind>>,
 }
 
@@ -36,7 +37,7 @@ impl CaLimits {
         }
     }
 
-    /// Whether a node's certificate may stand at the end of this path to the root that these limits are of.
+    /// Whether these limits of a root permit the path to a node's certificate.
     pub(crate) fn permit(&self, path: &VerifiedPath<'_>) -> Result<(), Error> {
         let between = path.intermediate_certificates().count();
         if self.path_len.is_some_and(|most| between > usize::from(most)) {
@@ -64,7 +65,8 @@ fn path_len(certificate: &TbsCertificate) -> Option<u8> {
     }
 }
 
-/// The kinds of name that the certificate constrains; `None` if it constrains none of those that carry ids.
+/// The kinds of name that the certificate constrains; `None` if it constrains none that contain
+/// ids.
 fn kinds(certificate: &TbsCertificate) -> Option<BTreeSet<NameKind>> {
     let constraints = match certificate.get::<pkix::NameConstraints>() {
         Ok(constraints) => constraints?.1,

@@ -11,9 +11,9 @@ use rustls::{CertificateError, OtherError};
 
 use crate::id::NodeId;
 
-/// Why a certificate is rejected, for reasons that rustls has no variant for.
+/// A reason to reject a certificate that rustls has no variant for.
 ///
-/// Its text goes over the wire as the reason of a close, and is read back by the other node.
+/// Its text is sent as the reason of a close and parsed by the other node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unusable {
     CaCertificate,
@@ -48,7 +48,7 @@ impl Unusable {
         }
     }
 
-    /// What versions up to 0.1 wrote instead: the names of webpki's errors.
+    /// The texts of versions up to 0.1: the names of webpki's errors.
     const fn before(self) -> &'static [&'static str] {
         match self {
             Self::CaCertificate => &["CaUsedAsEndEntity"],
@@ -60,7 +60,7 @@ impl Unusable {
         }
     }
 
-    /// Reads the text, wherever in `reason` it stands.
+    /// Finds the text anywhere in `reason`.
     pub(crate) fn parse(reason: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|unusable| {
             reason.contains(unusable.as_str()) || unusable.before().iter().any(|text| reason.contains(text))
@@ -89,12 +89,12 @@ impl From<Unusable> for CertificateError {
     }
 }
 
-/// A certificate without the id that was expected or claimed.
+/// A certificate without the expected or claimed id.
 ///
-/// Its text goes over the wire as the reason of a close, and is read back by the other side.
+/// Its text is sent as the reason of a close and parsed by the other side.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct WrongName {
-    /// `None` if any id would have done.
+    /// `None` if any id was acceptable.
     pub(crate) expected: Option<NodeId>,
     pub(crate) found: Vec<NodeId>,
 }
@@ -104,10 +104,10 @@ impl WrongName {
     const EXPECTED: &'static str = "expected ";
     const NAMES: &'static str = "the certificate names ";
     const NONE: &'static str = "no node";
-    /// The most ids that the text names: the reason of a close has to fit into one packet.
+    /// Maximum number of ids in the text: the reason of a close has to fit into one packet.
     const MAX_LISTED: usize = 4;
 
-    /// Reads the text, wherever in `reason` it starts. What cannot be read is left out.
+    /// Parses the text anywhere in `reason`, skipping what is malformed.
     pub(in crate::transport) fn parse(reason: &str) -> Option<Self> {
         let (_, mut rest) = reason.split_once(Self::START)?;
         let mut expected = None;
@@ -123,7 +123,7 @@ impl WrongName {
         let found = list
             .split(", ")
             .take(Self::MAX_LISTED)
-            // The last one is followed by " and N more", or by what encloses the text.
+            // The last one is followed by " and N more", or by the enclosing text.
             .map_while(|id| NodeId::try_from(id.split([' ', ')', ';']).next()?).ok())
             .collect();
         Some(Self { expected, found })
@@ -191,7 +191,8 @@ pub(in crate::transport) fn certificate_error(error: webpki::Error) -> Certifica
         Pki::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
         Pki::InvalidCertValidity => CertificateError::Expired,
         Pki::CertRevoked => CertificateError::Revoked,
-        // A signature that does not fit: another CA of the same name. Names prove nothing, so it is unknown.
+        // A wrong signature means another CA of the same name. Names prove nothing, so the issuer
+        // is unknown.
         Pki::UnknownIssuer
         | Pki::InvalidSignatureForPublicKey
         | Pki::UnsupportedSignatureAlgorithmForPublicKey

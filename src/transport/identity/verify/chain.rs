@@ -37,7 +37,7 @@ pub(in crate::transport) fn check(own: &[u8], intermediates: &[CertificateDer<'_
     if lengths().any(|len| len > MAX_CERTIFICATE) || lengths().sum::<usize>() > MAX_CHAIN_BYTES {
         return Err(Unusable::ChainTooLong);
     }
-    // By webpki's own parser, which skips what it cannot read when it looks for issuers.
+    // webpki's own parser skips what it cannot parse when it searches for issuers.
     let parsed: Vec<_> = intermediates.iter().filter_map(|der| EndEntityCert::try_from(der).ok()).collect();
     let repeated = |(index, ca): (usize, &EndEntityCert<'_>)| {
         parsed.iter().take(index).any(|earlier| earlier.subject() == ca.subject())

@@ -1,4 +1,4 @@
-//! Certificate chains that come without a handshake: whose they are, and whether they are trusted.
+//! Certificate chains received outside of a handshake: their ids and whether they are trusted.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, DefaultHasher};
@@ -19,10 +19,11 @@ use crate::transport::identity::names::ids_in_certificate;
 use crate::transport::identity::signature::{self, SignatureError};
 use crate::transport::identity::trust::Trust;
 
-/// Verifies what others signed, by the chains that they sent along.
+/// Verifies signatures of other nodes with the chains that they sent.
 ///
-/// The path from a chain to a root is looked for once, and remembered by the chain's name until its validity changes; what
-/// is left for each message is one signature. A change of trust takes a new verifier.
+/// The path from a chain to a root is verified once and cached by the chain's hash until its
+/// validity changes, so that each message costs one signature check. A change of trust requires a
+/// new verifier.
 pub(crate) struct Verifier {
     trust: Trust,
     chains: PeerVerifier,
@@ -63,7 +64,7 @@ struct Known {
 enum Standing {
     /// A trusted CA issued it to these ids at some time.
     Genuine { ids: Vec<NodeId>, fault: Option<Fault> },
-    /// Nobody trusted has. Its names are not looked at.
+    /// Not issued by a trusted CA. Its names are not read.
     Stranger(Fault),
     /// It is not a certificate.
     Unreadable,
@@ -170,7 +171,8 @@ impl Verifier {
             Ok(()) => (None, holds_while_valid(chain, now)),
             Err(Fault::Revoked) => (Some(Fault::Revoked), (0, u64::MAX)),
             Err(fault @ (Fault::Expired | Fault::NotYetValid)) => {
-                // Whether it ever was good: a stranger's would be out of its time, too.
+                // Whether it was valid before: an untrusted chain may be outside of its validity,
+                // too.
                 let together = validities(chain).map(|all| intersection(all.into_iter()));
                 let Some((from, until)) = together.filter(|(from, until)| from <= until) else {
                     return always(Standing::Stranger(Fault::UnknownIssuer));
@@ -217,7 +219,7 @@ impl Verifier {
     }
 
     fn known(&self) -> MutexGuard<'_, LruCache<Name, Known, BuildHasherDefault<DefaultHasher>>> {
-        // Whoever panicked with it had read or put an entry as a whole.
+        // A panic cannot leave a partial entry.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

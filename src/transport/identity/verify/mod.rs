@@ -1,4 +1,4 @@
-//! Whether the certificate of the other side is accepted: chain, revocation, names, lists, in this order.
+//! Verification of the peer's certificate: chain, revocation, names and lists, in this order.
 
 pub(in crate::transport) mod ca_limits;
 pub(in crate::transport) mod certificate_error;
@@ -32,12 +32,12 @@ use super::trust::{Denial, Trust};
 use crate::id::NodeId;
 use crate::transport::crypto::provider;
 
-/// Which side of the handshake the certificate that is looked at belongs to.
+/// The side of the handshake that presented the certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PeerRole {
-    /// It answered our dial: its certificate must be good for a TLS server.
+    /// It accepted our dial: its certificate must be valid for a TLS server.
     Acceptor,
-    /// It dialled us: its certificate must be good for a TLS client.
+    /// It dialled us: its certificate must be valid for a TLS client.
     Dialler,
 }
 
@@ -51,10 +51,10 @@ impl PeerRole {
     }
 }
 
-/// Checks the other side's certificate during the handshake.
+/// Verifies the peer's certificate during the handshake.
 ///
-/// rustls' own verifiers want a DNS name or an IP address to compare with; a node is known by its id instead, which may
-/// stand in an otherName or a URI alone.
+/// rustls' own verifiers compare with a DNS name or an IP address. A node is identified by its id
+/// instead, which may be in an otherName or a URI alone.
 #[derive(Debug)]
 pub(crate) struct PeerVerifier {
     trust: Trust,
@@ -74,13 +74,13 @@ impl PeerVerifier {
         }
     }
 
-    /// As [`new`](Self::new), and counts what verification costs.
+    /// Like [`new`](Self::new), and counts the cost of verification.
     #[cfg(test)]
     pub(in crate::transport) fn counting(trust: Trust, counted: &CountedChecks) -> Self {
         Self { counted: counted.clone(), ..Self::new(trust, None) }
     }
 
-    /// The ids that the certificate carries, if it is accepted at this time.
+    /// Returns the ids in the certificate if it is accepted at this time.
     pub(crate) fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -90,13 +90,13 @@ impl PeerVerifier {
     ) -> Result<Vec<NodeId>, CertificateError> {
         let certificate = EndEntityCert::try_from(end_entity).map_err(certificate_error)?;
         self.verify_chain(&certificate, intermediates, role, now)?;
-        // Only now: names are read of nothing that a trusted CA has not signed.
+        // Names are parsed only after a trusted CA's signature has been verified.
         let ids = ids_in_certificate(end_entity).map_err(|error| match error {
             NamesError::Unreadable(_) => CertificateError::BadEncoding,
             NamesError::NoNodeId => WrongName { expected: self.expected.clone(), found: Vec::new() }.into(),
         })?;
         self.trust.admit(&ids, &certificate.subject_public_key_info()).map_err(|denial| {
-            // The other side learns that it is denied, not by which list.
+            // The peer learns that it is denied, not by which list.
             tracing::debug!(?ids, reason = %denial, "certificate denied");
             match denial {
                 Denial::NotPinned => Unusable::NotPinned.into(),
@@ -114,11 +114,11 @@ impl PeerVerifier {
     }
 
     /// Checks that there is a path to a root at this time and that no list revokes it. Names and
-    /// lists of ids are not looked at.
+    /// lists of ids are not checked.
     ///
-    /// The cost is bounded before anything is known of the sender, see [`chain`]: for a chain that
-    /// no trusted CA signed one attempt at a path, with at most two signature checks for each root
-    /// of the name that the chain gives.
+    /// The cost is bounded although the sender is not authenticated yet, see [`chain`]: a chain
+    /// without a trusted CA costs one path, with at most two signature checks for each root that
+    /// has the name in the chain.
     pub(in crate::transport) fn verify_chain(
         &self,
         certificate: &EndEntityCert<'_>,
@@ -131,8 +131,8 @@ impl PeerVerifier {
         if rounds.is_empty() {
             return self.verify_path(certificate, intermediates, role, now, None);
         }
-        // Of several lists by one issuer webpki asks only the first, and an outdated one may come
-        // first: in each round there is at most one list by each issuer.
+        // webpki uses only the first of several lists by one issuer, which may be outdated. So each
+        // round has at most one list per issuer.
         for lists in rounds {
             let lists: Vec<_> = lists.iter().map(|list| &**list).collect();
             let revocation = RevocationOptionsBuilder::new(&lists)
@@ -153,7 +153,7 @@ impl PeerVerifier {
         now: UnixTime,
         revocation: Option<RevocationOptions<'_>>,
     ) -> Result<(), CertificateError> {
-        // A certificate that says nothing about its usage is good for both sides.
+        // A certificate without extended key usage is valid for both sides.
         let usage = match role {
             PeerRole::Acceptor => KeyUsage::server_auth(),
             PeerRole::Dialler => KeyUsage::client_auth(),
