@@ -7,10 +7,11 @@ use std::sync::Arc;
 use quinn::{AsyncUdpSocket, TransportConfig};
 use rustls::crypto::CryptoProvider;
 
-use super::bind::Listen;
-use super::settings::{self, Transports};
-use super::unreachable::Reports;
-use super::{Liveness, bind, crypto};
+use super::endpoint::settings::{self, Transports};
+use super::socket::udp::bind;
+use super::socket::udp::bind::Listen;
+use super::socket::udp::unreachable::Reports;
+use super::{Liveness, crypto};
 
 /// Maximum UDP payload that a node sends or accepts, in bytes.
 pub const MAX_DATAGRAM: u16 = settings::MAX_DATAGRAM;

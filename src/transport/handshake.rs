@@ -12,9 +12,9 @@ use quinn::{Connection, ConnectionError};
 
 use super::code::CloseCode;
 use super::endpoint::Authenticated;
+use super::endpoint::tls::peer_ids;
 use super::frame::{Frame, FrameReader, Hello, ReadFrameError, VERSIONS};
 use super::identity::verify::certificate_error::WrongName;
-use super::tls::peer_ids;
 use super::{Refusal, RefusalReason};
 use crate::id::NodeId;
 

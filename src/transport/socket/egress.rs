@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use quinn::udp::EcnCodepoint;
 
-use super::bound::MAX_SEND;
+use super::udp::bound::MAX_SEND;
 use crate::switch::NextHop;
 
 /// Maximum number of collected runs before they are sent.

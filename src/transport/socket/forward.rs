@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 use quinn::AsyncUdpSocket as _;
 
 use super::Socket;
-use super::bound::send_failure;
 use super::egress::{Batch, Onward};
 use super::inbound::Inbound;
+use super::udp::bound::send_failure;
 use crate::id::NodeAddr;
 use crate::switch::{Backlog, DropReason, Header};
 

@@ -1,8 +1,8 @@
 //! Packets without a route, own and others': they wait a moment for one.
 
 use super::Socket;
-use super::bound::send_failure;
 use super::packet::{refresh_attachment, way};
+use super::udp::bound::send_failure;
 use crate::switch::{DropReason, Flow, ForwardingTable, Header, HeldPacket, NextHop};
 use crate::sync::lock;
 

@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use quinn::udp::{RecvMeta, Transmit};
 
 use super::Socket;
-use super::bound::Unsent;
 use super::packet::{is_handshake, segments, way};
+use super::udp::bound::Unsent;
 use crate::id::NodeAddr;
 use crate::switch::{Attachment, Cookie, DIRECT_HOP_LIMIT, ForwardingTable, Header, HeldPacket};
 use crate::sync::lock;

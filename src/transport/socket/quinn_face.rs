@@ -11,11 +11,12 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use tracing::trace;
 
 use super::Socket;
-use super::bound::{Bound, canonical};
 use super::packet::segments;
+use super::udp::bound::{Bound, canonical};
 use crate::switch::{DropReason, Header};
 use crate::sync::lock;
-use crate::transport::{overlay, runtime};
+use crate::transport::endpoint::runtime;
+use crate::transport::overlay;
 
 impl AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {

@@ -12,7 +12,7 @@ use super::{Socket, mapped};
 use crate::id::NodeAddr;
 use crate::switch::{Decision, DropReason, ForwardingTable, Header, HeldPacket, NextHop};
 use crate::transport::overlay::{self, FlowKind};
-use crate::transport::probes::Probes;
+use crate::transport::socket::probes::Probes;
 
 impl Socket {
     /// Sorts the packets of one buffer: those for quinn stay at its start, those for other nodes

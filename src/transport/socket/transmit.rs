@@ -9,7 +9,7 @@ use quinn::udp::{EcnCodepoint, Transmit};
 use tracing::trace;
 
 use super::Socket;
-use super::bound::{Bound, MAX_SEND, Unsent, canonical, carries, mapped};
+use super::udp::bound::{Bound, MAX_SEND, Unsent, canonical, carries, mapped};
 use crate::switch::NextHop;
 
 impl Socket {

@@ -1,7 +1,7 @@
 //! Direct paths: out by the path, in by its cookie; and the probes that keep them.
 
 use super::*;
-use crate::transport::probes::ReceivedProbe;
+use crate::transport::socket::probes::ReceivedProbe;
 
 /// What `FAR` puts into packets that it sends straight to this node.
 const FROM_FAR: Cookie = Cookie([0xcc; 8]);

@@ -69,7 +69,7 @@ fn an_open_port_wakes_the_receiver_and_their_number_is_bounded() {
     assert!(wire.poll(&mut Context::from_waker(&waker)).is_pending());
     wire.socket.open_port().unwrap();
     assert!(woken.is_set());
-    for _ in 1..crate::transport::socket::fresh::FreshPorts::MAX {
+    for _ in 1..crate::transport::socket::udp::fresh::FreshPorts::MAX {
         wire.socket.open_port().unwrap();
     }
     wire.socket.open_port().unwrap_err();

@@ -25,7 +25,7 @@ use std::time::Instant;
 use quinn::{AsyncTimer, AsyncUdpSocket, TokioRuntime};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::socket::MAX_SEND;
+use crate::transport::socket::MAX_SEND;
 
 /// Number of times that a woken driver yields to the rest of the run queue: once for the task that
 /// accepts a stream, once for those that it spawns.
@@ -37,12 +37,12 @@ thread_local! {
 }
 
 /// How many packets the next batch may have.
-pub(super) fn batch_limit() -> usize {
+pub(in crate::transport) fn batch_limit() -> usize {
     BATCH.get().unwrap_or(usize::MAX)
 }
 
 /// Says how long the packets of a batch are, headers included.
-pub(super) fn note_batch(packet: usize) {
+pub(in crate::transport) fn note_batch(packet: usize) {
     if BATCH.get().is_some() {
         BATCH.set(Some((MAX_SEND / packet.max(1)).max(1)));
     }
@@ -52,7 +52,7 @@ pub(super) fn note_batch(packet: usize) {
 /// that connects or accepts later. A connection opened from another runtime does not end with that
 /// runtime.
 #[derive(Debug)]
-pub(super) struct Runtime {
+pub(in crate::transport) struct Runtime {
     handle: Handle,
     /// Whether the endpoint's task was spawned, which comes first, and does not wait for anybody.
     endpoint: AtomicBool,
@@ -64,7 +64,7 @@ impl Runtime {
     ///
     /// # Panics
     /// There is none.
-    pub(super) fn new() -> Self {
+    pub(in crate::transport) fn new() -> Self {
         // With several threads there are several queues, and yielding would wake other threads.
         let handle = Handle::current();
         let rounds = match handle.runtime_flavor() {

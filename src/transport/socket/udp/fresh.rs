@@ -36,7 +36,7 @@ impl fmt::Debug for PortOpener {
 
 /// The fresh ports that are open.
 #[derive(Debug, Default)]
-pub(super) struct FreshPorts {
+pub(in crate::transport::socket) struct FreshPorts {
     opener: Option<PortOpener>,
     /// Read per batch without a lock.
     open: ArcSwap<Vec<Bound>>,
@@ -46,24 +46,24 @@ pub(super) struct FreshPorts {
 
 impl FreshPorts {
     /// Maximum number of open fresh ports over all peers; each takes a file descriptor.
-    pub(super) const MAX: usize = 64;
+    pub(in crate::transport::socket) const MAX: usize = 64;
 
-    pub(super) fn set_opener(&mut self, opener: Option<PortOpener>) {
+    pub(in crate::transport::socket) fn set_opener(&mut self, opener: Option<PortOpener>) {
         self.opener = opener;
     }
 
-    pub(super) fn load(&self) -> Arc<Vec<Bound>> {
+    pub(in crate::transport::socket) fn load(&self) -> Arc<Vec<Bound>> {
         self.open.load_full()
     }
 
-    pub(super) fn get(&self, port: u16) -> io::Result<Bound> {
+    pub(in crate::transport::socket) fn get(&self, port: u16) -> io::Result<Bound> {
         let open = self.open.load();
         let found = open.iter().find(|socket| socket.addr.port() == port).cloned();
         found.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the local port is closed"))
     }
 
     /// Binds one more socket and returns its port.
-    pub(super) fn open(&self) -> io::Result<u16> {
+    pub(in crate::transport::socket) fn open(&self) -> io::Result<u16> {
         let opener = self.opener.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let _changing = lock(&self.changing);
         let mut open = Vec::clone(&self.load());
@@ -77,7 +77,7 @@ impl FreshPorts {
         Ok(addr.port())
     }
 
-    pub(super) fn close(&self, port: u16) {
+    pub(in crate::transport::socket) fn close(&self, port: u16) {
         let _changing = lock(&self.changing);
         let mut open = Vec::clone(&self.load());
         let closed = open.extract_if(.., |socket| socket.addr.port() == port);

@@ -56,7 +56,7 @@ impl Reason {
 
     /// The reason that an ICMP message gives, by the error number that Linux assigns to it.
     #[cfg(target_os = "linux")]
-    pub(super) fn of_icmp_error(errno: i32) -> Option<Self> {
+    pub(in crate::transport) fn of_icmp_error(errno: i32) -> Option<Self> {
         let error = io::Error::from_raw_os_error(errno);
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Some(Self::Port),

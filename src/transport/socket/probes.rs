@@ -54,7 +54,7 @@ impl Probes {
     }
 
     /// Queues a probe. Returns whether it belongs to an accepted round and the queue had room.
-    pub(super) fn take(
+    pub(in crate::transport) fn take(
         &self,
         from: SocketAddr,
         to: Option<IpAddr>,

@@ -14,8 +14,8 @@ use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::crypto::tls13::{Hkdf, OkmBlock};
 use zeroize::Zeroizing;
 
-use super::crypto::provider;
-use super::identity::Identity;
+use crate::transport::crypto::provider;
+use crate::transport::identity::Identity;
 
 impl Identity {
     /// The key that stateless reset tokens are made with. The same after a restart with the same key file.

@@ -15,7 +15,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, 
 use super::unreachable::{Reason, Unreachable};
 
 /// Has the kernel keep ICMP errors for this socket.
-pub(super) fn enable(socket: &UdpSocket) -> io::Result<()> {
+pub(in crate::transport) fn enable(socket: &UdpSocket) -> io::Result<()> {
     // An IPv6 socket sends IPv4 as well, and needs both options; where IPv4 is refused it has no IPv4.
     let v4 = setsockopt(socket, sockopt::Ipv4RecvErr, &true);
     match socket.local_addr()?.is_ipv6() {
@@ -30,7 +30,7 @@ pub(super) fn enable(socket: &UdpSocket) -> io::Result<()> {
 ///
 /// # Errors
 /// [`WouldBlock`](io::ErrorKind::WouldBlock) if the queue is empty.
-pub(super) fn next(socket: &impl AsRawFd) -> io::Result<Option<Unreachable>> {
+pub(in crate::transport) fn next(socket: &impl AsRawFd) -> io::Result<Option<Unreachable>> {
     // What the ICMP message quotes of the packet is of no interest here.
     let mut payload = [IoSliceMut::new(&mut [])];
     // The error, the address that reported it, and what the socket's options add to every received message.

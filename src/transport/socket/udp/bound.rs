@@ -12,21 +12,21 @@ pub(in crate::transport) const MAX_SEND: usize = 65_507;
 
 /// One UDP socket.
 #[derive(Clone, Debug)]
-pub(super) struct Bound {
-    pub(super) io: Arc<Releasable>,
-    pub(super) addr: SocketAddr,
+pub(in crate::transport::socket) struct Bound {
+    pub(in crate::transport::socket) io: Arc<Releasable>,
+    pub(in crate::transport::socket) addr: SocketAddr,
 }
 
 /// Why a batch, or the end of it, was not sent.
-pub(super) struct Unsent {
+pub(in crate::transport::socket) struct Unsent {
     /// The packets that were sent before.
-    pub(super) sent: usize,
-    pub(super) error: io::Error,
+    pub(in crate::transport::socket) sent: usize,
+    pub(in crate::transport::socket) error: io::Error,
 }
 
 /// Whether one of several sockets serves an address family. An IPv6 wildcard serves IPv4 if no
-/// other socket does: see [`bind`](crate::transport::bind::bind).
-pub(super) fn carries(sockets: &[Bound], socket: &Bound, ipv4: bool) -> bool {
+/// other socket does: see [`bind`](crate::transport::socket::udp::bind::bind).
+pub(in crate::transport::socket) fn carries(sockets: &[Bound], socket: &Bound, ipv4: bool) -> bool {
     let only_ipv6 = || sockets.iter().all(|socket| socket.addr.is_ipv6());
     match ipv4 {
         true => socket.addr.is_ipv4() || socket.addr.ip().is_unspecified() && only_ipv6(),
@@ -36,7 +36,7 @@ pub(super) fn carries(sockets: &[Bound], socket: &Bound, ipv4: bool) -> bool {
 
 /// Whether a packet to one address can arrive at more than one of the sockets, because one is bound
 /// to all addresses of a family and another one to a specific address of it.
-pub(super) fn is_ambiguous(sockets: &[Bound]) -> bool {
+pub(in crate::transport::socket) fn is_ambiguous(sockets: &[Bound]) -> bool {
     [true, false].into_iter().any(|ipv4| {
         let carriers = || sockets.iter().filter(|socket| carries(sockets, socket, ipv4));
         carriers().count() > 1 && carriers().any(|socket| socket.addr.ip().is_unspecified())
@@ -44,7 +44,7 @@ pub(super) fn is_ambiguous(sockets: &[Bound]) -> bool {
 }
 
 /// The drop reason of a packet that was not sent.
-pub(super) fn send_failure(error: &io::Error) -> DropReason {
+pub(in crate::transport::socket) fn send_failure(error: &io::Error) -> DropReason {
     match error.kind() {
         io::ErrorKind::WouldBlock => DropReason::QueueFull,
         _ => DropReason::SendFailed,
@@ -59,6 +59,6 @@ pub(crate) fn mapped(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
+pub(in crate::transport::socket) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

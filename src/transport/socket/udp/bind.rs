@@ -10,8 +10,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tracing::info;
 
 use super::renewable::Renewable;
-use super::socket::PortOpener;
 use super::unreachable::Reports;
+use crate::transport::socket::PortOpener;
 
 /// Requested size of socket buffers in bytes; the system may grant less. Handshakes by the thousand
 /// and bursts from fast senders overflow the usual 208 KiB.

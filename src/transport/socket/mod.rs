@@ -28,7 +28,7 @@
 //! | `sort` | received packets, by destination |
 //! | `inbound` | state of the receiving side, packets pending for quinn |
 //! | `forward`, `egress` | packets for other nodes |
-//! | `fresh`, `ports` | additional UDP sockets for direct paths |
+//! | `fresh` | additional UDP sockets for direct paths |
 //! | `heard` | which UDP socket an address sends to |
 //! | `attachments` | the nodes that stubs are attached to, by number |
 //! | `held` | packets without a route |
@@ -37,46 +37,44 @@
 //! | `last_sent`, `resend` | the packets sent again when the route to a peer changes |
 
 mod attachments;
-mod bound;
 mod egress;
 mod forward;
-mod fresh;
-mod heard;
 mod held;
 mod inbound;
 mod last_sent;
 mod originate;
 mod packet;
-mod ports;
+pub(crate) mod probes;
 mod quinn_face;
-mod release;
 mod replies;
 mod resend;
 mod sort;
 mod transmit;
+pub(crate) mod udp;
+pub(super) mod wanted;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
-use std::{fmt, io};
+use std::{fmt, io, mem};
 
 use arc_swap::ArcSwap;
 use quinn::AsyncUdpSocket;
 
 use self::attachments::Attachments;
-use self::bound::Bound;
-pub(super) use self::bound::MAX_SEND;
-pub(crate) use self::bound::mapped;
-use self::fresh::FreshPorts;
-pub(crate) use self::fresh::PortOpener;
-use self::heard::Heard;
 use self::inbound::Inbound;
 use self::last_sent::LastSent;
-use self::release::Releasable;
+use self::probes::Probes;
 use self::replies::Replies;
-use super::probes::Probes;
-use super::wanted::Wanted;
+use self::udp::bound::Bound;
+pub(super) use self::udp::bound::MAX_SEND;
+pub(crate) use self::udp::bound::mapped;
+use self::udp::fresh::FreshPorts;
+pub(crate) use self::udp::fresh::PortOpener;
+use self::udp::heard::Heard;
+use self::udp::release::Releasable;
+use self::wanted::Wanted;
 use crate::id::NodeAddr;
 use crate::switch::{DropReason, ForwardingTable, HoldQueue, Meter, SwitchCounters};
 use crate::sync::lock;
@@ -140,7 +138,7 @@ impl Socket {
             wanted: Arc::default(),
             fresh: FreshPorts::default(),
             replies: Replies::default(),
-            heard: bound::is_ambiguous(&sockets).then(Heard::default),
+            heard: udp::bound::is_ambiguous(&sockets).then(Heard::default),
             sockets,
         })
     }
@@ -215,6 +213,33 @@ impl Socket {
         self.replies.tick();
         let expired = lock(&self.hold).tick();
         self.counters.dropped(DropReason::NoRoute, expired as u64);
+    }
+
+    /// Permits fresh ports, which `opener` binds. With `None`, [`open_port`](Self::open_port) fails.
+    pub(crate) fn with_port_opener(mut self, opener: Option<PortOpener>) -> Self {
+        self.fresh.set_opener(opener);
+        self
+    }
+
+    /// Binds a UDP socket to an ephemeral port, receives from it, and returns the port.
+    ///
+    /// # Errors
+    /// Binding failed, the socket has no opener, or `FreshPorts::MAX` ports are open. Nothing has changed.
+    pub(crate) fn open_port(&self) -> io::Result<u16> {
+        let port = self.fresh.open()?;
+        // The receiving task registered with the sockets that existed when it last polled: wake it,
+        // so that it polls the new one too.
+        let waker = mem::take(&mut lock(&self.inbound).waker);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(port)
+    }
+
+    /// Closes a fresh port. Packets sent from it afterwards are dropped and counted as
+    /// `send_failed`.
+    pub(crate) fn close_port(&self, port: u16) {
+        self.fresh.close(port);
     }
 }
 

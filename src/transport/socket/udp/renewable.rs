@@ -256,7 +256,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::transport::unreachable::Unreachable;
+    use crate::transport::socket::udp::unreachable::Unreachable;
 
     #[tokio::test]
     #[cfg(target_os = "linux")]
@@ -299,7 +299,7 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let socket = Arc::new(Renewable::new(socket, reports.clone()).unwrap());
-        crate::transport::error_queue::enable(&socket.socket).unwrap();
+        crate::transport::socket::udp::error_queue::enable(&socket.socket).unwrap();
         (socket, reports, closed)
     }
 
@@ -334,7 +334,7 @@ mod tests {
             return println!("skipped: this machine has no IPv6");
         };
         let socket = Arc::new(Renewable::new(bound, reports.clone()).unwrap());
-        crate::transport::error_queue::enable(&socket.socket).unwrap();
+        crate::transport::socket::udp::error_queue::enable(&socket.socket).unwrap();
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut reported = reports.subscribe();
         writable(&socket).await;

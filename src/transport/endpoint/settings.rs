@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
-use super::Identity;
 use super::reset::{self, ResetKey};
 use crate::switch::Header;
+use crate::transport::Identity;
 
 /// Maximum UDP payload that path MTU discovery tries, in bytes: that of a jumbo frame. Large
 /// datagrams are worth a factor of three on paths that support them; discovery starts at 1,200.

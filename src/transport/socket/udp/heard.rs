@@ -21,7 +21,7 @@ const MAX_HEARD: NonZeroUsize = NonZeroUsize::new(8_192).expect("not zero");
 const KEPT_TICKS: u32 = 60;
 
 /// Which socket each remote address was heard on.
-pub(super) struct Heard {
+pub(in crate::transport::socket) struct Heard {
     addrs: Mutex<LruCache<SocketAddr, Place>>,
     now: AtomicU32,
 }
@@ -41,7 +41,7 @@ impl Default for Heard {
 
 impl Heard {
     /// A packet from this address, which is not a mapped one, came in by this socket.
-    pub(super) fn note(&self, from: SocketAddr, socket: usize) {
+    pub(in crate::transport::socket) fn note(&self, from: SocketAddr, socket: usize) {
         let at = self.now.load(Ordering::Relaxed);
         let place = Place { socket, at };
         match lock(&self.addrs).get_or_insert_mut(from, || place) {
@@ -51,12 +51,12 @@ impl Heard {
     }
 
     /// The socket that this address was heard on.
-    pub(super) fn socket(&self, from: SocketAddr) -> Option<usize> {
+    pub(in crate::transport::socket) fn socket(&self, from: SocketAddr) -> Option<usize> {
         lock(&self.addrs).peek(&from).map(|place| place.socket)
     }
 
     /// Half a second has passed.
-    pub(super) fn tick(&self) {
+    pub(in crate::transport::socket) fn tick(&self) {
         self.now.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -22,7 +22,7 @@ use crate::sync::lock;
 type Slot = Mutex<Option<Pin<Box<dyn UdpPoller>>>>;
 
 /// A UDP socket that can be released. Afterwards nothing is received, and packets sent are lost.
-pub(super) struct Releasable {
+pub(in crate::transport::socket) struct Releasable {
     /// The socket. Its properties are those at creation, because quinn may query them after the
     /// release.
     inner: ArcSwapOption<Arc<dyn AsyncUdpSocket>>,
@@ -43,7 +43,7 @@ struct Pollers {
 }
 
 impl Releasable {
-    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>) -> io::Result<Self> {
+    pub(in crate::transport::socket) fn new(socket: Arc<dyn AsyncUdpSocket>) -> io::Result<Self> {
         Ok(Self {
             addr: socket.local_addr()?,
             max_receive_segments: socket.max_receive_segments(),
@@ -56,7 +56,7 @@ impl Releasable {
 
     /// Releases the socket. The system has the port back as soon as no call is in progress, see
     /// [`is_free`](Self::is_free).
-    pub(super) fn release(&self) {
+    pub(in crate::transport::socket) fn release(&self) {
         // Under the lock, so that no poller is added behind its back.
         let mut pollers = lock(&self.pollers);
         self.inner.store(None);
@@ -66,7 +66,7 @@ impl Releasable {
     }
 
     /// Whether the socket is closed.
-    pub(super) fn is_free(&self) -> bool {
+    pub(in crate::transport::socket) fn is_free(&self) -> bool {
         self.holders.strong_count() == 0
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     /// Reports a destination.
-    pub(super) fn add(&self, addr: NodeAddr) {
+    pub(in crate::transport) fn add(&self, addr: NodeAddr) {
         let mut addrs = self.lock();
         if addrs.len() < MAX_WAITING && addrs.insert(addr) {
             self.added.notify_one();

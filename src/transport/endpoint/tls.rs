@@ -8,13 +8,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 
-use super::clock::WallClock;
-use super::crypto::provider;
-use super::identity::Identity;
-use super::identity::Trust;
-use super::identity::names::{NamesError, ids_in_certificate};
-use super::identity::verify::PeerVerifier;
 use crate::id::NodeId;
+use crate::transport::clock::WallClock;
+use crate::transport::crypto::provider;
+use crate::transport::identity::Identity;
+use crate::transport::identity::Trust;
+use crate::transport::identity::names::{NamesError, ids_in_certificate};
+use crate::transport::identity::verify::PeerVerifier;
 
 /// The application protocol of links and peer connections.
 pub(crate) const ALPN: &[u8] = b"receptor-quic/1";

@@ -1,5 +1,10 @@
 //! One quinn endpoint, client and server at once, for links and for peer connections.
 
+mod reset;
+pub(super) mod runtime;
+pub(crate) mod settings;
+pub(crate) mod tls;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -13,14 +18,14 @@ use quinn::{
     ConnectError, Connection, ConnectionError, Incoming, ServerConfig, TransportConfig, ZeroRttAccepted,
 };
 
+use self::reset::ResetKey;
+use self::runtime::Runtime;
+use self::settings::Transports;
+use self::tls::TlsConfig;
 use super::authenticator::{CredentialHash, credential_hash};
 use super::overlay::FlowKind;
-use super::path_mtu::PathMtus;
-use super::reset::ResetKey;
-use super::runtime::Runtime;
-use super::settings::{self, Transports};
 use super::socket::Socket;
-use super::tls::{self, TlsConfig};
+use super::socket::udp::path_mtu::PathMtus;
 use super::{Identity, overlay};
 use crate::id::{NodeAddr, NodeId};
 

@@ -12,11 +12,11 @@ use super::*;
 use crate::transport::authenticator::{Authenticator, AuthenticatorError, Binding};
 use crate::transport::clock;
 use crate::transport::code::CloseCode;
+use crate::transport::endpoint::reset::endpoint_config;
 use crate::transport::identity::key::PrivateKey;
 use crate::transport::identity::testdata::{chain, fixtures, id, identity, stranger, text};
 use crate::transport::identity::verify::certificate_error::WrongName;
 use crate::transport::refusal::{Refusal, RefusalReason, Refuser};
-use crate::transport::reset::endpoint_config;
 use crate::transport::standing::{Offered, Standing};
 use crate::transport::{Authority, Fingerprint};
 
