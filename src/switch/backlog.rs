@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::NodeAddr;
 
-/// A bounded queue, first in, first out, of which each node that packets come from gets no more than its share.
+/// A bounded FIFO queue in which each source node is limited to its share.
 ///
-/// A source may fill what is free, but beyond half of the queue no more than an equal part for each that has something in it.
-/// What is let in is sent in the order it came, so whoever is held to a share of the places is held to that share of the
-/// rate (the dynamic thresholds of Choudhury and Hahne, 1998, in their simplest form).
+/// A source may fill free places, but beyond half of the queue only up to an equal share among the
+/// sources that have packets queued. Packets leave in the order of arrival, so a limit on places is
+/// also a limit on rate (the dynamic thresholds of Choudhury and Hahne, 1998, in their simplest
+/// form).
 #[derive(Debug)]
 pub struct Backlog<T> {
     waiting: VecDeque<(NodeAddr, T)>,
@@ -36,7 +37,7 @@ impl<T> Backlog<T> {
         self.waiting.len() < Self::MAX_PACKETS && (!crowded || has < share)
     }
 
-    /// Takes in a packet; whoever calls has looked whether there is a place.
+    /// Queues a packet; the caller has checked that there is a place.
     pub fn push(&mut self, source: NodeAddr, packet: T) {
         *self.of.entry(source).or_default() += 1;
         self.waiting.push_back((source, packet));

@@ -1,4 +1,4 @@
-//! What the switch did, by outcome.
+//! Packet counts of the switch by outcome.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,21 +16,22 @@ pub enum DropReason {
     UnknownCookie,
     /// The source is this node itself, or not the neighbour that may only send its own.
     ForgedSource,
-    /// This node does not carry other nodes' packets, or not by the direct path that they came by.
+    /// This node does not provide transit, or not on the direct path that the packet arrived by.
     TransitDenied,
     /// The packet has been handled by as many nodes as its sender allowed.
     HopLimit,
-    /// No route came up while the packet was held.
+    /// No route was found while the packet was held.
     NoRoute,
     /// Too many packets are held already.
     HoldFull,
-    /// The socket could not take more, and the backlog is full.
+    /// The socket was full, and so was the backlog.
     QueueFull,
     /// The operating system refused to send.
     SendFailed,
     /// The neighbour has used what it may have sent on, see [`Meter`](super::Meter).
     RateLimited,
-    /// A probe of a direct path that belongs to no attempt of this node, or that nobody had the time to look at.
+    /// A probe of a direct path that belongs to no attempt of this node, or that exceeded the probe
+    /// queue.
     StrayProbe,
 }
 
@@ -50,7 +51,7 @@ impl DropReason {
     ];
 }
 
-/// Counts of packets, by outcome; shared between the socket and whoever asks.
+/// Counts of packets by outcome, shared between the socket and its observers.
 #[derive(Debug, Default)]
 pub struct SwitchCounters {
     forwarded: AtomicU64,
@@ -70,7 +71,7 @@ impl SwitchCounters {
         self.forwarded_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts packets that began here, and took a direct path or went to a relay.
+    /// Counts packets of this node that took a direct path or were sent to a relay.
     pub fn originated(&self, direct: bool, packets: u64, bytes: u64) {
         let (count, count_bytes) = match direct {
             true => (&self.direct, &self.direct_bytes),
@@ -117,11 +118,11 @@ pub struct SwitchStatus {
     pub forwarded_bytes: u64,
     /// Packets that ended here.
     pub delivered: u64,
-    /// Packets that began here and went to a neighbour, which relays them.
+    /// Packets of this node that were sent to a neighbour for relaying.
     pub relayed: u64,
     /// Their bytes, headers included.
     pub relayed_bytes: u64,
-    /// Packets that began here and went straight to a peer that is no neighbour.
+    /// Packets of this node that were sent directly to a peer that is not a neighbour.
     pub direct: u64,
     /// Their bytes, headers included.
     pub direct_bytes: u64,

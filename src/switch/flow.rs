@@ -1,15 +1,16 @@
-//! Which of several equally good neighbours a packet goes to.
+//! Selection among several next hops of equal cost.
 
 use crate::id::NodeAddr;
 
-/// What belongs together: the packets from one node to another. All of a flow go the same way, so that they arrive in
-/// order.
+/// The packets from one node to another. All packets of a flow take the same path, so that they
+/// arrive in order.
 ///
-/// The way is chosen by rendezvous hashing: the flow gives every neighbour a weight, and takes the heaviest. So every
-/// node spreads its flows on its own, and when a neighbour goes, only the flows that it carried are moved.
+/// The next hop is selected by rendezvous hashing: the flow gives every neighbour a weight and
+/// takes the highest. So every node spreads its flows independently, and when a neighbour fails,
+/// only the flows through it are moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Flow {
-    /// The node at which the packets begin.
+    /// The node that originates the packets.
     pub source: NodeAddr,
     /// The node at which they end.
     pub destination: NodeAddr,

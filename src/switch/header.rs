@@ -14,25 +14,25 @@ use std::ops::Deref;
 
 use crate::id::NodeAddr;
 
-/// Eight random bytes, drawn per link and direction, that admit packets to a node.
+/// Eight random bytes per link and direction that admit packets to a node.
 ///
-/// The receiver draws it and tells its neighbour in HELLO, so whoever is not a neighbour cannot inject packets, and a
-/// neighbour whose NAT gives it a new port is still known.
+/// The receiver draws them and announces them in HELLO. A node that is not a neighbour cannot
+/// inject packets, and a neighbour whose NAT assigns a new port is still recognised.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Cookie(pub [u8; 8]);
 
-// A cookie is a credential: it does not go into logs.
+// A cookie is a credential: it must not appear in logs.
 impl fmt::Debug for Cookie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Cookie(..)")
     }
 }
 
-/// Where the stub at one end of a flow is attached, so that replies to it need no route to it.
+/// The attachment of the stub at one end of a flow, so that replies to it need no route.
 ///
-/// A stub may come and go faster than the mesh can be informed. The packets of the flows that it opens say which node it
-/// is attached to; replies go to that node, which delivers them to the stub. Nobody verifies this: it serves the flow
-/// that it comes with, and never enters a routing table.
+/// A stub may come and go faster than the mesh learns of it. The packets of flows that it opens
+/// carry the node that it is attached to. Replies go to that node, which delivers them to the stub.
+/// The attachment is not verified: it only serves its own flow and never enters a routing table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Attachment {
     /// Neither end of the flow is a stub, or routes to the stub are used. Type `0x01`.
@@ -49,11 +49,11 @@ pub enum Attachment {
 pub struct Header {
     /// How many more nodes may handle the packet, the receiver included.
     pub hop_limit: u8,
-    /// What admits the packet to the node that receives it.
+    /// Admits the packet to the node that receives it.
     pub cookie: Cookie,
     /// The node at which the packet ends.
     pub destination: NodeAddr,
-    /// The node at which it began.
+    /// The node that originated it.
     pub source: NodeAddr,
     /// Where a stub at one of its ends is attached.
     pub attachment: Attachment,

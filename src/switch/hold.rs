@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use crate::id::NodeAddr;
 
-/// A packet without a route, and what is needed to try it again.
+/// A packet without a route, with what is needed to retry it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HeldPacket {
-    /// The neighbour it came from; `None` for this node's own.
+    /// The ingress neighbour; `None` for packets of this node.
     pub ingress: Option<NodeAddr>,
     /// The node it is for.
     pub destination: NodeAddr,
@@ -15,10 +15,10 @@ pub struct HeldPacket {
     pub packet: Vec<u8>,
 }
 
-/// A bounded queue of packets that wait for a route, for one to two ticks.
+/// A bounded queue of packets that wait for a route for one to two ticks.
 ///
-/// Without a clock: whoever owns it calls [`tick`](Self::tick) every [`TICK_MILLIS`](Self::TICK_MILLIS) milliseconds,
-/// and a packet that has seen two ticks is given up.
+/// It has no clock: the owner calls [`tick`](Self::tick) every [`TICK_MILLIS`](Self::TICK_MILLIS)
+/// milliseconds, and a packet expires at its second tick.
 #[derive(Debug, Default)]
 pub struct HoldQueue {
     old: VecDeque<HeldPacket>,
@@ -46,7 +46,8 @@ impl HoldQueue {
         true
     }
 
-    /// Takes the packets that `find` finds a way for, oldest first, each with its way. The others stay, as old as they are.
+    /// Removes the packets that `find` returns a route for, oldest first, and returns them with
+    /// their routes. The others stay and keep their age.
     #[must_use]
     pub fn take_routable<T>(
         &mut self,

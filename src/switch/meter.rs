@@ -5,16 +5,17 @@ use std::num::NonZeroU64;
 
 use crate::id::NodeAddr;
 
-/// A token bucket for each neighbour (RFC 2697 in its simplest form: one rate, one burst).
+/// A token bucket per neighbour (RFC 2697 in its simplest form: one rate, one burst).
 ///
-/// Without a clock: whoever owns it calls [`tick`](Self::tick) every [`TICK_MILLIS`](Self::TICK_MILLIS) milliseconds. A
-/// neighbour that was silent may send what its rate allows in two ticks at once, and no more in the long run than its rate.
-/// There is a bucket only for a neighbour that has used some of it, so that there are no more of them than links.
+/// It has no clock: the owner calls [`tick`](Self::tick) every [`TICK_MILLIS`](Self::TICK_MILLIS)
+/// milliseconds. A neighbour that was silent may burst what its rate permits in two ticks, and does
+/// not exceed its rate in the long run. Only neighbours that have used tokens have a bucket, so
+/// there are no more buckets than links.
 #[derive(Debug)]
 pub struct Meter {
-    /// What a tick adds, in bytes.
+    /// Bytes added per tick.
     per_tick: u64,
-    /// What neighbours have used of their buckets, in bytes.
+    /// Bytes that neighbours have used of their buckets.
     used: BTreeMap<NodeAddr, u64>,
 }
 
@@ -30,8 +31,8 @@ impl Meter {
         Self { per_tick: per_tick.max(1), used: BTreeMap::new() }
     }
 
-    /// Takes tokens for packets of a neighbour, `bytes` long together; whether there were enough. Packets are let through
-    /// or dropped together: the run that they came in is one flow's.
+    /// Takes tokens for packets of a neighbour with `bytes` in total, and returns whether there
+    /// were enough. The packets of a run belong to one flow and pass or drop together.
     #[must_use]
     pub fn take(&mut self, neighbour: NodeAddr, bytes: usize) -> bool {
         let used = self.used.get(&neighbour).copied().unwrap_or_default();

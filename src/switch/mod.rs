@@ -1,8 +1,8 @@
-//! What to do with one packet. Pure: no I/O, no clock, no randomness.
+//! The forwarding decision for one packet. Pure: no I/O, no clock, no randomness.
 //!
-//! A switched packet is a [`Header`] and, behind it, a QUIC packet of somebody else's connection, which the switch
-//! cannot read. The node holds a [`ForwardingTable`], an immutable snapshot that is replaced as a whole whenever a
-//! route or a link changes; [`ForwardingTable::decide`] maps a header to a [`Decision`].
+//! A switched packet is a [`Header`] followed by a QUIC packet that the switch cannot decrypt. The
+//! node holds a [`ForwardingTable`], an immutable snapshot that is replaced whenever a route or a link
+//! changes; [`ForwardingTable::decide`] maps a header to a [`Decision`].
 //!
 //! ```text
 //!   packet ──▶ cookie known? ──▶ source plausible? ──▶ for me? ──▶ transit? ──▶ hops left? ──▶ route? ──▶ forward
@@ -11,12 +11,13 @@
 //!                drop             drop               deliver       drop         drop       hold, then drop
 //! ```
 //!
-//! Of several next hops at equal cost each [`Flow`] takes one, and keeps it. A link that is gone is not used from that
-//! moment: its flows take another next hop, or the route's alternate, a neighbour whose own way does not lead back
-//! here; never the neighbour that a packet came from.
+//! Among next hops of equal cost each [`Flow`] selects one and keeps it. When a link fails, its flows
+//! move at once to another next hop, or to the route's alternate, which is a neighbour whose own path
+//! does not lead back here; never to the neighbour that the packet arrived from.
 //!
-//! Each step's failure is a [`DropReason`], counted in [`SwitchCounters`]. A packet without a route is held for up to
-//! a second in the [`HoldQueue`], because the flood that brings the route is usually just behind.
+//! Each failing step has a [`DropReason`], counted in [`SwitchCounters`]. A packet without a route is
+//! held for up to a second in the [`HoldQueue`], because the update that brings the route usually
+//! follows shortly.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod backlog;

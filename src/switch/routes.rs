@@ -1,4 +1,4 @@
-//! Where packets for each node may go, as far as the router knows.
+//! The next hops of every node as known by the router.
 
 use std::collections::HashMap;
 
@@ -9,10 +9,11 @@ use crate::id::NodeAddr;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place(u32);
 
-/// Which neighbours lead to each node, whether or not there is a link to them now.
+/// The neighbours that lead to each node, regardless of whether they have a link now.
 ///
-/// Made once for each of the router's tables, and shared by every [`ForwardingTable`](super::ForwardingTable) made
-/// from it: when a link goes, only the links are put together anew.
+/// Built once per routing table of the router, and shared by every
+/// [`ForwardingTable`](super::ForwardingTable) built from it: when a link fails, only the links are
+/// rebuilt.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Routes {
     /// By place.
@@ -27,7 +28,7 @@ pub struct Routes {
 /// How to reach one node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Route {
-    /// The hop limit for packets that begin here.
+    /// The hop limit of packets originated by this node.
     pub(super) hop_limit: u8,
     stub: bool,
     next_hops: u8,
@@ -53,8 +54,9 @@ impl Routes {
         })
     }
 
-    /// Sets the route to a node. Packets are spread over `next_hops`; while none of them can be used, they go over the
-    /// first of `alternates` that can: best first. `hop_limit` is for packets that begin here.
+    /// Sets the route to a node. Packets are spread over `next_hops`; if none of them is usable,
+    /// they take the first usable one of `alternates`, which are ordered best first. `hop_limit` is
+    /// for packets of this node.
     pub fn insert(
         &mut self,
         destination: NodeAddr,
@@ -75,7 +77,8 @@ impl Routes {
         self.routes.insert(destination, route);
     }
 
-    /// Names a node with a route as a stub: its packets come from the node that it is attached to.
+    /// Marks a node with a route as a stub: its packets arrive from the node that it is attached
+    /// to.
     pub fn stub(&mut self, node: NodeAddr) {
         if let Some(route) = self.routes.get_mut(&node) {
             route.stub = true;

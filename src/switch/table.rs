@@ -14,43 +14,43 @@ use crate::id::NodeAddr;
 pub struct NextHop {
     /// The neighbour.
     pub neighbour: NodeAddr,
-    /// Where its packets go.
+    /// The destination of its packets.
     pub to: SocketAddr,
-    /// The address that they come from, where the link has one: a NAT on the way knows no other.
+    /// The source address, if the link has one: a NAT on the path recognises no other.
     pub from: Option<IpAddr>,
-    /// The local UDP port to send from, if that is not one of the node's own sockets: a direct path through a NAT
-    /// may have been opened from a port of its own.
+    /// The local UDP port to send from; `None` for the node's own sockets. A direct path through a
+    /// NAT may have been opened from a port of its own.
     pub local_port: Option<u16>,
-    /// What admits them there.
+    /// Admits them there.
     pub cookie: Cookie,
 }
 
-/// A link that packets may come from.
+/// A link that packets may arrive from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ingress {
     /// The neighbour at the other end.
     pub neighbour: NodeAddr,
-    /// Whether it carries other nodes' packets; one that does not may send only its own, and those of stubs
-    /// that are reached through it.
+    /// Whether the neighbour provides transit. One that does not may only send its own packets and
+    /// those of its stubs.
     pub transit: bool,
 }
 
-/// The hop limit of packets on a direct path: nobody but its end may handle them.
+/// The hop limit of packets on a direct path, which only its other end may process.
 pub(crate) const DIRECT_HOP_LIMIT: u8 = 1;
 
-/// The hop limit of packets that take a detour, whose length the route does not say.
+/// The hop limit of packets on a detour, whose length the route does not determine.
 const DETOUR_HOP_LIMIT: u8 = 64;
 
-/// What to do with a packet.
+/// The decision for a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
     /// It ends here.
     Deliver,
-    /// It goes on.
+    /// Forward it.
     Forward(NextHop),
-    /// There is no route that can be used, or only the way back: hold it for a while.
+    /// No usable route, or only back to the ingress: hold it for a while.
     Hold,
-    /// It goes nowhere.
+    /// Drop it.
     Drop(DropReason),
 }
 
@@ -63,10 +63,10 @@ pub struct ForwardingTable {
     stubs: HashSet<NodeAddr>,
     ingress: HashMap<Cookie, Ingress>,
     routes: Arc<Routes>,
-    /// The neighbours of `routes`, by place; none: there is no link.
+    /// The links of the neighbours of `routes`, by index; `None` without a link.
     hops: Vec<Option<NextHop>>,
     default_route: Option<DefaultRoute>,
-    /// First hops for packets of this node that take another way than the route says.
+    /// First hops for packets of this node that deviate from the route.
     detours: HashMap<NodeAddr, NextHop>,
     /// The peers that are reached without any node between.
     direct: HashMap<NodeAddr, NextHop>,
@@ -74,7 +74,7 @@ pub struct ForwardingTable {
     direct_ingress: HashMap<Cookie, NodeAddr>,
 }
 
-/// Where a stub sends what is for others.
+/// The next hops of a stub for all other nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct DefaultRoute {
     hops: Vec<NextHop>,
@@ -82,9 +82,10 @@ struct DefaultRoute {
 }
 
 impl ForwardingTable {
-    /// A table that knows these routes, and no link yet.
+    /// Creates a table with these routes and without links.
     ///
-    /// `transit` says whether the node carries other nodes' packets. Those from and to its stubs it carries in any case.
+    /// `transit` is whether the node forwards packets of other nodes. Packets of its stubs are
+    /// always forwarded.
     #[must_use]
     pub fn new(me: NodeAddr, transit: bool, routes: Arc<Routes>) -> Self {
         let hops = vec![None; routes.neighbour_count()];
@@ -112,37 +113,37 @@ impl ForwardingTable {
         self.stubs.insert(stub);
     }
 
-    /// Says where packets to a neighbour go. Until then no route uses it.
+    /// Sets the link of a neighbour. Until then no route uses it.
     pub fn link(&mut self, hop: NextHop) {
         if let Some(place) = self.routes.place_of(hop.neighbour) {
             self.hops[place] = Some(hop);
         }
     }
 
-    /// Sets the way to every node without a route: a stub has nothing else. The first of `hops` is used; the others
-    /// are for packets that came from it.
+    /// Sets the next hops for all nodes without a route, which a stub uses for everything. The
+    /// first of `hops` is used; the others are for packets that arrived from it.
     pub fn set_default_route(&mut self, hops: Vec<NextHop>, hop_limit: u8) {
         self.default_route = Some(DefaultRoute { hops, hop_limit });
     }
 
-    /// Sends what begins here and ends at `destination` to this neighbour first, whatever the route
-    /// says. Packets of other nodes are not affected, and direct paths come before.
+    /// Sends packets from this node to `destination` through this neighbour first, regardless of
+    /// the route. Packets of other nodes are not affected, and direct paths take precedence.
     pub fn detour(&mut self, destination: NodeAddr, hop: NextHop) {
         self.detours.insert(destination, hop);
     }
 
-    /// Sends what begins here and ends at `hop.neighbour` by a direct path, whether or not there is a route. Nothing else goes
-    /// there.
+    /// Sends packets from this node to `hop.neighbour` on a direct path, with or without a route.
+    /// No other packets use it.
     pub fn direct(&mut self, hop: NextHop) {
         self.direct.insert(hop.neighbour, hop);
     }
 
-    /// Admits packets with `cookie` that come by a direct path: from `peer`, for this node, and no others.
+    /// Admits packets with `cookie` on a direct path: only those from `peer` to this node.
     pub fn admit_direct(&mut self, cookie: Cookie, peer: NodeAddr) {
         self.direct_ingress.insert(cookie, peer);
     }
 
-    /// Whether what begins here goes to this node by a direct path.
+    /// Whether packets from this node to that one take a direct path.
     #[must_use]
     pub fn is_direct(&self, destination: NodeAddr) -> bool {
         self.direct.contains_key(&destination)
@@ -154,7 +155,7 @@ impl ForwardingTable {
         self.me
     }
 
-    /// What to do with a packet that came in with `header`.
+    /// Decides about a packet that arrived with `header`.
     #[must_use]
     pub fn decide(&self, header: &Header) -> Decision {
         let Some(ingress) = self.ingress.get(&header.cookie) else {
@@ -193,7 +194,7 @@ impl ForwardingTable {
         }
     }
 
-    /// A direct path serves its two ends, and nobody else.
+    /// A direct path serves only its two ends.
     fn decide_direct(&self, header: &Header) -> Decision {
         match self.direct_ingress.get(&header.cookie) {
             None => Decision::Drop(DropReason::UnknownCookie),
@@ -203,8 +204,8 @@ impl ForwardingTable {
         }
     }
 
-    /// Whether packets with this source may come from this neighbour: from a stub its own, from a node that refuses
-    /// transit those of the stubs that are reached through it as well, from others all.
+    /// Whether packets with this source may arrive from this neighbour: from a stub only its own,
+    /// from a node that refuses transit also those of its stubs, and from other nodes all.
     fn may_send(&self, from: &Ingress, header: &Header) -> bool {
         let source = header.source;
         if self.stubs.contains(&from.neighbour) {
@@ -212,8 +213,9 @@ impl ForwardingTable {
             let attached_here = !matches!(header.attachment, Attachment::Source(node) if node != self.me);
             return source == from.neighbour && attached_here;
         }
-        // A stub that says it is attached to the neighbour may be younger than the neighbour's record. One that is known to
-        // be elsewhere, or that others list as well without proof, is not the neighbour's.
+        // A stub that claims this neighbour may be newer than the neighbour's record. One that is
+        // known to be elsewhere, or that others also list without proof, is not accepted as the
+        // neighbour's.
         let young = || {
             header.attachment == Attachment::Source(from.neighbour)
                 && self.routes.get(source).is_none()
@@ -239,14 +241,14 @@ impl ForwardingTable {
         Some(self.detours.get(&peer).map_or(usual, |hop| hop.neighbour))
     }
 
-    /// Whether there is a way to a node now, through others or to itself.
+    /// Whether a node is reachable now; true for this node itself.
     #[must_use]
     pub fn reaches(&self, node: NodeAddr) -> bool {
         node == self.me || self.find_own(node, node).is_some()
     }
 
-    /// The neighbour and the hop limit for a packet that begins here, by its header: the peer itself where there is a direct
-    /// path, but for handshakes only where the mesh has no way.
+    /// The next hop and the hop limit of a packet of this node with this header: the peer itself if
+    /// there is a direct path, but for handshakes only if the mesh has no route.
     #[must_use]
     pub fn originate_packet(&self, header: &Header, handshake: bool) -> Option<(NextHop, u8)> {
         let direct = || self.direct.get(&header.end()).map(|hop| (*hop, DIRECT_HOP_LIMIT));
@@ -256,9 +258,9 @@ impl ForwardingTable {
         if handshake { relayed().or_else(direct) } else { direct().or_else(relayed) }
     }
 
-    /// As [`originate_packet`](Self::originate_packet), for a packet of a handshake that answers
-    /// one which came in through `ingress`: it returns the same way, if that is one of the ways to
-    /// the peer, so that a handshake needs one path that works and not two.
+    /// Like [`originate_packet`](Self::originate_packet), for a handshake packet that answers one
+    /// received through `ingress`: it returns the same way if that is a next hop to the peer, so
+    /// that a handshake needs one working path instead of two.
     #[must_use]
     pub fn reply(&self, header: &Header, ingress: NodeAddr) -> Option<(NextHop, u8)> {
         if self.detours.contains_key(&header.end()) {
@@ -271,20 +273,21 @@ impl ForwardingTable {
         Some((hop, route.hop_limit))
     }
 
-    /// Whether nodes list this one as their stub without proof: there is no route, but there may be
-    /// one once the proof was asked for.
+    /// Whether nodes list this one as their stub without proof: it has no route, but may get one
+    /// once the proof is fetched.
     #[must_use]
     pub fn is_claimed(&self, node: NodeAddr) -> bool {
         self.routes.is_claimed(node)
     }
 
-    /// The neighbour that packets of a flow go to, never the one they came from.
+    /// The next hop of a flow, never its ingress.
     #[must_use]
     pub fn next_hop(&self, flow: Flow, ingress: Option<NodeAddr>) -> Option<NextHop> {
         self.find(flow, ingress).map(|(hop, _)| hop)
     }
 
-    /// The neighbour and the hop limit for a packet that begins here; the peer itself, where there is a direct path.
+    /// The next hop and the hop limit of a packet of this node; the peer itself if there is a direct
+    /// path.
     #[must_use]
     pub fn originate(&self, destination: NodeAddr) -> Option<(NextHop, u8)> {
         if let Some(hop) = self.direct.get(&destination) {
