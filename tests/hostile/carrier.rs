@@ -12,7 +12,6 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use receptor_quic::NodeAddr;
 use receptor_quic::switch::{Attachment, Cookie, Header};
-use receptor_quic::testing::VirtualSocket;
 
 /// Where the attacker's QUIC finds other nodes, by the node address in the last eight bytes.
 const PREFIX: [u8; 8] = [0xfd, 0xee, 0, 0, 0, 0, 0, 0];
@@ -31,17 +30,16 @@ pub(crate) struct Uplink {
     pub(crate) attachment: Attachment,
 }
 
-/// A socket of the virtual network, with switched packets in both directions once there is an
-/// uplink.
+/// A UDP socket with switched packets in both directions once there is an uplink.
 pub(crate) struct Carrier {
-    pub(crate) udp: Arc<VirtualSocket>,
+    udp: Arc<dyn AsyncUdpSocket>,
     uplink: Mutex<Option<Uplink>>,
     /// Switched packets that came in, by their headers.
     received: Mutex<Vec<Header>>,
 }
 
 impl Carrier {
-    pub(crate) fn new(udp: Arc<VirtualSocket>) -> Arc<Self> {
+    pub(crate) fn new(udp: Arc<dyn AsyncUdpSocket>) -> Arc<Self> {
         Arc::new(Self { udp, uplink: Mutex::default(), received: Mutex::default() })
     }
 
@@ -54,10 +52,10 @@ impl Carrier {
         std::mem::take(&mut self.received.lock().unwrap())
     }
 
-    /// Sends a datagram as it is.
+    /// Sends a datagram as it is. It is lost if the socket's buffer is full.
     pub(crate) fn send(&self, destination: SocketAddr, contents: &[u8]) {
         let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };
-        self.udp.try_send(&transmit).unwrap();
+        let _ = self.udp.try_send(&transmit);
     }
 
     /// Sends a switched packet over the uplink.

@@ -1,20 +1,15 @@
 //! Handshakes that are begun and not ended, or that cost more than they should.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSliceMut};
-use std::net::{Ipv6Addr, SocketAddr};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, EndpointConfig, UdpPoller};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use quinn::AsyncUdpSocket as _;
+use quinn::udp::Transmit;
 use receptor_quic::testing::{Mesh, Network, mesh};
-use rustls::pki_types::PrivateKeyDer;
 
 use crate::carrier::overlay;
+use crate::chains::namesakes;
+use crate::initials::Initials;
 use crate::log::Log;
 use crate::member::{EDGE, client_config, id};
 use crate::scene::Scene;
@@ -132,26 +127,6 @@ fn assert_few(lines: usize) {
     assert!(lines <= 100, "{lines} lines were logged");
 }
 
-/// A chain of a stranger's, with this many intermediates that all have the same name and none of
-/// which issued another.
-fn namesakes(count: usize) -> Credentials {
-    let params = |ca| {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "namesake");
-        params.is_ca = if ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::NoCa };
-        params
-    };
-    let issuer = Issuer::new(params(true), KeyPair::generate().unwrap());
-    let own = KeyPair::generate().unwrap();
-    let mut chain = vec![params(false).signed_by(&own, &issuer).unwrap().der().clone()];
-    chain.extend((0..count).map(|_| {
-        let certificate = params(true).signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
-        certificate.der().clone()
-    }));
-    let key = PrivateKeyDer::try_from(own.serialize_der()).unwrap();
-    Credentials { chain, key }
-}
-
 /// What this thread has computed so far.
 fn cpu_nanos() -> u64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
@@ -179,69 +154,4 @@ async fn connections_that_stop_after_the_handshake_leave_room_for_others() {
     // Links must say HELLO in time; of one peer a few connections may be kept.
     assert_eq!(open(&links), 0);
     assert!(open(&peers) <= 4, "{}", open(&peers));
-}
-
-/// First packets of QUIC connections, as many as are wanted.
-#[derive(Default)]
-struct Initials(VecDeque<Vec<u8>>);
-
-impl Initials {
-    async fn next(&mut self) -> Vec<u8> {
-        const BATCH: usize = 50;
-        if self.0.is_empty() {
-            let socket = Arc::new(Capture::default());
-            let runtime = Arc::new(quinn::TokioRuntime);
-            let config = EndpointConfig::default();
-            let endpoint =
-                quinn::Endpoint::new_with_abstract_socket(config, None, socket.clone(), runtime).unwrap();
-            let config = client_config(None);
-            let to = SocketAddr::from(([10, 0, 0, 1], 7400));
-            let connect = |_| endpoint.connect_with(config.clone(), to, "receptor").unwrap();
-            let connecting: Vec<_> = (0..BATCH).map(connect).collect();
-            while socket.0.lock().unwrap().len() < BATCH {
-                tokio::task::yield_now().await;
-            }
-            self.0 = std::mem::take(&mut socket.0.lock().unwrap());
-            drop(connecting);
-        }
-        self.0.pop_front().unwrap()
-    }
-}
-
-/// A socket that keeps what is sent.
-#[derive(Debug, Default)]
-struct Capture(Mutex<VecDeque<Vec<u8>>>);
-
-#[derive(Debug)]
-struct Writable;
-
-impl UdpPoller for Writable {
-    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncUdpSocket for Capture {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Writable)
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let segment = transmit.segment_size.unwrap_or(transmit.contents.len());
-        self.0.lock().unwrap().extend(transmit.contents.chunks(segment).map(<[u8]>::to_vec));
-        Ok(())
-    }
-
-    fn poll_recv(
-        &self,
-        _: &mut Context<'_>,
-        _: &mut [IoSliceMut<'_>],
-        _: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Pending
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 7400))
-    }
 }

@@ -9,10 +9,12 @@
 
 mod calls;
 mod carrier;
+mod chains;
 mod claims;
 mod floods;
 mod fuzzed;
 mod handshakes;
+mod initials;
 mod log;
 mod member;
 mod probes;

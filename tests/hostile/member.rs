@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connection, ConnectionError, EndpointConfig, TransportConfig, VarInt};
+use quinn::{AsyncUdpSocket, Connection, ConnectionError, EndpointConfig, TransportConfig, VarInt};
 use receptor_quic::switch::{Attachment, Cookie};
-use receptor_quic::testing::Network;
 use receptor_quic::{Identity, NodeAddr, NodeId};
 use serde::Serialize;
 use serde_bytes::ByteBuf;
@@ -31,7 +30,7 @@ pub(crate) mod frame {
     pub(crate) const TWIN: u8 = 0x0b;
 }
 
-/// The process: an endpoint on a host of its own, and a genuine identity.
+/// The process: an endpoint on a socket of its own, and a genuine identity.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) id: NodeId,
@@ -75,9 +74,9 @@ pub(crate) struct Frames {
 type HelloFields = (u8, Vec<u16>, String, u64, u64, u32, bool, bool, String, ByteBuf, String);
 
 impl Member {
-    pub(crate) fn new(network: &Network, id: NodeId, identity: Identity) -> Self {
+    pub(crate) fn new(udp: Arc<dyn AsyncUdpSocket>, id: NodeId, identity: Identity) -> Self {
         let credentials = Credentials::of(&identity);
-        let carrier = Carrier::new(network.bind_host());
+        let carrier = Carrier::new(udp);
         let server = quinn::ServerConfig::with_crypto(tls::server(&credentials));
         let endpoint = endpoint(carrier.clone(), Some(server));
         Self { id, identity, credentials, carrier, endpoint, instance: 2 }

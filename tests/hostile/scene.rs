@@ -26,7 +26,7 @@ impl Scene {
 
     pub(crate) fn with_attacker(mesh: Mesh, name: &str) -> Self {
         let identity = mesh.authority().issue(&id(name), 1).unwrap();
-        let mallory = Member::new(mesh.network(), id(name), identity);
+        let mallory = Member::new(mesh.network().bind_host(), id(name), identity);
         Self { mesh, mallory }
     }
 
