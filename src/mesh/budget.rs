@@ -17,11 +17,11 @@ use std::collections::BTreeMap;
 
 /// One key per level, from broad to narrow. A key is compared with others that have the same
 /// broader keys only.
-pub(super) type Source<const LEVELS: usize> = [u128; LEVELS];
+pub(crate) type Source<const LEVELS: usize> = [u128; LEVELS];
 
 /// Places, and who holds them.
 #[derive(Debug)]
-pub(super) struct Budget<const LEVELS: usize> {
+pub(crate) struct Budget<const LEVELS: usize> {
     places: usize,
     next: u64,
     /// By order of arrival.
@@ -30,13 +30,13 @@ pub(super) struct Budget<const LEVELS: usize> {
 
 impl<const LEVELS: usize> Budget<LEVELS> {
     /// A budget with this many places, of which there is at least one.
-    pub(super) const fn new(places: usize) -> Self {
+    pub(crate) const fn new(places: usize) -> Self {
         Self { places, next: 0, held: BTreeMap::new() }
     }
 
     /// Takes a place. Returns its number, which is never used again, and the number of the entry
     /// that was displaced.
-    pub(super) fn enter(&mut self, source: Source<LEVELS>) -> (u64, Option<u64>) {
+    pub(crate) fn enter(&mut self, source: Source<LEVELS>) -> (u64, Option<u64>) {
         let displaced = (self.held.len() >= self.places).then(|| self.excess(source)).flatten();
         if let Some(displaced) = displaced {
             self.held.remove(&displaced);
@@ -48,17 +48,17 @@ impl<const LEVELS: usize> Budget<LEVELS> {
     }
 
     /// Frees a place. Nothing happens if its entry was displaced.
-    pub(super) fn leave(&mut self, number: u64) {
+    pub(crate) fn leave(&mut self, number: u64) {
         self.held.remove(&number);
     }
 
     /// Places that are taken.
-    pub(super) fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.held.len()
     }
 
     /// Places that a source holds on each level.
-    pub(super) fn held_by(&self, source: &Source<LEVELS>) -> [usize; LEVELS] {
+    pub(crate) fn held_by(&self, source: &Source<LEVELS>) -> [usize; LEVELS] {
         let mut counts = [0; LEVELS];
         for held in self.held.values() {
             let common = held.iter().zip(source).take_while(|(a, b)| a == b).count();

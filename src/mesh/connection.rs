@@ -10,21 +10,34 @@ use quinn::ConnectionError;
 
 use super::ending::Cause;
 use super::receive_window::WindowNeed;
+use super::send_window::Written;
 use crate::transport::code::CloseCode;
 
-/// The first cause of a connection's end; clones share it.
+/// What a connection shares with its streams: the first cause of its end, and a count of what they
+/// write. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FirstCause(Arc<OnceLock<Cause>>);
+pub(crate) struct FirstCause(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    cause: OnceLock<Cause>,
+    written: Written,
+}
 
 impl FirstCause {
     /// Records a cause, unless one is recorded already.
     pub(crate) fn record(&self, cause: Cause) {
-        let _ = self.0.set(cause);
+        let _ = self.0.cause.set(cause);
     }
 
     /// What an error of the connection means: the first cause, which this error is if none is recorded.
     pub(crate) fn of(&self, error: &ConnectionError) -> Cause {
-        self.0.get_or_init(|| Cause::of(error)).clone()
+        self.0.cause.get_or_init(|| Cause::of(error)).clone()
+    }
+
+    /// Counts what streams of the connection write.
+    pub(super) fn written(&self) -> &Written {
+        &self.0.written
     }
 }
 

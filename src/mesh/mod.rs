@@ -20,13 +20,13 @@ mod acceptor;
 mod at_once;
 mod attaching;
 mod black_holes;
-mod budget;
+pub(crate) mod budget;
 mod callers;
 pub(crate) mod clock;
 pub(crate) mod connection;
 mod converge;
 pub(crate) mod core;
-mod credit;
+pub(crate) mod credit;
 pub(crate) mod datadir;
 pub(crate) mod datagram;
 mod departures;
@@ -68,6 +68,7 @@ pub(crate) mod receive_window;
 mod refusal_log;
 mod renewal;
 mod roaming;
+mod send_window;
 mod services;
 pub(crate) mod shutdown;
 mod snapshot;
@@ -81,6 +82,7 @@ mod verification;
 mod verifying;
 mod vetting;
 pub(crate) mod view;
+pub(crate) mod window_budget;
 
 pub use crate::transport::settings::MAX_STREAMS;
 pub use converge::{ConvergeError, Convergence};
@@ -107,7 +109,7 @@ pub use shutdown::ShutDown;
 pub use status::{
     CertificateStatus, Direction, DuplicateStatus, EdgeStatus, HandshakeStatus, LinkState, LinkStatus,
     NetworkStatus, NotTrusted, PairStatus, PathsStatus, PeerPath, PeerStatus, PortMappingStatus,
-    ProcessStatus, ReceiveWindowStatus, RecordStatus, RouteStatus, Status,
+    ProcessStatus, RecordStatus, RouteStatus, Status, WindowStatus,
 };
 pub use stream::{RecvHalf, SendHalf, Stream, StreamError};
 

@@ -556,6 +556,7 @@ pub(crate) async fn accept_streams(
     tokio::select! {
         cause = accept_each(connection, node, services, usage) => cause,
         never = services.windows.follow(connection, node, usage) => match never {},
+        never = services.send_windows.follow(connection, node) => match never {},
     }
 }
 

@@ -19,6 +19,7 @@ use super::open::{ACCEPTED, OpenHeader, Parsed, RefuseCode, RefusedOpen};
 use super::open_streams::OpenStreams;
 use super::receive_window::ReceiveBudget;
 use super::renewal;
+use super::send_window::SendBudget;
 use super::stream::Stream;
 use super::usage::{StreamLease, Usage};
 use crate::id::{NodeId, ServiceName};
@@ -56,6 +57,8 @@ pub(crate) struct Services {
     pub(crate) datagrams: DatagramListeners,
     /// How many bytes may wait to be read.
     pub(crate) windows: ReceiveBudget,
+    /// What its connections may have sent without an acknowledgement.
+    pub(crate) send_windows: SendBudget,
 }
 
 #[derive(Debug, Default)]
@@ -220,6 +223,7 @@ impl Services {
             open_streams: OpenStreams::default(),
             datagrams: DatagramListeners::default(),
             windows: ReceiveBudget::new(limits),
+            send_windows: SendBudget::new(),
         }
     }
 

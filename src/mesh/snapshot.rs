@@ -104,6 +104,7 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Snapshot {
         running_calls: 0,
         handshakes: driver.handshakes.status(),
         receive_windows: driver.services.windows.status(),
+        send_windows: driver.services.send_windows.status(),
     };
     let linked = |peer: &NodeId| driver.neighbours.active().contains_key(peer);
     let dialled = driver.dialled.iter().filter_map(|dialled| dialled.status());

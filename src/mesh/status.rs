@@ -73,17 +73,19 @@ pub struct Status {
     /// Handshakes that others have begun with it.
     pub handshakes: HandshakeStatus,
     /// What peers may send before it is read.
-    pub receive_windows: ReceiveWindowStatus,
+    pub receive_windows: WindowStatus,
+    /// What peers may be sent before they acknowledge it.
+    pub send_windows: WindowStatus,
 }
 
-/// The receive windows of a node's connections.
+/// The receive or send windows of a node's connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 #[non_exhaustive]
-pub struct ReceiveWindowStatus {
-    /// Bytes of all of them together: so much may wait to be read.
+pub struct WindowStatus {
+    /// Bytes of all of them together: so much may wait to be read, or to be acknowledged.
     pub bytes: u64,
-    /// How often one could not grow as far as the streams of its connection needed, because of the
-    /// limit of its peer or of the node.
+    /// How often one could not grow as far as its connection needed, because of the limit of its
+    /// peer or of the node.
     pub limited: u64,
 }
 

@@ -159,7 +159,7 @@ impl SendHalf {
         let mut rest = [data];
         while !rest[0].is_empty() {
             match self.writable()?.write_chunks(&mut rest).await {
-                Ok(written) => self.sent += written.bytes as u64,
+                Ok(written) => self.count(written.bytes),
                 Err(error) => return Err(self.explain(error)),
             }
         }
@@ -175,13 +175,18 @@ impl SendHalf {
         while !rest.is_empty() {
             match self.writable()?.write(rest).await {
                 Ok(written) => {
-                    self.sent += written as u64;
+                    self.count(written);
                     rest = &rest[written..];
                 }
                 Err(error) => return Err(self.explain(error)),
             }
         }
         Ok(())
+    }
+
+    fn count(&mut self, written: usize) {
+        self.sent += written as u64;
+        self.connection.written().add(written as u64);
     }
 
     /// Counts from here: what was sent before is a header, not the application's data.
@@ -288,7 +293,7 @@ impl AsyncWrite for SendHalf {
         let this = &mut *self;
         Pin::new(this.writable()?).poll_write(cx, buf).map(|result| match result {
             Ok(len) => {
-                this.sent += len as u64;
+                this.count(len);
                 Ok(len)
             }
             Err(error) => Err(this.explain(error).into()),

@@ -51,6 +51,18 @@ pub const RECEIVE_WINDOWS: RangeInclusive<u64> = 2 << 20..=4 << 30;
 /// Default maximum of unread bytes from all peers: 256 MiB, plus 1.6 MB per connection.
 pub const DEFAULT_RECEIVE_MEMORY: u64 = 256 << 20;
 
+/// Bytes that a connection may have sent without an acknowledgement, until its congestion window
+/// needs more: 20 Mbit/s over a round trip of 100 ms.
+pub(crate) const FIRST_SEND_WINDOW: u64 = 256 * 1024;
+/// The largest send window of a connection: 800 Mbit/s over a round trip of 100 ms. It is quinn's
+/// default.
+pub(crate) const MAX_SEND_WINDOW: u64 = 8 * STREAM_WINDOW;
+/// Bytes that all connections with one peer may have sent without an acknowledgement.
+pub(crate) const SEND_WINDOW_PER_PEER: u64 = 4 * MAX_SEND_WINDOW;
+/// Bytes that all connections together may have sent without an acknowledgement, beside
+/// [`FIRST_SEND_WINDOW`] for each.
+pub(crate) const SEND_MEMORY: u64 = 256 << 20;
+
 /// How many bytes may wait to be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ReceiveLimits {
@@ -175,6 +187,7 @@ fn common(max_mtu: u16) -> TransportConfig {
         .mtu_discovery_config(Some(mtu))
         .stream_receive_window(window(STREAM_WINDOW))
         .receive_window(window(FIRST_WINDOW))
+        .send_window(FIRST_SEND_WINDOW)
         .max_concurrent_bidi_streams(INITIAL_STREAMS.into())
         .max_concurrent_uni_streams(VarInt::from_u32(0));
     config
