@@ -336,10 +336,12 @@ impl Output<'_> {
     async fn stream(&self, mut stdout: ChildStdout, mut drain: Drain) -> Result<(), HandlerError> {
         let mut buffer = BytesMut::new();
         loop {
-            if buffer.capacity() < MIN_READ {
-                buffer.reserve(MAX_RESPONSE);
+            // A piece keeps the whole buffer that it is part of.
+            let piece = self.responder.piece();
+            if piece < MAX_RESPONSE || buffer.capacity() < MIN_READ {
+                buffer = BytesMut::with_capacity(piece);
             }
-            let mut room = (&mut buffer).limit(MAX_RESPONSE);
+            let mut room = (&mut buffer).limit(piece);
             if drain.read(&mut stdout, &mut room).await? == 0 {
                 return Ok(());
             }

@@ -33,6 +33,7 @@
 //!
 //! A [`Command`] is a handler: a call that is cut off ends the process group.
 
+pub(crate) mod backlog;
 mod builtin;
 mod call;
 mod capabilities;
@@ -54,6 +55,7 @@ mod supervise;
 #[allow(dead_code, reason = "the service drives a part of it so far")]
 pub mod unit;
 
+pub use backlog::RESPONSE_MEMORY;
 pub use call::{Call, CallError, CallOptions, PayloadWriter, Response, Responses};
 pub use code::Code;
 pub use command::{Command, CommandStderr, InheritEnv};
@@ -61,7 +63,9 @@ pub use directive::{Directive, InvalidDirective};
 pub use frame::{MAX_ERROR_TEXT, MAX_RESPONSE};
 pub use handler::{HandlerError, Request};
 pub use payload::{CollectError, Payload};
-pub use registry::{CallCounts, DEFAULT_MAX_RUNNING, MAX_HANDLERS, RegisterError, Registry, RunningCall};
+pub use registry::{
+    CallCounts, DEFAULT_MAX_RUNNING, MAX_HANDLERS, RegisterError, Registry, RunningCall, StoredResponses,
+};
 pub use responder::{Responder, ResponseWriter, SendError};
 pub use supervise::supervise;
 

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use super::backlog::ResponseBudget;
 use super::code::Code;
 use super::command::Command;
 use super::directive::Directive;
@@ -50,6 +51,7 @@ struct Inner {
     counters: Counters,
     phase: watch::Sender<Phase>,
     inflight: Inflight,
+    responses: ResponseBudget,
     logs: LogLimits,
 }
 
@@ -145,8 +147,12 @@ impl Registry {
     /// those who run none. Ephemerals that share a certificate count as one caller. A call beyond
     /// that is refused with [`Code::CallerLimit`], and a call that finds no place left with
     /// [`Code::Overloaded`], at once, and counted. With 0, all are. The built-in directives have
-    /// places of their own: a node that runs as many calls as it may still answers a ping. A call
-    /// that runs costs two tasks and, at worst, 256 KiB of responses that wait.
+    /// places of their own: a node that runs as many calls as it may still answers a ping.
+    ///
+    /// A call that runs costs two tasks and the responses that wait for its caller: up to 256 KiB
+    /// while all calls together store less than [`RESPONSE_MEMORY`](super::RESPONSE_MEMORY) and the caller less than its
+    /// share, one response otherwise. A caller that reads nothing of many calls slows these down,
+    /// and no others.
     #[must_use]
     pub fn with_max_running(max_running: usize) -> Self {
         Self {
@@ -157,6 +163,7 @@ impl Registry {
                 counters: Counters::default(),
                 phase: watch::Sender::new(Phase::Open),
                 inflight: Inflight::new(),
+                responses: ResponseBudget::new(),
                 logs: LogLimits::default(),
             }),
         }
@@ -239,6 +246,13 @@ impl Registry {
             .collect()
     }
 
+    /// Responses that wait for callers.
+    #[must_use]
+    pub fn stored_responses(&self) -> StoredResponses {
+        let (bytes, limited) = self.inner.responses.held();
+        StoredResponses { bytes, limited }
+    }
+
     /// How many calls there were, by how they ended.
     #[must_use]
     pub fn counts(&self) -> CallCounts {
@@ -306,12 +320,17 @@ impl Registry {
         Ok(())
     }
 
-    /// What the phases go through from now on, the current one first.
     /// The limits of log lines that callers cause.
     pub(crate) fn log_limits(&self) -> &LogLimits {
         &self.inner.logs
     }
 
+    /// What the responses of all calls may store.
+    pub(super) fn responses(&self) -> &ResponseBudget {
+        &self.inner.responses
+    }
+
+    /// What the phases go through from now on, the current one first.
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
         self.inner.phase.subscribe()
     }
@@ -413,6 +432,16 @@ pub struct RunningCall {
     pub caller: NodeId,
     /// How long it has been running.
     pub age: Duration,
+}
+
+/// Responses that wait for callers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredResponses {
+    /// Their bytes: at most [`RESPONSE_MEMORY`](super::RESPONSE_MEMORY), and one response for each call.
+    pub bytes: usize,
+    /// How often a response found its caller's share used up. The count only grows.
+    pub limited: u64,
 }
 
 /// Why a handler was not registered. Nothing was changed.

@@ -8,13 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
-use tokio::sync::mpsc::{self, OwnedPermit, error::SendError as QueueClosed};
 
+use super::backlog::{Backlog, Closed, Reserved};
 use super::frame::MAX_RESPONSE;
 use super::over::Over;
-
-/// How many responses of one call wait for the stream: 4, so at most 256 KiB.
-pub(super) const RESPONSE_QUEUE: usize = 4;
 
 /// How a handler answers: each [`send`](Self::send) is a response with the next serial, from 1.
 ///
@@ -22,7 +19,7 @@ pub(super) const RESPONSE_QUEUE: usize = 4;
 /// send after the handler returned is refused.
 #[derive(Clone, Debug)]
 pub struct Responder {
-    queue: mpsc::Sender<Bytes>,
+    backlog: Backlog,
     last: LastBody,
     over: Over,
 }
@@ -31,8 +28,8 @@ pub struct Responder {
 pub(super) type LastBody = Arc<Mutex<Bytes>>;
 
 impl Responder {
-    pub(super) fn new(queue: mpsc::Sender<Bytes>, last: LastBody, over: Over) -> Self {
-        Self { queue, last, over }
+    pub(super) fn new(backlog: Backlog, last: LastBody, over: Over) -> Self {
+        Self { backlog, last, over }
     }
 
     /// Sends a response of at most [`MAX_RESPONSE`] bytes. Waits while the caller reads slowly.
@@ -43,7 +40,13 @@ impl Responder {
     /// The body is too long, or the call is over. Nothing was sent.
     pub async fn send(&self, body: Bytes) -> Result<(), SendError> {
         check_len(&body)?;
-        self.queue.send(body).await.map_err(|_| SendError::Over)
+        self.backlog.reserve(body.len()).await.map_err(|Closed| SendError::Over)?.send(body);
+        Ok(())
+    }
+
+    /// How many bytes a response should have now: less while the caller does not read what it got.
+    pub(super) fn piece(&self) -> usize {
+        self.backlog.piece()
     }
 
     /// Sets what the last response carries when the handler succeeds: nothing by default, at most [`MAX_RESPONSE`] bytes.
@@ -66,7 +69,7 @@ impl Responder {
     /// Nothing is held back. Wrap it into a [`tokio::io::BufWriter`] where writes are small.
     #[must_use]
     pub fn writer(&self) -> ResponseWriter {
-        ResponseWriter { queue: self.queue.clone(), state: State::Idle }
+        ResponseWriter { backlog: self.backlog.clone(), state: State::Idle }
     }
 
     /// Waits until the call is over: the caller went away or cancelled, the deadline passed, the node stopped waiting, or
@@ -107,11 +110,11 @@ pub enum SendError {
 ///
 /// `shutdown` ends this writer, not the call.
 pub struct ResponseWriter {
-    queue: mpsc::Sender<Bytes>,
+    backlog: Backlog,
     state: State,
 }
 
-type Reserve = Pin<Box<dyn Future<Output = Result<OwnedPermit<Bytes>, QueueClosed<()>>> + Send + Sync>>;
+type Reserve = Pin<Box<dyn Future<Output = Result<Reserved, Closed>> + Send + Sync>>;
 
 enum State {
     Idle,
@@ -124,26 +127,29 @@ impl AsyncWrite for ResponseWriter {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let body = &buf[..buf.len().min(MAX_RESPONSE)];
+        let wanted = buf.len().min(MAX_RESPONSE);
+        let over = |Closed| io::Error::new(io::ErrorKind::BrokenPipe, SendError::Over);
         loop {
-            match &mut self.state {
+            let place = match &mut self.state {
                 State::ShutDown => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-                State::Idle => match self.queue.clone().try_reserve_owned() {
-                    Ok(permit) => {
-                        permit.send(Bytes::copy_from_slice(body));
-                        return Poll::Ready(Ok(body.len()));
+                State::Idle => match self.backlog.try_reserve(wanted).map_err(over)? {
+                    Some(place) => place,
+                    None => {
+                        let backlog = self.backlog.clone();
+                        self.state = State::Waiting(Box::pin(async move { backlog.reserve(wanted).await }));
+                        continue;
                     }
-                    Err(error) => self.state = State::Waiting(Box::pin(error.into_inner().reserve_owned())),
                 },
                 State::Waiting(reserve) => {
-                    let permit = ready!(reserve.as_mut().poll(cx));
+                    let place = ready!(reserve.as_mut().poll(cx));
                     self.state = State::Idle;
-                    let permit =
-                        permit.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, SendError::Over))?;
-                    permit.send(Bytes::copy_from_slice(body));
-                    return Poll::Ready(Ok(body.len()));
+                    place.map_err(over)?
                 }
-            }
+            };
+            // The caller may have come back with another buffer than the one that had to wait.
+            let body = &buf[..buf.len().min(place.bytes())];
+            place.send(Bytes::copy_from_slice(body));
+            return Poll::Ready(Ok(body.len()));
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Instrument as _;
 
+use super::backlog::Waiting;
 use super::code::Code;
 use super::frame::{
     BadCall, CallFrame, FrameError, FrameReader, MAX_CALL_FRAME, ResponseFrame, cut_error_text,
@@ -18,7 +19,7 @@ use super::handler::{Handler, HandlerError, Request};
 use super::over;
 use super::payload::Payload;
 use super::registry::{Phase, Registry, count};
-use super::responder::{LastBody, RESPONSE_QUEUE, Responder};
+use super::responder::{LastBody, Responder};
 use crate::id::NodeId;
 use crate::mesh::log::{LogKind, LogLimits};
 use crate::mesh::{SendHalf, Stream, StreamError};
@@ -134,7 +135,7 @@ async fn refuse(
 /// A call at work: the handler's task on one side, the caller's stream on the other.
 struct Running {
     work: JoinSet<Result<(), HandlerError>>,
-    bodies: mpsc::Receiver<Bytes>,
+    bodies: mpsc::Receiver<Waiting>,
     last: LastBody,
     end: over::End,
     deadline: Option<Instant>,
@@ -165,7 +166,7 @@ impl Running {
     fn start(handler: Arc<dyn Handler>, parts: CallParts, registry: &Registry, span: &tracing::Span) -> Self {
         let CallParts { caller, call, reader, responses } = parts;
         let (end, over) = over::pair();
-        let (queue, bodies) = mpsc::channel(RESPONSE_QUEUE);
+        let (backlog, bodies) = registry.responses().backlog(&caller);
         let last = LastBody::default();
         // A deadline that is too far away to be an instant is none.
         let deadline = call.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
@@ -179,7 +180,7 @@ impl Running {
             deadline,
             logs: logs.clone(),
         };
-        let responder = Responder::new(queue, last.clone(), over);
+        let responder = Responder::new(backlog, last.clone(), over);
         let mut work = JoinSet::new();
         // Started within the task, so that a panic on the way to the future is the handler's, too.
         let handling = async move { handler.start(request, responder).await };
@@ -208,13 +209,13 @@ impl Running {
             tokio::select! {
                 biased;
                 error = self.responses.stopped() => return Err(error),
-                Some(body) = self.bodies.recv() => self.responses.send(body).await?,
+                Some(waiting) = self.bodies.recv() => self.responses.send(waiting).await?,
                 Some(result) = self.work.join_next() => break result,
             }
         };
         self.bodies.close();
-        while let Ok(body) = self.bodies.try_recv() {
-            self.responses.send(body).await?;
+        while let Ok(waiting) = self.bodies.try_recv() {
+            self.responses.send(waiting).await?;
         }
         match self.verdict(result) {
             Ok(()) => {
@@ -308,8 +309,9 @@ struct ResponseSender {
 }
 
 impl ResponseSender {
-    async fn send(&mut self, body: Bytes) -> Result<(), StreamError> {
-        let serial = self.sent + 1;
+    /// Writes a response, whose memory counts until QUIC has it.
+    async fn send(&mut self, waiting: Waiting) -> Result<(), StreamError> {
+        let (serial, body) = (self.sent + 1, waiting.body.clone());
         self.write(ResponseFrame { serial, body, ..ResponseFrame::default() }).await
     }
 
