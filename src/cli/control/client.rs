@@ -45,15 +45,15 @@ impl Client {
     }
 
     pub(in crate::cli) async fn converged(&self, within: Duration) -> Result<Convergence, Failure> {
-        self.ask_for(&Request::Converge { timeout_ms: millis(within) }).await
+        self.ask(&Request::Converge { timeout_ms: millis(within) }).await
     }
 
     pub(in crate::cli) async fn ping(&self, node: &NodeId, timeout: Duration) -> Result<PingReply, Failure> {
-        self.ask_for(&Request::Ping { node: node.clone(), timeout_ms: millis(timeout) }).await
+        self.ask(&Request::Ping { node: node.clone(), timeout_ms: millis(timeout) }).await
     }
 
     pub(in crate::cli) async fn trace(&self, node: &NodeId) -> Result<Vec<Hop>, Failure> {
-        self.ask_for(&Request::Trace { node: node.clone() }).await
+        self.ask(&Request::Trace { node: node.clone() }).await
     }
 
     pub(in crate::cli) async fn explain(&self, node: &NodeId) -> Result<Value, Failure> {
@@ -75,7 +75,7 @@ impl Client {
         let mut read = BufReader::new(read);
         let timeout_ms = limit.map(millis);
         let request = SendRequest { node: node.clone(), directive: directive.clone(), timeout_ms };
-        self.request(&mut write, &mut read, &Request::Send(request), queued).await?;
+        self.request::<Value>(&mut write, &mut read, &Request::Send(request), queued).await?;
         let upload = async {
             match upload(&mut payload, &mut write).await {
                 Ok(()) => payload.gone().await,
@@ -87,7 +87,7 @@ impl Client {
                 responses.put(chunk).await?;
             }
             responses.end().await?;
-            self.answer(&mut read, || {}).await.map(drop)
+            self.answer::<Value>(&mut read, || {}).await.map(drop)
         };
         tokio::select! {
             result = download => result,
@@ -95,34 +95,29 @@ impl Client {
         }
     }
 
-    async fn ask_for<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
-        let value = self.ask(request).await?;
-        serde_json::from_value(value).map_err(|error| self.lost(&error))
-    }
-
-    async fn ask(&self, request: &Request) -> Result<Value, Failure> {
+    async fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
         let mut stream = self.connect().await?;
         let (read, mut write) = stream.split();
         self.request(&mut write, &mut BufReader::new(read), request, || {}).await
     }
 
-    async fn request(
+    async fn request<T: DeserializeOwned>(
         &self,
         write: &mut (impl AsyncWrite + Unpin),
         read: &mut (impl AsyncBufRead + Unpin),
         request: &Request,
         queued: impl FnOnce(),
-    ) -> Result<Value, Failure> {
+    ) -> Result<T, Failure> {
         // A node that turns the client away has said so, and may be gone before the request is written.
         let _ = write_line(write, request).await;
         self.answer(read, queued).await
     }
 
-    async fn answer(
+    async fn answer<T: DeserializeOwned>(
         &self,
         read: &mut (impl AsyncBufRead + Unpin),
         queued: impl FnOnce(),
-    ) -> Result<Value, Failure> {
+    ) -> Result<T, Failure> {
         let mut queued = Some(queued);
         loop {
             match read_line(read, MAX_ANSWER).await.map_err(|error| self.lost(&error))? {

@@ -56,15 +56,15 @@ impl SendRequest {
 /// What the node says to it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Answer {
-    Ok(Value),
+pub(super) enum Answer<T = Value> {
+    Ok(T),
     Failed(Failure),
     /// The call waits until others have ended. Another answer follows.
     Queued {},
 }
 
-impl From<Result<Value, Failure>> for Answer {
-    fn from(result: Result<Value, Failure>) -> Self {
+impl<T> From<Result<T, Failure>> for Answer<T> {
+    fn from(result: Result<T, Failure>) -> Self {
         match result {
             Ok(value) => Self::Ok(value),
             Err(failure) => Self::Failed(failure),
@@ -157,7 +157,7 @@ pub(in crate::cli) fn fuzz(bytes: &[u8]) {
     while let Ok(Some(chunk)) = now(read_chunk(&mut from)) {
         assert!((1..=MAX_CHUNK).contains(&chunk.len()));
     }
-    let _ = now(read_line::<Answer>(&mut &bytes[..], MAX_ANSWER));
+    let _ = now(read_line::<Answer<Value>>(&mut &bytes[..], MAX_ANSWER));
 }
 
 #[cfg(test)]
@@ -190,9 +190,9 @@ mod tests {
         for send in [send(None), send(Some(1500))] {
             assert_eq!(serde_json::from_str::<Request>(&text(&send)).unwrap(), send);
         }
-        assert_eq!(text(&Answer::Queued {}), r#"{"queued":{}}"#);
+        assert_eq!(text(&Answer::<()>::Queued {}), r#"{"queued":{}}"#);
         assert_eq!(text(&Answer::Ok(Value::Null)), r#"{"ok":null}"#);
-        let failed = Answer::Failed(Failure { exit: Exit::Unreachable, text: "why".to_owned() });
+        let failed = Answer::<Value>::Failed(Failure { exit: Exit::Unreachable, text: "why".to_owned() });
         assert_eq!(text(&failed), r#"{"failed":{"exit":"unreachable","text":"why"}}"#);
         assert_eq!(serde_json::from_str::<Answer>(&text(&failed)).unwrap(), failed);
     }

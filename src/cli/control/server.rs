@@ -62,7 +62,7 @@ pub(in crate::cli) async fn serve(socket: &ControlSocket, local: &Local) {
 
 /// Says why a client is not served, as far as its socket takes that at once.
 fn turn_away(stream: &UnixStream, failure: &Failure) {
-    let _ = stream.try_write(&line(&Answer::Failed(failure.clone())));
+    let _ = stream.try_write(&line(&Answer::<()>::Failed(failure.clone())));
 }
 
 async fn serve_client(mut stream: UnixStream, local: Local, reception: Reception) {
@@ -84,10 +84,10 @@ async fn serve_client(mut stream: UnixStream, local: Local, reception: Reception
     // Whatever fails here is between the client and its socket: the client knows.
     let _ = match request {
         Ok(Ok(request)) => serve_request(request, &local, &reception, &mut read, &mut write).await,
-        Ok(Err(error)) => answer(&mut write, Err(Failure::usage(format!("not a request: {error}")))).await,
+        Ok(Err(error)) => fail(&mut write, Failure::usage(format!("not a request: {error}"))).await,
         Err(_) => {
             let text = format!("no request came within {REQUEST_TIMEOUT:?}");
-            answer(&mut write, Err(Failure::usage(text))).await
+            fail(&mut write, Failure::usage(text)).await
         }
     };
 }
@@ -121,7 +121,7 @@ where
         Request::Converge { .. } | Request::Ping { .. } | Request::Trace { .. } => reception.probe().await,
     };
     let Some(_room) = room else {
-        return answer(write, Err(busy("as many questions as it answers at a time"))).await;
+        return fail(write, busy("as many questions as it answers at a time")).await;
     };
     match while_there(read, ask(request, local)).await {
         Some(result) => answer(write, result).await,
@@ -157,8 +157,15 @@ async fn while_there<T>(read: &mut (impl AsyncBufRead + Unpin), work: impl Futur
     }
 }
 
-async fn answer(write: &mut (impl AsyncWrite + Unpin), result: Result<Value, Failure>) -> io::Result<()> {
+async fn answer<T: serde::Serialize>(
+    write: &mut (impl AsyncWrite + Unpin),
+    result: Result<T, Failure>,
+) -> io::Result<()> {
     timeout(ANSWER_TIMEOUT, write_line(write, &Answer::from(result))).await?
+}
+
+async fn fail(write: &mut (impl AsyncWrite + Unpin), failure: Failure) -> io::Result<()> {
+    answer::<()>(write, Err(failure)).await
 }
 
 async fn serve_send<R, W>(
@@ -175,19 +182,19 @@ where
     let deadline = request.timeout().and_then(|limit| Instant::now().checked_add(limit));
     let _room = match wait_for_room(deadline, reception, read, write).await? {
         Some(Ok(room)) => room,
-        Some(Err(failure)) => return answer(write, Err(failure)).await,
+        Some(Err(failure)) => return fail(write, failure).await,
         None => return Ok(()),
     };
     let limit = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let call = match while_there(read, local.call(&request.node, request.directive.clone(), limit)).await {
         Some(Ok(call)) => call,
-        Some(Err(failure)) => return answer(write, Err(failure)).await,
+        Some(Err(failure)) => return fail(write, failure).await,
         None => return Ok(()),
     };
-    answer(write, Ok(Value::Null)).await?;
+    answer(write, Ok(())).await?;
     let result = exchange(call, FromClient(read), ToClient(write)).await;
     timeout(ANSWER_TIMEOUT, write_end(write)).await??;
-    answer(write, result.map(|()| Value::Null)).await
+    answer(write, result).await
 }
 
 /// Room for a call: at once, or after others have ended. `None` if the client went away meanwhile.
@@ -204,7 +211,7 @@ async fn wait_for_room(
         let text = format!("{MAX_SENDS} calls, and {MAX_QUEUED} others wait");
         return Ok(Some(Err(busy(&text))));
     };
-    timeout(ANSWER_TIMEOUT, write_line(write, &Answer::Queued {})).await??;
+    timeout(ANSWER_TIMEOUT, write_line(write, &Answer::<()>::Queued {})).await??;
     let room = async {
         match deadline {
             Some(deadline) => timeout_at(deadline, reception.send()).await.ok().flatten(),

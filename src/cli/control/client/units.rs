@@ -1,9 +1,10 @@
 //! Requests about units.
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::io::BufReader;
 
-use super::super::protocol::{Answer, MAX_ANSWER, Request, read_chunk, read_line};
+use super::super::protocol::{Request, read_chunk};
 use super::{Client, upload};
 use crate::cli::exit::Failure;
 use crate::cli::flow::{Sink, Source};
@@ -25,7 +26,7 @@ impl Client {
         let (read, mut write) = stream.split();
         let mut read = BufReader::new(read);
         let request = Request::Unit(UnitRequest::Submit(request));
-        self.request(&mut write, &mut read, &request, || {}).await?;
+        self.request::<Value>(&mut write, &mut read, &request, || {}).await?;
         // A node that rejects the unit answers before the payload has ended.
         let answer = self.answer(&mut read, || {});
         let upload = async {
@@ -34,11 +35,10 @@ impl Client {
                 Err(failure) => failure,
             }
         };
-        let value = tokio::select! {
-            answer = answer => answer?,
-            failure = upload => return Err(failure),
-        };
-        serde_json::from_value(value).map_err(|error| self.lost(&error))
+        tokio::select! {
+            answer = answer => answer,
+            failure = upload => Err(failure),
+        }
     }
 
     pub(in crate::cli) async fn units(&self, filter: UnitQuery) -> Result<Vec<UnitView>, Failure> {
@@ -59,14 +59,13 @@ impl Client {
         let (read, mut write) = stream.split();
         let mut read = BufReader::new(read);
         let request = Request::Unit(UnitRequest::Watch { id: id.clone() });
-        let mut value = self.request(&mut write, &mut read, &request, || {}).await?;
+        let mut unit: UnitView = self.request(&mut write, &mut read, &request, || {}).await?;
         loop {
-            let unit: UnitView = serde_json::from_value(value).map_err(|error| self.lost(&error))?;
             if unit.state.is_final() {
                 return Ok(unit);
             }
             changed(&unit);
-            value = self.answer(&mut read, || {}).await?;
+            unit = self.answer(&mut read, || {}).await?;
         }
     }
 
@@ -81,17 +80,13 @@ impl Client {
         let (read, mut write) = stream.split();
         let mut read = BufReader::new(read);
         let line = Request::Unit(UnitRequest::Results(request.clone()));
-        self.request(&mut write, &mut read, &line, || {}).await?;
+        self.request::<Value>(&mut write, &mut read, &line, || {}).await?;
         while let Some(chunk) = read_chunk(&mut read).await.map_err(|error| self.lost(&error))? {
             let len = chunk.len() as u64;
             output.put(chunk).await?;
             request.from += len;
         }
-        match read_line(&mut read, MAX_ANSWER).await.map_err(|error| self.lost(&error))? {
-            Answer::Ok(value) => serde_json::from_value(value).map_err(|error| self.lost(&error)),
-            Answer::Failed(failure) => Err(failure),
-            Answer::Queued {} => Err(self.lost(&"an answer out of turn")),
-        }
+        self.answer(&mut read, || {}).await
     }
 
     pub(in crate::cli) async fn cancel_unit(
@@ -115,6 +110,6 @@ impl Client {
     }
 
     async fn unit<T: DeserializeOwned>(&self, request: UnitRequest) -> Result<T, Failure> {
-        self.ask_for(&Request::Unit(request)).await
+        self.ask(&Request::Unit(request)).await
     }
 }

@@ -4,13 +4,13 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde::Serialize;
 use tokio::io::{AsyncBufRead, AsyncReadExt as _, AsyncWrite};
 use tokio::time::{sleep, timeout};
 
 use super::super::protocol::{read_chunk, write_chunks, write_end};
 use super::super::reception::{MAX_UNIT_STREAMS, Reception};
-use super::{ANSWER_TIMEOUT, answer, busy, json, while_there};
+use super::{ANSWER_TIMEOUT, answer, busy, fail, while_there};
 use crate::cli::exit::Failure;
 use crate::cli::work::id::IdPrefix;
 use crate::cli::work::local::{self, LocalUnits};
@@ -36,33 +36,34 @@ where
     let room = if streams { reception.unit_stream() } else { reception.probe().await };
     let Some(_room) = room else {
         let text = format!("as many requests about units as it serves at a time ({MAX_UNIT_STREAMS})");
-        return answer(write, Err(busy(&text))).await;
+        return fail(write, busy(&text)).await;
     };
     match request {
         UnitRequest::Submit(request) => submit(request, units, read, write).await,
         UnitRequest::Watch { id } => watch(&id, units, read, write).await,
         UnitRequest::Results(request) => results(&request, units, read, write).await,
-        request => match while_there(read, ask(request, units)).await {
-            Some(result) => answer(write, result).await,
-            None => Ok(()),
-        },
+        UnitRequest::List { filter } => answer(write, units.list(&filter)).await,
+        UnitRequest::Status { id } => answer(write, units.status(&id)).await,
+        UnitRequest::Cancel { id, grace_ms } => {
+            let cancel = units.cancel(&id, Duration::from_millis(grace_ms));
+            change(cancel, read, write).await
+        }
+        UnitRequest::Release { id, force } => change(units.release(&id, force), read, write).await,
+        UnitRequest::ReleaseAll { filter, force } => {
+            change(units.release_all(&filter, force), read, write).await
+        }
     }
 }
 
-async fn ask(request: UnitRequest, units: &LocalUnits) -> Result<Value, Failure> {
-    match request {
-        UnitRequest::List { filter } => units.list(&filter).map(|units| json(&units)),
-        UnitRequest::Status { id } => units.status(&id).map(|unit| json(&unit)),
-        UnitRequest::Cancel { id, grace_ms } => {
-            units.cancel(&id, Duration::from_millis(grace_ms)).await.map(|unit| json(&unit))
-        }
-        UnitRequest::Release { id, force } => units.release(&id, force).await.map(|done| json(&done)),
-        UnitRequest::ReleaseAll { filter, force } => {
-            units.release_all(&filter, force).await.map(|done| json(&done))
-        }
-        UnitRequest::Submit(_) | UnitRequest::Watch { .. } | UnitRequest::Results(_) => {
-            unreachable!("served on their own")
-        }
+/// Works for a client as long as it is there, and answers it.
+async fn change<T: Serialize>(
+    work: impl Future<Output = Result<T, Failure>>,
+    read: &mut (impl AsyncBufRead + Unpin),
+    write: &mut (impl AsyncWrite + Unpin),
+) -> io::Result<()> {
+    match while_there(read, work).await {
+        Some(result) => answer(write, result).await,
+        None => Ok(()),
     }
 }
 
@@ -79,13 +80,13 @@ where
     W: AsyncWrite + Unpin + Send,
 {
     if let Err(failure) = units.check_enabled() {
-        return answer(write, Err(failure)).await;
+        return fail(write, failure).await;
     }
-    answer(write, Ok(Value::Null)).await?;
+    answer(write, Ok(())).await?;
     let (feed, payload) = fed_payload();
     let submission = units.submit(request, payload);
     tokio::select! {
-        submitted = submission => answer(write, submitted.map(|unit| json(&unit))).await,
+        submitted = submission => answer(write, submitted).await,
         () = receive_payload(read, feed) => Ok(()),
     }
 }
@@ -113,14 +114,14 @@ where
 {
     let unit = match units.find(id) {
         Ok(unit) => unit,
-        Err(failure) => return answer(write, Err(failure)).await,
+        Err(failure) => return fail(write, failure).await,
     };
     let mut changes = unit.watch();
     loop {
         let Some(status) = while_there(read, changes.next()).await else { return Ok(()) };
-        let Some(status) = status else { return answer(write, Err(local::over(&unit))).await };
+        let Some(status) = status else { return fail(write, local::over(&unit)).await };
         let is_final = status.is_final();
-        answer(write, Ok(json(&local::view(status)))).await?;
+        answer(write, Ok(local::view(status))).await?;
         if is_final || while_there(read, sleep(WATCH_PACE)).await.is_none() {
             return Ok(());
         }
@@ -139,9 +140,9 @@ where
 {
     let unit = match units.find(&request.id) {
         Ok(unit) => unit,
-        Err(failure) => return answer(write, Err(failure)).await,
+        Err(failure) => return fail(write, failure).await,
     };
-    answer(write, Ok(Value::Null)).await?;
+    answer(write, Ok(())).await?;
     let mut output = local::output(&unit, request);
     let end = loop {
         let piece: Result<Option<Bytes>, _> = match while_there(read, output.next()).await {
@@ -150,7 +151,7 @@ where
         };
         match piece {
             Ok(Some(piece)) => write_chunks(write, &piece).await?,
-            Ok(None) => break Ok(json(&local::view(unit.status()))),
+            Ok(None) => break Ok(local::view(unit.status())),
             Err(error) => break Err(local::results_failure(&error)),
         }
     };
