@@ -796,7 +796,10 @@ impl NodeBuilder {
             work::SpawnError::Register(error) => StartError::Register(error),
         })?;
         mesh.set_capabilities(|| work::capabilities(&registry));
-        let units = units.map(|opened| Engine::start(opened, &mesh));
+        let units = match units {
+            Some(opened) => Some(Engine::start(opened, &mesh, &registry).await?),
+            None => None,
+        };
         let node = Node(Arc::new(Inner { mesh, registry, units }));
         if let Some(within) = self.wait_converged {
             node.settle(within, dials).await;

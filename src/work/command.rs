@@ -22,6 +22,7 @@ use super::inflight::Inflight;
 use super::payload::Payload;
 use super::process::{Process, SharedStdin};
 use super::responder::Responder;
+use super::unit::{Job, UnitKey, UnitLimits, UnitSpec};
 use crate::id::NodeId;
 use crate::mesh::StreamError;
 use crate::mesh::log::{LogKind, LogLimits};
@@ -258,6 +259,33 @@ impl Command {
             command.uid(uid).gid(gid);
         }
         command
+    }
+
+    /// What a supervisor executes for a unit.
+    pub(super) fn unit_job(
+        &self,
+        key: &UnitKey,
+        spec: &UnitSpec,
+        limits: &UnitLimits,
+        extra: [(OsString, OsString); 1],
+    ) -> Job {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let mut env = self.inherited();
+        env.extend(self.env.iter().cloned());
+        env.push(("RECEPTOR_CALLER".into(), key.submitter.as_str().into()));
+        env.push(("RECEPTOR_CALL_ID".into(), key.id.to_string().into()));
+        env.push(("RECEPTOR_DIRECTIVE".into(), spec.directive.as_str().into()));
+        env.extend(extra);
+        Job {
+            program: self.program.clone(),
+            args: self.args.clone(),
+            env,
+            dir: self.dir.clone(),
+            user: self.user,
+            output_limit: self.max_output.map_or(limits.max_output, |max| max.min(limits.max_output)),
+            run_for_ms: spec.run_for_ms.into_iter().chain(limits.max_run_for.map(ms)).min(),
+            grace_ms: ms(self.kill_grace),
+        }
     }
 
     fn inherited(&self) -> Vec<(OsString, OsString)> {

@@ -223,22 +223,25 @@ pub(crate) fn cut_error_text(text: &str) -> String {
     format!("{}{CUT}", &text[..end])
 }
 
-fn decode<'de, T: Deserialize<'de>>(frame: &'de [u8]) -> Result<T, rmp_serde::decode::Error> {
+pub(super) fn decode<'de, T: Deserialize<'de>>(frame: &'de [u8]) -> Result<T, rmp_serde::decode::Error> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(frame);
     deserializer.set_max_depth(MAX_DEPTH);
     T::deserialize(&mut deserializer)
 }
 
-fn put_length(frame: &mut [u8], to_follow: usize) {
+pub(super) fn put_length(frame: &mut [u8], to_follow: usize) {
     let len = u32::try_from(frame.len() - 4 + to_follow).expect("frames are far below 4 GiB");
     frame[..4].copy_from_slice(&len.to_be_bytes());
 }
 
-fn field<'de, A: SeqAccess<'de>, T: Deserialize<'de>>(seq: &mut A, name: &str) -> Result<T, A::Error> {
+pub(super) fn field<'de, A: SeqAccess<'de>, T: Deserialize<'de>>(
+    seq: &mut A,
+    name: &str,
+) -> Result<T, A::Error> {
     seq.next_element()?.ok_or_else(|| A::Error::custom(format_args!("the {name} is missing")))
 }
 
-fn skip_rest<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<(), A::Error> {
+pub(super) fn skip_rest<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<(), A::Error> {
     while seq.next_element::<IgnoredAny>()?.is_some() {}
     Ok(())
 }

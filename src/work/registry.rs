@@ -60,6 +60,16 @@ struct Registered {
     handler: Arc<dyn Handler>,
     /// Whether it is one of the built-in directives, which have places of their own.
     built_in: bool,
+    /// The command that handles it. `None` for a function.
+    command: Option<Command>,
+}
+
+/// What runs a unit of work.
+pub(super) enum UnitRunner {
+    /// A command, which outlives the node.
+    Command(Command),
+    /// A function.
+    Handler,
 }
 
 #[derive(Default)]
@@ -181,7 +191,11 @@ impl Registry {
         F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        self.register(directive, Registered { handler: Arc::new(handler), built_in: false }, false)
+        self.register(
+            directive,
+            Registered { handler: Arc::new(handler), built_in: false, command: None },
+            false,
+        )
     }
 
     /// As [`handle`](Self::handle), for a built-in directive, which has places of its own.
@@ -194,7 +208,11 @@ impl Registry {
         F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        self.register(directive, Registered { handler: Arc::new(handler), built_in: true }, false)
+        self.register(
+            directive,
+            Registered { handler: Arc::new(handler), built_in: true, command: None },
+            false,
+        )
     }
 
     /// As [`handle`](Self::handle), in the place of the handler that may be there.
@@ -206,7 +224,11 @@ impl Registry {
         F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        self.register(directive, Registered { handler: Arc::new(handler), built_in: false }, true)
+        self.register(
+            directive,
+            Registered { handler: Arc::new(handler), built_in: false, command: None },
+            true,
+        )
     }
 
     /// Handles `directive` with an external command, run anew for each call.
@@ -215,9 +237,18 @@ impl Registry {
     /// As [`handle`](Self::handle). Whether the command exists is found out when it is called.
     pub fn command(&self, directive: Directive, command: Command) -> Result<(), RegisterError> {
         let inflight = self.inner.inflight.clone();
-        self.handle(directive, move |request, responder| {
-            command.clone().run(request, responder, inflight.clone())
-        })
+        let run = command.clone();
+        let handler = move |request, responder| run.clone().run(request, responder, inflight.clone());
+        let registered = Registered { handler: Arc::new(handler), built_in: false, command: Some(command) };
+        self.register(directive, registered, false)
+    }
+
+    /// What runs a unit of this directive. `None` if there is nothing: built-in directives are for
+    /// calls.
+    pub(super) fn unit_runner(&self, directive: &Directive) -> Option<UnitRunner> {
+        let handlers = self.inner.handlers.read().unwrap_or_else(PoisonError::into_inner);
+        let registered = handlers.get(directive).filter(|registered| !registered.built_in)?;
+        Some(registered.command.clone().map_or(UnitRunner::Handler, UnitRunner::Command))
     }
 
     /// Takes no calls of `directive` any more. False where there was no handler.
@@ -350,7 +381,7 @@ impl Registry {
             let handlers = self.inner.handlers.read().unwrap_or_else(PoisonError::into_inner);
             handlers.get(directive).cloned()
         };
-        let Registered { handler, built_in } = registered.ok_or(Code::UnknownDirective)?;
+        let Registered { handler, built_in, .. } = registered.ok_or(Code::UnknownDirective)?;
         if *self.inner.phase.borrow() != Phase::Open {
             return Err(Code::Leaving);
         }

@@ -1,5 +1,7 @@
 //! One unit at the executor.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Answer, DamagedJournal, ExecutorChange, ExecutorEntry, Step, UnitTime};
@@ -10,7 +12,7 @@ use super::spec::{SpecHash, UnitSpec};
 /// One unit at the executor: what its journal says, and the offset of the payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ExecutorUnit {
-    spec: UnitSpec,
+    spec: Arc<UnitSpec>,
     hash: SpecHash,
     start_by: UnitTime,
     stage: Stage,
@@ -21,6 +23,8 @@ pub(crate) struct ExecutorUnit {
     /// When the last entry was made, and how many there are.
     since: UnitTime,
     version: u64,
+    /// The newest attempt. 0 if there was none.
+    last_attempt: u32,
     /// Why the supervisor could not be started, until the fence has shown that it was not.
     spawn_error: Option<String>,
 }
@@ -109,6 +113,8 @@ pub(crate) enum ExitKind {
     RunTime,
     OutputLimit,
     NotStarted(String),
+    /// A handler of this process failed.
+    Handler(String),
 }
 
 /// Who created an attempt's `run` file. It comes into being together with its content, by a link to
@@ -140,8 +146,9 @@ impl ExecutorUnit {
     pub(crate) fn offered(spec: UnitSpec, start_within_ms: u64, now: UnitTime) -> (Self, ExecutorStep) {
         let start_by = now.plus(start_within_ms.min(spec.start_by_ms));
         let hash = spec.hash();
+        let spec = Arc::new(spec);
         let entry =
-            ExecutorEntry { at: now, change: ExecutorChange::Offered { spec: spec.clone(), start_by } };
+            ExecutorEntry { at: now, change: ExecutorChange::Offered { spec: (*spec).clone(), start_by } };
         let unit = Self {
             spec,
             hash,
@@ -152,6 +159,7 @@ impl ExecutorUnit {
             release: false,
             since: now,
             version: 1,
+            last_attempt: 0,
             spawn_error: None,
         };
         // The journal must hold the unit before the submitter may finish the payload.
@@ -167,7 +175,7 @@ impl ExecutorUnit {
         };
         let mut unit = Self {
             hash: spec.hash(),
-            spec: spec.clone(),
+            spec: Arc::new(spec.clone()),
             start_by: *start_by,
             stage: Stage::Receiving,
             offset: 0,
@@ -175,6 +183,7 @@ impl ExecutorUnit {
             release: false,
             since: first.at,
             version: 1,
+            last_attempt: 0,
             spawn_error: None,
         };
         for (index, entry) in rest.iter().enumerate() {
@@ -210,7 +219,7 @@ impl ExecutorUnit {
         let mut step = Step::default();
         match input {
             ExecutorInput::Offer { hash } => self.on_offer(hash, &mut step),
-            ExecutorInput::Stored { offset } => self.on_stored(offset),
+            ExecutorInput::Stored { offset } => self.stored(offset),
             ExecutorInput::Complete => self.on_complete(&mut step, now),
             ExecutorInput::Corrupt => self.on_corrupt(&mut step),
             ExecutorInput::Turn => self.on_turn(&mut step, now),
@@ -250,8 +259,13 @@ impl ExecutorUnit {
         Report { version: self.version, state, started, since: self.since }
     }
 
-    pub(crate) fn spec(&self) -> &UnitSpec {
+    pub(crate) fn spec(&self) -> &Arc<UnitSpec> {
         &self.spec
+    }
+
+    /// The newest attempt. 0 if there was none.
+    pub(crate) fn last_attempt(&self) -> u32 {
+        self.last_attempt
     }
 
     /// When the newest entry of the journal was made.
@@ -286,7 +300,8 @@ impl ExecutorUnit {
         }));
     }
 
-    fn on_stored(&mut self, offset: u64) {
+    /// Sets how much of the payload is on disk.
+    pub(crate) fn stored(&mut self, offset: u64) {
         if self.stage == Stage::Receiving {
             self.offset = offset.min(self.spec.payload_len);
         }
@@ -371,6 +386,7 @@ impl ExecutorUnit {
             ExitKind::RunTime => Outcome::Failed(Failure::RunTime),
             ExitKind::OutputLimit => Outcome::Failed(Failure::OutputLimit),
             ExitKind::NotStarted(text) => Outcome::Failed(Failure::NotStarted(text)),
+            ExitKind::Handler(text) => Outcome::Failed(Failure::Handler(text)),
         };
         self.end(outcome, started, step, now);
     }
@@ -514,7 +530,10 @@ impl ExecutorUnit {
                 self.stage = Stage::Accepted;
                 self.offset = self.spec.payload_len;
             }
-            ExecutorChange::Starting { attempt } => self.stage = Stage::Starting { attempt: *attempt },
+            ExecutorChange::Starting { attempt } => {
+                self.stage = Stage::Starting { attempt: *attempt };
+                self.last_attempt = *attempt;
+            }
             ExecutorChange::Running { attempt } => self.stage = Stage::Running { attempt: *attempt },
             ExecutorChange::CancelWanted { grace_ms } => self.cancel = Some(*grace_ms),
             ExecutorChange::ReleaseWanted => self.release = true,

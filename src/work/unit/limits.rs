@@ -6,3 +6,7 @@ pub(crate) const MAX_ATTEMPTS: u32 = 8;
 /// How much longer than a unit could be offered its tombstone is kept: a day, in milliseconds. It
 /// covers clocks that run at different rates, and offers that were under way.
 pub(crate) const TOMBSTONE_MARGIN_MS: u64 = 24 * 3600 * 1000;
+
+/// How many keys a node keeps that must no longer be accepted. Beyond it no unit is accepted until
+/// some have expired.
+pub(crate) const MAX_TOMBSTONES: usize = 262_144;

@@ -45,6 +45,7 @@ pub(super) mod supervisor;
 #[cfg(test)]
 mod tests;
 mod tombstones;
+mod wire;
 #[cfg(test)]
 mod world;
 
@@ -53,7 +54,10 @@ pub use api::{
     UnitId, UnitLimits, UnitOutput, UnitPayload, UnitResults, UnitState, UnitStatus, UnitWatch, Units,
     UnitsConfig,
 };
+pub(crate) use job::Job;
+pub(crate) use key::UnitKey;
 pub use outcome::{Failure, Outcome, UnitRefusal};
 pub use service::UnitError;
 pub(crate) use service::{Engine, OpenUnitsError, OpenedUnits, SharedRef};
 pub use spec::InvalidSpec;
+pub(crate) use spec::UnitSpec;

@@ -17,6 +17,7 @@ pub(crate) struct UnitSpec {
     /// The length of the payload, in bytes.
     pub(crate) payload_len: u64,
     /// The SHA-256 of the payload.
+    #[serde(with = "serde_bytes")]
     pub(crate) payload_sha256: [u8; 32],
     /// How long after its submission the unit may be started, in milliseconds: at most
     /// [`MAX_LIFE`](Self::MAX_LIFE).
@@ -116,7 +117,16 @@ impl UnitSpec {
     /// Never: plain values encode.
     #[must_use]
     pub(crate) fn hash(&self) -> SpecHash {
-        let bytes = rmp_serde::to_vec(self).expect("plain values encode, and a Vec takes them");
-        SpecHash(Sha256::digest(bytes).into())
+        SpecHash(Sha256::digest(self.encode()).into())
+    }
+
+    /// The spec as it travels: a MessagePack array of the fields.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec(self).expect("plain values encode, and a Vec takes them")
+    }
+
+    /// Reads a spec. One with fields of a later version is not understood.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, rmp_serde::decode::Error> {
+        super::super::frame::decode(bytes)
     }
 }

@@ -1,7 +1,7 @@
 //! One unit at the submitter.
 
 use super::entry::{Answer, DamagedJournal, Step, StoreId, SubmitterChange, SubmitterEntry, UnitTime};
-use super::outcome::{Outcome, Report, ReportState};
+use super::outcome::{Outcome, Report, ReportState, UnitRefusal};
 use super::spec::UnitSpec;
 use crate::id::NodeId;
 
@@ -54,6 +54,8 @@ pub(crate) enum SubmitterInput {
     Answer { store: StoreId, answer: Answer },
     /// The payload was sent up to its end, which was not announced yet.
     PayloadSent { store: StoreId },
+    /// The executor takes no units at all.
+    NoUnits,
     /// The user cancels it.
     Cancel { grace_ms: u64 },
     /// The user releases it, `force` also if that ends a running job.
@@ -149,6 +151,7 @@ impl SubmitterUnit {
             SubmitterInput::Down => self.session = Session::Down,
             SubmitterInput::Answer { store, answer } => self.on_answer(store, answer, &mut step, now),
             SubmitterInput::PayloadSent { store } => self.on_payload_sent(store, &mut step, now),
+            SubmitterInput::NoUnits => self.on_no_units(&mut step, now),
             SubmitterInput::Cancel { grace_ms } => self.on_cancel(grace_ms, &mut step, now),
             SubmitterInput::Release { force } => self.on_release(force, &mut step, now),
             SubmitterInput::Abandon => step.effects.push(SubmitterEffect::Remove),
@@ -322,6 +325,13 @@ impl SubmitterUnit {
         }
         if self.release.is_some() {
             self.offered = false;
+        }
+    }
+
+    fn on_no_units(&mut self, step: &mut SubmitterStep, now: UnitTime) {
+        // One that was, or may have been, accepted is there again when units are enabled again.
+        if self.stage == Stage::Queued {
+            self.end(Outcome::Refused(UnitRefusal::NoUnits), false, step, now);
         }
     }
 

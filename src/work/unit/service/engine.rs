@@ -2,24 +2,35 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::super::super::registry::Registry;
 use super::super::api::{QuarantinedUnit, UnitStatus, UnitsConfig};
-use super::super::entry::{SubmitterEntry, UnitTime};
-use super::super::store::{LoadedStore, UnitDir, UnitStore};
+use super::super::entry::{DamagedJournal, ExecutorEntry, UnitTime};
+use super::super::executor::{ExecutorInput, ExecutorUnit, Found, RunFile};
+use super::super::key::UnitKey;
+use super::super::store::{LoadedStore, Quarantined, UnitDir, UnitStore};
 use super::super::submitter::{SubmitterInput, SubmitterUnit};
+use super::super::tombstones::Death;
 use super::clock::UnitClock;
 use super::drivers::Drivers;
+use super::guests::Guests;
+use super::handler_attempt::handler_service;
+use super::in_unit::InUnit;
+use super::incoming::Incoming;
 use super::out_unit::OutUnit;
 use super::outgoing::Outgoing;
+use super::serving::service;
 use super::shared::{Shared, SharedRef, UnitError};
+use super::strays;
 use crate::id::NodeId;
+use crate::mesh::ServeError;
 use crate::mesh::core::Mesh;
 use crate::mesh::datadir::DataDir;
 
@@ -74,34 +85,50 @@ impl OpenedUnits {
 }
 
 impl Engine {
-    /// Resumes all units, and serves those of others.
-    pub(crate) fn start(opened: OpenedUnits, mesh: &Mesh) -> Self {
+    /// Offers the service, and resumes all units.
+    ///
+    /// # Errors
+    /// The services cannot be offered.
+    pub(crate) async fn start(
+        opened: OpenedUnits,
+        mesh: &Mesh,
+        registry: &Registry,
+    ) -> Result<Self, ServeError> {
         let (closed, is_closed) = watch::channel(false);
         let clock = UnitClock::new(opened.newest_entry());
         let OpenedUnits { config, store, mut loaded, data_dir } = opened;
-        for it in &loaded.quarantined {
-            tracing::warn!(path = %it.path.display(), reason = it.reason, "quarantined a unit");
-        }
+        // Streams wait in the listeners until the units are resumed.
+        let listener = mesh.serve(service())?;
+        let handlers = mesh.serve(handler_service())?;
         let shared = Arc::new(Shared {
             node: mesh.id().base(),
+            own_id: mesh.id().clone(),
             config,
             clock,
             store,
             outgoing: Outgoing::default(),
             drivers: Drivers::default(),
-            quarantined: std::mem::take(&mut loaded.quarantined),
+            incoming: Incoming::default(),
+            registry: registry.clone(),
+            guests: Guests::default(),
+            quarantined: Mutex::new(std::mem::take(&mut loaded.quarantined)),
             mesh: mesh.downgrade(),
             runtime: Handle::current(),
             closed: is_closed,
             poisoned: AtomicBool::new(false),
             _data_dir: data_dir,
         });
-        for (id, dir, entries) in loaded.outgoing {
-            shared.resume_out(id, dir, &entries);
-        }
-        let ticking = shared.clone();
+        let engine = Self { shared: shared.clone(), closed };
+        let resuming = shared.clone();
+        // An error means that the node is being dropped.
+        let _ = shared.blocking(move || resuming.resume(loaded)).await;
+        let (ticking, serving, handling) = (shared.clone(), shared.clone(), shared.clone());
         shared.spawn(async move { ticking.tick_out().await });
-        Self { shared, closed }
+        let ticking = shared.clone();
+        shared.spawn(async move { ticking.tick_in().await });
+        shared.spawn(serving.serve(listener));
+        shared.spawn(handling.serve_handlers(handlers));
+        Ok(engine)
     }
 
     pub(crate) fn shared(&self) -> &SharedRef {
@@ -121,13 +148,119 @@ impl Drop for Engine {
 }
 
 impl Shared {
-    fn resume_out(self: &Arc<Self>, id: Uuid, dir: UnitDir, entries: &[SubmitterEntry]) {
-        match SubmitterUnit::replay(entries) {
-            Ok(machine) => self.admit_out(&Arc::new(OutUnit::new(&self.node, id, machine, dir))),
-            Err(error) => {
-                tracing::warn!(path = %dir.paths().path().display(), %error, "quarantined a unit");
+    /// Resumes what the store held. Blocks on the disk.
+    fn resume(self: &Arc<Self>, loaded: LoadedStore) {
+        for (id, dir, entries) in loaded.outgoing {
+            match SubmitterUnit::replay(&entries) {
+                Ok(machine) => self.admit_out(&Arc::new(OutUnit::new(&self.node, id, machine, dir))),
+                Err(error) => self.quarantine(&dir, &error),
             }
         }
+        self.incoming.table().tombstones = loaded.tombstones;
+        let mut resumed = Vec::new();
+        for (key, dir, entries) in loaded.incoming {
+            match self.resume_in(key, dir, &entries) {
+                Ok(unit) => resumed.extend(unit),
+                Err((dir, error)) => self.quarantine(&dir, &error),
+            }
+        }
+        // All that run hold their places before others get a turn.
+        for unit in resumed {
+            if let Err(error) = self.resume_unit(&unit) {
+                tracing::warn!(unit = %unit.key, %error, "could not resume a unit; trying again");
+                let (shared, unit) = (self.clone(), unit.clone());
+                self.spawn(async move { shared.resume_again(unit).await });
+            }
+        }
+        for it in self.quarantined().iter() {
+            tracing::warn!(path = %it.path.display(), reason = it.reason, "quarantined a unit");
+        }
+    }
+
+    fn quarantine(&self, dir: &UnitDir, error: &DamagedJournal) {
+        let path = dir.paths().path().to_owned();
+        self.quarantined().push(Quarantined { path, reason: error.to_string() });
+    }
+
+    fn quarantined(&self) -> MutexGuard<'_, Vec<Quarantined>> {
+        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a unit that this node executes. `None` if it was being removed.
+    fn resume_in(
+        self: &Arc<Self>,
+        key: UnitKey,
+        mut dir: UnitDir,
+        entries: &[ExecutorEntry],
+    ) -> Result<Option<Arc<InUnit>>, (UnitDir, DamagedJournal)> {
+        if self.incoming.table().tombstones.get(&key) == Some(Death::Removed) {
+            // The node ended between the tombstone and the removal.
+            if let Err(error) = dir.remove() {
+                tracing::warn!(unit = %key, %error, "cannot remove a unit");
+            }
+            return Ok(None);
+        }
+        let machine = match ExecutorUnit::replay(entries) {
+            Ok(machine) => machine,
+            Err(error) => return Err((dir, error)),
+        };
+        let created = entries.first().map_or(UnitTime(0), |entry| entry.at);
+        let (attempt, is_final) = (machine.last_attempt(), machine.is_final());
+        if machine.attempt().is_some() {
+            self.incoming.queue().resume(&machine.spec().directive, key.clone());
+        }
+        let unit = Arc::new(InUnit::new(key, machine, dir, created));
+        unit.note_journal(entries);
+        let mut bytes = unit.spec.payload_len;
+        if is_final {
+            let (stdout, stderr) = if attempt == 0 { (0, 0) } else { unit.paths.output_lens(attempt) };
+            unit.note(|progress| {
+                (progress.stdout_len, progress.stderr_len) = (Some(stdout), Some(stderr));
+            });
+            bytes += stdout + stderr;
+        }
+        let mut table = self.incoming.table();
+        table.holdings.insert(&unit.key, bytes);
+        table.units.insert(unit.key.clone(), unit.clone());
+        Ok(Some(unit))
+    }
+
+    /// Compares a unit's journal with what there is of its attempt, and goes on from there.
+    fn resume_unit(self: &Arc<Self>, unit: &Arc<InUnit>) -> io::Result<()> {
+        let Ok(mut core) = unit.core.clone().try_lock_owned() else { return Ok(()) };
+        let nothing = Found { run: RunFile::Absent, locked: false, exit: None };
+        let found = core.machine.attempt().map_or(Ok(nothing), |attempt| unit.paths.found(attempt))?;
+        if let Some(attempt) = core.machine.attempt()
+            && found.run == RunFile::Supervisor
+            && !found.locked
+            && found.exit.is_none()
+        {
+            strays::kill(&unit.paths.attempt_path(attempt));
+        }
+        let stored = if core.machine.is_final() { 0 } else { unit.paths.payload_len()? };
+        unit.note(|progress| progress.handed = stored);
+        let step = core.machine.resume(stored, &found, self.clock.now());
+        self.perform_in(unit, &mut core, step).map(drop)
+    }
+
+    async fn resume_again(self: &Arc<Self>, unit: Arc<InUnit>) {
+        loop {
+            tokio::time::sleep(super::DISK_RETRY).await;
+            let (shared, again) = (self.clone(), unit.clone());
+            match self.blocking(move || shared.replay_and_resume(&again)).await {
+                Ok(Ok(())) | Err(_) => return,
+                Ok(Err(error)) => tracing::debug!(unit = %unit.key, %error, "could not resume a unit"),
+            }
+        }
+    }
+
+    fn replay_and_resume(self: &Arc<Self>, unit: &Arc<InUnit>) -> io::Result<()> {
+        if let Ok(mut core) = unit.core.clone().try_lock_owned()
+            && core.stale
+        {
+            core.reload()?;
+        }
+        self.resume_unit(unit)
     }
 
     /// Lets units expire, and removes those that were kept for long enough.
@@ -137,7 +270,7 @@ impl Shared {
                 let Some(unit) = self.outgoing.get(id) else { continue };
                 if let Err(error) = self.feed_out(&unit, SubmitterInput::Tick).await {
                     tracing::debug!(unit = %id, %error, "could not record that a unit's time is over");
-                    self.outgoing.deadlines.set(&id, Some(self.clock.now().plus(DISK_RETRY_MS)));
+                    self.outgoing.deadlines.set(&id, Some(self.clock.now().plus(super::DISK_RETRY_MS)));
                 }
             }
         }
@@ -186,26 +319,23 @@ impl Shared {
 
     /// The units that are, or were, executed here.
     pub(crate) fn executed(&self) -> Vec<UnitStatus> {
-        Vec::new()
+        self.incoming.all().iter().map(|unit| unit.status(&self.node)).collect()
     }
 
+    /// Cancels a unit that is executed here. False if there is none.
     pub(crate) async fn cancel_executed(
         self: &Arc<Self>,
-        _submitter: &NodeId,
-        _id: Uuid,
-        _grace: Duration,
+        submitter: &NodeId,
+        id: Uuid,
+        grace: Duration,
     ) -> Result<bool, UnitError> {
-        std::future::ready(Ok(false)).await
+        let Some(unit) = self.incoming.get(&UnitKey::new(submitter, id)) else { return Ok(false) };
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.feed_in(&unit, ExecutorInput::Cancel { grace_ms }).await.map(|_| true)
     }
 
     pub(crate) fn quarantined_units(&self) -> Vec<QuarantinedUnit> {
-        let public = |it: &super::super::store::Quarantined| QuarantinedUnit {
-            path: it.path.clone(),
-            reason: it.reason.clone(),
-        };
-        self.quarantined.iter().map(public).collect()
+        let public = |it: &Quarantined| QuarantinedUnit { path: it.path.clone(), reason: it.reason.clone() };
+        self.quarantined().iter().map(public).collect()
     }
 }
-
-/// How long to wait before something is written again that the disk did not take, in milliseconds.
-const DISK_RETRY_MS: u64 = 1_000;

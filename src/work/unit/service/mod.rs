@@ -13,19 +13,46 @@
 //! a blocking thread, and the effects follow there: what has begun is finished even if nobody waits
 //! for it. Units do not wait for each other, so that the file system commits many of them together.
 
+mod attempt;
 mod clock;
 mod deadlines;
 mod drivers;
 mod engine;
+mod followers;
+mod following;
+#[cfg_attr(not(target_os = "linux"), path = "growth_unreported.rs")]
+mod growth;
+mod guests;
+mod handing;
+mod handler_attempt;
+mod holdings;
+mod in_unit;
+mod incoming;
+mod offering;
 mod out_unit;
 mod outgoing;
+mod output;
 mod progress;
+mod pulse;
 mod reading;
+mod serving;
+mod session;
 mod shared;
+mod strays;
 mod submitting;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
+
+use std::time::Duration;
 
 pub(crate) use engine::{Engine, OpenUnitsError, OpenedUnits};
 pub(crate) use out_unit::OutUnit;
 pub(crate) use reading::Reading;
 pub(crate) use shared::SharedRef;
 pub use shared::UnitError;
+
+/// How long to wait before something is written again that the disk did not take.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// The same in milliseconds.
+const DISK_RETRY_MS: u64 = 1_000;

@@ -2,16 +2,19 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::super::super::registry::Registry;
 use super::super::api::{UnitLimits, UnitsConfig};
 use super::super::store::{Quarantined, UnitStore};
 use super::clock::UnitClock;
 use super::drivers::Drivers;
+use super::guests::Guests;
+use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use crate::id::NodeId;
 use crate::mesh::core::{Mesh, WeakMesh};
@@ -21,12 +24,17 @@ use crate::mesh::datadir::DataDir;
 pub(crate) struct Shared {
     /// The node's id, without suffix: the submitter of what is submitted here.
     pub(super) node: NodeId,
+    /// The node's id, with its suffix.
+    pub(super) own_id: NodeId,
     pub(super) config: UnitsConfig,
     pub(super) clock: UnitClock,
     pub(super) store: UnitStore,
     pub(super) outgoing: Outgoing,
     pub(super) drivers: Drivers,
-    pub(super) quarantined: Vec<Quarantined>,
+    pub(super) incoming: Incoming,
+    pub(super) registry: Registry,
+    pub(super) guests: Guests,
+    pub(super) quarantined: Mutex<Vec<Quarantined>>,
     pub(super) mesh: WeakMesh,
     pub(super) runtime: Handle,
     /// Whether the node is gone.

@@ -123,6 +123,11 @@ impl UnitStore {
         Ok((Self { root: root.to_owned(), id, tombstone_log: Mutex::new(tombstone_log) }, loaded))
     }
 
+    /// The directory.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(crate) fn id(&self) -> StoreId {
         self.id
     }

@@ -118,6 +118,22 @@ impl UnitPaths {
         self.create_run(attempt, &Run::Supervisor { pid })
     }
 
+    /// The process that runs an attempt, or ran it. `None` if it was not begun, or was made void.
+    pub(crate) fn supervisor_pid(&self, attempt: u32) -> io::Result<Option<u32>> {
+        let run = read_small(&self.attempt_path(attempt).join("run"))?;
+        Ok(match run.map(|bytes| decode::<Run>(&bytes)).transpose()? {
+            Some(Run::Supervisor { pid }) => Some(pid),
+            Some(Run::Fence) | None => None,
+        })
+    }
+
+    /// How much of its outputs an attempt has written, in bytes.
+    pub(crate) fn output_lens(&self, attempt: u32) -> (u64, u64) {
+        let dir = self.attempt_path(attempt);
+        let len = |name| fs::metadata(dir.join(name)).map_or(0, |metadata| metadata.len());
+        (len("stdout"), len("stderr"))
+    }
+
     /// What the supervisor of an attempt has recorded at its end.
     pub(crate) fn exit(&self, attempt: u32) -> io::Result<Option<ExitRecord>> {
         let path = self.attempt_path(attempt).join("exit");

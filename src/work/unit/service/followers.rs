@@ -1,0 +1,98 @@
+//! The submitters that want to know of changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::super::key::UnitKey;
+use crate::id::NodeId;
+
+/// The submitters that want to know of changes: one stream each, or a few while one replaces
+/// another.
+#[derive(Debug, Default)]
+pub(super) struct Followers {
+    by_submitter: Mutex<BTreeMap<NodeId, Vec<Arc<Follower>>>>,
+}
+
+/// What one stream reports.
+#[derive(Debug, Default)]
+pub(super) struct Follower {
+    wanted: Mutex<Wanted>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    units: BTreeSet<Uuid>,
+    /// Those of them that have to be reported.
+    due: BTreeSet<Uuid>,
+}
+
+impl Followers {
+    pub(super) fn add(&self, submitter: &NodeId) -> Arc<Follower> {
+        let follower = Arc::new(Follower::default());
+        self.table().entry(submitter.clone()).or_default().push(follower.clone());
+        follower
+    }
+
+    pub(super) fn remove(&self, submitter: &NodeId, follower: &Arc<Follower>) {
+        let mut table = self.table();
+        let Some(followers) = table.get_mut(submitter) else { return };
+        followers.retain(|other| !Arc::ptr_eq(other, follower));
+        if followers.is_empty() {
+            table.remove(submitter);
+        }
+    }
+
+    /// A unit has changed.
+    pub(super) fn changed(&self, key: &UnitKey) {
+        for follower in self.table().get(&key.submitter).into_iter().flatten() {
+            follower.note(key.id);
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<NodeId, Vec<Arc<Follower>>>> {
+        self.by_submitter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Follower {
+    /// Reports a unit now, and whenever it changes.
+    pub(super) fn want(&self, id: Uuid) {
+        let mut wanted = self.wanted();
+        wanted.units.insert(id);
+        wanted.due.insert(id);
+        self.changed.notify_one();
+    }
+
+    /// Reports a unit no longer.
+    pub(super) fn forget(&self, id: Uuid) {
+        let mut wanted = self.wanted();
+        wanted.units.remove(&id);
+        wanted.due.remove(&id);
+    }
+
+    /// The next unit that has to be reported. Changes that follow each other are reported once.
+    /// Cancel safe.
+    pub(super) async fn next(&self) -> Uuid {
+        loop {
+            if let Some(id) = self.wanted().due.pop_first() {
+                return id;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn note(&self, id: Uuid) {
+        let mut wanted = self.wanted();
+        if wanted.units.contains(&id) && wanted.due.insert(id) {
+            self.changed.notify_one();
+        }
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,74 @@
+//! Reporting changes to a submitter.
+
+use std::sync::Arc;
+
+use super::super::super::frame::FrameReader;
+use super::super::key::UnitKey;
+use super::super::wire::{MAX_REQUEST_FRAME, Reply, Subscription};
+use super::followers::Follower;
+use super::serving::write;
+use super::shared::Shared;
+use crate::id::NodeId;
+use crate::mesh::SendHalf;
+
+/// A follower of a submitter. Dropped, it is forgotten.
+struct Entered<'a> {
+    shared: &'a Shared,
+    submitter: &'a NodeId,
+    follower: Arc<Follower>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.shared.incoming.followers.remove(self.submitter, &self.follower);
+    }
+}
+
+impl Shared {
+    /// Reports the units that the submitter names, now and whenever they change.
+    pub(super) async fn serve_follow(
+        self: &Arc<Self>,
+        submitter: &NodeId,
+        mut reader: FrameReader,
+        send: &mut SendHalf,
+    ) {
+        let follower = self.incoming.followers.add(submitter);
+        let entered = Entered { shared: self, submitter, follower: follower.clone() };
+        if write(send, &Reply::Following { store: self.store_id() }).await.is_err() {
+            return;
+        }
+        loop {
+            let id = tokio::select! {
+                biased;
+                frame = reader.next(MAX_REQUEST_FRAME) => {
+                    let subscription = frame.ok().flatten().map(|frame| Subscription::decode(&frame));
+                    let Some(Ok(Subscription { id })) = subscription else { break };
+                    follower.want(id);
+                    continue;
+                }
+                id = follower.next() => id,
+            };
+            let key = UnitKey::new(submitter, id);
+            let store = self.store_id();
+            let reply = match self.incoming.get(&key) {
+                Some(unit) => self.status_reply(&unit),
+                None if self.incoming.table().tombstones.get(&key).is_some() => Reply::Released { store, id },
+                None => Reply::Unknown { store, id },
+            };
+            let over = match &reply {
+                Reply::Status { status, .. } => {
+                    matches!(status.state, super::super::outcome::ReportState::Final(_))
+                }
+                _ => true,
+            };
+            if over {
+                follower.forget(id);
+            }
+            if write(send, &reply).await.is_err() {
+                break;
+            }
+        }
+        drop(entered);
+        send.finish();
+    }
+}

@@ -1,0 +1,31 @@
+//! For whom this node calls its own handlers.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use crate::id::NodeId;
+
+/// For whom this node calls its own handlers: submitters by tokens that only this process knows,
+/// one for each call that is being opened.
+#[derive(Debug, Default)]
+pub(super) struct Guests {
+    waiting: Mutex<BTreeMap<Uuid, NodeId>>,
+}
+
+impl Guests {
+    /// Lets a call with this token appear as one of the submitter.
+    pub(super) fn admit(&self, token: Uuid, submitter: &NodeId) {
+        self.waiting().insert(token, submitter.clone());
+    }
+
+    /// The submitter of a token, once.
+    pub(super) fn take(&self, token: &Uuid) -> Option<NodeId> {
+        self.waiting().remove(token)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<Uuid, NodeId>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

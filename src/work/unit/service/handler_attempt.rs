@@ -1,0 +1,240 @@
+//! An attempt of a unit whose directive is handled by a function of this process.
+//!
+//! The node is its own supervisor then: it holds the lock, writes the outputs, and records the end.
+//! What it runs ends with it. A restarted node finds the lock free and no record, and the unit is
+//! lost unless it is idempotent.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest as _, Sha256};
+
+use tokio::io::AsyncReadExt as _;
+use uuid::Uuid;
+
+use super::super::super::call::{Call, CallError, CallOptions, call};
+use super::super::executor::{Exit, ExitKind};
+use super::super::job::{Channel, ExitRecord, Usage};
+use super::super::store::{make_dir, sync_parent};
+use super::in_unit::InUnit;
+use super::shared::Shared;
+use crate::id::ServiceName;
+use crate::mesh::Listener;
+use crate::mesh::datadir::replace;
+use crate::mesh::usage::Purpose;
+use crate::transport::random;
+
+/// How much of the payload is read at a time, in bytes.
+const PIECE: usize = 64 * 1024;
+
+/// The output of a handler.
+struct Written {
+    file: File,
+    len: u64,
+    hash: Sha256,
+}
+
+impl Shared {
+    /// Begins an attempt, and calls the handler. Blocks on the disk.
+    pub(super) fn run_handler(self: &Arc<Self>, unit: &Arc<InUnit>, attempt: u32) -> Result<(), String> {
+        let begin = || {
+            let dir = unit.paths.attempt_path(attempt);
+            make_dir(&dir)?;
+            let lock = unit.paths.lock()?;
+            let out = Written::create(&dir.join("stdout"))?;
+            Written::create(&dir.join("stderr"))?;
+            unit.paths.begin(attempt, std::process::id())?;
+            Ok((lock, out))
+        };
+        let (lock, out) = begin().map_err(|error: io::Error| format!("cannot begin the attempt: {error}"))?;
+        let (shared, unit) = (self.clone(), unit.clone());
+        self.spawn(async move {
+            let dir = unit.paths.attempt_path(attempt);
+            let (exit, out) = shared.call_handler(&unit, &dir, out).await;
+            if let Some(exit) = exit {
+                let recorded = shared.blocking(move || record(&dir, exit, out)).await;
+                if let Ok(Err(error)) = recorded {
+                    tracing::warn!(unit = %unit.key, %error, "could not record the end of a unit");
+                }
+            }
+            drop(lock);
+            // Had the record failed, the free lock says that the end is not known.
+            unit.pulse().file_came();
+        });
+        Ok(())
+    }
+
+    /// Calls the handler. `None` instead of an end if nobody knows whether it ran.
+    async fn call_handler(
+        self: &Arc<Self>,
+        unit: &Arc<InUnit>,
+        dir: &Path,
+        out: Written,
+    ) -> (Option<Exit>, Written) {
+        let exit = |end| Exit { end, terminated: false };
+        let call = match self.open_call(unit).await {
+            Ok(call) => call,
+            Err(text) => return (Some(exit(ExitKind::NotStarted(text))), out),
+        };
+        let out = Arc::new(tokio::sync::Mutex::new(out));
+        let limit = self.limits().max_output;
+        let end = tokio::select! {
+            biased;
+            () = terminated(unit, dir) => Some(Exit { end: ExitKind::Signal(15), terminated: true }),
+            end = exchange(self, unit, call, out.clone(), limit) => end.map(exit),
+        };
+        let out = Arc::into_inner(out).expect("the call is over").into_inner();
+        (end, out)
+    }
+
+    async fn open_call(&self, unit: &InUnit) -> Result<Call, String> {
+        let run_for = unit.spec.run_for_ms.map(Duration::from_millis);
+        let deadline = run_for.into_iter().chain(self.limits().max_run_for).min();
+        let mesh = self.mesh().map_err(|error| error.to_string())?;
+        let stream = mesh.open(mesh.id(), &handler_service(), None, Purpose::Application).await;
+        let mut stream = stream.map_err(|error| error.to_string())?.uncounted();
+        let token = Uuid::from_bytes(random::bytes());
+        self.guests.admit(token, &unit.key.submitter);
+        stream.send.write_all(token.as_bytes()).await.map_err(|error| error.to_string())?;
+        let options = CallOptions { deadline };
+        let called = call(stream, unit.spec.directive.clone(), unit.key.id, options).await;
+        called.map_err(|error| error.to_string())
+    }
+
+    /// Serves the calls that this node makes to itself for the sake of submitters.
+    pub(super) async fn serve_handlers(self: Arc<Self>, mut listener: Listener) {
+        while let Some(incoming) = listener.accept().await {
+            let shared = self.clone();
+            self.spawn(async move {
+                let mut stream = incoming.stream;
+                let mut token = [0; 16];
+                let own = incoming.peer == shared.own_id;
+                if !own || stream.recv.read_exact(&mut token).await.is_err() {
+                    return;
+                }
+                // The handler sees who has submitted the unit.
+                if let Some(submitter) = shared.guests.take(&Uuid::from_bytes(token)) {
+                    shared.registry.serve(submitter, stream).await;
+                }
+            });
+        }
+    }
+}
+
+/// The service by which a node calls its own handlers for units. Nobody else is served.
+pub(super) fn handler_service() -> ServiceName {
+    ServiceName::try_from("unit-handler").expect("the name is valid")
+}
+
+/// Waits until somebody asks for the end of the attempt.
+async fn terminated(unit: &InUnit, dir: &Path) {
+    let pulse = unit.pulse();
+    let mut seen = pulse.terminations();
+    while !dir.join("terminate").exists() {
+        tokio::select! {
+            changed = seen.changed() => {
+                if changed.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+            () = pulse.poll() => {}
+        }
+    }
+}
+
+/// Sends the payload, and writes what comes back.
+async fn exchange(
+    shared: &Arc<Shared>,
+    unit: &Arc<InUnit>,
+    call: Call,
+    out: Arc<tokio::sync::Mutex<Written>>,
+    limit: u64,
+) -> Option<ExitKind> {
+    let (mut writer, mut responses) = call.split();
+    let paths = unit.paths.clone();
+    let sending = async {
+        let Ok(mut file) = File::open(paths.payload_path()) else { return writer.finish() };
+        loop {
+            let piece = shared.blocking(move || {
+                let mut piece = BytesMut::zeroed(PIECE);
+                let read = file.read(&mut piece);
+                (file, read.map(|len| piece.split_to(len).freeze()))
+            });
+            let Ok((back, Ok(piece))) = piece.await else { return };
+            file = back;
+            if piece.is_empty() {
+                return writer.finish();
+            }
+            // The handler may not want all of it.
+            if writer.write_chunk(piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    let receiving = async {
+        loop {
+            match responses.next().await {
+                Ok(Some(response)) => {
+                    let mut out = out.clone().lock_owned().await;
+                    if out.len + response.body.len() as u64 > limit {
+                        return Some(ExitKind::OutputLimit);
+                    }
+                    let written = shared.blocking(move || out.take(&response.body)).await;
+                    if let Ok(Err(error)) = written {
+                        return Some(ExitKind::Handler(format!("cannot write the output: {error}")));
+                    }
+                }
+                Ok(None) => return Some(ExitKind::Status(0)),
+                Err(error) => return how(&error),
+            }
+        }
+    };
+    let (mut sending, mut receiving) = (std::pin::pin!(sending), std::pin::pin!(receiving));
+    tokio::select! {
+        end = &mut receiving => end,
+        () = &mut sending => receiving.await,
+    }
+}
+
+/// How a call has ended. `None` if nobody knows whether the handler ran.
+fn how(error: &CallError) -> Option<ExitKind> {
+    match error {
+        CallError::Deadline => Some(ExitKind::RunTime),
+        CallError::Failed { error, .. } => Some(ExitKind::Handler(error.clone())),
+        CallError::Panicked => Some(ExitKind::Handler(error.to_string())),
+        error if !error.may_have_started() => Some(ExitKind::NotStarted(error.to_string())),
+        _ => None,
+    }
+}
+
+impl Written {
+    fn create(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        Ok(Self { file, len: 0, hash: Sha256::new() })
+    }
+
+    fn take(&mut self, piece: &Bytes) -> io::Result<()> {
+        self.file.write_all(piece)?;
+        self.hash.update(piece);
+        self.len += piece.len() as u64;
+        Ok(())
+    }
+}
+
+fn record(dir: &Path, exit: Exit, out: Written) -> io::Result<()> {
+    out.file.sync_all()?;
+    let record = ExitRecord {
+        exit,
+        stdout: Channel { len: out.len, sha256: out.hash.finalize().into() },
+        stderr: Channel { len: 0, sha256: Sha256::digest(b"").into() },
+        usage: Usage::default(),
+    };
+    let path = dir.join("exit");
+    replace(&path, &rmp_serde::to_vec(&record).map_err(io::Error::other)?)?;
+    sync_parent(&path)
+}

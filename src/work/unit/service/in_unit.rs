@@ -1,0 +1,170 @@
+//! One unit that this node executes.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::sync::watch;
+
+use super::super::api::{UnitId, UnitState, UnitStatus};
+use super::super::entry::{ExecutorEntry, UnitTime};
+use super::super::executor::ExecutorUnit;
+use super::super::key::UnitKey;
+use super::super::outcome::{Report, ReportState};
+use super::super::spec::UnitSpec;
+use super::super::store::{UnitDir, UnitPaths};
+use super::progress::Progress;
+use super::pulse::Pulse;
+use crate::id::NodeId;
+
+/// One unit that this node executes.
+#[derive(Debug)]
+pub(super) struct InUnit {
+    pub(super) key: UnitKey,
+    pub(super) spec: Arc<UnitSpec>,
+    pub(super) paths: UnitPaths,
+    pub(super) core: Arc<tokio::sync::Mutex<InCore>>,
+    created: UnitTime,
+    seen: watch::Sender<Seen>,
+    progress: Mutex<Progress>,
+    pulse: OnceLock<Arc<Pulse>>,
+}
+
+/// What changes of a unit, and is changed by one input at a time.
+#[derive(Debug)]
+pub(super) struct InCore {
+    pub(super) machine: ExecutorUnit,
+    pub(super) dir: UnitDir,
+    /// The attempt that a task watches.
+    pub(super) watched: Option<u32>,
+    pub(super) removed: bool,
+    /// The journal could not be written: the machine is replayed before the next input.
+    pub(super) stale: bool,
+}
+
+/// Where a unit stands, for those who watch it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) report: Report,
+    /// The newest attempt. 0 if there was none.
+    pub(super) attempt: u32,
+    pub(super) releasing: bool,
+    pub(super) removed: bool,
+}
+
+impl InUnit {
+    pub(super) fn new(key: UnitKey, machine: ExecutorUnit, dir: UnitDir, created: UnitTime) -> Self {
+        Self {
+            key,
+            spec: machine.spec().clone(),
+            paths: dir.paths().clone(),
+            created,
+            seen: watch::Sender::new(seen(&machine)),
+            progress: Mutex::default(),
+            pulse: OnceLock::new(),
+            core: Arc::new(tokio::sync::Mutex::new(InCore {
+                machine,
+                dir,
+                watched: None,
+                removed: false,
+                stale: false,
+            })),
+        }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Seen> {
+        self.seen.subscribe()
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
+    /// What wakes those who wait for output.
+    pub(super) fn pulse(&self) -> &Arc<Pulse> {
+        self.pulse.get_or_init(Arc::default)
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Publishes where the unit stands.
+    pub(super) fn publish(&self, machine: &ExecutorUnit) {
+        let seen = seen(machine);
+        self.note(|progress| match seen.report.state {
+            ReportState::Running => {
+                progress.started_ms.get_or_insert(machine.since().0);
+            }
+            ReportState::Final(_) => {
+                progress.ended_ms.get_or_insert(machine.since().0);
+            }
+            _ => {}
+        });
+        self.seen.send_replace(seen);
+    }
+
+    pub(super) fn publish_removed(&self) {
+        self.seen.send_modify(|seen| seen.removed = true);
+    }
+
+    /// Reads from the journal what is not part of the machine.
+    pub(super) fn note_journal(&self, entries: &[ExecutorEntry]) {
+        use super::super::entry::ExecutorChange;
+        for entry in entries {
+            self.note(|progress| match &entry.change {
+                ExecutorChange::Running { .. } => {
+                    progress.started_ms.get_or_insert(entry.at.0);
+                }
+                ExecutorChange::Final { .. } => progress.ended_ms = Some(entry.at.0),
+                _ => {}
+            });
+        }
+    }
+
+    /// The unit as this node reports it to its own users.
+    pub(super) fn status(&self, node: &NodeId) -> UnitStatus {
+        let (seen, progress) = (self.seen(), self.progress());
+        let (state, outcome) = match seen.report.state {
+            ReportState::Final(outcome) => (UnitState::Ended, Some(outcome)),
+            ReportState::Accepted => (UnitState::Accepted, None),
+            ReportState::Starting => (UnitState::Starting, None),
+            ReportState::Running => (UnitState::Running, None),
+            ReportState::Queued | ReportState::Handing | ReportState::Receiving { .. } => {
+                (UnitState::Handing, None)
+            }
+        };
+        let handed = if state == UnitState::Handing { progress.handed } else { self.spec.payload_len };
+        UnitStatus {
+            id: UnitId(self.key.id),
+            node: node.clone(),
+            submitter: self.key.submitter.clone(),
+            directive: self.spec.directive.clone(),
+            state,
+            outcome,
+            started: seen.report.started,
+            created_ms: self.created.0,
+            started_ms: progress.started_ms,
+            ended_ms: progress.ended_ms,
+            payload_len: self.spec.payload_len,
+            payload_handed: handed,
+            stdout_len: progress.stdout_len,
+            stderr_len: progress.stderr_len,
+            labels: self.spec.labels.clone(),
+            releasing: seen.releasing,
+            removed: seen.removed,
+            version: seen.report.version,
+        }
+    }
+}
+
+fn seen(machine: &ExecutorUnit) -> Seen {
+    Seen {
+        report: machine.status(),
+        attempt: machine.last_attempt(),
+        releasing: machine.is_releasing(),
+        removed: false,
+    }
+}

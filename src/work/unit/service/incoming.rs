@@ -1,0 +1,314 @@
+//! The units that this node executes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, OwnedMutexGuard};
+
+use super::super::super::directive::Directive;
+use super::super::entry::{Answer, ExecutorEntry, Step};
+use super::super::executor::{ExecutorEffect, ExecutorInput, ExecutorUnit};
+use super::super::key::UnitKey;
+use super::super::queue::StartQueue;
+use super::super::tombstones::{Death, Tombstones};
+use super::deadlines::Deadlines;
+use super::followers::Followers;
+use super::growth::Growth;
+use super::holdings::Holdings;
+use super::in_unit::{InCore, InUnit};
+use super::shared::{Shared, UnitError};
+
+/// The units that this node executes.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    table: Mutex<Table>,
+    /// What was claimed may be free.
+    freed: Notify,
+    pub(super) deadlines: Deadlines<UnitKey>,
+    pub(super) followers: Followers,
+    pub(super) growth: Growth,
+    queue: Mutex<StartQueue>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) units: BTreeMap<UnitKey, Arc<InUnit>>,
+    pub(super) tombstones: Tombstones,
+    pub(super) holdings: Holdings,
+    /// Keys of which something is being made.
+    claimed: BTreeSet<UnitKey>,
+}
+
+/// What there is of a key.
+pub(super) enum Known {
+    Unit(Arc<InUnit>),
+    Dead(Death),
+    /// Nothing. Nobody else makes anything of it while this lives.
+    Nothing(ClaimedKey),
+}
+
+/// Keeps others from making anything of the same key.
+pub(super) struct ClaimedKey {
+    shared: Arc<Shared>,
+    key: UnitKey,
+}
+
+impl Drop for ClaimedKey {
+    fn drop(&mut self) {
+        let incoming = &self.shared.incoming;
+        incoming.table().claimed.remove(&self.key);
+        incoming.freed.notify_waiters();
+    }
+}
+
+impl Incoming {
+    /// Looks a key up, and claims it if there is nothing.
+    pub(super) async fn look_up(shared: &Arc<Shared>, key: &UnitKey) -> Known {
+        let incoming = &shared.incoming;
+        loop {
+            let freed = incoming.freed.notified();
+            {
+                let mut table = incoming.table();
+                if let Some(unit) = table.units.get(key) {
+                    return Known::Unit(unit.clone());
+                }
+                if let Some(death) = table.tombstones.get(key) {
+                    return Known::Dead(death);
+                }
+                if table.claimed.insert(key.clone()) {
+                    return Known::Nothing(ClaimedKey { shared: shared.clone(), key: key.clone() });
+                }
+            }
+            freed.await;
+        }
+    }
+
+    pub(super) fn get(&self, key: &UnitKey) -> Option<Arc<InUnit>> {
+        self.table().units.get(key).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<InUnit>> {
+        self.table().units.values().cloned().collect()
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn queue(&self) -> MutexGuard<'_, StartQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Feeds an input to a unit, journals what follows, and performs it. Returns the answer to the
+    /// request that the input came from.
+    ///
+    /// Dropping the future does not interrupt what has begun.
+    pub(super) async fn feed_in(
+        self: &Arc<Self>,
+        unit: &Arc<InUnit>,
+        input: ExecutorInput,
+    ) -> Result<Option<Answer>, UnitError> {
+        let mut core = unit.core.clone().lock_owned().await;
+        if core.stale {
+            core = self.blocking(move || core.reload().map(|()| core)).await??;
+        }
+        if core.removed {
+            return Err(UnitError::Removed);
+        }
+        let step = core.machine.handle(input, self.clock.now());
+        if step.entries.is_empty() && step.effects.iter().all(|effect| !blocks(effect)) {
+            return Ok(self.perform_in(unit, &mut core, step)?);
+        }
+        let (shared, unit) = (self.clone(), unit.clone());
+        Ok(self.blocking(move || shared.perform_owned(&unit, core, step)).await??)
+    }
+
+    fn perform_owned(
+        self: &Arc<Self>,
+        unit: &Arc<InUnit>,
+        mut core: OwnedMutexGuard<InCore>,
+        step: Step<ExecutorEntry, ExecutorEffect>,
+    ) -> io::Result<Option<Answer>> {
+        self.perform_in(unit, &mut core, step)
+    }
+
+    /// Journals the entries of a step, performs its effects, and what follows from them.
+    pub(super) fn perform_in(
+        self: &Arc<Self>,
+        unit: &Arc<InUnit>,
+        core: &mut InCore,
+        step: Step<ExecutorEntry, ExecutorEffect>,
+    ) -> io::Result<Option<Answer>> {
+        let mut answer = None;
+        let mut effects = self.journal_in(core, step)?;
+        while let Some(effect) = effects.pop_front() {
+            let followed_by = match effect {
+                ExecutorEffect::Answer(it) => {
+                    answer = Some(it);
+                    None
+                }
+                ExecutorEffect::Publish => {
+                    self.publish_in(unit, &core.machine);
+                    None
+                }
+                ExecutorEffect::Enqueue => {
+                    self.incoming.queue().enqueue(&unit.spec.directive, unit.key.clone());
+                    self.give_turns(&unit.spec.directive);
+                    None
+                }
+                ExecutorEffect::Dequeue => {
+                    self.incoming.queue().remove(&unit.spec.directive, &unit.key);
+                    None
+                }
+                ExecutorEffect::Start { attempt } => self.start_attempt(unit, core, attempt),
+                ExecutorEffect::Adopt { attempt } => {
+                    self.watch_attempt(unit, core, attempt, None);
+                    None
+                }
+                ExecutorEffect::Fence { attempt } => {
+                    let void = unit.paths.fence(attempt).inspect_err(|error| self.disk_failed(error))?;
+                    Some(ExecutorInput::Fenced { attempt, void })
+                }
+                ExecutorEffect::Terminate { attempt, grace_ms } => {
+                    unit.paths
+                        .request_termination(attempt, grace_ms)
+                        .inspect_err(|error| self.disk_failed(error))?;
+                    None
+                }
+                ExecutorEffect::Remove { tombstone_until } => {
+                    self.remove_in(unit, core, tombstone_until)?;
+                    return Ok(answer);
+                }
+            };
+            if let Some(input) = followed_by {
+                let step = core.machine.handle(input, self.clock.now());
+                effects.extend(self.journal_in(core, step)?);
+            }
+        }
+        self.incoming.deadlines.set(&unit.key, core.machine.deadline());
+        Ok(answer)
+    }
+
+    fn journal_in(
+        &self,
+        core: &mut InCore,
+        step: Step<ExecutorEntry, ExecutorEffect>,
+    ) -> io::Result<VecDeque<ExecutorEffect>> {
+        if let Err(error) = core.dir.append(&step.entries) {
+            core.stale = true;
+            self.disk_failed(&error);
+            return Err(error);
+        }
+        Ok(step.effects.into())
+    }
+
+    fn publish_in(self: &Arc<Self>, unit: &Arc<InUnit>, machine: &ExecutorUnit) {
+        if machine.is_final() {
+            let (stdout, stderr) = match machine.last_attempt() {
+                0 => (0, 0),
+                attempt => unit.paths.output_lens(attempt),
+            };
+            unit.note(|progress| {
+                (progress.stdout_len, progress.stderr_len) = (Some(stdout), Some(stderr));
+            });
+            self.incoming.table().holdings.grow(&unit.key, stdout + stderr);
+        }
+        unit.publish(machine);
+        self.incoming.followers.changed(&unit.key);
+        if machine.is_final() {
+            self.incoming.queue().remove(&unit.spec.directive, &unit.key);
+            self.give_turns(&unit.spec.directive);
+        }
+    }
+
+    fn remove_in(
+        &self,
+        unit: &Arc<InUnit>,
+        core: &mut InCore,
+        tombstone_until: super::super::entry::UnitTime,
+    ) -> io::Result<()> {
+        let key = &unit.key;
+        let death = Death::Removed;
+        self.store.add_tombstone(key, tombstone_until, death).inspect_err(|error| self.disk_failed(error))?;
+        self.incoming.table().tombstones.insert(key.clone(), tombstone_until, death);
+        core.dir.remove().inspect_err(|error| self.disk_failed(error))?;
+        core.removed = true;
+        self.incoming.deadlines.set(key, None);
+        let mut table = self.incoming.table();
+        table.units.remove(key);
+        table.holdings.remove(key);
+        drop(table);
+        unit.publish_removed();
+        self.incoming.followers.changed(key);
+        Ok(())
+    }
+
+    /// Starts the units of a directive whose turn has come.
+    pub(super) fn give_turns(self: &Arc<Self>, directive: &Directive) {
+        loop {
+            let next = self.incoming.queue().next(directive, self.limits().max_running);
+            let Some(key) = next else { return };
+            let Some(unit) = self.incoming.get(&key) else {
+                self.incoming.queue().remove(directive, &key);
+                continue;
+            };
+            let shared = self.clone();
+            // It holds a place among those that run until it has ended.
+            self.spawn(async move { shared.feed_until_taken(&unit, ExecutorInput::Turn).await });
+        }
+    }
+
+    /// Feeds an input that must not get lost, again and again while the disk does not take what
+    /// follows.
+    pub(super) async fn feed_until_taken(self: &Arc<Self>, unit: &Arc<InUnit>, input: ExecutorInput) {
+        loop {
+            match self.feed_in(unit, input.clone()).await {
+                Ok(_) | Err(UnitError::Removed | UnitError::ShutDown) => return,
+                Err(UnitError::Disk(error)) => {
+                    tracing::warn!(unit = %unit.key, error, "could not record the state of a unit; trying again");
+                    tokio::time::sleep(super::DISK_RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Lets units expire, and removes those that were kept for long enough.
+    pub(super) async fn tick_in(self: &Arc<Self>) {
+        loop {
+            for key in self.incoming.deadlines.next(&self.clock).await {
+                let Some(unit) = self.incoming.get(&key) else { continue };
+                if let Err(UnitError::Disk(error)) = self.feed_in(&unit, ExecutorInput::Tick).await {
+                    tracing::warn!(unit = %key, error, "could not record that a unit's time is over");
+                    self.incoming.deadlines.set(&key, Some(self.clock.now().plus(super::DISK_RETRY_MS)));
+                }
+            }
+            self.incoming.table().tombstones.expire(self.clock.now());
+        }
+    }
+}
+
+impl InCore {
+    /// Replays the journal after it could not be written.
+    pub(super) fn reload(&mut self) -> io::Result<()> {
+        let entries: Vec<ExecutorEntry> = self.dir.reopen().map_err(io::Error::other)?;
+        self.machine = ExecutorUnit::replay(&entries).map_err(io::Error::other)?;
+        self.machine.stored(self.dir.paths().payload_len()?);
+        self.stale = false;
+        Ok(())
+    }
+}
+
+/// Whether performing an effect blocks on the disk.
+fn blocks(effect: &ExecutorEffect) -> bool {
+    !matches!(
+        effect,
+        ExecutorEffect::Answer(_)
+            | ExecutorEffect::Publish
+            | ExecutorEffect::Enqueue
+            | ExecutorEffect::Dequeue
+            | ExecutorEffect::Adopt { .. }
+    )
+}

@@ -1,0 +1,209 @@
+//! Units that are offered to this node.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::super::super::frame::FrameReader;
+use super::super::executor::{ExecutorInput, ExecutorUnit};
+use super::super::key::UnitKey;
+use super::super::limits::MAX_TOMBSTONES;
+use super::super::outcome::UnitRefusal;
+use super::super::spec::UnitSpec;
+use super::super::tombstones::Death;
+use super::super::wire::Reply;
+use super::in_unit::InUnit;
+use super::incoming::{ClaimedKey, Incoming, Known};
+use super::serving::{answer, write};
+use super::shared::{Shared, UnitError};
+use crate::mesh::SendHalf;
+use crate::transport::code::StreamCode;
+
+/// How much of a payload is written at a time, in bytes.
+const PIECE: usize = 256 * 1024;
+
+impl Shared {
+    pub(super) async fn serve_offer(
+        self: &Arc<Self>,
+        key: &UnitKey,
+        start_within_ms: u64,
+        spec: UnitSpec,
+        mut reader: FrameReader,
+        send: &mut SendHalf,
+    ) {
+        let (store, id) = (self.store_id(), key.id);
+        let (unit, reply) = match Incoming::look_up(self, key).await {
+            Known::Unit(unit) => {
+                let reply = self.feed_and_reply(&unit, ExecutorInput::Offer { hash: spec.hash() }).await;
+                (Some(unit), reply)
+            }
+            Known::Dead(Death::NeverAccepted) => (None, Reply::NeverAccepted { store, id }),
+            Known::Dead(Death::Removed) => {
+                (None, Reply::Refused { store, id, refusal: UnitRefusal::Released })
+            }
+            Known::Nothing(claimed) => match self.admit_offer(key, start_within_ms, spec, claimed).await {
+                Ok(unit) => (Some(unit), Reply::Have { store, id, offset: 0 }),
+                Err(reply) => (None, reply),
+            },
+        };
+        let (Some(unit), Reply::Have { offset, .. }) = (unit, &reply) else {
+            reader.recv_mut().stop(StreamCode::Refused);
+            return answer(send, &reply).await;
+        };
+        if write(send, &reply).await.is_err() {
+            return;
+        }
+        let reply = self.receive(&unit, *offset, reader).await;
+        if let Some(reply) = reply {
+            answer(send, &reply).await;
+        }
+    }
+
+    /// Checks an offer against the limits, and stores it.
+    async fn admit_offer(
+        self: &Arc<Self>,
+        key: &UnitKey,
+        start_within_ms: u64,
+        spec: UnitSpec,
+        claimed: ClaimedKey,
+    ) -> Result<Arc<InUnit>, Reply> {
+        let (store, id) = (self.store_id(), key.id);
+        if let Some(refusal) = self.refusal(&spec) {
+            tracing::debug!(unit = %key, %refusal, "refused a unit");
+            return Err(Reply::Refused { store, id, refusal });
+        }
+        let busy = || Reply::Busy { store, id };
+        {
+            let mut table = self.incoming.table();
+            let admitted = table.holdings.admits(&key.submitter, spec.payload_len, self.limits())
+                && table.tombstones.len() < MAX_TOMBSTONES;
+            if !admitted || self.is_poisoned() {
+                return Err(busy());
+            }
+            table.holdings.insert(key, spec.payload_len);
+        }
+        let (shared, key) = (self.clone(), key.clone());
+        let stored = self.blocking(move || {
+            let stored = shared.store_offer(&key, start_within_ms, spec);
+            if stored.is_err() {
+                shared.incoming.table().holdings.remove(&key);
+            }
+            drop(claimed);
+            stored
+        });
+        match stored.await {
+            Ok(Ok(unit)) => Ok(unit),
+            Ok(Err(error)) => {
+                self.disk_failed(&error);
+                Err(busy())
+            }
+            Err(_) => Err(busy()),
+        }
+    }
+
+    fn store_offer(
+        self: &Arc<Self>,
+        key: &UnitKey,
+        start_within_ms: u64,
+        spec: UnitSpec,
+    ) -> io::Result<Arc<InUnit>> {
+        if self.is_short_of_room(self.store.root()) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "less is free than is to be kept"));
+        }
+        let now = self.clock.now();
+        let (machine, step) = ExecutorUnit::offered(spec, start_within_ms, now);
+        let dir = self.store.create_incoming(key, &step.entries)?;
+        let unit = Arc::new(InUnit::new(key.clone(), machine, dir, now));
+        self.incoming.table().units.insert(key.clone(), unit.clone());
+        let deadline = unit.core.try_lock().ok().and_then(|core| core.machine.deadline());
+        self.incoming.deadlines.set(key, deadline);
+        Ok(unit)
+    }
+
+    /// Why a unit is not accepted, whenever it is offered.
+    fn refusal(&self, spec: &UnitSpec) -> Option<UnitRefusal> {
+        let limits = self.limits();
+        let max_keep = u64::try_from(limits.max_keep_for.as_millis()).unwrap_or(u64::MAX);
+        if !self.config.execute {
+            Some(UnitRefusal::NoUnits)
+        } else if self.registry.unit_runner(&spec.directive).is_none() {
+            Some(UnitRefusal::UnknownDirective)
+        } else if spec.payload_len > limits.max_payload {
+            Some(UnitRefusal::PayloadTooLarge)
+        } else if spec.check().is_err() || spec.keep_for_ms > max_keep {
+            Some(UnitRefusal::TooLong)
+        } else {
+            None
+        }
+    }
+
+    /// Receives the payload from an offset on. `None` if it was cut off.
+    async fn receive(
+        self: &Arc<Self>,
+        unit: &Arc<InUnit>,
+        mut offset: u64,
+        reader: FrameReader,
+    ) -> Option<Reply> {
+        let mut recv = reader.into_rest();
+        let path = unit.paths.payload_path();
+        let open = move || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        let mut file = self.blocking(open).await.ok()?.ok()?;
+        let mut piece = BytesMut::new();
+        loop {
+            let chunk = recv.read_chunk(PIECE).await;
+            let last = !matches!(chunk, Ok(Some(_)));
+            if let Ok(Some(chunk)) = &chunk {
+                piece.extend_from_slice(chunk);
+            }
+            if piece.len() >= PIECE || (last && !piece.is_empty()) {
+                let bytes = piece.split().freeze();
+                let end = offset + bytes.len() as u64;
+                if end > unit.spec.payload_len {
+                    recv.stop(StreamCode::BadHeader);
+                    return None;
+                }
+                file = self.write_piece(file, bytes, offset).await?;
+                offset = end;
+                unit.note(|progress| progress.handed = offset);
+                let stored = self.feed_in(unit, ExecutorInput::Stored { offset }).await;
+                if stored.is_err() {
+                    recv.stop(StreamCode::Refused);
+                    return Some(self.status_reply(unit));
+                }
+                if unit.seen().report.outcome().is_some() {
+                    // It was cancelled, or has expired.
+                    recv.stop(StreamCode::Refused);
+                    return Some(self.status_reply(unit));
+                }
+            }
+            match chunk {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return None,
+            }
+        }
+        if offset < unit.spec.payload_len {
+            return None;
+        }
+        let (paths, spec) = (unit.paths.clone(), unit.spec.clone());
+        let checked = self.blocking(move || paths.complete_payload(spec.payload_len, &spec.payload_sha256));
+        let input = match checked.await {
+            Ok(Ok(true)) => ExecutorInput::Complete,
+            Ok(Ok(false)) => ExecutorInput::Corrupt,
+            Ok(Err(error)) => {
+                self.disk_failed(&error);
+                return Some(Reply::Busy { store: self.store_id(), id: unit.key.id });
+            }
+            Err(UnitError::ShutDown | UnitError::Removed | UnitError::Disk(_)) => return None,
+        };
+        Some(self.feed_and_reply(unit, input).await)
+    }
+
+    async fn write_piece(&self, file: File, bytes: bytes::Bytes, offset: u64) -> Option<File> {
+        let written = self.blocking(move || file.write_all_at(&bytes, offset).map(|()| file)).await.ok()?;
+        written.inspect_err(|error| self.disk_failed(error)).ok()
+    }
+}

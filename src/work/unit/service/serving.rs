@@ -1,0 +1,227 @@
+//! The streams of submitters, at the executor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::super::super::frame::FrameReader;
+use super::super::entry::{Answer, StoreId};
+use super::super::executor::ExecutorInput;
+use super::super::key::UnitKey;
+use super::super::outcome::Report;
+use super::super::tombstones::Death;
+use super::super::wire::{MAX_REQUEST_FRAME, Reply, SERVICE, StatusReply, UnitRequest};
+use super::in_unit::InUnit;
+use super::incoming::{Incoming, Known};
+use super::shared::{Shared, UnitError};
+use crate::id::{NodeId, ServiceName};
+use crate::mesh::{Incoming as IncomingStream, Listener, SendHalf};
+use crate::transport::code::StreamCode;
+
+/// How long a submitter may take to send its request.
+const REQUEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How many streams are served at a time, of all submitters.
+const MAX_STREAMS: usize = 8_192;
+
+/// The most units in one page of a list.
+const MAX_PAGE: usize = 1_000;
+
+/// The service that units are handed over by.
+pub(super) fn service() -> ServiceName {
+    ServiceName::try_from(SERVICE).expect("the name is valid")
+}
+
+impl Shared {
+    /// Serves submitters until the node is gone.
+    pub(super) async fn serve(self: Arc<Self>, mut listener: Listener) {
+        let places = Arc::new(Semaphore::new(MAX_STREAMS));
+        while let Some(incoming) = listener.accept().await {
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                // Dropped, it is reset: the submitter tries again.
+                continue;
+            };
+            let shared = self.clone();
+            self.spawn(async move {
+                shared.serve_stream(incoming).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn serve_stream(self: &Arc<Self>, incoming: IncomingStream) {
+        let submitter = incoming.peer.base();
+        let (mut send, recv) = incoming.stream.uncounted().split();
+        let mut reader = FrameReader::new(recv);
+        let frame = tokio::time::timeout(REQUEST_WAIT, reader.next(MAX_REQUEST_FRAME)).await;
+        let Ok(Ok(Some(frame))) = frame else {
+            return refuse(&mut send, &mut reader, StreamCode::BadHeader);
+        };
+        let request = match UnitRequest::decode(&frame) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::debug!(%submitter, %error, "cannot read a request about units");
+                return refuse(&mut send, &mut reader, StreamCode::BadHeader);
+            }
+        };
+        match request {
+            UnitRequest::Offer { id, start_within_ms, spec } => {
+                let key = UnitKey::new(&submitter, id);
+                self.serve_offer(&key, start_within_ms, *spec, reader, &mut send).await;
+            }
+            UnitRequest::Output(request) => {
+                self.serve_output(&UnitKey::new(&submitter, request.id), request, &mut send).await;
+            }
+            UnitRequest::Follow => self.serve_follow(&submitter, reader, &mut send).await,
+            UnitRequest::Cancel { id, grace_ms, start_within_ms } => {
+                let key = UnitKey::new(&submitter, id);
+                let reply = self.on_cancel(&key, grace_ms, start_within_ms).await;
+                answer(&mut send, &reply).await;
+            }
+            UnitRequest::Release { id, force } => {
+                let key = UnitKey::new(&submitter, id);
+                let reply = self.on_release(&key, force).await;
+                answer(&mut send, &reply).await;
+            }
+            UnitRequest::List { after, limit } => {
+                self.serve_list(&submitter, after, limit.into(), &mut send).await;
+            }
+        }
+    }
+
+    async fn on_cancel(self: &Arc<Self>, key: &UnitKey, grace_ms: u64, start_within_ms: u64) -> Reply {
+        let (store, id) = (self.store.id(), key.id);
+        let claimed = match Incoming::look_up(self, key).await {
+            Known::Unit(unit) => {
+                return self.feed_and_reply(&unit, ExecutorInput::Cancel { grace_ms }).await;
+            }
+            Known::Dead(Death::NeverAccepted) => return Reply::NeverAccepted { store, id },
+            Known::Dead(Death::Removed) => return Reply::Released { store, id },
+            Known::Nothing(claimed) => claimed,
+        };
+        if self.is_poisoned() {
+            return Reply::Busy { store, id };
+        }
+        // An offer that is under way meets the tombstone.
+        let life = super::super::limits::TOMBSTONE_MARGIN_MS;
+        let max = u64::try_from(super::super::spec::UnitSpec::MAX_LIFE.as_millis()).unwrap_or(u64::MAX);
+        let until = self.clock.now().plus(start_within_ms.min(max)).plus(life);
+        let (shared, key) = (self.clone(), key.clone());
+        let marked = self.blocking(move || {
+            let death = Death::NeverAccepted;
+            shared.store.add_tombstone(&key, until, death)?;
+            shared.incoming.table().tombstones.insert(key, until, death);
+            drop(claimed);
+            Ok::<(), std::io::Error>(())
+        });
+        match marked.await {
+            Ok(Ok(())) => Reply::NeverAccepted { store, id },
+            Ok(Err(error)) => {
+                self.disk_failed(&error);
+                Reply::Busy { store, id }
+            }
+            Err(_) => Reply::Busy { store, id },
+        }
+    }
+
+    async fn on_release(self: &Arc<Self>, key: &UnitKey, force: bool) -> Reply {
+        let (store, id) = (self.store.id(), key.id);
+        match Incoming::look_up(self, key).await {
+            Known::Unit(unit) => self.feed_and_reply(&unit, ExecutorInput::Release { force }).await,
+            Known::Dead(_) => Reply::Released { store, id },
+            Known::Nothing(_) => Reply::Unknown { store, id },
+        }
+    }
+
+    /// Feeds a request, and returns the answer.
+    pub(super) async fn feed_and_reply(self: &Arc<Self>, unit: &Arc<InUnit>, input: ExecutorInput) -> Reply {
+        let (store, id) = (self.store.id(), unit.key.id);
+        match self.feed_in(unit, input).await {
+            Ok(Some(answer)) => self.reply(unit, answer),
+            Ok(None) => self.status_reply(unit),
+            Err(UnitError::Removed) => Reply::Released { store, id },
+            Err(UnitError::Disk(_) | UnitError::ShutDown) => Reply::Busy { store, id },
+        }
+    }
+
+    fn reply(&self, unit: &InUnit, answer: Answer) -> Reply {
+        let (store, id) = (self.store.id(), unit.key.id);
+        match answer {
+            Answer::Have { offset } => Reply::Have { store, id, offset },
+            Answer::Status(report) => self.report_reply(unit, report),
+            Answer::Refused(refusal) => Reply::Refused { store, id, refusal },
+            Answer::Busy => Reply::Busy { store, id },
+            Answer::Unknown => Reply::Unknown { store, id },
+            Answer::NeverAccepted => Reply::NeverAccepted { store, id },
+            Answer::Released => Reply::Released { store, id },
+        }
+    }
+
+    /// Where a unit stands.
+    pub(super) fn status_reply(&self, unit: &InUnit) -> Reply {
+        self.report_reply(unit, unit.seen().report)
+    }
+
+    fn report_reply(&self, unit: &InUnit, report: Report) -> Reply {
+        let progress = unit.progress();
+        let now = self.clock.now().0;
+        let lens = match (progress.stdout_len, progress.stderr_len, unit.seen().attempt) {
+            (Some(stdout), Some(stderr), _) => (stdout, stderr),
+            (_, _, 0) => (0, 0),
+            (_, _, attempt) => unit.paths.output_lens(attempt),
+        };
+        let status = StatusReply {
+            version: report.version,
+            since_ms: now.saturating_sub(report.since.0),
+            started_ms: progress.started_ms.map(|at| now.saturating_sub(at)),
+            started: report.started,
+            state: report.state,
+            stdout_len: lens.0,
+            stderr_len: lens.1,
+        };
+        Reply::Status { store: self.store.id(), id: unit.key.id, status }
+    }
+
+    async fn serve_list(&self, submitter: &NodeId, after: Option<Uuid>, limit: usize, send: &mut SendHalf) {
+        let limit = limit.clamp(1, MAX_PAGE);
+        let first = UnitKey::new(submitter, after.unwrap_or(Uuid::nil()));
+        let page: Vec<Arc<InUnit>> = {
+            let table = self.incoming.table();
+            let behind = table.units.range(first.clone()..);
+            let own = behind.take_while(|(key, _)| key.submitter == first.submitter);
+            let new = own.filter(|(key, _)| after.is_none_or(|after| key.id > after));
+            new.take(limit + 1).map(|(_, unit)| unit.clone()).collect()
+        };
+        for unit in page.iter().take(limit) {
+            if write(send, &self.status_reply(unit)).await.is_err() {
+                return;
+            }
+        }
+        answer(send, &Reply::ListEnd { more: page.len() > limit }).await;
+    }
+
+    pub(super) fn store_id(&self) -> StoreId {
+        self.store.id()
+    }
+}
+
+fn refuse(send: &mut SendHalf, reader: &mut FrameReader, code: StreamCode) {
+    reader.recv_mut().stop(code);
+    send.reset(code);
+}
+
+/// Writes a frame.
+pub(super) async fn write(send: &mut SendHalf, reply: &Reply) -> Result<(), crate::mesh::StreamError> {
+    send.write_chunk(reply.encode().into()).await
+}
+
+/// Writes the last frame, and waits until it has arrived.
+pub(super) async fn answer(send: &mut SendHalf, reply: &Reply) {
+    if write(send, reply).await.is_ok() {
+        send.finish();
+        // An error means that the submitter asks again.
+        let _ = send.stopped().await;
+    }
+}

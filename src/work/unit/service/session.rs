@@ -1,0 +1,216 @@
+//! The time during which an executor can be asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::super::super::frame::FrameReader;
+use super::super::entry::{Answer, StoreId};
+use super::super::outcome::Report;
+use super::super::submitter::{Request, SubmitterInput};
+use super::super::wire::{MAX_REPLY_FRAME, Reply, StatusReply, Subscription, UnitRequest};
+use super::drivers::Work;
+use super::out_unit::OutUnit;
+use super::serving::service;
+use super::shared::{Shared, UnitError};
+use crate::id::NodeId;
+use crate::mesh::core::Mesh;
+use crate::mesh::usage::Purpose;
+use crate::mesh::{EndReason, OpenError, RefuseCode, SendHalf, StreamError};
+
+/// How long an executor may take to answer.
+const REPLY_WAIT: Duration = Duration::from_secs(30);
+
+/// How many units of one executor are asked about at a time.
+const AT_A_TIME: usize = 64;
+
+/// A stream by which an executor reports changes, and what is asked meanwhile.
+pub(super) struct Session {
+    shared: Arc<Shared>,
+    node: NodeId,
+    send: SendHalf,
+    reader: FrameReader,
+    tasks: JoinSet<()>,
+    places: Arc<Semaphore>,
+}
+
+/// Why a session has ended.
+pub(super) enum SessionEnd {
+    /// All units are settled.
+    Idle,
+    /// The executor does not offer the service.
+    NoUnits,
+    Lost(String),
+}
+
+impl From<StreamError> for SessionEnd {
+    fn from(error: StreamError) -> Self {
+        match error.ending().map(|ending| ending.why) {
+            Some(EndReason::Refused(why)) if why.code == RefuseCode::UnknownService => Self::NoUnits,
+            _ => Self::Lost(error.to_string()),
+        }
+    }
+}
+
+impl Session {
+    /// Begins to follow the units of this node at an executor.
+    pub(super) async fn open(shared: &Arc<Shared>, mesh: &Mesh, node: &NodeId) -> Result<Self, SessionEnd> {
+        let (send, reader) = open(mesh, node, &UnitRequest::Follow).await?;
+        let mut session = Self {
+            shared: shared.clone(),
+            node: node.clone(),
+            send,
+            reader,
+            tasks: JoinSet::new(),
+            places: Arc::new(Semaphore::new(AT_A_TIME)),
+        };
+        match next_reply(&mut session.reader).await? {
+            Reply::Following { .. } => Ok(session),
+            other => Err(SessionEnd::Lost(format!("an answer that was not asked for: {other:?}"))),
+        }
+    }
+
+    /// Asks what is to be asked, and passes on what is reported, until that ends.
+    pub(super) async fn run(mut self, queue: &mut mpsc::UnboundedReceiver<Work>) -> SessionEnd {
+        for id in self.shared.drivers.live(&self.node) {
+            if let Some(unit) = self.shared.outgoing.get(id) {
+                self.feed(unit, SubmitterInput::Up);
+            }
+        }
+        loop {
+            tokio::select! {
+                frame = self.reader.next(MAX_REPLY_FRAME) => match frame {
+                    Ok(Some(frame)) => match Reply::decode(&frame) {
+                        Ok(reply) => self.on_reply(reply),
+                        Err(error) => return SessionEnd::Lost(error.to_string()),
+                    },
+                    Ok(None) => return SessionEnd::Lost("the executor has ended the stream".to_owned()),
+                    Err(error) => return SessionEnd::Lost(error.to_string()),
+                },
+                Some(work) = queue.recv() => {
+                    if let Err(error) = self.on_work(work).await {
+                        return error.into();
+                    }
+                }
+                Some(_) = self.tasks.join_next() => {
+                    if self.tasks.is_empty() && queue.is_empty() && self.shared.drivers.is_idle(&self.node) {
+                        self.send.finish();
+                        return SessionEnd::Idle;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn on_work(&mut self, work: Work) -> Result<(), StreamError> {
+        match work {
+            Work::Live(unit) => self.feed(unit, SubmitterInput::Up),
+            Work::Request(unit, Request::Watch) => {
+                self.send.write_chunk(Subscription { id: unit.id }.encode().into()).await?;
+            }
+            Work::Request(unit, request) => {
+                let (shared, places) = (self.shared.clone(), self.places.clone());
+                self.tasks.spawn(async move {
+                    let Ok(_place) = places.acquire().await else { return };
+                    shared.ask(&unit, request).await;
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn on_reply(&mut self, reply: Reply) {
+        let Some((id, store, answer)) = self.shared.understand(reply) else { return };
+        if let Some(unit) = self.shared.outgoing.get(id) {
+            self.feed(unit, SubmitterInput::Answer { store, answer });
+        }
+    }
+
+    fn feed(&mut self, unit: Arc<OutUnit>, input: SubmitterInput) {
+        let shared = self.shared.clone();
+        self.tasks.spawn(async move {
+            if let Err(UnitError::Disk(error)) = shared.feed_out(&unit, input).await {
+                tracing::warn!(unit = %unit.id, error, "could not record the state of a unit; asking again");
+                shared.ask_again(&unit, super::DISK_RETRY).await;
+            }
+        });
+    }
+}
+
+impl Shared {
+    /// What a reply says about which unit. `None` if it is about none.
+    pub(super) fn understand(&self, reply: Reply) -> Option<(Uuid, StoreId, Answer)> {
+        let (id, store, answer) = match reply {
+            Reply::Have { store, id, offset } => (id, store, Answer::Have { offset }),
+            Reply::Status { store, id, status } => {
+                let report = self.note_status(id, &status);
+                (id, store, Answer::Status(report))
+            }
+            Reply::Refused { store, id, refusal } => (id, store, Answer::Refused(refusal)),
+            Reply::Busy { store, id } => (id, store, Answer::Busy),
+            Reply::Unknown { store, id } => (id, store, Answer::Unknown),
+            Reply::NeverAccepted { store, id } => (id, store, Answer::NeverAccepted),
+            Reply::Released { store, id } => (id, store, Answer::Released),
+            Reply::Data { .. } | Reply::End { .. } | Reply::ListEnd { .. } | Reply::Following { .. } => {
+                return None;
+            }
+        };
+        Some((id, store, answer))
+    }
+
+    /// Keeps what a status says beside the state, by this node's clock.
+    fn note_status(&self, id: Uuid, status: &StatusReply) -> Report {
+        let now = self.clock.now().0;
+        let ago = |ms: u64| now.saturating_sub(ms);
+        let report = Report {
+            version: status.version,
+            state: status.state.clone(),
+            started: status.started,
+            since: super::super::entry::UnitTime(ago(status.since_ms)),
+        };
+        if let Some(unit) = self.outgoing.get(id) {
+            unit.note(|progress| {
+                progress.started_ms = status.started_ms.map(ago).or(progress.started_ms);
+                progress.stdout_len = Some(status.stdout_len);
+                progress.stderr_len = Some(status.stderr_len);
+                if report.outcome().is_some() {
+                    progress.ended_ms.get_or_insert(ago(status.since_ms));
+                }
+            });
+        }
+        report
+    }
+}
+
+/// Opens a stream to an executor, and sends the request.
+pub(super) async fn open(
+    mesh: &Mesh,
+    node: &NodeId,
+    request: &UnitRequest,
+) -> Result<(SendHalf, FrameReader), SessionEnd> {
+    let stream = mesh.open(node, &service(), Some(REPLY_WAIT), Purpose::Application).await;
+    let stream = stream.map_err(|error| match error {
+        OpenError::Refused { why, .. } if why.code == RefuseCode::UnknownService => SessionEnd::NoUnits,
+        other => SessionEnd::Lost(other.to_string()),
+    })?;
+    let (mut send, recv) = stream.uncounted().split();
+    send.write_chunk(request.encode().into()).await?;
+    Ok((send, FrameReader::new(recv)))
+}
+
+/// The next reply. For a stream that must have one.
+pub(super) async fn next_reply(reader: &mut FrameReader) -> Result<Reply, SessionEnd> {
+    use super::super::super::frame::FrameError;
+    let frame = tokio::time::timeout(REPLY_WAIT, reader.next(MAX_REPLY_FRAME)).await;
+    let frame = match frame {
+        Err(_) => return Err(SessionEnd::Lost("the executor does not answer".to_owned())),
+        Ok(Err(FrameError::Stream(error))) => return Err(error.into()),
+        Ok(Err(error)) => return Err(SessionEnd::Lost(error.to_string())),
+        Ok(Ok(None)) => return Err(SessionEnd::Lost("the executor has ended the stream".to_owned())),
+        Ok(Ok(Some(frame))) => frame,
+    };
+    Reply::decode(&frame).map_err(|error| SessionEnd::Lost(error.to_string()))
+}
