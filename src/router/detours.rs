@@ -28,20 +28,22 @@ impl Router {
     /// own shortest paths use none of the avoided nodes, then the others; cheapest first within
     /// each; ties by id. Empty if there is no such neighbour, or no route.
     ///
-    /// Takes two searches of the whole graph, and one for each avoided node: see
-    /// [`detour_pause`](Self::detour_pause). `to` itself cannot be avoided.
+    /// Takes two searches of the whole graph for each node that `to` is attached to, and one for
+    /// each avoided node: see [`detour_pause`](Self::detour_pause). `to` itself cannot be avoided,
+    /// and neither can the node that a stub is attached to, unless it is attached to others as well.
     #[must_use]
     pub fn detours(&self, to: &NodeId, avoided: &BTreeSet<NodeId>) -> Vec<NodeId> {
         let Some(route) = self.table.route(to) else { return Vec::new() };
-        // A stub is reached through the node that it is attached to.
-        let end = if route.stub { self.attached_at(route) } else { to.clone() };
+        // A stub is reached through the nodes that it is attached to.
+        let ends = if route.stub { self.attachments(to) } else { vec![to.clone()] };
         let graph = self.database.graph();
-        let (Some(me), Some(end)) = (graph.number(self.id()), graph.number(&end)) else { return Vec::new() };
-        if me == end {
-            return Vec::new();
-        }
-        let avoided = avoided.iter().filter_map(|id| graph.number(id)).filter(|&number| number != end);
-        let search = Search { graph, me, end, avoided: avoided.collect() };
+        let number = |ids: &mut dyn Iterator<Item = &NodeId>| -> BTreeSet<u32> {
+            ids.filter_map(|id| graph.number(id)).collect()
+        };
+        let ends = number(&mut ends.iter());
+        let avoided = number(&mut avoided.iter());
+        let Some(me) = graph.number(self.id()).filter(|me| !ends.contains(me)) else { return Vec::new() };
+        let search = Search::new(graph, me, ends, avoided);
         search.ranked(|neighbour| self.uses_link(graph.id(neighbour))).map(|n| graph.id(n).clone()).collect()
     }
 
@@ -57,7 +59,9 @@ impl Router {
 struct Search<'a> {
     graph: &'a Graph,
     me: u32,
-    end: u32,
+    /// The node that is searched for, or those that it is attached to.
+    ends: BTreeSet<u32>,
+    /// Never all of the ends.
     avoided: BTreeSet<u32>,
 }
 
@@ -70,21 +74,30 @@ struct Rank<'a> {
     id: &'a NodeId,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(graph: &'a Graph, me: u32, ends: BTreeSet<u32>, mut avoided: BTreeSet<u32>) -> Self {
+        if ends.is_subset(&avoided) {
+            avoided.retain(|node| !ends.contains(node));
+        }
+        Self { graph, me, ends, avoided }
+    }
+
     fn ranked(&self, usable: impl Fn(u32) -> bool) -> impl Iterator<Item = u32> {
         let link = |from: u32, to: u32| (from != self.me || usable(to)) && (to != self.me || usable(from));
-        // Costs are the same in both directions, so a search from the end gives the distances to
-        // it.
-        let to_end = costs(self.graph, self.end, link);
-        let apart = costs(self.graph, self.end, |from, to| {
-            [from, to].iter().all(|node| *node != self.me && !self.avoided.contains(node))
-        });
+        // Costs are the same in both directions, so a search from an end gives the distances to it.
+        let to_end = nearest(self.ends.iter().map(|&end| costs(self.graph, end, link)));
+        let honest = self.ends.difference(&self.avoided);
+        let apart = nearest(honest.map(|&end| {
+            costs(self.graph, end, |from, to| {
+                [from, to].iter().all(|node| *node != self.me && !self.avoided.contains(node))
+            })
+        }));
         let through: Vec<(u64, Vec<u64>)> =
             self.avoided.iter().map(|&node| (to_end[node as usize], costs(self.graph, node, link))).collect();
         let mut ranked: Vec<(Rank<'_>, u32)> = Vec::new();
         for edge in &self.graph.vertex(self.me).edges {
             let first = edge.to as usize;
-            let leads_on = edge.to == self.end || self.graph.vertex(edge.to).transit;
+            let leads_on = self.ends.contains(&edge.to) || self.graph.vertex(edge.to).transit;
             if self.avoided.contains(&edge.to)
                 || !leads_on
                 || apart[first] == Paths::UNREACHABLE
@@ -101,6 +114,15 @@ impl Search<'_> {
         ranked.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         ranked.into_iter().map(|(_, node)| node)
     }
+}
+
+/// The least of the costs for each node. Empty if there are none.
+fn nearest(searches: impl Iterator<Item = Vec<u64>>) -> Vec<u64> {
+    let least = |mut a: Vec<u64>, b: Vec<u64>| {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a = b.min(*a));
+        a
+    };
+    searches.reduce(least).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -171,12 +193,29 @@ mod tests {
         graph
     }
 
+    #[test]
+    fn another_attachment_of_a_stub_stands_in_for_the_avoided_one() {
+        let graph = graph(vec![
+            record("s", &[("h", 1), ("m", 1)]),
+            record("h", &[("s", 1)]),
+            record("m", &[("s", 1), ("n", 1)]),
+            record("n", &[("m", 1)]),
+        ]);
+        // The stub is attached to h and n.
+        assert_eq!(detours_to(&graph, &["h", "n"], &["h"]), ["m"]);
+        assert_eq!(detours_to(&graph, &["h", "n"], &["h", "n"]), ["h", "m"], "one of them is needed");
+        assert_eq!(detours_to(&graph, &["h"], &["h"]), ["h"], "no other way leads to h");
+    }
+
     /// The first hops from s.
     fn detours(graph: &Graph, to: &str, avoided: &[&str]) -> Vec<String> {
-        let number = |name: &str| graph.number(&id(name)).unwrap();
-        let end = number(to);
-        let avoided = avoided.iter().map(|name| number(name)).filter(|&node| node != end).collect();
-        let search = Search { graph, me: number("s"), end, avoided };
+        detours_to(graph, &[to], avoided)
+    }
+
+    fn detours_to(graph: &Graph, ends: &[&str], avoided: &[&str]) -> Vec<String> {
+        let numbers = |names: &[&str]| names.iter().map(|name| graph.number(&id(name)).unwrap()).collect();
+        let me = graph.number(&id("s")).unwrap();
+        let search = Search::new(graph, me, numbers(ends), numbers(avoided));
         search.ranked(|_| true).map(|node| graph.id(node).to_string()).collect()
     }
 }

@@ -160,6 +160,19 @@ impl Router {
         Explanation::KnownUnreachable { version: record.version, since, left: true, neighbours: Vec::new() }
     }
 
+    /// The reachable nodes that a stub is attached to, as far as this node believes them, nearest
+    /// first. Searches the whole database.
+    #[must_use]
+    pub fn attachments(&self, stub: &NodeId) -> Vec<NodeId> {
+        let mut nodes = self.listed_by(stub, LinkClass::Stub);
+        nodes.retain(|node| {
+            let reached = self.table.route(node).is_some_and(|route| !route.stub);
+            node == self.id() || reached && self.is_believed(stub, node)
+        });
+        nodes.sort_by_key(|node| self.table.route(node).map_or(0, |route| route.cost));
+        nodes
+    }
+
     /// The node through which the table reaches a stub.
     pub(super) fn attached_at(&self, stub: &Route) -> NodeId {
         let owners = self.database.iter().filter(|record| record.origin != *self.id());
