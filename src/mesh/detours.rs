@@ -11,10 +11,14 @@
 //!     └───────── the next silence counts after a pause that doubles
 //! ```
 //!
-//! That a peer is silent says nothing about a neighbour: the peer itself may be gone. So a
-//! neighbour is reported as avoided only once the peer was heard through another one. A settled
-//! detour stays: nothing this node sees can show that the neighbour forwards again, except sending
-//! through it.
+//! A silent peer says nothing about a neighbour: the peer itself may be gone. So a neighbour is
+//! reported as avoided only once the peer was heard through another one. A settled detour stays:
+//! nothing this node sees can show that the neighbour forwards again, except sending through it.
+//!
+//! Evidence about one neighbour overrides guesses. A peer whose packets come through a neighbour is
+//! answered through that one. A handshake that was answered through a neighbour proves it: it is no
+//! longer avoided, and for [`PROVEN_FOR`] silence is blamed on the other end, which may still have to
+//! choose another first hop.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -29,9 +33,13 @@ pub(super) const MAX_AVOIDED: usize = 8;
 /// How long the peer must go on to answer before the neighbours tried before are taken for black
 /// holes.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
-/// How long silence is ignored after every first hop was tried in vain. It doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long silence is ignored after every first hop was tried in vain. It doubles each time, up to
+/// a limit that lets a pair come back within 5 s of the moment when another path works.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long silence does not count against the neighbour that a handshake was answered through. The
+/// peer hears of the silence within two samples and two round trips, and then changes its first hop.
+const PROVEN_FOR: Duration = Duration::from_millis(1_500);
 /// How long a detour is kept without a connection to the peer.
 const KEPT: Duration = Duration::from_secs(600);
 
@@ -39,8 +47,9 @@ const KEPT: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct Detours {
     peers: BTreeMap<NodeId, Peer>,
-    /// Silent peers whose next first hop is to be found.
-    silent: VecDeque<NodeId>,
+    /// Silent peers whose next first hop is to be found, and the neighbours that their packets come
+    /// through.
+    silent: VecDeque<(NodeId, Option<NodeId>)>,
     /// Finding first hops takes searches of the graph, which are paced.
     not_before: Instant,
     settled: u64,
@@ -52,6 +61,8 @@ struct Peer {
     avoided: Vec<NodeId>,
     /// The first hop in use; `None` if that of the route is.
     via: Option<NodeId>,
+    /// If the peer is a stub, a node that it is attached to and that is not avoided.
+    toward: Option<NodeId>,
     since: Instant,
     /// When it was first heard through `via`.
     answered: Option<Instant>,
@@ -60,8 +71,38 @@ struct Peer {
     failures: u32,
     /// Until when silence is ignored.
     pause: Option<Instant>,
+    /// When a handshake was last answered through `via`.
+    proven: Option<Instant>,
     /// When there was last a connection to it.
     used: Instant,
+}
+
+/// A peer that does not answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unanswered {
+    pub(super) peer: NodeId,
+    /// The neighbour that its packets come through, if they do.
+    pub(super) through: Option<NodeId>,
+    /// The neighbours that were tried before.
+    pub(super) avoided: BTreeSet<NodeId>,
+}
+
+/// Where the packets for a peer go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way<'a> {
+    pub(super) peer: &'a NodeId,
+    pub(super) via: &'a NodeId,
+    pub(super) avoided: &'a [NodeId],
+    /// If the peer is a stub, a node that it is attached to and that is not avoided.
+    pub(super) toward: Option<&'a NodeId>,
+}
+
+/// The first hop that replaces one that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Replacement {
+    pub(super) via: NodeId,
+    /// As in [`Way`].
+    pub(super) toward: Option<NodeId>,
 }
 
 /// A detour that works, while the neighbours before it did not.
@@ -92,45 +133,59 @@ impl Detours {
         Self { peers: BTreeMap::new(), silent: VecDeque::new(), not_before: now, settled: 0 }
     }
 
-    /// A peer does not answer. Ignored during a pause, and where too many peers have detours
-    /// already.
-    pub(super) fn silent(&mut self, peer: &NodeId, now: Instant) {
+    /// A peer does not answer, although its packets come `through` a neighbour, if that is known.
+    /// Ignored during a pause, and where too many peers have detours already.
+    pub(super) fn silent(&mut self, peer: &NodeId, through: Option<NodeId>, now: Instant) {
         let full = self.peers.len() >= MAX_PEERS && !self.peers.contains_key(peer);
         if full || self.silent.len() >= MAX_PEERS {
             return;
         }
         if let Some(known) = self.peers.get_mut(peer) {
             (known.answered, known.used) = (None, now);
-            if known.pause.is_some_and(|until| now < until) {
+            let elsewhere = through.is_some() && through != known.via;
+            if !elsewhere && known.is_excused(now) {
                 return;
             }
         }
-        if !self.silent.contains(peer) {
-            self.silent.push_back(peer.clone());
+        match self.silent.iter_mut().find(|(silent, _)| silent == peer) {
+            Some((_, known)) => *known = through,
+            None => self.silent.push_back((peer.clone(), through)),
         }
     }
 
-    /// A peer that was silent answers.
-    pub(super) fn answered(&mut self, peer: &NodeId, now: Instant) {
-        self.silent.retain(|silent| silent != peer);
-        let Some(known) = self.peers.get_mut(peer) else { return };
-        if known.via.is_none() {
+    /// A peer that was silent answers; `through` is the neighbour that a handshake was answered
+    /// through. Returns whether the way of its packets changes: that neighbour is not avoided any
+    /// more.
+    pub(super) fn answered(&mut self, peer: &NodeId, through: Option<&NodeId>, now: Instant) -> bool {
+        self.silent.retain(|(silent, _)| silent != peer);
+        let Some(known) = self.peers.get_mut(peer) else { return false };
+        let mut moved = false;
+        if let Some(nth) = through.and_then(|through| known.avoided.iter().position(|id| id == through)) {
+            // It was only slow. Those that were tried before it are still avoided.
+            known.via = known.avoided.get(nth).cloned();
+            known.avoided.truncate(nth);
+            moved = true;
+        }
+        if known.via.is_none() || known.avoided.is_empty() {
             self.peers.remove(peer);
-            return;
+            return moved;
+        }
+        if through.is_some() && through == known.via.as_ref() {
+            known.proven = Some(now);
         }
         known.used = now;
         known.answered.get_or_insert(now);
+        moved
     }
 
-    /// The next silent peer whose first hop is to be replaced, and the neighbours that were tried
-    /// before.
-    pub(super) fn take_silent(&mut self, now: Instant) -> Option<(NodeId, BTreeSet<NodeId>)> {
+    /// The next silent peer whose first hop is to be replaced.
+    pub(super) fn take_silent(&mut self, now: Instant) -> Option<Unanswered> {
         if now < self.not_before {
             return None;
         }
-        let peer = self.silent.pop_front()?;
+        let (peer, through) = self.silent.pop_front()?;
         let avoided = self.peers.get(&peer).map(|known| known.avoided.iter().cloned().collect());
-        Some((peer, avoided.unwrap_or_default()))
+        Some(Unanswered { peer, through, avoided: avoided.unwrap_or_default() })
     }
 
     /// The search for first hops took its time: the next one comes this much later.
@@ -144,16 +199,20 @@ impl Detours {
         &mut self,
         peer: &NodeId,
         failed: NodeId,
-        next: Option<NodeId>,
+        next: Option<Replacement>,
         now: Instant,
     ) -> bool {
         let known = self.peers.entry(peer.clone()).or_insert_with(|| Peer::new(now));
-        let before = known.via.clone();
+        let before = (known.via.take(), known.toward.take());
         if !known.avoided.contains(&failed) {
             known.avoided.push(failed);
         }
-        (known.answered, known.settled, known.since) = (None, false, now);
-        known.via = next.filter(|_| known.avoided.len() <= MAX_AVOIDED);
+        (known.answered, known.settled, known.since, known.proven) = (None, false, now, None);
+        // It may be one that failed while the other end had not changed its first hop yet.
+        known.avoided.retain(|avoided| next.as_ref().is_none_or(|next| *avoided != next.via));
+        if let Some(next) = next.filter(|_| known.avoided.len() <= MAX_AVOIDED) {
+            (known.via, known.toward) = (Some(next.via), next.toward);
+        }
         if known.via.is_none() {
             // Nobody is to blame: begin again from the route, a little later.
             known.avoided.clear();
@@ -163,7 +222,7 @@ impl Detours {
         } else {
             known.pause = None;
         }
-        known.via != before
+        (&known.via, &known.toward) != (&before.0, &before.1)
     }
 
     /// Reports the detours that have proven themselves, each once.
@@ -196,9 +255,12 @@ impl Detours {
         before != self.peers.len()
     }
 
-    /// The peers with detours, and the first hops of their packets.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeId, &NodeId)> {
-        self.peers.iter().filter_map(|(peer, known)| Some((peer, known.via.as_ref()?)))
+    /// The detours in use.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Way<'_>> {
+        self.peers.iter().filter_map(|(peer, known)| {
+            let via = known.via.as_ref()?;
+            Some(Way { peer, via, avoided: &known.avoided, toward: known.toward.as_ref() })
+        })
     }
 
     /// The detour of a peer's packets.
@@ -228,13 +290,21 @@ impl Peer {
         Self {
             avoided: Vec::new(),
             via: None,
+            toward: None,
             since: now,
             answered: None,
             settled: false,
             failures: 0,
             pause: None,
+            proven: None,
             used: now,
         }
+    }
+
+    /// Whether silence is ignored: all first hops were tried, or the one in use has just been proven.
+    fn is_excused(&self, now: Instant) -> bool {
+        let proven = self.proven.is_some_and(|at| now < at + PROVEN_FOR);
+        proven || self.pause.is_some_and(|until| now < until)
     }
 }
 
@@ -249,11 +319,25 @@ mod tests {
         name.parse().unwrap()
     }
 
+    fn to(via: &str) -> Replacement {
+        Replacement { via: id(via), toward: None }
+    }
+
+    /// The detours in use: peer, first hop, and the neighbours that are avoided.
+    fn ways(detours: &Detours) -> Vec<(&str, &str, Vec<&str>)> {
+        detours
+            .iter()
+            .map(|way| {
+                (way.peer.as_str(), way.via.as_str(), way.avoided.iter().map(NodeId::as_str).collect())
+            })
+            .collect()
+    }
+
     /// The peer is silent through `failed`, and `next` is taken.
     fn fail(detours: &mut Detours, failed: &str, next: Option<&str>, now: Instant) -> bool {
-        detours.silent(&id("b"), now);
-        let Some((peer, _)) = detours.take_silent(now) else { return false };
-        detours.replace(&peer, id(failed), next.map(id), now)
+        detours.silent(&id("b"), None, now);
+        let Some(Unanswered { peer, .. }) = detours.take_silent(now) else { return false };
+        detours.replace(&peer, id(failed), next.map(to), now)
     }
 
     #[test]
@@ -262,14 +346,14 @@ mod tests {
         let mut detours = Detours::new(now);
         assert!(fail(&mut detours, "r1", Some("r2"), now));
         assert!(!detours.of(&id("b"), now).unwrap().settled);
-        detours.answered(&id("b"), now);
+        detours.answered(&id("b"), None, now);
         assert_eq!(detours.settle(now), []);
         let settled = Settled { peer: id("b"), avoided: vec![id("r1")], via: id("r2") };
         assert_eq!(detours.settle(now + SECOND), [settled]);
         assert_eq!(detours.settle(now + 2 * SECOND), []);
         assert!(!detours.sweep(|_| true, now + 3_600 * SECOND));
         assert!(!detours.sweep(|_| false, now + 3_600 * SECOND + KEPT / 2));
-        assert_eq!(detours.iter().collect::<Vec<_>>(), [(&id("b"), &id("r2"))]);
+        assert_eq!(ways(&detours), [("b", "r2", vec!["r1"])]);
         assert!(detours.sweep(|_| false, now + 3_600 * SECOND + KEPT));
         assert_eq!((detours.iter().count(), detours.count()), (0, 1));
     }
@@ -279,8 +363,8 @@ mod tests {
         let now = clock::now();
         let mut detours = Detours::new(now);
         fail(&mut detours, "r1", Some("r2"), now);
-        detours.answered(&id("b"), now);
-        detours.silent(&id("b"), now + SECOND / 2);
+        detours.answered(&id("b"), None, now);
+        detours.silent(&id("b"), None, now + SECOND / 2);
         assert_eq!(detours.settle(now + 2 * SECOND), []);
     }
 
@@ -295,7 +379,7 @@ mod tests {
         assert!(fail(&mut detours, "r1", Some("r2"), now + FIRST_PAUSE));
         fail(&mut detours, "r2", None, now + FIRST_PAUSE);
         assert!(!fail(&mut detours, "r1", Some("r2"), now + 2 * FIRST_PAUSE), "which doubles");
-        detours.answered(&id("b"), now + 2 * FIRST_PAUSE);
+        detours.answered(&id("b"), None, now + 2 * FIRST_PAUSE);
         assert!(fail(&mut detours, "r1", Some("r2"), now + 2 * FIRST_PAUSE), "until it answers");
     }
 
@@ -305,8 +389,45 @@ mod tests {
         let mut detours = Detours::new(now);
         fail(&mut detours, "r1", Some("r2"), now);
         fail(&mut detours, "r2", Some("r3"), now);
-        detours.silent(&id("b"), now);
-        assert_eq!(detours.take_silent(now), Some((id("b"), [id("r1"), id("r2")].into())));
+        detours.silent(&id("b"), None, now);
+        let unanswered = Unanswered { peer: id("b"), through: None, avoided: [id("r1"), id("r2")].into() };
+        assert_eq!(detours.take_silent(now), Some(unanswered));
+    }
+
+    #[test]
+    fn a_handshake_answered_through_an_avoided_hop_acquits_it() {
+        let now = clock::now();
+        let mut detours = Detours::new(now);
+        fail(&mut detours, "r1", Some("r2"), now);
+        fail(&mut detours, "r2", Some("r3"), now);
+        assert!(detours.answered(&id("b"), Some(&id("r2")), now), "it was only slow");
+        assert_eq!(ways(&detours), [("b", "r2", vec!["r1"])]);
+        assert!(detours.answered(&id("b"), Some(&id("r1")), now));
+        assert_eq!(detours.iter().count(), 0, "the route's own next hop works");
+    }
+
+    #[test]
+    fn a_hop_that_answered_a_handshake_is_not_blamed_at_once() {
+        let now = clock::now();
+        let mut detours = Detours::new(now);
+        fail(&mut detours, "r1", Some("r2"), now);
+        assert!(!detours.answered(&id("b"), Some(&id("r2")), now));
+        assert!(!fail(&mut detours, "r2", Some("r3"), now + PROVEN_FOR / 2));
+        assert!(fail(&mut detours, "r2", Some("r3"), now + PROVEN_FOR));
+    }
+
+    #[test]
+    fn the_hop_that_the_peer_is_heard_through_is_tried_also_in_a_pause() {
+        let now = clock::now();
+        let mut detours = Detours::new(now);
+        fail(&mut detours, "r1", Some("r2"), now);
+        fail(&mut detours, "r2", None, now);
+        detours.silent(&id("b"), None, now);
+        assert_eq!(detours.take_silent(now), None, "there is a pause");
+        detours.silent(&id("b"), Some(id("r2")), now);
+        assert_eq!(detours.take_silent(now).unwrap().through, Some(id("r2")));
+        assert!(detours.replace(&id("b"), id("r1"), Some(to("r2")), now));
+        assert_eq!(detours.of(&id("b"), now).unwrap().avoided, [id("r1")]);
     }
 
     #[test]
@@ -314,7 +435,7 @@ mod tests {
         let now = clock::now();
         let mut detours = Detours::new(now);
         for n in 0..MAX_PEERS + 9 {
-            detours.silent(&id(&format!("n{n}")), now);
+            detours.silent(&id(&format!("n{n}")), None, now);
         }
         assert!(detours.take_silent(now).is_some());
         detours.pace(SECOND, now);

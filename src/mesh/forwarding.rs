@@ -105,10 +105,11 @@ pub(crate) fn forwarding_table(sources: &Sources<'_>) -> ForwardingTable {
     } else {
         hops.for_each(|hop| forwarding.link(hop));
     }
-    for (peer, via) in sources.detours.iter() {
+    for way in sources.detours.iter() {
         // While the link is down, the route counts.
-        if let Some(hop) = sources.active.get(via).and_then(next_hop) {
-            forwarding.detour(peer.addr(), hop);
+        if let Some(hop) = sources.active.get(way.via).and_then(next_hop) {
+            let avoided = way.avoided.iter().map(NodeId::addr).collect();
+            forwarding.detour(way.peer.addr(), hop, avoided, way.toward.map(NodeId::addr));
         }
     }
     sources.paths.fill(&mut forwarding);

@@ -60,10 +60,18 @@ pub(crate) enum Input {
 /// Whether the packets of a peer connection get answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PeerAnswers {
-    /// None for a while; reported again while that lasts.
-    Silent,
-    /// They do again.
-    Resumed,
+    /// No answers for a while; reported again while that lasts.
+    Silent {
+        /// The neighbour that packets of the peer come through nevertheless, if that is not the one
+        /// that this node's packets go to.
+        through: Option<NodeAddr>,
+    },
+    /// Answers again.
+    Resumed {
+        /// The neighbour that the answer to a handshake came through. It proves both directions,
+        /// since handshakes are answered the way they came. `None` if other packets were answered.
+        through: Option<NodeAddr>,
+    },
 }
 
 /// What this process may ask of the driver. A requester that has gone is no error.

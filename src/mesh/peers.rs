@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn::Side;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, debug_span};
 
@@ -25,7 +25,7 @@ use super::path_messages;
 use super::services::{Opened, Services};
 use super::usage::{Lease, StreamLease, Usage};
 use super::vetting::Vetting;
-use crate::id::NodeId;
+use crate::id::{NodeAddr, NodeId};
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::{Authenticated, Endpoint};
 use crate::transport::handshake::certified_names;
@@ -41,7 +41,7 @@ mod watch;
 use connecting::Connecting;
 use room::{Room, room};
 use silence::Silence;
-use unanswered::{Answers, Unanswered};
+use unanswered::{Answers, Said, Unanswered};
 pub(super) use watch::Watch;
 
 /// Maximum number of peers with a connection at a time. Ephemerals that share a certificate get
@@ -52,12 +52,17 @@ pub(super) const MAX_CONNECTIONS_OF_ONE: usize = 4;
 /// How long a peer may take to answer, if the patience with peers is not shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a handshake may go without an end before the peer counts as silent, and again after
-/// each such time. Four packets were sent by then, and a peer at the far end of three satellite
-/// hops has answered.
-const HANDSHAKE_SILENCE: Duration = Duration::from_secs(1);
-/// When another attempt joins those under way. QUIC doubles the wait after each lost packet of a handshake: where many
-/// are lost, a new attempt is sooner through than an old one. The first to come through is used.
-const FURTHER_ATTEMPTS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+/// each such time. Two packets were sent by then, and a peer behind two satellite hops has answered.
+const HANDSHAKE_SILENCE: Duration = Duration::from_millis(600);
+/// Attempts at one connection, one more after each [`HANDSHAKE_SILENCE`]; the first to come through
+/// is used (as in RFC 8305). Each has a congestion window and timers of its own: those of an older
+/// one are spent on packets that were lost.
+const MAX_ATTEMPTS: u32 = 6;
+/// How long a connection is young: the handshake may have taken another path than the one that this
+/// end's packets take.
+const YOUNG: Duration = Duration::from_secs(5);
+/// How recent a packet of the peer must be to say which neighbour its packets come through.
+const RECENT: Duration = Duration::from_secs(1);
 /// Sweeps that a connection survives without any use at the end that opened it. The other end waits twice as long, so
 /// that the two do not close it while one of them begins to use it.
 const IDLE_SWEEPS: u32 = 4;
@@ -85,6 +90,8 @@ pub(crate) struct Peers {
     /// Receives reports of peers that do not answer.
     answers: mpsc::Sender<Input>,
     patience: Duration,
+    /// Notified of each new place, so that the watch need not poll for the first one.
+    arrivals: Arc<Notify>,
 }
 
 /// One peer's place.
@@ -155,8 +162,8 @@ impl Peers {
         patience: Duration,
     ) -> Self {
         let runtime = Handle::current();
-        let (slots, shut) = (Arc::default(), Arc::default());
-        Self { endpoint, services, vetting, slots, runtime, shut, inputs, answers, patience }
+        let (slots, shut, arrivals) = (Arc::default(), Arc::default(), Arc::default());
+        Self { endpoint, services, vetting, slots, runtime, shut, inputs, answers, patience, arrivals }
     }
 
     /// The connection to `node`, made now if there is none, and a lease that keeps it.
@@ -177,7 +184,7 @@ impl Peers {
             let (peers, node, slot, lease) = (self.clone(), node.clone(), slot.clone(), lease.clone());
             self.runtime.spawn(async move {
                 let mut attempt = Attempt { slot: &slot, outcome: Some(Err(OpenError::ShutDown)) };
-                let connected = peers.connect_or_report(&node).await;
+                let connected = peers.connect(&node).await;
                 attempt.outcome =
                     Some(connected.and_then(|connection| peers.adopt(&node, &slot, &connection)));
                 drop((attempt, lease));
@@ -196,49 +203,32 @@ impl Peers {
         Some((connection, slot.usage.try_open()?))
     }
 
-    /// As [`connect`](Self::connect); a handshake that gets no answer is reported, so that it takes
-    /// another way.
-    async fn connect_or_report(&self, node: &NodeId) -> Result<Authenticated, OpenError> {
-        let mut connecting = std::pin::pin!(self.connect(node));
-        let mut silent = false;
-        loop {
-            match tokio::time::timeout(HANDSHAKE_SILENCE, &mut connecting).await {
-                Ok(connected) => {
-                    if silent && connected.is_ok() {
-                        self.report(node, PeerAnswers::Resumed).await;
-                    }
-                    return connected;
-                }
-                Err(_) => {
-                    silent = true;
-                    self.report(node, PeerAnswers::Silent).await;
-                }
-            }
-        }
-    }
-
     async fn report(&self, node: &NodeId, answers: PeerAnswers) {
         // If this fails, the node is shut down.
         let _ = self.answers.send(Input::PeerAnswers { peer: node.clone(), answers }).await;
     }
 
+    /// Connects to a peer. Handshakes that get no answer are reported, so that their packets take
+    /// another way, and joined by a further attempt.
     async fn connect(&self, node: &NodeId) -> Result<Authenticated, OpenError> {
         let unreachable = |why: String| OpenError::Unreachable { node: node.clone(), why };
+        let usual = self.endpoint.socket().first_hop(node.addr());
         let mut attempts = JoinSet::new();
         let begin = tokio::time::Instant::now();
         let limit = CONNECT_TIMEOUT.min(self.patience);
-        let further = FURTHER_ATTEMPTS.into_iter().filter(|further| *further < limit);
-        for (nth, until) in further.chain([limit]).enumerate() {
-            let connecting = match nth {
-                1 => self.endpoint.connect_peer_by_routes(node),
-                _ => self.endpoint.connect_peer(node),
-            };
-            let connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
-            attempts.spawn(connecting.into_future());
-            // The peer judges our certificate after we are done with the handshake: its refusal shows on the first stream.
-            match tokio::time::timeout_at(begin + until, attempts.join_next()).await {
-                Ok(Some(Ok(Ok(connection)))) => return Ok(connection),
-                Ok(Some(Ok(Err(error)))) => {
+        for nth in 0.. {
+            if nth < MAX_ATTEMPTS {
+                self.attempt(node, nth, &mut attempts).map_err(|error| unreachable(error.to_string()))?;
+            }
+            let until = HANDSHAKE_SILENCE.saturating_mul(nth + 1).min(limit);
+            match first_to_succeed(&mut attempts, begin + until).await {
+                Some(Ok(Ok(connection))) => {
+                    if nth > 0 {
+                        self.report_late(node, usual, &connection).await;
+                    }
+                    return Ok(connection);
+                }
+                Some(Ok(Err(error))) => {
                     return Err(match Refusal::from_connection_error(&error) {
                         Some(why) => {
                             let why = why.naming(&self.endpoint.identity());
@@ -247,11 +237,40 @@ impl Peers {
                         None => OpenError::lost(node, Cause::of(&error)),
                     });
                 }
-                Ok(Some(Err(ended))) => return Err(unreachable(ended.to_string())),
-                Ok(None) | Err(_) => {}
+                Some(Err(ended)) => return Err(unreachable(ended.to_string())),
+                None if until >= limit => break,
+                None => self.report(node, PeerAnswers::Silent { through: None }).await,
             }
         }
         Err(unreachable(format!("no answer within {limit:?}")))
+    }
+
+    /// Begins the `nth` attempt to connect.
+    fn attempt(
+        &self,
+        node: &NodeId,
+        nth: u32,
+        attempts: &mut JoinSet<Result<Authenticated, quinn::ConnectionError>>,
+    ) -> Result<(), quinn::ConnectError> {
+        attempts.spawn(self.endpoint.connect_peer(node)?.into_future());
+        if nth == 1 && self.endpoint.socket().is_attached_stub() {
+            attempts.spawn(self.endpoint.connect_peer_by_routes(node)?.into_future());
+        }
+        Ok(())
+    }
+
+    /// A handshake came through that had got no answer at first.
+    ///
+    /// The peer's handshake packets returned the way they came, but its other packets take the
+    /// usual path. Where that is not the one that works, the peer has to know before this end's
+    /// congestion window is full.
+    async fn report_late(&self, node: &NodeId, usual: Option<NodeAddr>, connection: &Authenticated) {
+        let through = self.endpoint.socket().handshake_through(node.addr());
+        if through.is_some() && through != usual {
+            // Without room for it, later complaints follow.
+            let _ = connection.send_datagram(Bytes::from_static(UNHEARD));
+        }
+        self.report(node, PeerAnswers::Resumed { through }).await;
     }
 
     /// Takes a connection that a peer has opened; its address says which of its certified names it uses.
@@ -349,9 +368,13 @@ impl Peers {
         self.patience
     }
 
-    /// Whether there are any peer connections.
-    fn any(&self) -> bool {
-        !lock(&self.slots).is_empty()
+    /// Waits until it is time to sample the connections again. Cancel safe.
+    async fn next_sample(&self, pace: Duration, idle: Duration) {
+        if lock(&self.slots).is_empty() {
+            let _ = tokio::time::timeout(idle, self.arrivals.notified()).await;
+        } else {
+            tokio::time::sleep(pace).await;
+        }
     }
 
     /// Samples all connections.
@@ -359,13 +382,23 @@ impl Peers {
         let mut samples = Samples::default();
         for (node, slot) in lock(&self.slots).iter() {
             let (mut last_heard, mut answers) = (None, None);
+            let unheard_there = slot.usage.take_unheard();
             // A handshake that goes on although this end is done with it is a complaint as well.
-            let complained = slot.usage.take_unheard() | self.endpoint.socket().take_handshake(node.addr());
+            let complained = self.endpoint.socket().take_handshake(node.addr()) || unheard_there;
+            let elsewhere = || self.heard_elsewhere(node);
             // Every connection is sampled, so that its counts are there when they matter.
             for kept in lock(&slot.connections).iter_mut().filter(|kept| kept.is_live()) {
                 let stats = kept.connection.stats();
                 let unheard = kept.silence.sample(stats.udp_rx.datagrams, now);
-                let answered = kept.unanswered.sample(&stats, complained, stats.path.min_rtt, now);
+                let young = now.saturating_duration_since(kept.since) < YOUNG;
+                let said = if unheard_there && young && elsewhere().is_some() {
+                    Said::Conclusive
+                } else if complained {
+                    Said::Complaint
+                } else {
+                    Said::Nothing
+                };
+                let answered = kept.unanswered.sample(&stats, said, stats.path.min_rtt, now);
                 if answered == Answers::Complain {
                     // Without room for it, others are on their way.
                     let _ = kept.connection.send_datagram(Bytes::from_static(UNHEARD));
@@ -378,9 +411,12 @@ impl Peers {
             let Some(last_heard) = last_heard else { continue };
             match answers {
                 Some((Answers::Silent, unheard)) if unheard <= last_heard => {
-                    samples.answers.push((node.clone(), PeerAnswers::Silent));
+                    let through = if last_heard < RECENT { elsewhere() } else { None };
+                    samples.answers.push((node.clone(), PeerAnswers::Silent { through }));
                 }
-                Some((Answers::Resumed, _)) => samples.answers.push((node.clone(), PeerAnswers::Resumed)),
+                Some((Answers::Resumed, _)) => {
+                    samples.answers.push((node.clone(), PeerAnswers::Resumed { through: None }));
+                }
                 _ => {}
             }
             if last_heard >= patience && slot.usage.in_use() {
@@ -388,6 +424,14 @@ impl Peers {
             }
         }
         samples
+    }
+
+    /// The neighbour that a peer's last packet came through, if this end's packets for the peer go
+    /// to another one.
+    fn heard_elsewhere(&self, node: &NodeId) -> Option<NodeAddr> {
+        let socket = self.endpoint.socket();
+        let through = socket.heard_through(node.addr())?;
+        (socket.sends_through(node.addr()) != Some(through)).then_some(through)
     }
 
     /// Whether there is a connection to a node, or an attempt at one.
@@ -527,6 +571,7 @@ impl Peers {
             self.endpoint.socket().untrack(unused.addr());
         }
         let slot = slots.entry(node.clone()).or_insert_with(|| {
+            self.arrivals.notify_one();
             self.endpoint.socket().track(node.addr());
             Arc::default()
         });
@@ -538,6 +583,21 @@ impl Peers {
 impl Slot {
     fn live(&self) -> Option<Arc<Connection>> {
         lock(&self.connections).iter().find(|kept| kept.is_live()).map(|kept| kept.connection.clone())
+    }
+}
+
+/// The first attempt that succeeds, or the failure of the last one; `None` at the deadline. A peer
+/// that refuses decides for all of them.
+async fn first_to_succeed(
+    attempts: &mut JoinSet<Result<Authenticated, quinn::ConnectionError>>,
+    deadline: tokio::time::Instant,
+) -> Option<Result<Result<Authenticated, quinn::ConnectionError>, tokio::task::JoinError>> {
+    loop {
+        let outcome = tokio::time::timeout_at(deadline, attempts.join_next()).await.ok()??;
+        let lost = matches!(&outcome, Ok(Err(error)) if Refusal::from_connection_error(error).is_none());
+        if !lost || attempts.is_empty() {
+            return Some(outcome);
+        }
     }
 }
 

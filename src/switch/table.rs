@@ -67,11 +67,20 @@ pub struct ForwardingTable {
     hops: Vec<Option<NextHop>>,
     default_route: Option<DefaultRoute>,
     /// First hops for packets of this node that deviate from the route.
-    detours: HashMap<NodeAddr, NextHop>,
+    detours: HashMap<NodeAddr, Detour>,
     /// The peers that are reached without any node between.
     direct: HashMap<NodeAddr, NextHop>,
     /// Whom the cookies of direct paths admit.
     direct_ingress: HashMap<Cookie, NodeAddr>,
+}
+
+/// The first hop of this node's packets for one node, and the neighbours that they avoid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Detour {
+    hop: NextHop,
+    avoided: Vec<NodeAddr>,
+    /// If the destination is a stub, a node that it is attached to and that is not avoided.
+    toward: Option<NodeAddr>,
 }
 
 /// The next hops of a stub for all other nodes.
@@ -127,9 +136,25 @@ impl ForwardingTable {
     }
 
     /// Sends packets from this node to `destination` through this neighbour first, regardless of
-    /// the route. Packets of other nodes are not affected, and direct paths take precedence.
-    pub fn detour(&mut self, destination: NodeAddr, hop: NextHop) {
-        self.detours.insert(destination, hop);
+    /// the route, because packets got no answer through the `avoided` ones. Packets of other nodes
+    /// are not affected, and direct paths take precedence. Packets for a stub that would go to an
+    /// avoided node that it is attached to go to the node `toward` instead.
+    pub fn detour(
+        &mut self,
+        destination: NodeAddr,
+        hop: NextHop,
+        avoided: Vec<NodeAddr>,
+        toward: Option<NodeAddr>,
+    ) {
+        self.detours.insert(destination, Detour { hop, avoided, toward });
+    }
+
+    /// The node that this node's packets for a stub are sent to, which says that it is attached
+    /// `at` another one.
+    #[must_use]
+    pub fn attachment(&self, stub: NodeAddr, at: NodeAddr) -> NodeAddr {
+        let detour = self.detours.get(&stub).filter(|detour| detour.avoided.contains(&at));
+        detour.and_then(|detour| detour.toward).unwrap_or(at)
     }
 
     /// Sends packets from this node to `hop.neighbour` on a direct path, with or without a route.
@@ -238,7 +263,7 @@ impl ForwardingTable {
     #[must_use]
     pub fn attached_toward(&self, peer: NodeAddr) -> Option<NodeAddr> {
         let usual = self.attached_to()?;
-        Some(self.detours.get(&peer).map_or(usual, |hop| hop.neighbour))
+        Some(self.detours.get(&peer).map_or(usual, |detour| detour.hop.neighbour))
     }
 
     /// Whether a node is reachable now; true for this node itself.
@@ -259,18 +284,25 @@ impl ForwardingTable {
     }
 
     /// Like [`originate_packet`](Self::originate_packet), for a handshake packet that answers one
-    /// received through `ingress`: it returns the same way if that is a next hop to the peer, so
-    /// that a handshake needs one working path instead of two.
+    /// received through `ingress`: it returns the same way, so that a handshake needs one working
+    /// path instead of two. `None` if this node's packets avoid that neighbour, or there is no link
+    /// to it.
     #[must_use]
     pub fn reply(&self, header: &Header, ingress: NodeAddr) -> Option<(NextHop, u8)> {
-        if self.detours.contains_key(&header.end()) {
+        if self.detours.get(&header.end()).is_some_and(|detour| detour.avoided.contains(&ingress)) {
             return None;
+        }
+        if let Some(default) = &self.default_route {
+            let hop = default.hops.iter().find(|hop| hop.neighbour == ingress)?;
+            return Some((*hop, default.hop_limit));
         }
         let toward = if header.destination == self.me { header.end() } else { header.destination };
         let route = self.routes.get(toward)?;
         let place = self.routes.place_of(ingress)?;
-        let hop = self.hops[place].filter(|_| route.leads_through(place))?;
-        Some((hop, route.hop_limit))
+        // A neighbour whose own way leads back through this node uses an alternate, or drops the
+        // packet.
+        let limit = if route.leads_through(place) { route.hop_limit } else { DETOUR_HOP_LIMIT };
+        self.hops[place].map(|hop| (hop, limit))
     }
 
     /// Whether nodes list this one as their stub without proof: it has no route, but may get one
@@ -306,8 +338,8 @@ impl ForwardingTable {
     /// The neighbour and the hop limit for a packet of this node that ends at `end`, and is routed
     /// to `toward`.
     fn find_own(&self, end: NodeAddr, toward: NodeAddr) -> Option<(NextHop, u8)> {
-        if let Some(hop) = self.detours.get(&end) {
-            return Some((*hop, DETOUR_HOP_LIMIT));
+        if let Some(detour) = self.detours.get(&end) {
+            return Some((detour.hop, DETOUR_HOP_LIMIT));
         }
         self.find(Flow { source: self.me, destination: toward }, None)
     }
@@ -417,7 +449,7 @@ mod tests {
             linked(true, &[(LEFT, &[LEFT], &[]), (RIGHT, &[RIGHT], &[]), (FAR, &[RIGHT], &[LEFT])]);
         table.link(hop(LEFT));
         table.link(hop(RIGHT));
-        table.detour(FAR, hop(LEFT));
+        table.detour(FAR, hop(LEFT), vec![RIGHT], None);
         assert_eq!(table.originate(FAR), Some((hop(LEFT), DETOUR_HOP_LIMIT)));
         assert_eq!(table.originate_handshake(FAR), Some((hop(LEFT), DETOUR_HOP_LIMIT)));
         assert_eq!(table.originate(RIGHT).unwrap().0, hop(RIGHT));
@@ -427,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_is_answered_the_way_it_came_if_that_leads_back() {
+    fn a_handshake_is_answered_the_way_it_came() {
         let mut table =
             linked(true, &[(LEFT, &[LEFT], &[]), (RIGHT, &[RIGHT], &[]), (FAR, &[RIGHT], &[LEFT])]);
         table.link(hop(RIGHT));
@@ -435,9 +467,13 @@ mod tests {
         assert_eq!(table.reply(&header, LEFT), None, "the link is gone");
         table.link(hop(LEFT));
         assert_eq!(table.reply(&header, LEFT), Some((hop(LEFT), 12)));
-        assert_eq!(table.reply(&packet(FROM_LEFT, ME, RIGHT), LEFT), None, "it does not lead there");
-        table.detour(FAR, hop(RIGHT));
-        assert_eq!(table.reply(&header, LEFT), None, "the detour was chosen for a reason");
+        let around = Some((hop(LEFT), DETOUR_HOP_LIMIT));
+        assert_eq!(table.reply(&packet(FROM_LEFT, ME, RIGHT), LEFT), around, "the longer way round");
+        table.detour(FAR, hop(RIGHT), vec![], None);
+        assert_eq!(table.reply(&header, LEFT), Some((hop(LEFT), 12)), "the peer's choice is newer");
+        table.detour(FAR, hop(RIGHT), vec![LEFT], Some(RIGHT));
+        assert_eq!(table.reply(&header, LEFT), None, "nothing returns through a neighbour that is avoided");
+        assert_eq!([LEFT, ME].map(|at| table.attachment(FAR, at)), [RIGHT, ME]);
     }
 
     #[test]

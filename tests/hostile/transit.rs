@@ -15,7 +15,6 @@ use crate::scene::Scene;
 ///    ╲── r ── s ──╱
 /// ```
 #[tokio::test(start_paused = true)]
-#[ignore = "until a first connection finds its way around a member that swallows it"]
 async fn a_pair_behind_a_black_hole_takes_the_honest_path_within_five_seconds() {
     let mesh = Mesh::builder(["a-r", "r-s", "b-s"]).start().await;
     let scene = Scene::of(mesh);

@@ -11,6 +11,7 @@ mod direct;
 mod endings;
 mod ephemerals;
 mod failover;
+mod first_connections;
 mod lifecycle;
 mod links;
 mod nat;

@@ -14,6 +14,11 @@
 //! A client that repeats its handshake although the server is done with it complains as well: its
 //! congestion window may be full, so that it can say nothing else.
 //!
+//! On a young connection the first complaint is conclusive if the peer's packets come through
+//! another neighbour than this end's go to: the client's handshake got no answer by the usual path
+//! and took another one, which works in both directions since handshakes are answered the way they
+//! came.
+//!
 //! The counts of QUIC's frames would not do. An end that only acknowledges expects no answer, and
 //! packets repeat ACK frames that are old, so neither the lack of ACK frames nor their arrival says
 //! anything about packets sent since.
@@ -35,6 +40,18 @@ const SILENT_AT_LEAST: Duration = Duration::from_millis(400);
 const SILENT_ROUND_TRIPS: u32 = 5;
 /// How long the peer's first complaint is remembered.
 const FORGET_COMPLAINT: Duration = Duration::from_secs(3);
+
+/// What the peer said since the last sample.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Said {
+    /// Nothing.
+    Nothing,
+    /// That nothing arrives there.
+    Complaint,
+    /// That nothing arrives there by the path that this end's packets take, and the peer's own take
+    /// another one that works.
+    Conclusive,
+}
 
 /// What a sample of a connection tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,19 +93,19 @@ pub(super) struct Unanswered {
 }
 
 impl Unanswered {
-    /// Takes a sample. `complained`: the peer said since the last one that nothing arrives there.
-    /// `rtt` is the shortest round trip so far: smoothed ones include what was lost.
+    /// Takes a sample, and what the peer said since the last one. `rtt` is the shortest round trip
+    /// so far: smoothed ones include what was lost.
     pub(super) fn sample(
         &mut self,
         stats: &ConnectionStats,
-        complained: bool,
+        said: Said,
         rtt: Duration,
         now: Instant,
     ) -> Answers {
-        self.take(Counts::of(stats), complained, rtt, now)
+        self.take(Counts::of(stats), said, rtt, now)
     }
 
-    fn take(&mut self, counts: Counts, complained: bool, rtt: Duration, now: Instant) -> Answers {
+    fn take(&mut self, counts: Counts, said: Said, rtt: Duration, now: Instant) -> Answers {
         let before = std::mem::replace(&mut self.counts, counts);
         let received = counts.received > before.received;
         if received {
@@ -97,8 +114,13 @@ impl Unanswered {
             self.since.get_or_insert(now);
             self.sends = self.sends.saturating_add(1);
         }
-        if complained {
-            return self.on_complaint(rtt, now);
+        match said {
+            Said::Nothing => {}
+            Said::Complaint => return self.on_complaint(rtt, now),
+            Said::Conclusive => {
+                (self.peer_complained, self.silent) = (None, true);
+                return Answers::Silent;
+            }
         }
         if received && std::mem::take(&mut self.silent) {
             return Answers::Resumed;
@@ -180,7 +202,8 @@ mod tests {
         let (mut unanswered, start) = (Unanswered::default(), crate::mesh::clock::now());
         let told = (0..).zip(samples).map(|(nth, (sent, received, complained))| {
             let at = start + PACE * u32::try_from(nth).unwrap();
-            (nth, unanswered.take(Counts { sent, received }, complained, rtt, at))
+            let said = if complained { Said::Complaint } else { Said::Nothing };
+            (nth, unanswered.take(Counts { sent, received }, said, rtt, at))
         });
         told.filter(|(_, answers)| *answers != Answers::Unchanged).collect()
     }
@@ -213,6 +236,15 @@ mod tests {
         // It heard the answer to the first one, or is far away.
         assert_eq!(play(RTT, [(0, 1, true), (1, 2, false), (1, 3, false)]), []);
         assert_eq!(play(PACE * 3, [(0, 1, true), (1, 2, true), (1, 3, true), (1, 3, false)]), []);
+    }
+
+    #[test]
+    fn a_complaint_by_another_path_is_conclusive() {
+        let (mut unanswered, now) = (Unanswered::default(), crate::mesh::clock::now());
+        let counts = Counts { sent: 1, received: 1 };
+        assert_eq!(unanswered.take(counts, Said::Conclusive, RTT, now), Answers::Silent);
+        let counts = Counts { sent: 2, received: 2 };
+        assert_eq!(unanswered.take(counts, Said::Nothing, RTT, now + PACE), Answers::Resumed);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::{Peers, Samples};
@@ -16,7 +16,7 @@ use crate::mesh::view::View;
 
 /// Interval between samples while there are peer connections.
 const PACE: Duration = Duration::from_millis(100);
-/// Interval while there are none.
+/// Longest interval while there are none.
 const IDLE_PACE: Duration = Duration::from_millis(500);
 /// A stub asks its neighbour for the route to a peer that has been silent for this long before it
 /// would be given up.
@@ -37,7 +37,7 @@ impl Watch {
     /// Runs until the node is shut down.
     pub(crate) async fn run(self) {
         loop {
-            sleep(if self.peers.any() { PACE } else { IDLE_PACE }).await;
+            self.peers.next_sample(PACE, IDLE_PACE).await;
             let view = self.view.borrow().clone();
             if view.closed || self.inputs.is_closed() {
                 return;

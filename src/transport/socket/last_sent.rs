@@ -1,9 +1,10 @@
 //! The last packet to a peer, which is sent again when the route to that peer changes.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::packet::{refresh_attachment, way};
+use crate::id::NodeAddr;
 use crate::switch::{ForwardingTable, Header, NextHop};
 use crate::sync::lock;
 
@@ -20,15 +21,21 @@ pub(super) struct LastSent {
     answered: AtomicBool,
     /// Whether a packet of a handshake came from the peer.
     shook_hands: AtomicBool,
+    /// The address of the neighbour that the peer's last packet came through, as a number; 0 if none
+    /// came.
+    through: AtomicU64,
+    /// The address of the neighbour that the last packet went to.
+    via: AtomicU64,
 }
 
 impl LastSent {
-    /// Keeps this packet instead of the one before.
-    pub(super) fn keep(&self, sent: &[u8]) {
+    /// Keeps this packet, which went to this neighbour, instead of the one before.
+    pub(super) fn keep(&self, sent: &[u8], via: NodeAddr) {
         // One connection sends to a peer, so the lock waits only for a change of the table.
         let mut packet = lock(&self.packet);
         packet.clear();
         packet.extend_from_slice(sent);
+        self.via.store(u64::from_be_bytes(via.0), Ordering::Relaxed);
         self.answered.store(false, Ordering::Relaxed);
     }
 
@@ -41,9 +48,13 @@ impl LastSent {
         next_hop(before) != next_hop(table)
     }
 
-    /// Records that a packet came from the peer.
-    pub(super) fn answered(&self) {
+    /// Records that a packet came from the peer: through this neighbour, unless it came by a direct
+    /// path.
+    pub(super) fn answered(&self, through: Option<NodeAddr>) {
         self.answered.store(true, Ordering::Relaxed);
+        if let Some(through) = through {
+            self.through.store(u64::from_be_bytes(through.0), Ordering::Relaxed);
+        }
     }
 
     /// Records that a handshake packet came from the peer.
@@ -61,6 +72,16 @@ impl LastSent {
         self.shook_hands.swap(false, Ordering::Relaxed)
     }
 
+    /// The neighbour that the peer's last packet came through.
+    pub(super) fn came_through(&self) -> Option<NodeAddr> {
+        neighbour(&self.through)
+    }
+
+    /// The neighbour that the last packet went to.
+    pub(super) fn went_to(&self) -> Option<NodeAddr> {
+        neighbour(&self.via)
+    }
+
     /// Drops the packet, so that nothing is sent again.
     pub(super) fn forget(&self) {
         lock(&self.packet).clear();
@@ -75,6 +96,13 @@ impl LastSent {
         refresh_attachment(&mut packet, table);
         packet[1] = hop_limit.saturating_add(1);
         Header::rewrite(&mut packet, next_hop.cookie);
+        self.via.store(u64::from_be_bytes(next_hop.neighbour.0), Ordering::Relaxed);
         send(&packet, next_hop);
     }
+}
+
+/// A neighbour's address that was stored as a number.
+fn neighbour(stored: &AtomicU64) -> Option<NodeAddr> {
+    let number = stored.load(Ordering::Relaxed);
+    (number != 0).then(|| NodeAddr(number.to_be_bytes()))
 }

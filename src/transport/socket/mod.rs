@@ -34,12 +34,14 @@
 //! | `held` | packets without a route |
 //! | `release` | closing a UDP socket that quinn still holds |
 //! | `replies` | the ingress neighbours of handshakes |
+//! | `hops` | the neighbours that the packets of peers come through, and go to |
 //! | `last_sent`, `resend` | the packets sent again when the route to a peer changes |
 
 mod attachments;
 mod egress;
 mod forward;
 mod held;
+mod hops;
 mod inbound;
 mod last_sent;
 mod originate;

@@ -56,7 +56,7 @@ impl Socket {
             let packets = segments(transmit).len() as u64;
             self.counters.originated(hop_limit == DIRECT_HOP_LIMIT, packets, scratch.len() as u64);
             if let Some(last) = self.peers.load().get(&peer) {
-                last.keep(&scratch[last_start..]);
+                last.keep(&scratch[last_start..], next_hop.neighbour);
             }
             Ok(())
         })
@@ -79,7 +79,10 @@ impl Socket {
                 Header { attachment: Attachment::Source(at), ..routed }
             }
             FlowKind::Attached(number) => match lock(&self.attachments).node(number) {
-                Some(at) => Header { destination: at, attachment: Attachment::Stub(peer), ..routed },
+                Some(at) => {
+                    let destination = table.attachment(peer, at);
+                    Header { destination, attachment: Attachment::Stub(peer), ..routed }
+                }
                 None => routed,
             },
         }

@@ -21,13 +21,19 @@ pub(super) fn segments<'a>(transmit: &Transmit<'a>) -> impl ExactSizeIterator<It
     transmit.contents.chunks(transmit.segment_size.unwrap_or(transmit.contents.len()).max(1))
 }
 
-/// Gives a packet of this node's own the attachment that the node has now, if it is a stub's.
+/// Updates the attachment in a packet from this node, if one of its ends is a stub.
 pub(super) fn refresh_attachment(packet: &mut [u8], table: &ForwardingTable) {
-    if let Ok(header) = Header::decode(packet)
-        && matches!(header.attachment, Attachment::Source(_))
-        && let Some(at) = table.attached_toward(header.destination)
-    {
-        let header = Header { attachment: Attachment::Source(at), ..header }.encode();
-        packet[..header.len()].copy_from_slice(&header);
-    }
+    let Ok(header) = Header::decode(packet) else { return };
+    let header = match header.attachment {
+        Attachment::None => return,
+        Attachment::Source(_) => match table.attached_toward(header.destination) {
+            Some(at) => Header { attachment: Attachment::Source(at), ..header },
+            None => return,
+        },
+        Attachment::Stub(stub) => {
+            Header { destination: table.attachment(stub, header.destination), ..header }
+        }
+    };
+    let header = header.encode();
+    packet[..header.len()].copy_from_slice(&header);
 }

@@ -60,14 +60,15 @@ impl Socket {
                 }
                 Verdict::Deliver(header) => {
                     let handshake = data.get(start + header.wire_len()).copied().is_some_and(is_handshake);
+                    let ingress = table.ingress(header.cookie).map(|ingress| ingress.neighbour);
                     if let Some(last) = self.peers.load().get(&header.source) {
-                        last.answered();
+                        last.answered(ingress);
                         if handshake {
                             last.shook_hands();
                         }
                     }
-                    if handshake && let Some(ingress) = table.ingress(header.cookie) {
-                        self.replies.note(header.source, ingress.neighbour);
+                    if handshake && let Some(ingress) = ingress {
+                        self.replies.note(header.source, ingress);
                     }
                     let addr = overlay::flow_addr(header.source, self.flow_kind(table, &header));
                     let dst_ip = arrived_through(table, &header, &data[start..end]);

@@ -152,7 +152,7 @@ fn a_packet_that_was_not_answered_is_sent_again_with_each_table() {
     // Another route changes, not the one to the peer.
     wire.socket.publish(relay_with(&[(NOWHERE, LEFT, 20)]));
     assert_eq!(wire.udp.sent().len(), 1);
-    wire.socket.peers.load()[&FAR].answered();
+    wire.socket.peers.load()[&FAR].answered(None);
     wire.socket.publish(relay());
     assert_eq!(wire.udp.sent(), [], "it has arrived, and the way is the same");
 }
@@ -163,7 +163,7 @@ fn a_packet_that_was_answered_is_sent_again_by_another_way() {
     wire.socket.track(FAR);
     wire.send(overlay::socket_addr(FAR), b"@one", None).unwrap();
     wire.udp.sent();
-    wire.socket.peers.load()[&FAR].answered();
+    wire.socket.peers.load()[&FAR].answered(None);
     wire.socket.publish(relay_with(&[(FAR, LEFT, 20)]));
     assert_eq!(wire.udp.sent().len(), 1, "the way back may be another one");
 }
