@@ -34,6 +34,10 @@ const MAX_ASKS: u32 = 2;
 /// value.
 const REJECTED_FOR: Duration = Duration::from_secs(2);
 const REJECTED_FOR_MAX: Duration = Duration::from_secs(64);
+/// When a proof that is older than another one of the stub is asked for again, since its claimer may
+/// have a newer one by now: doubled with each time that it has not, up to the second value.
+const RECHECK_AFTER: Duration = Duration::from_millis(250);
+const RECHECK_AFTER_MAX: Duration = Duration::from_secs(64);
 /// How long before it expires a proof is asked for again.
 const REFRESH_AHEAD: Duration = Duration::from_secs(600);
 /// Proofs that a neighbour may ask this node to fetch in a row, and how long each takes to be
@@ -85,6 +89,13 @@ pub enum ClaimFault {
     NoAnswer,
     /// The stub has attached itself to another node since.
     Older,
+}
+
+impl ClaimFault {
+    /// Whether a later request may find a valid proof: the last one found none.
+    fn is_missing(self) -> bool {
+        matches!(self, Self::NoProof | Self::NoAnswer | Self::Expired)
+    }
 }
 
 impl std::fmt::Display for ClaimFault {
@@ -144,6 +155,10 @@ struct Held {
     fault: Option<(ClaimFault, Instant)>,
     /// Rejections in a row.
     rejections: u32,
+    /// Whether the proof is about to be asked for again because it is older than another one of the
+    /// stub, and how often that was done in a row.
+    rechecking: bool,
+    rechecks: u32,
     due: Option<Instant>,
     used: u64,
 }
@@ -162,11 +177,14 @@ impl Claims {
     }
 
     /// How far a claim counts. Of several proven ones of a stub those of the newest version do.
-    pub(crate) fn standing(&self, stub: &NodeId, claimer: &NodeId) -> Standing {
+    /// `own` is the version of the stub's attachment to this node, if it is attached here.
+    pub(crate) fn standing(&self, stub: &NodeId, claimer: &NodeId, own: Option<Version>) -> Standing {
         let Some(claims) = self.by_stub.get(stub) else { return Standing::Unproven };
         let Some(held) = claims.get(claimer) else { return Standing::Unproven };
         match &held.proven {
-            Some((attachment, _)) if newest(claims) == Some(attachment.version()) => Standing::Proven,
+            Some((attachment, _)) if newest(claims).max(own) == Some(attachment.version()) => {
+                Standing::Proven
+            }
             None if held.asking.is_some() => Standing::Pending,
             _ => Standing::Unproven,
         }
@@ -183,9 +201,9 @@ impl Claims {
         claims.filter_map(|(claimer, held)| Some((claimer, held.proven.as_ref()?.0.version())))
     }
 
-    pub(crate) fn state(&self, stub: &NodeId, claimer: &NodeId) -> ClaimState {
+    pub(crate) fn state(&self, stub: &NodeId, claimer: &NodeId, own: Option<Version>) -> ClaimState {
         let held = self.held(stub, claimer);
-        match (self.standing(stub, claimer), held) {
+        match (self.standing(stub, claimer, own), held) {
             (Standing::Proven, _) => ClaimState::Proven,
             (Standing::Pending, _) => ClaimState::Pending,
             (Standing::Unproven, Some(Held { proven: Some(_), .. })) => {
@@ -237,7 +255,7 @@ impl Claims {
         self.uses += 1;
         let used = self.uses;
         let held = self.held_mut(key);
-        held.used = used;
+        (held.used, held.rechecking) = (used, false);
         let (asks, mut askers) =
             held.asking.take().map_or((0, BTreeSet::new()), |asking| (asking.asks, asking.askers));
         askers.extend(asker.cloned());
@@ -283,6 +301,42 @@ impl Claims {
         askers
     }
 
+    /// Schedules what leads all nodes to the same claims about a stub. Call it when a proof about
+    /// the stub has come or was not there, and when the stub has proven its attachment to this node;
+    /// `own` as for [`standing`](Self::standing).
+    ///
+    /// Nodes that follow different claims forward the stub's packets in a loop. Once any claim is
+    /// proven, every claim is therefore verified until it is proven or found to be false, and
+    /// a proof that is older than another one is fetched again: a stub that loses one of its
+    /// neighbours sends newer proofs to the others, and a node may hold the older proof of one and
+    /// the newer proof of another.
+    pub(crate) fn reconsider(&mut self, stub: &NodeId, own: Option<Version>, now: Instant) {
+        let Some(claims) = self.by_stub.get_mut(stub) else { return };
+        let newest = newest(claims).max(own);
+        if newest.is_none() {
+            return;
+        }
+        let mut due = Vec::new();
+        for (claimer, held) in claims.iter_mut().filter(|(_, held)| held.asking.is_none()) {
+            let at = match (&held.proven, held.fault) {
+                (Some((attachment, _)), _) if Some(attachment.version()) == newest => {
+                    (held.rechecking, held.rechecks) = (false, 0);
+                    continue;
+                }
+                (Some(_), _) if held.rechecking => continue,
+                (Some(_), _) => {
+                    let pause = (RECHECK_AFTER * (1 << held.rechecks.min(8))).min(RECHECK_AFTER_MAX);
+                    (held.rechecking, held.rechecks) = (true, held.rechecks.saturating_add(1));
+                    now + pause
+                }
+                (None, Some((fault, retry_at))) if fault.is_missing() => retry_at,
+                (None, _) => continue,
+            };
+            due.push(((stub.clone(), claimer.clone()), held.due.map_or(at, |due| due.min(at))));
+        }
+        due.into_iter().for_each(|(key, at)| self.set_due(&key, Some(at)));
+    }
+
     /// There is no proof, or it is worth nothing. Returns the neighbours that wait for it, and
     /// whether the claim is to be reported as false: a forged proof at once, a missing one the
     /// second time, since the stub may have left just now.
@@ -292,7 +346,6 @@ impl Claims {
         fault: ClaimFault,
         now: Instant,
     ) -> (BTreeSet<NodeId>, bool) {
-        let contested = self.newest(&key.0).is_some();
         let held = self.held_mut(key);
         let pause = (REJECTED_FOR * (1 << held.rejections.min(5))).min(REJECTED_FOR_MAX);
         held.rejections += 1;
@@ -303,13 +356,11 @@ impl Claims {
             ClaimFault::NoProof => held.rejections == 2,
             _ => false,
         };
-        // The second look at a missing proof needs nobody to use the stub. Nor does an answer that
-        // is missing, where nodes that believe different claims would send packets to and fro.
-        let missing = matches!(fault, ClaimFault::NoProof | ClaimFault::NoAnswer);
-        let again = (first && fault == ClaimFault::NoProof) || (contested && missing);
-        let again = again.then_some(now + pause);
+        // A missing proof is asked for a second time before it is reported, whoever uses the stub.
+        let again = (first && fault == ClaimFault::NoProof).then_some(now + pause);
         let askers = held.asking.take().map(|asking| asking.askers).unwrap_or_default();
         let old = held.proven.take();
+        (held.rechecking, held.rechecks) = (false, 0);
         self.bytes -= old.map_or(0, |(old, _)| old.len());
         self.set_due(key, again);
         (askers, reported)
@@ -455,13 +506,13 @@ mod tests {
     fn a_claim_counts_once_it_is_proven_and_until_it_expires() {
         let (mut claims, now) = claims();
         assert!(claims.needs_proof(&id("s"), &id("n"), now));
-        assert_eq!(claims.state(&id("s"), &id("n")), ClaimState::Unverified);
+        assert_eq!(claims.state(&id("s"), &id("n"), None), ClaimState::Unverified);
         claims.on_asked(&key("n"), id("hop"), Some(&id("asker")), now);
-        assert_eq!(claims.standing(&id("s"), &id("n")), Standing::Pending);
+        assert_eq!(claims.standing(&id("s"), &id("n"), None), Standing::Pending);
         assert!(claims.is_asked_of(&key("n"), &id("hop")) && !claims.is_asked_of(&key("n"), &id("n")));
         let askers = claims.on_proven(&key("n"), attachment("n", 1), now + HOUR, now);
         assert_eq!(askers, [id("asker")].into());
-        assert_eq!(claims.standing(&id("s"), &id("n")), Standing::Proven);
+        assert_eq!(claims.standing(&id("s"), &id("n"), None), Standing::Proven);
 
         let refresh = now + HOUR - REFRESH_AHEAD;
         assert_eq!(claims.poll(refresh - MILLI), None);
@@ -470,9 +521,9 @@ mod tests {
         claims.on_asked(&key("n"), id("hop"), None, refresh + ANSWER);
         let failed = Due::Failed { askers: BTreeSet::new() };
         assert_eq!(claims.poll(refresh + 2 * ANSWER), Some((key("n"), failed)));
-        assert_eq!(claims.standing(&id("s"), &id("n")), Standing::Proven, "until it expires");
+        assert_eq!(claims.standing(&id("s"), &id("n"), None), Standing::Proven, "until it expires");
         claims.poll(now + HOUR);
-        assert_eq!(claims.state(&id("s"), &id("n")), ClaimState::Rejected(ClaimFault::Expired));
+        assert_eq!(claims.state(&id("s"), &id("n"), None), ClaimState::Rejected(ClaimFault::Expired));
     }
 
     #[test]
@@ -485,7 +536,7 @@ mod tests {
         claims.on_asked(&key("n"), id("other"), None, now + ANSWER);
         let failed = Due::Failed { askers: [id("asker")].into() };
         assert_eq!(claims.poll(now + 2 * ANSWER), Some((key("n"), failed)));
-        assert_eq!(claims.state(&id("s"), &id("n")), ClaimState::Rejected(ClaimFault::NoAnswer));
+        assert_eq!(claims.state(&id("s"), &id("n"), None), ClaimState::Rejected(ClaimFault::NoAnswer));
         assert!(!claims.needs_proof(&id("s"), &id("n"), now + 2 * ANSWER));
         assert!(claims.needs_proof(&id("s"), &id("n"), now + 2 * ANSWER + REJECTED_FOR));
     }
@@ -496,12 +547,12 @@ mod tests {
         claims.on_proven(&key("old"), attachment("old", 1), now + HOUR, now);
         claims.on_proven(&key("new"), attachment("new", 2), now + HOUR, now);
         claims.on_proven(&key("too"), attachment("too", 2), now + HOUR, now);
-        let standing = |claimer| claims.standing(&id("s"), &id(claimer));
+        let standing = |claimer| claims.standing(&id("s"), &id(claimer), None);
         assert_eq!(
             ["old", "new", "too"].map(standing),
             [Standing::Unproven, Standing::Proven, Standing::Proven]
         );
-        assert_eq!(claims.state(&id("s"), &id("old")), ClaimState::Rejected(ClaimFault::Older));
+        assert_eq!(claims.state(&id("s"), &id("old"), None), ClaimState::Rejected(ClaimFault::Older));
     }
 
     #[test]
@@ -514,6 +565,73 @@ mod tests {
         assert!(!claims.on_rejected(&key("n"), ClaimFault::NoProof, again).1, "once");
         assert_eq!(claims.next_timeout(), None);
         assert!(claims.on_rejected(&key("m"), ClaimFault::Forged, now).1);
+    }
+
+    #[test]
+    fn a_missing_proof_is_retried_once_another_claim_is_proven() {
+        for fault in [ClaimFault::NoAnswer, ClaimFault::NoProof, ClaimFault::Expired] {
+            let (mut claims, now) = claims();
+            claims.on_rejected(&key("m"), fault, now);
+            // The second look at a missing proof is over, too.
+            claims.set_due(&key("m"), None);
+            claims.reconsider(&id("s"), None, now);
+            assert_eq!(claims.next_timeout(), None, "nothing depends on it");
+            claims.on_proven(&key("n"), attachment("n", 1), now + HOUR, now);
+            claims.reconsider(&id("s"), None, now);
+            assert_eq!(claims.poll(now + REJECTED_FOR - MILLI), None);
+            let again = now + REJECTED_FOR;
+            assert_eq!(claims.poll(again), Some((key("m"), Due::Ask { of_other_than: None })));
+            claims.on_rejected(&key("m"), fault, again);
+            claims.reconsider(&id("s"), None, again);
+            let third = again + 2 * REJECTED_FOR;
+            assert_eq!(claims.poll(third), Some((key("m"), Due::Ask { of_other_than: None })));
+        }
+        let (mut claims, now) = claims();
+        claims.on_rejected(&key("m"), ClaimFault::Forged, now);
+        claims.on_proven(&key("n"), attachment("n", 1), now + HOUR, now);
+        claims.reconsider(&id("s"), None, now);
+        assert_eq!(claims.poll(now + REJECTED_FOR), None, "a forged proof is final until the stub is used");
+    }
+
+    #[test]
+    fn an_older_proof_is_fetched_again_ever_more_rarely() {
+        let (mut claims, now) = claims();
+        claims.on_proven(&key("old"), attachment("old", 1), now + HOUR, now);
+        claims.on_proven(&key("new"), attachment("new", 2), now + HOUR, now);
+        let mut pauses = Vec::new();
+        let mut at = now;
+        for _ in 0..11 {
+            // Further calls change nothing.
+            (0..3).for_each(|_| claims.reconsider(&id("s"), None, at));
+            let due = claims.next_timeout().unwrap();
+            pauses.push((due - at).as_millis());
+            at = due;
+            assert_eq!(claims.poll(at), Some((key("old"), Due::Ask { of_other_than: None })));
+            claims.on_asked(&key("old"), id("hop"), None, at);
+            claims.on_proven(&key("old"), attachment("old", 1), now + HOUR, at);
+        }
+        assert_eq!(pauses, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000, 64_000]);
+        // The claimer has the newer one at last.
+        claims.on_proven(&key("old"), attachment("old", 2), now + HOUR, at);
+        claims.reconsider(&id("s"), None, at);
+        assert_eq!(claims.next_timeout(), Some(now + HOUR - REFRESH_AHEAD));
+        assert_eq!(claims.standing(&id("s"), &id("old"), None), Standing::Proven);
+    }
+
+    #[test]
+    fn the_attachment_to_this_node_counts_like_a_proven_claim() {
+        let (mut claims, now) = claims();
+        claims.on_proven(&key("n"), attachment("n", 2), now + HOUR, now);
+        let version = |sequence| Some(Version { epoch: 1, sequence, instance: 7 });
+        let standing = |own| claims.standing(&id("s"), &id("n"), own);
+        assert_eq!(
+            [None, version(1), version(2), version(3)].map(standing),
+            [Standing::Proven, Standing::Proven, Standing::Proven, Standing::Unproven]
+        );
+        let older = ClaimState::Rejected(ClaimFault::Older);
+        assert_eq!(claims.state(&id("s"), &id("n"), version(3)), older);
+        claims.reconsider(&id("s"), version(3), now);
+        assert_eq!(claims.next_timeout(), Some(now + RECHECK_AFTER));
     }
 
     #[test]
@@ -538,7 +656,7 @@ mod tests {
             claims.on_asked(&key, id("hop"), None, now);
         }
         assert_eq!(claims.len(), MAX_CLAIMS);
-        assert_eq!(claims.standing(&id("s"), &id("n")), Standing::Proven);
+        assert_eq!(claims.standing(&id("s"), &id("n"), None), Standing::Proven);
     }
 
     #[test]

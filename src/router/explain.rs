@@ -223,7 +223,8 @@ impl Router {
 
     /// Whether it is known that a node lists a stub that is not attached to it.
     fn is_rejected(&self, stub: &NodeId, by: &NodeId) -> bool {
-        by != self.id() && matches!(self.claims.state(stub, by), ClaimState::Rejected(_))
+        let state = || self.claims.state(stub, by, self.own_version(stub));
+        by != self.id() && matches!(state(), ClaimState::Rejected(_))
     }
 
     /// The reachable nodes that list an active link to the node, which the node does not list.

@@ -20,7 +20,7 @@ use super::event::Event;
 use super::graph::Effect;
 use super::neighbour::NeighbourKind;
 use super::record::{LinkClass, Record};
-use crate::id::{NodeAddr, NodeId};
+use crate::id::{NodeAddr, NodeId, Version};
 
 /// Claims about one stub that are verified at a time. Those that were rejected do not count, so
 /// that the others get their turn.
@@ -43,6 +43,7 @@ impl Router {
         if first {
             self.origin.on_stubs_changed(now);
         }
+        self.reconsider(&stub, now);
         self.schedule.on_effect(Effect::Stubs);
         self.settle(now);
         true
@@ -81,10 +82,11 @@ impl Router {
     #[must_use]
     pub fn claims(&self, stub: &NodeId) -> Vec<Claim> {
         let listed = |record: &&Record| record.link(stub).is_some_and(|link| link.class == LinkClass::Stub);
+        let own = self.own_version(stub);
         let claims = self.database.iter().filter(listed).map(|record| Claim {
             by: record.origin.clone(),
             state: match &self.config.notary {
-                Some(_) if record.origin != *self.id() => self.claims.state(stub, &record.origin),
+                Some(_) if record.origin != *self.id() => self.claims.state(stub, &record.origin, own),
                 _ => ClaimState::Proven,
             },
         });
@@ -109,6 +111,7 @@ impl Router {
             match due {
                 Due::Ask { of_other_than } => self.fetch(&key, None, of_other_than.as_ref(), now),
                 Due::Failed { askers } => {
+                    self.reconsider(&key.0, now);
                     self.schedule.on_effect(Effect::Stubs);
                     self.answer(&key, None, askers);
                 }
@@ -181,6 +184,7 @@ impl Router {
             }
             (Ok(_), None) => {}
         }
+        self.reconsider(&key.0, now);
         self.schedule.on_effect(Effect::Stubs);
     }
 
@@ -198,7 +202,8 @@ impl Router {
         if self.config.notary.is_none() || claimer == self.id() {
             return Standing::Proven;
         }
-        let standing = self.claims.standing(stub, claimer);
+        let own = self.own_version(stub);
+        let standing = self.claims.standing(stub, claimer, own);
         if standing == Standing::Proven {
             return standing;
         }
@@ -206,8 +211,7 @@ impl Router {
             let session = self.neighbours.get(claimer);
             !record.transit && session.is_some_and(|session| session.kind == NeighbourKind::Full)
         };
-        let known =
-            self.claims.newest(stub).is_some() || self.own_stubs.get(stub).is_some() || stub == self.id();
+        let known = self.claims.newest(stub).is_some() || own.is_some() || stub == self.id();
         let edge = is_edge();
         let mut asked = standing == Standing::Pending;
         if (known || edge) && !asked && self.claims.needs_proof(stub, claimer, now) {
@@ -234,19 +238,31 @@ impl Router {
 
     /// Whether a stub that is attached here has attached itself to another node in reach since.
     pub(super) fn has_moved(&self, stub: &NodeId) -> bool {
-        let Some(here) = self.own_stubs.get(stub).map(Attachment::version) else { return false };
+        let newest = self.claims.newest(stub);
+        if self.own_version(stub).is_none_or(|here| newest.is_none_or(|newest| newest <= here)) {
+            return false;
+        }
         let reaches = |claimer: &NodeId| {
             let number = self.database.graph().number(claimer);
             number.is_some_and(|number| self.paths.as_ref().is_some_and(|paths| paths.way(number).is_some()))
         };
-        self.claims.proven(stub).any(|(claimer, there)| there > here && reaches(claimer))
+        self.claims.proven(stub).any(|(claimer, there)| Some(there) == newest && reaches(claimer))
     }
 
     /// Whether a node that lists a stub is believed.
     pub(super) fn is_believed(&self, stub: &NodeId, claimer: &NodeId) -> bool {
         self.config.notary.is_none()
             || claimer == self.id()
-            || self.claims.standing(stub, claimer) == Standing::Proven
+            || self.claims.standing(stub, claimer, self.own_version(stub)) == Standing::Proven
+    }
+
+    /// The version of the attachment of a stub to this node.
+    pub(super) fn own_version(&self, stub: &NodeId) -> Option<Version> {
+        self.own_stubs.get(stub).map(Attachment::version)
+    }
+
+    fn reconsider(&mut self, stub: &NodeId, now: Instant) {
+        self.claims.reconsider(stub, self.own_version(stub), now);
     }
 
     pub(super) fn forget_claims_of(&mut self, origin: &NodeId) {
@@ -275,6 +291,8 @@ impl Router {
         let Some(hop) = next_hop.or_else(|| self.toward(&key.1, asker, None)) else {
             let (mut askers, _) = self.claims.on_rejected(key, ClaimFault::NoAnswer, now);
             askers.extend(asker.cloned());
+            self.reconsider(&key.0, now);
+            self.schedule.on_effect(Effect::Stubs);
             return self.answer(key, None, askers);
         };
         self.claims.on_asked(key, hop.clone(), asker, now);
