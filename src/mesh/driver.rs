@@ -724,14 +724,18 @@ impl Driver {
             }
             Routing::LinkHeld { neighbour: peer, until } => {
                 let remaining = until.saturating_duration_since(now);
-                if self.logs.admit(LogKind::Link, &peer) {
+                if self.is_stub(&peer) {
+                    debug!(%peer, ?remaining, "stub not listed yet: it was lost repeatedly");
+                } else if self.logs.admit(LogKind::Link, &peer) {
                     info!(%peer, ?remaining, "link held back: it was lost repeatedly, and another path leads to the neighbour");
                 }
                 let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
                 self.emit(Event::LinkHeld { peer, remaining_ms });
             }
             Routing::LinkReleased(peer) => {
-                if self.logs.admit(LogKind::Link, &peer) {
+                if self.is_stub(&peer) {
+                    debug!(%peer, "stub listed");
+                } else if self.logs.admit(LogKind::Link, &peer) {
                     info!(%peer, "link no longer held back");
                 }
                 self.emit(Event::LinkReleased { peer });

@@ -195,9 +195,13 @@ pub struct Timers {
     /// time; others wait, and only the newest is kept. Default: 500 ms. The record with which an
     /// origin leaves is exempt, once for each other update that was accepted.
     pub accept_interval: Duration,
-    /// How long a link that was lost twice within [`flap_memory`](Self::flap_memory) is held back when it returns; doubles
-    /// with each further loss. Announced leaves and restarts do not count as losses, and a link is held back only while
-    /// another path leads to the neighbour. Default: 1 s.
+    /// How long a link that was lost twice within [`flap_memory`](Self::flap_memory) is held back
+    /// when it returns; doubles with each further loss. Announced leaves and restarts do not count
+    /// as losses, and the link to a router is held back only while another path leads to it.
+    /// Default: 1 s.
+    ///
+    /// A stub that was listed is held back in the same way. Stubs that restart or come back with
+    /// another suffix share a budget for each base id: 64 in a row, then one each 4 s.
     pub flap_hold: Duration,
     /// The longest hold. Default: 64 s.
     pub flap_hold_max: Duration,

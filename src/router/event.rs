@@ -37,16 +37,17 @@ pub enum Event {
     /// The session with this neighbour has synced; the link is advertised from now on, unless [`Event::LinkHeld`]
     /// follows.
     Synced(NodeId),
-    /// The link to this neighbour was lost several times within [`Timers::flap_memory`](super::Timers::flap_memory), has
-    /// synced again, and is not advertised until then: flap damping. Another path leads to the neighbour.
+    /// The link to this neighbour was lost several times within
+    /// [`Timers::flap_memory`](super::Timers::flap_memory), is up again, and is not advertised until
+    /// then: flap damping. Another path leads to the neighbour, or it is a stub.
     LinkHeld {
         /// The neighbour.
         neighbour: NodeId,
         /// When the hold ends, at the latest.
         until: Instant,
     },
-    /// The hold of the link to this neighbour has ended, because its time is over or because no other path leads to the
-    /// neighbour any more. The link is advertised from now on.
+    /// The hold of the link to this neighbour has ended, because its time is over or because no
+    /// other path leads to a router any more. The link is advertised from now on.
     LinkReleased(NodeId),
     /// The session with this neighbour has not synced, and nothing came from it for the stall time. The neighbour's
     /// fault; close the session.

@@ -3,13 +3,18 @@
 //! Only the loss of a link between the same two processes is a flap. A neighbour that announces its leave, or comes back
 //! as another process, has restarted, however often it does so. A link is held back only while another path leads to the
 //! neighbour: damping spares the mesh the news of a link that it can do without, and never costs reachability.
+//!
+//! Stubs have no other path. What is held back is their entry in this node's record; see
+//! [`StubDamping`](super::stub_damping::StubDamping).
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Router;
 use super::event::Event;
-use super::neighbour::{NeighbourKind, NeighbourState};
+use super::neighbour::{NeighbourKind, NeighbourState, SessionUp};
 use super::origin::Urgency;
+use super::record::LinkClass;
 use super::spf::Paths;
 use crate::id::NodeId;
 
@@ -26,9 +31,11 @@ impl Router {
 
 /// Getters.
 impl Router {
-    /// The neighbours whose links are held back after flapping, and until when at the latest; ascending by id.
+    /// The neighbours whose links are held back after flapping, stubs among them, and until when at
+    /// the latest; ascending by id.
     pub fn held_links(&self) -> impl Iterator<Item = (NodeId, Instant)> {
-        self.neighbours.held().map(|(id, until)| (id.clone(), until))
+        let held = self.neighbours.held().chain(self.stub_damping.held());
+        held.map(|(id, until)| (id.clone(), until)).collect::<BTreeMap<_, _>>().into_iter()
     }
 }
 
@@ -83,5 +90,27 @@ impl Router {
         self.schedule.on_change();
         self.origin.on_change(Urgency::Now, now);
         self.event(Event::LinkReleased(neighbour));
+    }
+
+    /// A stub has attached itself. If it does so too often, its entry in the record waits.
+    pub(super) fn damp_stub(&mut self, up: &SessionUp, now: Instant) {
+        if let Some(until) = self.stub_damping.on_session_up(&up.neighbour, up.instance, now) {
+            self.counters.holds += 1;
+            self.event(Event::LinkHeld { neighbour: up.neighbour.clone(), until });
+        }
+    }
+
+    /// The session with a process of a stub has ended.
+    pub(super) fn on_stub_lost(&mut self, stub: &NodeId, instance: u64) {
+        let link = self.database.get(self.id()).and_then(|record| record.link(stub));
+        let listed = link.is_some_and(|link| link.class == LinkClass::Stub);
+        self.stub_damping.on_session_down(stub, instance, listed);
+    }
+
+    pub(super) fn release_stubs(&mut self, now: Instant) {
+        for stub in self.stub_damping.poll_releases(now) {
+            self.origin.on_stubs_changed(now);
+            self.event(Event::LinkReleased(stub));
+        }
     }
 }

@@ -53,6 +53,7 @@ mod seen;
 mod settle;
 mod sizes;
 mod spf;
+mod stub_damping;
 mod stubs;
 mod table;
 mod throttle;
@@ -100,6 +101,7 @@ use pull::Pulls;
 use quiet::Quiet;
 use seen::Seen;
 use spf::{Paths, Schedule};
+use stub_damping::StubDamping;
 use table::Collision;
 use twin::Twins;
 
@@ -133,6 +135,7 @@ pub struct Router {
     expiries: Expiries,
     refusals: Refusals,
     own_stubs: OwnStubs,
+    stub_damping: StubDamping,
     distrust: DistrustBudgets,
     claims: Claims,
     quiet: Quiet,
@@ -174,6 +177,7 @@ impl Router {
             expiries: Expiries::default(),
             refusals: Refusals::new(),
             own_stubs: OwnStubs::default(),
+            stub_damping: StubDamping::new(&timers),
             distrust: DistrustBudgets::default(),
             claims: Claims::default(),
             quiet: Quiet::new(timers.quiet, timers.quiet_max, config.seed),
@@ -260,9 +264,10 @@ impl Router {
         self.check_session(&up)?;
         let old = self.end_session(&up.neighbour, Some(&up), now);
         self.neighbours.on_return(&up.neighbour, up.instance);
+        let continued = old.as_ref().is_some_and(|old| continues(old, &up));
         let state = match (up.kind, old) {
             (NeighbourKind::Stub, _) => NeighbourState::Up,
-            (NeighbourKind::Full, Some(old)) if continues(&old, &up) => old.state,
+            (NeighbourKind::Full, Some(old)) if continued => old.state,
             _ => NeighbourState::Syncing,
         };
         match up.kind {
@@ -270,6 +275,9 @@ impl Router {
             NeighbourKind::Stub => {
                 let session = Neighbour::new(&up, state, Digest::default(), now);
                 self.own_stubs.on_session_up(&up.neighbour, up.instance, now);
+                if !continued {
+                    self.damp_stub(&up, now);
+                }
                 self.neighbours.insert(up.neighbour, session);
                 self.schedule.on_effect(Effect::Stubs);
                 self.origin.on_stubs_changed(now);
@@ -426,6 +434,8 @@ impl Router {
             (self.claims.next_timeout(), Why::Attachment),
             (self.quiet.next_timeout(), Why::QuietDigest),
             (self.neighbours.next_hold(), Why::LinkHold),
+            (self.stub_damping.next_release(), Why::LinkHold),
+            (self.stub_damping.next_forget(), Why::Expire),
             (self.neighbours.next_stall(), Why::SyncStall),
             (self.neighbours.next_forget(), Why::Expire),
             (self.next_converge(now), Why::Converge),
@@ -485,7 +495,11 @@ impl Router {
     /// Ends a session, which `by` replaces if given.
     fn end_session(&mut self, id: &NodeId, by: Option<&SessionUp>, now: Instant) -> Option<Neighbour> {
         let old = self.neighbours.remove(id)?;
+        let continued = by.is_some_and(|up| continues(&old, up));
         if old.kind == NeighbourKind::Stub {
+            if !continued {
+                self.on_stub_lost(id, old.instance);
+            }
             if by.is_none_or(|up| up.kind != NeighbourKind::Stub) {
                 self.own_stubs.on_session_down(id);
             }
@@ -499,7 +513,6 @@ impl Router {
         self.ask_for_credentials(asks);
         self.end_syncs(now);
         self.flood.on_sessions_changed();
-        let continued = by.is_some_and(|up| continues(&old, up));
         self.on_wave_session_down(id, continued);
         if continued {
             return Some(old);
@@ -544,5 +557,5 @@ impl Router {
 
 /// Whether a new session is only another path to the same process.
 fn continues(old: &Neighbour, up: &SessionUp) -> bool {
-    old.kind == NeighbourKind::Full && old.kind == up.kind && old.instance == up.instance
+    old.kind == up.kind && old.instance == up.instance
 }

@@ -44,6 +44,7 @@ impl Router {
         for neighbour in self.neighbours.poll_holds(now) {
             self.on_released(neighbour, now);
         }
+        self.release_stubs(now);
         self.neighbours.poll_announces(now);
         for ask in self.pulls.poll(now) {
             if let Some(outbox) = self.neighbours.outbox(&ask.neighbour) {
@@ -73,6 +74,7 @@ impl Router {
         self.audit(now);
         self.drop_expired(now);
         self.neighbours.poll_forget(now);
+        self.stub_damping.poll_forget(now);
         self.echoes.expire(now);
         let expired = self.database.sweep(now).len() as u64;
         self.counters.records_expired += expired;
@@ -86,8 +88,11 @@ impl Router {
         let neighbours = &self.neighbours;
         // Stubs that have proven nothing would not be believed.
         let (proofs, signed) = (&self.own_stubs, self.config.notary.is_some());
-        let listed =
-            |link: &Link| link.class != LinkClass::Stub || !signed || proofs.get(&link.peer).is_some();
+        let damping = &self.stub_damping;
+        let listed = |link: &Link| {
+            let proven = !signed || proofs.get(&link.peer).is_some();
+            link.class != LinkClass::Stub || (proven && !damping.is_held(&link.peer))
+        };
         let links = || neighbours.links().into_iter().filter(listed).collect();
         let Some(next) = self.origin.poll(links, now) else { return };
         self.note_limit(Limit::Record, next.cut);
@@ -112,6 +117,8 @@ impl Router {
         };
         let record = record.with_proof(proof);
         self.store(record.clone(), None, now);
+        let lists = |stub: &NodeId| record.link(stub).is_some_and(|link| link.class == LinkClass::Stub);
+        self.stub_damping.on_spoken(lists, now);
         if let Some(duplicate) = self.twins.on_spoken(&record) {
             self.event(Event::DuplicateId(duplicate));
         }

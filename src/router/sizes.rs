@@ -28,8 +28,10 @@ pub struct Sizes {
     pub unproven: usize,
     /// Claims about other nodes' stubs that were asked about. At most 16,384.
     pub claims: usize,
-    /// Neighbours whose lost links are remembered, for [`Timers::flap_memory`](super::Timers::flap_memory). At most
-    /// [`Limits::active_links`](super::Limits::active_links).
+    /// Neighbours whose lost links are remembered for up to
+    /// [`Timers::flap_memory`](super::Timers::flap_memory): at most
+    /// [`Limits::active_links`](super::Limits::active_links) routers, 4,096 stubs and 4,096 base ids
+    /// of stubs.
     pub flaps: usize,
     /// Trees of floods that are kept. At most 1,024.
     pub trees: usize,
@@ -57,7 +59,7 @@ impl Router {
             credentials: self.credentials.len(),
             unproven: self.credentials.waiting(),
             claims: self.claims.len(),
-            flaps: self.neighbours.remembered_flaps(),
+            flaps: self.neighbours.remembered_flaps() + self.stub_damping.remembered(),
             trees: self.flood.kept_trees(),
             seen_ids: self.seen.len(),
             collisions: self.collisions.len(),

@@ -32,6 +32,20 @@ impl Bucket {
     pub(crate) fn take(&mut self, now: Instant) {
         self.full_at = self.full_at.max(now) + self.interval;
     }
+
+    /// Takes a token even if none is there, as long as the next one is then ready within `wait`.
+    /// Returns what this has taken, to be [given back](Self::give_back).
+    pub(crate) fn take_within(&mut self, wait: Duration, now: Instant) -> Duration {
+        let before = self.full_at.max(now);
+        let latest = now + self.interval * (self.burst - 1) + wait;
+        self.full_at = (before + self.interval).min(latest).max(before);
+        self.full_at - before
+    }
+
+    /// Undoes a [`take_within`](Self::take_within).
+    pub(crate) fn give_back(&mut self, taken: Duration) {
+        self.full_at = self.full_at.checked_sub(taken).unwrap_or(self.full_at);
+    }
 }
 
 /// Spreads what nodes would do in step, by SplitMix64: the same seed gives the same times.
@@ -122,6 +136,17 @@ mod tests {
         bucket.take(start + SECOND);
         assert_eq!(bucket.ready_at(start + SECOND), start + 2 * SECOND);
         assert_eq!(bucket.ready_at(start + 9 * SECOND), start + 9 * SECOND);
+    }
+
+    #[test]
+    fn a_debt_is_bounded_and_what_was_taken_can_be_given_back() {
+        let start = start();
+        let mut bucket = Bucket::new(3, SECOND, start);
+        let taken: Vec<u64> = (0..7).map(|_| bucket.take_within(3 * SECOND, start).as_secs()).collect();
+        assert_eq!(taken, [1, 1, 1, 1, 1, 0, 0]);
+        assert_eq!(bucket.ready_at(start), start + 3 * SECOND);
+        bucket.give_back(SECOND);
+        assert_eq!(bucket.ready_at(start), start + 2 * SECOND);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use receptor_quic::id::Cost;
-use receptor_quic::router::{DeadlineReason, Explanation, LinkClass, NeighbourKind, SessionError};
+use receptor_quic::router::{DeadlineReason, Event, Explanation, LinkClass, NeighbourKind, SessionError};
 
 use crate::cold_start::cold;
 use crate::probe::{Probe, draft, link, names, record};
@@ -69,6 +69,102 @@ fn churn_of_stubs_is_paced_and_delays_no_other_news() {
         probe.held("me").unwrap().links.iter().filter(|link| link.class == LinkClass::Stub).count(),
         220
     );
+}
+
+#[test]
+fn a_stub_that_alternates_is_listed_ever_more_rarely() {
+    let mut probe = Probe::new();
+    probe.sync("n");
+    probe.wait(30_000);
+    let before = probe.router.counters().originations;
+    // Up and down each 1.5 s for ten minutes: 400 changes, each long enough to be listed.
+    let mut honest = Vec::new();
+    for round in 0..200 {
+        probe.up("flapper~1", NeighbourKind::Stub).unwrap();
+        probe.wait(1_500);
+        assert!(probe.router.table().route(&id("flapper~1")).is_some(), "it is reached here all the time");
+        probe.down("flapper~1");
+        probe.wait(1_500);
+        if round % 20 == 19 {
+            let (name, start) = (format!("honest{round}"), probe.now);
+            probe.up(&name, NeighbourKind::Stub).unwrap();
+            while !lists(&probe, &name) {
+                probe.wait(10);
+            }
+            honest.push((probe.now - start).as_millis());
+        }
+    }
+    let spoken = probe.router.counters().originations - before;
+    assert!(spoken <= 30, "{spoken} records, 10 of them for others");
+    assert!(honest.iter().all(|millis| *millis <= 210), "{honest:?}");
+}
+
+#[test]
+fn many_stubs_of_one_base_id_alternate_at_the_pace_of_its_budget() {
+    let mut probe = Probe::new();
+    probe.sync("n");
+    probe.wait(30_000);
+    let before = probe.router.counters().originations;
+    // Each time with other suffixes.
+    for round in 0..600 {
+        let names: Vec<String> = (0..10).map(|nth| format!("many~{round}x{nth}")).collect();
+        names.iter().for_each(|name| probe.up(name, NeighbourKind::Stub).unwrap());
+        probe.wait(1_000);
+        names.iter().for_each(|name| probe.down(name));
+        probe.wait(1_000);
+    }
+    let spoken = probe.router.counters().originations - before;
+    // 1,200 changes. After the first seven rounds, each that is listed costs 40 s of the budget.
+    assert!(spoken <= 2 * (7 + 20 * 60 / 40), "{spoken}");
+    let start = probe.now;
+    probe.up("honest", NeighbourKind::Stub).unwrap();
+    probe.wait(210);
+    assert!(lists(&probe, "honest"), "{:?}", probe.now - start);
+}
+
+#[test]
+fn the_hold_of_a_stub_is_reported_and_ends_by_itself() {
+    let mut probe = Probe::new();
+    probe.sync("n");
+    for _ in 0..2 {
+        probe.wait(5_000);
+        probe.up("leaf", NeighbourKind::Stub).unwrap();
+        probe.wait(1_500);
+        assert!(lists(&probe, "leaf"));
+        probe.down("leaf");
+    }
+    probe.wait(1_500);
+    probe.up("leaf", NeighbourKind::Stub).unwrap();
+    let until = probe.now + Duration::from_secs(1);
+    assert_eq!(probe.router.held_links().collect::<Vec<_>>(), [(id("leaf"), until)]);
+    assert!(probe.events.contains(&Event::LinkHeld { neighbour: id("leaf"), until }));
+    probe.wait(999);
+    assert!(!lists(&probe, "leaf"));
+    probe.wait(1_000);
+    assert!(lists(&probe, "leaf") && probe.router.held_links().next().is_none());
+    assert!(probe.events.contains(&Event::LinkReleased(id("leaf"))));
+}
+
+#[test]
+fn stubs_that_all_reconnect_after_a_loss_are_listed_at_once() {
+    let mut probe = Probe::new();
+    probe.sync("n");
+    let names: Vec<String> = (0..500).map(|nth| format!("worker~{nth}")).collect();
+    for _ in 0..2 {
+        probe.wait(5_000);
+        names.iter().for_each(|name| probe.up(name, NeighbourKind::Stub).unwrap());
+        probe.wait(1_500);
+        assert!(names.iter().all(|name| lists(&probe, name)));
+        names.iter().for_each(|name| probe.down(name));
+        probe.wait(1_500);
+        assert!(!names.iter().any(|name| lists(&probe, name)));
+    }
+}
+
+/// Whether the record of the router lists the stub.
+fn lists(probe: &Probe, stub: &str) -> bool {
+    let link = probe.held("me").and_then(|record| record.link(&id(stub)));
+    link.is_some_and(|link| link.class == LinkClass::Stub)
 }
 
 #[test]

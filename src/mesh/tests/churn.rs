@@ -57,6 +57,7 @@ impl Edge {
         config.timers.stub_delay = Duration::from_millis(1);
         config.timers.stub_interval = Duration::ZERO;
         config.timers.originate_interval = Duration::ZERO;
+        config.timers.flap_hold_max = Duration::ZERO;
         let mut router = Router::new(config, now());
         let up = SessionUp {
             neighbour: id("victim"),
