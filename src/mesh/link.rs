@@ -20,7 +20,7 @@ use super::input::Input;
 use super::peers::accept_streams;
 use super::services::Services;
 use super::usage::Usage;
-use super::verification::{Asked, CredentialChecks};
+use super::verification::{Ahead, Asked, CredentialChecks};
 use super::vetting::Vetted;
 use super::view::LinkView;
 use crate::id::{Cost, NodeAddr, NodeId};
@@ -113,7 +113,12 @@ impl Link {
         let usage = Arc::new(Usage::default());
         vetted.carry_on_link(&outbox);
         let asked = Asked::new();
-        let examiner = Examiner { vetted: vetted.clone(), checks: checks.clone(), asked: asked.clone() };
+        let examiner = Examiner {
+            vetted: vetted.clone(),
+            checks: checks.clone(),
+            asked: asked.clone(),
+            ahead: Ahead::new(),
+        };
         let reader = read(id, frames, connection.clone(), examiner, inputs.clone());
         tokio::spawn(reader.instrument(span.clone()));
         tokio::spawn(write(id, control, connection.clone(), queue, inputs.clone()).instrument(span.clone()));
@@ -198,18 +203,20 @@ impl Link {
     }
 }
 
-/// Verifies certificates that come in on a link before the driver sees what they belong to.
+/// Verifies certificates and signatures that come in on a link before the driver sees what they
+/// belong to.
 struct Examiner {
     vetted: Arc<Vetted>,
     checks: CredentialChecks,
     asked: Asked,
+    ahead: Ahead,
 }
 
 async fn read(
     id: LinkId,
     mut frames: FrameReader,
     connection: Connection,
-    examiner: Examiner,
+    mut examiner: Examiner,
     inputs: mpsc::Sender<Input>,
 ) {
     let mut attachments = AttachmentPace::default();
@@ -239,7 +246,8 @@ async fn read(
             Ok(Some(frame)) => match input(id, frame) {
                 Ok(Some(input)) => {
                     if let Input::Route { message, .. } = &input {
-                        examiner.checks.prepare(&examiner.asked, message).await;
+                        let Examiner { checks, asked, ahead, .. } = &mut examiner;
+                        checks.prepare(ahead, asked, message, clock::now()).await;
                     }
                     if inputs.send(input).await.is_err() {
                         return;

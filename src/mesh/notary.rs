@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use crate::id::{NodeId, Version};
-use crate::router::{Attachment, AttachmentVerdict, CredentialName, Distrust, Notary, Proof, Verdict};
+use crate::router::{
+    Advertisement, Attachment, AttachmentVerdict, CredentialName, Distrust, Notary, Proof, Verdict,
+};
 use crate::transport::Identity;
 use crate::transport::credential::{self, Fault, MAX_CREDENTIAL, Objection, Verifier};
 use crate::transport::signature::Signer;
@@ -68,6 +70,36 @@ impl CertificateNotary {
     /// [`Notary::verify`] is left with one signature.
     pub(super) fn prepare(&self, credential: &[u8]) {
         self.verifier.prepare(CredentialName::of(credential).0, credential, (self.clock)());
+    }
+
+    /// Checks the signature of a record whose credential is [known](Self::knows), so that
+    /// [`Notary::verify`] need not.
+    pub(super) fn verify_ahead(&self, record: &Advertisement) {
+        if let Some(Proof { credential, signature }) = Proof::decode(record.proof()) {
+            let message = message(credential, record.bytes());
+            self.verifier.verify_ahead(credential.0, &message, &signature, (self.clock)());
+        }
+    }
+
+    /// Whether [`verify_ahead`](Self::verify_ahead) has found the signature of this record to be
+    /// right.
+    pub(super) fn was_verified(&self, record: &Advertisement) -> bool {
+        Proof::decode(record.proof()).is_some_and(|Proof { credential, signature }| {
+            self.verifier.was_verified(credential.0, &message(credential, record.bytes()), &signature)
+        })
+    }
+
+    /// As [`verify_ahead`](Self::verify_ahead), for a stub's attachment.
+    pub(super) fn verify_attachment_ahead(&self, attachment: &Attachment) {
+        let name = attachment.credential_name();
+        let message = attachment_message(name, attachment.bytes());
+        self.verifier.verify_ahead(name.0, &message, attachment.signature(), (self.clock)());
+    }
+
+    /// How many signatures were checked where the verdict was needed, not ahead.
+    #[cfg(test)]
+    pub(super) fn checked(&self) -> u64 {
+        self.verifier.checked()
     }
 
     /// Whether the verdict on a credential of this name is known at this time.

@@ -19,6 +19,9 @@ use crate::transport::identity::names::ids_in_certificate;
 use crate::transport::identity::signature::{self, SignatureError};
 use crate::transport::identity::trust::Trust;
 
+mod signatures;
+use signatures::Signatures;
+
 /// Verifies signatures of other nodes with the chains that they sent.
 ///
 /// The path from a chain to a root is verified once and cached by the chain's hash until its
@@ -28,6 +31,11 @@ pub(crate) struct Verifier {
     trust: Trust,
     chains: PeerVerifier,
     known: Mutex<LruCache<Name, Known, BuildHasherDefault<DefaultHasher>>>,
+    /// Those that [`verify_ahead`](Self::verify_ahead) has found to be right.
+    signatures: Signatures,
+    /// Signatures that [`verify`](Self::verify) had to check itself.
+    #[cfg(test)]
+    checked: std::sync::atomic::AtomicU64,
 }
 
 /// What a chain is remembered by.
@@ -63,7 +71,12 @@ struct Known {
 #[derive(Clone, Debug)]
 enum Standing {
     /// A trusted CA issued it to these ids at some time.
-    Genuine { ids: Vec<NodeId>, fault: Option<Fault> },
+    Genuine {
+        ids: Vec<NodeId>,
+        fault: Option<Fault>,
+        /// The certificate of the node itself.
+        own: CertificateDer<'static>,
+    },
     /// Not issued by a trusted CA. Its names are not read.
     Stranger(Fault),
     /// It is not a certificate.
@@ -77,7 +90,14 @@ impl Verifier {
     pub(crate) fn new(trust: Trust) -> Self {
         let chains = PeerVerifier::new(trust.clone(), None);
         let known = LruCache::unbounded_with_hasher(BuildHasherDefault::new());
-        Self { trust, chains, known: Mutex::new(known) }
+        Self {
+            trust,
+            chains,
+            known: Mutex::new(known),
+            signatures: Signatures::new(),
+            #[cfg(test)]
+            checked: Default::default(),
+        }
     }
 
     /// Whether transit is permitted through the origin of a record that was verified with this
@@ -96,21 +116,50 @@ impl Verifier {
         (name, credential): (Name, &[u8]),
         now: SystemTime,
     ) -> Result<(), Objection> {
-        let chain = decode(credential).ok_or(Objection::Forged)?;
-        let (ids, fault) = match self.standing(name, &chain, now) {
-            Standing::Genuine { ids, fault } => (ids, fault),
+        let (ids, fault, own) = match self.standing_of(name, credential, now).ok_or(Objection::Forged)? {
+            Standing::Genuine { ids, fault, own } => (ids, fault, own),
             Standing::Stranger(fault) => return Err(Objection::Fault(fault)),
             Standing::Unreadable => return Err(Objection::Forged),
         };
         if !ids.contains(signer) {
             return Err(Objection::Forged);
         }
-        let own = chain.first().and_then(|own| EndEntityCert::try_from(own).ok()).ok_or(Objection::Forged)?;
-        signature::verify(&own, message, signature).map_err(|error| match error {
-            SignatureError::UnknownScheme => Objection::Fault(Fault::WrongUsage),
-            SignatureError::Wrong => Objection::Forged,
-        })?;
+        if !self.signatures.contains(&Signatures::key(name, message, signature)) {
+            #[cfg(test)]
+            self.checked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let own = EndEntityCert::try_from(&own).map_err(|_| Objection::Forged)?;
+            signature::verify(&own, message, signature).map_err(|error| match error {
+                SignatureError::UnknownScheme => Objection::Fault(Fault::WrongUsage),
+                SignatureError::Wrong => Objection::Forged,
+            })?;
+        }
         fault.map_or(Ok(()), |fault| Err(Objection::Fault(fault)))
+    }
+
+    /// Checks the signature of a message and remembers it if it is right, so that
+    /// [`verify`](Self::verify) need not. Does nothing if the chain of this name is not known to be
+    /// genuine, or the signature was checked before.
+    pub(crate) fn verify_ahead(&self, name: Name, message: &[u8], signature: &[u8], now: SystemTime) {
+        let key = Signatures::key(name, message, signature);
+        if self.signatures.contains(&key) {
+            return;
+        }
+        let Some(Standing::Genuine { own, .. }) = self.recall(name, seconds(now)) else { return };
+        let Ok(own) = EndEntityCert::try_from(&own) else { return };
+        if signature::verify(&own, message, signature).is_ok() {
+            self.signatures.insert(key);
+        }
+    }
+
+    /// Whether [`verify_ahead`](Self::verify_ahead) has found this signature to be right.
+    pub(crate) fn was_verified(&self, name: Name, message: &[u8], signature: &[u8]) -> bool {
+        self.signatures.contains(&Signatures::key(name, message, signature))
+    }
+
+    /// How many signatures [`verify`](Self::verify) had to check itself.
+    #[cfg(test)]
+    pub(crate) fn checked(&self) -> u64 {
+        self.checked.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// How long a chain that is accepted now remains valid, zero once it has expired; `None` if it
@@ -140,6 +189,12 @@ impl Verifier {
     /// Whether the chain of this name is remembered, and what was found still holds.
     pub(crate) fn knows(&self, name: Name, now: SystemTime) -> bool {
         self.recall(name, seconds(now)).is_some()
+    }
+
+    /// What is known of a chain, or is found by reading it. `None` if it is not a chain.
+    fn standing_of(&self, name: Name, credential: &[u8], now: SystemTime) -> Option<Standing> {
+        let known = self.recall(name, seconds(now));
+        known.or_else(|| Some(self.standing(name, &decode(credential)?, now)))
     }
 
     fn standing(&self, name: Name, chain: &[CertificateDer<'_>], now: SystemTime) -> Standing {
@@ -193,7 +248,7 @@ impl Verifier {
         let ids = ids_in_certificate(own).unwrap_or_default();
         let admitted = self.trust.admit(&ids, &certificate.subject_public_key_info());
         let fault = fault.or_else(|| admitted.is_err().then_some(Fault::Denied));
-        Known { standing: Standing::Genuine { ids, fault }, holds }
+        Known { standing: Standing::Genuine { ids, fault, own: own.clone().into_owned() }, holds }
     }
 
     /// Whether there is a path to a root at this time, for either side of a link.
@@ -226,7 +281,11 @@ impl Verifier {
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("trust", &self.trust).field("known", &self.known().len()).finish()
+        f.debug_struct("Verifier")
+            .field("trust", &self.trust)
+            .field("known", &self.known().len())
+            .field("signatures", &self.signatures.len())
+            .finish_non_exhaustive()
     }
 }
 
