@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::exit::Failure;
 use super::flow::{Sink, Source};
+use super::json::Document;
 use super::work::local::LocalUnits;
 use crate::id::NodeId;
 use crate::mesh::{Convergence, EndReason, OpenError, RefuseCode};
@@ -68,9 +69,10 @@ impl Local {
         Self { node }
     }
 
-    pub(super) async fn status(&self) -> Result<Value, Failure> {
+    /// The status, as a document. It is written on a blocking thread: that of a hub takes milliseconds.
+    pub(super) async fn status(&self) -> Result<Document, Failure> {
         let status = self.node.status().await.map_err(Failure::failed)?;
-        Ok(serde_json::to_value(status).expect("plain data is JSON"))
+        tokio::task::spawn_blocking(move || Document::of(&status)).await.map_err(Failure::failed)
     }
 
     /// What the node knows of another. An ephemeral node knows nothing until it has asked: by a ping.

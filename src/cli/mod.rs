@@ -27,6 +27,7 @@ mod file;
 mod flow;
 mod generate;
 mod join;
+mod json;
 mod local;
 mod log;
 mod log_fields;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::args::PlaceArgs;
@@ -69,10 +70,13 @@ impl Place {
         }
     }
 
-    pub(super) async fn status(&self) -> Result<Value, Failure> {
+    /// The status: all of it as a [`Document`](super::json::Document), or what a view takes of it.
+    pub(super) async fn status<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         match self {
             Self::Remote(client) => client.status().await,
-            Self::Local(local) => local.status().await,
+            Self::Local(local) => local.status().await?.read().map_err(|error| {
+                Failure::failed(format!("this node's own status is not understood, which is a bug: {error}"))
+            }),
         }
     }
 

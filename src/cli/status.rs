@@ -8,24 +8,23 @@ use serde::Deserialize;
 use super::args::StatusArgs;
 use super::env::Env;
 use super::exit::Failure;
+use super::json::Document;
 use super::place::Place;
-use super::text::{Cell, Colour, Paint, Table, escape, escape_json, millis, span};
+use super::text::{Cell, Colour, Paint, Table, escape, millis, span};
 use crate::mesh::Convergence;
 
 /// Prints the status: for people, or as JSON with every detail.
 pub(super) async fn run(args: StatusArgs, env: &Env) -> Result<(), Failure> {
     let look = async |place: &Place| {
         let waited = if args.wait_converged { Some(place.converged(args.timeout).await?) } else { None };
-        Ok((waited, place.status().await?))
+        let text = if args.json {
+            place.status::<Document>().await?.pretty() + "\n"
+        } else {
+            place.status::<StatusView>().await?.render(Paint::for_stdout())
+        };
+        Ok((waited, text))
     };
-    let (waited, status) = Place::with(args.place, env, look).await?;
-    let text = if args.json {
-        escape_json(&format!("{status:#}\n"))
-    } else {
-        let view = StatusView::deserialize(&status)
-            .map_err(|error| Failure::failed(format!("the node's status is not understood: {error}")))?;
-        view.render(Paint::for_stdout())
-    };
+    let (waited, text) = Place::with(args.place, env, look).await?;
     let mut out = std::io::stdout();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))?;
     match waited {
@@ -207,6 +206,11 @@ struct SwitchView {
 const FEW_DAYS: i64 = 30;
 
 impl StatusView {
+    /// The node's id, if it says so.
+    pub(super) fn name(&self) -> Option<&str> {
+        Some(self.node_id.as_str()).filter(|id| !id.is_empty())
+    }
+
     fn render(&self, paint: Paint) -> String {
         let mut text = self.head(paint);
         let mut section = |name: &str, table: &Table| {

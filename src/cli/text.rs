@@ -22,13 +22,17 @@ pub(super) fn escape_json(json: &str) -> String {
         if c == '\n' || is_harmless(c) {
             escaped.push(c);
         } else {
-            let mut units = [0; 2];
-            for unit in c.encode_utf16(&mut units) {
-                let _ = write!(escaped, "\\u{unit:04x}");
-            }
+            escape_char_json(c, &mut escaped);
         }
     }
     escaped
+}
+
+/// Appends a character as JSON escapes it.
+pub(super) fn escape_char_json(c: char, to: &mut String) {
+    for unit in c.encode_utf16(&mut [0; 2]) {
+        let _ = write!(to, "\\u{unit:04x}");
+    }
 }
 
 fn escape_except(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {

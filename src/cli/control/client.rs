@@ -28,6 +28,8 @@ mod units;
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Retry interval meanwhile: the system does not notify a client of room in the backlog.
 const CONNECT_POLL: Duration = Duration::from_millis(10);
+/// Bytes of an answer that are read at a time: the status of a hub is megabytes.
+const READ_BUFFER: usize = 256 * 1024;
 
 /// Asks a node through its control socket. Each request is a connection of its own.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ impl Client {
         Self { path }
     }
 
-    pub(in crate::cli) async fn status(&self) -> Result<Value, Failure> {
+    pub(in crate::cli) async fn status<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         self.ask(&Request::Status {}).await
     }
 
@@ -98,7 +100,8 @@ impl Client {
     async fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
         let mut stream = self.connect().await?;
         let (read, mut write) = stream.split();
-        self.request(&mut write, &mut BufReader::new(read), request, || {}).await
+        let mut read = BufReader::with_capacity(READ_BUFFER, read);
+        self.request(&mut write, &mut read, request, || {}).await
     }
 
     async fn request<T: DeserializeOwned>(

@@ -117,12 +117,17 @@ where
             let node_units = local.units();
             return units::serve(request.clone(), &node_units, reception, read, write).await;
         }
-        Request::Status {} | Request::Explain { .. } => reception.snapshot().await,
+        Request::Status {} => {
+            let Some(_room) = reception.snapshot().await else { return too_many_questions(write).await };
+            return match while_there(read, local.status()).await {
+                Some(result) => answer(write, result).await,
+                None => Ok(()),
+            };
+        }
+        Request::Explain { .. } => reception.snapshot().await,
         Request::Converge { .. } | Request::Ping { .. } | Request::Trace { .. } => reception.probe().await,
     };
-    let Some(_room) = room else {
-        return fail(write, busy("as many questions as it answers at a time")).await;
-    };
+    let Some(_room) = room else { return too_many_questions(write).await };
     match while_there(read, ask(request, local)).await {
         Some(result) => answer(write, result).await,
         None => Ok(()),
@@ -131,7 +136,6 @@ where
 
 async fn ask(request: Request, local: &Local) -> Result<Value, Failure> {
     match request {
-        Request::Status {} => local.status().await,
         Request::Explain { node } => local.explain(&node).await,
         Request::Converge { timeout_ms } => {
             local.converged(Duration::from_millis(timeout_ms)).await.map(|verdict| json(&verdict))
@@ -140,8 +144,12 @@ async fn ask(request: Request, local: &Local) -> Result<Value, Failure> {
             local.ping(&node, Duration::from_millis(timeout_ms)).await.map(|reply| json(&reply))
         }
         Request::Trace { node } => local.trace(&node).await.map(|hops| json(&hops)),
-        Request::Send(_) | Request::Unit(_) => unreachable!("served on their own"),
+        Request::Status {} | Request::Send(_) | Request::Unit(_) => unreachable!("served on their own"),
     }
+}
+
+async fn too_many_questions(write: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    fail(write, busy("as many questions as it answers at a time")).await
 }
 
 fn json(value: &impl serde::Serialize) -> Value {

@@ -68,7 +68,7 @@ fn socket_alone(args: &NodeArgs, env: &Env) -> Result<Option<PathBuf>, Failure> 
 async fn through_socket(socket: PathBuf) -> Result<Vec<Finding>, Failure> {
     let client = Client::new(socket.clone());
     let status = answer_in_time(&client, &socket).await?;
-    let name = status["node_id"].as_str().unwrap_or("the node").to_owned();
+    let name = status.name().unwrap_or("the node");
     let mut findings = vec![Finding::ok("node", format!("{name} is running and answers"))];
     findings.extend(machine::socket_buffers());
     findings.extend(look_at_the_mesh(&Place::Remote(client), &[]).await);
@@ -108,7 +108,7 @@ async fn with_settings(config: &NodeConfig) -> Vec<Finding> {
     findings
 }
 
-async fn answer_in_time(client: &Client, socket: &Path) -> Result<serde_json::Value, Failure> {
+async fn answer_in_time(client: &Client, socket: &Path) -> Result<StatusView, Failure> {
     let late =
         || Failure::busy(format!("the node behind {} did not answer within {PATIENCE:?}", socket.display()));
     timeout(PATIENCE, client.status()).await.unwrap_or_else(|_| Err(late()))
@@ -174,8 +174,7 @@ async fn look_at_the_mesh(place: &Place, peers: &[PeerAddr]) -> Vec<Finding> {
 async fn settled(place: &Place, peers: usize) -> Option<StatusView> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let status = place.status().await.ok()?;
-        let view = <StatusView as serde::Deserialize>::deserialize(&status).ok()?;
+        let view: StatusView = place.status().await.ok()?;
         let answered = view.links.iter().filter(|link| mesh::has_answered(link)).count();
         if answered >= peers || Instant::now() >= deadline {
             return Some(view);

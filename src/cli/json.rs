@@ -1,0 +1,123 @@
+//! JSON documents that travel through the control socket as text.
+//!
+//! The status of a hub with thousands of stubs is megabytes of JSON. It is written once, by the node, and read once, into
+//! what the client needs of it.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::text::{escape_char_json, is_harmless};
+
+/// A JSON document.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Document(Box<RawValue>);
+
+impl Document {
+    pub(super) fn of(value: &impl Serialize) -> Self {
+        Self(to_raw_value(value).expect("plain data is JSON"))
+    }
+
+    /// # Errors
+    /// The document does not have the form of a `T`.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_str(self.0.get())
+    }
+
+    /// Lines for a terminal: indented by two, and characters that could steer the terminal are escaped as JSON escapes
+    /// them.
+    pub(super) fn pretty(&self) -> String {
+        pretty(self.0.get())
+    }
+}
+
+/// Indents a valid document. Outside of strings it may contain any white space.
+fn pretty(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() * 2);
+    let mut depth = 0;
+    let mut chars = json.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => {
+                let end = at + string_len(&json[at..]);
+                escape_into(&json[at..end], &mut text);
+                while chars.next_if(|(next, _)| *next < end).is_some() {}
+            }
+            '{' | '[' => {
+                text.push(c);
+                while chars.next_if(|(_, next)| next.is_ascii_whitespace()).is_some() {}
+                // An empty collection stays on its line.
+                if let Some((_, close)) = chars.next_if(|(_, next)| matches!(next, '}' | ']')) {
+                    text.push(close);
+                } else {
+                    depth += 1;
+                    new_line(depth, &mut text);
+                }
+            }
+            '}' | ']' => {
+                depth -= 1;
+                new_line(depth, &mut text);
+                text.push(c);
+            }
+            ',' => {
+                text.push(',');
+                new_line(depth, &mut text);
+            }
+            ':' => text.push_str(": "),
+            c if c.is_ascii_whitespace() => {}
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+fn new_line(depth: usize, text: &mut String) {
+    text.push('\n');
+    (0..depth).for_each(|_| text.push_str("  "));
+}
+
+/// The length of the string that `json` begins with, both quotes included.
+fn string_len(json: &str) -> usize {
+    let mut bytes = json.bytes().enumerate().skip(1);
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+    json.len()
+}
+
+fn escape_into(string: &str, text: &mut String) {
+    // Most strings are names and addresses.
+    if string.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.push_str(string);
+    }
+    for c in string.chars() {
+        if is_harmless(c) { text.push(c) } else { escape_char_json(c, text) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_document_is_indented_as_serde_json_does_it() {
+        let value = json!({ "a": [1, -2.5, true, null], "b": {}, "c": [], "d": { "e": "x, [y]: {z} \" \\" }, "f": "ü" });
+        assert_eq!(Document::of(&value).pretty(), format!("{value:#}"));
+        let spaced = format!("{value:#}");
+        assert_eq!(pretty(&spaced), spaced);
+    }
+
+    #[test]
+    fn what_could_steer_a_terminal_is_escaped_and_reads_the_same() {
+        let value = json!({ "\u{9b}31m": "\u{202e}\u{1b}[2J\n" });
+        let text = Document::of(&value).pretty();
+        assert!(text.chars().all(|c| c == '\n' || is_harmless(c)), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
+}
