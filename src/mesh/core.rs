@@ -302,7 +302,7 @@ impl Mesh {
             distrusted: Distrusted::default(),
             doubts: Doubts::default(),
             twin: ReportedTwin::default(),
-            roaming: Roaming::new(dialler.clone(), addresses),
+            roaming: Roaming::new(dialler.clone(), addresses, now),
             port_mapping: None,
             signing_failed: false,
             departures: Departures::new(),

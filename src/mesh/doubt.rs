@@ -29,6 +29,8 @@ const ROUTE_AT_LEAST: Duration = Duration::from_secs(1);
 /// Pings within the time for an answer, evenly spread: each of them may be lost, or its answer. The last one leaves more
 /// than a round trip for the answer.
 const PINGS: u32 = 3;
+/// Maximum number of links that are pinged or closed in a row. The driver yields to other tasks between two batches.
+const MAX_DUES: usize = 64;
 /// How long reports are ignored after a first answer.
 const TRUST_FIRST: Duration = Duration::from_millis(250);
 /// How long they are ignored at most.
@@ -88,7 +90,8 @@ struct Trusted {
 }
 
 impl Doubts {
-    /// The network reports a link's neighbour as unreachable. Whether a ping with `nonce` is to go out over the link.
+    /// The network reports a link's neighbour as unreachable. Whether the link is doubted from now on: its first ping, with
+    /// `nonce`, is due at once.
     pub(super) fn reported(&mut self, report: Report, nonce: u64, now: Instant) -> bool {
         let Report { link, why, rtt, acks } = report;
         let least = if why == Reason::Port { ANSWER_AT_LEAST } else { ROUTE_AT_LEAST };
@@ -104,8 +107,7 @@ impl Doubts {
         if self.trusted.get(&link).is_some_and(|trusted| now < trusted.until) {
             return false;
         }
-        let due = now + patience / PINGS;
-        self.wait(link, Waiting { nonce, since: now, patience, pings: 1, acks, due });
+        self.wait(link, Waiting { nonce, since: now, patience, pings: 0, acks, due: now });
         true
     }
 
@@ -122,10 +124,11 @@ impl Doubts {
         self.trusted.remove(&link);
     }
 
-    /// What is due. `acks` gives the acknowledgements that came in by a link so far.
+    /// What is due, for at most [`MAX_DUES`] links: what is left stays due. `acks` gives the acknowledgements that came in
+    /// by a link so far.
     pub(super) fn handle_timeout(&mut self, now: Instant, acks: impl Fn(LinkId) -> Option<u64>) -> Vec<Due> {
-        let due: Vec<_> =
-            self.dues.iter().take_while(|(due, _)| *due <= now).map(|(_, link)| *link).collect();
+        let overdue = self.dues.iter().take_while(|(due, _)| *due <= now);
+        let due: Vec<_> = overdue.take(MAX_DUES).map(|(_, link)| *link).collect();
         due.into_iter().filter_map(|link| self.step(link, acks(link), now)).collect()
     }
 
@@ -206,7 +209,8 @@ mod tests {
         assert!(doubts.reported(report(Reason::Port, 1), 7, now));
         let ping = Due::Ping { link: LINK, nonce: 7 };
         let silent = Due::Silent { link: LINK };
-        assert_eq!(play(&mut doubts, now, ms(999)), [(ms(40), ping), (ms(80), ping), (ms(120), silent)]);
+        let played = play(&mut doubts, now, ms(999));
+        assert_eq!(played, [(ms(0), ping), (ms(40), ping), (ms(80), ping), (ms(120), silent)]);
         assert_eq!(doubts.next_timeout(), None);
     }
 
@@ -241,7 +245,7 @@ mod tests {
         let (mut doubts, now) = (Doubts::default(), clock::now());
         assert!(doubts.reported(report(Reason::Host, 1), 7, now));
         assert!(!doubts.reported(report(Reason::Network, 1), 8, now + ms(1)));
-        assert_eq!(play(&mut doubts, now, ms(500)).len(), 1);
+        assert_eq!(play(&mut doubts, now, ms(500)).len(), 2);
         assert!(!doubts.reported(report(Reason::Port, 1), 9, now + ms(500)));
         let last = play(&mut doubts, now, ms(999)).pop();
         assert_eq!(last, Some((ms(620), Due::Silent { link: LINK })));
@@ -274,6 +278,20 @@ mod tests {
         assert!(!ask(&mut doubts, ms(500)), "ignored for half a second");
         assert!(ask(&mut doubts, ms(60_250)));
         assert!(ask(&mut doubts, ms(60_500)), "a quarter of a second again");
+    }
+
+    #[test]
+    fn thousands_of_doubted_links_are_asked_in_batches() {
+        let (mut doubts, now) = (Doubts::default(), clock::now());
+        for link in 0..4_000 {
+            doubts.reported(Report { link: LinkId(link), ..report(Reason::Port, 1) }, link, now);
+        }
+        let mut batches = 0;
+        while doubts.next_timeout() == Some(now) {
+            assert!(doubts.handle_timeout(now, |_| Some(5)).len() <= MAX_DUES);
+            batches += 1;
+        }
+        assert_eq!(batches, 4_000_usize.div_ceil(MAX_DUES));
     }
 
     #[test]

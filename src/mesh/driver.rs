@@ -64,6 +64,9 @@ const MAX_PUBLISH_PAUSE: Duration = Duration::from_millis(40);
 /// Inputs that are handled in a row before a waiting probe gets its turn.
 const INPUTS_IN_A_ROW: u32 = 16;
 /// How long the connections have to end before the port is let go of.
+/// How long the driver works before it yields to the tasks that read and write the links. What takes time in proportion to
+/// the links is done in batches that are shorter than this.
+const MAX_TURN: Duration = Duration::from_millis(1);
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// Questions of a stub that wait for an answer, at most.
 const MAX_QUERIES: usize = 1_024;
@@ -176,9 +179,16 @@ impl Driver {
         let mut in_a_row = 0;
         let dropped = loop {
             self.drain(clock::now());
+        let mut busy = Duration::ZERO;
+        let mut since = clock::now();
             self.publish_changes(queue.is_empty(), clock::now());
             let deadline = self.next_timeout();
             // The select prefers inputs; a full queue of them must not keep probes waiting.
+            busy += clock::now().saturating_duration_since(since);
+            if busy >= MAX_TURN {
+                busy = Duration::ZERO;
+                tokio::task::yield_now().await;
+            }
             let probe_first = if in_a_row >= INPUTS_IN_A_ROW { waiting_probe(&mut probes) } else { None };
             in_a_row = if in_a_row >= INPUTS_IN_A_ROW { 0 } else { in_a_row + 1 };
             let input = match probe_first {
@@ -199,6 +209,7 @@ impl Driver {
             let now = clock::now();
             if let Some(input) = input {
                 self.handle_input(input, now);
+            since = now;
             }
             if now >= deadline {
                 self.handle_timeout(now);
@@ -243,6 +254,7 @@ impl Driver {
             self.doubts.next_timeout(),
             self.detours.next_timeout(),
             publish,
+            self.roaming.next_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -405,6 +417,7 @@ impl Driver {
         }
         // The search for new paths can take its time, or be put off: until then alternates serve, from now on.
         // Nothing travels by way of a stub. In a storm the table is replaced as often as at any other time, since
+        self.forget_link_check(id);
         // making it takes time in proportion to all links.
         let forwards = active.as_ref().is_some_and(|(_, stub)| !stub);
         if forwards && now >= self.withdrawn + self.publish_pause() {
@@ -587,6 +600,7 @@ impl Driver {
     }
 
     fn tick(&mut self, now: Instant) {
+        self.ask_links(now);
         self.endpoint.socket().tick();
         self.reachability.write(now);
         self.logs.summarise(now);

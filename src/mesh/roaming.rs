@@ -11,6 +11,7 @@
 //!                           └─▶ driver: ping each link ── no pong ─▶ dial it beside itself
 //! ```
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -31,14 +32,16 @@ use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::Frame;
 use crate::transport::renewable::Renewable;
 
+mod checks;
+
+use checks::Checks;
+
 /// Addresses that are remembered as gone, at most; the oldest are forgotten. An error of the system is what it costs.
 const MAX_GONE: usize = 64;
 /// Links that are dialled beside themselves at a time, at most. The others wait for their ends, or for the neighbour to dial.
 const MAX_REDIALS: usize = 64;
-/// How long an answer may take, in round trips and at least and at most: a lost packet is sent again in that time.
-const ANSWER_ROUND_TRIPS: u32 = 4;
-const ANSWER_AT_LEAST: Duration = Duration::from_millis(500);
-const ANSWER_AT_MOST: Duration = Duration::from_secs(1);
+/// Maximum number of links that are pinged in a row. The driver yields to other tasks between two batches.
+const MAX_ASKED_AT_ONCE: usize = 64;
 /// How long an attempt at a link that does not answer may take.
 const REDIAL_WITHIN: Duration = Duration::from_secs(3);
 
@@ -98,42 +101,13 @@ impl Gone {
     }
 }
 
-/// A ping to a link, and until when it is to be answered.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Check {
-    link: LinkId,
-    nonce: u64,
-    deadline: Instant,
-}
-
-/// Links that were asked whether they still work. One question a link: a later one takes the place of the one before.
-#[derive(Debug, Default)]
-pub(super) struct Checks(Vec<Check>);
-
-impl Checks {
-    /// A link with this round trip was asked.
-    fn asked(&mut self, link: LinkId, nonce: u64, rtt: Duration, now: Instant) {
-        let patience = (rtt * ANSWER_ROUND_TRIPS).clamp(ANSWER_AT_LEAST, ANSWER_AT_MOST);
-        self.0.push(Check { link, nonce, deadline: now + patience });
-    }
-
-    fn answered(&mut self, link: LinkId, nonce: u64) {
-        self.0.retain(|check| (check.link, check.nonce) != (link, nonce));
-    }
-
-    /// Takes out those that are overdue.
-    fn overdue(&mut self, now: Instant) -> Vec<LinkId> {
-        let (overdue, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.0).into_iter().partition(|check| check.deadline <= now);
-        self.0 = rest;
-        overdue.into_iter().map(|check| check.link).collect()
-    }
-}
-
 /// The driver's part.
 pub(super) struct Roaming {
     dialler: Dialler,
     checks: Checks,
+    /// Links that are still to be asked, and since when.
+    unasked: VecDeque<LinkId>,
+    changed_at: Instant,
     // Dropped, it ends the attempts.
     redials: JoinSet<()>,
     /// How often the network has changed.
@@ -143,8 +117,21 @@ pub(super) struct Roaming {
 }
 
 impl Roaming {
-    pub(super) fn new(dialler: Dialler, addresses: Vec<IpAddr>) -> Self {
-        Self { dialler, checks: Checks::default(), redials: JoinSet::new(), moves: 0, addresses }
+    pub(super) fn new(dialler: Dialler, addresses: Vec<IpAddr>, now: Instant) -> Self {
+        Self {
+            dialler,
+            checks: Checks::default(),
+            unasked: VecDeque::new(),
+            changed_at: now,
+            redials: JoinSet::new(),
+            moves: 0,
+            addresses,
+        }
+    }
+
+    /// When [`ask_links`](Driver::ask_links) is due. Overdue links are looked for with every tick.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        (!self.unasked.is_empty()).then_some(self.changed_at)
     }
 
     fn redial(&mut self, peer: NodeId, address: SocketAddr) {
@@ -168,14 +155,26 @@ impl Driver {
         // What was begun before the change may be on its way to nowhere.
         self.roaming.redials.abort_all();
         self.roaming.checks = Checks::default();
-        let links: Vec<_> = self.neighbours.links().keys().copied().collect();
-        for id in links {
+        self.roaming.unasked = self.neighbours.links().keys().copied().collect();
+        self.roaming.changed_at = now;
+        self.ask_links(now);
+        self.emit(Event::NetworkChanged { addresses });
+    }
+
+    /// Pings the next links that were not asked since the network changed.
+    pub(super) fn ask_links(&mut self, now: Instant) {
+        let batch = self.roaming.unasked.len().min(MAX_ASKED_AT_ONCE);
+        for id in self.roaming.unasked.drain(..batch).collect::<Vec<_>>() {
             let nonce = self.neighbours.next_id().0;
             let Some(link) = self.neighbours.link(id) else { continue };
             link.send(&Frame::Ping(nonce));
             self.roaming.checks.asked(id, nonce, link.connection.rtt(), now);
         }
-        self.emit(Event::NetworkChanged { addresses });
+    }
+
+    /// A link has ended.
+    pub(super) fn forget_link_check(&mut self, id: LinkId) {
+        self.roaming.checks.ended(id);
     }
 
     /// A ping was answered.
@@ -185,7 +184,7 @@ impl Driver {
 
     /// Dials those beside themselves that did not answer in time.
     pub(super) fn redial_silent_links(&mut self, now: Instant) {
-        for id in self.roaming.checks.overdue(now) {
+        while let Some(id) = self.roaming.checks.pop_overdue(now) {
             let Some(link) = self.neighbours.link(id) else { continue };
             if link.connection.close_reason().is_some() || self.leaving {
                 continue;
@@ -202,7 +201,7 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::{LocalAddress, clock};
+    use crate::mesh::LocalAddress;
 
     fn network(ips: &[&str]) -> LocalNetwork {
         let addresses = ips.iter().map(|ip| LocalAddress::new(ip.parse().unwrap(), 24, "eth0")).collect();
@@ -225,25 +224,5 @@ mod tests {
         let mut gone = Gone::default();
         assert!(gone.change(&lost, &network(&[])));
         assert_eq!(gone.0, lost[100 - MAX_GONE..]);
-    }
-
-    #[test]
-    fn a_link_that_answers_is_not_dialled_and_one_that_does_not_is_dialled_once() {
-        let (mut checks, now) = (Checks::default(), clock::now());
-        checks.asked(LinkId(1), 7, Duration::from_millis(10), now);
-        checks.asked(LinkId(2), 8, Duration::from_millis(200), now);
-        checks.answered(LinkId(1), 8);
-        checks.answered(LinkId(3), 7);
-        assert_eq!(checks.overdue(now + Duration::from_millis(499)), []);
-        assert_eq!(checks.overdue(now + Duration::from_millis(500)), [LinkId(1)]);
-        checks.answered(LinkId(2), 8);
-        assert_eq!(checks.overdue(now + Duration::from_secs(9)), []);
-    }
-
-    #[test]
-    fn a_slow_link_has_a_second_to_answer() {
-        let (mut checks, now) = (Checks::default(), clock::now());
-        checks.asked(LinkId(1), 1, Duration::from_secs(30), now);
-        assert_eq!(checks.overdue(now + ANSWER_AT_MOST), [LinkId(1)]);
     }
 }

@@ -93,7 +93,6 @@ impl Driver {
                 && let Some(link) = self.neighbours.link(report.link)
             {
                 debug!(peer = %link.peer, address = %link.remote, why = %report.why, "reported as unreachable; pinging");
-                link.send(&Frame::Ping(nonce));
             }
         }
     }
