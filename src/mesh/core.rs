@@ -31,6 +31,7 @@ use super::forwarding::RouteCache;
 use super::input::{Command, Input, MAX_INPUTS};
 use super::interfaces::Interfaces;
 use super::link_cost::{LinkCost, LinkCosts};
+use super::links::endings::Endings;
 use super::log::{LogLimits, ReachabilityLog};
 use super::manifest::Manifest;
 use super::names::Resolve;
@@ -283,6 +284,7 @@ impl Mesh {
             vetting: vetting.clone(),
             handshakes: handshakes.clone(),
             checks,
+            endings: Endings::new(),
             paths,
             detours: Detours::new(now),
             dialled: dialled.clone(),

@@ -23,8 +23,9 @@ use super::expiry::ExpiryWatch;
 use super::explain::explain;
 use super::forwarding::{RouteCache, Sources, forwarding_table};
 use super::input::{Command, Input};
-use super::link::{Link, LinkId, Phase};
+use super::link::{Link, LinkId, Phase, Surroundings};
 use super::link_cost::LinkCosts;
+use super::links::endings::Endings;
 use super::log::{LogKind, LogLimits, ReachabilityLog};
 use super::manifest::Manifest;
 use super::neighbours::{Change, Neighbours};
@@ -63,10 +64,10 @@ const PUBLISHED_IN_A_MILLISECOND: usize = 50;
 const MAX_PUBLISH_PAUSE: Duration = Duration::from_millis(40);
 /// Inputs that are handled in a row before a waiting probe gets its turn.
 const INPUTS_IN_A_ROW: u32 = 16;
-/// How long the connections have to end before the port is let go of.
 /// How long the driver works before it yields to the tasks that read and write the links. What takes time in proportion to
 /// the links is done in batches that are shorter than this.
 const MAX_TURN: Duration = Duration::from_millis(1);
+/// How long the connections have to end before the port is let go of.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// Questions of a stub that wait for an answer, at most.
 const MAX_QUERIES: usize = 1_024;
@@ -108,6 +109,7 @@ pub(super) struct Driver {
     pub(super) vetting: Vetting,
     pub(super) handshakes: Handshakes,
     pub(super) checks: CredentialChecks,
+    pub(super) endings: Endings,
     pub(super) paths: Paths,
     pub(super) detours: Detours,
     pub(super) dialled: Vec<Dialled>,
@@ -177,18 +179,18 @@ impl Driver {
         let mut probes = self.endpoint.socket().probes().receiver();
         let wanted = self.endpoint.socket().wanted();
         let mut in_a_row = 0;
-        let dropped = loop {
-            self.drain(clock::now());
         let mut busy = Duration::ZERO;
         let mut since = clock::now();
+        let dropped = loop {
+            self.drain(clock::now());
             self.publish_changes(queue.is_empty(), clock::now());
-            let deadline = self.next_timeout();
-            // The select prefers inputs; a full queue of them must not keep probes waiting.
             busy += clock::now().saturating_duration_since(since);
             if busy >= MAX_TURN {
                 busy = Duration::ZERO;
                 tokio::task::yield_now().await;
             }
+            let deadline = self.next_timeout();
+            // The select prefers inputs; a full queue of them must not keep probes waiting.
             let probe_first = if in_a_row >= INPUTS_IN_A_ROW { waiting_probe(&mut probes) } else { None };
             in_a_row = if in_a_row >= INPUTS_IN_A_ROW { 0 } else { in_a_row + 1 };
             let input = match probe_first {
@@ -207,9 +209,9 @@ impl Driver {
                 },
             };
             let now = clock::now();
+            since = now;
             if let Some(input) = input {
                 self.handle_input(input, now);
-            since = now;
             }
             if now >= deadline {
                 self.handle_timeout(now);
@@ -252,9 +254,9 @@ impl Driver {
             self.neighbours.next_timeout(),
             self.paths.next_timeout(),
             self.doubts.next_timeout(),
+            self.roaming.next_timeout(),
             self.detours.next_timeout(),
             publish,
-            self.roaming.next_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -269,7 +271,7 @@ impl Driver {
             Input::Route { link, message } => self.route_frame(link, message, now),
             Input::Written { link } => self.written(link, now),
             Input::Finished { link } => self.finished(link),
-            Input::LinkClosed { link, why } => self.link_closed(link, &why, now),
+            Input::LinkClosed { link, why, turn: _turn } => self.link_closed(link, &why, now),
             Input::PeerAnswers { peer, answers } => self.peer_answers(&peer, answers, now),
             Input::Path(input) => self.path_input(input, now),
             Input::Wanted(addrs) => self.wanted(addrs, now),
@@ -302,7 +304,13 @@ impl Driver {
         // The handshake was judged by the trust of its time, and that may have changed since.
         let Ok(vetted) = self.vetting.admit(&established.connection, &established.hello.id) else { return };
         let id = self.neighbours.next_id();
-        let mut link = Link::spawn(id, established, vetted, &self.inputs, &self.services, &self.checks, now);
+        let node = Surroundings {
+            inputs: &self.inputs,
+            services: &self.services,
+            checks: &self.checks,
+            endings: &self.endings,
+        };
+        let mut link = Link::spawn(id, established, vetted, &node, now);
         (link.cost, link.measured) = self.costs.of(&link.peer, link.connection.rtt(), now);
         debug!(peer = %link.peer, address = %link.remote, dialled = link.dialled, "linked");
         let changes = self.neighbours.arrive(link, now);
@@ -409,6 +417,7 @@ impl Driver {
         }
         let changes = self.neighbours.closed(id, now);
         self.doubts.ended(id);
+        self.forget_link_check(id);
         self.changed = true;
         self.forget_stub_waiter(id, now);
         if let Some((peer, stub)) = active.clone().filter(|_| why.is_leave()) {
@@ -417,7 +426,6 @@ impl Driver {
         }
         // The search for new paths can take its time, or be put off: until then alternates serve, from now on.
         // Nothing travels by way of a stub. In a storm the table is replaced as often as at any other time, since
-        self.forget_link_check(id);
         // making it takes time in proportion to all links.
         let forwards = active.as_ref().is_some_and(|(_, stub)| !stub);
         if forwards && now >= self.withdrawn + self.publish_pause() {
@@ -592,6 +600,7 @@ impl Driver {
         let changes = self.neighbours.handle_timeout(now);
         self.apply(changes, now);
         self.decide_doubts(now);
+        self.ask_links(now);
         self.find_detours(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
@@ -600,7 +609,6 @@ impl Driver {
     }
 
     fn tick(&mut self, now: Instant) {
-        self.ask_links(now);
         self.endpoint.socket().tick();
         self.reachability.write(now);
         self.logs.summarise(now);

@@ -10,6 +10,7 @@ use super::converge::{ConvergeError, Convergence};
 use super::ending::Cause;
 use super::explain::NodeExplanation;
 use super::link::LinkId;
+use super::links::endings::Turn;
 use super::paths::PathInput;
 use super::snapshot::Snapshot;
 use super::status::PortMappingStatus;
@@ -38,8 +39,8 @@ pub(crate) enum Input {
     Written { link: LinkId },
     /// The neighbour has finished a control stream: all that it says was read.
     Finished { link: LinkId },
-    /// A link ended.
-    LinkClosed { link: LinkId, why: Cause },
+    /// A link ended. Others wait for the turn.
+    LinkClosed { link: LinkId, why: Cause, turn: Option<Turn> },
     /// A peer connection stopped or resumed to get answers.
     PeerAnswers { peer: NodeId, answers: PeerAnswers },
     /// Packets wait for the stubs with these addresses, which nodes list without proof.

@@ -1,4 +1,4 @@
-//! A link: a QUIC connection to a neighbour, with its four tasks.
+//! A link: a QUIC connection to a neighbour, with one task that has four parts.
 //!
 //! ```text
 //!   control stream in ──▶ reader ──▶ inputs ──▶ driver ──▶ outbox ──▶ writer ──▶ control stream out
@@ -17,6 +17,8 @@ use super::clock;
 use super::connection::Connection;
 use super::ending::{Cause, EndReason};
 use super::input::Input;
+use super::links::bundle::{Bundle, Part};
+use super::links::endings::Endings;
 use super::peers::accept_streams;
 use super::services::Services;
 use super::usage::Usage;
@@ -51,6 +53,15 @@ pub(crate) enum Phase {
     Active,
     /// Another one does; its streams run out.
     Draining { since: Instant },
+}
+
+/// What a link uses of its node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) inputs: &'a mpsc::Sender<Input>,
+    pub(crate) services: &'a Services,
+    pub(crate) checks: &'a CredentialChecks,
+    pub(crate) endings: &'a Endings,
 }
 
 /// A link to a neighbour.
@@ -96,16 +107,15 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Starts the tasks of a link whose HELLO is done.
+    /// Starts the task of a link whose HELLO is done.
     pub(crate) fn spawn(
         id: LinkId,
         established: Established,
         vetted: Arc<Vetted>,
-        inputs: &mpsc::Sender<Input>,
-        services: &Services,
-        checks: &CredentialChecks,
+        node: &Surroundings<'_>,
         now: Instant,
     ) -> Self {
+        let Surroundings { inputs, services, checks, endings } = *node;
         let Established { connection: _, hello, own, dialled, control, frames } = established;
         let connection = vetted.connection().clone();
         let span = info_span!("link", peer = %hello.id, link = id.0);
@@ -120,17 +130,29 @@ impl Link {
             ahead: Ahead::new(),
         };
         let reader = read(id, frames, connection.clone(), examiner, inputs.clone());
-        tokio::spawn(reader.instrument(span.clone()));
-        tokio::spawn(write(id, control, connection.clone(), queue, inputs.clone()).instrument(span.clone()));
+        let (stub, endings, inputs_end, ending) = (hello.stub, endings.clone(), inputs.clone(), connection.clone());
+        let reader = async move {
+            reader.await;
+            let why = ending.closed().await;
+            let turn = endings.turn(stub).await;
+            let _ = inputs_end.send(Input::LinkClosed { link: id, why, turn }).await;
+        };
+        let writer = write(id, control, connection.clone(), queue, inputs.clone());
         let datagrams = services.datagrams.clone();
         let (receiving, from, shared) = (connection.clone(), hello.id.clone(), usage.clone());
-        tokio::spawn(async move { datagrams.serve(receiving, from, shared).await });
+        let receiver = async move { datagrams.serve(receiving, from, shared).await };
         let (accepting, peer, services, shared) =
             (connection.clone(), hello.id.clone(), services.clone(), usage.clone());
         let accept = async move {
             accept_streams(&accepting, &peer, &services, &shared).await;
         };
-        tokio::spawn(accept.instrument(span.clone()));
+        let parts: [Part; 4] = [
+            Box::pin(reader.instrument(span.clone())),
+            Box::pin(writer.instrument(span.clone())),
+            Box::pin(receiver),
+            Box::pin(accept.instrument(span.clone())),
+        ];
+        tokio::spawn(Bundle::new(parts));
         Self {
             id,
             addr: hello.id.addr(),
@@ -279,8 +301,6 @@ async fn read(
             }
         }
     }
-    let why = connection.closed().await;
-    let _ = inputs.send(Input::LinkClosed { link: id, why }).await;
 }
 
 /// Paces the proofs that a stub sends: each costs a certificate chain.

@@ -1,7 +1,9 @@
 //! A hub with thousands of stubs: what a status costs it, and the loss of all of them at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::attacker::*;
@@ -28,12 +30,16 @@ struct Stub {
 
 impl Stubs {
     async fn attach(scene: &Scene, count: usize) -> Self {
+        Self::attach_from(scene, 0, count).await
+    }
+
+    async fn attach_from(scene: &Scene, first: usize, count: usize) -> Self {
         let endpoint = scene.endpoint();
         let tls = TlsConfig::new(&scene.identity, scene.identity.trust());
         let mut config = quinn::ClientConfig::new(tls.client(Some(id("victim"))));
         config.transport_config(transport());
         let (mut joining, mut links) = (JoinSet::new(), Vec::new());
-        for nth in 0..count {
+        for nth in first..first + count {
             if joining.len() >= AT_A_TIME {
                 links.push(joining.join_next().await.unwrap().unwrap());
             }
@@ -63,15 +69,57 @@ impl Stubs {
     }
 }
 
+/// Stubs on a thread of their own, since a hub does not share its run queue with them.
+struct Elsewhere {
+    lose: oneshot::Sender<()>,
+}
+
+impl Elsewhere {
+    async fn attach(scene: Arc<Scene>, count: usize) -> Self {
+        let (attached, all) = oneshot::channel();
+        let (lose, lost) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                let stubs = Stubs::attach(&scene, count).await;
+                attached.send(()).unwrap();
+                // Dropped, the test has failed.
+                let _ = lost.await;
+                stubs.endpoint.close(0_u32.into(), b"");
+                stubs.endpoint.wait_idle().await;
+            });
+        });
+        all.await.unwrap();
+        Self { lose }
+    }
+}
+
+/// A link of a hub costs memory and, when it ends, time by the number of its tasks.
+#[tokio::test(start_paused = true)]
+async fn a_link_has_one_task_beside_that_of_its_connection() {
+    const MORE: usize = 40;
+    let scene = Scene::new().await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let settle = || tokio::time::sleep(Duration::from_secs(2));
+    let first = Stubs::attach(&scene, 8).await;
+    settle().await;
+    let before = tasks();
+    let stubs = Stubs::attach_from(&scene, first.links.len(), MORE).await;
+    settle().await;
+    // The task of the stubs' endpoint, and of each connection one at either end.
+    assert_eq!(tasks() - before, 1 + MORE * 3);
+    assert_eq!(stubs.links.len(), MORE);
+}
+
 /// Measures on the clock of this machine, so it is run by hand, on one that is idle:
 /// `cargo test --release --all-features --lib -- --ignored --nocapture a_hub_with_4_000`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures time"]
 async fn a_hub_with_4_000_stubs_answers_fast_when_asked_and_when_it_loses_them() {
     let count = std::env::var("RECEPTOR_STUBS").map_or(4_000, |count| count.parse().unwrap());
-    let scene = Scene::new().await;
+    let scene = Arc::new(Scene::new().await);
     let start = clock::now();
-    let stubs = Stubs::attach(&scene, count).await;
+    let stubs = Elsewhere::attach(Arc::clone(&scene), count).await;
     println!("{count} stubs attached in {:?}", start.elapsed());
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (victim, honest) = (scene.mesh.node("victim"), scene.mesh.node("honest"));
@@ -103,12 +151,12 @@ async fn a_hub_with_4_000_stubs_answers_fast_when_asked_and_when_it_loses_them()
     };
     let losing = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        stubs.endpoint.close(0_u32.into(), b"");
+        stubs.lose.send(()).unwrap();
         let start = clock::now();
         while victim.status().await.unwrap().links.len() > 1 {
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
-        println!("all {} lost within {:?}", stubs.links.len(), start.elapsed());
+        println!("all {count} lost within {:?}", start.elapsed());
     };
     tokio::join!(pinging, losing);
 }
