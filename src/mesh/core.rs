@@ -665,8 +665,13 @@ impl Mesh {
     }
 
     pub(crate) async fn status(&self) -> Result<Status, ShutDown> {
-        // Built here, so that the driver goes on meanwhile.
-        self.ask(Command::Status).await.map(|snapshot| snapshot.into_status())
+        let snapshot = self.ask(Command::Status).await?;
+        if snapshot.is_small() {
+            return Ok(snapshot.into_status());
+        }
+        // Neither the driver nor this runtime's other tasks wait for it.
+        let building = self.0.runtime.spawn_blocking(move || snapshot.into_status());
+        building.await.map_err(|_| ShutDown)
     }
 
     pub(crate) async fn explain(&self, node: &NodeId) -> Result<NodeExplanation, ShutDown> {

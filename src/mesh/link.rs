@@ -130,7 +130,8 @@ impl Link {
             ahead: Ahead::new(),
         };
         let reader = read(id, frames, connection.clone(), examiner, inputs.clone());
-        let (stub, endings, inputs_end, ending) = (hello.stub, endings.clone(), inputs.clone(), connection.clone());
+        let (stub, endings, inputs_end, ending) =
+            (hello.stub, endings.clone(), inputs.clone(), connection.clone());
         let reader = async move {
             reader.await;
             let why = ending.closed().await;

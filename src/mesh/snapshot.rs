@@ -1,8 +1,8 @@
 //! Makes a [`Status`] of what the driver knows.
 //!
 //! With thousands of links a status takes milliseconds to build. The driver therefore only collects
-//! a [`Snapshot`], of parts that are cheap to clone, and the task that asked builds the status from
-//! it.
+//! a [`Snapshot`], of parts that are cheap to clone, and the status is built from it on another
+//! thread.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -24,6 +24,9 @@ use crate::transport::Identity;
 
 /// What a dormant edge is shown to cost, as the seed had it. It carries no traffic.
 const DORMANT_COST: u32 = 100;
+/// Links, routes and records of which a status is built where it is asked for; that of a larger mesh is built on a blocking
+/// thread.
+const SMALL: usize = 256;
 
 /// The mesh as the driver sees it at one moment.
 #[derive(Debug)]
@@ -173,6 +176,11 @@ fn peers(driver: &Driver, now: Instant) -> Vec<PeerStatus> {
 }
 
 impl Snapshot {
+    /// Whether the status is built within a few hundred microseconds.
+    pub(crate) fn is_small(&self) -> bool {
+        self.links.len() + self.table.len() + self.records.len() <= SMALL
+    }
+
     /// Builds the status. It takes time in proportion to links, routes and edges.
     pub(crate) fn into_status(self) -> Status {
         let first_hops = FirstHops::new(&self);

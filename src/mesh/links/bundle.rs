@@ -108,7 +108,8 @@ mod tests {
     fn parts_that_are_woken_together_are_polled_once_in_one_task() {
         let polls: [Arc<AtomicUsize>; 4] = std::array::from_fn(|_| Arc::default());
         let notifies: [Arc<Notify>; 4] = std::array::from_fn(|_| Arc::default());
-        let mut bundle = Bundle::new(std::array::from_fn::<_, 4, _>(|nth| counting(&polls[nth], &notifies[nth])));
+        let mut bundle =
+            Bundle::new(std::array::from_fn::<_, 4, _>(|nth| counting(&polls[nth], &notifies[nth])));
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(Arc::clone(&wakes));
         let mut cx = Context::from_waker(&waker);
