@@ -289,7 +289,7 @@ impl Paths {
             puncher.disconnected(peer, now);
             return;
         }
-        let role = if me < peer { Role::Offers } else { Role::Answers };
+        let role = if me < peer { Role::Offerer } else { Role::Answerer };
         puncher.connected(peer, role, now);
         // It was opened for something.
         puncher.sent(peer, now);

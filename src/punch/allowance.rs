@@ -7,11 +7,8 @@
 //! their own size. So that an honest peer's round is not cut short, both ends pad their messages to
 //! a fourth of the probes that they hope for.
 
-use super::message::Message;
+use super::message::{FACTOR, Message};
 use super::probe::Probe;
-
-/// The bytes of probes that each received byte permits.
-pub(crate) const FACTOR: usize = 4;
 
 /// Maximum allowance: what the longest message permits.
 const MAX: usize = FACTOR * Message::MAX_LEN;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::Role;
-use super::message::ProbeKey;
+use super::role::Role;
+use super::secret::ProbeKey;
 use super::probe::{Content, Probe};
 use super::window::Window;
 

@@ -6,22 +6,25 @@ use std::net::{IpAddr, SocketAddr};
 use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::allowance::FACTOR;
 use super::candidate::{Candidate, CandidateKind};
 use super::nat::NatClass;
 use super::probe::Probe;
+use super::secret::{PathCookie, ProbeKey};
+
+/// Maximum ratio of probe bytes sent to unvalidated addresses to bytes received from the peer.
+pub(crate) const FACTOR: usize = 4;
 
 /// What two ends of a peer connection tell each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Message {
-    /// Begins a round. Sent by the end that is [`Role::Offers`](super::Role::Offers).
+    /// Begins a round. Sent by the end that is [`Role::Offerer`](super::Role::Offerer).
     Offer(Offer),
     /// Answers an offer.
     Answer(Answer),
-    /// Asks for an offer. Sent by the end that is [`Role::Answers`](super::Role::Answers).
+    /// Asks for an offer. Sent by the end that is [`Role::Answerer`](super::Role::Answerer).
     Request,
-    /// Announces a volley from fresh ports. Sent by the end that is [`Role::Offers`](super::Role::Offers).
+    /// Announces a volley from fresh ports. Sent by the end that is [`Role::Offerer`](super::Role::Offerer).
     Prepare(Volley),
     /// Answers [`Prepare`](Self::Prepare).
     Ready(Volley),
@@ -381,28 +384,6 @@ pub enum MessageError {
     /// The peer offered a round id that is in use with another key, or by another peer. Nothing was changed; close the connection.
     #[error("the id of this round is in use")]
     RoundInUse,
-}
-
-/// The key of a round's probes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct ProbeKey(pub [u8; 32]);
-
-// A secret: it does not go into logs.
-impl fmt::Debug for ProbeKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProbeKey(..)")
-    }
-}
-
-/// What admits packets over a direct path. Drawn by the node that receives them, once for each peer connection.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PathCookie(pub [u8; 8]);
-
-// A secret: it does not go into logs.
-impl fmt::Debug for PathCookie {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PathCookie(..)")
-    }
 }
 
 #[cfg(test)]

@@ -75,8 +75,10 @@ mod path;
 mod ports;
 mod probe;
 mod random;
+mod role;
 mod round;
 mod schedule;
+mod secret;
 mod session;
 #[cfg(test)]
 mod testing;
@@ -91,12 +93,14 @@ pub use config::{Config, Timers};
 pub use counters::{Counters, Pair};
 pub use event::{Deadline, DeadlineReason, Event};
 pub use explain::{Checked, Explanation, Why};
-pub use message::{Answer, DecodeError, Message, MessageError, Offer, PathCookie, ProbeKey, Terms, Volley};
+pub use message::{Answer, DecodeError, Message, MessageError, Offer, Terms, Volley};
 pub use nat::NatClass;
 #[cfg(feature = "cli")]
 pub(crate) use nat::classify;
 pub use path::Path;
 pub use probe::{Arrival, Probe, ProbeError};
+pub use role::Role;
+pub use secret::{PathCookie, ProbeKey};
 
 use agenda::{Agenda, Dues};
 use candidate::is_unicast;
@@ -108,15 +112,6 @@ use session::{Context, Session};
 
 /// How far apart probes of paths are at least, over all peers: those of candidates wait for [`Timers::pace`], these go first.
 const WATCH_PACE: Duration = Duration::from_millis(1);
-
-/// Which end of a pair offers. Both ends must agree on it, by the connection or by their ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// This end.
-    Offers,
-    /// The other end.
-    Answers,
-}
 
 /// Finds, keeps and watches the direct paths of one node to all its peers.
 ///

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::candidate::{Candidate, CandidateKind};
 use super::config::Timers;
-use super::message::PathCookie;
+use super::secret::PathCookie;
 use super::probe::CandidatePair;
 
 /// A direct path to a peer: packets may go there.

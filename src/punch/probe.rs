@@ -14,10 +14,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use std::time::Instant;
 
-use super::Role;
+use super::role::Role;
 use super::candidate::canonical;
 use super::mac;
-use super::message::ProbeKey;
+use super::secret::ProbeKey;
 
 /// A probe, or the answer to one, to be sent from the node's UDP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl Content {
         let mut bytes = [0; Probe::LEN];
         bytes[0] = Probe::TYPE;
         bytes[1] = if self.seen.is_some() { KIND_ANSWER } else { KIND_PROBE };
-        if self.sender == Role::Answers {
+        if self.sender == Role::Answerer {
             bytes[1] |= SENT_BY_ANSWERER;
         }
         bytes[2..10].copy_from_slice(&self.round.to_be_bytes());
@@ -167,7 +167,7 @@ impl Content {
             }
             _ => return Err(ProbeError::Malformed),
         };
-        let sender = if datagram[1] & SENT_BY_ANSWERER == 0 { Role::Offers } else { Role::Answers };
+        let sender = if datagram[1] & SENT_BY_ANSWERER == 0 { Role::Offerer } else { Role::Answerer };
         Ok(Self { sender, round, counter: u32::from_be_bytes(*counter), seen })
     }
 }
@@ -196,8 +196,8 @@ mod tests {
     ]);
 
     fn contents() -> [Content; 2] {
-        let probe = Content { sender: Role::Offers, round: 0x0102_0304_0506_0708, counter: 1, seen: None };
-        [probe, Content { sender: Role::Answers, seen: Some(addr("192.0.2.1:4433")), ..probe }]
+        let probe = Content { sender: Role::Offerer, round: 0x0102_0304_0506_0708, counter: 1, seen: None };
+        [probe, Content { sender: Role::Answerer, seen: Some(addr("192.0.2.1:4433")), ..probe }]
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::Role;
+use super::role::Role;
 use super::agenda::Dues;
 use super::allowance::Allowance;
 use super::attempt::{Attempt, Cause, Outcome};
@@ -15,7 +15,8 @@ use super::event::Event;
 use super::explain::{Checked, Explanation, Why};
 use super::keys::{KeyRing, Keys};
 use super::limit::Bucket;
-use super::message::{Answer, Message, MessageError, Offer, PathCookie, ProbeKey, Terms, Volley};
+use super::message::{Answer, Message, MessageError, Offer, Terms, Volley};
+use super::secret::{PathCookie, ProbeKey};
 use super::nat::NatClass;
 use super::output::Output;
 use super::own::{Edition, Own};
@@ -205,12 +206,12 @@ impl Session {
     ) -> Result<(), MessageError> {
         self.allowance.on_message(message.encode().len());
         match (message, self.role) {
-            (Message::Offer(offer), Role::Answers) => self.handle_offer(offer, context)?,
-            (Message::Answer(answer), Role::Offers) => self.take_answer(answer, context),
-            (Message::Request, Role::Offers) => self.handle_request(context),
-            (Message::Prepare(volley), Role::Answers) => self.handle_prepare(volley, context),
-            (Message::Ready(volley), Role::Offers) => self.handle_ready(volley, context),
-            (Message::Go { round, number }, Role::Answers) => self.handle_go(round, number, context),
+            (Message::Offer(offer), Role::Answerer) => self.handle_offer(offer, context)?,
+            (Message::Answer(answer), Role::Offerer) => self.take_answer(answer, context),
+            (Message::Request, Role::Offerer) => self.handle_request(context),
+            (Message::Prepare(volley), Role::Answerer) => self.handle_prepare(volley, context),
+            (Message::Ready(volley), Role::Offerer) => self.handle_ready(volley, context),
+            (Message::Go { round, number }, Role::Answerer) => self.handle_go(round, number, context),
             _ => return Err(MessageError::WrongRole),
         }
         Ok(())
@@ -556,7 +557,7 @@ impl Session {
         let now = context.now;
         self.ports.opened(&opened);
         let Some(round) = &mut self.round else { return };
-        let offers = self.role == Role::Offers;
+        let offers = self.role == Role::Offerer;
         let bases = context.own.bases(&opened);
         let candidates = bases.iter().map(|base| base.outside).collect();
         let Some(number) = round.volleys.opened(bases, offers, now) else { return };
@@ -567,7 +568,7 @@ impl Session {
     }
 
     fn step_volleys(&mut self, context: &mut Context<'_>) {
-        let offers = self.role == Role::Offers;
+        let offers = self.role == Role::Offerer;
         let Some(round) = &mut self.round else { return };
         let more = round.wants_volley();
         match round.volleys.step(offers, more, context.now) {
@@ -582,7 +583,7 @@ impl Session {
     /// Sends the probes of a volley without a pause between them: what counts is that they leave now.
     fn fire(&mut self, number: u8, at: Option<Instant>, context: &mut Context<'_>) {
         let now = context.now;
-        let offers = self.role == Role::Offers;
+        let offers = self.role == Role::Offerer;
         let Some(round) = &mut self.round else { return };
         context.out.counters.volleys += 1;
         let most = if number == 0 {
@@ -754,7 +755,7 @@ impl Session {
         self.ask_again = Some(now + context.timers.answer / 2);
         self.own_rounds.take(now);
         self.renew = None;
-        if self.role == Role::Answers {
+        if self.role == Role::Answerer {
             self.asked = Some(Asked { at: now, until, cause });
             return context.out.message(context.peer, Message::Request);
         }
@@ -812,7 +813,7 @@ impl Session {
         let doubled = timers.retry.saturating_mul(1 << self.failures.min(16));
         let wait = context.random.around(doubled.min(timers.retry_max));
         // The end that offers goes first: one round serves both.
-        let wait = if self.role == Role::Answers { wait.mul_f32(1.25) } else { wait };
+        let wait = if self.role == Role::Answerer { wait.mul_f32(1.25) } else { wait };
         self.failures = self.failures.saturating_add(1);
         self.retry_at = context.now + wait;
     }

@@ -50,9 +50,9 @@ fn messages_have_the_bytes_that_the_protocol_page_shows() {
 
 #[test]
 fn probes_have_the_bytes_that_the_protocol_page_shows() {
-    let probe = Content { sender: Role::Offers, round: ROUND, counter: 258, seen: None };
+    let probe = Content { sender: Role::Offerer, round: ROUND, counter: 258, seen: None };
     let seen = Some("192.0.2.1:9".parse().unwrap());
-    let answer = Content { sender: Role::Answers, seen, ..probe };
+    let answer = Content { sender: Role::Answerer, seen, ..probe };
     for content in [probe, answer] {
         let bytes = content.seal(&KEY);
         assert_on_page(&bytes);

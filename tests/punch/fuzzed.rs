@@ -45,7 +45,7 @@ impl Node {
         let host = |n| HostAddress::new(SocketAddr::from(([10, 0, 0, n], 7)));
         punch.set_host(vec![host(1)], now);
         let peer: NodeId = "peer".parse().expect("a good id");
-        punch.connected(&peer, Role::Answers, now);
+        punch.connected(&peer, Role::Answerer, now);
         Self { punch, peer, peer_at: host(2).addr, now, probes: 0 }
     }
 

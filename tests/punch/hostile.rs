@@ -120,7 +120,7 @@ fn sealed(kind: u8, round: u64, counter: u32) -> [u8; 64] {
 
 #[test]
 fn a_bystander_gets_a_few_probes_a_round_however_often_a_peer_names_it() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     let list = (0..500).map(|n| addr(&format!("192.0.2.1:{}", 1_000 + n))).collect();
     victim.message(offer(1, list)).unwrap();
     victim.run(Duration::from_secs(30));
@@ -129,7 +129,7 @@ fn a_bystander_gets_a_few_probes_a_round_however_often_a_peer_names_it() {
 
 #[test]
 fn of_hundreds_of_candidates_thirty_two_are_probed_and_paced() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     let list = (0..500_u32).map(|n| addr(&format!("192.0.{}.{}:7", 2 + n / 250, 1 + n % 250))).collect();
     victim.message(padded(offer(1, list), 2_000)).unwrap();
     victim.run(Duration::from_secs(30));
@@ -142,7 +142,7 @@ fn of_hundreds_of_candidates_thirty_two_are_probed_and_paced() {
 #[test]
 fn probes_to_the_silent_have_at_most_four_times_an_offers_bytes() {
     for padding in [0, 100, 1_000, 3_400] {
-        let mut victim = Victim::new(Role::Answers);
+        let mut victim = Victim::new(Role::Answerer);
         let list = (1..=32_u32).map(|n| addr(&format!("198.51.100.{n}:7"))).collect();
         let offer = padded(offer(1, list), padding);
         let len = offer.encode().len();
@@ -160,7 +160,7 @@ fn probes_to_the_silent_have_at_most_four_times_an_offers_bytes() {
 
 #[test]
 fn probes_of_volleys_have_at_most_four_times_the_bytes_received() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     // The NAT does not keep ports, so volleys leave from the victim's own socket.
     let seen = [("one", "203.0.113.9:1111"), ("two", "203.0.113.9:2222")];
     for (neighbour, at) in seen {
@@ -191,7 +191,7 @@ fn probes_of_volleys_have_at_most_four_times_the_bytes_received() {
 
 #[test]
 fn a_public_node_leaves_it_to_a_peer_behind_a_nat_to_begin() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     victim.punch.observed(&"relay".parse().unwrap(), Some(addr("10.0.0.1:7000")), victim.now);
     let terms = Terms { class: NatClass::EndpointDependent, ..terms(vec![addr("10.0.0.9:1")]) };
     let begin = victim.now;
@@ -204,7 +204,7 @@ fn a_public_node_leaves_it_to_a_peer_behind_a_nat_to_begin() {
 
 #[test]
 fn a_flood_of_offers_is_taken_at_four_and_then_one_in_five_seconds() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     for round in 0..60_000 {
         victim.message(offer(round, vec![addr("192.0.2.1:7")])).unwrap();
         victim.run(MS(1));
@@ -218,7 +218,7 @@ fn a_flood_of_offers_is_taken_at_four_and_then_one_in_five_seconds() {
 
 #[test]
 fn a_flood_of_requests_is_served_likewise() {
-    let mut victim = Victim::new(Role::Offers);
+    let mut victim = Victim::new(Role::Offerer);
     for _ in 0..60_000 {
         victim.message(Message::Request).unwrap();
         victim.run(MS(1));
@@ -232,7 +232,7 @@ fn a_flood_of_requests_is_served_likewise() {
 
 #[test]
 fn nobody_is_told_to_probe_loopback_broadcast_multicast_or_the_node_itself() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     let host = HostAddress { prefix: 24, ..HostAddress::new(addr("10.0.0.1:7000")) };
     victim.punch.set_host(vec![host], victim.now);
     let list = [
@@ -251,7 +251,7 @@ fn nobody_is_told_to_probe_loopback_broadcast_multicast_or_the_node_itself() {
 
 #[test]
 fn a_peer_that_fakes_the_sources_of_its_probes_gets_a_bounded_number_of_answers_and_probes() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     victim.message(offer(1, Vec::new())).unwrap();
     for n in 0..10_000_u32 {
         let from = format!("198.51.{}.{}:7", n / 250, 1 + n % 250);
@@ -268,7 +268,7 @@ fn a_peer_that_fakes_the_sources_of_its_probes_gets_a_bounded_number_of_answers_
 
 #[test]
 fn a_peer_that_fakes_many_ports_of_a_bystander_turns_few_probes_to_it() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     victim.message(offer(1, Vec::new())).unwrap();
     for n in 0..50 {
         let _ = victim.probe(&format!("192.0.2.1:{}", 1_000 + n), &sealed(0, 1, n + 1));
@@ -279,7 +279,7 @@ fn a_peer_that_fakes_many_ports_of_a_bystander_turns_few_probes_to_it() {
 
 #[test]
 fn a_faked_source_that_does_not_answer_becomes_no_path() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     victim.message(offer(1, Vec::new())).unwrap();
     victim.probe("192.0.2.1:7", &sealed(0, 1, 1)).unwrap();
     victim.run(MS(100));
@@ -294,7 +294,7 @@ fn a_faked_source_that_does_not_answer_becomes_no_path() {
 
 #[test]
 fn what_strangers_forge_changes_nothing() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     victim.message(offer(1, vec![addr("192.0.2.1:7")])).unwrap();
     victim.run(MS(50));
     let before = victim.punch.explain(&victim.peer);
@@ -317,7 +317,7 @@ fn what_strangers_forge_changes_nothing() {
 
 #[test]
 fn a_replayed_probe_teaches_no_address_and_a_reflected_one_neither() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     victim.message(offer(1, vec![addr("192.0.2.1:7")])).unwrap();
     victim.probe("192.0.2.1:7", &sealed(0, 1, 1)).unwrap();
     assert_eq!(victim.probe("198.51.100.1:7", &sealed(0, 1, 1)), Err(ProbeError::Replayed));
@@ -331,7 +331,7 @@ fn a_replayed_probe_teaches_no_address_and_a_reflected_one_neither() {
 
 #[test]
 fn an_answer_counts_once() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     victim.message(offer(1, vec![addr("192.0.2.1:7")])).unwrap();
     victim.run(MS(1));
     assert_eq!(victim.probe("192.0.2.1:7", &sealed(1, 1, 1)), Ok(()));
@@ -341,7 +341,7 @@ fn an_answer_counts_once() {
 
 #[test]
 fn an_offer_that_comes_again_and_again_is_answered_now_and_then_and_begins_one_round() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     for _ in 0..1_000 {
         victim.message(offer(1, vec![addr("192.0.2.1:7")])).unwrap();
         victim.run(MS(10));
@@ -361,14 +361,14 @@ fn an_offer_that_comes_again_and_again_is_answered_now_and_then_and_begins_one_r
 
 #[test]
 fn a_peer_cannot_take_over_the_round_of_another_nor_speak_out_of_turn() {
-    let mut victim = Victim::new(Role::Answers);
+    let mut victim = Victim::new(Role::Answerer);
     victim.message(offer(1, Vec::new())).unwrap();
     let other: NodeId = "eve".parse().unwrap();
     assert_eq!(
         victim.punch.handle_message(&other, Message::Request, victim.now),
         Err(MessageError::NoSession)
     );
-    victim.punch.connected(&other, Role::Answers, victim.now);
+    victim.punch.connected(&other, Role::Answerer, victim.now);
     let taken = victim.punch.handle_message(&other, offer(1, Vec::new()), victim.now);
     assert_eq!(taken, Err(MessageError::RoundInUse));
     assert_eq!(victim.message(offer_with_key(1, Vec::new(), [8; 32])), Err(MessageError::RoundInUse));
@@ -410,10 +410,10 @@ fn a_neighbour_whose_word_flaps_does_not_make_a_pair_with_a_path_punch() {
 
 #[test]
 fn more_peers_than_the_bound_are_relayed() {
-    let mut victim = Victim::new(Role::Offers);
+    let mut victim = Victim::new(Role::Offerer);
     for n in 0..2_000 {
         let peer: NodeId = format!("peer-{n}").parse().unwrap();
-        victim.punch.connected(&peer, Role::Offers, victim.now);
+        victim.punch.connected(&peer, Role::Offerer, victim.now);
         victim.punch.sent(&peer, victim.now);
     }
     assert_eq!(victim.punch.rounds().count(), Puncher::MAX_PEERS - 1);

@@ -206,8 +206,8 @@ impl World {
     /// A peer connection comes up, through relays.
     pub(crate) fn connect(&mut self, client: usize, server: usize) {
         let [a, b] = [client, server].map(|end| self.ends[end].id.clone());
-        self.ends[client].punch.connected(&b, Role::Offers, self.now);
-        self.ends[server].punch.connected(&a, Role::Answers, self.now);
+        self.ends[client].punch.connected(&b, Role::Offerer, self.now);
+        self.ends[server].punch.connected(&a, Role::Answerer, self.now);
     }
 
     /// Packets flow from one end to another from now on.
