@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::attempt::{Attempt, Outcome};
-use super::probe::ProbeError;
+use super::peer::attempt::{Attempt, Outcome};
+use super::wire::probe::ProbeError;
 
 /// What a puncher has done since its start. All only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

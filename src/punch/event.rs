@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::attempt::Attempt;
-use super::path::Path;
+use super::peer::attempt::Attempt;
+use super::peer::path::Path;
 use crate::id::NodeId;
 
 /// Something that happened.

@@ -56,59 +56,43 @@ use std::time::{Duration, Instant};
 use crate::id::NodeId;
 
 mod agenda;
-mod allowance;
-mod attempt;
-mod candidate;
-mod choice;
 mod config;
 mod counters;
 mod event;
-mod explain;
-mod keys;
+mod gather;
 mod limit;
-mod mac;
-mod message;
-mod nat;
 mod output;
-mod own;
-mod path;
-mod ports;
-mod probe;
+mod peer;
 mod random;
 mod role;
-mod round;
-mod schedule;
-mod secret;
-mod session;
 #[cfg(test)]
 mod testing;
-mod volley;
-mod window;
+mod wire;
 #[cfg(test)]
 mod wire_tests;
 
-pub use attempt::{Attempt, Cause, Outcome};
-pub use candidate::{Candidate, CandidateKind, HostAddress, HostKind};
 pub use config::{Config, Timers};
 pub use counters::{Counters, Pair};
 pub use event::{Deadline, DeadlineReason, Event};
-pub use explain::{Checked, Explanation, Why};
-pub use message::{Answer, DecodeError, Message, MessageError, Offer, Terms, Volley};
-pub use nat::NatClass;
+pub use gather::candidate::{Candidate, CandidateKind, HostAddress, HostKind};
+pub use gather::nat::NatClass;
 #[cfg(feature = "cli")]
-pub(crate) use nat::classify;
-pub use path::Path;
-pub use probe::{Arrival, Probe, ProbeError};
+pub(crate) use gather::nat::classify;
+pub use peer::attempt::{Attempt, Cause, Outcome};
+pub use peer::explain::{Checked, Explanation, Why};
+pub use peer::path::Path;
 pub use role::Role;
-pub use secret::{PathCookie, ProbeKey};
+pub use wire::message::{Answer, DecodeError, Message, MessageError, Offer, Terms, Volley};
+pub use wire::probe::{Arrival, Probe, ProbeError};
+pub use wire::secret::{PathCookie, ProbeKey};
 
 use agenda::{Agenda, Dues};
-use candidate::is_unicast;
+use gather::candidate::is_unicast;
+use gather::own::Own;
 use output::Output;
-use own::Own;
-use probe::Content;
+use peer::session::{Context, Session};
 use random::Random;
-use session::{Context, Session};
+use wire::probe::Content;
 
 /// How far apart probes of paths are at least, over all peers: those of candidates wait for [`Timers::pace`], these go first.
 const WATCH_PACE: Duration = Duration::from_millis(1);

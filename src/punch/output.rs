@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::counters::Counters;
 use super::event::Event;
-use super::message::Message;
-use super::probe::Probe;
+use super::wire::message::Message;
+use super::wire::probe::Probe;
 use crate::id::NodeId;
 
 /// What waits to be polled, and the counters.

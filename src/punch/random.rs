@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::mac;
+use super::wire::mac;
 
 /// HMAC-SHA256 of a counter under the seed: who sees some of its output cannot tell any other.
 pub(crate) struct Random {

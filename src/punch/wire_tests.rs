@@ -1,6 +1,6 @@
 //! Messages and probes have the bytes that the protocol page shows.
 
-use super::probe::Content;
+use super::wire::probe::Content;
 use super::{
     Answer, Candidate, CandidateKind, Message, NatClass, Offer, PathCookie, Probe, ProbeKey, Role, Terms,
     Volley,

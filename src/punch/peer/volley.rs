@@ -25,7 +25,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::candidate::Candidate;
+use crate::punch::gather::candidate::Candidate;
 
 /// Fresh ports that one end opens for a volley: 4 at each end make 16 pairs.
 const PORTS: usize = 4;
@@ -91,7 +91,7 @@ enum State {
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// Send the volley with this number then, which may be up to [`Timers::lead`](super::Timers::lead) from now.
+    /// Send the volley with this number then, which may be up to [`Timers::lead`](crate::punch::Timers::lead) from now.
     Fire { number: u8, at: Instant },
     /// Open this many ports.
     OpenPorts(usize),
@@ -274,7 +274,7 @@ impl Volleys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::punch::candidate::CandidateKind;
+    use crate::punch::gather::candidate::CandidateKind;
     use crate::punch::testing::{addr, start};
 
     const MS: Duration = Duration::from_millis(1);

@@ -10,9 +10,9 @@
 use std::time::{Duration, Instant};
 
 use super::attempt::{Cause, Outcome};
-use super::nat::NatClass;
 use super::schedule::Checks;
 use super::volley::Volleys;
+use crate::punch::gather::nat::NatClass;
 
 /// What the last probe's answer is waited for, at least.
 const LAST_ANSWER: Duration = Duration::from_secs(1);

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::candidate::{Candidate, CandidateKind, HostKind, canonical, is_portable};
-use super::message::Message;
-use super::own::Own;
-use super::probe::{Arrival, CandidatePair};
+use crate::punch::gather::candidate::{Candidate, CandidateKind, HostKind, canonical, is_portable};
+use crate::punch::gather::own::Own;
+use crate::punch::wire::message::Message;
+use crate::punch::wire::probe::{Arrival, CandidatePair};
 
 /// The waits before each probe to a candidate after the first, in milliseconds. Fast at first, since one lost packet must not cost a
 /// second. Then steady for three seconds: the answering end spends its first ones on a NAT that is closed until the answer has

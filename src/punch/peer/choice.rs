@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::candidate::CandidateKind;
 use super::path::Watch;
-use super::probe::CandidatePair;
+use crate::punch::gather::candidate::CandidateKind;
+use crate::punch::wire::probe::CandidatePair;
 
 /// What a path over IPv6, or to an interface of the peer, may be slower and still be as good: no NAT forgets it.
 const BONUS: Duration = Duration::from_millis(3);
@@ -46,7 +46,7 @@ pub(crate) fn score(path: &Watch) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::punch::candidate::Candidate;
+    use crate::punch::gather::candidate::Candidate;
     use crate::punch::testing::{addr, start};
 
     fn path(to: &str, kind: CandidateKind, ms: u64) -> Watch {

@@ -11,10 +11,10 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::candidate::{Candidate, CandidateKind};
-use super::config::Timers;
-use super::secret::PathCookie;
-use super::probe::CandidatePair;
+use crate::punch::config::Timers;
+use crate::punch::gather::candidate::{Candidate, CandidateKind};
+use crate::punch::wire::probe::CandidatePair;
+use crate::punch::wire::secret::PathCookie;
 
 /// A direct path to a peer: packets may go there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Path {
     pub to: SocketAddr,
     /// The local address to send from, where it is known.
     pub from: Option<IpAddr>,
-    /// The fresh local port to send from, see [`Event::OpenPorts`](super::Event::OpenPorts); `None` if it is the node's
+    /// The fresh local port to send from, see [`Event::OpenPorts`](crate::punch::Event::OpenPorts); `None` if it is the node's
     /// own socket.
     pub local_port: Option<u16>,
     /// What the peer asked for in the packets.

@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::candidate::{Candidate, CandidateKind};
-use super::nat::NatClass;
 use super::probe::Probe;
 use super::secret::{PathCookie, ProbeKey};
+use crate::punch::gather::candidate::{Candidate, CandidateKind};
+use crate::punch::gather::nat::NatClass;
 
 /// Maximum ratio of probe bytes sent to unvalidated addresses to bytes received from the peer.
 pub(crate) const FACTOR: usize = 4;
@@ -18,13 +18,13 @@ pub(crate) const FACTOR: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Message {
-    /// Begins a round. Sent by the end that is [`Role::Offerer`](super::Role::Offerer).
+    /// Begins a round. Sent by the end that is [`Role::Offerer`](crate::punch::Role::Offerer).
     Offer(Offer),
     /// Answers an offer.
     Answer(Answer),
-    /// Asks for an offer. Sent by the end that is [`Role::Answerer`](super::Role::Answerer).
+    /// Asks for an offer. Sent by the end that is [`Role::Answerer`](crate::punch::Role::Answerer).
     Request,
-    /// Announces a volley from fresh ports. Sent by the end that is [`Role::Offerer`](super::Role::Offerer).
+    /// Announces a volley from fresh ports. Sent by the end that is [`Role::Offerer`](crate::punch::Role::Offerer).
     Prepare(Volley),
     /// Answers [`Prepare`](Self::Prepare).
     Ready(Volley),
@@ -374,7 +374,7 @@ pub enum DecodeError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
-    /// The caller's fault: [`connected`](super::Puncher::connected) was not called for this peer, or there were too many
+    /// The caller's fault: [`connected`](crate::punch::Puncher::connected) was not called for this peer, or there were too many
     /// peers. Nothing was changed; drop the message.
     #[error("there is no session with this peer")]
     NoSession,

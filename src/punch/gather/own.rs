@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::candidate::{Candidate, CandidateKind, HostAddress, HostKind, canonical, is_portable};
-use super::message::Message;
 use super::nat::{NatClass, classify};
-use super::volley::Base;
 use crate::id::NodeId;
+use crate::punch::peer::volley::Base;
+use crate::punch::wire::message::Message;
 
 /// The most neighbours whose word about this node's address is kept.
 const MAX_OBSERVERS: usize = 1_024;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::nat::NatClass;
+use crate::punch::gather::nat::NatClass;
 
 /// A round that has ended, or got its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of them, in the order of [`Counters::outcomes`](super::Counters::outcomes).
+    /// All of them, in the order of [`Counters::outcomes`](crate::punch::Counters::outcomes).
     pub const ALL: [Self; 7] = [
         Self::Direct,
         Self::BothEndpointDependent,

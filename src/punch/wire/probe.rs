@@ -14,10 +14,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use std::time::Instant;
 
-use super::role::Role;
-use super::candidate::canonical;
 use super::mac;
 use super::secret::ProbeKey;
+use crate::punch::gather::candidate::canonical;
+use crate::punch::role::Role;
 
 /// A probe, or the answer to one, to be sent from the node's UDP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Probe {
     pub to: SocketAddr,
     /// The local address to send from; none: let the system choose.
     pub from: Option<IpAddr>,
-    /// The fresh local port to send from, see [`Event::OpenPorts`](super::Event::OpenPorts); `None` if it is the node's
+    /// The fresh local port to send from, see [`Event::OpenPorts`](crate::punch::Event::OpenPorts); `None` if it is the node's
     /// own socket.
     pub local_port: Option<u16>,
     /// When to send it; `None`: now.
@@ -42,7 +42,7 @@ impl Probe {
     pub const TYPE: u8 = 0x04;
 
     /// The round of a datagram that looks like a probe; none: it is none. Nothing is verified yet: this is to drop at
-    /// the socket what no round of [`Puncher::rounds`](super::Puncher::rounds) can take.
+    /// the socket what no round of [`Puncher::rounds`](crate::punch::Puncher::rounds) can take.
     #[must_use]
     pub fn round_of(datagram: &[u8]) -> Option<u64> {
         let bytes: &[u8; Self::LEN] = datagram.try_into().ok()?;
@@ -58,7 +58,7 @@ pub struct Arrival {
     pub from: SocketAddr,
     /// The local address that it came to; `None` if the system does not say.
     pub to: Option<IpAddr>,
-    /// The fresh local port that it came to, see [`Event::OpenPorts`](super::Event::OpenPorts); `None` if it was the
+    /// The fresh local port that it came to, see [`Event::OpenPorts`](crate::punch::Event::OpenPorts); `None` if it was the
     /// node's own socket.
     pub local_port: Option<u16>,
 }

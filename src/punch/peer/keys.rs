@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::role::Role;
-use super::secret::ProbeKey;
-use super::probe::{Content, Probe};
 use super::window::Window;
+use crate::punch::role::Role;
+use crate::punch::wire::probe::{Content, Probe};
+use crate::punch::wire::secret::ProbeKey;
 
 /// How long probes of an earlier round are taken after the newest one that both ends knew, or after the last of them.
 const RETIRED: Duration = Duration::from_secs(10);

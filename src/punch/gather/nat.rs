@@ -18,7 +18,7 @@ pub enum NatClass {
 }
 
 impl NatClass {
-    /// All of them, in the order of [`Counters::pairs`](super::Counters::pairs).
+    /// All of them, in the order of [`Counters::pairs`](crate::punch::Counters::pairs).
     pub const ALL: [Self; 4] =
         [Self::Unknown, Self::Public, Self::EndpointIndependent, Self::EndpointDependent];
 

@@ -7,8 +7,8 @@
 //! their own size. So that an honest peer's round is not cut short, both ends pad their messages to
 //! a fourth of the probes that they hope for.
 
-use super::message::{FACTOR, Message};
-use super::probe::Probe;
+use crate::punch::wire::message::{FACTOR, Message};
+use crate::punch::wire::probe::Probe;
 
 /// Maximum allowance: what the longest message permits.
 const MAX: usize = FACTOR * Message::MAX_LEN;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::attempt::{Attempt, Outcome};
-use super::candidate::Candidate;
-use super::nat::NatClass;
 use super::path::Path;
+use crate::punch::gather::candidate::Candidate;
+use crate::punch::gather::nat::NatClass;
 
 /// What a puncher knows about the ways to a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
