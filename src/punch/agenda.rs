@@ -14,7 +14,7 @@ pub(crate) struct Dues {
     pub(crate) watch: Option<Instant>,
     /// A probe of a candidate.
     pub(crate) check: Option<Instant>,
-    /// The rounds whose probes are taken.
+    /// The rounds whose probes are accepted.
     pub(crate) rounds: Vec<u64>,
 }
 
@@ -44,7 +44,7 @@ impl Agenda {
         }
         let changed = old.rounds != new.rounds;
         if changed {
-            // An id belongs to whoever had it first.
+            // An id belongs to its first user.
             self.rounds.retain(|_, owner| owner != peer);
             for round in &new.rounds {
                 self.rounds.entry(*round).or_insert_with(|| peer.clone());
@@ -64,7 +64,7 @@ impl Agenda {
         self.rounds.keys().copied()
     }
 
-    /// The peers whose timers have come.
+    /// The peers whose timers are due.
     pub(crate) fn timers_until(&self, now: Instant) -> Vec<NodeId> {
         self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, peer)| peer.clone()).collect()
     }

@@ -9,8 +9,9 @@ use crate::id::NodeId;
 pub struct Config {
     /// This node.
     pub me: NodeId,
-    /// What probe keys, round ids, cookies and jitter are made of: 32 bytes from the system's source of randomness, drawn
-    /// anew at each start. Secret: who knows it can forge probes. Tests give a fixed one and get the same history.
+    /// The seed of probe keys, round ids, cookies and jitter: 32 bytes from the system's
+    /// randomness, drawn at each start. Secret: its holder can forge probes. Tests use a fixed seed
+    /// for reproducible histories.
     pub seed: [u8; 32],
     /// Durations of everything that waits.
     pub timers: Timers,
@@ -39,23 +40,25 @@ pub struct Timers {
     ///
     /// [`Probe::at`]: super::Probe::at
     pub lead: Duration,
-    /// How far apart any two probes of the node are at least; answers are not counted. Default: 5 ms, 200 a second, some 18 KB/s. Longer:
-    /// many peers at once take longer to reach.
+    /// Minimum interval between any two probes of the node, answers excluded. Default: 5 ms, which
+    /// is 200 per second or some 18 KB/s. With a longer interval, many peers at once take longer to
+    /// reach.
     pub pace: Duration,
     /// How long an answer to an offer, or an offer after a request, is awaited; after half of it the question is repeated
     /// once. Default: 5 s: a relayed round trip with losses.
     pub answer: Duration,
-    /// How long a change of this node's candidates waits for more of its kind before peers are told. Default: 200 ms.
+    /// How long changes of this node's candidates are collected before they are announced. Default:
+    /// 200 ms.
     pub debounce: Duration,
-    /// How long packets count as flowing after [`sent`](super::Puncher::sent) was told. Default: 2 s; more than the time
-    /// between two tellings.
+    /// How long packets count as flowing after a call of [`sent`](super::Puncher::sent). Default: 2
+    /// s; must be longer than the interval between calls.
     pub flowing: Duration,
     /// How often the path in use is probed while packets flow. Default: 1 s.
     pub check: Duration,
     /// How often a path is probed otherwise, be it in use or a spare one. Default: 5 s. NATs forget a UDP mapping after 30 s at the
     /// earliest, most of them.
     pub keep: Duration,
-    /// How often a path is probed after a probe went unanswered. Default: 250 ms.
+    /// Interval between probes of a path after an unanswered one. Default: 250 ms.
     pub doubt: Duration,
     /// How long a path may leave probes unanswered before it is dead. Default: 3 s. Shorter: a burst of loss kills a good
     /// path.
@@ -65,10 +68,10 @@ pub struct Timers {
     pub let_go: Duration,
     /// How long to wait after a failed round; doubles with each further failure. Default: 10 s.
     pub retry: Duration,
-    /// The longest such wait. Default: 5 min.
+    /// Maximum of that wait. Default: 5 min.
     pub retry_max: Duration,
-    /// One offer or request of a peer is taken per this time, after a burst of four; a later one waits, and only the newest is
-    /// kept. Rounds of this node's own are limited likewise. Default: 5 s.
+    /// One offer or request of a peer is accepted per this time, after a burst of four; a later one
+    /// waits, and only the newest is kept. Rounds of this node are limited likewise. Default: 5 s.
     pub round_interval: Duration,
 }
 

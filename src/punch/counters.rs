@@ -9,7 +9,7 @@ use super::wire::probe::ProbeError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Rounds begun: offers sent and offers taken.
+    /// Rounds started: offers sent and offers accepted.
     pub rounds: u64,
     /// Rounds by outcome, in the order of [`Outcome::ALL`](super::Outcome::ALL).
     pub outcomes: [u64; 7],
@@ -17,7 +17,7 @@ pub struct Counters {
     /// [`Direct`](super::Outcome::Direct), by this node's class and the peer's, in the order of
     /// [`NatClass::ALL`](super::NatClass::ALL).
     pub pairs: [[Pair; 4]; 4],
-    /// The sum of the times from the begin of a round to its path, of those that got one.
+    /// Total time from the start of a round to its path, over successful rounds.
     pub time_to_direct: Duration,
     /// Probes sent.
     pub probes_sent: u64,
@@ -25,9 +25,9 @@ pub struct Counters {
     pub probes_withheld: u64,
     /// Answers sent.
     pub answers_sent: u64,
-    /// Authentic probes that came.
+    /// Authentic probes received.
     pub probes_received: u64,
-    /// Answers to this node's probes that came.
+    /// Answers to this node's probes received.
     pub answers_received: u64,
     /// Datagrams that were no probes.
     pub probes_malformed: u64,
@@ -37,19 +37,19 @@ pub struct Counters {
     pub probes_reflected: u64,
     /// Probes that were not authentic.
     pub probes_forged: u64,
-    /// Probes that came again.
+    /// Duplicate probes.
     pub probes_replayed: u64,
-    /// Answers to nothing that was asked.
+    /// Unsolicited answers.
     pub answers_unasked: u64,
-    /// Probes that came too fast, or from too many addresses.
+    /// Probes received too fast, or from too many addresses.
     pub probes_refused: u64,
     /// Messages given to peers.
     pub messages_sent: u64,
-    /// Messages of peers taken.
+    /// Messages of peers accepted.
     pub messages_received: u64,
-    /// Answers of peers to an offer that is no longer the newest.
+    /// Answers to an offer that is no longer the newest.
     pub messages_stale: u64,
-    /// Offers and requests of peers that came too fast, and waited or made room for newer ones.
+    /// Offers and requests of peers received too fast, which waited or were replaced by newer ones.
     pub messages_delayed: u64,
     /// Volleys sent: first probes that left at the same moment as the peer's, as measured over the relays.
     pub volleys: u64,
@@ -57,7 +57,7 @@ pub struct Counters {
     pub paths_opened: u64,
     /// Paths that died.
     pub paths_died: u64,
-    /// Times that packets were told to take another way: another path, or relays.
+    /// Times that packets were moved to another path or to relays.
     pub paths_changed: u64,
     /// Peers refused because of the bound on them.
     pub peers_refused: u64,

@@ -10,8 +10,8 @@ use crate::id::NodeId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Packets for the peer go this way from now on; none: by relays. Told when the path's addresses or cookie change, not when its
-    /// round trip does.
+    /// Packets to the peer take this path from now on; `None` means relays. Emitted when the path's
+    /// addresses or cookie change, not when its round trip does.
     Path {
         /// The peer.
         peer: NodeId,
@@ -57,10 +57,10 @@ pub struct Deadline {
 pub enum DeadlineReason {
     /// Messages, probes or events wait to be polled.
     Output,
-    /// This node's candidates have changed, and peers are to be told.
+    /// This node's candidates have changed and are announced to peers.
     Candidates,
     /// A probe is due.
     Probe,
-    /// A round of a peer begins or ends, or a path of it is missed.
+    /// A round of a peer starts or ends, or one of its paths is missed.
     Peer,
 }

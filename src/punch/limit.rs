@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Bucket {
     burst: u32,
     interval: Duration,
-    /// When the bucket is full again; none: it is full.
+    /// When the bucket is full again; `None` if it is full.
     full_at: Option<Instant>,
 }
 
@@ -16,7 +16,7 @@ impl Bucket {
         Self { burst, interval, full_at: None }
     }
 
-    /// When the next token can be taken; not before `now`.
+    /// When the next token is available; not before `now`.
     pub(crate) fn ready_at(&self, now: Instant) -> Instant {
         let spare = self.interval * (self.burst - 1);
         self.full_at.and_then(|at| at.checked_sub(spare)).map_or(now, |at| at.max(now))

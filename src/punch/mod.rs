@@ -1,9 +1,11 @@
-//! Direct paths between two nodes behind NATs and firewalls. Pure: no I/O, no clock, no randomness but a seed.
+//! Direct paths between two nodes behind NATs and firewalls. Pure: no I/O, no clock, no randomness
+//! except a seed.
 //!
-//! Two nodes whose packets are relayed find out whether they can send them to each other straight, by the connectivity checks of
-//! ICE (RFC 8445) without its agents and pairs: each end probes the other's addresses from its one UDP socket, both at the same time
-//! (RFC 5128 §3.3), and what answers is a path. [`Puncher`] does it for all peers of a node; it never sends a
-//! packet of theirs, and nobody waits for it.
+//! Two nodes whose traffic is relayed find out whether they can reach each other directly, by the
+//! connectivity checks of ICE (RFC 8445) without its agents and pairs: each end probes the other's
+//! addresses from its one UDP socket, both at the same time (RFC 5128 §3.3), and an address that answers
+//! becomes a path. [`Puncher`] does this for all peers of a node. It sends none of their traffic, and no
+//! operation waits for it.
 //!
 //! # A round
 //!
@@ -22,31 +24,38 @@
 //!     │ answer ──────────────────────────────────────────────────────────────▶│ bob's path is valid
 //! ```
 //!
-//! 1. **Candidates** are gathered: interfaces, what neighbours see the node at, port mappings, what the operator configured. What neighbours
-//!    see also tells the class of the NAT ([`NatClass`], terms of RFC 4787).
-//! 2. **A round** begins when packets flow to a peer and there is no path; anew when candidates change, a path dies, or the network changes; and after a
-//!    failure with a wait that doubles. One end offers; the other asks it to when it wants a round.
-//!    Where both ends are behind NATs, they agree on the moment at which they begin to probe, and try again from fresh ports
-//!    if that did not help: see `volley`.
-//! 3. **Probes** ([`Probe`]) go to each candidate at once and then after growing waits, all of a node at a pace. Each carries a counter and a
-//!    MAC under the round's key. An address that an authentic probe comes from is a candidate too: that is how both ends find a peer
-//!    whose NAT shows another address to everybody.
-//! 4. **A path** is valid when a probe of this node's own was answered from where it was sent to. The end that has probed knows it; the other end
-//!    finds out for itself.
-//! 5. **The choice** is the shortest round trip, with a little grace and some inertia. Up to three paths are kept warm.
-//! 6. **The watch**: paths are probed as long as they are kept. One that does not answer is in doubt, asked more often, left for
-//!    another one that answers, and dead after three seconds. Packets are relayed then, and a new round begins.
-//!    One whose address may have gone, at either end, is left at once, until it answers.
-//! 7. **The outcome** of every round is remembered with its reason: [`Puncher::explain`] says why packets go the way they go.
+//! 1. **Candidates** are gathered: interface addresses, addresses observed by neighbours, port mappings
+//!    and configured addresses. The observed addresses also determine the class of the NAT
+//!    ([`NatClass`], terms of RFC 4787).
+//! 2. **A round** starts when packets flow to a peer without a path; again when candidates change, a
+//!    path dies, or the network changes; and after a failure with exponential backoff. One end sends
+//!    the offer; the other end requests it. If both ends are behind NATs, they agree on the moment of
+//!    their first probes, and retry from fresh ports if that fails: see `volley`.
+//! 3. **Probes** ([`Probe`]) are sent to each candidate at once and then at growing intervals, paced over
+//!    the whole node. Each has a counter and a MAC under the round's key. The source of an authentic
+//!    probe becomes a candidate too (peer-reflexive): that is how both ends find a peer whose NAT uses
+//!    another address for each destination.
+//! 4. **A path** is valid when an answer to a probe of this node arrives from the probed address. Each
+//!    end validates it separately.
+//! 5. **The choice** is the path of the shortest round trip, with hysteresis. Up to three paths are kept
+//!    warm.
+//! 6. **Liveness**: paths are probed as long as they are kept. One that does not answer is in doubt: it is
+//!    probed more often, left for another one that answers, and dead after three seconds. Packets are
+//!    relayed then, and a new round starts. A path whose address may be gone, at either end, is left at
+//!    once until it answers.
+//! 7. **The outcome** of every round is recorded with its reason: [`Puncher::explain`] reports why packets
+//!    take their path.
 //!
-//! # What others can do
+//! # Attacks
 //!
-//! A stranger cannot forge, repeat or reflect a probe to any effect. A neighbour that lies about this node's address adds one candidate that
-//! does not answer. A peer can name addresses of bystanders: each round probes at most 32 candidates, at most 18 times per IP address, and at most 64 pairs of fresh ports in each of 23 further volleys, at
-//! one probe each, which it has to ask for one by one. It can fake
-//! where its probes come from: at most 8 such addresses are probed in a round, 4 of one IP address, 15 times each, and answers are bounded and as long as
-//! their probes. Rounds that a peer can cause are limited in time. A peer that answers by way of somebody else makes that one a
-//! relay of sealed packets, no more.
+//! A stranger cannot forge, replay or reflect a probe to any effect. A neighbour that reports a false
+//! address adds one candidate that does not answer. A peer can announce addresses of bystanders: each
+//! round probes at most 32 candidates, at most 18 times per IP address, and at most 64 pairs of fresh
+//! ports in each of 23 further volleys, with one probe each, which the peer has to request one by one. It
+//! can fake the source of its probes: at most 8 such addresses are probed in a round, 4 per IP address, 15
+//! times each, and answers are bounded and as long as their probes. Rounds that a peer can cause are
+//! rate-limited. A peer that answers through a third host only turns that host into a relay of encrypted
+//! packets.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -94,27 +103,30 @@ use peer::session::{Context, Session};
 use random::Random;
 use wire::probe::Content;
 
-/// How far apart probes of paths are at least, over all peers: those of candidates wait for [`Timers::pace`], these go first.
+/// Minimum interval between probes of paths over all peers. They precede those of candidates, which are
+/// paced by [`Timers::pace`].
 const WATCH_PACE: Duration = Duration::from_millis(1);
 
-/// Finds, keeps and watches the direct paths of one node to all its peers.
+/// Establishes, keeps and probes the direct paths of one node to all its peers.
 ///
 /// Four families of methods:
-/// - **getters** (`&self`) look and change nothing;
-/// - **`handle_*`** take what the network brought, and the time;
+/// - **getters** (`&self`);
+/// - **`handle_*`**: input from the network, and time;
 /// - **commands** (`set_*`, [`observed`](Self::observed), [`connected`](Self::connected),
-///   [`disconnected`](Self::disconnected), [`sent`](Self::sent), [`restart`](Self::restart)) take what this node knows;
-/// - **`poll_*`** give what is to be done.
+///   [`disconnected`](Self::disconnected), [`sent`](Self::sent), [`restart`](Self::restart)): input from
+///   this node;
+/// - **`poll_*`**: output.
 ///
 /// **The drain rule**: after every `handle_*` or command, call [`poll_event`](Self::poll_event),
-/// [`poll_message`](Self::poll_message) and [`poll_probe`](Self::poll_probe) until each gives none, then sleep until
-/// [`poll_timeout`](Self::poll_timeout) or the next input. `now` never goes back from one call to the next.
+/// [`poll_message`](Self::poll_message) and [`poll_probe`](Self::poll_probe) until each returns `None`,
+/// then sleep until [`poll_timeout`](Self::poll_timeout) or the next input. `now` never decreases from one
+/// call to the next.
 #[derive(Debug)]
 pub struct Puncher {
     config: Config,
     now: Instant,
     own: Own,
-    /// When peers are told of changed candidates.
+    /// When changed candidates are announced to peers.
     tell_at: Option<Instant>,
     sessions: BTreeMap<NodeId, Session>,
     agenda: Agenda,
@@ -149,9 +161,10 @@ impl Puncher {
 
     // Commands.
 
-    /// The addresses of this node's interfaces, all of them: the port is that of the node's socket. A change begins new
-    /// rounds after [`Timers::debounce`]. Paths whose local address has gone are asked at once, and packets are relayed until one
-    /// answers. Without any, nothing is known of the interfaces, and candidates of either IP version are probed.
+    /// Sets the addresses of all interfaces of this node, with the port of the node's socket. A
+    /// change starts new rounds after [`Timers::debounce`]. Paths whose local address is gone are
+    /// probed at once, and packets are relayed until one answers. With an empty list the interfaces
+    /// count as unknown, and candidates of either IP version are probed.
     pub fn set_host(&mut self, addresses: Vec<HostAddress>, now: Instant) {
         let mut gone: Vec<_> = self.own.host().iter().map(|host| host.addr.ip()).collect();
         let changed = self.own.set_host(addresses);
@@ -174,8 +187,8 @@ impl Puncher {
         self.candidates_changed(changed, now);
     }
 
-    /// What a neighbour sees this node at; none: the neighbour has gone. A neighbour can lie: it gives one candidate, and a change
-    /// disturbs no pair that has a path.
+    /// Sets the address that a neighbour observes; `None` if the neighbour is gone. A false report
+    /// adds one candidate, and a change does not disturb pairs that have a path.
     pub fn observed(&mut self, neighbour: &NodeId, at: Option<SocketAddr>, now: Instant) {
         let changed = self.own.set_observed(neighbour, at);
         self.candidates_changed(changed, now);
@@ -215,14 +228,15 @@ impl Puncher {
         self.plan(peer, Dues::default());
     }
 
-    /// The network has changed, or the machine slept: asks all paths at once, and punches anew where there was a path
-    /// or packets flow.
+    /// The network has changed, or the machine slept: probes all paths at once, and starts rounds
+    /// where there was a path or packets flow.
     pub fn restart(&mut self, now: Instant) {
         self.with_all(now, Session::restart);
     }
 
-    /// The network reports that packets to some addresses do not arrive. Such reports can be forged: the paths there are
-    /// asked at once, and left if they do not answer within a fraction of a second.
+    /// The network reports that packets to some addresses do not arrive. Such reports can be
+    /// forged: the paths there are probed at once, and left if they do not answer within a fraction
+    /// of a second.
     pub fn unreachable(&mut self, is_reported: impl Fn(SocketAddr) -> bool, now: Instant) {
         let concerned = self.sessions.iter().filter(|(_, session)| session.has_path_to(&is_reported));
         let peers: Vec<_> = concerned.map(|(peer, _)| peer.clone()).collect();
@@ -231,14 +245,15 @@ impl Puncher {
         }
     }
 
-    /// Packets of the peer connection went to the peer, by whatever way, since this was last told. Tell it at once when
-    /// they begin, and about once a second while they flow: without it there are no rounds.
+    /// Packets of the peer connection were sent to the peer, on any path, since the last call. Call
+    /// it at once when they start, and about once a second while they flow: without it there are no
+    /// rounds.
     pub fn sent(&mut self, peer: &NodeId, now: Instant) {
         self.with(peer, now, Session::sent);
     }
 
-    /// The ports that [`Event::OpenPorts`] asked for are open: those that the system granted, maybe none. Each of them is
-    /// closed by an [`Event::ClosePort`] later.
+    /// The ports requested by [`Event::OpenPorts`] are open: those that the system granted,
+    /// possibly none. Each is closed by an [`Event::ClosePort`] later.
     pub fn ports_opened(&mut self, peer: &NodeId, ports: Vec<u16>, now: Instant) {
         let refused = ports.clone();
         if self.with(peer, now, |session, context| session.ports_opened(ports, context)).is_none() {
@@ -298,14 +313,14 @@ impl Puncher {
         taken.ok_or(ProbeError::UnknownRound)?
     }
 
-    /// Does what is due.
+    /// Handles due timers.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = self.now.max(now);
         if self.tell_at.take_if(|at| *at <= now).is_some() {
             self.own.refresh();
             self.with_all(now, Session::candidates_changed);
         }
-        // Each peer once: what is due again at once is due at the next call.
+        // Each peer once: a timer that is due again at once is handled by the next call.
         for peer in self.agenda.timers_until(now) {
             self.with(&peer, now, |_, _| ());
         }
@@ -319,9 +334,9 @@ impl Puncher {
         }
     }
 
-    // What is to be done.
+    // Output.
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next, and why; none: never.
+    /// When [`handle_timeout`](Self::handle_timeout) is due, and why; `None` if no timer is set.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let output = (!self.out.is_empty()).then_some((self.now, DeadlineReason::Output));
@@ -359,32 +374,33 @@ impl Puncher {
         &self.config.me
     }
 
-    /// The rounds whose probes are taken, for a cheap check at the socket. At most three a peer.
-    /// [`Event::RoundsChanged`] tells when they are others.
+    /// The rounds whose probes are accepted, for a cheap check at the socket; at most three per
+    /// peer. [`Event::RoundsChanged`] announces changes.
     pub fn rounds(&self) -> impl Iterator<Item = u64> {
         self.agenda.rounds()
     }
 
-    /// What packets must carry that the peer sends to this node over a direct path; none: the peer is not connected.
-    /// Drawn in [`connected`](Self::connected), and the same until [`disconnected`](Self::disconnected).
+    /// The cookie that the peer's packets to this node must carry on a direct path; `None` if the
+    /// peer is not connected. Drawn in [`connected`](Self::connected), and constant until
+    /// [`disconnected`](Self::disconnected).
     #[must_use]
     pub fn cookie(&self, peer: &NodeId) -> Option<PathCookie> {
         self.sessions.get(peer).map(|session| session.cookie)
     }
 
-    /// The path in use to a peer, with its newest round trip; none: packets are relayed.
+    /// The path in use to a peer with its latest round-trip time; `None` if packets are relayed.
     #[must_use]
     pub fn path(&self, peer: &NodeId) -> Option<Path> {
         self.sessions.get(peer)?.path()
     }
 
-    /// Since when packets for the peer go the way they go; none: the peer is not connected.
+    /// When packets to the peer last changed their path; `None` if the peer is not connected.
     #[must_use]
     pub fn since(&self, peer: &NodeId) -> Option<Instant> {
         Some(self.sessions.get(peer)?.since())
     }
 
-    /// Why packets for the peer go directly or by relays; none: the peer is not connected.
+    /// Why packets to the peer are direct or relayed; `None` if the peer is not connected.
     #[must_use]
     pub fn explain(&self, peer: &NodeId) -> Option<Explanation> {
         Some(self.sessions.get(peer)?.explain(&self.own, self.now, &self.config.timers))
@@ -397,7 +413,7 @@ impl Puncher {
         self.own.class()
     }
 
-    /// This node's candidates as peers are told them, the best first.
+    /// This node's candidates as announced to peers, best first.
     #[must_use]
     pub fn candidates(&self) -> &[Candidate] {
         self.own.candidates()

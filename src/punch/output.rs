@@ -8,10 +8,11 @@ use super::wire::message::Message;
 use super::wire::probe::Probe;
 use crate::id::NodeId;
 
-/// What waits to be polled, and the counters.
+/// Queued output, and the counters.
 ///
-/// The queues stay short under the drain rule: a call gives at most one message, one probe to a candidate and some events a peer. One who
-/// does not drain loses the oldest probes, which are only good when they are new.
+/// The queues stay short under the drain rule: a call yields at most one message, one probe per
+/// candidate and a few events per peer. Without draining the oldest probes are dropped, which are
+/// only useful when fresh.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) messages: VecDeque<(NodeId, Message)>,
@@ -20,7 +21,7 @@ pub(crate) struct Output {
     pub(crate) counters: Counters,
 }
 
-/// Probes that wait at most.
+/// Maximum number of queued probes.
 const MAX_PROBES: usize = 4_096;
 
 impl Output {

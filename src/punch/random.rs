@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::wire::mac;
 
-/// HMAC-SHA256 of a counter under the seed: who sees some of its output cannot tell any other.
+/// HMAC-SHA256 of a counter under the seed: outputs do not reveal each other.
 pub(crate) struct Random {
     seed: [u8; 32],
     drawn: u64,

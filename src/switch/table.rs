@@ -611,7 +611,7 @@ mod tests {
             table.attach(STUB);
             assert_eq!(table.decide(&to_stub(FROM_LEFT, ME)), Decision::Forward(hop(STUB)));
         }
-        // Nobody else takes it for its own.
+        // No other node accepts it.
         let other = Header { attachment: Attachment::Stub(ME), ..packet(FROM_LEFT, LEFT, FAR) };
         assert_ne!(table.decide(&other), Decision::Deliver);
         let mut stub = ForwardingTable::new(STUB, false, Arc::default());

@@ -280,7 +280,9 @@ fn decode_hello(body: &[u8]) -> Result<Hello, FrameError> {
 }
 
 fn observed(address: &str) -> Result<SocketAddr, FrameError> {
-    address.parse().map_err(|_| FrameError::Malformed("the observed address is no socket address".to_owned()))
+    address
+        .parse()
+        .map_err(|_| FrameError::Malformed("the observed address is not a socket address".to_owned()))
 }
 
 fn pack<T: Serialize>(value: &T) -> Vec<u8> {

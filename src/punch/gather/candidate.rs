@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 /// An address at which a node may be reached (RFC 8445 §5.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Candidate {
-    /// Where to send. IPv4 addresses stand as such, never mapped into IPv6.
+    /// The address. IPv4 is never mapped into IPv6.
     pub addr: SocketAddr,
     /// How it is known.
     pub kind: CandidateKind,
@@ -17,13 +17,13 @@ pub struct Candidate {
 pub enum CandidateKind {
     /// The address of an interface.
     Host,
-    /// What a neighbour sees the node at, or what is guessed from that: the outside of its NAT.
+    /// The external address observed by a neighbour, or predicted from it.
     ServerReflexive,
-    /// A port mapping that the NAT was asked for.
+    /// A port mapping requested from the NAT.
     Mapped,
     /// An address that the operator configured.
     External,
-    /// Learned from a probe that came from there. Never told to others.
+    /// The source of a received probe. Never announced to others.
     PeerReflexive,
 }
 
@@ -99,7 +99,8 @@ pub enum HostKind {
     Bridge,
 }
 
-/// The one form of an address: IPv4 as such, no flow label, and a scope only where it means something.
+/// The canonical form of an address: IPv4 unmapped, no flow label, and a scope only where it is
+/// significant.
 pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     let ip = addr.ip().to_canonical();
     match (ip, addr) {
@@ -110,7 +111,8 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whether a datagram may be sent there at all. Loopback addresses are; whoever asks decides about them.
+/// Whether a datagram may be sent there at all. Loopback addresses count; the caller decides about
+/// them.
 pub(crate) fn is_unicast(addr: SocketAddr) -> bool {
     let ip = match addr.ip() {
         IpAddr::V4(ip) => ip.octets()[0] != 0 && !ip.is_multicast() && ip != Ipv4Addr::BROADCAST,

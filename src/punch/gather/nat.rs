@@ -1,4 +1,5 @@
-//! What kind of NAT the node is behind, as far as its neighbours can tell (RFC 4787 §4.1 has the terms).
+//! The class of the NAT in front of the node, as observed by its neighbours (terms of RFC 4787
+//! §4.1).
 
 use std::net::SocketAddr;
 
@@ -6,14 +7,15 @@ use std::net::SocketAddr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[non_exhaustive]
 pub enum NatClass {
-    /// Fewer than two neighbours have told what they see, or none.
+    /// Fewer than two neighbours have reported an observed address.
     #[default]
     Unknown,
-    /// There is none: neighbours see the node at an address of its own. There may be a firewall all the same.
+    /// No NAT: neighbours observe one of the node's own addresses. There may still be a firewall.
     Public,
     /// Two neighbours see the same outside address: so will a peer.
     EndpointIndependent,
-    /// Neighbours see different outside addresses: what a peer will see cannot be told beforehand.
+    /// Neighbours observe different external addresses: what a peer will observe cannot be
+    /// predicted.
     EndpointDependent,
 }
 
@@ -34,10 +36,12 @@ impl NatClass {
     }
 }
 
-/// The class by what neighbours see, one address each, and the node's own addresses; all of one IP version.
+/// Derives the class from the addresses that neighbours observe, one each, and the node's own
+/// addresses, all of one IP version.
 ///
-/// A neighbour in the node's own network sees an address of its own, and says nothing about the NAT further out: it counts
-/// only if nobody sees another. Two that agree outweigh any number that do not, so that one liar changes nothing.
+/// A neighbour in the node's own network observes one of its own addresses, which reveals nothing
+/// about the NAT further out: it counts only if no neighbour observes another. Two that agree
+/// outweigh any number that do not, so that a single false report has no effect.
 pub(crate) fn classify(seen: &[SocketAddr], own: impl Fn(&SocketAddr) -> bool) -> NatClass {
     let mut outside: Vec<_> = seen.iter().filter(|addr| !own(addr)).collect();
     outside.sort_unstable();

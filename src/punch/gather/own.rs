@@ -13,10 +13,11 @@ use crate::punch::wire::message::Message;
 const MAX_OBSERVERS: usize = 1_024;
 /// The most addresses of one source that are kept.
 const MAX_ADDRESSES: usize = 256;
-/// The most places that one rank takes while others wait: a hundred interfaces do not crowd out the one outside address.
+/// Maximum number of places per rank while others wait: a hundred interfaces do not crowd out the
+/// one external address.
 const SHARE: usize = 8;
 
-/// What is known about this node's addresses, and the candidates made of it.
+/// The addresses of this node, and the candidates derived from them.
 #[derive(Debug, Default)]
 pub(crate) struct Own {
     host: Vec<HostAddress>,
@@ -31,18 +32,18 @@ pub(crate) struct Own {
     edition: Edition,
 }
 
-/// Which candidates a peer was told.
+/// The candidates announced to a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Edition {
     /// Changes with any change.
     all: u64,
-    /// Changes only with those that a neighbour did not tell.
+    /// Changes only with those that were not observed by a neighbour.
     firm: u64,
 }
 
 impl Edition {
-    /// Whether a peer that was told the older edition should be told the newer one. What a neighbour sees can flap, or be a lie; it
-    /// disturbs no pair that is settled: its path
+    /// Whether a peer that has the older edition should get the newer one. What a neighbour
+    /// observes may flap or be false; it does not disturb a pair that is settled, because its path
     /// answers.
     pub(crate) fn outdates(self, told: Self, settled: bool) -> bool {
         if settled { self.firm != told.firm } else { self.all != told.all }
@@ -87,7 +88,7 @@ impl Own {
         changed
     }
 
-    /// Gathers anew if something was set.
+    /// Gathers again if something was set.
     pub(crate) fn refresh(&mut self) {
         if !std::mem::take(&mut self.dirty) {
             return;
@@ -115,8 +116,9 @@ impl Own {
         self.class
     }
 
-    /// The addresses outside that fresh ports are expected to have: the NAT keeps the port of the node's own socket, so
-    /// it will keep those. Without such a NAT the one base is the node's own socket, as neighbours see it.
+    /// The expected external addresses of fresh ports: a NAT that preserves the port of the node's
+    /// own socket will preserve theirs. Without such a NAT the only base is the node's own socket,
+    /// as observed by neighbours.
     pub(crate) fn bases(&self, ports: &[u16]) -> Vec<Base> {
         let seen = self.observed_by_votes().into_iter().find(SocketAddr::is_ipv4);
         let Some(seen) = seen else { return Vec::new() };
@@ -178,7 +180,7 @@ impl Own {
         }
         let loopback = self.is_loopback_only();
         ranked.retain(|(_, own)| is_portable(own.addr) && (loopback || !own.addr.ip().is_loopback()));
-        // An address that several name takes the best place, and the kind that was named first.
+        // An address with several sources takes the best rank, and the kind of the first source.
         let mut merged: Vec<(u8, Candidate)> = Vec::new();
         for (rank, candidate) in ranked {
             match merged.iter_mut().find(|(_, known)| known.addr == candidate.addr) {

@@ -1,11 +1,11 @@
-//! The limit on amplification: what probes a peer can make this node send to addresses that have
-//! not answered.
+//! The anti-amplification limit: how much a peer can make this node send to addresses that have not
+//! answered.
 //!
-//! A member can name anybody's address as its own. As in RFC 9000, section 8.1, what goes to an
+//! A member can announce any address as its own. As in RFC 9000, section 8.1, traffic to an
 //! unvalidated address is bounded by what was received: [`FACTOR`] times the bytes of the peer's
 //! messages and authentic probes. QUIC's factor is 3; here it is 4, of which answers to probes take
-//! their own size. So that an honest peer's round is not cut short, both ends pad their messages to
-//! a fourth of the probes that they hope for.
+//! one part. Both ends pad their messages to a fourth of the probes that they expect, so that the
+//! round of an honest peer is not cut short.
 
 use crate::punch::wire::message::{FACTOR, Message};
 use crate::punch::wire::probe::Probe;
@@ -13,25 +13,25 @@ use crate::punch::wire::probe::Probe;
 /// Maximum allowance: what the longest message permits.
 const MAX: usize = FACTOR * Message::MAX_LEN;
 
-/// What may still be sent to addresses that have not answered, in bytes.
+/// Bytes that may still be sent to addresses that have not answered.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Allowance {
     bytes: usize,
 }
 
 impl Allowance {
-    /// A round begins by a message of this length: what is left of earlier ones is forfeited.
+    /// A message of this length starts a round: the rest of earlier allowances is forfeited.
     pub(crate) fn renew(&mut self, len: usize) {
         self.bytes = 0;
         self.add(FACTOR * len);
     }
 
-    /// Another message of the peer has come.
+    /// Another message of the peer arrived.
     pub(crate) fn on_message(&mut self, len: usize) {
         self.add(FACTOR * len);
     }
 
-    /// An authentic probe of the peer has come; its answer takes one of the four parts.
+    /// An authentic probe of the peer arrived; its answer takes one of the four parts.
     pub(crate) fn on_probe(&mut self) {
         self.add((FACTOR - 1) * Probe::LEN);
     }

@@ -7,9 +7,9 @@ use crate::punch::gather::nat::NatClass;
 /// A round that has ended, or got its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// When it began.
+    /// When it started.
     pub at: Instant,
-    /// How long it took to its outcome.
+    /// Time until the outcome.
     pub took: Duration,
     /// Why it was begun, as far as this node knows.
     pub cause: Cause,
@@ -17,7 +17,7 @@ pub struct Attempt {
     pub outcome: Outcome,
     /// This node's NAT.
     pub mine: NatClass,
-    /// The peer's, as it said.
+    /// The peer's, as it announced.
     pub theirs: NatClass,
     /// Probes that this node sent.
     pub probes: u32,
@@ -38,9 +38,10 @@ pub enum Outcome {
     NoCandidates,
     /// No probe was answered, though the NATs would not have stood in the way: a firewall, or UDP is blocked.
     NoAnswer,
-    /// The peer was asked twice and did not answer: its version is too old, direct paths are off there, or relays lost both.
+    /// The peer did not answer two offers: its version is too old, direct paths are disabled there,
+    /// or relays lost both.
     PeerSilent,
-    /// Another round began before this one had ended.
+    /// Another round started before this one ended.
     Superseded,
 }
 
@@ -56,7 +57,7 @@ impl Outcome {
         Self::Superseded,
     ];
 
-    /// The name for programs, such as `direct` or `both-endpoint-dependent`.
+    /// The name in JSON, such as `direct` or `both-endpoint-dependent`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -93,7 +94,7 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Cause {
-    /// Packets flow, and there was no path.
+    /// Packets flow without a path.
     Traffic,
     /// The same, after a round had failed.
     Retry,
@@ -108,7 +109,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The name for programs, such as `traffic` or `path-died`.
+    /// The name in JSON, such as `traffic` or `path-died`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

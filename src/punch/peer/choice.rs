@@ -1,4 +1,4 @@
-//! Which of several paths packets take.
+//! Selection among several paths.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const SHARE: u32 = 10;
 /// How long the path in use may be in doubt while another one answers.
 const PATIENCE: Duration = Duration::from_millis(750);
 
-/// The path to use from now on, given the one in use. None comes into use while it is in doubt.
+/// The path to use from now on, given the current one. `None` if all are in doubt.
 pub(crate) fn choose(paths: &[Watch], used: Option<CandidatePair>, now: Instant) -> Option<CandidatePair> {
     let good = || paths.iter().filter(|path| path.doubted.is_none());
     let best = good().min_by_key(|path| score(path));
@@ -30,7 +30,7 @@ pub(crate) fn choose(paths: &[Watch], used: Option<CandidatePair>, now: Instant)
     Some(better.unwrap_or(used).pair())
 }
 
-/// When the choice may be another one though nothing has come.
+/// When the choice may change without input.
 pub(crate) fn review_at(paths: &[Watch], used: Option<CandidatePair>) -> Option<Instant> {
     let used = paths.iter().find(|path| Some(path.pair()) == used)?;
     let since = used.doubted?;

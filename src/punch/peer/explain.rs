@@ -12,7 +12,7 @@ use crate::punch::gather::nat::NatClass;
 pub struct Explanation {
     /// Why packets go the way they go.
     pub why: Why,
-    /// The path in use; none: packets are relayed.
+    /// The path in use; `None` if packets are relayed.
     pub path: Option<Path>,
     /// Since when packets go the way they go.
     pub since: Instant,
@@ -20,15 +20,15 @@ pub struct Explanation {
     pub spares: Vec<Path>,
     /// This node's NAT.
     pub mine: NatClass,
-    /// The peer's, as it said last.
+    /// The peer's, as it last announced.
     pub theirs: NatClass,
-    /// This node's candidates as peers are told them, the best first.
+    /// This node's candidates as announced to peers, best first.
     pub my_candidates: Vec<Candidate>,
     /// The peer's candidates as they are probed in the newest round, those learned from probes included.
     pub their_candidates: Vec<Checked>,
     /// The last 16 rounds, the newest first.
     pub attempts: Vec<Attempt>,
-    /// When the next round begins, if packets flow then.
+    /// When the next round starts if packets flow then.
     pub next_round: Option<Instant>,
 }
 

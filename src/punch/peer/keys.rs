@@ -1,4 +1,4 @@
-//! The rounds of a peer whose probes are taken, and what they are sealed with.
+//! The rounds of a peer whose probes are accepted, and their keys.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,7 +8,8 @@ use crate::punch::role::Role;
 use crate::punch::wire::probe::{Content, Probe};
 use crate::punch::wire::secret::ProbeKey;
 
-/// How long probes of an earlier round are taken after the newest one that both ends knew, or after the last of them.
+/// How long probes of an earlier round are accepted after the newest round known to both ends, or
+/// after the last of its probes.
 const RETIRED: Duration = Duration::from_secs(10);
 
 /// What the probes of one round are sealed with.
@@ -34,7 +35,7 @@ impl Keys {
         (self.sent, content.seal(&self.key))
     }
 
-    /// The answer to a probe of that counter, which came from there.
+    /// The answer to the probe with that counter, received from that address.
     pub(crate) fn answer(&self, sender: Role, counter: u32, seen: SocketAddr) -> [u8; Probe::LEN] {
         Content { sender, round: self.round, counter, seen: Some(seen) }.seal(&self.key)
     }
@@ -91,7 +92,7 @@ impl KeyRing {
             .find(|keys| keys.round == round)
     }
 
-    /// An authentic probe of the round came, which nobody had seen before.
+    /// Records an authentic probe of the round that was not seen before.
     pub(crate) fn used(&mut self, round: u64, now: Instant) {
         if self.is_offered(round) {
             self.agree(now);

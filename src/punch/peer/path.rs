@@ -1,4 +1,4 @@
-//! Ways to a peer that a probe of this node has gone and come back, and how they are watched.
+//! Validated paths to a peer, and their liveness.
 //!
 //! ```text
 //!            no answer in time            no answer for 3 s, to 3 probes at least
@@ -26,7 +26,7 @@ pub struct Path {
     /// The fresh local port to send from, see [`Event::OpenPorts`](crate::punch::Event::OpenPorts); `None` if it is the node's
     /// own socket.
     pub local_port: Option<u16>,
-    /// What the peer asked for in the packets.
+    /// The cookie that the peer requires in packets.
     pub cookie: PathCookie,
     /// The smoothed round trip.
     pub rtt: Duration,
@@ -41,15 +41,15 @@ const EAGER: [Duration; 3] =
 const MAX_PENDING: usize = 16;
 /// The fewest probes without an answer that a dead path has seen.
 const DEAD_PROBES: u32 = 3;
-/// What an answer takes at least before it is missed.
+/// Minimum time before an answer counts as missed.
 const MIN_PATIENCE: Duration = Duration::from_millis(50);
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
-/// What an answer may take at least after a report that the address is unreachable.
+/// Minimum time for an answer after a report that the address is unreachable.
 const REPORT_PATIENCE: Duration = Duration::from_millis(200);
-/// After an answer, such reports are ignored for this long.
+/// Time after an answer in which such reports are ignored.
 const REPORT_HEEDED_AFTER: Duration = Duration::from_millis(250);
 
-/// A valid path and what its probes tell.
+/// A valid path and the results of its probes.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     pub(crate) candidate: Candidate,
@@ -66,7 +66,7 @@ pub(crate) struct Watch {
     unanswered: Option<(Instant, u32)>,
     /// Since when an answer is missed.
     pub(crate) doubted: Option<Instant>,
-    /// The network reports the address as unreachable: when the path must have answered.
+    /// Deadline for an answer after a report that the address is unreachable.
     pub(crate) answer_by: Option<Instant>,
     pub(crate) next: Instant,
 }
@@ -108,7 +108,7 @@ impl Watch {
         CandidatePair { remote: self.candidate.addr, local_port: self.local_port }
     }
 
-    /// A probe goes out.
+    /// Records that a probe is sent.
     pub(crate) fn sent(
         &mut self,
         round: u64,
@@ -153,14 +153,15 @@ impl Watch {
         true
     }
 
-    /// Packets begin to flow over the path: looks at it if that was long ago.
+    /// Packets start to flow over the path: probes it if the last probe was long ago.
     pub(crate) fn attend(&mut self, timers: &Timers) {
         if let Some(last) = self.last_probe {
             self.next = self.next.min(last + timers.check);
         }
     }
 
-    /// Something speaks against the path: asks it at once, and gives it the time that a dead path gets from now on.
+    /// Evidence against the path: probes it at once, and gives it the timeout of a dead path from
+    /// now on.
     pub(crate) fn doubt(&mut self, now: Instant) {
         self.pending.clear();
         self.unanswered = Some((now, 0));
@@ -168,8 +169,8 @@ impl Watch {
         self.next = now;
     }
 
-    /// The network reports the address as unreachable, which anybody can forge: asks at once, unless an answer has just
-    /// come. A probe that is lost is repeated before the answer is due.
+    /// The network reports the address as unreachable, which can be forged: probes at once unless an
+    /// answer has just arrived. A lost probe is repeated before the answer is due.
     pub(crate) fn reported(&mut self, now: Instant) {
         if self.answer_by.is_none() && now >= self.last_answer + REPORT_HEEDED_AFTER {
             self.answer_by = Some(now + (self.rtt.smoothed() * 4).max(REPORT_PATIENCE));
@@ -200,7 +201,7 @@ impl Watch {
         (probes >= DEAD_PROBES).then_some(since + timers.dead)
     }
 
-    /// Whether the path has answered a probe that went out after the time.
+    /// Whether the path has answered a probe sent after `time`.
     pub(crate) fn is_good_since(&self, time: Instant) -> bool {
         self.doubted.is_none() && self.last_answer >= time
     }

@@ -12,7 +12,7 @@ pub(crate) struct Ports(Vec<Port>);
 #[derive(Clone, Copy, Debug)]
 struct Port {
     number: u16,
-    /// When an authentic probe last came to it.
+    /// When an authentic probe last arrived at it.
     heard: Option<Instant>,
 }
 
@@ -21,7 +21,8 @@ impl Ports {
         self.0.extend(ports.iter().map(|number| Port { number: *number, heard: None }));
     }
 
-    /// An authentic probe has come. Whether it came to the node's own socket or to one of these ports.
+    /// Records an authentic probe. Returns whether it arrived at the node's own socket or at one of
+    /// these ports.
     pub(crate) fn heard(&mut self, local_port: Option<u16>, now: Instant) -> bool {
         let Some(number) = local_port else { return true };
         let port = self.0.iter_mut().find(|port| port.number == number);

@@ -1,4 +1,4 @@
-//! One exchange of candidates, and the probes that follow.
+//! One exchange of candidates, and the connectivity checks that follow.
 //!
 //! ```text
 //!   offer sent ──▶ Awaiting ──(answer)──▶ Checking ──(schedules done)──▶ Over
@@ -26,7 +26,7 @@ pub(crate) struct Round {
     pub(crate) cause: Cause,
     pub(crate) phase: Phase,
     pub(crate) outcome: Option<Outcome>,
-    /// Both ends have told their candidates.
+    /// Both ends have announced their candidates.
     pub(crate) answered: bool,
     pub(crate) checks: Checks,
     pub(crate) volleys: Volleys,
@@ -77,7 +77,7 @@ impl Round {
         }
     }
 
-    /// When the phase ends, if nothing comes.
+    /// When the phase ends without further input.
     pub(crate) fn ends_at(&self) -> Option<Instant> {
         match self.phase {
             Phase::Awaiting(until) => Some(until),

@@ -9,9 +9,10 @@ use crate::punch::gather::own::Own;
 use crate::punch::wire::message::Message;
 use crate::punch::wire::probe::{Arrival, CandidatePair};
 
-/// The waits before each probe to a candidate after the first, in milliseconds. Fast at first, since one lost packet must not cost a
-/// second. Then steady for three seconds: the answering end spends its first ones on a NAT that is closed until the answer has
-/// arrived, and of those that follow some must come through where a fifth is lost. Over after six seconds.
+/// Waits before each probe to a candidate after the first, in milliseconds. Short at first, since
+/// one lost packet must not cost a second. Then constant for three seconds: the answerer spends its
+/// first probes on a NAT that is closed until the answer has arrived, and some of the following
+/// must succeed with a loss of one fifth. The schedule ends after six seconds.
 const WAITS: [u64; 14] = [33, 67, 133, 267, 300, 300, 300, 300, 300, 300, 300, 300, 1_000, 2_000];
 /// The probes that a candidate gets once there is a path.
 const PROBES_WITH_PATH: u32 = 5;
@@ -21,7 +22,7 @@ pub(crate) const PROBES: usize = WAITS.len() + 1;
 const PROBES_PER_IP: u32 = 18;
 /// The most addresses of one round that are learned from probes,
 const MAX_REFLEXIVE: usize = 8;
-/// and the most of one IP address: a peer can fake where its probes come from.
+/// Maximum per IP address: a peer can fake the source of its probes.
 const MAX_REFLEXIVE_PER_IP: usize = 4;
 /// Probes to one address whose answers are awaited at a time.
 const MAX_PENDING: usize = 16;
@@ -34,12 +35,12 @@ pub(crate) struct Check {
     pub(crate) local_port: Option<u16>,
     /// One probe of a volley, which is repeated only once the peer is heard.
     volley: bool,
-    /// The local address at which the peer's probe came from there.
+    /// The local address at which the peer's probe arrived.
     pub(crate) from: Option<IpAddr>,
     pub(crate) probes: u32,
-    /// When the next probe is due; none: no more.
+    /// When the next probe is due; `None` if the schedule is complete.
     pub(crate) next: Option<Instant>,
-    /// An authentic probe of the peer came from there. It is not limited by IP address.
+    /// The source of an authentic probe of the peer. It is not limited per IP address.
     heard: bool,
     /// The address has answered before: probes to it are not limited by what the peer has sent.
     proven: bool,
@@ -66,7 +67,7 @@ pub(crate) struct Checks {
     list: Vec<Check>,
     /// Probes to listed candidates.
     per_ip: BTreeMap<IpAddr, u32>,
-    /// There is a path: the rest is looked at more briefly.
+    /// A path exists: the remaining candidates get shorter schedules.
     found: bool,
 }
 
@@ -94,7 +95,7 @@ impl Checks {
         self.list.iter_mut().filter(again).for_each(|check| check.proven = true);
     }
 
-    /// The pairs of a volley from fresh ports take the place of those of the one before.
+    /// The pairs of a volley from fresh ports replace those of the previous one.
     pub(crate) fn add_volley(&mut self, pairs: Vec<(Option<u16>, Candidate)>, now: Instant) {
         self.list.retain(|check| !check.volley || check.heard || check.rtt.is_some());
         for (local_port, candidate) in pairs {
@@ -119,7 +120,7 @@ impl Checks {
         self.spend(at).then(|| &mut self.list[at])
     }
 
-    /// A probe of the peer came: where it came from is probed at once.
+    /// A probe of the peer arrived: its source is probed at once.
     pub(crate) fn trigger(&mut self, candidate: Candidate, arrival: Arrival, now: Instant) {
         let known = self.list.iter().position(|check| check.pair() == arrival.pair());
         let at = known.or_else(|| {
@@ -221,7 +222,7 @@ impl Check {
         self.next = None;
     }
 
-    /// A probe with that counter goes out.
+    /// Records that the probe with that counter is sent.
     pub(crate) fn sent(&mut self, counter: u32, now: Instant, found: bool) {
         self.probes += 1;
         if self.pending.len() == MAX_PENDING {

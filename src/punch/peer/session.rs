@@ -29,7 +29,7 @@ use crate::punch::wire::message::{Answer, Message, MessageError, Offer, Terms, V
 use crate::punch::wire::probe::{Arrival, CandidatePair, Content, Probe, ProbeError, verify};
 use crate::punch::wire::secret::{PathCookie, ProbeKey};
 
-/// Valid paths while a round goes on.
+/// Valid paths during a round.
 const MAX_PATHS: usize = 8;
 /// Valid paths that are kept warm afterwards.
 const WARM: usize = 3;
@@ -52,39 +52,39 @@ pub(crate) struct Session {
     /// What the peer puts into packets over direct paths.
     pub(crate) cookie: PathCookie,
     keys: KeyRing,
-    /// What the peer told last.
+    /// The peer's last terms.
     theirs: Option<Terms>,
     round: Option<Round>,
     /// A request that no offer has followed yet.
     asked: Option<Asked>,
     /// When the offer or request is repeated, if nothing has followed by then.
     ask_again: Option<Instant>,
-    /// An offer that came too fast.
+    /// An offer received too fast.
     held: Option<Offer>,
     paths: Vec<Watch>,
     used: Option<CandidatePair>,
     /// The fresh ports that are open for this peer.
     ports: Ports,
-    /// The path as it was told; its round trip is that of then.
+    /// The path as announced, with the round-trip time of that moment.
     told: Option<Path>,
     /// Since when packets go the way they go.
     since: Instant,
     last_sent: Option<Instant>,
     /// What calls for a new round, whatever there is.
     renew: Option<Cause>,
-    /// Which candidates of this node the peer was told.
+    /// The candidates announced to the peer.
     edition: Option<Edition>,
     /// Failed rounds since the last path.
     failures: u32,
     retry_at: Instant,
-    /// Limits rounds that this end begins.
+    /// Limits rounds started by this end.
     own_rounds: Bucket,
-    /// Limits offers and requests that are taken.
+    /// Limits offers and requests that are accepted.
     their_rounds: Bucket,
     answers: Bucket,
     /// Limits probes to addresses that have not answered.
     allowance: Allowance,
-    /// When a candidate was probed last: peers take turns.
+    /// When a candidate was last probed: peers take turns.
     served: Option<Instant>,
     attempts: VecDeque<Attempt>,
 }
@@ -159,14 +159,14 @@ impl Session {
         }
     }
 
-    /// No interface has these addresses any more. Paths from there are asked at once, from wherever the system likes, and left until
-    /// they answer.
+    /// These addresses are no longer on any interface. Paths from them are probed at once, from any
+    /// source address, and left until they answer.
     pub(crate) fn interfaces_changed(&mut self, gone: &[IpAddr], context: &Context<'_>) {
         let used = self.used;
         self.leave(|path| path.from.is_none_or(|ip| gone.contains(&ip)), context.now);
         self.paths.iter_mut().for_each(|path| path.from = path.from.filter(|ip| !gone.contains(ip)));
         if self.used != used {
-            // The round that tells the peer of the change begins then, one for all that changes.
+            // One round announces all changes to the peer, and starts then.
             self.retry_at = self.retry_at.max(context.now + context.timers.debounce);
         }
     }
@@ -232,7 +232,7 @@ impl Session {
         Ok(())
     }
 
-    /// The offer came again: its answer was lost, or is on its way.
+    /// A repeated offer: its answer was lost or is in flight.
     fn answer_again(&mut self, round: u64, context: &mut Context<'_>) {
         let newest = self.round.as_ref().is_some_and(|newest| newest.id == round);
         if newest && self.their_rounds.take(context.now) {
@@ -255,7 +255,7 @@ impl Session {
     }
 
     fn handle_request(&mut self, context: &mut Context<'_>) {
-        // An offer that is on its way is what the peer asks for.
+        // An offer in flight already satisfies the request.
         let awaiting = matches!(&self.round, Some(Round { phase: Phase::Awaiting(_), .. }));
         if !awaiting {
             context.out.counters.messages_delayed +=
@@ -306,7 +306,7 @@ impl Session {
         self.take_terms(answer.terms, start, context);
     }
 
-    /// `start`: when probes may begin.
+    /// `start`: when probes may start.
     fn take_terms(&mut self, mut terms: Terms, start: Instant, context: &mut Context<'_>) {
         let now = context.now;
         terms.candidates.truncate(Message::MAX_CANDIDATES);
@@ -316,7 +316,7 @@ impl Session {
         if let Some(before) = self.theirs.take() {
             self.leave(|path| may_have_gone(path.candidate.addr, &before.candidates, &terms.candidates), now);
         }
-        // A probe may have come before the list that its address is on.
+        // A probe may have arrived before the list that contains its address.
         for path in &mut self.paths {
             if let Some(listed) = candidates.iter().find(|listed| listed.addr == path.candidate.addr) {
                 path.candidate.kind = listed.kind;
@@ -466,7 +466,7 @@ impl Session {
         self.send_one(Checks::take_due, None, context);
     }
 
-    /// Sends the probe of the check that is taken; whether there is one.
+    /// Sends the probe of the next check. Returns whether there is one.
     fn send_one(
         &mut self,
         take: impl FnOnce(&mut Checks, Instant) -> Option<&mut Check>,
@@ -622,7 +622,7 @@ impl Session {
 
     // Time.
 
-    /// Does what is due but for probes.
+    /// Handles due timers except probes.
     pub(crate) fn step(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         self.keys.expire(now);
@@ -696,7 +696,7 @@ impl Session {
         }
         if in_doubt {
             self.paths.iter_mut().for_each(|path| path.ask(now));
-            // What neighbours have said meanwhile may be why.
+            // The cause may be in what neighbours have reported since.
             self.tell_candidates(false, context);
         }
         if self.lets_go_at(timers).is_some_and(|at| at <= now) {
@@ -735,7 +735,7 @@ impl Session {
 
     // Rounds.
 
-    /// When a round is to begin, and why.
+    /// When a round is due, and why.
     fn wants_round(&self, now: Instant, timers: &Timers) -> Option<(Instant, Cause)> {
         let flowing = self.is_flowing(now, timers);
         let open = self.round.as_ref().is_some_and(Round::is_open);
@@ -781,7 +781,7 @@ impl Session {
         }
     }
 
-    /// What this end tells of itself.
+    /// The terms of this end.
     fn terms(&mut self, context: &mut Context<'_>) -> Terms {
         context.own.refresh();
         self.edition = Some(context.own.edition());
@@ -812,7 +812,7 @@ impl Session {
         let timers = context.timers;
         let doubled = timers.retry.saturating_mul(1 << self.failures.min(16));
         let wait = context.random.around(doubled.min(timers.retry_max));
-        // The end that offers goes first: one round serves both.
+        // The offerer goes first: one round serves both ends.
         let wait = if self.role == Role::Answerer { wait.mul_f32(1.25) } else { wait };
         self.failures = self.failures.saturating_add(1);
         self.retry_at = context.now + wait;
@@ -838,7 +838,7 @@ impl Session {
 
     // Paths.
 
-    /// Asks such paths at once, and uses none of them until it has answered.
+    /// Probes matching paths at once, and uses none of them until it has answered.
     fn leave(&mut self, such: impl Fn(&Watch) -> bool, now: Instant) {
         for path in self.paths.iter_mut().filter(|path| such(path)) {
             path.doubt(now);
@@ -848,7 +848,7 @@ impl Session {
     }
 
     fn choose(&mut self, context: &mut Context<'_>) {
-        // Without the peer's cookie no packet would be taken.
+        // Without its cookie the peer accepts no packets.
         let known = self.theirs.is_some();
         self.used = choose(&self.paths, self.used, context.now).filter(|_| known);
         let path = self.path();
@@ -957,8 +957,9 @@ fn in_volleys(theirs: &Terms, own: &Own) -> bool {
     theirs.volleys && theirs.class != NatClass::Public && own.class() != NatClass::Public
 }
 
-/// Whether a peer that tells other candidates than before may have left this address. An interface of its own that it still names, it has.
-/// Any other address leads to one of its interfaces by a NAT, and nobody says to which: to one that has gone, perhaps.
+/// Whether a peer that announces other candidates than before may have left this address. It still
+/// has an interface address that it announces. Any other address leads to one of its interfaces
+/// through a NAT, possibly to one that is gone.
 fn may_have_gone(addr: SocketAddr, before: &[Candidate], after: &[Candidate]) -> bool {
     let named = |list: &[Candidate], addr| {
         list.iter().any(|told| told.kind == CandidateKind::Host && canonical(told.addr) == addr)
@@ -989,7 +990,7 @@ mod tests {
         assert!(left("192.0.2.1:9", &[outside, ("10.0.0.2:7", Host), v6]), "another address behind the NAT");
         assert!(left("10.0.0.1:7", &[outside, ("10.0.0.2:7", Host), v6]));
         assert!(left("[2001:db8::1]:7", &[outside, inside]));
-        assert!(!left("[2001:db8::1]:7", &[outside, ("10.0.0.2:7", Host), v6]), "it is still told");
+        assert!(!left("[2001:db8::1]:7", &[outside, ("10.0.0.2:7", Host), v6]), "it is still announced");
         assert!(!left("192.0.2.1:9", &[outside, inside]), "of the other IP version");
         assert!(
             !left("192.0.2.1:9", &[inside, v6, ("10.5.5.5:7", Host), ("192.0.2.1:5", Mapped)]),

@@ -1,10 +1,10 @@
 //! Volleys: both ends send their first probes at the same moment.
 //!
-//! A NAT that does not filter its own input (plain Linux masquerade, for one) remembers a probe that reaches it before
-//! the node behind it has sent anything there. It then takes that probe for a flow of its own, and gives the node's own
-//! probe another port, which the peer's NAT does not let in. So neither probe may arrive before the other has left.
-//! The ends synchronise over the relays, as DCUtR of libp2p does, and try again from fresh local ports, which no NAT
-//! remembers, if they missed.
+//! A NAT that does not filter its own input (such as plain Linux masquerade) tracks a probe that arrives
+//! before the node behind it has sent anything there. It treats that probe as a separate flow and assigns
+//! the node's own probe another port, which the peer's NAT rejects. So neither probe may arrive before
+//! the other has left. The ends synchronise over the relays, as DCUtR of libp2p does, and retry from
+//! fresh local ports, which no NAT tracks, if they missed.
 //!
 //! ```text
 //!   offers                                         answers
@@ -19,9 +19,9 @@
 //!     │ half a round trip after GO: fires            │
 //! ```
 //!
-//! The volley of a fresh port goes from each of this end's ports to each of the peer's, in an order that the ends walk in
-//! opposite directions. Where the moments differ by less than a volley takes, some pair in the middle is sent at the
-//! same time at both ends.
+//! A volley from fresh ports covers all pairs of this end's and the peer's ports, in an order that the
+//! ends traverse in opposite directions. If the moments differ by less than the duration of a volley,
+//! some pair in the middle is sent by both ends at the same time.
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,8 @@ pub(crate) struct Volleys {
     state: State,
     /// The newest volley.
     number: u8,
-    /// When the question went out whose answer measures the relayed round trip. `None` if it was repeated.
+    /// When the message was sent whose answer measures the relayed round trip. `None` if it was
+    /// repeated.
     asked: Option<Instant>,
     /// How much earlier than it is due a volley is made ready.
     lead: Duration,
@@ -67,7 +68,7 @@ pub(crate) struct Volleys {
 pub(crate) struct Base {
     /// `None`: the node's own socket.
     pub(crate) local_port: Option<u16>,
-    /// The address outside, as far as it can be told.
+    /// The external address, as far as it is known.
     pub(crate) outside: Candidate,
 }
 
@@ -88,7 +89,7 @@ enum State {
     Fired(Instant),
 }
 
-/// What is to be done.
+/// The action to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     /// Send the volley with this number then, which may be up to [`Timers::lead`](crate::punch::Timers::lead) from now.
@@ -110,12 +111,12 @@ impl Volleys {
         self.asked = None;
     }
 
-    /// ANSWER has come, and both ends take part. Returns when to fire; GO is to be sent now.
+    /// ANSWER arrived, and both ends support volleys. Returns when to fire; GO is to be sent now.
     pub(crate) fn answered(&mut self, now: Instant) -> Instant {
         self.arm(now)
     }
 
-    /// READY has come. Returns whether GO is to be sent now.
+    /// READY arrived. Returns whether GO is to be sent now.
     pub(crate) fn ready(&mut self, number: u8, theirs: Vec<Candidate>, now: Instant) -> bool {
         let awaited = matches!(self.state, State::Asked(Some(_))) && number == self.number;
         if awaited {
@@ -127,13 +128,13 @@ impl Volleys {
 
     // The end that answers.
 
-    /// ANSWER has been sent, and both ends take part. Returns until when probes wait for GO.
+    /// ANSWER was sent, and both ends support volleys. Returns until when probes wait for GO.
     pub(crate) fn hold(now: Instant) -> (Self, Instant) {
         let until = now + GO_WITHIN;
         (Self { state: State::Holding(until), ..Self::default() }, until)
     }
 
-    /// PREPARE has come. Returns whether ports are to be opened for it.
+    /// PREPARE arrived. Returns whether ports are to be opened for it.
     pub(crate) fn prepare(&mut self, number: u8, theirs: Vec<Candidate>, now: Instant) -> bool {
         let next = self.state != State::Off && number > self.number && number < VOLLEYS_NEAR;
         if next {
@@ -145,7 +146,7 @@ impl Volleys {
         next
     }
 
-    /// GO has come. Returns whether to fire now.
+    /// GO arrived. Returns whether to fire now.
     pub(crate) fn go(&mut self, number: u8, now: Instant) -> bool {
         let awaited = matches!(self.state, State::Holding(_)) && number == self.number;
         if awaited {
@@ -178,7 +179,7 @@ impl Volleys {
         }
     }
 
-    /// Does what is due. `more`: another volley would be of use.
+    /// Handles due timers. `more`: another volley would be useful.
     pub(crate) fn step(&mut self, offers: bool, more: bool, now: Instant) -> Option<Due> {
         if self.due_at().is_none_or(|at| at > now) {
             return None;

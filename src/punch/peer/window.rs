@@ -1,8 +1,10 @@
 //! Which counters were seen, so that no probe counts twice.
 
-/// The window of RFC 4303 §3.4.3: a counter is taken once, in any order, unless it is 64 or more behind the highest.
+/// The replay window of RFC 4303 §3.4.3: a counter is accepted once, in any order, unless it is 64
+/// or more behind the highest.
 ///
-/// Probes to several addresses overtake each other all the time, so the highest alone would starve the slow ones.
+/// Probes to several addresses overtake each other all the time, so accepting only increasing
+/// counters would starve the slow paths.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
     highest: u32,

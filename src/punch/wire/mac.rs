@@ -7,7 +7,7 @@ pub(crate) fn hmac(key: &[u8; 32], data: &[u8]) -> [u8; 32] {
     state(key, data).finalize().into_bytes().into()
 }
 
-/// Whether `tag` is the beginning of the data's MAC; takes the same time for every wrong one.
+/// Whether `tag` is the truncated MAC of the data, in constant time.
 pub(crate) fn verify(key: &[u8; 32], data: &[u8], tag: &[u8; 16]) -> bool {
     state(key, data).verify_truncated_left(tag).is_ok()
 }

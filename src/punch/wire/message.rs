@@ -1,4 +1,4 @@
-//! What two ends of a peer connection tell each other to find a direct path.
+//! Messages between the two ends of a peer connection that negotiate a direct path.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,21 +14,22 @@ use crate::punch::gather::nat::NatClass;
 /// Maximum ratio of probe bytes sent to unvalidated addresses to bytes received from the peer.
 pub(crate) const FACTOR: usize = 4;
 
-/// What two ends of a peer connection tell each other.
+/// A message between the two ends of a peer connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Message {
-    /// Begins a round. Sent by the end that is [`Role::Offerer`](crate::punch::Role::Offerer).
+    /// Starts a round. Sent by the [`Role::Offerer`](crate::punch::Role::Offerer).
     Offer(Offer),
     /// Answers an offer.
     Answer(Answer),
-    /// Asks for an offer. Sent by the end that is [`Role::Answerer`](crate::punch::Role::Answerer).
+    /// Requests an offer. Sent by the [`Role::Answerer`](crate::punch::Role::Answerer).
     Request,
-    /// Announces a volley from fresh ports. Sent by the end that is [`Role::Offerer`](crate::punch::Role::Offerer).
+    /// Announces a volley from fresh ports. Sent by the
+    /// [`Role::Offerer`](crate::punch::Role::Offerer).
     Prepare(Volley),
     /// Answers [`Prepare`](Self::Prepare).
     Ready(Volley),
-    /// The volley goes off now: at the end that answers when this arrives, at the other half a round trip later.
+    /// Fires the volley: at the answerer on arrival, at the offerer half a round trip later.
     Go {
         /// The offer's id.
         round: u64,
@@ -53,11 +54,11 @@ pub struct Volley {
 /// Begins a round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// The round's id, drawn at random for each offer: it stands in every probe of the round.
+    /// The round's id, random for each offer and contained in every probe of the round.
     pub round: u64,
     /// The key of the round's probes, drawn likewise.
     pub key: ProbeKey,
-    /// What the answer tells likewise, of the sender of the offer.
+    /// The terms of the sender of the offer.
     pub terms: Terms,
 }
 
@@ -66,24 +67,25 @@ pub struct Offer {
 pub struct Answer {
     /// The offer's id.
     pub round: u64,
-    /// What the offer tells likewise, of the sender of the answer.
+    /// The terms of the sender of the answer.
     pub terms: Terms,
 }
 
-/// What each end tells about itself.
+/// What each end announces about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// What it knows of its NAT.
     pub class: NatClass,
     /// What the other end must put into the packets that it sends over a direct path.
     pub cookie: PathCookie,
-    /// Where it may be reached, the best first. At most [`Message::MAX_CANDIDATES`] are sent, and taken.
+    /// Its candidate addresses, best first. At most [`Message::MAX_CANDIDATES`] are sent and
+    /// accepted.
     pub candidates: Vec<Candidate>,
-    /// Whether it takes part in volleys: versions that do not leave this out.
+    /// Whether it supports volleys; absent from versions that do not.
     pub volleys: bool,
     /// Bytes of padding. The receiver sends at most four times the message's length in probes to
     /// addresses that have not answered, so a message is padded to a fourth of what its sender
-    /// hopes for. [`Message::MAX_LEN`] bounds it.
+    /// expects, bounded by [`Message::MAX_LEN`].
     pub padding: u16,
 }
 
@@ -101,10 +103,11 @@ impl Message {
     /// The maximum number of candidates of a [`Volley`].
     pub const MAX_FRESH: usize = 8;
 
-    /// The most candidates that are sent in one message, and the most that are taken of one.
+    /// Maximum number of candidates sent and accepted in one message.
     pub const MAX_CANDIDATES: usize = 32;
 
-    /// The longest message in bytes, of unknown types too. What is longer must not be read; close the connection.
+    /// Maximum length of a message in bytes, unknown types included. A longer one must not be read;
+    /// close the connection.
     pub const MAX_LEN: usize = 4 * 1024;
 
     /// The MessagePack array, without a length before it.
@@ -154,11 +157,11 @@ impl Message {
         }
     }
 
-    /// Reads the MessagePack array. None: of a type that a later version added; skip it. Fields that follow the known
-    /// ones are skipped, and so are candidates of kinds that are not known.
+    /// Decodes the MessagePack array. `None` if the type was added by a later version; skip it.
+    /// Unknown trailing fields and candidates of unknown kinds are skipped.
     ///
     /// # Errors
-    /// The bytes are no message: the sender's fault.
+    /// The bytes are not a message: the sender's fault.
     pub fn decode(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
         if bytes.len() > Self::MAX_LEN {
             return Err(DecodeError::TooLong { len: bytes.len() });
@@ -276,7 +279,7 @@ impl Serialize for Listed<'_> {
     }
 }
 
-/// A candidate as it came; none: of a kind that a later version added.
+/// A received candidate; `None` if its kind was added by a later version.
 struct Received(Option<Candidate>);
 
 impl<'de> Deserialize<'de> for Received {
@@ -312,7 +315,7 @@ impl<'de> Deserialize<'de> for Received {
     }
 }
 
-/// What a candidate's kind is on the wire; none: it is not told.
+/// The wire value of a candidate's kind; `None` if it is not announced.
 const fn kind_code(kind: CandidateKind) -> Option<u8> {
     match kind {
         CandidateKind::Host => Some(0),
@@ -352,11 +355,11 @@ const fn class_of(code: u8) -> NatClass {
     }
 }
 
-/// Bytes that are no message. The sender's fault; close the connection.
+/// Malformed message. The sender's fault; close the connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// Not the MessagePack that the format asks for, or a value out of range.
+    /// Not valid MessagePack of this format, or a value out of range.
     #[error("malformed: {0}")]
     Malformed(String),
     /// Longer than [`Message::MAX_LEN`].
@@ -370,7 +373,7 @@ pub enum DecodeError {
     Trailing,
 }
 
-/// Why a message was not taken.
+/// Why a message was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {

@@ -1,4 +1,5 @@
-//! Probes: 64 bytes by UDP that ask whether an address leads to the peer, and their answers.
+//! Connectivity checks: 64-byte UDP probes that ask whether an address reaches the peer, and their
+//! answers.
 //!
 //! ```text
 //!  0      1      2            10          14                 32       48        64
@@ -7,8 +8,9 @@
 //!  └──────┴──────┴────────────┴───────────┴──────────────────┴────────┴─────────┘
 //! ```
 //!
-//! The MAC is HMAC-SHA256 under the round's key over the first 48 bytes, cut to 16. Nothing of a probe is believed before it is
-//! verified. An answer is as long as a probe: nobody gets more out of a node than he puts in.
+//! The MAC is HMAC-SHA256 under the round's key over the first 48 bytes, truncated to 16. It is
+//! verified before any other field is used. An answer is as long as a probe, so there is no
+//! amplification.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -24,7 +26,7 @@ use crate::punch::role::Role;
 pub struct Probe {
     /// Where to.
     pub to: SocketAddr,
-    /// The local address to send from; none: let the system choose.
+    /// The local address to send from; `None` lets the system choose.
     pub from: Option<IpAddr>,
     /// The fresh local port to send from, see [`Event::OpenPorts`](crate::punch::Event::OpenPorts); `None` if it is the node's
     /// own socket.
@@ -41,8 +43,9 @@ impl Probe {
     /// The first byte of every probe and answer.
     pub const TYPE: u8 = 0x04;
 
-    /// The round of a datagram that looks like a probe; none: it is none. Nothing is verified yet: this is to drop at
-    /// the socket what no round of [`Puncher::rounds`](crate::punch::Puncher::rounds) can take.
+    /// The round of a datagram with the form of a probe; `None` otherwise. Nothing is verified yet:
+    /// the socket uses it to drop what belongs to no round of
+    /// [`Puncher::rounds`](crate::punch::Puncher::rounds).
     #[must_use]
     pub fn round_of(datagram: &[u8]) -> Option<u64> {
         let bytes: &[u8; Self::LEN] = datagram.try_into().ok()?;
@@ -54,12 +57,13 @@ impl Probe {
 /// How a datagram arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// Where it came from.
+    /// The source address.
     pub from: SocketAddr,
-    /// The local address that it came to; `None` if the system does not say.
+    /// The local address that it arrived at; `None` if the system does not report it.
     pub to: Option<IpAddr>,
-    /// The fresh local port that it came to, see [`Event::OpenPorts`](crate::punch::Event::OpenPorts); `None` if it was the
-    /// node's own socket.
+    /// The fresh local port that it arrived at, see
+    /// [`Event::OpenPorts`](crate::punch::Event::OpenPorts); `None` if it was the node's own
+    /// socket.
     pub local_port: Option<u16>,
 }
 
@@ -104,13 +108,13 @@ pub enum ProbeError {
     /// The MAC is wrong: a stranger's.
     #[error("not authentic")]
     Forged,
-    /// A probe that was taken before, or is too old to tell.
+    /// A duplicate probe, or one too old to decide.
     #[error("a repetition")]
     Replayed,
-    /// An answer to nothing that is awaited, or from another address than was asked.
+    /// An unsolicited answer, or one from another address than was probed.
     #[error("an answer to nothing that was asked")]
     Unasked,
-    /// The peer's probes come faster than they are answered.
+    /// The peer sends probes faster than they are answered.
     #[error("too many")]
     TooMany,
 }
@@ -123,13 +127,13 @@ pub(crate) struct Content {
     pub(crate) round: u64,
     /// Of a probe: how many its sender has sent in the round, this one included. Of an answer: that of the probe.
     pub(crate) counter: u32,
-    /// Of an answer: where the probe came from. None: it is a probe.
+    /// For an answer, the source of the probe; `None` for a probe.
     pub(crate) seen: Option<SocketAddr>,
 }
 
 const KIND_PROBE: u8 = 0;
 const KIND_ANSWER: u8 = 1;
-/// Set in the kind by the end that answers offers: no end takes its own probes.
+/// Set in the kind by the answerer, so that neither end accepts its own probes.
 const SENT_BY_ANSWERER: u8 = 0x80;
 /// What the MAC covers.
 const COVERED: usize = 48;

@@ -32,7 +32,7 @@ use crate::transport::socket::MAX_SEND;
 const ROUNDS: u8 = 2;
 
 thread_local! {
-    /// How many packets the batches of the driver that runs on this thread may have; none: no driver runs.
+    /// Maximum packets per batch of the driver running on this thread; `None` if none runs.
     static BATCH: Cell<Option<usize>> = const { Cell::new(None) };
 }
 

@@ -300,7 +300,8 @@ pub(in crate::transport) fn holds_while_valid(chain: &[CertificateDer<'_>], now:
     intersection(all.into_iter().filter(|(from, until)| (*from..=*until).contains(&now)))
 }
 
-/// The first and last second since 1970 at which each certificate is valid. None: one cannot be read.
+/// The first and last second since 1970 at which each certificate is valid; `None` if one cannot be
+/// parsed.
 fn validities(chain: &[CertificateDer<'_>]) -> Option<Vec<(u64, u64)>> {
     let validity = |der: &CertificateDer<'_>| {
         let validity = Certificate::from_der(der).ok()?.tbs_certificate.validity;

@@ -227,7 +227,7 @@ impl ServerCertVerifier for PeerVerifier {
 }
 
 impl ClientCertVerifier for PeerVerifier {
-    /// None: a node has one certificate, there is nothing to choose by.
+    /// Empty: a node has one certificate and nothing to choose from.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
