@@ -24,7 +24,7 @@ pub struct NetCounters {
     pub dropped_partitioned: u64,
     /// Datagrams to an address that nothing was bound to, or no longer when they would have arrived.
     pub unreachable: u64,
-    /// Datagrams that a NAT or a firewall let nobody through to, in or out.
+    /// Datagrams that a NAT or a firewall filtered in either direction.
     pub filtered: u64,
     /// Payload bytes of the delivered datagrams.
     pub bytes: u64,

@@ -1,18 +1,16 @@
 //! The state behind a network's handles: who is bound where, and what happens to a datagram between them.
 
-use super::{
-    counters::NetCounters,
-    cuts::Cuts,
-    gateway::{Gateway, GatewayId, Kept},
-    inbox::{Inbox, Parcel},
-    lane::Fate,
-    nat::{Mapping, NatBehaviour},
-    sieve::Sieve,
-    spot::{Endpoint, Realm, Spot},
-    transit::{Leg, Side, Transit},
-    translation::TranslationTable,
-    wires::Wires,
-};
+use super::counters::NetCounters;
+use super::cuts::Cuts;
+use super::inbox::{Inbox, Parcel};
+use super::lane::Fate;
+use super::nat::behaviour::{Mapping, NatBehaviour};
+use super::nat::gateway::{Gateway, Kept};
+use super::nat::transit::{GatewayId, Leg, Side, Transit};
+use super::nat::translation::TranslationTable;
+use super::sieve::Sieve;
+use super::spot::{Endpoint, Realm, Spot};
+use super::wires::Wires;
 use crate::rng::SplitMix64;
 use bytes::Bytes;
 use quinn::udp::Transmit;

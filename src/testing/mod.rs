@@ -123,19 +123,17 @@
 mod counters;
 mod cuts;
 mod fabric;
-mod gateway;
 mod inbox;
 mod lane;
 mod mesh;
 mod nat;
 mod network;
+mod place;
 mod pump;
 mod quality;
 mod sieve;
 mod socket;
 mod spot;
-mod transit;
-mod translation;
 mod wires;
 
 #[cfg(test)]
@@ -145,7 +143,9 @@ mod quic_tests;
 
 pub use counters::NetCounters;
 pub use mesh::{Mesh, MeshBuilder, mesh};
-pub use nat::{Blocked, Filtering, Mapping, Nat, NatBehaviour, NatKind, Place, PortAssignment};
+pub use nat::Nat;
+pub use nat::behaviour::{Blocked, Filtering, Mapping, NatBehaviour, NatKind, PortAssignment};
 pub use network::Network;
+pub use place::Place;
 pub use quality::LinkQuality;
 pub use socket::VirtualSocket;

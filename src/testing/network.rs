@@ -3,24 +3,16 @@
 use super::{
     counters::NetCounters,
     fabric::Fabric,
-    nat::{Nat, NatBehaviour},
     pump,
     quality::LinkQuality,
-    socket::VirtualSocket,
     spot::{Realm, Spot},
 };
 use std::{
     fmt, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard},
 };
 use tokio::time::Instant;
-
-/// The port that [`Network::bind_host`] binds.
-pub(super) const HOST_PORT: u16 = 7400;
-
-/// Hosts that [`Network::bind_host`] can name: 10.0.0.1 to 10.255.255.254.
-const HOSTS: u32 = (1 << 24) - 2;
 
 /// A virtual network, cheap to clone: all clones and all sockets are of the same network.
 ///
@@ -54,61 +46,6 @@ impl Network {
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
-    }
-
-    /// Binds a socket. Port 0 takes the lowest free one from 49152. Dropping the socket frees the address.
-    ///
-    /// # Errors
-    ///
-    /// Both are the caller's fault, and nothing has changed: [`AddrInUse`](io::ErrorKind::AddrInUse) if a
-    /// socket is bound there, or no port is free; [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for
-    /// `0.0.0.0` and `::`, since a virtual socket has one address.
-    pub fn bind(&self, address: SocketAddr) -> io::Result<Arc<VirtualSocket>> {
-        let (id, address) = self.fabric().bind(Realm::INTERNET.endpoint(address))?;
-        Ok(Arc::new(VirtualSocket::new(self.clone(), id, address)))
-    }
-
-    /// Binds port 7400 of the first host of 10.0.0.0/8 that has no socket: 10.0.0.1:7400, 10.0.0.2:7400 and
-    /// so on.
-    ///
-    /// # Panics
-    ///
-    /// If all 16,777,214 hosts are taken.
-    #[must_use]
-    pub fn bind_host(&self) -> Arc<VirtualSocket> {
-        let mut fabric = self.fabric();
-        let host = (1..=HOSTS)
-            .map(|host| IpAddr::V4(Ipv4Addr::from_bits(u32::from_be_bytes([10, 0, 0, 0]) | host)))
-            .find(|host| !fabric.is_inhabited(internet(*host)))
-            .expect("a network has fewer hosts than 10.0.0.0/8 has addresses");
-        let (id, address) = fabric
-            .bind(Realm::INTERNET.endpoint(SocketAddr::new(host, HOST_PORT)))
-            .expect("a host without sockets has every port free");
-        drop(fabric);
-        Arc::new(VirtualSocket::new(self.clone(), id, address))
-    }
-
-    /// Puts a NAT on the Internet: hosts [behind it](Nat::host) reach others by its address, 198.18.0.1 and so on.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime: a task there lets NATs decide when a datagram reaches them. It ends with the network.
-    #[must_use]
-    pub fn nat(&self, behaviour: impl Into<NatBehaviour>) -> Nat {
-        pump::start(&self.fabric);
-        let (id, inner) = self.fabric().add_nat(None, behaviour.into());
-        Nat { network: self.clone(), id, inner }
-    }
-
-    /// Puts a stateful firewall on the Internet: hosts [behind it](Nat::host) have addresses of 2001:db8::/32 that are
-    /// their own, and hear from others only what answers them ([`NatBehaviour::FIREWALL`]).
-    ///
-    /// # Panics
-    ///
-    /// As [`nat`](Self::nat).
-    #[must_use]
-    pub fn firewall(&self) -> Nat {
-        self.nat(NatBehaviour::FIREWALL)
     }
 
     /// Sets the quality of all links of the Internet that have none of their own. See [`Nat::set_lan`] for the others.
@@ -216,6 +153,11 @@ impl Network {
         self.fabric().counters(Instant::now())
     }
 
+    /// Starts the task in which NATs decide about datagrams that reach them.
+    pub(super) fn start_pump(&self) {
+        pump::start(&self.fabric);
+    }
+
     pub(super) fn fabric(&self) -> MutexGuard<'_, Fabric> {
         self.fabric.lock().expect("no holder of this lock panics")
     }
@@ -233,7 +175,7 @@ impl Network {
     }
 }
 
-fn internet(host: IpAddr) -> Spot {
+pub(super) fn internet(host: IpAddr) -> Spot {
     Realm::INTERNET.spot(host)
 }
 
@@ -246,6 +188,8 @@ impl fmt::Debug for Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::VirtualSocket;
+    use crate::testing::socket::HOST_PORT;
     use quinn::{
         AsyncUdpSocket,
         udp::{EcnCodepoint, RecvMeta, Transmit},

@@ -1,13 +1,18 @@
-//! A UDP socket of the virtual network, as quinn takes it.
+//! A UDP socket of the virtual network, in the form that quinn expects.
 
-use super::{fabric::SocketId, inbox::Inbox, nat::Place, network::Network};
+use super::{
+    fabric::SocketId,
+    inbox::Inbox,
+    network::{Network, internet},
+    spot::{Endpoint, Realm},
+};
 use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
 use std::{
     io::{self, IoSliceMut},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
@@ -17,8 +22,14 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// Datagrams that one transmit may hold.
+/// Maximum number of datagrams per transmit.
 const MAX_TRANSMIT_SEGMENTS: usize = 10;
+
+/// The port that [`Network::bind_host`] binds.
+pub(super) const HOST_PORT: u16 = 7400;
+
+/// Hosts that [`Network::bind_host`] can name: 10.0.0.1 to 10.255.255.254.
+const HOSTS: u32 = (1 << 24) - 2;
 
 /// A UDP socket of a [`Network`], made by [`Network::bind`], [`Network::bind_host`] or [`Nat::host`](super::Nat::host); give it to
 /// [`quinn::Endpoint::new_with_abstract_socket`], or to a wrapper of your own.
@@ -37,6 +48,40 @@ pub struct VirtualSocket {
     /// Wakes the receiver when the next datagram arrives; made at first need, as it belongs to a runtime.
     timer: Mutex<Option<Pin<Box<Sleep>>>>,
     interface: watch::Sender<Option<SocketAddr>>,
+}
+
+impl Network {
+    /// Binds a socket. Port 0 takes the lowest free one from 49152. Dropping the socket frees the address.
+    ///
+    /// # Errors
+    ///
+    /// Both are the caller's fault, and nothing has changed: [`AddrInUse`](io::ErrorKind::AddrInUse) if a
+    /// socket is bound there, or no port is free; [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for
+    /// `0.0.0.0` and `::`, since a virtual socket has one address.
+    pub fn bind(&self, address: SocketAddr) -> io::Result<Arc<VirtualSocket>> {
+        let (id, address) = self.fabric().bind(Realm::INTERNET.endpoint(address))?;
+        Ok(Arc::new(VirtualSocket::new(self.clone(), id, address)))
+    }
+
+    /// Binds port 7400 of the first host of 10.0.0.0/8 that has no socket: 10.0.0.1:7400, 10.0.0.2:7400 and
+    /// so on.
+    ///
+    /// # Panics
+    ///
+    /// If all 16,777,214 hosts are taken.
+    #[must_use]
+    pub fn bind_host(&self) -> Arc<VirtualSocket> {
+        let mut fabric = self.fabric();
+        let host = (1..=HOSTS)
+            .map(|host| IpAddr::V4(Ipv4Addr::from_bits(u32::from_be_bytes([10, 0, 0, 0]) | host)))
+            .find(|host| !fabric.is_inhabited(internet(*host)))
+            .expect("a network has fewer hosts than 10.0.0.0/8 has addresses");
+        let (id, address) = fabric
+            .bind(Realm::INTERNET.endpoint(SocketAddr::new(host, HOST_PORT)))
+            .expect("a host without sockets has every port free");
+        drop(fabric);
+        Arc::new(VirtualSocket::new(self.clone(), id, address))
+    }
 }
 
 impl VirtualSocket {
@@ -65,18 +110,11 @@ impl VirtualSocket {
         Ok(Arc::new(Self::new(self.network.clone(), id, address)))
     }
 
-    /// Moves the host elsewhere, as a phone that leaves the Wi-Fi does: the old address is gone at once, with what is
-    /// on its way to it; the new one, which is returned, is there at once. Unlike a [`Network::rebind`] the host
-    /// notices: see [`interface`](Self::interface).
-    ///
-    /// # Errors
-    ///
-    /// Both are the caller's fault, and nothing has changed: [`AddrInUse`](io::ErrorKind::AddrInUse) if another socket
-    /// is there, [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for an unspecified address, or a NAT of another
-    /// network.
-    pub fn roam(&self, to: impl Into<Place>) -> io::Result<SocketAddr> {
-        let port = self.address().port();
-        let to = to.into().endpoint(port, &self.network)?;
+    pub(super) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    pub(super) fn move_to(&self, to: Endpoint) -> io::Result<SocketAddr> {
         let new = self.network.fabric().move_to(self.id, to, Instant::now())?;
         self.interface.send_replace(Some(new));
         Ok(new)

@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::time::Instant;
 
-use super::nat::{Filtering, Mapping, NatBehaviour, PortAssignment};
+use super::behaviour::{Filtering, Mapping, NatBehaviour, PortAssignment};
 use crate::rng::SplitMix64;
 
-/// Mappings of one NAT, at most; what would need another one is dropped.
+/// Maximum number of mappings per NAT; packets that need another one are dropped.
 const MAX_MAPPINGS: usize = 4_096;
-/// Destinations of one mapping that are remembered, at most: the one not sent to for longest makes room.
+/// Maximum number of destinations per mapping; the least recently used is evicted.
 const MAX_SESSIONS: usize = 1_024;
 /// Random ports that are tried before the next free one is taken.
 const DRAWS: usize = 16;
@@ -19,7 +19,7 @@ const FIRST_PORT: u16 = 1_024;
 
 /// The mappings of one NAT, by who made them: the inner endpoint, and as much of the destination as counts.
 #[derive(Debug, Default)]
-pub(super) struct TranslationTable {
+pub(in crate::testing) struct TranslationTable {
     mappings: BTreeMap<(SocketAddr, Scope), Entry>,
     /// Flows of the NAT's own, by the remote end and the end here, and when a datagram last came: of a NAT that does not
     /// filter its input.
@@ -46,8 +46,8 @@ struct Entry {
 
 /// Why a datagram from outside is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotLetIn {
-    /// Nobody inside has that endpoint, or no longer.
+pub(in crate::testing) enum NotLetIn {
+    /// No host inside has that endpoint, or no longer.
     NoMapping,
     /// Somebody has, and has not sent to where this comes from.
     Filtered,
@@ -55,7 +55,7 @@ pub(super) enum NotLetIn {
 
 impl TranslationTable {
     /// The source that a datagram has outside, and a note that its answers may come in. `None` if no port is left.
-    pub(super) fn outbound(
+    pub(in crate::testing) fn outbound(
         &mut self,
         behaviour: &NatBehaviour,
         address: IpAddr,
@@ -93,7 +93,7 @@ impl TranslationTable {
     }
 
     /// The inner endpoint that a datagram from outside goes to. What comes in keeps nothing alive.
-    pub(super) fn inbound(
+    pub(in crate::testing) fn inbound(
         &mut self,
         behaviour: &NatBehaviour,
         (from, to): (SocketAddr, SocketAddr),
@@ -132,13 +132,13 @@ impl TranslationTable {
     }
 
     /// Forgets everything, as a restart does.
-    pub(super) fn flush(&mut self) {
+    pub(in crate::testing) fn flush(&mut self) {
         self.mappings.clear();
         self.unasked.clear();
     }
 
     /// How many mappings there are.
-    pub(super) fn len(&mut self, behaviour: &NatBehaviour, now: Instant) -> usize {
+    pub(in crate::testing) fn len(&mut self, behaviour: &NatBehaviour, now: Instant) -> usize {
         self.sweep(behaviour, now);
         self.mappings.len()
     }
@@ -183,8 +183,8 @@ impl TranslationTable {
 
 #[cfg(test)]
 mod tests {
-    use super::super::nat::NatKind;
     use super::*;
+    use crate::testing::nat::behaviour::NatKind;
     use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -1,38 +1,32 @@
 //! A NAT or a firewall as the network has it: what it translates, and between which networks it stands.
 
-use super::{
-    inbox::Parcel,
-    nat::{Blocked, Mapping, NatBehaviour},
-    spot::Realm,
-    transit::Side,
-    translation::TranslationTable,
-};
+use super::behaviour::{Blocked, Mapping, NatBehaviour};
+use super::transit::Side;
+use super::translation::TranslationTable;
 use crate::rng::SplitMix64;
+use crate::testing::inbox::Parcel;
+use crate::testing::spot::Realm;
 use std::net::IpAddr;
 use tokio::time::Instant;
 
-/// A NAT or a firewall, whatever its address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct GatewayId(pub(super) usize);
-
 /// A NAT or a firewall.
 #[derive(Debug)]
-pub(super) struct Gateway {
-    pub(super) behaviour: NatBehaviour,
-    pub(super) blocked: Option<Blocked>,
+pub(in crate::testing) struct Gateway {
+    pub(in crate::testing) behaviour: NatBehaviour,
+    pub(in crate::testing) blocked: Option<Blocked>,
     /// Its address outside. A firewall has none, and those inside keep theirs.
-    pub(super) address: IpAddr,
-    pub(super) outer: Realm,
-    pub(super) inner: Realm,
-    pub(super) table: TranslationTable,
+    pub(in crate::testing) address: IpAddr,
+    pub(in crate::testing) outer: Realm,
+    pub(in crate::testing) inner: Realm,
+    pub(in crate::testing) table: TranslationTable,
     /// How many addresses were given out inside.
-    pub(super) hosts: u16,
-    pub(super) nats: u16,
+    pub(in crate::testing) hosts: u16,
+    pub(in crate::testing) nats: u16,
 }
 
 /// Why a NAT keeps a datagram for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kept {
+pub(in crate::testing) enum Kept {
     /// It has another address by now.
     Unreachable,
     /// No mapping, not from whom the filter lets in, blocked, or back where it came from without hairpinning.
@@ -41,7 +35,7 @@ pub(super) enum Kept {
 
 impl Gateway {
     /// Translates a datagram that has come from one side, and says into which network it goes on.
-    pub(super) fn translate(
+    pub(in crate::testing) fn translate(
         &mut self,
         side: Side,
         parcel: &mut Parcel,
@@ -66,7 +60,7 @@ impl Gateway {
         Ok(self.inner)
     }
 
-    pub(super) fn translates(&self) -> bool {
+    pub(in crate::testing) fn translates(&self) -> bool {
         self.behaviour.mapping != Mapping::Untranslated
     }
 
