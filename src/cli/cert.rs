@@ -49,7 +49,7 @@ next: bring these two and {dir}/ca.crt to the node; there: receptor node --id {n
     ))
 }
 
-/// How long the certificate is valid: the authority's own end may cut it short.
+/// Validity of the certificate in days, which the authority's expiry may limit.
 fn days_of(identity: &Identity) -> u64 {
     let valid = identity.not_after().duration_since(identity.not_before()).unwrap_or_default();
     valid.as_secs() / (24 * 60 * 60)

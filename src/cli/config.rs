@@ -34,7 +34,7 @@ pub(super) struct NodeConfig {
     pub(super) transit: bool,
     pub(super) transit_rate: Option<NonZeroU64>,
     pub(super) direct: bool,
-    /// Who may carry transit; empty if every member may.
+    /// Rules for relays; empty if every member is accepted.
     pub(super) relays: Vec<RelayRule>,
     pub(super) external: Vec<SocketAddr>,
     pub(super) lan: bool,
@@ -297,7 +297,7 @@ fn command_spec(setting: Sourced<CommandSetting>) -> Result<CommandSpec, Failure
             user.and_then(|text| runnable_as(User::find(&text)?, rustix::process::geteuid().as_raw()))?;
         command = as_user(command, user);
     }
-    // After the user's own: what is set by hand counts.
+    // After the user's own settings, which take precedence.
     for (name, value) in setting.env {
         let env = Sourced::new((name, value), source.clone()).and_then(env_variable)?;
         command = command.env(env.0, env.1);

@@ -1,4 +1,4 @@
-//! How a command ends: its exit status and what it says.
+//! Exit statuses and final messages of commands.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::text::escape_lines;
 
-/// What each exit status means, as `receptor --help` prints it. docs/cli.md has the same table.
+/// The meaning of each exit status, as printed by `receptor --help`. docs/cli.md has the same
+/// table.
 pub(super) const EXIT_STATUS: &str = "\
 Exit status:
   0  success; for `send`, the work succeeded, with or without output
@@ -19,7 +20,7 @@ Exit status:
   5  the node yielded its id to another live process with the same id
   6  busy: nothing was started, try again later";
 
-/// The exit status of a command that did not do all it was asked for. The control socket sends it by name.
+/// The exit status of a failed command. The control socket sends it by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Exit {
@@ -37,12 +38,12 @@ pub(super) enum Exit {
     Busy = 6,
 }
 
-/// Why a command did not do all it was asked for.
+/// Why a command failed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Failure {
     /// The exit status.
     pub(super) exit: Exit,
-    /// For the user. Empty if there is nothing to say: nobody reads standard output any more.
+    /// The message for the user; empty if standard output is closed.
     pub(super) text: String,
 }
 
@@ -71,7 +72,7 @@ impl Failure {
         Self { exit: Exit::Busy, text: text.to_string() }
     }
 
-    /// A write to standard output failed. A reader that went away is not worth a word.
+    /// A write to standard output failed. A closed pipe is not reported.
     pub(super) fn output(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self { exit: Exit::Failed, text: String::new() },
@@ -79,7 +80,7 @@ impl Failure {
         }
     }
 
-    /// Whether nobody reads standard output any more: the command ends without a word.
+    /// Whether standard output is closed: the command ends silently.
     pub(super) fn is_quiet(&self) -> bool {
         self.text.is_empty()
     }
@@ -100,8 +101,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Says what is wrong, on standard error. The text may come from the network: control characters are escaped, and further
-/// lines are marked as such.
+/// Prints the error to standard error. The text may come from the network: control characters are
+/// escaped, and further lines are marked as such.
 pub(super) fn complain(text: &str) {
     super::log::say(&format!("receptor: {}", escape_lines(text)));
 }

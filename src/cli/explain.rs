@@ -14,20 +14,20 @@ use super::text::{Cell, Colour, Paint, Table, escape, escape_json, millis, span}
 pub(super) async fn run(args: ExplainArgs, env: &Env) -> Result<(), Failure> {
     let explained = Place::with(args.place, env, async |place| place.explain(&args.node).await).await?;
     let view = ExplainView::deserialize(&explained)
-        .map_err(|error| Failure::failed(format!("the node's explanation is not understood: {error}")))?;
+        .map_err(|error| Failure::failed(format!("cannot parse the node's explanation: {error}")))?;
     let text =
         if args.json { escape_json(&format!("{explained:#}\n")) } else { view.render(Paint::for_stdout()) };
     let mut out = std::io::stdout();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))?;
     match view.path {
         None if view.route.state != "myself" => {
-            Err(Failure::unreachable(format!("there is no way to {}", args.node)))
+            Err(Failure::unreachable(format!("{} is unreachable", args.node)))
         }
         _ => Ok(()),
     }
 }
 
-/// What people are shown. The node may be of another version: what it does not say is left out.
+/// What is displayed. The node may be of another version: missing fields are omitted.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct ExplainView {
@@ -80,15 +80,15 @@ struct ClaimView {
 }
 
 impl ClaimView {
-    /// How the claim is called, and why it is ignored; `None` if it is not.
+    /// The name of the claim, and why it is ignored; `None` if it is not.
     fn rejection(&self) -> Option<(&'static str, &'static str)> {
         let fault = self.state.get("rejected")?;
         Some(match fault.as_str() {
-            Some("no-proof") => ("false claim", "there is no proof"),
+            Some("no-proof") => ("false claim", "it has no proof"),
             Some("forged") => ("false claim", "the proof is forged"),
             Some("expired") => ("ignored", "the proof has expired"),
             Some("no-answer") => ("ignored", "the proof did not arrive in time"),
-            Some("older") => ("ignored", "it has attached itself to another node since"),
+            Some("older") => ("ignored", "it has attached to another node since"),
             _ => ("ignored", "the certificate of the proof is not trusted here"),
         })
     }
@@ -171,13 +171,13 @@ impl ExplainView {
         }
         if let Some(held) = self.held_ms {
             text += &format!(
-                "  held back    the link to it was lost repeatedly; it is advertised again in {} at most\n",
+                "  held back    its link is flapping; it is advertised again in up to {}\n",
                 span(held)
             );
         }
         for claim in &self.claims {
             let Some((label, why)) = claim.rejection() else { continue };
-            let line = format!("{} lists it as an ephemeral node of its own: {why}", claim.by);
+            let line = format!("{} claims it as an attached ephemeral node: {why}", claim.by);
             text += &format!("  {label:<12} {}\n", paint.paint(Colour::Yellow, &escape(&line)));
         }
         if !self.next_hops.is_empty() {
@@ -186,7 +186,7 @@ impl ExplainView {
         if let Some(DetourView { avoided, via, since_s, settled }) = &self.detour {
             let trial = if *settled { "" } else { ", a trial" };
             let detour = format!(
-                "no answer through {}: packets go through {} instead, for {}{trial}",
+                "no answer through {}: using {} instead, for {}{trial}",
                 escape(&avoided.join(", ")),
                 escape(via),
                 ago(*since_s)
@@ -197,15 +197,15 @@ impl ExplainView {
             text += &path.render(paint);
         }
         if let Some(StreamsView { opened, opening, max, saturated: true }) = &self.streams {
-            let streams = format!("{opened} of {max} open, {opening} waiting: new streams wait for a place");
+            let streams = format!("{opened} of {max} open, {opening} waiting for a place");
             text += &format!("  streams      {}\n", paint.paint(Colour::Yellow, &streams));
         }
         if let (Some(mine), theirs) = (&nat.mine, nat.theirs.as_deref().unwrap_or("unknown")) {
             text += &format!("  NAT          {} here, {} there\n", escape(mine), escape(theirs));
         }
         let tables = [
-            ("Where this node may be reached", candidates(&self.candidates.mine, false)),
-            ("Where the other may be reached", candidates(&self.candidates.theirs, true)),
+            ("Candidates of this node", candidates(&self.candidates.mine, false)),
+            ("Candidates of the other node", candidates(&self.candidates.theirs, true)),
             ("Attempts at a direct path", self.attempts()),
         ];
         for (head, table) in tables.iter().filter(|(_, table)| !table.is_empty()) {
@@ -252,7 +252,7 @@ impl PathView {
 }
 
 fn candidates(of: &[CandidateView], probed: bool) -> Table {
-    let mut table = Table::new(["ADDRESS", "KNOWN AS", if probed { "PROBES" } else { "" }, ""]);
+    let mut table = Table::new(["ADDRESS", "KIND", if probed { "PROBES" } else { "" }, ""]);
     for candidate in of {
         let answer = candidate.rtt_ms.map(|rtt| format!("answered in {}", millis(rtt)));
         table.row([
@@ -300,12 +300,12 @@ edge-2  links lead to it
   why          a direct path answers probes
   NAT          endpoint-independent here, public there
 
-Where this node may be reached
-  ADDRESS     KNOWN AS
+Candidates of this node
+  ADDRESS     KIND
   10.0.0.1:1  host
 
-Where the other may be reached
-  ADDRESS         KNOWN AS          PROBES
+Candidates of the other node
+  ADDRESS         KIND              PROBES
   192.0.2.7:4433  server-reflexive  2       answered in 12.5 ms
 
 Attempts at a direct path
@@ -322,7 +322,7 @@ Attempts at a direct path
                 json!({ "streams": { "opened": 1_023, "opening": 4, "max": 1_023, "saturated": saturated } }),
             )
         };
-        let line = "  streams      1023 of 1023 open, 4 waiting: new streams wait for a place\n";
+        let line = "  streams      1023 of 1023 open, 4 waiting for a place\n";
         assert!(render(true).contains(line), "{}", render(true));
         assert!(!render(false).contains("streams"));
     }
@@ -333,7 +333,7 @@ Attempts at a direct path
             "next_hops": ["r1", "r2"],
             "detour": { "avoided": ["r1"], "via": "r2", "since_s": 75.0, "settled": true },
         }));
-        let line = "  avoided      no answer through r1: packets go through r2 instead, for 1 min 15 s\n";
+        let line = "  avoided      no answer through r1: using r2 instead, for 1 min 15 s\n";
         assert!(text.contains(line), "{text}");
     }
 
@@ -350,8 +350,8 @@ Attempts at a direct path
         }));
         let lines = [
             "laptop  it is an ephemeral node, attached to r1",
-            "  false claim  edge lists it as an ephemeral node of its own: there is no proof",
-            "  ignored      r2 lists it as an ephemeral node of its own: the certificate of the proof is not trusted here",
+            "  false claim  edge claims it as an attached ephemeral node: it has no proof",
+            "  ignored      r2 claims it as an attached ephemeral node: the certificate of the proof is not trusted here",
         ];
         assert_eq!(text, lines.join("\n") + "\n");
     }

@@ -22,7 +22,7 @@ use units::{RawUnits, UnitsSetting};
 /// The most that a configuration file may have, in bytes: 1 MiB. A longer one is another kind of file.
 const MAX_LEN: u64 = 1024 * 1024;
 
-/// What a configuration file sets. Every value knows its line.
+/// The settings of a configuration file. Every value knows its line.
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) id: Option<Sourced<String>>,
@@ -87,7 +87,7 @@ impl CommandSetting {
     }
 }
 
-/// What a command inherits of the environment: all, nothing, or these variables.
+/// The environment that a command inherits: all, nothing, or these variables.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(untagged, expecting = "true, false, or a list of names of variables")]
 pub(super) enum InheritSetting {

@@ -1,4 +1,4 @@
-//! Where the payload of a call comes from, and where its responses go.
+//! Sources of payloads and sinks of responses.
 
 use std::future::{Future, pending, ready};
 use std::io::IsTerminal as _;
@@ -9,15 +9,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::exit::Failure;
 use super::terminal::TerminalText;
 
-/// How much is read from a file or from standard input at once, in bytes.
+/// Maximum size of one read from a file or standard input, in bytes.
 const READ_SIZE: usize = 64 * 1024;
 
-/// Where a payload comes from, piece by piece.
+/// The source of a payload, read in pieces.
 pub(super) trait Source: Send {
     /// The next piece; `None` at the end. It need not be cancel safe.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Failure>> + Send;
 
-    /// Waits, after the end, until whoever wants the responses has gone away.
+    /// Waits after the end until the receiver of the responses is gone.
     fn gone(&mut self) -> impl Future<Output = Failure> + Send {
         pending()
     }
@@ -28,7 +28,7 @@ pub(super) trait Sink: Send {
     /// Delivers a piece, at once.
     fn put(&mut self, body: Bytes) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Delivers what was held back for a piece that did not come.
+    /// Delivers what was held back for an incomplete character.
     fn end(&mut self) -> impl Future<Output = Result<(), Failure>> + Send {
         ready(Ok(()))
     }
@@ -38,7 +38,7 @@ pub(super) trait Sink: Send {
 #[derive(Debug)]
 pub(super) struct ReadFrom<R> {
     pub(super) from: R,
-    /// For errors: what is read.
+    /// The source's name in errors.
     pub(super) name: String,
 }
 
@@ -62,7 +62,8 @@ pub(super) struct WriteTo<W> {
 }
 
 impl WriteTo<tokio::io::Stdout> {
-    /// Writes responses as they are; to a terminal only if that is asked for, otherwise as text that cannot steer it.
+    /// Writes responses unmodified; to a terminal only if requested, and otherwise as text without
+    /// control sequences.
     pub(super) fn stdout(raw: bool) -> Self {
         let escape = !raw && std::io::stdout().is_terminal();
         Self { to: tokio::io::stdout(), escape: escape.then(TerminalText::default) }

@@ -17,10 +17,10 @@ use crate::mesh::{Event, PeerAddr};
 use crate::node::{Node, NotLinked};
 use crate::transport::Identity;
 
-/// How long an ephemeral node tries to link to a neighbour.
+/// Timeout for an ephemeral node to link to a neighbour.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether the environment alone says how to join: who, with which certificates, through whom.
+/// Whether the environment alone configures an ephemeral node: id, certificates and peers.
 pub(super) fn is_set_up(env: &Env) -> bool {
     ID.text(None, env).is_ok_and(|id| id.is_some())
         && CERTS.path(None, env).is_some()

@@ -1,11 +1,11 @@
-//! Logging to standard error, by a thread of its own.
+//! Logging to standard error by a dedicated thread.
 //!
 //! ```text
-//!   threads of the runtime ──▶ queue: 1 MiB, what comes then is dropped ──▶ writer thread ──▶ standard error
+//!   threads of the runtime ──▶ queue: 1 MiB, overflow is dropped ──▶ writer thread ──▶ standard error
 //! ```
 //!
-//! A terminal that is stopped, or a log collector that hangs, would otherwise stop the node with its next line, its
-//! signal handlers included. When the reader goes on, a line says how many lines it has missed.
+//! A stopped terminal or a blocked log collector would otherwise block the node at its next line, its
+//! signal handlers included. When the reader resumes, a line reports the number of lines dropped.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Log lines that wait for the reader of standard error, in bytes: seconds of a busy node at `debug`.
 const MAX_QUEUE: usize = 1024 * 1024;
-/// How long the end of the process waits for a reader of standard error.
+/// Maximum time that process exit waits for a reader of standard error.
 const FLUSH_WAIT: Duration = Duration::from_millis(500);
 
 /// The queue to standard error, once logging has started.
@@ -26,7 +26,7 @@ static STDERR: OnceLock<Queue> = OnceLock::new();
 
 use super::log_fields;
 
-/// How log lines look.
+/// Log format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum LogFormat {
     /// One line of text an event.
@@ -48,21 +48,22 @@ impl std::str::FromStr for LogFormat {
     }
 }
 
-/// Logs what `RUST_LOG` asks for; without it, what users of a node feel.
+/// Filters by `RUST_LOG`; by default, events that affect users of a node.
 pub(super) fn init(format: LogFormat) {
     start(format, "info");
 }
 
-/// Logs what `RUST_LOG` asks for; without it, only what stops the process: commands say the rest themselves.
+/// Filters by `RUST_LOG`; by default only fatal errors, because commands print everything else
+/// themselves.
 pub(super) fn init_quiet() {
     start(LogFormat::Text, "off");
 }
 
-/// Writes a line to standard error, behind the log lines. It is dropped if nobody reads them.
+/// Queues a line for standard error behind the log lines. It is dropped if nothing reads them.
 pub(super) fn say(line: &str) {
     match STDERR.get() {
         Some(queue) => queue.push(format!("{line}\n").into_bytes()),
-        // Standard error is the last resort: if it is gone, nobody can be notified.
+        // Standard error is the last resort: its failure cannot be reported.
         None => drop(writeln!(io::stderr(), "{line}")),
     }
 }
@@ -119,7 +120,7 @@ struct State {
     bytes: usize,
     /// Lines that were dropped, and not reported yet.
     dropped: u64,
-    /// Whether the writer has taken lines that are not written yet.
+    /// Whether the writer holds lines that are not written yet.
     writing: bool,
 }
 
@@ -150,7 +151,7 @@ impl Queue {
         self.0.queued.notify_one();
     }
 
-    /// Writes what is queued, for ever. Lines that cannot be written are lost.
+    /// Writes queued lines forever. Lines that cannot be written are lost.
     fn write(&self, mut out: impl Write) {
         loop {
             let (lines, dropped) = self.take();
@@ -165,7 +166,7 @@ impl Queue {
         }
     }
 
-    /// Waits for lines, and takes them with the count of those that were dropped behind them.
+    /// Waits for lines, and returns them with the number of lines dropped after them.
     fn take(&self) -> (VecDeque<Vec<u8>>, u64) {
         let mut state = self.lock();
         state.writing = false;

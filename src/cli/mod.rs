@@ -55,19 +55,19 @@ use args::Command;
 use env::Env;
 use exit::Failure;
 
-/// Any bytes as what goes over the control socket.
+/// Feeds arbitrary bytes to the decoders of the control socket.
 #[cfg(feature = "testing")]
 pub(crate) fn fuzz_control(bytes: &[u8]) {
     control::fuzz(bytes);
 }
 
-/// Any bytes as a configuration file.
+/// Feeds arbitrary bytes to the parser of configuration files.
 #[cfg(feature = "testing")]
 pub(crate) fn fuzz_config(bytes: &[u8]) {
     file::fuzz(bytes);
 }
 
-/// Runs what the arguments ask for, to its end, and returns the exit status. `receptor --help` has the table.
+/// Runs the command to its end and returns the exit status. `receptor --help` has the table.
 #[must_use]
 pub fn run(args: Args) -> ExitCode {
     let status = match dispatch(args.command, &Env::of_process()) {
@@ -108,11 +108,11 @@ fn dispatch(command: Command, env: &Env) -> Result<u8, Failure> {
 /// Runs a command that is one thing on a node that is there already.
 fn client<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     log::init_quiet();
-    // A read of standard input that nobody waits for any more must not hold the process back.
+    // A pending read of standard input must not delay the exit.
     block_on(command, Duration::ZERO)
 }
 
-/// How long tasks may take to be dropped after all is said and done: commands are killed then, if the node stopped at once.
+/// Maximum time for tasks to be dropped at exit; an immediate stop kills commands then.
 const WIND_UP: Duration = Duration::from_secs(1);
 
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>, wind_up: Duration) -> Result<T, Failure> {

@@ -1,4 +1,4 @@
-//! `receptor node`: a node until it is told to stop.
+//! `receptor node`: runs a node until it is stopped.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -40,7 +40,8 @@ pub(super) async fn run(
     };
     announce(&node, &socket, config.listen.is_empty());
     let local = Local::new(node.clone());
-    // It serves to the end: who asks while the node leaves gets an answer.
+    // The control socket serves to the end, so that clients get an answer while the node shuts
+    // down.
     let mut serve = pin!(server::serve(&socket, &local));
     let mut yielded = None;
     tokio::select! {
@@ -107,7 +108,7 @@ async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure>
     builder.start().await.map_err(Failure::usage)
 }
 
-/// Says in one line who the node is and what it listens on. A parent process reads the ports there.
+/// Prints the node's id and listen addresses in one line. A parent process reads the ports there.
 fn announce(node: &Node, socket: &ControlSocket, dials_only: bool) {
     let addrs: Vec<_> = node.local_addrs().iter().map(ToString::to_string).collect();
     let (id, addrs, socket) = (node.id(), addrs.join(" "), socket.path().display());
@@ -166,7 +167,7 @@ fn compare(running: &NodeConfig, now: Result<NodeConfig, Failure>) {
     }
 }
 
-/// Waits until standard input ends, if that is asked for.
+/// Waits for the end of standard input if requested.
 async fn parent_gone(asked: bool) {
     if !asked {
         return std::future::pending().await;

@@ -12,7 +12,7 @@ use super::local::PingReply;
 use super::place::Place;
 use super::text::{escape, millis};
 
-/// Pings, prints each reply as it comes, and fails as the last ping that failed did.
+/// Pings, prints each reply, and fails like the last failed ping.
 pub(super) async fn run(args: PingArgs, env: &Env) -> Result<(), Failure> {
     Place::with(args.place.clone(), env, async |place| ping_all(&args, place).await).await
 }
@@ -61,10 +61,10 @@ fn print_reply(args: &PingArgs, serial: u64, reply: &PingReply) -> Result<(), Fa
 fn print_summary(count: u64, rtts: &[f64]) -> Result<(), Failure> {
     let mut line = format!("{} of {count} answered", rtts.len());
     if !rtts.is_empty() {
-        let least = rtts.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = rtts.iter().copied().fold(0.0, f64::max);
+        let min = rtts.iter().copied().fold(f64::INFINITY, f64::min);
+        let max = rtts.iter().copied().fold(0.0, f64::max);
         let mean = rtts.iter().sum::<f64>() / rtts.len() as f64;
-        line += &format!("; least {}, mean {}, most {}", millis(least), millis(mean), millis(most));
+        line += &format!("; min/avg/max {min:.2}/{mean:.2}/{max:.2} ms");
     }
     print(&line)
 }

@@ -14,7 +14,7 @@ use super::text::span;
 
 /// A call that ends sooner shows nothing.
 const FIRST: Duration = Duration::from_secs(1);
-/// How often the line is rewritten.
+/// Refresh interval of the progress line.
 const PERIOD: Duration = Duration::from_millis(500);
 /// The weight of the newest measurement in the rate that is shown.
 const NEWEST: f64 = 0.3;

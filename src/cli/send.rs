@@ -16,9 +16,9 @@ use super::flow::{ReadFrom, WriteTo};
 use super::place::Place;
 use super::progress::Progress;
 
-/// Makes a call: the payload out, the responses to standard output as they come.
+/// Makes a call: streams the payload out, and the responses to standard output.
 pub(super) async fn run(args: SendArgs, env: &Env) -> Result<(), Failure> {
-    // Opened first: a file that does not exist is no reason to join a mesh.
+    // Opened first, so that a missing file is reported before joining a mesh.
     let (payload, size) = Payload::parse(args.payload).open().await?;
     let progress = Progress::new(size, args.quiet);
     let responses = WriteTo::stdout(args.raw);
@@ -34,7 +34,7 @@ pub(super) async fn run(args: SendArgs, env: &Env) -> Result<(), Failure> {
     .await
 }
 
-/// What the payload argument means.
+/// The parsed payload argument.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Payload {
     Text(Vec<u8>),
@@ -52,7 +52,7 @@ impl Payload {
         }
     }
 
-    /// Opens it, and says how long it is if that is known.
+    /// Opens it, and returns its length if that is known.
     pub(super) async fn open(
         self,
     ) -> Result<(ReadFrom<Pin<Box<dyn AsyncRead + Send>>>, Option<u64>), Failure> {
@@ -77,7 +77,7 @@ impl Payload {
     }
 }
 
-/// How much of a regular file on standard input is still to be read.
+/// Remaining length of a regular file on standard input.
 fn rest_of_stdin() -> Option<u64> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
     let mut file = std::fs::File::from(stdin);

@@ -1,4 +1,4 @@
-//! Where a setting comes from: flag over environment over file over default. A bad value is blamed on its source.
+//! Precedence of settings: flag, environment, file, default. Errors name the source of a value.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -112,7 +112,8 @@ impl Name {
         flag.map(|path| Sourced::new(path, Source::Flag(self.flag))).or_else(from_env)
     }
 
-    /// A list: from the flags, else from the environment, where `separator` stands between its items. Empty if it is set nowhere.
+    /// A list from the flags, or from the environment, where `separator` separates its items. Empty
+    /// if unset.
     pub(super) fn list(
         self,
         flags: Vec<String>,
@@ -127,7 +128,7 @@ impl Name {
         Ok(items.map(|item| Sourced::new(item.to_owned(), source.clone())).collect())
     }
 
-    /// The error that the setting is needed, and how to give it.
+    /// The error for a missing required setting, and how to set it.
     pub(super) fn missing(self, what: &str) -> Failure {
         Failure::usage(format!("{what} is not given: use --{} or {}", self.flag, self.variable))
     }

@@ -36,7 +36,7 @@ pub(super) async fn run(args: StatusArgs, env: &Env) -> Result<(), Failure> {
     }
 }
 
-/// What people are shown of a status. The node may be of another version: what it does not say is left out.
+/// The displayed part of a status. The node may be of another version: missing fields are omitted.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct StatusView {
@@ -80,7 +80,7 @@ struct HandshakeView {
 }
 
 impl HandshakesView {
-    /// One line for people. `None` if nobody was over its share and nothing was dropped.
+    /// One line for display. `None` if no neighbour exceeded its share and nothing was dropped.
     fn line(&self) -> Option<String> {
         let all = [&self.links, &self.greeting, &self.peers];
         let sum = |count: fn(&HandshakeView) -> u64| all.into_iter().map(count).fold(0, u64::saturating_add);
@@ -92,7 +92,7 @@ impl HandshakesView {
     }
 }
 
-/// Nodes that have left, at most so many, are shown to people.
+/// Maximum number of displayed nodes that have left.
 const MAX_LEFT: usize = 16;
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -130,7 +130,7 @@ impl PortMappingView {
     pub(super) fn line(&self) -> String {
         match (&self.external, &self.protocol, &self.why) {
             (Some(external), Some(protocol), _) => format!("{} by {}", escape(external), escape(protocol)),
-            (_, _, Some(why)) => format!("none: {}", escape(why)),
+            (_, _, Some(why)) => format!("no ({})", escape(why)),
             _ if self.state == "not-needed" => "not needed: the machine has a public address".to_owned(),
             _ => escape(&self.state).into_owned(),
         }
@@ -229,8 +229,8 @@ impl StatusView {
     fn head(&self, paint: Paint) -> String {
         let kind = match (self.ephemeral, self.transit) {
             (true, _) => "ephemeral",
-            (_, true) => "carries others' packets",
-            (_, false) => "carries no others' packets",
+            (_, true) => "transit: yes",
+            (_, false) => "transit: no",
         };
         let mut text = format!(
             "{}  {kind}, up {}, version {}\n",
@@ -239,17 +239,17 @@ impl StatusView {
             escape(&self.version)
         );
         if self.ephemeral && self.routes.is_empty() {
-            text += "  routes       none: an ephemeral node leaves routing to its neighbours; ask one through --control\n";
+            text += "  routes       none; an ephemeral node uses those of its neighbours: see the status of one\n";
         }
         let listen = match self.listen.as_slice() {
-            [] => "nothing: it only dials".to_owned(),
+            [] => "nothing, it only dials out".to_owned(),
             addrs => escape(&addrs.join(", ")).into_owned(),
         };
         text += &format!("  listens on   {listen}\n");
         if !self.ephemeral {
             let relays = match &self.relays {
-                None => "any member may carry transit".to_owned(),
-                Some(rules) => format!("transit only through {}", escape(&rules.join(", "))),
+                None => "every member is accepted as a relay".to_owned(),
+                Some(rules) => format!("only {}", escape(&rules.join(", "))),
             };
             text += &format!("  relays       {relays}\n");
         }
@@ -306,7 +306,7 @@ impl StatusView {
                 "backoff" => Colour::Red,
                 _ => Colour::Yellow,
             };
-            let held = link.held_ms.map(|held| format!("flaps; held back for {} at most", span(held)));
+            let held = link.held_ms.map(|held| format!("flapping; held for up to {}", span(held)));
             let trouble = held.as_deref().or(link.last_error.as_deref()).filter(|_| link.state != "up");
             table.row([
                 Cell::plain(or_dash(link.peer.clone())),
@@ -432,7 +432,7 @@ mod tests {
             "switch": { "forwarded": 0, "delivered": 7, "dropped": { "no_route": 2, "hop_limit": 0 } },
         }));
         let expected = "\
-edge-1  carries no others' packets, up 1 min 1 s, version 0.1.0
+edge-1  transit: no, up 1 min 1 s, version 0.1.0
   listens on   127.0.0.1:4433
   relays       any member may carry transit
   certificate  90 days left
@@ -477,7 +477,7 @@ Switched packets
         let mapped = json!({ "state": "mapped", "external": "203.0.113.7:4433", "protocol": "pcp" });
         assert!(render(mapped).contains("  port mapped  203.0.113.7:4433 by pcp\n"));
         let failed = json!({ "state": "failed", "why": "UPnP: no answer" });
-        assert!(render(failed).contains("  port mapped  none: UPnP: no answer\n"));
+        assert!(render(failed).contains("  port mapped  no (UPnP: no answer)\n"));
         assert!(render(json!({ "state": "not-needed" })).contains("  port mapped  not needed"));
         assert!(!render(json!(null)).contains("port mapped"));
     }

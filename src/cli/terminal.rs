@@ -1,14 +1,14 @@
-//! Bytes from elsewhere, made safe for a terminal.
+//! Makes bytes from the network safe for a terminal.
 //!
-//! An escape sequence in a response could rename the window, hide what is on the screen, or type into the shell. Line ends
-//! and tabs are what text needs; everything else that controls a terminal is shown as an escape.
+//! An escape sequence in a response could rename the window, hide text, or type into the shell.
+//! Line ends and tabs are passed; every other control character is shown as an escape.
 
 use super::text::{escape_char, is_harmless};
 
 /// Turns a stream of bytes into text for a terminal. A character may be split between two pieces.
 #[derive(Debug, Default)]
 pub(super) struct TerminalText {
-    /// The beginning of a character: at most 3 bytes.
+    /// An incomplete character, maximum 3 bytes.
     begun: Vec<u8>,
     /// The last piece ended in a carriage return, which is only shown if no line feed follows.
     carriage_return: bool,
@@ -33,7 +33,7 @@ impl TerminalText {
         text
     }
 
-    /// The text of what is left at the end.
+    /// Renders the remaining bytes at the end.
     pub(super) fn finish(&mut self) -> String {
         let mut text = String::new();
         let begun = std::mem::take(&mut self.begun);

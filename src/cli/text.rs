@@ -9,7 +9,8 @@ pub(super) fn escape(text: &str) -> Cow<'_, str> {
     escape_except(text, |_| false)
 }
 
-/// A text of several lines, each but the first behind a mark, so that none can be taken for a line of its own.
+/// A text of several lines, with a mark in front of all but the first, so that none can be mistaken
+/// for a separate message.
 pub(super) fn escape_lines(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(|line| escape_except(line, |c| c == '\t')).collect();
     lines.join("\n  | ")

@@ -12,7 +12,7 @@ pub(super) struct User {
 }
 
 impl User {
-    /// Finds a user by name, by uid, or takes `UID:GID` as it is.
+    /// Finds a user by name or uid, or accepts `UID:GID` verbatim.
     ///
     /// Only `/etc/passwd` is read: users of a directory service are given as `UID:GID`.
     pub(super) fn find(text: &str) -> Result<Self, String> {

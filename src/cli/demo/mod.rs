@@ -4,6 +4,7 @@
 //! processes of their own, so that a relay can be killed as the kernel would kill it. Each step is checked: the
 //! demo succeeds only if all of it happened. Whatever happens, nothing of it is left.
 
+mod screen;
 mod script;
 mod stage;
 mod transfer;
@@ -12,13 +13,14 @@ use std::io::Write;
 
 use super::exit::Failure;
 use super::signals::Stop;
-use super::text::{Colour, Paint, escape_lines};
+use super::text::{Paint, escape_lines};
+use screen::Screen;
 use stage::Stage;
 
 /// Plays the demo, and cleans up: also when a step failed, and on Ctrl-C.
 pub(super) async fn run() -> Result<(), Failure> {
     let mut stop = Stop::watch()?;
-    let screen = Screen { paint: Paint::for_stdout() };
+    let screen = Screen::new(Paint::for_stdout());
     let mut stage = Stage::new()?;
     let played = tokio::select! {
         played = script::play(&mut stage, &screen) => played,
@@ -34,27 +36,4 @@ pub(super) async fn run() -> Result<(), Failure> {
     played?;
     cleaned?;
     screen.step("cleaned up", "no process and no file is left")
-}
-
-/// What the demo says.
-#[derive(Clone, Copy, Debug)]
-struct Screen {
-    paint: Paint,
-}
-
-impl Screen {
-    /// A step that is done.
-    fn step(&self, name: &str, what: &str) -> Result<(), Failure> {
-        self.print(&format!("{} {what}\n", self.paint.paint(Colour::Green, &format!("{name:<11}"))))
-    }
-
-    /// More about the step before.
-    fn detail(&self, what: &str) -> Result<(), Failure> {
-        self.print(&format!("            {what}\n"))
-    }
-
-    fn print(&self, text: &str) -> Result<(), Failure> {
-        let mut out = std::io::stdout();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
-    }
 }

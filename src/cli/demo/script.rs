@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Screen;
+use super::screen::Screen;
 use super::stage::{NODES, Stage, node_id};
 use super::transfer;
 use crate::cli::exit::Failure;
@@ -15,7 +15,7 @@ use crate::mesh::Status;
 use crate::node::Node;
 use crate::work::{Directive, HandlerError, Request, Responder};
 
-/// Every link there is to be, from the one who dials.
+/// The links by dialling node.
 const LINKS: [(&str, &str); 6] = [
     ("controller", "relay-1"),
     ("controller", "relay-2"),
@@ -42,11 +42,11 @@ const PICTURE: &str = "
               └─────────┘                └─────────┘
 ";
 
-/// How long the mesh may take to come up, or to route around a dead relay.
+/// Timeout for the mesh to converge, initially and after the loss of a relay.
 const MESH_LIMIT: Duration = Duration::from_secs(15);
-/// How long one piece of work may take, a relay's death included.
+/// Timeout for one call, including the loss of a relay.
 const WORK_LIMIT: Duration = Duration::from_secs(30);
-/// How often the mesh is looked at while it changes.
+/// Poll interval for changes of the mesh.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Plays every step; fails at the first that does not happen.
@@ -122,7 +122,7 @@ async fn routes(controller: &Node, screen: &Screen, paint: Paint) -> Result<(), 
     let mut table = Table::new(["TO", "ROUTE", "ROUND TRIP"]);
     for id in &NODES[1..] {
         let node = node_id(id);
-        // The first ping sets up the connection; the second shows what the way takes.
+        // The first ping establishes the connection; the second one measures the path.
         controller.ping(&node).await.map_err(Failure::failed)?;
         let pong = controller.ping(&node).await.map_err(Failure::failed)?;
         let hops = controller.trace(&node).await.map_err(Failure::failed)?;
@@ -155,7 +155,7 @@ async fn handler_on_edge_2(controller: &Node, screen: &Screen) -> Result<(), Fai
     )
 }
 
-/// Counts the words of the payload as it comes.
+/// Counts the words of the payload while it arrives.
 async fn count_words(mut request: Request, responder: Responder) -> Result<(), HandlerError> {
     let (mut words, mut within) = (0_u64, false);
     while let Some(piece) = request.payload.read_chunk(64 * 1024).await? {

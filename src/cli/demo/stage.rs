@@ -22,11 +22,11 @@ use crate::transport::Authority;
 /// The nodes: each has a certificate.
 pub(super) const NODES: [&str; 5] = ["controller", "relay-1", "relay-2", "edge-1", "edge-2"];
 
-/// How long a process may take to start.
+/// Timeout for the start of a process.
 const START_LIMIT: Duration = Duration::from_secs(10);
-/// How long a node may take to leave in order.
+/// Timeout for an orderly shutdown of a node.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
-/// How many of its last log lines are shown of a process when the demo fails.
+/// Number of last log lines shown per process when the demo fails.
 const LAST_LINES: usize = 10;
 
 /// The nodes of the demo, and the directory with all their files.
@@ -38,7 +38,7 @@ pub(super) struct Stage {
     processes: Vec<Process>,
 }
 
-/// A node in a process of its own.
+/// A node in a separate process.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) id: &'static str,
@@ -89,7 +89,7 @@ impl Stage {
         let binary = std::env::current_exe().map_err(fail)?;
         let log = File::create(self.log(id)).map_err(fail)?;
         let mut command = Command::new(binary);
-        // All of them are on one machine, and would not use the relays, which are what is shown.
+        // All nodes are on one machine and would not use the relays, which the demo is about.
         command
             .args(["node", "--until-stdin-ends", "--no-direct", "--id", id, "--certs"])
             .arg(self.dir.path());

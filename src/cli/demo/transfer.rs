@@ -1,4 +1,4 @@
-//! A transfer there and back, with a checksum, that watches how long it stands still.
+//! An echoed transfer with a checksum that measures its longest pause.
 
 use std::time::Duration;
 
@@ -9,33 +9,33 @@ use tokio::time::Instant;
 use crate::cli::exit::Failure;
 use crate::work::{Call, PayloadWriter, Responses};
 
-/// How much goes out, in bytes.
+/// Payload in bytes.
 pub(super) const LEN: u64 = 64 * 1024 * 1024;
 /// In pieces of so many bytes.
 const PIECE: usize = 64 * 1024;
-/// After how many bytes came back the trouble begins.
+/// Number of echoed bytes after which the fault is injected.
 const TROUBLE_AT: u64 = LEN / 4;
 
-/// How a transfer went.
+/// The result of a transfer.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) took: Duration,
-    /// The longest time without a byte coming back, after the trouble began.
+    /// The longest pause without an echoed byte after the fault.
     pub(super) stall: Duration,
-    /// SHA-256 of what went out and of what came back, in hexadecimal.
+    /// SHA-256 of the payload and of the echo, in hexadecimal.
     pub(super) sent: String,
     pub(super) received: String,
     pub(super) received_len: u64,
 }
 
-/// Sends bytes through a call that echoes them, and makes trouble when a quarter has come back.
+/// Sends bytes through a call that echoes them, and injects the fault when a quarter has returned.
 pub(super) async fn run(
     call: Call,
     trouble: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<Report, Failure> {
     let start = Instant::now();
     let (writer, responses) = call.split();
-    // How the upload went is told by the checksum; why it failed, by the responses.
+    // The checksum reveals whether the upload succeeded, and the responses why it failed.
     let (sent, received) = tokio::join!(upload(writer), download(responses, trouble));
     let (received_len, received, stall) = received?;
     Ok(Report { took: start.elapsed(), stall, sent, received, received_len })

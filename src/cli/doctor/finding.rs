@@ -1,10 +1,10 @@
-//! What was found: one line each, with what to do.
+//! Findings: one line each, with advice.
 
 use serde::Serialize;
 
 use crate::cli::text::{Colour, Paint, escape};
 
-/// How bad it is.
+/// Severity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Verdict {
@@ -16,15 +16,15 @@ pub(super) enum Verdict {
     Fail,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Finding {
-    /// What was looked at.
+    /// The check.
     pub(super) check: &'static str,
     pub(super) verdict: Verdict,
-    /// What was found.
+    /// The result.
     pub(super) text: String,
-    /// What to do about it, unless all is well.
+    /// Advice; `None` if the check passed.
     pub(super) advice: Option<String>,
 }
 

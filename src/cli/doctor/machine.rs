@@ -1,4 +1,4 @@
-//! What can be seen without the network: files, directories, and what the system grants.
+//! Diagnoses of the machine: files, directories, and system limits.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use crate::transport::{Identity, IdentityProblem};
 /// The socket buffers that a busy node can use, in bytes.
 const BUFFERS: u64 = 4 << 20;
 
-/// The certificate, its names and its dates; and who may read the key.
+/// The certificate, its names and validity, and the permissions of the key.
 pub(super) fn certificate(config: &NodeConfig, now: SystemTime) -> Vec<Finding> {
     let check = "certificate";
     let renew = format!("issue a new one: receptor cert issue {} --dir DIR", config.id);
@@ -32,14 +32,14 @@ pub(super) fn certificate(config: &NodeConfig, now: SystemTime) -> Vec<Finding> 
             Finding::warn(check, problem.to_string(), renew)
         }
         Err(problem @ IdentityProblem::NotYetValid { .. }) => {
-            let advice = "set this machine's clock; if it is right, issue the certificate anew";
+            let advice = "set this machine's clock; if it is correct, reissue the certificate";
             Finding::fail(check, problem.to_string(), advice)
         }
         Err(problem @ IdentityProblem::Expired { .. }) => Finding::fail(check, problem.to_string(), renew),
         Err(problem) => Finding::fail(
             check,
             problem.to_string(),
-            "take the mesh's CA as ca.crt, or have that one issue it anew",
+            "use the mesh's CA as ca.crt, or have that CA reissue the certificate",
         ),
     };
     let mut findings = vec![certificate];
@@ -54,9 +54,9 @@ fn key(path: &Path) -> Option<Finding> {
     let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
     let file = path.display();
     Some(match mode & 0o077 {
-        0 => Finding::ok("key", format!("only its user may read {file}")),
-        // A group of its own is how services get keys that root owns.
-        0o040 => Finding::ok("key", format!("its user and group may read {file}")),
+        0 => Finding::ok("key", format!("{file} is readable by its user only")),
+        // Services often get keys owned by root through a dedicated group.
+        0o040 => Finding::ok("key", format!("{file} is readable by its user and group")),
         _ => Finding::warn(
             "key",
             format!("others on this machine may use {file} (mode {mode:04o})"),
@@ -74,8 +74,8 @@ fn key(_: &Path) -> Option<Finding> {
 pub(super) fn data_dir(config: &NodeConfig) -> Option<Finding> {
     let check = "data directory";
     let Some(dir) = &config.data_dir else {
-        let text = "none: after a restart with the clock set back, the node waits until the mesh has told its last epoch";
-        return Some(Finding::warn(check, text, "give one with --data-dir"));
+        let text = "none: if the clock is set back across a restart, the node has to learn its last epoch from the mesh";
+        return Some(Finding::warn(check, text, "configure one with --data-dir"));
     };
     let shown = dir.display();
     let probe = dir.join(format!(".doctor-{}", std::process::id()));
@@ -83,11 +83,11 @@ pub(super) fn data_dir(config: &NodeConfig) -> Option<Finding> {
     let create = || fs::File::options().write(true).create_new(true).open(&probe).map(drop);
     let written = create_private_dir(dir).and_then(|()| create()).and_then(|()| fs::remove_file(&probe));
     Some(match written {
-        Ok(()) => Finding::ok(check, format!("{shown} can be written")),
+        Ok(()) => Finding::ok(check, format!("{shown} is writable")),
         Err(error) => Finding::warn(
             check,
-            format!("{shown} cannot be written: {error}; the node runs without it"),
-            "make room, or make it belong to the node's user",
+            format!("{shown} is not writable: {error}; the node runs without it"),
+            "free space, or give it to the node's user",
         ),
     })
 }
@@ -100,25 +100,25 @@ pub(super) fn listening(config: &NodeConfig) -> Vec<Finding> {
         }
         Err(error) => {
             let advice = match error.kind() {
-                io::ErrorKind::AddrInUse => "another process has it: stop that one, or listen elsewhere",
-                io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: take a higher one",
-                io::ErrorKind::AddrNotAvailable => "give an address of this machine, or `:PORT` for all",
+                io::ErrorKind::AddrInUse => "another process uses it: stop that process, or listen elsewhere",
+                io::ErrorKind::PermissionDenied => "ports below 1024 are privileged: use a higher one",
+                io::ErrorKind::AddrNotAvailable => "use an address of this machine, or `:PORT` for all",
                 _ => "listen elsewhere",
             };
-            Finding::fail("listen", format!("UDP {addr} cannot be had: {error}"), advice)
+            Finding::fail("listen", format!("cannot bind UDP {addr}: {error}"), advice)
         }
     };
     let v6_any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let addrs = config.listen.iter().map(|listen| match *listen {
         ListenAddr::At(addr) => addr,
-        // As the node does where there is no IPv6.
+        // Like the node does without IPv6.
         ListenAddr::Any(port) if UdpSocket::bind(v6_any(0)).is_err() => (Ipv4Addr::UNSPECIFIED, port).into(),
         ListenAddr::Any(port) => v6_any(port),
     });
     addrs.map(look).collect()
 }
 
-/// What the system grants in socket buffers.
+/// The socket buffer sizes that the system grants.
 pub(super) fn socket_buffers() -> Option<Finding> {
     let most = |name: &str| {
         fs::read_to_string(Path::new("/proc/sys/net/core").join(name)).ok()?.trim().parse::<u64>().ok()

@@ -1,4 +1,4 @@
-//! What the network lets through: read off a node's status.
+//! Diagnoses of the network from a node's status.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -31,7 +31,8 @@ pub(super) fn a_neighbour(status: &StatusView) -> Option<&str> {
 /// Whether each configured peer can be linked to.
 pub(super) fn peers(status: &StatusView, peers: &[PeerAddr]) -> Vec<Finding> {
     let up: Vec<_> = status.links.iter().filter(|link| is_up(link)).collect();
-    // A link that is up goes by its address, not by the name that was dialled: those that are not up are known by name.
+    // A link that is up is listed by its address, not by the name that was dialled; others are
+    // listed by name.
     let down = |peer: &PeerAddr| {
         let dialled = peer.host_and_port();
         status.links.iter().find(|link| !is_up(link) && link.address == dialled)
@@ -51,14 +52,14 @@ pub(super) fn peers(status: &StatusView, peers: &[PeerAddr]) -> Vec<Finding> {
             Some(error) if error.contains("timed out") || error.contains("no answer") || error.contains("unreachable") => (
                 format!("{peer} does not answer: {error}"),
                 format!(
-                    "see that it runs and listens there, and that UDP port {} is open there and on the way out of here",
+                    "check that it runs and listens there, and that UDP port {} is open there and outbound from here",
                     peer.port
                 ),
             ),
-            Some(error) => (format!("no link to {peer}: {error}"), "correct that".to_owned()),
+            Some(error) => (format!("no link to {peer}: {error}"), "fix the cause".to_owned()),
             None => (
                 format!("{peer} has not answered yet"),
-                format!("see that UDP port {} is open there and on the way out of here", peer.port),
+                format!("check that UDP port {} is open there and outbound from here", peer.port),
             ),
         };
         // One link is enough to work.
@@ -72,10 +73,10 @@ pub(super) fn holds(status: &StatusView) -> Vec<Finding> {
     let look = |link: &LinkView| {
         let (peer, held) = (link.peer.as_deref().unwrap_or("a node"), link.held_ms?);
         let text = format!(
-            "the link to {peer} was lost repeatedly; it carries no routed traffic for another {} at most",
+            "the link to {peer} is flapping; it is not used for routed traffic for up to {}",
             span(held)
         );
-        Some(Finding::warn("flapping", text, "look for packet loss and address changes on the way"))
+        Some(Finding::warn("flapping", text, "check for packet loss and address changes on the path"))
     };
     status.links.iter().filter_map(look).collect()
 }
@@ -85,16 +86,16 @@ pub(super) fn mtu(status: &StatusView) -> Vec<Finding> {
     let look = |link: &LinkView| {
         let (peer, mtu) = (link.peer.as_deref()?, link.mtu?);
         Some(if mtu > LEAST_MTU {
-            Finding::ok("path MTU", format!("{mtu} bytes of UDP payload pass to {peer}"))
+            Finding::ok("path MTU", format!("UDP payloads of {mtu} bytes reach {peer}"))
         } else {
-            let text = format!("only {mtu} bytes of UDP payload are known to pass to {peer}");
-            Finding::warn("path MTU", text, "look for tunnels on the way; larger packets cost less")
+            let text = format!("only UDP payloads of {mtu} bytes are known to reach {peer}");
+            Finding::warn("path MTU", text, "check for tunnels on the path; larger packets cost less")
         })
     };
     status.links.iter().filter(|link| is_up(link)).filter_map(look).collect()
 }
 
-/// What kind of NAT is in between, by what neighbours see. `local_ip` tells from which address packets leave.
+/// The class of the NAT as observed by neighbours. `local_ip` is the source address of packets.
 pub(super) fn nat(status: &StatusView, local_ip: impl Fn(SocketAddr) -> Option<IpAddr>) -> Option<Finding> {
     let check = "NAT";
     // IPv4 is what NATs are for; behind IPv6 there are firewalls.
@@ -111,30 +112,29 @@ pub(super) fn nat(status: &StatusView, local_ip: impl Fn(SocketAddr) -> Option<I
     let addresses: Vec<_> = seen.iter().map(|(observed, _)| *observed).collect();
     Some(match classify(&addresses, |addr| Some(addr.ip()) == local) {
         NatClass::Public => {
-            Finding::ok(check, format!("none: others see {first}, an address of this machine"))
+            Finding::ok(check, format!("none: observed at {first}, an address of this machine"))
         }
         NatClass::Unknown => Finding::warn(
             check,
-            format!("others see {first}; one neighbour cannot tell the kind of NAT"),
+            format!("observed at {first}; one neighbour cannot determine the class of the NAT"),
             "link to a second relay at another address",
         ),
-        NatClass::EndpointIndependent => Finding::ok(
-            check,
-            format!("neighbours agree that they see {first}: direct paths work with most peers"),
-        ),
+        NatClass::EndpointIndependent => {
+            Finding::ok(check, format!("all neighbours observe {first}: direct paths work with most peers"))
+        }
         NatClass::EndpointDependent => Finding::warn(
             check,
-            "each neighbour sees another address: the NAT draws one for each destination",
+            "each neighbour observes another address: the NAT mapping is endpoint-dependent",
             "direct paths work only with peers that are public or let anyone in; map a port, or use IPv6",
         ),
     })
 }
 
-/// How it goes with the mapping of a port of the router, where that is asked for.
+/// The state of the requested port mapping.
 pub(super) fn port_mapping(status: &StatusView) -> Option<Finding> {
     let mapping = status.network.port_mapping.as_ref()?;
     Some(if mapping.state == "failed" {
-        let advice = "switch PCP, NAT-PMP or UPnP on at the router, or forward a port there by hand and name it with --external";
+        let advice = "enable PCP, NAT-PMP or UPnP on the router, or forward a port manually and configure it with --external";
         Finding::warn("port mapping", mapping.line(), advice)
     } else {
         Finding::ok("port mapping", mapping.line())
@@ -145,19 +145,19 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-/// How far this machine's clock is from a neighbour's.
+/// The offset between this machine's clock and a neighbour's.
 pub(super) fn clock(neighbour: &NodeId, neighbour_ahead_ms: i64) -> Finding {
     let check = "clock";
     let off = millis(neighbour_ahead_ms.unsigned_abs() as f64);
     if neighbour_ahead_ms.abs() <= CLOCK_OFF {
-        return Finding::ok(check, format!("agrees with that of {neighbour} within {off}"));
+        return Finding::ok(check, format!("within {off} of that of {neighbour}"));
     }
     let (this, other) = if neighbour_ahead_ms > 0 { ("behind", "ahead") } else { ("ahead of", "behind") };
     let text = format!("this clock is {off} {this} that of {neighbour}");
     Finding::warn(
         check,
         text,
-        format!("set it by NTP, here or there (theirs may be {other}): certificates go by it"),
+        format!("synchronise it by NTP, here or there (theirs may be {other}): certificates depend on it"),
     )
 }
 

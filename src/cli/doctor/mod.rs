@@ -1,12 +1,12 @@
-//! `receptor doctor`: what could keep a node from working well, looked at one thing after the other.
+//! `receptor doctor`: checks for what could keep a node from working.
 //!
 //! ```text
 //! settings ─▶ machine: certificate, key, directories, socket buffers ─▶ findings ─▶ one line each
 //!     └─────▶ mesh: peers, path MTU, NAT, clock ───────────────────────────┘
 //! ```
 //!
-//! A node that runs already is asked through its control socket. Else the doctor joins as an ephemeral node with the
-//! node's own certificate, and leaves again: what it meets is what the node would meet.
+//! A running node is queried through its control socket. Otherwise the doctor joins temporarily as an
+//! ephemeral node with the node's certificate, and meets the same conditions as the node would.
 
 mod finding;
 mod machine;
@@ -36,9 +36,9 @@ use crate::node::Node;
 use crate::transport::Identity;
 use finding::{Finding, Verdict};
 
-/// How long the peers have to answer.
+/// Timeout for the peers to answer.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// How often it is looked whether they have.
+/// Poll interval for their answers.
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Looks at everything, prints what it found, and fails if something keeps the node from working.
@@ -50,9 +50,9 @@ pub(super) async fn run(args: DoctorArgs, env: &Env) -> Result<(), Failure> {
     print(&findings, args.json)?;
     match findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count() {
         0 => Ok(()),
-        // What is wrong has been said above.
-        1 => Err(Failure::failed("one thing keeps this node from working")),
-        n => Err(Failure::failed(format!("{n} things keep this node from working"))),
+        // The problem has been printed above.
+        1 => Err(Failure::failed("1 check failed")),
+        n => Err(Failure::failed(format!("{n} checks failed"))),
     }
 }
 
@@ -75,7 +75,7 @@ async fn through_socket(socket: PathBuf) -> Result<Vec<Finding>, Failure> {
     Ok(findings)
 }
 
-/// Looks at this machine, and asks the node that runs with these settings, or joins with them.
+/// Checks this machine, and queries the node that runs with these settings or joins with them.
 async fn with_settings(config: &NodeConfig) -> Vec<Finding> {
     let mut findings = machine::certificate(config, clock::system());
     findings.extend(machine::data_dir(config));
@@ -114,29 +114,29 @@ async fn answer_in_time(client: &Client, socket: &Path) -> Result<StatusView, Fa
     timeout(PATIENCE, client.status()).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// What keeps the doctor from joining with the node's id: the node runs, although it could not be asked.
+/// Why the doctor cannot join with the node's id: the node runs, although it could not be queried.
 fn running_node(config: &NodeConfig, failure: &Failure) -> Option<(String, &'static str)> {
     let socket = config.control.path();
     if let Some(holder) = listen::holder(socket) {
-        let advice = "ask again in a moment; the doctor does not join beside a running node";
-        return Some((format!("{holder} is this node and could not be asked: {failure}"), advice));
+        let advice = "retry in a moment; the doctor does not join beside a running node";
+        return Some((format!("{holder} is this node and could not be queried: {failure}"), advice));
     }
     match failure.exit {
         Exit::Unreachable => {}
         Exit::Refused => {
             return Some((failure.text.clone(), "run the doctor as the node's user, or as root"));
         }
-        _ => return Some((failure.text.clone(), "ask again in a moment")),
+        _ => return Some((failure.text.clone(), "retry in a moment")),
     }
     let held = DataDir::check_held(config.data_dir.as_deref()?)?;
     let text = format!("the data directory is {held}, and no node is listening on {}", socket.display());
-    Some((text, "name the control socket of the node that uses the directory with --control"))
+    Some((text, "pass the control socket of the node that uses the directory with --control"))
 }
 
 /// Joins as an ephemeral node, if there is somebody to join.
 async fn join(config: &NodeConfig, findings: &mut Vec<Finding>) -> Option<Place> {
     if config.peers.is_empty() {
-        let text = "none configured; whether others can dial this node, only they can tell";
+        let text = "none configured; whether others can reach this node is not known here";
         findings.push(Finding::ok("peers", text));
         return None;
     }
@@ -146,7 +146,7 @@ async fn join(config: &NodeConfig, findings: &mut Vec<Finding>) -> Option<Place>
     match builder.start().await {
         Ok(node) => Some(Place::Local(Local::new(node))),
         Err(error) => {
-            findings.push(Finding::fail("peers", error.to_string(), "correct this first"));
+            findings.push(Finding::fail("peers", error.to_string(), "fix this first"));
             None
         }
     }
@@ -154,7 +154,7 @@ async fn join(config: &NodeConfig, findings: &mut Vec<Finding>) -> Option<Place>
 
 async fn look_at_the_mesh(place: &Place, peers: &[PeerAddr]) -> Vec<Finding> {
     let Some(status) = settled(place, peers.len()).await else {
-        let text = "the node's status is not understood";
+        let text = "cannot parse the node's status";
         return vec![Finding::fail("node", text, "use the doctor of the node's own version")];
     };
     let mut findings = mesh::peers(&status, peers);
@@ -170,7 +170,7 @@ async fn look_at_the_mesh(place: &Place, peers: &[PeerAddr]) -> Vec<Finding> {
     findings
 }
 
-/// The status once every peer is linked or has said why not, or after a while.
+/// The status once every peer is linked or has failed, or after a timeout.
 async fn settled(place: &Place, peers: usize) -> Option<StatusView> {
     let deadline = Instant::now() + PATIENCE;
     loop {
