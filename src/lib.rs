@@ -1,8 +1,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 //! Join programs into one mesh over mutually authenticated QUIC.
 //!
-//! Any node reaches any other by name, over as many hops as it takes, sealed end to end: it opens streams to services
-//! there, or hands it work and gets the results as they come.
+//! Any node reaches any other by name, over any number of hops, through NATs, with end-to-end
+//! encryption. It opens streams to services there, or sends it work and streams the results.
 //!
 //! # Two nodes and an echo service
 //!
@@ -37,12 +37,13 @@
 //! }
 //! ```
 //!
-//! A **node** shows an **identity**, a certificate that carries its name. It keeps links to its **peers**, offers
-//! **services**, and opens **streams** to those of others. A node that carries other nodes' packets is a relay.
+//! A **node** authenticates with an **identity**, a certificate that contains its name. It keeps links
+//! to its **peers**, offers **services**, and opens **streams** to services of others. A node that
+//! forwards traffic of other nodes is a relay.
 //!
-//! # The house
+//! # Architecture
 //!
-//! Data goes down on the left and comes up on the right. The left is imported by the right, never the other way.
+//! Data goes down on the left and up on the right. Lower modules do not depend on higher ones.
 //!
 //! ```text
 //!      application            cli (feature "cli", binary `receptor`)
@@ -67,35 +68,36 @@
 //!    ROUTE2:     how to be    │  └──────────────┬──────────────┘
 //!    who is      reached      │                 ▼
 //!    where       directly     │            ┌─────────┐
-//!                             └───────────▶│ switch  │  what to do with one packet:
+//!                             └───────────▶│ switch  │  the decision for one packet:
 //!                                          │ (pure)  │  deliver, forward, drop
 //!                                          └─────────┘
 //! ```
 //!
-//! | module | what it is | needs |
+//! | module | contents | feature |
 //! |---|---|---|
 //! | [`id`] | names and numbers, parsed once | |
 //! | [`router`] | ROUTE2, the link-state router: a state machine without I/O, clock or randomness | |
-//! | [`punch`] | direct paths through NATs and firewalls: a state machine likewise | |
-//! | [`switch`] | the decision about one packet | |
+//! | [`punch`] | direct paths through NATs and firewalls: a state machine like the router | |
+//! | [`switch`] | the forwarding decision for one packet | |
 //! | `transport` | identities, trust, QUIC and TLS | `node` |
 //! | `mesh` | links, peer connections, services, streams, status, events | `node` |
 //! | `work` | directives, calls, commands | `node` |
 //! | `testing` | a virtual network under real QUIC, in virtual time | `testing` |
 //!
-//! What a program needs stands at the top of the crate. Every byte on the wire is described in `docs/protocol.md`.
+//! The crate root re-exports what applications need. `docs/protocol.md` describes the wire protocol.
 //!
 //! # Features
 //!
-//! They only ever add.
+//! Features are additive.
 //!
-//! - `node` (default): nodes, links, streams and work, by tokio, quinn and rustls.
+//! - `node` (default): nodes, links, streams and work, on tokio, quinn and rustls.
 //! - `cli`: the binary `receptor`.
-//! - `mdns`: nodes on the local network are announced and found.
-//! - `portmap`: a port of the router is mapped to the node.
+//! - `mdns`: discovery of nodes on the local network.
+//! - `portmap`: port mapping by the router.
 //! - `testing`: the virtual network.
 //!
-//! Without any, there are the router, the puncher and the switch alone: no async, no sockets, no clock, no TLS.
+//! Without features the crate contains the router, hole punching and the switch alone: no async runtime,
+//! no sockets, no clock, no TLS.
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
