@@ -51,6 +51,7 @@ impl RelayRule {
 /// each star: on a mismatch, only the match of the last star is extended.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
+    // The last star, and where in the text its match ends.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         if pattern.get(p) == Some(&b'*') {
@@ -59,12 +60,14 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
         } else if pattern.get(p) == Some(&text[t]) {
             (p, t) = (p + 1, t + 1);
         } else if let Some((at, from)) = star {
+            // Mismatch: let the last star match one more byte, and retry behind it.
             star = Some((at, from + 1));
             (p, t) = (at + 1, from + 1);
         } else {
             return false;
         }
     }
+    // At the end of the text, the rest of the pattern may only be stars.
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
 

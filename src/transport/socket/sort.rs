@@ -39,10 +39,11 @@ impl Socket {
         let mut kept = None;
         let mut start = 0;
         while start < len {
+            // A run of packets with the same header shares one decision.
             let data = &buffers[nth][..len];
             let end = run_end(data, start, stride);
             let verdict = match self.judge(table, &data[start..end], stride) {
-                // Links have no business at a fresh port, and neither has the transit of others.
+                // Fresh ports accept neither links nor transit.
                 Verdict::Quic | Verdict::Forward(_) | Verdict::Hold(..) if local_port.is_some() => {
                     Verdict::Drop(DropReason::UnknownCookie)
                 }
@@ -50,7 +51,8 @@ impl Socket {
             };
             let to_quinn = matches!(verdict, Verdict::Quic | Verdict::Deliver(_));
             if to_quinn && start > 0 && inbound.egress.waits_in(nth) || inbound.egress.is_full() {
-                // Packets for quinn move to the start of the buffer.
+                // Packets for quinn move to the start of the buffer, over packets that wait there to be
+                // forwarded: send those first.
                 self.send_on(inbound, buffers);
             }
             let data = &mut buffers[nth][..len];
@@ -59,6 +61,8 @@ impl Socket {
                     self.keep(inbound, &mut kept, data, start..end, outer, 0);
                 }
                 Verdict::Deliver(header) => {
+                    // The peer is heard: its last packet need not be sent again, and replies to its
+                    // handshake return through the same neighbour.
                     let handshake = data.get(start + header.wire_len()).copied().is_some_and(is_handshake);
                     let ingress = table.ingress(header.cookie).map(|ingress| ingress.neighbour);
                     if let Some(last) = self.peers.load().get(&header.source) {
@@ -70,6 +74,7 @@ impl Socket {
                     if handshake && let Some(ingress) = ingress {
                         self.replies.note(header.source, ingress);
                     }
+                    // To quinn the packets come from the overlay address of the peer.
                     let addr = overlay::flow_addr(header.source, self.flow_kind(table, &header));
                     let dst_ip = arrived_through(table, &header, &data[start..end]);
                     let inner = RecvMeta { addr, dst_ip, ..outer };
@@ -83,6 +88,8 @@ impl Socket {
                         start = end;
                         continue;
                     }
+                    // Hop limit and cookie are rewritten in place; the run is sent later, together with
+                    // others for the same next hop.
                     for packet in data[start..end].chunks_mut(stride) {
                         Header::rewrite(packet, next_hop.cookie);
                     }
@@ -112,7 +119,7 @@ impl Socket {
         *meta = kept.unwrap_or(RecvMeta { len: 0, ..outer });
     }
 
-    /// What to do with a run of packets that have the same header; one look-up for all of them.
+    /// Decides about a run of packets with the same header, with one lookup for all of them.
     fn judge(&self, table: &ForwardingTable, run: &[u8], stride: usize) -> Verdict {
         if run[0] >= Header::FIRST_QUIC_BYTE {
             return Verdict::Quic;
@@ -134,8 +141,8 @@ impl Socket {
         }
     }
 
-    /// Gives a run to quinn, `strip` bytes shorter a packet: in place if it is the first of its buffer, else copied.
-    /// Whether there was room.
+    /// Delivers a run to quinn with `strip` bytes removed from each packet: in place if it is the first
+    /// of its buffer, otherwise as a copy. Returns whether there was room.
     fn keep(
         &self,
         inbound: &mut Inbound,
@@ -160,7 +167,7 @@ impl Socket {
             return inbound.pend(&self.counters, meta, &packets);
         }
         if strip == 0 && run.start == 0 {
-            // It lies where it belongs.
+            // Already in place.
             meta.len = run.end;
             *kept = Some(meta);
             return true;
