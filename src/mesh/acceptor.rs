@@ -117,6 +117,7 @@ impl Acceptor {
 
     async fn link(&self, accepting: Accepting, place: Place) {
         let address = accepting.remote_address();
+        let sighting = accepting.sighting();
         let finished = finish(accepting, SILENCE, HANDSHAKE_TIMEOUT, place, &self.handshakes.links);
         let error = match finished.await {
             Ok(connection) => match self.greet(connection).await {
@@ -127,7 +128,7 @@ impl Acceptor {
         };
         match error.refusal() {
             Some(why) => {
-                let why = why.naming(&self.endpoint.identity());
+                let why = why.naming(&self.endpoint.identity()).presenting(sighting.presented());
                 if let Some(suppressed) = self.refusals.admit(address.ip()) {
                     warn!(%address, %why, suppressed, "refused a link");
                 }

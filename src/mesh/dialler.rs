@@ -362,7 +362,9 @@ impl Dialler {
                 .endpoint
                 .dial(addr, expected, patience.rtt)
                 .map_err(|error| AttemptError::Dial(error.to_string()))?;
-            let connection = connecting.await.map_err(HandshakeError::from)?;
+            let sighting = connecting.sighting();
+            let refused = |error| HandshakeError::from(error).presenting(&sighting);
+            let connection = connecting.await.map_err(refused)?;
             let hello = self.hello.hello(connection.remote_address());
             Ok(handshake::dial(connection, hello, expected).await?)
         };

@@ -1,7 +1,6 @@
 //! Connections to nodes that are no neighbours, through the switch: opened on demand, kept for a while, bounded.
 
 use std::collections::BTreeMap;
-use std::future::IntoFuture;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,10 +26,10 @@ use super::usage::{Lease, StreamLease, Usage};
 use super::vetting::Vetting;
 use crate::id::{NodeAddr, NodeId};
 use crate::transport::code::CloseCode;
-use crate::transport::endpoint::{Authenticated, Endpoint};
+use crate::transport::endpoint::{Authenticated, Connecting as Handshake, Endpoint};
 use crate::transport::handshake::certified_names;
 use crate::transport::tls;
-use crate::transport::{Refusal, overlay};
+use crate::transport::{Refusal, Sighting, overlay};
 
 mod connecting;
 mod room;
@@ -228,10 +227,10 @@ impl Peers {
                     }
                     return Ok(connection);
                 }
-                Some(Ok(Err(error))) => {
+                Some(Ok(Err((error, sighting)))) => {
                     return Err(match Refusal::from_connection_error(&error) {
                         Some(why) => {
-                            let why = why.naming(&self.endpoint.identity());
+                            let why = why.naming(&self.endpoint.identity()).presenting(sighting.presented());
                             OpenError::NotTrusted { node: node.clone(), why }
                         }
                         None => OpenError::lost(node, Cause::of(&error)),
@@ -250,11 +249,11 @@ impl Peers {
         &self,
         node: &NodeId,
         nth: u32,
-        attempts: &mut JoinSet<Result<Authenticated, quinn::ConnectionError>>,
+        attempts: &mut JoinSet<Attempted>,
     ) -> Result<(), quinn::ConnectError> {
-        attempts.spawn(self.endpoint.connect_peer(node)?.into_future());
+        attempts.spawn(finish(self.endpoint.connect_peer(node)?));
         if nth == 1 && self.endpoint.socket().is_attached_stub() {
-            attempts.spawn(self.endpoint.connect_peer_by_routes(node)?.into_future());
+            attempts.spawn(finish(self.endpoint.connect_peer_by_routes(node)?));
         }
         Ok(())
     }
@@ -586,15 +585,23 @@ impl Slot {
     }
 }
 
+/// What an attempt to connect came to; of a failed one with the certificate that this node refused.
+type Attempted = Result<Authenticated, (quinn::ConnectionError, Sighting)>;
+
+async fn finish(handshake: Handshake) -> Attempted {
+    let sighting = handshake.sighting();
+    handshake.await.map_err(|error| (error, sighting))
+}
+
 /// The first attempt that succeeds, or the failure of the last one; `None` at the deadline. A peer
 /// that refuses decides for all of them.
 async fn first_to_succeed(
-    attempts: &mut JoinSet<Result<Authenticated, quinn::ConnectionError>>,
+    attempts: &mut JoinSet<Attempted>,
     deadline: tokio::time::Instant,
-) -> Option<Result<Result<Authenticated, quinn::ConnectionError>, tokio::task::JoinError>> {
+) -> Option<Result<Attempted, tokio::task::JoinError>> {
     loop {
         let outcome = tokio::time::timeout_at(deadline, attempts.join_next()).await.ok()??;
-        let lost = matches!(&outcome, Ok(Err(error)) if Refusal::from_connection_error(error).is_none());
+        let lost = matches!(&outcome, Ok(Err((error, _))) if Refusal::from_connection_error(error).is_none());
         if !lost || attempts.is_empty() {
             return Some(outcome);
         }

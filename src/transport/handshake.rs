@@ -14,6 +14,7 @@ use super::code::CloseCode;
 use super::endpoint::Authenticated;
 use super::endpoint::tls::peer_ids;
 use super::frame::{Frame, FrameReader, Hello, ReadFrameError, VERSIONS};
+use super::identity::presented::Sighting;
 use super::identity::verify::certificate_error::WrongName;
 use super::{Refusal, RefusalReason};
 use crate::id::NodeId;
@@ -177,6 +178,14 @@ impl HandshakeError {
             Self::NoHello => CloseCode::BadFrame,
             Self::Timeout => CloseCode::HandshakeTimeout,
         })
+    }
+
+    /// Adds what the certificate that this node has refused says of itself.
+    pub(crate) fn presenting(self, sighting: &Sighting) -> Self {
+        match self {
+            Self::Refused(refusal) => Self::Refused(refusal.presenting(sighting.presented())),
+            error => error,
+        }
     }
 
     /// The refusal behind the error, if authentication or permission is what failed.

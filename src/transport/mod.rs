@@ -27,7 +27,7 @@ pub use identity::{
     InvalidFingerprint, InvalidRelayRule, KeyError, MAX_PEM_FILE, NameKind, NamesError, NodeName, RelayRule,
     Trust, TrustError, id_for_address, ids_in_certificate, roles_in_certificate,
 };
-pub(crate) use identity::{open_regular, signature, verify::credential};
+pub(crate) use identity::{open_regular, presented::Sighting, signature, verify::credential};
 #[cfg(test)]
 pub(crate) use identity::{testdata, verify};
 pub use refusal::{Refusal, RefusalReason, Refuser};

@@ -11,6 +11,7 @@ use rustls::{AlertDescription, CertificateError};
 
 use super::code::CloseCode;
 use super::identity::Identity;
+use super::identity::presented::Presented;
 use super::identity::verify::certificate_error::{Unusable, WrongName};
 use super::identity::verify::chain::{MAX_CHAIN_BYTES, MAX_INTERMEDIATES};
 use crate::id::NodeId;
@@ -27,6 +28,12 @@ pub struct Refusal {
     pub reason: RefusalReason,
     /// Which node refused.
     pub by: Refuser,
+    /// The ids that the refused certificate names, at most four. Nothing proves them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<NodeId>,
+    /// The issuer that the refused certificate names, if it could be read. Nothing proves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// The file of this node's certificate, if it was loaded from one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
@@ -109,7 +116,7 @@ impl Refusal {
     pub const MAX_REASON: usize = 1_000;
 
     fn new(reason: RefusalReason, by: Refuser) -> Self {
-        Self { reason, by, certificate: None, roots: None }
+        Self { reason, by, ids: Vec::new(), issuer: None, certificate: None, roots: None }
     }
 
     /// This node refuses.
@@ -146,15 +153,40 @@ impl Refusal {
         matches!(error, ConnectionError::ConnectionClosed(_) | ConnectionError::ApplicationClosed(_))
     }
 
-    /// Names the files of this node's identity, where it was loaded from files.
+    /// Names the files of this node's identity, where it was loaded from files, and, if it is this
+    /// node's certificate that was refused, what that says of itself.
     #[must_use]
     pub(crate) fn naming(self, identity: &Identity) -> Self {
         let files = identity.files();
+        let own = (self.by == Refuser::OtherNode).then(|| identity.presented());
         Self {
             certificate: files.map(|files| files.0.clone()),
             roots: files.map(|files| files.1.clone()),
             ..self
         }
+        .presenting(own)
+    }
+
+    /// Names what the refused certificate says of itself, if it is known.
+    #[must_use]
+    pub(crate) fn presenting(self, presented: Option<Presented>) -> Self {
+        match presented {
+            Some(Presented { ids, issuer }) if self.reason.is_of_certificate() => {
+                Self { ids, issuer, ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// The certificate by its file, its ids and its issuer, in parentheses, as far as they are known.
+    fn write_certificate(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.certificate.as_ref().filter(|_| self.by == Refuser::OtherNode);
+        // A wrong name is shown with the names.
+        let names_follow = matches!(self.reason, RefusalReason::WrongName { .. });
+        let ids = self.ids.iter().filter(|_| !names_follow).map(|id| format!("id {id}"));
+        let issuer = self.issuer.as_ref().map(|issuer| format!("issued by {issuer}"));
+        let parts: Vec<_> = file.cloned().into_iter().chain(ids).chain(issuer).collect();
+        if parts.is_empty() { Ok(()) } else { write!(f, " ({})", parts.join(", ")) }
     }
 
     /// The code with which a live connection is closed.
@@ -303,17 +335,12 @@ impl RefusalReason {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.reason.is_of_certificate() {
-            match (self.by, &self.certificate) {
-                (Refuser::ThisNode, _) => {
-                    f.write_str("this node refused the certificate of the other node: ")?
-                }
-                (Refuser::OtherNode, Some(file)) => {
-                    write!(f, "the other node refused the certificate of this node ({file}): ")?;
-                }
-                (Refuser::OtherNode, None) => {
-                    f.write_str("the other node refused the certificate of this node: ")?
-                }
-            }
+            f.write_str(match self.by {
+                Refuser::ThisNode => "this node refused the certificate of the other node",
+                Refuser::OtherNode => "the other node refused the certificate of this node",
+            })?;
+            self.write_certificate(f)?;
+            f.write_str(": ")?;
         }
         write!(f, "{}; {}", self.reason, self.remedy())
     }
@@ -493,6 +520,13 @@ mod tests {
                 |told: RefusalReason| told == theirs.reason || theirs.reason == RefusalReason::WrongPurpose;
             assert!(told.is_some_and(same), "{theirs}");
         }
+        let presented = Presented { ids: vec![id("edge-1")], issuer: Some("CN=their mesh".to_owned()) };
+        let here = Refusal::here(RefusalReason::UnknownCa).presenting(Some(presented.clone())).to_string();
+        let start =
+            "this node refused the certificate of the other node (id edge-1, issued by CN=their mesh): ";
+        assert!(here.starts_with(start), "{here}");
+        let no_certificate = Refusal::here(RefusalReason::WrongAlpn).presenting(Some(presented));
+        assert_eq!((no_certificate.ids, no_certificate.issuer), (Vec::new(), None));
         let here =
             Refusal { roots: Some("/etc/ca.crt".to_owned()), ..Refusal::here(RefusalReason::UnknownCa) };
         assert!(here.to_string().contains("a CA in /etc/ca.crt of this node"), "{here}");

@@ -412,6 +412,40 @@ impl Running {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_refused_link_names_id_and_issuer_at_both_ends() {
+    let [ours, theirs] = ["our mesh", "their mesh"].map(|name| Authority::new(name, 1).unwrap());
+    let both = Trust::from_pem(&(ours.certificate_pem() + &theirs.certificate_pem())).unwrap();
+    // The dialler judges first. Where it trusts both CAs, the acceptor refuses.
+    for (dialler_trusts, refused, issuer) in [(false, "r", "our mesh"), (true, "a", "their mesh")] {
+        let network = Network::new(3);
+        let acceptor = issue(&ours, "r", DAY);
+        let dialler = issue(&theirs, "a", DAY);
+        let dialler = if dialler_trusts { dialler.with_trust(both.clone()) } else { dialler };
+        let builder =
+            |name, identity| Node::builder(id(name), identity).socket(network.bind_host()).direct(false);
+        let r = builder("r", acceptor).start().await.unwrap();
+        let mut at_acceptor = r.events();
+        let a = builder("a", dialler).peer(r.local_addrs()[0]).start().await.unwrap();
+        let mut at_dialler = a.events();
+        for (end, events, refuses) in
+            [("acceptor", &mut at_acceptor, dialler_trusts), ("dialler", &mut at_dialler, !dialler_trusts)]
+        {
+            let why = refusal(events).await;
+            let by = if refuses { Refuser::ThisNode } else { Refuser::OtherNode };
+            assert_eq!((&why.reason, why.by), (&RefusalReason::UnknownCa, by), "{end}");
+            assert_eq!(why.ids, [id(refused)], "{end}");
+            assert!(why.issuer.as_ref().is_some_and(|name| name.contains(issuer)), "{end}: {why:?}");
+            let named = format!("(id {refused}, issued by ");
+            assert!(why.to_string().contains(&named), "{end}: {why}");
+        }
+        // The status of the dialler shows it, and `doctor` with it.
+        let status = a.status().await.unwrap();
+        let error = status.links.iter().find_map(|link| link.last_error.clone()).unwrap();
+        assert!(error.contains(&format!("id {refused}")) && error.contains(issuer), "{error}");
+    }
+}
+
 /// A node whose packets take a second each way.
 async fn slow_node(network: &Network, name: &str, identity: Identity, relay: SocketAddr) -> Node {
     let socket = network.bind_host();

@@ -23,6 +23,7 @@ use self::runtime::Runtime;
 use self::settings::Transports;
 use self::tls::TlsConfig;
 use super::authenticator::{CredentialHash, credential_hash};
+use super::identity::presented::Sighting;
 use super::overlay::FlowKind;
 use super::socket::Socket;
 use super::socket::udp::path_mtu::PathMtus;
@@ -59,6 +60,7 @@ pub(crate) struct Generation {
 pub(crate) struct Connecting {
     quinn: quinn::Connecting,
     generation: Generation,
+    sighting: Sighting,
 }
 
 /// An incoming handshake in progress. Dropping it ends it.
@@ -67,6 +69,7 @@ pub(crate) struct Accepting {
     connection: Connection,
     finished: ZeroRttAccepted,
     generation: Generation,
+    sighting: Sighting,
 }
 
 /// Why a handshake that the other end began did not finish.
@@ -82,6 +85,11 @@ impl Accepting {
     /// Where the other end is.
     pub(crate) fn remote_address(&self) -> SocketAddr {
         self.connection.remote_address()
+    }
+
+    /// Where the certificate will be found if this node refuses it.
+    pub(crate) fn sighting(&self) -> Sighting {
+        self.sighting.clone()
     }
 
     /// Waits for the end of the handshake, as long as the peer is never silent for longer than
@@ -117,12 +125,19 @@ pub(crate) struct Origin {
     pub(crate) node: Option<NodeAddr>,
 }
 
+impl Connecting {
+    /// Where the certificate will be found if this node refuses it.
+    pub(crate) fn sighting(&self) -> Sighting {
+        self.sighting.clone()
+    }
+}
+
 impl IntoFuture for Connecting {
     type Output = Result<Authenticated, ConnectionError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { quinn, generation } = self;
+        let Self { quinn, generation, sighting: _ } = self;
         Box::pin(async move { Ok(Authenticated { connection: quinn.await?, generation }) })
     }
 }
@@ -252,14 +267,15 @@ impl Endpoint {
         // On links HELLO has the whole id.
         let suffix = self.suffix.as_deref().filter(|_| overlay::node_addr(addr).is_some());
         let shown = self.tls.load();
+        let sighting = Sighting::default();
         let tls = match suffix {
-            Some(_) => shown.tls.client_naming(expected.cloned()),
-            None => shown.tls.client(expected.cloned()),
+            Some(_) => shown.tls.client_naming(expected.cloned(), &sighting),
+            None => shown.tls.client_reporting(expected.cloned(), &sighting),
         };
         let mut config = quinn::ClientConfig::new(tls);
         config.transport_config(Arc::new(transport));
         let quinn = self.quinn.connect_with(config, addr, &tls::server_name(suffix))?;
-        Ok(Connecting { quinn, generation: shown.generation })
+        Ok(Connecting { quinn, generation: shown.generation, sighting })
     }
 
     /// The next connection attempt from outside; `None` once the endpoint is closed.
@@ -295,13 +311,15 @@ impl Endpoint {
             (shown.accept_link.clone(), self.transports.accepted_link(path_mtu))
         };
         config.transport_config(Arc::new(transport));
+        let sighting = Sighting::default();
+        config.crypto = shown.tls.server_reporting(&sighting);
         let generation = shown.generation;
         let connecting = incoming.accept_with(Arc::new(config))?;
         // No data is sent before the handshake completes. Whether packets arrive is known from the
         // connection, not from the handshake alone.
         let (connection, finished) =
             connecting.into_0rtt().expect("a connection that was accepted is there at once");
-        Ok(Accepting { connection, finished, generation })
+        Ok(Accepting { connection, finished, generation, sighting })
     }
 
     /// Waits until every connection has closed, and the last words are out.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::client::Resumption;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::CertificateDer;
+use rustls::server::ResolvesServerCert;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 
@@ -14,6 +15,7 @@ use crate::transport::crypto::provider;
 use crate::transport::identity::Identity;
 use crate::transport::identity::Trust;
 use crate::transport::identity::names::{NamesError, ids_in_certificate};
+use crate::transport::identity::presented::Sighting;
 use crate::transport::identity::verify::PeerVerifier;
 
 /// The application protocol of links and peer connections.
@@ -43,15 +45,18 @@ pub(crate) fn peer_suffix(connection: &quinn::Connection) -> Option<String> {
 pub(crate) struct TlsConfig {
     server: Arc<QuicServerConfig>,
     client: rustls::ClientConfig,
+    resolver: Arc<SingleCertAndKey>,
     trust: Trust,
 }
 
 impl TlsConfig {
     /// Certificates are accepted by `trust`, which may be stricter than the roots that the identity was loaded with.
     pub(crate) fn new(identity: &Identity, trust: &Trust) -> Self {
+        let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(identity.certified())));
         Self {
-            server: Arc::new(server(identity, trust)),
-            client: client(identity, trust),
+            server: Arc::new(server(&resolver, trust, &Sighting::default())),
+            client: client(&resolver, trust),
+            resolver,
             trust: trust.clone(),
         }
     }
@@ -61,25 +66,48 @@ impl TlsConfig {
         Arc::clone(&self.server)
     }
 
-    /// For [`quinn::ClientConfig::new`]. With `expected`, a certificate without that id is refused.
-    ///
-    /// One is made per dial; all but the expectation is shared between them.
-    pub(crate) fn client(&self, expected: Option<NodeId>) -> Arc<QuicClientConfig> {
-        self.client_of(self.client.clone(), expected)
+    /// As [`server`](Self::server), for one attempt, whose refused certificate goes to `sighting`.
+    pub(crate) fn server_reporting(&self, sighting: &Sighting) -> Arc<QuicServerConfig> {
+        Arc::new(server(&self.resolver, &self.trust, sighting))
     }
 
-    /// As [`client`](Self::client), and sends the [server name](server_name).
-    pub(crate) fn client_naming(&self, expected: Option<NodeId>) -> Arc<QuicClientConfig> {
+    /// For [`quinn::ClientConfig::new`]. With `expected`, a certificate without that id is refused.
+    #[cfg(test)]
+    pub(crate) fn client(&self, expected: Option<NodeId>) -> Arc<QuicClientConfig> {
+        self.client_reporting(expected, &Sighting::default())
+    }
+
+    /// For one dial, whose refused certificate goes to `sighting`. With `expected`, a certificate
+    /// without that id is refused.
+    ///
+    /// All but the verifier is shared between dials.
+    pub(crate) fn client_reporting(
+        &self,
+        expected: Option<NodeId>,
+        sighting: &Sighting,
+    ) -> Arc<QuicClientConfig> {
+        self.client_of(self.client.clone(), expected, sighting)
+    }
+
+    /// As [`client_reporting`](Self::client_reporting), and sends the [server name](server_name).
+    pub(crate) fn client_naming(
+        &self,
+        expected: Option<NodeId>,
+        sighting: &Sighting,
+    ) -> Arc<QuicClientConfig> {
         let mut config = self.client.clone();
         config.enable_sni = true;
-        self.client_of(config, expected)
+        self.client_of(config, expected, sighting)
     }
 
-    fn client_of(&self, mut config: rustls::ClientConfig, expected: Option<NodeId>) -> Arc<QuicClientConfig> {
-        if expected.is_some() {
-            let verifier = PeerVerifier::new(self.trust.clone(), expected);
-            config.dangerous().set_certificate_verifier(Arc::new(verifier));
-        }
+    fn client_of(
+        &self,
+        mut config: rustls::ClientConfig,
+        expected: Option<NodeId>,
+        sighting: &Sighting,
+    ) -> Arc<QuicClientConfig> {
+        let verifier = PeerVerifier::new(self.trust.clone(), expected).reporting(sighting);
+        config.dangerous().set_certificate_verifier(Arc::new(verifier));
         Arc::new(
             QuicClientConfig::try_from(config)
                 .expect("the provider has the cipher suite that QUIC starts with"),
@@ -106,13 +134,13 @@ pub(crate) fn peer_ids(connection: &quinn::Connection) -> Result<Vec<NodeId>, Na
 
 const PROVIDER_HAS_TLS13: &str = "the provider has cipher suites of TLS 1.3";
 
-fn server(identity: &Identity, trust: &Trust) -> QuicServerConfig {
-    let verifier = PeerVerifier::new(trust.clone(), None);
+fn server(resolver: &Arc<SingleCertAndKey>, trust: &Trust, sighting: &Sighting) -> QuicServerConfig {
+    let verifier = PeerVerifier::new(trust.clone(), None).reporting(sighting);
     let mut config = rustls::ServerConfig::builder_with_details(Arc::clone(provider()), Arc::new(WallClock))
         .with_protocol_versions(&[&TLS13])
         .expect(PROVIDER_HAS_TLS13)
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity.certified()))));
+        .with_cert_resolver(Arc::clone(resolver) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = vec![ALPN.to_vec()];
     // No resumption: a resumed session does not verify the certificate again, so that a revocation,
     // denial or renewal since would be missed. No early data either, which can be replayed.
@@ -121,14 +149,14 @@ fn server(identity: &Identity, trust: &Trust) -> QuicServerConfig {
     QuicServerConfig::try_from(config).expect("the provider has the cipher suite that QUIC starts with")
 }
 
-fn client(identity: &Identity, trust: &Trust) -> rustls::ClientConfig {
+fn client(resolver: &Arc<SingleCertAndKey>, trust: &Trust) -> rustls::ClientConfig {
     let verifier = PeerVerifier::new(trust.clone(), None);
     let mut config = rustls::ClientConfig::builder_with_details(Arc::clone(provider()), Arc::new(WallClock))
         .with_protocol_versions(&[&TLS13])
         .expect(PROVIDER_HAS_TLS13)
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity.certified()))));
+        .with_client_cert_resolver(Arc::clone(resolver) as Arc<dyn ResolvesClientCert>);
     config.alpn_protocols = vec![ALPN.to_vec()];
     // No resumption, for the same reason as on the server.
     config.resumption = Resumption::disabled();

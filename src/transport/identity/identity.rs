@@ -18,6 +18,7 @@ use super::fingerprint::Fingerprint;
 use super::key::{KeyError, PrivateKey, to_pem};
 use super::names::{NamesError, NodeName, distinct_ids, names_in_certificate};
 use super::pem;
+use super::presented::Presented;
 use super::trust::{Trust, TrustError};
 use super::verify::certificate_error::described;
 use super::verify::chain;
@@ -252,6 +253,11 @@ impl Identity {
     }
 
     /// The files of the certificate and of the roots, if it was loaded from files.
+    /// What the certificate says of itself.
+    pub(crate) fn presented(&self) -> Presented {
+        self.inner.certified.cert.first().map_or_else(Presented::default, |der| Presented::read(der))
+    }
+
     pub(crate) fn files(&self) -> Option<&(String, String)> {
         self.files.as_deref()
     }

@@ -8,6 +8,7 @@ mod identity;
 pub(crate) mod key;
 pub(crate) mod names;
 mod pem;
+pub(crate) mod presented;
 mod relay_rules;
 pub(crate) mod signature;
 #[cfg(test)]

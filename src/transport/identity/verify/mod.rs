@@ -28,6 +28,7 @@ use webpki::{
 
 use self::certificate_error::{Unusable, WrongName, certificate_error};
 use super::names::{NamesError, ids_in_certificate};
+use super::presented::Sighting;
 use super::trust::{Denial, Trust};
 use crate::id::NodeId;
 use crate::transport::crypto::provider;
@@ -59,6 +60,8 @@ impl PeerRole {
 pub(crate) struct PeerVerifier {
     trust: Trust,
     expected: Option<NodeId>,
+    /// Where a certificate goes that a handshake refuses.
+    sighting: Sighting,
     #[cfg(test)]
     counted: CountedChecks,
 }
@@ -69,9 +72,15 @@ impl PeerVerifier {
         Self {
             trust,
             expected,
+            sighting: Sighting::default(),
             #[cfg(test)]
             counted: CountedChecks::default(),
         }
+    }
+
+    /// Keeps a certificate that a handshake refuses.
+    pub(in crate::transport) fn reporting(self, sighting: &Sighting) -> Self {
+        Self { sighting: sighting.clone(), ..self }
     }
 
     /// Like [`new`](Self::new), and counts the cost of verification.
@@ -111,6 +120,18 @@ impl PeerVerifier {
             }
             _ => Ok(ids),
         }
+    }
+
+    /// As [`verify`](Self::verify), for a handshake.
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        role: PeerRole,
+        now: UnixTime,
+    ) -> Result<(), CertificateError> {
+        let verified = self.verify(end_entity, intermediates, role, now);
+        verified.map(drop).inspect_err(|_| self.sighting.record(end_entity))
     }
 
     /// Checks that there is a path to a root at this time and that no list revokes it. Names and
@@ -199,7 +220,7 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.verify(end_entity, intermediates, PeerRole::Acceptor, now)?;
+        self.judge(end_entity, intermediates, PeerRole::Acceptor, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -238,7 +259,7 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.verify(end_entity, intermediates, PeerRole::Dialler, now)?;
+        self.judge(end_entity, intermediates, PeerRole::Dialler, now)?;
         Ok(ClientCertVerified::assertion())
     }
 
