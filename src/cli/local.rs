@@ -75,10 +75,12 @@ impl Local {
         tokio::task::spawn_blocking(move || Document::of(&status)).await.map_err(Failure::failed)
     }
 
-    /// What the node knows of another. An ephemeral node knows nothing until it has asked: by a ping.
+    /// What the node knows of another. An ephemeral node knows little until it has asked: by a ping,
+    /// unless its neighbour says that the other one has left.
     pub(super) async fn explain(&self, node: &NodeId) -> Result<Value, Failure> {
         let explained = self.explained(node).await?;
-        if explained["route"]["state"] != "no-database" || !explained["path"].is_null() {
+        let known = |field: &str| !explained[field].is_null();
+        if explained["route"]["state"] != "no-database" || known("path") || known("left") {
             return Ok(explained);
         }
         self.ping(node, EXPLAIN_PING).await?;

@@ -675,6 +675,12 @@ impl Mesh {
     }
 
     pub(crate) async fn explain(&self, node: &NodeId) -> Result<NodeExplanation, ShutDown> {
+        let stub = self.0.view.borrow().stub;
+        if stub && *node != self.0.id {
+            // Its neighbour knows whether the node has left. What it answers is kept.
+            let answer = self.ask(|reply| Command::Query(node.clone(), reply));
+            let _ = tokio::time::timeout(ROUTE_WAIT, answer).await;
+        }
         let known = self.ask(|reply| Command::Explain(node.clone(), reply)).await?;
         if !known.awaits_proof() {
             return Ok(known);

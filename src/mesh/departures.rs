@@ -45,6 +45,16 @@ impl Departures {
         self.0.get_or_insert(node, || Departure { at: now, ephemeral });
     }
 
+    /// What a neighbour reports of a node: for how many milliseconds it has been gone, and whether it
+    /// was ephemeral; `None` if it has not left, as far as the neighbour knows.
+    pub(super) fn reported(&mut self, node: &NodeId, left: Option<(u64, bool)>, now: Instant) {
+        self.came(node);
+        let Some((millis, ephemeral)) = left else { return };
+        if let Some(at) = now.checked_sub(Duration::from_millis(millis)) {
+            self.left(node.clone(), ephemeral, at);
+        }
+    }
+
     /// The node is there.
     pub(super) fn came(&mut self, node: &NodeId) {
         self.0.pop(node);
@@ -97,6 +107,22 @@ mod tests {
         assert_eq!(names(at(3_601)), ["b"]);
         departures.came(&id("b"));
         assert_eq!(departures.of(&id("b"), at(10)), None);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a first instant has to come from somewhere")]
+    fn what_a_neighbour_reports_replaces_what_was_known() {
+        let now = Instant::now() + REMEMBERED_FOR;
+        let mut departures = Departures::new();
+        departures.reported(&id("a"), Some((90_500, true)), now);
+        let left = departures.of(&id("a"), now).unwrap();
+        assert_eq!((left.ago_s, left.ephemeral), (90.5, true));
+        departures.reported(&id("a"), Some((1_000, false)), now);
+        assert_eq!(departures.of(&id("a"), now).unwrap().ago_s, 1.0);
+        departures.reported(&id("a"), None, now);
+        assert_eq!(departures.of(&id("a"), now), None);
+        departures.reported(&id("a"), Some((u64::MAX, false)), now);
+        assert_eq!(departures.of(&id("a"), now), None);
     }
 
     #[test]

@@ -333,8 +333,9 @@ impl Driver {
                 self.apply(changes, now);
             }
             Frame::Query(node) => self.query(id, node, now),
-            Frame::Answer(node, route) => {
+            Frame::Answer(node, route, left) => {
                 if let Role::Stub(stub) = &mut self.role {
+                    self.departures.reported(&node, left, now);
                     for asker in stub.queries.remove(&node).unwrap_or_default() {
                         let _ = asker.send(route);
                     }

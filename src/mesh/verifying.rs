@@ -52,7 +52,7 @@ impl Driver {
         let Role::Full(router) = &mut self.role else { return };
         let pending = router.table().is_claimed(&node) && router.verify_claims(&node, now);
         if !(pending && self.queries.add(id, &node, now)) {
-            self.answer_query(id, node);
+            self.answer_query(id, node, now);
         }
     }
 
@@ -61,18 +61,22 @@ impl Driver {
         let Role::Full(router) = &self.role else { return };
         let table = router.table();
         for (id, node) in self.queries.take(|node| table.route(node).is_some(), now) {
-            self.answer_query(id, node);
+            self.answer_query(id, node, now);
         }
     }
 
-    fn answer_query(&self, id: LinkId, node: NodeId) {
+    fn answer_query(&self, id: LinkId, node: NodeId, now: Instant) {
         let (Some(link), Role::Full(router)) = (self.neighbours.link(id), &self.role) else { return };
         let route = if node == self.id {
             Some((0, 0))
         } else {
             router.table().route(&node).map(|route| (route.cost, route.hops))
         };
-        link.send(&Frame::Answer(node, route));
+        // One that is listed as a stub again is back, whether or not that is proven.
+        let absent = route.is_none() && !router.table().is_claimed(&node);
+        let left = absent.then(|| self.departures.of(&node, now)).flatten();
+        let left = left.map(|left| ((left.ago_s * 1_000.0) as u64, left.ephemeral));
+        link.send(&Frame::Answer(node, route, left));
     }
 
     /// Somebody here uses a stub.

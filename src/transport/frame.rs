@@ -75,8 +75,9 @@ pub(crate) enum Frame {
     Pong(u64),
     /// From a stub: is there a route to this node?
     Query(NodeId),
-    /// To a stub: the cost and hops to the node, if there is a route.
-    Answer(NodeId, Option<(u64, u32)>),
+    /// To a stub: the cost and hops to the node, if there is a route; otherwise, if the node has left
+    /// the mesh, for how many milliseconds it has been gone, and whether it was ephemeral.
+    Answer(NodeId, Option<(u64, u32)>, Option<(u64, bool)>),
     /// To a stub: it is part of the mesh now, which knows this many nodes.
     Attached(u64),
     /// From a stub: start a convergence wave for the route to it, with a deadline in milliseconds.
@@ -180,7 +181,8 @@ impl Frame {
             Self::Ping(nonce) => pack(&(frame_type::PING, nonce)),
             Self::Pong(nonce) => pack(&(frame_type::PONG, nonce)),
             Self::Query(node) => pack(&(frame_type::QUERY, node)),
-            Self::Answer(node, route) => pack(&(frame_type::ANSWER, node, route)),
+            Self::Answer(node, route, None) => pack(&(frame_type::ANSWER, node, route)),
+            Self::Answer(node, route, left) => pack(&(frame_type::ANSWER, node, route, left)),
             Self::Attached(nodes) => pack(&(frame_type::ATTACHED, nodes)),
             Self::Converge(millis) => pack(&(frame_type::CONVERGE, millis)),
             Self::Converged(converged, count, expected) => {
@@ -221,8 +223,16 @@ impl Frame {
             frame_type::PONG => Self::Pong(unpack::<(u8, u64)>(body)?.1),
             frame_type::QUERY => Self::Query(unpack::<(u8, NodeId)>(body)?.1),
             frame_type::ANSWER => {
-                let (_, node, route) = unpack::<(u8, NodeId, Option<(u64, u32)>)>(body)?;
-                Self::Answer(node, route)
+                type Fields = (u8, NodeId, Option<(u64, u32)>);
+                type WithLeft = (u8, NodeId, Option<(u64, u32)>, Option<(u64, bool)>);
+                // The last field is optional, and a later version may have put another one there.
+                match unpack::<WithLeft>(body) {
+                    Ok((_, node, route, left)) => Self::Answer(node, route, left),
+                    Err(_) => {
+                        let (_, node, route) = unpack::<Fields>(body)?;
+                        Self::Answer(node, route, None)
+                    }
+                }
             }
             frame_type::ATTACHED => Self::Attached(unpack::<(u8, u64)>(body)?.1),
             frame_type::CONVERGE => Self::Converge(unpack::<(u8, u64)>(body)?.1),
@@ -439,8 +449,9 @@ mod tests {
             Frame::Ping(258),
             Frame::Pong(258),
             Frame::Query("b".parse().unwrap()),
-            Frame::Answer("b".parse().unwrap(), Some((3, 2))),
-            Frame::Answer("b".parse().unwrap(), None),
+            Frame::Answer("b".parse().unwrap(), Some((3, 2)), None),
+            Frame::Answer("b".parse().unwrap(), None, None),
+            Frame::Answer("b".parse().unwrap(), None, Some((90_000, false))),
             Frame::Attached(5),
             Frame::Converge(10_000),
             Frame::Converged(true, 5, 5),

@@ -431,6 +431,28 @@ async fn a_node_that_left_and_came_back_has_not_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_ephemeral_node_explains_a_distant_leave() {
+    let mut mesh = mesh(["a-r", "b-r"]).await;
+    let stub = mesh.joiner("s", &["r"]).ephemeral(true).start().await.unwrap();
+    stub.linked().await.unwrap();
+    assert_eq!(stub.explain(&id("b")).await.unwrap().left, None);
+    mesh.node("b").shutdown().await;
+    sleep(Duration::from_secs(60)).await;
+    let left = stub.explain(&id("b")).await.unwrap().left.expect("it has left");
+    assert!((59.0..61.0).contains(&left.ago_s) && !left.ephemeral, "{left:?}");
+    // Nothing is reported of a node that is unknown, or that was killed.
+    assert_eq!(stub.explain(&id("nobody")).await.unwrap().left, None);
+    mesh.kill("a");
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(stub.explain(&id("a")).await.unwrap().left, None);
+    // One that is back has not left.
+    drop(mesh.remove("b"));
+    mesh.restart("b", &["r"]).await;
+    mesh.node("r").routable(&id("b")).await.unwrap();
+    assert_eq!(stub.explain(&id("b")).await.unwrap().left, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_ephemeral_node_that_left_is_explained_near_and_far() {
     let mesh = mesh(["a-r", "b-r"]).await;
     let stub = mesh.joiner("s", &["r"]).ephemeral(true).start().await.unwrap();
