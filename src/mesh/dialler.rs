@@ -20,7 +20,7 @@ use super::peer_addr::PeerAddr;
 use super::status::{Direction, LinkState, LinkStatus};
 use super::view::View;
 use crate::id::NodeId;
-use crate::transport::backoff::Backoff;
+use crate::transport::backoff::{Backoff, LinkEnd};
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::Hello;
@@ -257,14 +257,14 @@ impl Dialler {
                         // Not a failure: the delays start over.
                         restarts_left -= 1;
                     }
-                    if restart && restarted {
-                        backoff.reset();
-                    } else if restart {
-                        backoff.peer_left();
-                        expects_restart = true;
-                    } else if !closed_with(&why, CloseCode::DuplicateLink) {
-                        backoff.link_ended(up);
-                    }
+                    let end = match restart {
+                        true if restarted => LinkEnd::Restarted,
+                        true => LinkEnd::PeerLeft,
+                        false if closed_with(&why, CloseCode::DuplicateLink) => LinkEnd::Duplicate,
+                        false => LinkEnd::Lost,
+                    };
+                    expects_restart |= end == LinkEnd::PeerLeft;
+                    backoff.link_ended(end, up);
                     // A link that is refused right after HELLO was never one: a twin is not to knock every other second.
                     if restart || up >= LINKED_AFTER {
                         lost_at = Some(clock::now());

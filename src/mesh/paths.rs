@@ -267,10 +267,10 @@ impl Paths {
     ) {
         let known = self.puncher.as_ref().is_some_and(|puncher| puncher.cookie(peer).is_some());
         let session = self.sessions.entry(peer.clone()).or_default();
-        let youngest = session.connections.last().map(|connection| connection.since);
+        let youngest = session.connections.last();
+        let age = youngest.map(|youngest| now.saturating_duration_since(youngest.since));
         session.connections.push(PeerConnection { connection, messages, since: now });
-        let same_time = |since| now.saturating_duration_since(since) <= SAME_TIME;
-        if !youngest.is_some_and(same_time) || !known && session.begin_at.is_none() {
+        if begins_session(age, known || session.begin_at.is_some()) {
             self.begin(peer, me, now);
         }
     }
@@ -566,9 +566,37 @@ fn host_address(address: &LocalAddress, port: u16) -> HostAddress {
     HostAddress { addr: SocketAddr::new(address.ip, port), prefix: address.prefix, kind }
 }
 
+/// Whether a new connection with a peer begins a session. `age` is that of the youngest connection
+/// before it, and `begun` says whether there is a session, or one is about to begin.
+///
+/// Two connections at the same time are one process's: both ends have connected. A later one may be
+/// another process's, which knows nothing of the session.
+fn begins_session(age: Option<Duration>, begun: bool) -> bool {
+    let same_time = age.is_some_and(|age| age <= SAME_TIME);
+    !(same_time && begun)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_second_connection_at_the_same_time_begins_no_session() {
+        let later = SAME_TIME + Duration::from_nanos(1);
+        for (age, begun, begins) in [
+            (None, false, true),
+            (None, true, true),
+            (Some(Duration::ZERO), true, false),
+            (Some(SAME_TIME), true, false),
+            // What was begun has been forgotten.
+            (Some(SAME_TIME), false, true),
+            // Another process.
+            (Some(later), true, true),
+            (Some(later), false, true),
+        ] {
+            assert_eq!(begins_session(age, begun), begins, "{age:?}, {begun}");
+        }
+    }
 
     #[test]
     fn a_peer_that_connects_again_and_again_waits_for_its_next_session() {

@@ -13,6 +13,19 @@ pub(crate) struct Backoff {
     attempts: u32,
 }
 
+/// How a link to the peer ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LinkEnd {
+    /// The peer's next process refused its packets.
+    Restarted,
+    /// The peer announced that it leaves.
+    PeerLeft,
+    /// Another link to the peer took its place.
+    Duplicate,
+    /// Any other way.
+    Lost,
+}
+
 impl Backoff {
     /// The upper bound of the first delay that is not zero.
     pub(crate) const FIRST: Duration = Duration::from_millis(250);
@@ -55,18 +68,18 @@ impl Backoff {
         self.attempts
     }
 
-    /// A link ended that had lasted for `up`: after a stable one the next attempt is made at once.
-    pub(crate) fn link_ended(&mut self, up: Duration) {
-        if up >= Self::STABLE_AFTER {
-            self.reset();
-        } else {
-            self.attempts = self.attempts.max(1);
+    /// A link ended that had lasted for `up`.
+    pub(crate) fn link_ended(&mut self, end: LinkEnd, up: Duration) {
+        match end {
+            // A new process listens.
+            LinkEnd::Restarted => self.reset(),
+            // The delays start over, and the first one is not zero.
+            LinkEnd::PeerLeft => self.attempts = 1,
+            // The peer is linked: the delays before that link count when it is dialled again.
+            LinkEnd::Duplicate => {}
+            LinkEnd::Lost if up >= Self::STABLE_AFTER => self.reset(),
+            LinkEnd::Lost => self.attempts = self.attempts.max(1),
         }
-    }
-
-    /// The peer announced that it leaves: the delays start over, and the first one is not zero.
-    pub(crate) fn peer_left(&mut self) {
-        self.attempts = 1;
     }
 
     /// Resets the delays: the network changed, or the operator requested it.
@@ -100,10 +113,28 @@ mod tests {
         let mut backoff = Backoff::default();
         backoff.next(false, 0);
         backoff.next(false, 0);
-        backoff.link_ended(Duration::from_secs(59));
+        backoff.link_ended(LinkEnd::Lost, Duration::from_secs(59));
         assert_ne!(backoff.next(false, u64::MAX), Duration::ZERO);
-        backoff.link_ended(Duration::from_secs(60));
+        backoff.link_ended(LinkEnd::Lost, Duration::from_secs(60));
         assert_eq!(backoff.next(false, u64::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_duplicate_changes_no_delay_however_long_it_lasted() {
+        for attempts in [0, 1, 5] {
+            for up in [0, 59, 60, 3_600] {
+                let mut backoff = Backoff { attempts };
+                backoff.link_ended(LinkEnd::Duplicate, Duration::from_secs(up));
+                assert_eq!(backoff.attempts(), attempts);
+            }
+        }
+    }
+
+    #[test]
+    fn a_restarted_peer_is_dialled_at_once() {
+        let mut backoff = Backoff { attempts: 7 };
+        backoff.link_ended(LinkEnd::Restarted, Duration::ZERO);
+        assert_eq!(backoff.next(true, u64::MAX), Duration::ZERO);
     }
 
     #[test]
@@ -112,7 +143,7 @@ mod tests {
         for _ in 0..10 {
             backoff.next(true, u64::MAX);
         }
-        backoff.peer_left();
+        backoff.link_ended(LinkEnd::PeerLeft, Duration::ZERO);
         assert_eq!(backoff.next(true, u64::MAX).as_millis(), 249);
     }
 }

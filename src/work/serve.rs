@@ -610,6 +610,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_caller_that_does_not_read_finds_the_reason_in_the_reset() {
+        for leaving in [false, true] {
+            let registry = Registry::new();
+            let flood = |_: Request, responder: Responder| async move {
+                loop {
+                    responder.send(Bytes::from(vec![0; MAX_RESPONSE])).await?;
+                }
+            };
+            registry.handle(directive("test:flood"), flood).unwrap();
+            let pair = Pair::new(registry).await;
+            let mut stream = pair.served().await;
+            let deadline = (!leaving).then_some(Duration::from_millis(30));
+            let call = CallFrame { id: uuid::Uuid::nil(), directive: directive("test:flood"), deadline };
+            stream.send.write_all(&call.encode()).await.unwrap();
+            // The answer of the mesh is not there: what is read first are responses.
+            while pair.registry.running().is_empty() && pair.registry.counts().expired == 0 {
+                tokio::task::yield_now().await;
+            }
+            if leaving {
+                pair.registry.shutdown(Duration::from_millis(30)).await;
+            }
+            pair.registry.idle().await;
+            // The last response found no room in the window, so that the reset has to say it.
+            let expected = if leaving { StreamCode::Leaving } else { StreamCode::Deadline };
+            let error = last_error(stream).await;
+            assert!(matches!(error, StreamError::Reset { code, .. } if code == expected), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_shutdown_lets_calls_finish_cuts_off_the_rest_and_refuses_new_ones() {
         let registry = Registry::new();
         let (go, gone) = oneshot::channel::<()>();

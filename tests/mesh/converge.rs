@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use receptor_quic::Convergence;
 use receptor_quic::testing::{Mesh, mesh};
-use tokio::time::Instant;
+use receptor_quic::{Convergence, Node};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 
 use crate::support::id;
 
@@ -117,7 +118,7 @@ async fn a_request_that_nobody_waits_for_any_more_makes_room() {
     mesh.network().isolate(mesh.addr("n4").ip());
     let node = mesh.node("n1");
     for _ in 0..1_100 {
-        let gone = tokio::time::timeout(Duration::from_micros(1), node.converged(WITHIN)).await;
+        let gone = timeout(Duration::from_micros(1), node.converged(WITHIN)).await;
         assert!(gone.is_err());
     }
     let verdict = node.converged(Duration::from_secs(1)).await;
@@ -129,4 +130,78 @@ async fn a_node_that_is_shut_down_does_not_ask() {
     let mesh = mesh(["n"]).await;
     mesh.node("n").shutdown().await;
     assert!(mesh.node("n").converged(WITHIN).await.is_err());
+}
+
+/// A hub with so many ephemerals that it publishes its routes every few milliseconds at most.
+async fn hub_with_stubs() -> (Mesh, Vec<Node>) {
+    let mesh = mesh(["b-hub", "c-hub", "d-b"]).await;
+    let mut starting = JoinSet::new();
+    for nth in 0..160 {
+        let stub = mesh.joiner(&format!("s{nth}"), &["hub"]).ephemeral(true).direct(false);
+        starting.spawn(async move { stub.start().await.unwrap() });
+    }
+    let stubs = starting.join_all().await;
+    for stub in &stubs {
+        stub.linked().await.unwrap();
+    }
+    (mesh, stubs)
+}
+
+/// Whether `node` has the route to `to` in use at this moment.
+async fn routes(node: &Node, to: &str) -> bool {
+    // It is polled before the timer, and virtual time stands still meanwhile.
+    timeout(Duration::ZERO, node.routable(&id(to))).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_a_node_vouches_for_is_in_use_there() {
+    let (mesh, _stubs) = hub_with_stubs().await;
+    let mut joining = JoinSet::new();
+    for nth in 0..24_u64 {
+        let name = format!("n{nth}");
+        let builder = mesh.joiner(&name, &[["b", "c", "d"][nth as usize % 3]]).direct(false);
+        let others = ["hub", "b", "c", "d"].map(|other| mesh.node(other).clone());
+        joining.spawn(async move {
+            // Joins come faster than the hub publishes.
+            tokio::time::sleep(Duration::from_millis(100) + Duration::from_micros(nth * 700)).await;
+            let node = builder.start().await.unwrap();
+            node.linked().await.unwrap();
+            let verdict = node.converged(WITHIN).await.unwrap();
+            let heard = matches!(verdict, Convergence::Converged { count } if count >= 5);
+            assert!(heard, "{name}: {verdict:?}");
+            for other in &others {
+                assert!(routes(other, &name).await, "{} has no route to {name}", other.id());
+            }
+            node
+        });
+    }
+    joining.join_all().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_hears_a_verdict_uses_the_routes_that_it_counts() {
+    let (mesh, _stubs) = hub_with_stubs().await;
+    let names: Vec<_> = (0..24).map(|nth| format!("n{nth}")).collect();
+    let mut joining = JoinSet::new();
+    for (nth, name) in (0..).zip(&names) {
+        let builder = mesh.joiner(name, &[["b", "c", "d"][nth as usize % 3]]).direct(false);
+        joining.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(100) + Duration::from_micros(nth * 700)).await;
+            builder.start().await.unwrap()
+        });
+    }
+    let hub = mesh.node("hub");
+    let mut all = 0;
+    while all < names.len() as u64 + 4 {
+        let Ok(Convergence::Converged { count }) = hub.converged(WITHIN).await else {
+            continue;
+        };
+        let mut in_use = 1;
+        for name in names.iter().map(String::as_str).chain(["b", "c", "d"]) {
+            in_use += u64::from(routes(hub, name).await);
+        }
+        assert!(in_use >= count, "{count} nodes have the route, and {in_use} have one from here");
+        all = count;
+    }
+    joining.join_all().await;
 }

@@ -91,6 +91,49 @@ async fn an_edge_that_is_killed_ten_times_is_back_soon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_old_link_of_a_process_that_moved_to_another_port_may_answer() {
+    let mut mesh = mesh(["edge-relay", "ctl-relay"]).await;
+    let (ctl, relay) = (mesh.node("ctl").clone(), mesh.node("relay").clone());
+    let before = relay.status().await.unwrap().links;
+    let old = before.iter().find(|link| link.peer == Some(id("edge"))).unwrap().address.clone();
+    mesh.kill("edge");
+    mesh.restart("edge", &["relay"]).await;
+    let start = Instant::now();
+    // Nothing tells the relay that the process before is dead, so its link gets half a second.
+    let mut kept = Duration::ZERO;
+    loop {
+        let links = relay.status().await.unwrap().links;
+        if !links.iter().any(|link| link.address == old) {
+            break;
+        }
+        kept = start.elapsed();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!((480..700).contains(&kept.as_millis()), "{kept:?}");
+    assert!(start.elapsed() + back(&ctl, "edge").await < SOON_AFTER_KILL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_leave_right_after_the_first_is_known_as_well() {
+    let mut mesh = mesh(["edge-r1", "edge-r2", "r1-r2", "ctl-r1"]).await;
+    let others = ["r1", "r2", "ctl"].map(|name| mesh.node(name).clone());
+    for turn in 0..4 {
+        mesh.node("edge").clone().shutdown().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for node in &others {
+            let left = node.explain(&id("edge")).await.unwrap().left;
+            assert!(left.is_some_and(|left| left.ago_s < 0.2), "{turn}: at {}", node.id());
+        }
+        mesh.kill("edge");
+        mesh.restart("edge", &["r1", "r2"]).await;
+        for node in &others {
+            let known = timeout(SOON, node.routable(&id("edge"))).await;
+            known.unwrap_or_else(|_| panic!("{turn}: it is not back at {}", node.id())).unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_only_relay_that_is_killed_ten_times_is_back_soon() {
     for gap in [0, 40, 300] {
         let mut mesh = mesh(["edge-relay", "ctl-relay"]).await;

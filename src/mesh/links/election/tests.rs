@@ -312,6 +312,56 @@ fn a_restarted_neighbour_replaces_the_link_that_does_not_answer() {
 }
 
 #[test]
+fn the_link_before_a_restart_has_half_a_second_to_answer() {
+    // Nothing says that the process before is dead: its port is another one, and stays silent.
+    for (rtt, limit) in [(0, 500), (100, 500), (200, 800), (3_000, 1_000)] {
+        for answers in [false, true] {
+            let mut end = End::full("a");
+            end.wires.rtt = MS * rtt;
+            end.accepts(1, "b", OLD);
+            let test = ping(&end.after(60 * SEC).accepts(2, "b", NEW));
+            assert_eq!(end.after(MS * (limit - 1)).timeout(), [], "round trip of {rtt} ms");
+            assert_eq!(end.active("b"), Some(1));
+            if answers {
+                assert_closed(&end.answered(test), 2, CloseCode::DuplicateId);
+                assert_eq!(end.after(60 * SEC).timeout(), []);
+                assert_eq!(end.active("b"), Some(1));
+            } else {
+                let steps = end.after(MS).timeout();
+                assert_closed(&steps, 1, CloseCode::Replaced);
+                assert_eq!(end.active("b"), Some(2));
+                assert_eq!(end.answered(test), [], "an answer that is too late");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_neighbour_with_several_links_that_leaves_is_down_once() {
+    for order in [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]] {
+        let mut a = End::full("a");
+        // One link drains, one is active, and one is tested against it.
+        a.accepts(1, "b", OLD);
+        a.wires.used.insert(LinkId(1));
+        a.after(6 * SEC).accepts(2, "b", OLD);
+        a.after(500 * MS).timeout();
+        a.after(6 * SEC).accepts(3, "b", OLD);
+        assert!(a.drains(1));
+        assert_eq!(a.active("b"), Some(2));
+        // The neighbour closes them all; their ends are reported one by one.
+        a.wires.closed.extend([1, 2, 3].map(LinkId));
+        let steps: Vec<_> = order.into_iter().flat_map(|link| a.ends(link)).collect();
+        let is_session = |step: &&Step| matches!(step, Step::SessionUp(_) | Step::SessionDown(_));
+        assert_eq!(steps.iter().filter(is_session).collect::<Vec<_>>(), [&down("b")], "{order:?}");
+        assert_eq!((a.active("b"), a.election.next_timeout()), (None, None));
+        // Its next process comes and leaves again at once.
+        assert_chosen(&a.after(MS).accepts(4, "b", NEW), 4);
+        assert_eq!(a.ends(4), [down("b")]);
+        assert_eq!(a.after(60 * SEC).timeout(), []);
+    }
+}
+
+#[test]
 fn the_end_of_the_tested_link_decides_for_its_rival_at_once() {
     let mut a = End::full("a");
     a.accepts(1, "b", OLD);
