@@ -85,7 +85,7 @@ pub fn open(bytes: &[u8]) {
     let came = Bytes::copy_from_slice(bytes);
     if let Parsed::Header(Ok(header), rest) = OpenHeader::parse(&came) {
         assert!(rest.len() + 4 <= came.len());
-        let written = OpenHeader::encoded(&header.service, header.deadline, header.wants_credit);
+        let written = OpenHeader::encoded(&header.service, header.options, header.wants_credit);
         let Parsed::Header(Ok(again), none) = OpenHeader::parse(&written) else {
             unreachable!("what was written is read")
         };

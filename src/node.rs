@@ -25,7 +25,7 @@ use crate::mesh::pid_lock::{self, LockError};
 use crate::mesh::usage::Purpose;
 use crate::mesh::{
     ConvergeError, Convergence, DatagramListener, DatagramSender, Event, LinkCost, LinkCosts, Listener,
-    NodeExplanation, OpenError, PeerAddr, ServeError, ShutDown, Status, Stream, clock,
+    NodeExplanation, OpenError, OpenOptions, PeerAddr, ServeError, ShutDown, Status, Stream, clock,
 };
 use crate::switch::SwitchCounters;
 use crate::transport::bind::Listen;
@@ -193,7 +193,7 @@ impl Node {
     /// # Errors
     /// [`OpenError`] says whose fault it is and what to do.
     pub async fn open(&self, node: &NodeId, service: &ServiceName) -> Result<Stream, OpenError> {
-        self.0.mesh.open(node, service, None, Purpose::Application).await
+        self.open_with(node, service, OpenOptions::default()).await
     }
 
     /// As [`open`](Self::open), giving up after `deadline`; the other side is told of it.
@@ -206,7 +206,21 @@ impl Node {
         service: &ServiceName,
         deadline: Duration,
     ) -> Result<Stream, OpenError> {
-        self.0.mesh.open(node, service, Some(deadline), Purpose::Application).await
+        let options = OpenOptions { deadline: Some(deadline), ..OpenOptions::default() };
+        self.open_with(node, service, options).await
+    }
+
+    /// As [`open`](Self::open), with options.
+    ///
+    /// # Errors
+    /// As [`open_within`](Self::open_within).
+    pub async fn open_with(
+        &self,
+        node: &NodeId,
+        service: &ServiceName,
+        options: OpenOptions,
+    ) -> Result<Stream, OpenError> {
+        self.0.mesh.open(node, service, options, Purpose::Application).await
     }
 
     /// Offers a service: streams that other nodes open to it come out of the listener until that is dropped.
@@ -596,10 +610,12 @@ impl NodeBuilder {
     /// by default, which is what the mesh takes to notice a silent death: then callers learn of it
     /// as soon as routing does. From 0.5 s to 10 min, or the node does not start.
     ///
-    /// A longer time carries streams over longer outages of the only path; from 15 s on, both ends
-    /// have to be set so. As long as there is a route, a silent node is given up after 15 s, or
-    /// this if that is longer; and an attempt to connect takes at most 10 s. Streams to a neighbour
-    /// end with their link, see [`liveness`](Self::liveness).
+    /// A longer time carries streams over longer outages of the only path, if both ends wait as
+    /// long: set both so, or use [`OpenOptions::peer_timeout`] or [`CallOptions::peer_timeout`] for
+    /// a single stream or call, which the other end then follows. As long as there is a route, a
+    /// silent node is given up after 15 s, or this if that is longer; and an attempt to connect
+    /// takes at most 10 s. Streams to a neighbour end with their link, see
+    /// [`liveness`](Self::liveness).
     pub fn peer_timeout(mut self, timeout: Duration) -> Self {
         self.peer_timeout = timeout;
         self

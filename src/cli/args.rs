@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use super::config::peer_timeout_of;
 use super::exit::EXIT_STATUS;
 use super::settings::duration;
 use super::work::args::WorkArgs;
@@ -363,6 +364,9 @@ pub(super) struct SendArgs {
     /// [default: no limit]
     #[arg(long, short = 't', value_name = "DURATION", allow_negative_numbers = true, value_parser = time_limit)]
     pub(super) timeout: Option<Duration>,
+    /// Wait this long for the node while it is unreachable, at both ends: 500ms to 10m [default: as each node is set]
+    #[arg(long, value_name = "DURATION", value_parser = peer_timeout_of)]
+    pub(super) peer_timeout: Option<Duration>,
     /// Do not show progress on standard error
     #[arg(long, short = 'q')]
     pub(super) quiet: bool,

@@ -150,7 +150,9 @@ impl NodeConfig {
             cost_to: cost_to.into_iter().map(|cost| cost.and_then(cost_of_one)).collect::<Result<_, _>>()?,
             liveness: liveness.map(|profile| profile.and_then(profile_of)).transpose()?.unwrap_or_default(),
             grace: grace.map(|grace| grace.and_then(grace_period)).transpose()?.unwrap_or(SHUTDOWN_GRACE),
-            peer_timeout: peer_timeout.map(|timeout| timeout.and_then(peer_timeout_of)).transpose()?,
+            peer_timeout: peer_timeout
+                .map(|timeout| timeout.and_then(|text| peer_timeout_of(&text)))
+                .transpose()?,
             log_format: log_format.map(Sourced::parse).transpose()?.unwrap_or_default(),
             until_stdin_ends: args.until_stdin_ends,
             id,
@@ -218,8 +220,9 @@ fn profile_of(text: String) -> Result<Liveness, String> {
     }
 }
 
-fn peer_timeout_of(text: String) -> Result<Duration, String> {
-    let timeout = duration(&text)?;
+/// A peer timeout within its bounds.
+pub(super) fn peer_timeout_of(text: &str) -> Result<Duration, String> {
+    let timeout = duration(text)?;
     if PEER_TIMEOUTS.contains(&timeout) {
         return Ok(timeout);
     }

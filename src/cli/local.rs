@@ -114,14 +114,13 @@ impl Local {
         LocalUnits::new(self.node.clone())
     }
 
-    /// Begins a call with an optional time limit. Dropped, it cancels the call.
+    /// Begins a call. Dropped, it cancels the call.
     pub(super) async fn call(
         &self,
         node: &NodeId,
         directive: Directive,
-        limit: Option<Duration>,
+        options: CallOptions,
     ) -> Result<Call, Failure> {
-        let options = CallOptions { deadline: limit };
         self.node.call_with(node, directive, options).await.map_err(open_failure)
     }
 

@@ -17,7 +17,7 @@ use super::settings::CONTROL;
 use super::signals;
 use crate::id::NodeId;
 use crate::mesh::Convergence;
-use crate::work::Directive;
+use crate::work::{CallOptions, Directive};
 
 /// Where a command runs.
 #[derive(Debug)]
@@ -114,15 +114,15 @@ impl Place {
         &self,
         node: &NodeId,
         directive: Directive,
-        limit: Option<Duration>,
+        options: CallOptions,
         payload: impl Source,
         responses: impl Sink,
         queued: impl FnOnce(),
     ) -> Result<(), Failure> {
         match self {
-            Self::Remote(client) => client.send(node, &directive, limit, payload, responses, queued).await,
+            Self::Remote(client) => client.send(node, &directive, options, payload, responses, queued).await,
             Self::Local(local) => {
-                exchange(local.call(node, directive, limit).await?, payload, responses).await
+                exchange(local.call(node, directive, options).await?, payload, responses).await
             }
         }
     }

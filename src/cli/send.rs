@@ -15,6 +15,7 @@ use super::exit::Failure;
 use super::flow::{ReadFrom, WriteTo};
 use super::place::Place;
 use super::progress::Progress;
+use crate::work::CallOptions;
 
 /// Makes a call: streams the payload out, and the responses to standard output.
 pub(super) async fn run(args: SendArgs, env: &Env) -> Result<(), Failure> {
@@ -22,10 +23,10 @@ pub(super) async fn run(args: SendArgs, env: &Env) -> Result<(), Failure> {
     let (payload, size) = Payload::parse(args.payload).open().await?;
     let progress = Progress::new(size, args.quiet);
     let responses = WriteTo::stdout(args.raw);
+    let options = CallOptions { deadline: args.timeout, peer_timeout: args.peer_timeout };
     Place::with(args.place, env, async |place| {
         let (payload, responses) = (progress.sending(payload), progress.receiving(responses));
-        let call =
-            place.send(&args.node, args.directive, args.timeout, payload, responses, || progress.queued());
+        let call = place.send(&args.node, args.directive, options, payload, responses, || progress.queued());
         tokio::select! {
             result = call => result,
             never = progress.show() => never,

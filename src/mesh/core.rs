@@ -24,6 +24,7 @@ use super::dialler::{Dialled, Dialler, MakeHello};
 use super::distrust::Distrusted;
 use super::doubt::Doubts;
 use super::driver::{Driver, Role, Start, Stub};
+use super::ending::Cause;
 use super::events::{Event, Linked};
 use super::expiry::ExpiryWatch;
 use super::explain::NodeExplanation;
@@ -37,9 +38,10 @@ use super::manifest::Manifest;
 use super::names::Resolve;
 use super::neighbours::Neighbours;
 use super::notary::CertificateNotary;
-use super::open::{OpenError, OpenHeader};
+use super::open::{OpenError, OpenHeader, OpenOptions};
 use super::outside::Outside;
 use super::paths::Paths;
+use super::patience::Patience;
 use super::peer_addr::PeerAddr;
 use super::peers::{self, Peers};
 use super::refusal_log::SharedRefusalLog;
@@ -199,7 +201,6 @@ impl Mesh {
         let measured = parts.costs.usual == LinkCost::RoundTrip;
         let transports = Transports {
             liveness: parts.liveness,
-            peer_timeout: parts.peer_timeout,
             max_datagram: parts.max_datagram,
             direct: parts.direct,
             measured,
@@ -421,10 +422,10 @@ impl Mesh {
         &self,
         node: &NodeId,
         service: &ServiceName,
-        deadline: Option<Duration>,
+        options: OpenOptions,
         purpose: Purpose,
     ) -> Result<Stream, OpenError> {
-        let opened = self.try_open(node, service, deadline, purpose).await;
+        let opened = self.try_open(node, service, options, purpose).await;
         let stream = opened.map_err(|error| self.unless_closed(error))?;
         Ok(stream.counted(&self.0.services.open_streams))
     }
@@ -433,31 +434,31 @@ impl Mesh {
         &self,
         node: &NodeId,
         service: &ServiceName,
-        deadline: Option<Duration>,
+        options: OpenOptions,
         purpose: Purpose,
     ) -> Result<Stream, OpenError> {
         // Fast path: a connection, a place and credit are there. Nothing has to be watched while nothing is waited for.
-        if let Some((connection, lease)) = self.ready(node)
+        if let Some((connection, lease)) = self.ready(node, options.peer_timeout)
             && let Some(halves) = at_once(connection.open_bi()).await
         {
             connection.need().note(lease.streams());
             let first = connection.first_cause();
             let halves = halves.map_err(|error| OpenError::lost(node, first.of(&error)))?;
-            let header = OpenHeader::encoded(service, deadline, lease.wants_credit());
+            let header = OpenHeader::encoded(service, options, lease.wants_credit());
             let mut beginning = pin!(begin(node, halves, first, lease, header));
             if let Some(begun) = at_once(beginning.as_mut()).await {
                 return begun;
             }
-            return within(deadline, beginning).await;
+            return within(options.deadline, beginning).await;
         }
         let opening = async {
             tokio::select! {
                 biased;
                 barred = self.barred(node) => Err(barred),
-                opened = self.open_in_turn(node, service, deadline, purpose) => opened,
+                opened = self.open_in_turn(node, service, options, purpose) => opened,
             }
         };
-        within(deadline, opening).await
+        within(options.deadline, opening).await
     }
 
     /// Opens a stream where something has to be waited for: a route, a connection, a place, or credit.
@@ -465,14 +466,16 @@ impl Mesh {
         &self,
         node: &NodeId,
         service: &ServiceName,
-        deadline: Option<Duration>,
+        options: OpenOptions,
         purpose: Purpose,
     ) -> Result<Stream, OpenError> {
         let too_many = || OpenError::TooManyStreams { node: node.clone(), max: MAX_STREAMS };
-        let (connection, usage, _lease) = self.connection(node).await?;
+        let (connection, usage, _lease) = self.connection(node, options.peer_timeout).await?;
+        let patience = usage.patience(options.peer_timeout);
+        let waiting = patience.clone();
         let opening = async {
             let waiting = usage.queue(purpose).ok_or_else(too_many)?;
-            let lease = waiting.place().await;
+            let lease = waiting.place().await.waiting_for(patience);
             let turn = waiting.credit_turn().await;
             let lost = |error| OpenError::lost(node, connection.first_cause().of(&error));
             let halves = connection.open_bi().await.map_err(lost)?;
@@ -483,9 +486,10 @@ impl Mesh {
             tokio::select! {
                 opened = opening => opened,
                 cause = connection.closed() => Err(OpenError::lost(node, cause)),
+                cause = given_up(waiting) => Err(OpenError::lost(node, cause)),
             }
         };
-        let (halves, lease) = match deadline {
+        let (halves, lease) = match options.deadline {
             // The caller ends the wait.
             Some(_) => opened.await?,
             None => {
@@ -494,7 +498,7 @@ impl Mesh {
             }
         };
         connection.need().note(lease.streams());
-        let header = OpenHeader::encoded(service, deadline, lease.wants_credit());
+        let header = OpenHeader::encoded(service, options, lease.wants_credit());
         begin(node, halves, connection.first_cause(), lease, header).await
     }
 
@@ -507,7 +511,7 @@ impl Mesh {
         tokio::select! {
             biased;
             barred = self.barred(node) => Err(barred),
-            connected = self.connection(node) => {
+            connected = self.connection(node, None) => {
                 let (connection, _, lease) = connected.map_err(|error| self.unless_closed(error))?;
                 Ok(DatagramSender::new(connection, service, self.0.services.datagrams.clone(), lease))
             }
@@ -519,8 +523,9 @@ impl Mesh {
         self.0.services.datagrams.offer(service)
     }
 
-    /// The link to a neighbour, or the peer connection to another node, and a place for a stream, if both are there now.
-    fn ready(&self, node: &NodeId) -> Option<(Arc<Connection>, StreamLease)> {
+    /// The link to a neighbour, or the peer connection to another node, and a place for a stream
+    /// with this peer timeout, if both are there now.
+    fn ready(&self, node: &NodeId, peer_timeout: Option<Duration>) -> Option<(Arc<Connection>, StreamLease)> {
         let view = self.0.view.borrow();
         if view.closed || (view.yielded_to.is_some() && *node != self.0.id) {
             return None;
@@ -530,11 +535,15 @@ impl Mesh {
         }
         let routed = *node == self.0.id || has_route(&view, node);
         // A stub asks its neighbour first.
-        (routed && !view.stub).then(|| self.0.peers.ready(node)).flatten()
+        (routed && !view.stub).then(|| self.0.peers.ready(node, peer_timeout)).flatten()
     }
 
     /// The link to a neighbour, or the peer connection to another node.
-    async fn connection(&self, node: &NodeId) -> Result<(Arc<Connection>, Arc<Usage>, Lease), OpenError> {
+    async fn connection(
+        &self,
+        node: &NodeId,
+        peer_timeout: Option<Duration>,
+    ) -> Result<(Arc<Connection>, Arc<Usage>, Lease), OpenError> {
         let mut view = self.0.view.clone();
         let known = |view: &Arc<View>| {
             view.closed || *node == self.0.id || live_link(view, node).is_some() || has_route(view, node)
@@ -560,7 +569,7 @@ impl Mesh {
         if view.stub && *node != self.0.id && self.ask_for_route(node).await.is_none() {
             return Err(OpenError::NoRoute { node: node.clone() });
         }
-        self.0.peers.connection(node).await
+        self.0.peers.connection(node, peer_timeout).await
     }
 
     /// A stub asks its neighbour, more than once: it may hear of the node a moment later.
@@ -796,6 +805,14 @@ async fn within<T>(
         Some(deadline) => {
             tokio::time::timeout(deadline, opening).await.unwrap_or(Err(OpenError::Deadline(deadline)))
         }
+    }
+}
+
+/// Waits until the peer is given up, if that is ever.
+async fn given_up(patience: Option<Patience>) -> Cause {
+    match patience {
+        Some(patience) => patience.ended().await,
+        None => std::future::pending().await,
     }
 }
 

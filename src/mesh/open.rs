@@ -1,8 +1,9 @@
 //! The first bytes on a stream to a service: OPEN, and the answer.
 //!
-//! The opener writes a u32 length and a MessagePack array `[version, service, deadline in ms | nil, wants credit]`, of
-//! which the last field is sent only if it is true, and may send data right behind it. The accepting side answers one byte 0x00 and goes on with its own data, or 0x01, then
-//! `[code, text]`, and the end of the stream.
+//! The opener writes a u32 length and a MessagePack array
+//! `[version, service, deadline in ms | nil, wants credit, peer timeout in ms]`. The last two fields
+//! are optional. Data may follow at once. The acceptor answers with the byte 0x00 and its own data,
+//! or with 0x01, `[code, text]`, and the end of the stream.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,12 +23,28 @@ const MAX_HEADER: usize = 256;
 pub(crate) const ACCEPTED: u8 = 0x00;
 const REFUSED: u8 = 0x01;
 
+/// How a stream is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// How long opening the stream may take. It is sent to the other side, which refuses the stream
+    /// afterwards. No limit by default: opening then waits about a second for a route or a place.
+    pub deadline: Option<Duration>,
+    /// How long the stream may wait for a node that is unreachable: without a route to it and
+    /// without a packet from it. From 0.5 s to 10 min; other values are brought within these
+    /// bounds. By default, each side has [its own](crate::NodeBuilder::peer_timeout).
+    ///
+    /// It is sent to the other side, so that both wait for as long, and the stream goes on after an
+    /// outage that was shorter. While there is a route, a silent node is given up after 15 s, or
+    /// this if that is longer. Streams to a neighbour end with their link, whatever this says.
+    pub peer_timeout: Option<Duration>,
+}
+
 /// What a stream is opened for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct OpenHeader {
     pub(crate) service: ServiceName,
-    /// How long the opener will wait.
-    pub(crate) deadline: Option<Duration>,
+    /// How long the opener will wait, and for how long the stream waits for an unreachable node.
+    pub(crate) options: OpenOptions,
     /// Whether the opener holds so many streams that it should be permitted more.
     pub(crate) wants_credit: bool,
 }
@@ -35,27 +52,38 @@ pub(crate) struct OpenHeader {
 impl OpenHeader {
     #[cfg(test)]
     fn encode(&self) -> Bytes {
-        Self::encoded(&self.service, self.deadline, self.wants_credit)
+        Self::encoded(&self.service, self.options, self.wants_credit)
     }
 
     /// The header as bytes, its length in front.
-    pub(crate) fn encoded(service: &ServiceName, deadline: Option<Duration>, wants_credit: bool) -> Bytes {
+    pub(crate) fn encoded(service: &ServiceName, options: OpenOptions, wants_credit: bool) -> Bytes {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let fields = match (wants_credit, options.peer_timeout) {
+            (_, Some(_)) => 5,
+            (true, None) => 4,
+            (false, None) => 3,
+        };
         // One allocation of the right size: this is on the way of every call.
-        let mut bytes = Vec::with_capacity(4 + 2 + 2 + service.as_str().len() + 9 + 1);
+        let mut bytes = Vec::with_capacity(4 + 2 + 2 + service.as_str().len() + 9 + 1 + 9);
         bytes.extend_from_slice(&[0; 4]);
-        let written = rmp::encode::write_array_len(&mut bytes, 3 + u32::from(wants_credit))
+        let written = rmp::encode::write_array_len(&mut bytes, fields)
             .and_then(|_| rmp::encode::write_uint(&mut bytes, VERSION.into()))
             .and_then(|_| rmp::encode::write_str(&mut bytes, service.as_str()));
         written.expect("writing plain data to a vector cannot fail");
-        match deadline.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)) {
+        match options.deadline.map(millis) {
             None => bytes.push(rmp::Marker::Null.to_u8()),
             Some(millis) => {
                 rmp::encode::write_uint(&mut bytes, millis)
                     .expect("writing plain data to a vector cannot fail");
             }
         }
-        if wants_credit {
-            bytes.push(rmp::Marker::True.to_u8());
+        if fields > 3 {
+            let marker = if wants_credit { rmp::Marker::True } else { rmp::Marker::False };
+            bytes.push(marker.to_u8());
+        }
+        if let Some(peer_timeout) = options.peer_timeout {
+            rmp::encode::write_uint(&mut bytes, millis(peer_timeout))
+                .expect("writing plain data to a vector cannot fail");
         }
         let len = bytes.len() as u32 - 4;
         bytes[..4].copy_from_slice(&len.to_be_bytes());
@@ -112,9 +140,20 @@ impl OpenHeader {
             }
             _ => Some(rmp::decode::read_int(&mut cursor).map_err(|_| RefuseCode::BadHeader)?),
         };
-        let wants_credit = fields > 3 && cursor.first() == Some(&rmp::Marker::True.to_u8());
+        let (mut wants_credit, mut peer_timeout) = (false, None);
+        if fields > 3
+            && let Some((&marker, mut rest)) = cursor.split_first()
+        {
+            wants_credit = marker == rmp::Marker::True.to_u8();
+            // A later version may have put something else here.
+            peer_timeout = if fields > 4 { rmp::decode::read_int::<u64, _>(&mut rest).ok() } else { None };
+        }
         let service = ServiceName::try_from(service).map_err(|_| RefuseCode::UnknownService)?;
-        Ok(Self { service, deadline: deadline.map(Duration::from_millis), wants_credit })
+        let options = OpenOptions {
+            deadline: deadline.map(Duration::from_millis),
+            peer_timeout: peer_timeout.map(Duration::from_millis),
+        };
+        Ok(Self { service, options, wants_credit })
     }
 }
 
@@ -355,8 +394,16 @@ mod tests {
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             assert!(page.contains(&format!("`{hex}`")), "not on the page: {hex}");
         };
-        for (deadline, wants_credit) in [(Some(Duration::from_secs(5)), false), (None, false), (None, true)] {
-            let header = OpenHeader { service: "echo".parse().unwrap(), deadline, wants_credit };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (deadline, wants_credit, peer_timeout) in [
+            (seconds(5), false, None),
+            (None, false, None),
+            (None, true, None),
+            (None, false, seconds(60)),
+            (seconds(5), true, seconds(2)),
+        ] {
+            let options = OpenOptions { deadline, peer_timeout };
+            let header = OpenHeader { service: "echo".parse().unwrap(), options, wants_credit };
             assert_on_page(&header.encode());
             assert_eq!(OpenHeader::decode(&header.encode()[4..]), Ok(header));
         }
@@ -368,6 +415,8 @@ mod tests {
     fn later_fields_are_skipped_and_later_versions_refused() {
         let later = rmp_serde::to_vec(&(1_u16, "echo", None::<u64>, "more")).unwrap();
         assert!(OpenHeader::decode(&later).is_ok());
+        let later = rmp_serde::to_vec(&(1_u16, "echo", None::<u64>, true, "other", "more")).unwrap();
+        assert!(OpenHeader::decode(&later).is_ok_and(|header| header.options.peer_timeout.is_none()));
         let later = rmp_serde::to_vec(&(2_u16, "echo", None::<u64>)).unwrap();
         assert_eq!(OpenHeader::decode(&later), Err(RefuseCode::Version));
         assert_eq!(OpenHeader::decode(&[0x93, 1]), Err(RefuseCode::BadHeader));

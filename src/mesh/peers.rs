@@ -21,6 +21,7 @@ use super::explain::StreamUse;
 use super::input::{Input, PeerAnswers};
 use super::open::OpenError;
 use super::path_messages;
+use super::patience::{Absence, Patiences, bounded};
 use super::services::{Opened, Services};
 use super::usage::{Lease, StreamLease, Usage};
 use super::vetting::Vetting;
@@ -28,6 +29,7 @@ use crate::id::{NodeAddr, NodeId};
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::{Authenticated, Connecting as Handshake, Endpoint};
 use crate::transport::handshake::certified_names;
+use crate::transport::settings::PEER_DEAD_AFTER;
 use crate::transport::tls;
 use crate::transport::{Refusal, Sighting, overlay};
 
@@ -50,6 +52,8 @@ pub const MAX_PEERS: usize = 1_024;
 pub(super) const MAX_CONNECTIONS_OF_ONE: usize = 4;
 /// How long a peer may take to answer, if the patience with peers is not shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much longer a caller waits for an attempt to connect than the attempt takes at most.
+const ATTEMPT_GRACE: Duration = Duration::from_millis(50);
 /// How long a handshake may go without an end before the peer counts as silent, and again after
 /// each such time. Two packets were sent by then, and a peer behind two satellite hops has answered.
 const HANDSHAKE_SILENCE: Duration = Duration::from_millis(600);
@@ -88,13 +92,14 @@ pub(crate) struct Peers {
     inputs: Option<mpsc::Sender<Input>>,
     /// Receives reports of peers that do not answer.
     answers: mpsc::Sender<Input>,
+    /// How long streams wait for an unreachable peer, unless they say otherwise.
     patience: Duration,
     /// Notified of each new place, so that the watch need not poll for the first one.
     arrivals: Arc<Notify>,
 }
 
 /// One peer's place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
     connecting: Connecting<Arc<Connection>>,
     /// Oldest first; the oldest live one is used.
@@ -167,39 +172,67 @@ impl Peers {
 
     /// The connection to `node`, made now if there is none, and a lease that keeps it.
     ///
+    /// `peer_timeout` is how long the node may take to answer, [`CONNECT_TIMEOUT`] at most.
+    ///
     /// Cancel safe: the attempt runs on a task of its own and goes on without its callers, so that the next one finds it
     /// further, or done. At most one per peer, for at most [`CONNECT_TIMEOUT`]; all who wait for it share its failure.
     pub(crate) async fn connection(
         &self,
         node: &NodeId,
+        peer_timeout: Option<Duration>,
     ) -> Result<(Arc<Connection>, Arc<Usage>, Lease), OpenError> {
         let (slot, lease) = self.slot(node)?;
         let found = |connection| (connection, slot.usage.clone(), lease.clone());
         if let Some(connection) = slot.live() {
             return Ok(found(connection));
         }
-        let mut ticket = slot.connecting.join();
-        if ticket.first {
-            let (peers, node, slot, lease) = (self.clone(), node.clone(), slot.clone(), lease.clone());
-            self.runtime.spawn(async move {
-                let mut attempt = Attempt { slot: &slot, outcome: Some(Err(OpenError::ShutDown)) };
-                let connected = peers.connect(&node).await;
-                attempt.outcome =
-                    Some(connected.and_then(|connection| peers.adopt(&node, &slot, &connection)));
-                drop((attempt, lease));
-            });
-        }
-        // A connection that has ended already is returned as well: opening a stream on it fails with the reason.
-        ticket.wait(|| slot.live()).await.unwrap_or(Err(OpenError::ShutDown)).map(found)
+        let usual = CONNECT_TIMEOUT.min(self.patience);
+        let limit = CONNECT_TIMEOUT.min(peer_timeout.map_or(self.patience, bounded));
+        let connecting = async {
+            loop {
+                let mut ticket = slot.connecting.join();
+                let first = ticket.first;
+                if first {
+                    // Others who join the attempt have the usual time.
+                    self.begin_connecting(node, &slot, &lease, limit.max(usual));
+                }
+                // A connection that has ended already is returned as well: opening a stream on it
+                // fails with the reason.
+                match ticket.wait(|| slot.live()).await.unwrap_or(Err(OpenError::ShutDown)) {
+                    // The attempt of a caller who waits for less time.
+                    Err(OpenError::Unreachable { .. }) if !first && limit > usual => {}
+                    outcome => return outcome,
+                }
+            }
+        };
+        // An attempt of this caller ends by itself a moment before.
+        let waited = tokio::time::timeout(limit + ATTEMPT_GRACE, connecting).await;
+        waited.unwrap_or_else(|_| Err(no_answer(node, limit))).map(found)
     }
 
-    /// The connection to `node` if there is one, and a place for a stream on it, if one is free.
-    pub(crate) fn ready(&self, node: &NodeId) -> Option<(Arc<Connection>, StreamLease)> {
+    /// Tries to connect, on a task of its own.
+    fn begin_connecting(&self, node: &NodeId, slot: &Arc<Slot>, lease: &Lease, limit: Duration) {
+        let (peers, node, slot, lease) = (self.clone(), node.clone(), slot.clone(), lease.clone());
+        self.runtime.spawn(async move {
+            let mut attempt = Attempt { slot: &slot, outcome: Some(Err(OpenError::ShutDown)) };
+            let connected = peers.connect(&node, limit).await;
+            attempt.outcome = Some(connected.and_then(|connection| peers.adopt(&node, &slot, &connection)));
+            drop((attempt, lease));
+        });
+    }
+
+    /// The connection to `node` if there is one, and a place for a stream with this peer timeout on
+    /// it, if one is free.
+    pub(crate) fn ready(
+        &self,
+        node: &NodeId,
+        peer_timeout: Option<Duration>,
+    ) -> Option<(Arc<Connection>, StreamLease)> {
         let slots = lock(&self.slots);
         let slot = slots.get(node)?;
         let connection = slot.live()?;
         slot.idle_sweeps.store(0, Ordering::Relaxed);
-        Some((connection, slot.usage.try_open()?))
+        Some((connection, slot.usage.try_open()?.waiting_for(slot.usage.patience(peer_timeout))))
     }
 
     async fn report(&self, node: &NodeId, answers: PeerAnswers) {
@@ -207,14 +240,13 @@ impl Peers {
         let _ = self.answers.send(Input::PeerAnswers { peer: node.clone(), answers }).await;
     }
 
-    /// Connects to a peer. Handshakes that get no answer are reported, so that their packets take
-    /// another way, and joined by a further attempt.
-    async fn connect(&self, node: &NodeId) -> Result<Authenticated, OpenError> {
+    /// Connects to a peer within `limit`. Handshakes that get no answer are reported, so that their
+    /// packets take another way, and joined by a further attempt.
+    async fn connect(&self, node: &NodeId, limit: Duration) -> Result<Authenticated, OpenError> {
         let unreachable = |why: String| OpenError::Unreachable { node: node.clone(), why };
         let usual = self.endpoint.socket().first_hop(node.addr());
         let mut attempts = JoinSet::new();
         let begin = tokio::time::Instant::now();
-        let limit = CONNECT_TIMEOUT.min(self.patience);
         for nth in 0.. {
             if nth < MAX_ATTEMPTS {
                 self.attempt(node, nth, &mut attempts).map_err(|error| unreachable(error.to_string()))?;
@@ -241,7 +273,7 @@ impl Peers {
                 None => self.report(node, PeerAnswers::Silent { through: None }).await,
             }
         }
-        Err(unreachable(format!("no answer within {limit:?}")))
+        Err(no_answer(node, limit))
     }
 
     /// Begins the `nth` attempt to connect.
@@ -362,11 +394,6 @@ impl Peers {
         Ok(adopted)
     }
 
-    /// How long a peer may be unreachable: without a route to it and without a packet from it.
-    pub(crate) fn patience(&self) -> Duration {
-        self.patience
-    }
-
     /// Waits until it is time to sample the connections again. Cancel safe.
     async fn next_sample(&self, pace: Duration, idle: Duration) {
         if lock(&self.slots).is_empty() {
@@ -376,8 +403,10 @@ impl Peers {
         }
     }
 
-    /// Samples all connections.
-    fn sample(&self, patience: Duration, now: Instant) -> Samples {
+    /// Samples all connections, and closes unused ones with peers that have been silent for too long.
+    /// A peer in use is reported as silent `ahead` of the time that somebody without a route to it
+    /// would give it up.
+    fn sample(&self, ahead: Duration, now: Instant) -> Samples {
         let mut samples = Samples::default();
         for (node, slot) in lock(&self.slots).iter() {
             let (mut last_heard, mut answers) = (None, None);
@@ -418,7 +447,13 @@ impl Peers {
                 }
                 _ => {}
             }
-            if last_heard >= patience && slot.usage.in_use() {
+            if last_heard >= PEER_DEAD_AFTER && !slot.usage.in_use() {
+                slot.give_up(Absence { unheard: last_heard, unreachable: None }, |silence| Absence {
+                    unheard: silence.unheard(now),
+                    unreachable: None,
+                });
+            }
+            if slot.usage.in_use() && last_heard >= slot.shortest_patience().saturating_sub(ahead) {
                 samples.silent.push(node.clone());
             }
         }
@@ -438,19 +473,19 @@ impl Peers {
         lock(&self.slots).contains_key(node)
     }
 
-    /// Closes the connections with a peer that has been unreachable for this long; returns whether
-    /// any were closed.
-    fn give_up(&self, node: &NodeId, routed: bool, patience: Duration, now: Instant) -> bool {
-        let Some(slot) = lock(&self.slots).get(node).cloned() else { return false };
-        let mut closed = false;
-        for kept in lock(&slot.connections).iter_mut().filter(|kept| kept.is_live()) {
-            if kept.silence.unreachable(routed, now).is_some_and(|since| since >= patience) {
-                let cause = Cause::network(EndReason::NoRoute);
-                kept.connection.close_because(cause, CloseCode::NoRoute, "no route");
-                closed = true;
-            }
-        }
-        closed
+    /// Ends the streams and connections with a peer that has been absent for longer than they wait;
+    /// returns why connections were closed, if any were.
+    fn give_up(&self, node: &NodeId, routed: bool, now: Instant) -> Option<&'static str> {
+        let slot = lock(&self.slots).get(node).cloned()?;
+        let absence = |silence: &mut Silence| silence.absence(routed, now);
+        let absences = lock(&slot.connections)
+            .iter_mut()
+            .filter(|kept| kept.is_live())
+            .map(|kept| absence(&mut kept.silence))
+            .collect::<Vec<_>>();
+        // The peer is there if any of its connections says so.
+        let least = absences.into_iter().min_by_key(|absence| absence.unheard);
+        slot.give_up(least?, absence)
     }
 
     /// Closes the connections that nobody has used for a while, and forgets the peers without any. To be called every
@@ -572,7 +607,7 @@ impl Peers {
         let slot = slots.entry(node.clone()).or_insert_with(|| {
             self.arrivals.notify_one();
             self.endpoint.socket().track(node.addr());
-            Arc::default()
+            Arc::new(Slot::new(self.patience))
         });
         slot.idle_sweeps.store(0, Ordering::Relaxed);
         Ok((slot.clone(), slot.usage.lease()))
@@ -580,6 +615,38 @@ impl Peers {
 }
 
 impl Slot {
+    /// With the peer timeout of streams that have none of their own.
+    fn new(patience: Duration) -> Self {
+        Self {
+            connecting: Connecting::default(),
+            connections: Mutex::default(),
+            usage: Arc::new(Usage::of_peer(patience)),
+            idle_sweeps: AtomicU32::default(),
+        }
+    }
+
+    /// The shortest peer timeout.
+    fn shortest_patience(&self) -> Duration {
+        self.usage.patiences().map_or(Duration::MAX, Patiences::shortest)
+    }
+
+    /// Ends the streams that give up a peer that has been absent for this long, and the connections
+    /// whose absence is longer than the most patient stream waits; returns why, if there were any.
+    fn give_up(&self, peer: Absence, mut of: impl FnMut(&mut Silence) -> Absence) -> Option<&'static str> {
+        let longest = self.usage.patiences()?.give_up(peer);
+        let mut closed = None;
+        for kept in lock(&self.connections).iter_mut().filter(|kept| kept.is_live()) {
+            let Some(why) = of(&mut kept.silence).exceeds(longest) else { continue };
+            let (code, text) = match why {
+                EndReason::NoRoute => (CloseCode::NoRoute, "no route"),
+                _ => (CloseCode::Unreachable, "nothing arrived in time"),
+            };
+            kept.connection.close_because(Cause::network(why), code, text);
+            closed = Some(text);
+        }
+        closed
+    }
+
     fn live(&self) -> Option<Arc<Connection>> {
         lock(&self.connections).iter().find(|kept| kept.is_live()).map(|kept| kept.connection.clone())
     }
@@ -606,6 +673,10 @@ async fn first_to_succeed(
             return Some(outcome);
         }
     }
+}
+
+fn no_answer(node: &NodeId, limit: Duration) -> OpenError {
+    OpenError::Unreachable { node: node.clone(), why: format!("no answer within {limit:?}") }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

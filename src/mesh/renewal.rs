@@ -10,7 +10,7 @@ use quinn::Connection;
 use tokio::io::AsyncReadExt as _;
 use tracing::debug;
 
-use super::open::{ACCEPTED, OpenHeader};
+use super::open::{ACCEPTED, OpenHeader, OpenOptions};
 use super::services::{Incoming, Listener};
 use super::vetting::Vetting;
 use crate::id::ServiceName;
@@ -59,7 +59,7 @@ async fn attempt(connection: &Connection, endpoint: &Endpoint) -> Option<(Creden
     let binding = Binding::own(connection);
     let proof = Authenticator::new(&endpoint.identity(), &binding)?;
     let proven = proof.hash();
-    let header = OpenHeader::encoded(&service(), None, false);
+    let header = OpenHeader::encoded(&service(), OpenOptions::default(), false);
     send.write_all(&[&header[..], &binding.tag(), &Frame::Authenticator(proof).encode()].concat())
         .await
         .ok()?;

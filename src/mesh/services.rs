@@ -15,7 +15,7 @@ use super::connection::FirstCause;
 use super::credit::StreamCredit;
 use super::datagram::DatagramListeners;
 use super::fair;
-use super::open::{ACCEPTED, OpenHeader, Parsed, RefuseCode, RefusedOpen};
+use super::open::{ACCEPTED, OpenHeader, OpenOptions, Parsed, RefuseCode, RefusedOpen};
 use super::open_streams::OpenStreams;
 use super::receive_window::ReceiveBudget;
 use super::renewal;
@@ -129,7 +129,7 @@ impl Opened {
 pub(crate) struct Asked {
     /// The whole header.
     header: Bytes,
-    deadline: Option<Duration>,
+    options: OpenOptions,
     /// Whether the opener wants to be permitted more streams.
     wants_credit: bool,
     service: Offered,
@@ -290,8 +290,9 @@ impl Services {
             credit.raise();
         }
         let rest = opened.came.slice(found.header.len()..);
+        opened.lease.patience = credit.usage().patience(found.options.peer_timeout);
         let stream = opened.stream(rest).counted(&self.open_streams);
-        let incoming = Incoming { peer: peer.clone(), deadline: found.deadline, stream };
+        let incoming = Incoming { peer: peer.clone(), deadline: found.options.deadline, stream };
         place.send(Queued { incoming, _counted: found.caller.count() });
         None
     }
@@ -305,7 +306,7 @@ impl Services {
         let caller = service.callers.of(peer);
         Some(Asked {
             header: bytes,
-            deadline: header.deadline,
+            options: header.options,
             wants_credit: header.wants_credit,
             service,
             caller,
@@ -343,8 +344,9 @@ impl Services {
         };
         let accepted = tokio::time::timeout(HEADER_TIMEOUT, opened.send.write_chunk(acceptance())).await;
         if accepted.as_ref().is_ok_and(is_accepted) {
+            opened.lease.patience = credit.usage().patience(header.options.peer_timeout);
             let stream = opened.stream(rest).counted(&self.open_streams);
-            let incoming = Incoming { peer, deadline: header.deadline, stream };
+            let incoming = Incoming { peer, deadline: header.options.deadline, stream };
             place.send(Queued { incoming, _counted: counted });
         }
     }

@@ -13,6 +13,7 @@ use super::connection::FirstCause;
 use super::ending::{Cause, EndReason, Ending};
 use super::open::{ACCEPTED, RefusedOpen};
 use super::open_streams::{Delivery, Finished, OpenHalf, OpenStreams};
+use super::patience::HalfPatience;
 use super::usage::{HalfLease, StreamLease};
 use crate::transport::code::StreamCode;
 
@@ -38,6 +39,7 @@ impl Stream {
                 sent: 0,
                 connection: first.clone(),
                 open: None,
+                patience: HalfPatience::default(),
                 _lease: None,
             },
             recv: RecvHalf {
@@ -48,6 +50,7 @@ impl Stream {
                 answer: Answer::Accepted,
                 open: None,
                 connection: first.clone(),
+                patience: HalfPatience::default(),
                 _lease: None,
             },
         }
@@ -70,6 +73,10 @@ impl Stream {
     pub(crate) fn leased(mut self, lease: StreamLease) -> Self {
         self.send._lease = Some(lease.send);
         self.recv._lease = Some(lease.recv);
+        if let Some(patience) = lease.patience {
+            self.send.patience = HalfPatience::new(patience.clone());
+            self.recv.patience = HalfPatience::new(patience);
+        }
         self
     }
 
@@ -111,6 +118,7 @@ pub struct SendHalf {
     connection: FirstCause,
     /// Held until it has ended.
     open: Option<OpenHalf>,
+    patience: HalfPatience,
     _lease: Option<HalfLease>,
 }
 
@@ -146,6 +154,16 @@ impl Finished for FinishedHalf {
     }
 }
 
+impl Inner {
+    /// QUIC's half, as long as more can be written; `sent` is for the error.
+    fn writable(&mut self, sent: u64) -> Result<&mut quinn::SendStream, StreamError> {
+        match self {
+            Self::Open(stream) => Ok(stream),
+            Self::Finished(_) | Self::Reset => Err(StreamError::Finished { bytes: sent }),
+        }
+    }
+}
+
 impl SendHalf {
     /// Writes all of `data` without copying it. Waits while the other side's window is full.
     ///
@@ -158,9 +176,12 @@ impl SendHalf {
     pub async fn write_chunk(&mut self, data: Bytes) -> Result<(), StreamError> {
         let mut rest = [data];
         while !rest[0].is_empty() {
-            match self.writable()?.write_chunks(&mut rest).await {
-                Ok(written) => self.count(written.bytes),
-                Err(error) => return Err(self.explain(error)),
+            self.given_up()?;
+            let stream = self.inner.writable(self.sent)?;
+            match self.patience.unless_given_up(stream.write_chunks(&mut rest)).await {
+                Ok(Ok(written)) => self.count(written.bytes),
+                Ok(Err(error)) => return Err(self.explain(error)),
+                Err(_) => self.given_up()?,
             }
         }
         Ok(())
@@ -173,12 +194,15 @@ impl SendHalf {
     pub async fn write_all(&mut self, data: &[u8]) -> Result<(), StreamError> {
         let mut rest = data;
         while !rest.is_empty() {
-            match self.writable()?.write(rest).await {
-                Ok(written) => {
+            self.given_up()?;
+            let stream = self.inner.writable(self.sent)?;
+            match self.patience.unless_given_up(stream.write(rest)).await {
+                Ok(Ok(written)) => {
                     self.count(written);
                     rest = &rest[written..];
                 }
-                Err(error) => return Err(self.explain(error)),
+                Ok(Err(error)) => return Err(self.explain(error)),
+                Err(_) => self.given_up()?,
             }
         }
         Ok(())
@@ -226,18 +250,23 @@ impl SendHalf {
     /// # Errors
     /// The connection was lost first. [`StreamError::Finished`] after [`reset`](Self::reset): there is nothing to wait for.
     pub async fn stopped(&self) -> Result<Option<StreamCode>, StreamError> {
-        let stopped = match &self.inner {
-            Inner::Open(stream) => stream.stopped().await,
-            Inner::Finished(stream) => {
-                let stopped = stream.lock().stopped();
-                stopped.await
+        let stopped = async {
+            match &self.inner {
+                Inner::Open(stream) => Some(stream.stopped().await),
+                Inner::Finished(stream) => {
+                    let stopped = stream.lock().stopped();
+                    Some(stopped.await)
+                }
+                Inner::Reset => None,
             }
-            Inner::Reset => return Err(StreamError::Finished { bytes: self.sent }),
         };
-        match stopped {
-            Ok(code) => Ok(code.map(StreamCode::from)),
-            Err(quinn::StoppedError::ConnectionLost(error)) => Err(self.lost(&error)),
-            Err(quinn::StoppedError::ZeroRttRejected) => Err(StreamError::Finished { bytes: self.sent }),
+        match self.patience.unless_given_up_elsewhere(stopped).await {
+            Ok(Some(Ok(code))) => Ok(code.map(StreamCode::from)),
+            Ok(Some(Err(quinn::StoppedError::ConnectionLost(error)))) => Err(self.lost(&error)),
+            Ok(Some(Err(quinn::StoppedError::ZeroRttRejected)) | None) => {
+                Err(StreamError::Finished { bytes: self.sent })
+            }
+            Err(cause) => Err(StreamError::Lost(Ending::new(cause, self.sent))),
         }
     }
 
@@ -256,12 +285,11 @@ impl SendHalf {
         };
     }
 
-    /// QUIC's half, as long as more can be written.
-    fn writable(&mut self) -> Result<&mut quinn::SendStream, StreamError> {
-        match &mut self.inner {
-            Inner::Open(stream) => Ok(stream),
-            Inner::Finished(_) | Inner::Reset => Err(StreamError::Finished { bytes: self.sent }),
-        }
+    /// Fails once the stream has ended because it no longer waits for the peer.
+    fn given_up(&mut self) -> Result<(), StreamError> {
+        let Some(cause) = self.patience.ended() else { return Ok(()) };
+        self.open = None;
+        Err(StreamError::Lost(Ending::new(cause, self.sent)))
     }
 
     fn explain(&mut self, error: quinn::WriteError) -> StreamError {
@@ -291,13 +319,19 @@ impl Drop for SendHalf {
 impl AsyncWrite for SendHalf {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        Pin::new(this.writable()?).poll_write(cx, buf).map(|result| match result {
-            Ok(len) => {
+        this.given_up()?;
+        match Pin::new(this.inner.writable(this.sent)?).poll_write(cx, buf) {
+            Poll::Ready(Ok(len)) => {
                 this.count(len);
-                Ok(len)
+                Poll::Ready(Ok(len))
             }
-            Err(error) => Err(this.explain(error).into()),
-        })
+            Poll::Ready(Err(error)) => Poll::Ready(Err(this.explain(error).into())),
+            Poll::Pending => {
+                ready!(this.patience.poll(cx));
+                this.given_up()?;
+                Poll::Pending
+            }
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -323,6 +357,7 @@ pub struct RecvHalf {
     connection: FirstCause,
     /// Held until it has ended.
     open: Option<OpenHalf>,
+    patience: HalfPatience,
     _lease: Option<HalfLease>,
 }
 
@@ -353,16 +388,18 @@ impl RecvHalf {
             self.received += piece.len() as u64;
             return Ok(Some(piece));
         }
-        match self.inner.read_chunk(max, true).await {
-            Ok(Some(chunk)) => {
+        self.given_up()?;
+        match self.patience.unless_given_up(self.inner.read_chunk(max, true)).await {
+            Ok(Ok(Some(chunk))) => {
                 self.received += chunk.bytes.len() as u64;
                 Ok(Some(chunk.bytes))
             }
-            Ok(None) => {
+            Ok(Ok(None)) => {
                 self.open = None;
                 Ok(None)
             }
-            Err(error) => Err(self.explain(error)),
+            Ok(Err(error)) => Err(self.explain(error)),
+            Err(cause) => Err(self.lost(cause)),
         }
     }
 
@@ -402,9 +439,16 @@ impl RecvHalf {
                 Answer::Refused(why) => return Poll::Ready(Err(StreamError::Refused(why.clone()))),
                 Answer::Awaited(refusal) => refusal,
             };
+            if let Some(cause) = self.patience.ended() {
+                return Poll::Ready(Err(self.lost(cause)));
+            }
             let read = {
                 let mut reading = pin!(self.inner.read_chunk(usize::MAX, true));
-                ready!(reading.as_mut().poll(cx))
+                reading.as_mut().poll(cx)
+            };
+            let Poll::Ready(read) = read else {
+                let cause = ready!(self.patience.poll(cx));
+                return Poll::Ready(Err(self.lost(cause)));
             };
             match read {
                 Ok(Some(chunk)) if refusal.is_empty() && chunk.bytes.first() == Some(&ACCEPTED) => {
@@ -422,6 +466,16 @@ impl RecvHalf {
                 Err(error) => return Poll::Ready(Err(self.explain(error))),
             }
         }
+    }
+
+    /// Fails once the stream has ended because it no longer waits for the peer.
+    fn given_up(&mut self) -> Result<(), StreamError> {
+        self.patience.ended().map_or(Ok(()), |cause| Err(self.lost(cause)))
+    }
+
+    fn lost(&mut self, cause: Cause) -> StreamError {
+        self.open = None;
+        StreamError::Lost(Ending::new(cause, self.received))
     }
 
     fn explain(&mut self, error: quinn::ReadError) -> StreamError {
@@ -452,18 +506,23 @@ impl AsyncRead for RecvHalf {
             this.received += piece.len() as u64;
             return Poll::Ready(Ok(()));
         }
+        this.given_up()?;
         let (before, room) = (buf.filled().len(), buf.remaining());
-        this.inner.poll_read_buf(cx, buf).map(|result| match result {
-            Ok(()) => {
+        match this.inner.poll_read_buf(cx, buf) {
+            Poll::Ready(Ok(())) => {
                 let read = buf.filled().len() - before;
                 this.received += read as u64;
                 if read == 0 && room > 0 {
                     this.open = None;
                 }
-                Ok(())
+                Poll::Ready(Ok(()))
             }
-            Err(error) => Err(this.explain(error).into()),
-        })
+            Poll::Ready(Err(error)) => Poll::Ready(Err(this.explain(error).into())),
+            Poll::Pending => {
+                let cause = ready!(this.patience.poll(cx));
+                Poll::Ready(Err(this.lost(cause).into()))
+            }
+        }
     }
 }
 

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 
+use super::patience::{Patience, Patiences};
 use crate::transport::settings::{CREDIT_WANTED_AT, MAX_STREAMS};
 
 /// Opens that wait for a place or for credit on one connection; more fail at once.
@@ -29,12 +31,19 @@ pub(crate) struct HalfLease {
 pub(crate) struct StreamLease {
     pub(crate) send: HalfLease,
     pub(crate) recv: HalfLease,
+    /// How long the stream waits for an unreachable peer; `None` on a link, which ends by itself.
+    pub(crate) patience: Option<Patience>,
 }
 
 impl StreamLease {
     /// Whether the streams of which this is one are so many that the other end should permit more.
     pub(crate) fn wants_credit(&self) -> bool {
         self.streams() >= CREDIT_WANTED_AT
+    }
+
+    /// Sets how long the stream waits for an unreachable peer.
+    pub(crate) fn waiting_for(self, patience: Option<Patience>) -> Self {
+        Self { patience, ..self }
     }
 
     /// The streams of which this is one.
@@ -73,6 +82,8 @@ pub(crate) struct Usage {
     unheard: AtomicBool,
     /// Held by the application's open that is next to get credit.
     turn: Mutex<()>,
+    /// The peer timeouts of the streams; `None` for a link.
+    patiences: Option<Patiences>,
 }
 
 /// Streams of which one or both halves live.
@@ -93,7 +104,7 @@ impl Halves {
     fn lease(&self, place: Option<OwnedSemaphorePermit>) -> StreamLease {
         let place = place.map(Arc::new);
         let half = |count: &Lease| HalfLease { count: count.clone(), _place: place.clone() };
-        StreamLease { send: half(&self.send), recv: half(&self.recv) }
+        StreamLease { send: half(&self.send), recv: half(&self.recv), patience: None }
     }
 }
 
@@ -126,11 +137,27 @@ impl Default for Usage {
             noted: AtomicBool::default(),
             unheard: AtomicBool::default(),
             turn: Mutex::default(),
+            patiences: None,
         }
     }
 }
 
 impl Usage {
+    /// Of a peer that streams wait for this long while it is unreachable, unless they say otherwise.
+    pub(crate) fn of_peer(timeout: Duration) -> Self {
+        Self { patiences: Some(Patiences::new(timeout)), ..Self::default() }
+    }
+
+    /// The peer timeouts of the streams; `None` for a link.
+    pub(crate) fn patiences(&self) -> Option<&Patiences> {
+        self.patiences.as_ref()
+    }
+
+    /// The patience of a new stream with this peer timeout; `None` on a link.
+    pub(crate) fn patience(&self, timeout: Option<Duration>) -> Option<Patience> {
+        self.patiences.as_ref().map(|patiences| patiences.join(timeout))
+    }
+
     /// One more user that is not a stream.
     pub(crate) fn lease(&self) -> Lease {
         self.others.clone()
@@ -249,7 +276,7 @@ mod tests {
     fn a_stream_counts_until_both_halves_are_gone() {
         let usage = Usage::default();
         assert!(!usage.in_use());
-        let StreamLease { send, recv } = usage.try_open().unwrap();
+        let StreamLease { send, recv, patience: _ } = usage.try_open().unwrap();
         let other = usage.try_open().unwrap();
         assert_eq!((usage.opened_streams(), usage.streams()), (2, 2));
         drop(other);

@@ -24,8 +24,7 @@ pub const MAX_STREAMS: u32 = settings::STREAM_CREDIT;
 #[must_use]
 pub fn transport(max_datagram: u16, streams: u32) -> TransportConfig {
     let liveness = Liveness::default();
-    let peer_timeout = settings::DEFAULT_PEER_TIMEOUT;
-    let transports = Transports { liveness, peer_timeout, max_datagram, direct: false, measured: false };
+    let transports = Transports { liveness, max_datagram, direct: false, measured: false };
     let mut config = transports.link(MAX_MTU, None);
     config.max_concurrent_bidi_streams(streams.into());
     config

@@ -110,7 +110,7 @@ codes! {
         /// The node's last handle was dropped, or its runtime ended, without a shutdown.
         Dropped = 0x18 => "the node was dropped without a shutdown",
         /// The network reports that packets do not arrive, and a ping was not answered.
-        Unreachable = 0x20 => "reported as unreachable, and silent",
+        Unreachable = 0x20 => "silent: reported as unreachable, or, on a peer connection, for too long",
         /// A node that is not ephemeral has a suffix in its id.
         SuffixedId = 0x21 => "only an ephemeral node may have a suffix in its id",
         /// The mesh had no route to the node for too long.

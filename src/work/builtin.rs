@@ -14,7 +14,7 @@ use super::responder::Responder;
 use crate::id::{NodeId, ServiceName};
 use crate::mesh::core::{Mesh, next_hop};
 use crate::mesh::usage::Purpose;
-use crate::mesh::{OpenError, ServeError, clock};
+use crate::mesh::{OpenError, OpenOptions, ServeError, clock};
 
 /// The service that calls go to.
 const SERVICE: &str = "work";
@@ -161,10 +161,11 @@ pub(crate) async fn call_node(
     options: CallOptions,
     purpose: Purpose,
 ) -> Result<Call, OpenError> {
-    let stream = mesh.open(node, &service(), options.deadline, purpose).await?;
+    let CallOptions { deadline, peer_timeout } = options;
+    let stream = mesh.open(node, &service(), OpenOptions { deadline, peer_timeout }, purpose).await?;
     call(stream, directive, Uuid::now_v7(), options).await.map_err(|error| match error {
         CallError::Lost(ending) => OpenError::lost(node, ending.cause()),
-        CallError::Deadline => OpenError::Deadline(options.deadline.unwrap_or_default()),
+        CallError::Deadline => OpenError::Deadline(deadline.unwrap_or_default()),
         lost => OpenError::Unreachable { node: node.clone(), why: lost.to_string() },
     })
 }
@@ -213,7 +214,7 @@ async fn ask<T: for<'de> Deserialize<'de>>(
     directive: &str,
     request: Bytes,
 ) -> Result<T, PingError> {
-    let options = CallOptions { deadline: Some(BUILTIN_DEADLINE) };
+    let options = CallOptions { deadline: Some(BUILTIN_DEADLINE), ..CallOptions::default() };
     let call = call_node(mesh, node, builtin(directive), options, Purpose::BuiltIn).await?;
     let reply = call
         .exchange(request, MAX_BUILTIN)

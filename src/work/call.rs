@@ -24,6 +24,14 @@ pub struct CallOptions {
     /// It goes along to the executor, which gives up by its own clock; the caller gives up by its own. Whole
     /// milliseconds; parts of one are rounded up.
     pub deadline: Option<Duration>,
+    /// How long the call waits for a node that is unreachable: without a route to it and without a
+    /// packet from it. From 0.5 s to 10 min; other values are brought within these bounds. By
+    /// default, each side has [its own](crate::NodeBuilder::peer_timeout), usually 5 s.
+    ///
+    /// It is sent to the executor, so that both wait for as long. A longer one carries the call
+    /// over longer outages; a shorter one reports a node that is gone earlier, but no earlier than
+    /// the mesh notices that. See [`OpenOptions::peer_timeout`](crate::OpenOptions::peer_timeout).
+    pub peer_timeout: Option<Duration>,
 }
 
 /// Calls `directive` over a stream to the `work` service of another node.

@@ -728,7 +728,7 @@ mod tests {
     async fn a_deadline_ends_commands_too() {
         let pair = pair(sh("echo $$; sleep 1000")).await;
         let deadline = Some(Duration::from_millis(500));
-        let mut call = pair.call("test:run", CallOptions { deadline }).await;
+        let mut call = pair.call("test:run", CallOptions { deadline, ..CallOptions::default() }).await;
         let group = group_of(&mut call).await;
         assert_eq!(call.next().await, Err(CallError::Deadline));
         gone(group).await;

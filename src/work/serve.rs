@@ -379,7 +379,7 @@ mod tests {
     }
 
     fn options(deadline_ms: u64) -> CallOptions {
-        CallOptions { deadline: Some(Duration::from_millis(deadline_ms)) }
+        CallOptions { deadline: Some(Duration::from_millis(deadline_ms)), ..CallOptions::default() }
     }
 
     /// A handler that never returns, tells that it was started, and tells by a closed channel that it was dropped.

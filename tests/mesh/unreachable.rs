@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use receptor_quic::testing::{Mesh, Network, mesh};
-use receptor_quic::{Call, Node, OpenError, Responder, StartError};
+use receptor_quic::{
+    Call, CallError, CallOptions, EndReason, EndedBy, Node, OpenError, OpenOptions, Responder, StartError,
+    StreamError,
+};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::support::{echo, id, serve_echo, service};
@@ -109,6 +113,168 @@ async fn a_stream_outlives_an_outage_that_is_shorter_than_the_peer_timeout() {
     assert!(!outage(&mut with(5).await, Duration::from_secs(8)).await);
     assert!(outage(&mut with(40).await, Duration::from_secs(25)).await);
     assert!(!outage(&mut with(40).await, Duration::from_secs(50)).await);
+}
+
+/// A call with its own peer timeout that has started.
+async fn running_for(from: &Node, to: &str, seconds: u64) -> Call {
+    let options = CallOptions { peer_timeout: Some(Duration::from_secs(seconds)), ..CallOptions::default() };
+    let mut call = from.call_with(&id(to), "test:endless".parse().unwrap(), options).await.unwrap();
+    call.next().await.unwrap().unwrap();
+    call
+}
+
+/// Handles `test:endless`, which answers once and goes on for ever. The channel reports for how long
+/// each call ran.
+fn handle_measured(node: &Node) -> mpsc::UnboundedReceiver<Duration> {
+    struct Report(Instant, mpsc::UnboundedSender<Duration>);
+    impl Drop for Report {
+        fn drop(&mut self) {
+            let _ = self.1.send(self.0.elapsed());
+        }
+    }
+    let (ended, ends) = mpsc::unbounded_channel();
+    let handler = move |_, responder: Responder| {
+        let report = Report(Instant::now(), ended.clone());
+        async move {
+            let _report = report;
+            responder.send(bytes::Bytes::from_static(b"started")).await?;
+            std::future::pending().await
+        }
+    };
+    node.handle("test:endless".parse().unwrap(), handler).unwrap();
+    ends
+}
+
+/// How long a call takes to end, and why.
+async fn end_of(mut call: Call) -> (Duration, CallError) {
+    let start = Instant::now();
+    let error = call.next().await.unwrap_err();
+    (start.elapsed(), error)
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_call_gives_up_an_unreachable_node_in_its_own_time() {
+    let mut mesh = mesh(["a-r", "b-r"]).await;
+    let mut ran = handle_measured(mesh.node("b"));
+    let a = mesh.node("a").clone();
+    let calls = [running_for(&a, "b", 2).await, running(&a, "b").await, running_for(&a, "b", 40).await];
+    // Both ends lose their link, and with it all routes, at once.
+    mesh.kill("r");
+    let ends = calls.map(|call| tokio::spawn(end_of(call)));
+    for (end, seconds) in ends.into_iter().zip([2, 5, 40]) {
+        let (took, error) = end.await.unwrap();
+        // The route is missing once the links are found dead, 3.5 to 4.5 s after their last packets.
+        let earliest = Duration::from_secs(seconds);
+        let latest = earliest.max(Duration::from_millis(4_500)) + Duration::from_millis(500);
+        assert!(earliest - Duration::from_millis(200) <= took && took <= latest, "{seconds} s: {took:?}");
+        let ending = error.ending().unwrap();
+        assert_eq!((ending.by, ending.why.clone()), (EndedBy::Network, EndReason::NoRoute), "{seconds} s");
+        assert!(error.may_have_started());
+        // The executor has waited as long.
+        let ran = ran.recv().await.unwrap();
+        assert!(earliest <= ran && ran <= latest + Duration::from_millis(500), "{seconds} s: {ran:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_outlives_an_outage_that_is_shorter_than_its_own_timeout() {
+    let mut mesh = mesh(["a-r", "b-r"]).await;
+    let mut ran = handle_measured(mesh.node("b"));
+    let a = mesh.node("a").clone();
+    let (mut long, usual) = (running_for(&a, "b", 60).await, running(&a, "b").await);
+    let usual = tokio::spawn(end_of(usual));
+    mesh.kill("r");
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    mesh.restart_in_place("r", &[]).await;
+    assert!(usual.await.unwrap().0 <= LIMIT);
+    ran.recv().await.unwrap();
+    a.routable(&id("b")).await.unwrap();
+    // It is still there, at both ends, and cancelling it arrives.
+    assert!(tokio::time::timeout(Duration::from_secs(60), long.next()).await.is_err());
+    assert!(ran.try_recv().is_err());
+    drop(long);
+    let gone = tokio::time::timeout(Duration::from_secs(5), ran.recv()).await;
+    assert!(gone.expect("the cancellation arrives").unwrap() > Duration::from_secs(80));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_gives_up_in_its_own_time_at_both_ends() {
+    for seconds in [2, 30] {
+        let mut mesh = mesh(["a-r", "b-r"]).await;
+        let mut listener = mesh.node("b").serve(service("held")).unwrap();
+        let options =
+            OpenOptions { peer_timeout: Some(Duration::from_secs(seconds)), ..OpenOptions::default() };
+        let mut opened = mesh.node("a").open_with(&id("b"), &service("held"), options).await.unwrap();
+        opened.accepted().await.unwrap();
+        let accepted = listener.accept().await.unwrap().stream;
+        mesh.kill("r");
+        let killed = Instant::now();
+        let ends = [opened, accepted].map(|mut stream| {
+            tokio::spawn(async move {
+                let read = stream.recv.read_chunk(1).await;
+                let took = killed.elapsed();
+                // What is asked later fails for the same reason.
+                let again = stream.recv.read_chunk(1).await;
+                let written = stream.send.write_all(&vec![0; 4_000_000]).await;
+                let stopped = stream.send.stopped().await.map(drop);
+                ([read.map(drop), again.map(drop), written, stopped], took)
+            })
+        });
+        for end in ends {
+            let (results, took) = end.await.unwrap();
+            let earliest = Duration::from_secs(seconds);
+            let latest = earliest.max(Duration::from_millis(4_500)) + Duration::from_millis(500);
+            assert!(took <= latest && took + Duration::from_millis(200) >= earliest, "{seconds} s: {took:?}");
+            for result in results {
+                let Err(StreamError::Lost(ending)) = result else { panic!("{result:?}") };
+                assert_eq!((ending.by, ending.why), (EndedBy::Network, EndReason::NoRoute));
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_node_with_a_route_is_given_up_after_15_s_or_later() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    let mut ran = handle_measured(mesh.node("b"));
+    let a = mesh.node("a").clone();
+    let calls = [running_for(&a, "b", 2).await, running(&a, "b").await, running_for(&a, "b", 40).await];
+    // The links stay, and nothing is forwarded.
+    mesh.swallow("r");
+    let ends = calls.map(|call| tokio::spawn(end_of(call)));
+    for (end, seconds) in ends.into_iter().zip([15, 15, 40]) {
+        let (took, error) = end.await.unwrap();
+        let within = Duration::from_secs(seconds)..Duration::from_secs(seconds + 1);
+        // The last packet may have come a keepalive before.
+        assert!(within.contains(&(took + Duration::from_millis(200))), "{seconds} s: {took:?}");
+        assert_eq!(error.ending().unwrap().why, EndReason::Unreachable, "{seconds} s");
+        ran.recv().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_connects_for_as_long_as_it_may() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    let a = mesh.node("a").clone();
+    a.routable(&id("b")).await.unwrap();
+    mesh.swallow("r");
+    let open = |peer_timeout: Option<u64>| {
+        let a = a.clone();
+        tokio::spawn(async move {
+            let start = Instant::now();
+            let options = OpenOptions { peer_timeout: peer_timeout.map(Duration::from_secs), deadline: None };
+            let error = a.open_with(&id("b"), &service("echo"), options).await.unwrap_err();
+            assert!(matches!(error, OpenError::Unreachable { .. }), "{error:?}");
+            start.elapsed()
+        })
+    };
+    // They share attempts.
+    let opens = [open(Some(1)), open(None), open(Some(8)), open(Some(60))];
+    for (open, seconds) in opens.into_iter().zip([1, 5, 8, 10]) {
+        let took = open.await.unwrap();
+        let expected = Duration::from_secs(seconds);
+        assert!(expected <= took && took <= expected + Duration::from_millis(200), "{seconds} s: {took:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

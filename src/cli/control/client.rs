@@ -20,7 +20,7 @@ use crate::cli::flow::{Sink, Source};
 use crate::cli::local::{Hop, PingReply};
 use crate::id::NodeId;
 use crate::mesh::Convergence;
-use crate::work::Directive;
+use crate::work::{CallOptions, Directive};
 
 mod units;
 
@@ -67,7 +67,7 @@ impl Client {
         &self,
         node: &NodeId,
         directive: &Directive,
-        limit: Option<Duration>,
+        options: CallOptions,
         mut payload: impl Source,
         mut responses: impl Sink,
         queued: impl FnOnce(),
@@ -75,8 +75,12 @@ impl Client {
         let mut stream = self.connect().await?;
         let (read, mut write) = stream.split();
         let mut read = BufReader::new(read);
-        let timeout_ms = limit.map(millis);
-        let request = SendRequest { node: node.clone(), directive: directive.clone(), timeout_ms };
+        let request = SendRequest {
+            node: node.clone(),
+            directive: directive.clone(),
+            timeout_ms: options.deadline.map(millis),
+            peer_timeout_ms: options.peer_timeout.map(millis),
+        };
         self.request::<Value>(&mut write, &mut read, &Request::Send(request), queued).await?;
         let upload = async {
             match upload(&mut payload, &mut write).await {

@@ -16,7 +16,7 @@
 //! {"do":"trace","node":"edge-1"}
 //! {"do":"explain","node":"edge-1"}
 //! {"do":"send","node":"edge-1","directive":"text:upper"}
-//! {"do":"send","node":"edge-1","directive":"text:upper","timeout_ms":60000}
+//! {"do":"send","node":"edge-1","directive":"text:upper","timeout_ms":60000,"peer_timeout_ms":60000}
 //! {"do":"unit","unit":"submit","node":"edge-1","directive":"text:upper","key":"0193…","start_by_ms":3600000,"labels":{"a":"b"}}
 //! {"do":"unit","unit":"list","filter":{"states":["running"],"here":true}}
 //! {"do":"unit","unit":"status","id":"0193"}

@@ -45,11 +45,18 @@ pub(super) struct SendRequest {
     /// The time limit, waiting for room included; `None` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) timeout_ms: Option<u64>,
+    /// How long the call waits for an unreachable node; `None` if as usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) peer_timeout_ms: Option<u64>,
 }
 
 impl SendRequest {
     pub(super) fn timeout(&self) -> Option<Duration> {
         self.timeout_ms.map(Duration::from_millis)
+    }
+
+    pub(super) fn peer_timeout(&self) -> Option<Duration> {
+        self.peer_timeout_ms.map(Duration::from_millis)
     }
 }
 
@@ -179,15 +186,16 @@ mod tests {
             r#"{"do":"ping","node":"edge-1","timeout_ms":5000}"#
         );
         let directive: Directive = "text:upper".parse().unwrap();
-        let send = |timeout_ms| {
-            Request::Send(SendRequest { node: node.clone(), directive: directive.clone(), timeout_ms })
+        let send = |timeout_ms, peer_timeout_ms| {
+            let (node, directive) = (node.clone(), directive.clone());
+            Request::Send(SendRequest { node, directive, timeout_ms, peer_timeout_ms })
         };
-        assert_eq!(text(&send(None)), r#"{"do":"send","node":"edge-1","directive":"text:upper"}"#);
+        assert_eq!(text(&send(None, None)), r#"{"do":"send","node":"edge-1","directive":"text:upper"}"#);
         assert_eq!(
-            text(&send(Some(1500))),
-            r#"{"do":"send","node":"edge-1","directive":"text:upper","timeout_ms":1500}"#
+            text(&send(Some(1500), Some(60_000))),
+            r#"{"do":"send","node":"edge-1","directive":"text:upper","timeout_ms":1500,"peer_timeout_ms":60000}"#
         );
-        for send in [send(None), send(Some(1500))] {
+        for send in [send(None, None), send(Some(1500), Some(60_000))] {
             assert_eq!(serde_json::from_str::<Request>(&text(&send)).unwrap(), send);
         }
         assert_eq!(text(&Answer::<()>::Queued {}), r#"{"queued":{}}"#);

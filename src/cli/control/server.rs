@@ -21,6 +21,7 @@ use super::reception::{MAX_QUEUED, MAX_SENDS, Reception, Room};
 use crate::cli::exit::Failure;
 use crate::cli::flow::{Sink, Source};
 use crate::cli::local::{Local, exchange};
+use crate::work::CallOptions;
 
 mod units;
 
@@ -193,8 +194,11 @@ where
         Some(Err(failure)) => return fail(write, failure).await,
         None => return Ok(()),
     };
-    let limit = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    let call = match while_there(read, local.call(&request.node, request.directive.clone(), limit)).await {
+    let options = CallOptions {
+        deadline: deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
+        peer_timeout: request.peer_timeout(),
+    };
+    let call = match while_there(read, local.call(&request.node, request.directive.clone(), options)).await {
         Some(Ok(call)) => call,
         Some(Err(failure)) => return fail(write, failure).await,
         None => return Ok(()),

@@ -15,9 +15,15 @@
 
 use std::time::{Duration, Instant};
 
+use crate::mesh::patience::Absence;
+
 /// How long the route has to be missing. A link that is replaced, or a record that overtakes
 /// another, may hide it for a moment.
 const ROUTE_GRACE: Duration = Duration::from_millis(150);
+
+/// Samples are normally closer than this. Where they are not, this node stood still, and what has
+/// arrived in between counts as recent.
+const MAX_GAP: Duration = Duration::from_secs(1);
 
 /// When packets of a connection last arrived, as far as samples of their count tell.
 #[derive(Debug)]
@@ -41,21 +47,30 @@ impl Silence {
         let before = std::mem::replace(&mut self.sampled, now);
         if received != self.received {
             self.received = received;
-            self.heard = before;
+            self.heard = now.checked_sub(MAX_GAP).map_or(before, |recent| before.max(recent));
         }
+        self.unheard(now)
+    }
+
+    /// For how long no packet has arrived.
+    pub(super) fn unheard(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.heard)
     }
 
-    /// Takes whether there is a route; returns for how long the peer has been unreachable: unheard,
-    /// and without a route.
-    pub(super) fn unreachable(&mut self, routed: bool, now: Instant) -> Option<Duration> {
+    /// Takes whether there is a route; returns for how long the peer has been absent.
+    pub(super) fn absence(&mut self, routed: bool, now: Instant) -> Absence {
+        Absence { unheard: self.unheard(now), unreachable: self.unreachable(routed, now) }
+    }
+
+    /// For how long the peer has been unreachable: unheard, and without a route.
+    fn unreachable(&mut self, routed: bool, now: Instant) -> Option<Duration> {
         if routed {
             self.routeless = None;
             return None;
         }
         let routeless = *self.routeless.get_or_insert(now);
         let settled = now.saturating_duration_since(routeless) >= ROUTE_GRACE;
-        settled.then(|| now.saturating_duration_since(self.heard))
+        settled.then(|| self.unheard(now))
     }
 }
 
@@ -73,6 +88,14 @@ mod tests {
         // It came after the sample before.
         assert_eq!(silence.sample(7, start + 2 * SECOND), SECOND);
         assert_eq!(silence.sample(7, start + 5 * SECOND), 4 * SECOND);
+    }
+
+    #[test]
+    fn packets_that_waited_while_this_node_stood_still_are_recent() {
+        let start = crate::mesh::clock::now();
+        let mut silence = Silence::new(start);
+        assert_eq!(silence.sample(3, start + 60 * SECOND), MAX_GAP);
+        assert_eq!(silence.sample(3, start + 61 * SECOND), MAX_GAP + SECOND);
     }
 
     #[test]

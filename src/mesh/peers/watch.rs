@@ -42,10 +42,8 @@ impl Watch {
             if view.closed || self.inputs.is_closed() {
                 return;
             }
-            let patience = self.peers.patience();
             let now = clock::now();
-            let Samples { silent: suspects, answers } =
-                self.peers.sample(patience.saturating_sub(ASK_AHEAD), now);
+            let Samples { silent: suspects, answers } = self.peers.sample(ASK_AHEAD, now);
             for (peer, answers) in answers {
                 self.peers.report(&peer, answers).await;
             }
@@ -54,9 +52,9 @@ impl Watch {
             }
             let routed = self.routed(&view, &suspects).await;
             for (node, routed) in suspects.iter().zip(routed) {
-                let gave_up = self.peers.give_up(node, routed, patience, now);
-                if gave_up && self.logs.admit(LogKind::Closed, node) {
-                    info!(%node, "gave up a peer: no route to it, and nothing heard from it");
+                let gave_up = self.peers.give_up(node, routed, now);
+                if let Some(why) = gave_up.filter(|_| self.logs.admit(LogKind::Closed, node)) {
+                    info!(%node, why, "gave up a peer");
                 }
             }
         }

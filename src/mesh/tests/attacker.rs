@@ -143,7 +143,6 @@ impl Scene {
         let socket = Socket::new(vec![udp.clone()], mallory, Arc::default()).unwrap();
         let transports = Transports {
             liveness: Liveness::default(),
-            peer_timeout: crate::transport::DEFAULT_PEER_TIMEOUT,
             max_datagram: settings::MAX_DATAGRAM,
             direct: true,
             measured: false,

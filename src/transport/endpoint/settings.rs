@@ -84,9 +84,13 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// 9002, section 6.2.2): a process that has just started is slow to answer.
 const RESUMED_RTT: Duration = Duration::from_millis(20);
 /// Silence after which a peer is considered gone and its streams end as unreachable, even if it has
-/// a route. Long enough to outlast the loss of a relay (5 s) and its restart. Without a route, the
-/// peer timeout applies.
-const PEER_DEAD_AFTER: Duration = Duration::from_secs(15);
+/// a route. Long enough to outlast the loss of a relay (5 s) and its restart. Without a route, or if
+/// it is longer, the peer timeout applies.
+pub(crate) const PEER_DEAD_AFTER: Duration = Duration::from_secs(15);
+/// QUIC's idle timeout of peer connections, beyond the longest peer timeout. The mesh closes silent
+/// connections earlier, because each stream has its own peer timeout; QUIC's timeout only catches
+/// connections that the mesh does not track.
+const PEER_IDLE: Duration = Duration::from_secs(620);
 /// How often an otherwise silent peer connection shows that it lives.
 const PEER_KEEPALIVE: Duration = Duration::from_secs(4);
 
@@ -134,8 +138,6 @@ impl Liveness {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transports {
     pub(crate) liveness: Liveness,
-    /// How long a peer may be unreachable.
-    pub(crate) peer_timeout: Duration,
     /// The largest UDP payload, in bytes.
     pub(crate) max_datagram: u16,
     /// Whether peers may speak about direct paths.
@@ -173,7 +175,7 @@ impl Transports {
         let mut config = common(self.max_datagram.min(path_mtu).saturating_sub(Header::MAX_LEN as u16));
         config.max_concurrent_uni_streams(VarInt::from_u32(self.direct.into()));
         config.keep_alive_interval(Some(PEER_KEEPALIVE));
-        config.max_idle_timeout(Some(idle(PEER_DEAD_AFTER.max(self.peer_timeout))));
+        config.max_idle_timeout(Some(idle(PEER_IDLE)));
         config
     }
 }

@@ -24,9 +24,9 @@ use super::super::store::{make_dir, sync_parent};
 use super::in_unit::InUnit;
 use super::shared::Shared;
 use crate::id::ServiceName;
-use crate::mesh::Listener;
 use crate::mesh::datadir::replace;
 use crate::mesh::usage::Purpose;
+use crate::mesh::{self, Listener};
 use crate::transport::random;
 
 /// How much of the payload is read at a time, in bytes.
@@ -96,12 +96,14 @@ impl Shared {
         let run_for = unit.spec.run_for_ms.map(Duration::from_millis);
         let deadline = run_for.into_iter().chain(self.limits().max_run_for).min();
         let mesh = self.mesh().map_err(|error| error.to_string())?;
-        let stream = mesh.open(mesh.id(), &handler_service(), None, Purpose::Application).await;
+        let stream = mesh
+            .open(mesh.id(), &handler_service(), mesh::OpenOptions::default(), Purpose::Application)
+            .await;
         let mut stream = stream.map_err(|error| error.to_string())?.uncounted();
         let token = Uuid::from_bytes(random::bytes());
         self.guests.admit(token, &unit.key.submitter);
         stream.send.write_all(token.as_bytes()).await.map_err(|error| error.to_string())?;
-        let options = CallOptions { deadline };
+        let options = CallOptions { deadline, ..CallOptions::default() };
         let called = call(stream, unit.spec.directive.clone(), unit.key.id, options).await;
         called.map_err(|error| error.to_string())
     }

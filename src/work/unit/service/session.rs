@@ -19,7 +19,7 @@ use super::shared::{Shared, UnitError};
 use crate::id::NodeId;
 use crate::mesh::core::Mesh;
 use crate::mesh::usage::Purpose;
-use crate::mesh::{EndReason, OpenError, RefuseCode, SendHalf, StreamError};
+use crate::mesh::{EndReason, OpenError, OpenOptions, RefuseCode, SendHalf, StreamError};
 
 /// How long an executor may take to answer.
 const REPLY_WAIT: Duration = Duration::from_secs(30);
@@ -191,7 +191,8 @@ pub(super) async fn open(
     node: &NodeId,
     request: &UnitRequest,
 ) -> Result<(SendHalf, FrameReader), SessionEnd> {
-    let stream = mesh.open(node, &service(), Some(REPLY_WAIT), Purpose::Application).await;
+    let options = OpenOptions { deadline: Some(REPLY_WAIT), ..OpenOptions::default() };
+    let stream = mesh.open(node, &service(), options, Purpose::Application).await;
     let stream = stream.map_err(|error| match error {
         OpenError::Refused { why, .. } if why.code == RefuseCode::UnknownService => SessionEnd::NoUnits,
         other => SessionEnd::Lost(other.to_string()),
