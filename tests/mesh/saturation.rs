@@ -50,17 +50,45 @@ async fn with_loss(loss: f64, seed: u64) -> Mesh {
     mesh
 }
 
-/// Pings every 20 ms until `done`; returns how long each took, in milliseconds, in ascending order.
-async fn pings(from: Node, to: &str, mut done: tokio::sync::oneshot::Receiver<()>) -> Vec<f64> {
-    let mut took = Vec::new();
+/// A ping that was answered.
+#[derive(Clone, Copy, Debug)]
+struct Pinged {
+    /// In milliseconds.
+    took: f64,
+    /// Datagrams that the network lost meanwhile, of this ping or of anything else.
+    lost: u64,
+}
+
+impl Pinged {
+    /// How long a ping may take, in milliseconds.
+    ///
+    /// Nothing tells the sender of a lost packet with nothing behind it that it is lost, until a
+    /// probe timeout has passed (RFC 9002, section 6.2.1): the smoothed round trip, four times its
+    /// variation, and the 25 ms for which the peer may delay acknowledgements. With the round trips
+    /// of these tests, 2 and 4 ms, that is 30 to 38 ms, so a ping with one loss is answered within
+    /// 50 ms. The timeout doubles with each loss in a row, request and answer taken together.
+    fn bound(self) -> f64 {
+        const ONE_LOSS: f64 = 50.0;
+        match self.lost {
+            0 | 1 => ONE_LOSS,
+            2 => 3.0 * ONE_LOSS,
+            // Of many at once most are of other streams.
+            _ => 7.0 * ONE_LOSS,
+        }
+    }
+}
+
+/// Pings every 20 ms until `done`.
+async fn pings(mesh: &Mesh, to: &str, mut done: tokio::sync::oneshot::Receiver<()>) -> Vec<Pinged> {
+    let mut pings = Vec::new();
     while done.try_recv().is_err() {
-        let start = Instant::now();
-        from.ping(&id(to)).await.expect("the ping is answered");
-        took.push(start.elapsed().as_secs_f64() * 1_000.0);
+        let (start, lost) = (Instant::now(), mesh.network().counters().lost);
+        mesh.node("a").ping(&id(to)).await.expect("the ping is answered");
+        let took = start.elapsed().as_secs_f64() * 1_000.0;
+        pings.push(Pinged { took, lost: mesh.network().counters().lost - lost });
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    took.sort_by(f64::total_cmp);
-    took
+    pings
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,6 +98,10 @@ async fn streams_opened_at_once_and_kept_are_all_served() {
             let mesh = with_loss(loss, round as u64).await;
             for name in ["r", "b"] {
                 let a = mesh.node("a").clone();
+                if loss > 0.0 {
+                    // A lost packet of a handshake is sent again after 300 ms: no round trip is known.
+                    a.ping(&id(name)).await.unwrap();
+                }
                 let (done, until) = tokio::sync::oneshot::channel();
                 let ((streams, took), pings) = tokio::join!(
                     async {
@@ -77,17 +109,21 @@ async fn streams_opened_at_once_and_kept_are_all_served() {
                         let streams = hold(&a, name, count).await;
                         let took = start.elapsed();
                         // Pings go on for a while with all of them open.
-                        tokio::time::sleep(Duration::from_millis(300)).await;
+                        tokio::time::sleep(Duration::from_secs(1)).await;
                         done.send(()).unwrap();
                         (streams, took)
                     },
-                    pings(a.clone(), name, until),
+                    pings(&mesh, name, until),
                 );
-                let case = format!("{count} to {name}, loss {loss}, seed {round}: {took:?}, pings {pings:?}");
+                let case = format!("{count} to {name}, loss {loss}, seed {round}: {took:?}");
                 assert_eq!(streams.len(), count, "{case}");
-                assert!(took < Duration::from_secs(3), "{case}");
-                assert!(pings[pings.len() / 2] < 50.0, "{case}");
-                assert!(loss > 0.0 || pings[pings.len() - 1] < 50.0, "{case}");
+                assert!(took < Duration::from_secs(1), "{case}");
+                for ping in &pings {
+                    assert!(ping.took < ping.bound(), "{case}: {ping:?}");
+                }
+                // A lossy path has to lose something for this to mean anything.
+                let hurt = pings.iter().filter(|ping| ping.lost > 0).count();
+                assert_eq!(hurt > 0, loss > 0.0, "{case}: {pings:?}");
             }
         }
     }
