@@ -14,7 +14,8 @@ pub(super) fn table(units: &[UnitView], here: bool, now_ms: u64, paint: Paint) -
     let mut table = Table::new(["ID", other_end, "DIRECTIVE", "STATE", "AGE", "OUT", "LABELS"]);
     for unit in units {
         let labels: Vec<String> = unit.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let state = Cell::plain(unit.verdict());
+        let releasing = if unit.releasing { ", releasing" } else { "" };
+        let state = Cell::plain(unit.verdict() + releasing);
         table.row([
             Cell::plain(ids.show(&unit.id)),
             Cell::plain(if here { &unit.submitter } else { &unit.node }),
