@@ -19,6 +19,7 @@
 //! {"do":"send","node":"edge-1","directive":"text:upper","timeout_ms":60000,"peer_timeout_ms":60000}
 //! {"do":"unit","unit":"submit","node":"edge-1","directive":"text:upper","key":"0193…","start_by_ms":3600000,"labels":{"a":"b"}}
 //! {"do":"unit","unit":"list","filter":{"states":["running"],"here":true}}
+//! {"do":"unit","unit":"quarantined"}
 //! {"do":"unit","unit":"status","id":"0193"}
 //! {"do":"unit","unit":"watch","id":"0193"}
 //! {"do":"unit","unit":"results","id":"0193","from":4096,"stderr":true,"follow":true}

@@ -129,6 +129,9 @@ pub(in crate::cli) struct ListArgs {
     /// List units that run on this node for others
     #[arg(long)]
     pub(super) here: bool,
+    /// List instead what the node found in its units' directory and cannot use, with the reason
+    #[arg(long, conflicts_with_all = ["here", "node", "state", "label", "older"])]
+    pub(super) quarantined: bool,
     /// Print JSON, one object a unit
     #[arg(long)]
     pub(super) json: bool,

@@ -5,16 +5,39 @@ use super::request::UnitQuery;
 use super::{client, json_line, print, table};
 use crate::cli::env::Env;
 use crate::cli::exit::Failure;
-use crate::cli::text::Paint;
+use crate::cli::log::say;
+use crate::cli::text::{Paint, escape, escape_json};
 use crate::mesh::clock::unix_ms;
+use crate::work::unit::QuarantinedUnit;
 
 pub(super) async fn run(args: ListArgs, env: &Env) -> Result<(), Failure> {
-    let mut units = client(args.socket, env)?.units(query(args.which, args.here)).await?;
+    let client = client(args.socket, env)?;
+    if args.quarantined {
+        return print_quarantined(&client.quarantined_units().await?, args.json);
+    }
+    let mut units = client.units(query(args.which, args.here)).await?;
     units.sort_by_key(|unit| (unit.created_ms, unit.id));
     if args.json {
         return print(&units.iter().map(json_line).collect::<String>());
     }
-    print(&table::table(&units, args.here, unix_ms(), Paint::for_stdout()))
+    print(&table::table(&units, args.here, unix_ms(), Paint::for_stdout()))?;
+    match client.quarantined_units().await?.len() {
+        0 => {}
+        count => say(&format!("receptor: {count} more cannot be used; see --quarantined")),
+    }
+    Ok(())
+}
+
+fn print_quarantined(units: &[QuarantinedUnit], json: bool) -> Result<(), Failure> {
+    let line = |unit: &QuarantinedUnit| -> Result<String, Failure> {
+        if json {
+            // A path that is not UTF-8 has no JSON.
+            let text = serde_json::to_string(unit).map_err(Failure::failed)?;
+            return Ok(format!("{}\n", escape_json(&text)));
+        }
+        Ok(format!("{}: {}\n", escape(&unit.path.display().to_string()), escape(&unit.reason)))
+    };
+    print(&units.iter().map(line).collect::<Result<String, Failure>>()?)
 }
 
 pub(super) async fn status(args: StatusArgs, env: &Env) -> Result<(), Failure> {

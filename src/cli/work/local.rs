@@ -12,8 +12,8 @@ use crate::cli::exit::Failure;
 use crate::mesh::clock::unix_ms;
 use crate::node::Node;
 use crate::work::unit::{
-    FindError, Outcome, ResultsError, ResultsOptions, SubmitError, UnitError, UnitFilter, UnitHandle,
-    UnitPayload, UnitResults, UnitState, UnitStatus, Units,
+    FindError, Outcome, QuarantinedUnit, ResultsError, ResultsOptions, SubmitError, UnitError, UnitFilter,
+    UnitHandle, UnitPayload, UnitResults, UnitState, UnitStatus, Units,
 };
 
 /// The units of a node.
@@ -63,6 +63,11 @@ impl LocalUnits {
         let units = if query.here { self.units.here(&all) } else { self.units.list(&all) };
         let now = unix_ms();
         Ok(units.into_iter().map(view).filter(|unit| query.matches(unit, now)).collect())
+    }
+
+    pub(in crate::cli) fn quarantined(&self) -> Result<Vec<QuarantinedUnit>, Failure> {
+        self.check_enabled()?;
+        Ok(self.units.quarantined())
     }
 
     pub(in crate::cli) fn status(&self, id: &IdPrefix) -> Result<UnitView, Failure> {

@@ -21,6 +21,8 @@ pub(in crate::cli) enum UnitRequest {
         #[serde(default)]
         filter: UnitQuery,
     },
+    /// List what cannot be used of the units' directory.
+    Quarantined {},
     /// Report a unit's status.
     Status { id: IdPrefix },
     /// Report a unit's status, and again whenever it changes, until it is final.

@@ -11,6 +11,7 @@ use crate::cli::flow::{Sink, Source};
 use crate::cli::work::id::IdPrefix;
 use crate::cli::work::request::{Released, ResultsRequest, SubmitRequest, UnitQuery, UnitRequest};
 use crate::cli::work::unit::UnitView;
+use crate::work::unit::QuarantinedUnit;
 
 impl Client {
     /// Submits a unit, and returns its status once it is on disk.
@@ -43,6 +44,10 @@ impl Client {
 
     pub(in crate::cli) async fn units(&self, filter: UnitQuery) -> Result<Vec<UnitView>, Failure> {
         self.unit(UnitRequest::List { filter }).await
+    }
+
+    pub(in crate::cli) async fn quarantined_units(&self) -> Result<Vec<QuarantinedUnit>, Failure> {
+        self.unit(UnitRequest::Quarantined {}).await
     }
 
     pub(in crate::cli) async fn unit_status(&self, id: &IdPrefix) -> Result<UnitView, Failure> {

@@ -43,6 +43,7 @@ where
         UnitRequest::Watch { id } => watch(&id, units, read, write).await,
         UnitRequest::Results(request) => results(&request, units, read, write).await,
         UnitRequest::List { filter } => answer(write, units.list(&filter)).await,
+        UnitRequest::Quarantined {} => answer(write, units.quarantined()).await,
         UnitRequest::Status { id } => answer(write, units.status(&id)).await,
         UnitRequest::Cancel { id, grace_ms } => {
             let cancel = units.cancel(&id, Duration::from_millis(grace_ms));
