@@ -45,6 +45,7 @@ fn links_between_pages_lead_somewhere() {
         "docs/protocol.md",
         "docs/routing.md",
         "docs/security.md",
+        "docs/work.md",
         "SECURITY.md",
         "examples/README.md",
     ];
@@ -73,8 +74,9 @@ fn the_units_the_containers_and_their_page_agree_on_how_a_node_stops() {
     };
     let page = read("README.md");
     let units = ["relay", "edge"].map(|role| read(&format!("systemd/receptor-{role}.service")));
-    for unit in &units {
-        for line in ["KillMode=mixed", "TimeoutStopSec=30", "RestartPreventExitStatus=2 4 5"] {
+    // A restart of an edge must not end its jobs.
+    for (unit, kill_mode) in units.iter().zip(["KillMode=mixed", "KillMode=process"]) {
+        for line in [kill_mode, "TimeoutStopSec=30", "RestartPreventExitStatus=2 4 5"] {
             assert!(unit.lines().any(|found| found == line), "{line}");
             assert!(page.contains(&format!("`{line}`")), "the page does not explain {line}");
         }
@@ -94,6 +96,18 @@ fn the_units_the_containers_and_their_page_agree_on_how_a_node_stops() {
 fn the_page_about_commands_has_every_key_of_the_table() {
     let page = include_str!("../../docs/commands.md");
     for key in ["run", "max-output", "grace", "env", "inherit-env", "dir", "user", "stderr"] {
+        assert!(page.contains(&format!("\n| `{key}` |")), "{key}");
+    }
+}
+
+#[test]
+fn the_page_about_work_has_every_key_of_the_table() {
+    let page = include_str!("../../docs/work.md");
+    let table = include_str!("../../src/cli/file/units.rs");
+    let (_, raw) = table.split_once("struct RawUnits {\n").expect("the table");
+    let (fields, _) = raw.split_once("\n}").expect("its end");
+    for field in fields.lines() {
+        let key = field.split(':').next().unwrap().trim().replace('_', "-");
         assert!(page.contains(&format!("\n| `{key}` |")), "{key}");
     }
 }
