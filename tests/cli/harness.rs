@@ -121,7 +121,7 @@ pub(crate) fn finish(command: &mut Command) -> Done {
     finish_with_input(command, b"")
 }
 
-fn finish_with_input(command: &mut Command, input: &[u8]) -> Done {
+pub(crate) fn finish_with_input(command: &mut Command, input: &[u8]) -> Done {
     let name = format!("{command:?}");
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
