@@ -79,17 +79,21 @@ impl Driver {
     fn other_first_hop(&mut self, peer: &NodeId, avoided: &BTreeSet<NodeId>, now: Instant) -> Option<NodeId> {
         match &self.role {
             Role::Full(router) => {
-                self.detours.pace(router.detour_pause(avoided.len()), now);
+                self.detours.pace(router.detour_pause(peer, avoided.len()), now);
                 router.detours(peer, avoided).into_iter().find(|id| self.is_linked(id))
             }
             Role::Stub(_) => self.neighbours.active().keys().find(|id| !avoided.contains(*id)).cloned(),
         }
     }
 
-    /// A node that a stub is attached to, and that is not avoided.
-    fn other_attachment(&self, stub: &NodeId, avoided: &BTreeSet<NodeId>) -> Option<NodeId> {
+    /// A node that the peer is attached to as a stub, and that is not avoided.
+    fn other_attachment(&self, peer: &NodeId, avoided: &BTreeSet<NodeId>) -> Option<NodeId> {
+        // Only stubs have attachments, and finding them takes a search of the whole database.
         let Role::Full(router) = &self.role else { return None };
-        router.attachments(stub).into_iter().find(|node| !avoided.contains(node))
+        if !self.is_stub(peer) {
+            return None;
+        }
+        router.attachments(peer).into_iter().find(|node| !avoided.contains(node))
     }
 
     /// The neighbour that this node's packets for a peer go to now.

@@ -873,7 +873,7 @@ impl Driver {
 
     /// Whether a node that has, or had, a route is a stub: it has no record of its own, but is
     /// listed by others.
-    fn is_stub(&self, node: &NodeId) -> bool {
+    pub(super) fn is_stub(&self, node: &NodeId) -> bool {
         matches!(&self.role, Role::Full(router) if !router.has_record(node))
     }
 

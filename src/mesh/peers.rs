@@ -60,7 +60,7 @@ const HANDSHAKE_SILENCE: Duration = Duration::from_millis(600);
 /// Attempts at one connection, one more after each [`HANDSHAKE_SILENCE`]; the first to come through
 /// is used (as in RFC 8305). Each has a congestion window and timers of its own: those of an older
 /// one are spent on packets that were lost.
-const MAX_ATTEMPTS: u32 = 6;
+const MAX_ATTEMPTS: u32 = 4;
 /// How long a connection is young: the handshake may have taken another path than the one that this
 /// end's packets take.
 const YOUNG: Duration = Duration::from_secs(5);

@@ -23,14 +23,20 @@ use super::graph::Graph;
 use super::spf::{Paths, Schedule, costs};
 use crate::id::NodeId;
 
+/// Maximum number of nodes that a stub is searched for at: the nearest of those that it is attached
+/// to.
+const MAX_ATTACHMENTS: usize = 4;
+
 impl Router {
     /// The neighbours through which `to` can be reached without `avoided`, best first: those whose
     /// own shortest paths use none of the avoided nodes, then the others; cheapest first within
     /// each; ties by id. Empty if there is no such neighbour, or no route.
     ///
-    /// Takes two searches of the whole graph for each node that `to` is attached to, and one for
-    /// each avoided node: see [`detour_pause`](Self::detour_pause). `to` itself cannot be avoided,
-    /// and neither can the node that a stub is attached to, unless it is attached to others as well.
+    /// `to` itself cannot be avoided, and neither can the node that a stub is attached to, unless it
+    /// is attached to others as well.
+    ///
+    /// Takes two searches of the whole graph, for a stub two for each of the four nearest nodes that
+    /// it is attached to, and one for each avoided node: see [`detour_pause`](Self::detour_pause).
     #[must_use]
     pub fn detours(&self, to: &NodeId, avoided: &BTreeSet<NodeId>) -> Vec<NodeId> {
         let Some(route) = self.table.route(to) else { return Vec::new() };
@@ -40,18 +46,22 @@ impl Router {
         let number = |ids: &mut dyn Iterator<Item = &NodeId>| -> BTreeSet<u32> {
             ids.filter_map(|id| graph.number(id)).collect()
         };
-        let ends = number(&mut ends.iter());
+        let ends = number(&mut ends.iter().take(MAX_ATTACHMENTS));
+        if ends.is_empty() {
+            return Vec::new();
+        }
         let avoided = number(&mut avoided.iter());
         let Some(me) = graph.number(self.id()).filter(|me| !ends.contains(me)) else { return Vec::new() };
         let search = Search::new(graph, me, ends, avoided);
         search.ranked(|neighbour| self.uses_link(graph.id(neighbour))).map(|n| graph.id(n).clone()).collect()
     }
 
-    /// How long to wait after each [`detours`](Self::detours), so that they take about a tenth of
-    /// one core at most.
+    /// How long to wait after each call of [`detours`](Self::detours) with so many `avoided` nodes,
+    /// so that the calls take about a tenth of one core.
     #[must_use]
-    pub fn detour_pause(&self, avoided: usize) -> Duration {
-        let searches = u32::try_from(2 + avoided).unwrap_or(u32::MAX);
+    pub fn detour_pause(&self, to: &NodeId, avoided: usize) -> Duration {
+        let ends = if self.has_record(to) { 1 } else { MAX_ATTACHMENTS };
+        let searches = u32::try_from(2 * ends + avoided).unwrap_or(u32::MAX);
         Schedule::rest(self.database.graph()).saturating_mul(searches)
     }
 }

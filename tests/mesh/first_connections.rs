@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use receptor_quic::Node;
 use receptor_quic::switch::Header;
 use receptor_quic::testing::{LinkQuality, Mesh};
+use receptor_quic::{Event, Node};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{id, serve_echo, try_echo};
@@ -164,4 +164,65 @@ async fn two_holes_at_the_same_cost_are_both_avoided() {
 async fn an_ephemeral_at_either_end_finds_the_honest_path() {
     meets(&["h"], 1, &["a"]).await;
     meets(&["h"], 0, &["b"]).await;
+}
+
+/// How many of 60 pings, five seconds apart, get an answer within a second.
+async fn stays(from: &Node, to: &str) -> usize {
+    let mut answered = 0;
+    for _ in 0..60 {
+        sleep(Duration::from_secs(5)).await;
+        answered +=
+            usize::from(matches!(timeout(Duration::from_secs(1), from.ping(&id(to))).await, Ok(Ok(_))));
+    }
+    answered
+}
+
+/// How often a node has reported a detour.
+fn reported(events: &mut tokio::sync::broadcast::Receiver<Event>) -> usize {
+    std::iter::from_fn(|| events.try_recv().ok())
+        .filter(|event| matches!(event, Event::NextHopAvoided { .. }))
+        .count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_has_found_its_way_keeps_it_for_ten_minutes() {
+    for kind in KINDS {
+        let mesh = start(&["h"], 2, &[]).await;
+        kind.dig(&mesh, &["h"]);
+        let (a, b) = (mesh.node("a"), mesh.node("b"));
+        let mut events = [a.events(), b.events()];
+        let took = exchange(a, "b").await;
+        assert!(took <= BACK, "{kind:?}: {took:?}");
+        assert_eq!(stays(a, "b").await, 60, "{kind:?}");
+        assert_eq!(stays(b, "a").await, 60, "{kind:?}");
+        for events in &mut events {
+            assert!(reported(events) <= 1, "{kind:?}: the detour changes though it works");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_stays_connected_when_routes_change_around_it() {
+    let links = ["a-h", "b-h", "a-r0", "r0-r1", "b-r1", "a-q0", "q0-q1", "q1-q2", "b-q2"];
+    let mut mesh = Mesh::builder(links).start().await;
+    serve_echo(mesh.node("a"));
+    serve_echo(mesh.node("b"));
+    mesh.swallow("h");
+    let (a, b) = (mesh.node("a").clone(), mesh.node("b").clone());
+    assert!(exchange(&a, "b").await <= BACK);
+    // The honest path in use dies, and routes lead into the hole as before.
+    mesh.kill("r1");
+    let took = exchange(&a, "b").await;
+    assert!(took <= BACK, "after the loss of the detour: {took:?}");
+    assert_eq!(stays(&a, "b").await, 60);
+    // A shorter path comes back, and then a relay at the hole's own cost.
+    mesh.restart("r1", &["r0", "b"]).await;
+    mesh.converge().await;
+    let joiner = mesh.joiner("k", &["a", "b"]).start().await.unwrap();
+    mesh.converge().await;
+    assert_eq!(stays(&b, "a").await, 60);
+    // The second honest path dies as well.
+    mesh.kill("q1");
+    assert_eq!(stays(&a, "b").await, 60);
+    drop(joiner);
 }

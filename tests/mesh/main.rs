@@ -16,6 +16,7 @@ mod lifecycle;
 mod links;
 mod nat;
 mod punching;
+mod random_holes;
 mod records;
 mod restarts;
 mod roaming;
