@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -16,8 +15,10 @@ use super::settings::{Source, Sourced};
 use crate::transport::open_regular;
 
 pub(super) mod units;
+mod value;
 
 use units::{RawUnits, UnitsSetting};
+use value::{DurationValue, Location, RateValue, UserValue, line_of};
 
 /// The most that a configuration file may have, in bytes: 1 MiB. A longer one is another kind of file.
 const MAX_LEN: u64 = 1024 * 1024;
@@ -111,7 +112,7 @@ impl File {
 
     fn parse(path: &Path, text: &str) -> Result<Self, Failure> {
         let raw: Raw = toml::from_str(text).map_err(|error| bad_file(path, text, &error))?;
-        let at = Place { path, text };
+        let at = Location { path, text };
         let base = path.parent().unwrap_or_else(|| Path::new(""));
         Ok(Self {
             id: raw.id.map(|id| at.sourced(id)),
@@ -128,7 +129,7 @@ impl File {
             command: raw
                 .command
                 .into_iter()
-                .map(|(directive, raw)| at.command(directive, raw, base))
+                .map(|(directive, raw)| command(&at, directive, raw, base))
                 .collect(),
             data_dir: raw.data_dir.map(|path| at.path(path, base)),
             units: raw.units.map(|units| units.locate(&at, base)),
@@ -262,108 +263,26 @@ impl fmt::Display for CostValue {
     }
 }
 
-/// Bytes, or bytes per second, as people write them: `transit-rate = "10M"` or `transit-rate = 10_000_000`.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a number of bytes, such as 10_000_000 or \"10M\"")]
-enum RateValue {
-    Number(i64),
-    Text(String),
-}
-
-impl fmt::Display for RateValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => number.fmt(f),
-            Self::Text(text) => text.fmt(f),
-        }
-    }
-}
-
-/// A duration as people write it: `grace = "30s"`, or `grace = 30` in seconds.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a duration, such as \"30s\", or a number of seconds")]
-enum DurationValue {
-    Whole(u64),
-    Fraction(f64),
-    Text(String),
-}
-
-impl fmt::Display for DurationValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Whole(seconds) => seconds.fmt(f),
-            Self::Fraction(seconds) => seconds.fmt(f),
-            Self::Text(text) => text.fmt(f),
-        }
-    }
-}
-
-/// A user: `user = "work"` or `user = 1001`.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a user name, a uid, or \"UID:GID\"")]
-enum UserValue {
-    Id(u32),
-    Text(String),
-}
-
-impl fmt::Display for UserValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Id(id) => id.fmt(f),
-            Self::Text(text) => text.fmt(f),
-        }
-    }
-}
-
-/// A file and its text: turns spans into lines.
-struct Place<'a> {
-    path: &'a Path,
-    text: &'a str,
-}
-
-impl Place<'_> {
-    fn source(&self, span: Range<usize>) -> Source {
-        Source::File { path: self.path.to_owned(), line: line_of(self.text, span.start) }
-    }
-
-    fn sourced<T>(&self, spanned: Spanned<T>) -> Sourced<T> {
-        self.sourced_as(spanned, |value| value)
-    }
-
-    fn sourced_as<T, U>(&self, spanned: Spanned<T>, convert: impl FnOnce(T) -> U) -> Sourced<U> {
-        let source = self.source(spanned.span());
-        Sourced::new(convert(spanned.into_inner()), source)
-    }
-
-    fn path(&self, path: Spanned<PathBuf>, base: &Path) -> Sourced<PathBuf> {
-        self.sourced_as(path, |path| base.join(path))
-    }
-
-    fn cost_to(&self, id: Spanned<String>, cost: i64) -> Sourced<String> {
-        self.sourced_as(id, |id| format!("{id}={cost}"))
-    }
-
-    fn command(&self, directive: Spanned<String>, raw: RawCommand, base: &Path) -> Sourced<CommandSetting> {
-        self.sourced_as(directive, |directive| match raw {
-            RawCommand::Line(run) => CommandSetting::new(directive, run),
-            RawCommand::Table(table) => CommandSetting {
-                directive,
-                run: table.run,
-                max_output: table.max_output.map(|max| self.sourced_as(max, |max| max.to_string())),
-                grace: table.grace.map(|grace| self.sourced_as(grace, |grace| grace.to_string())),
-                env: table.env.into_iter().collect(),
-                inherit_env: table.inherit_env,
-                dir: table.dir.map(|dir| base.join(dir)),
-                user: table.user.map(|user| self.sourced_as(user, |user| user.to_string())),
-                stderr: table.stderr.map(|stderr| self.sourced(stderr)),
-            },
-        })
-    }
-}
-
-/// Counted from 1, as editors do.
-fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+fn command(
+    at: &Location<'_>,
+    directive: Spanned<String>,
+    raw: RawCommand,
+    base: &Path,
+) -> Sourced<CommandSetting> {
+    at.sourced_as(directive, |directive| match raw {
+        RawCommand::Line(run) => CommandSetting::new(directive, run),
+        RawCommand::Table(table) => CommandSetting {
+            directive,
+            run: table.run,
+            max_output: table.max_output.map(|max| at.sourced_as(max, |max| max.to_string())),
+            grace: table.grace.map(|grace| at.sourced_as(grace, |grace| grace.to_string())),
+            env: table.env.into_iter().collect(),
+            inherit_env: table.inherit_env,
+            dir: table.dir.map(|dir| base.join(dir)),
+            user: table.user.map(|user| at.sourced_as(user, |user| user.to_string())),
+            stderr: table.stderr.map(|stderr| at.sourced(stderr)),
+        },
+    })
 }
 
 fn bad_file(path: &Path, text: &str, error: &toml::de::Error) -> Failure {

@@ -434,7 +434,7 @@ mod tests {
         let expected = "\
 edge-1  transit: no, up 1 min 1 s, version 0.1.0
   listens on   127.0.0.1:4433
-  relays       any member may carry transit
+  relays       every member is accepted as a relay
   certificate  90 days left
 
 Links

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{DurationValue, Place, RateValue};
+use super::value::{DurationValue, Location, RateValue};
 use crate::cli::settings::Sourced;
 
 /// The table `[units]`, which turns units on. Every value knows its line.
@@ -49,7 +49,7 @@ pub(super) struct RawUnits {
 
 impl RawUnits {
     /// Relative paths start at `base`.
-    pub(super) fn locate(self, at: &Place<'_>, base: &Path) -> UnitsSetting {
+    pub(super) fn locate(self, at: &Location<'_>, base: &Path) -> UnitsSetting {
         let number = |value: Option<Spanned<i64>>| value.map(|value| at.sourced_as(value, |n| n.to_string()));
         let bytes =
             |value: Option<Spanned<RateValue>>| value.map(|value| at.sourced_as(value, |n| n.to_string()));

@@ -28,6 +28,9 @@ pub(crate) const MAX_CHAIN_BYTES: usize = 8 * 1024;
 /// Maximum length of an encoded chain in bytes.
 pub(crate) const MAX_CREDENTIAL: usize = MAX_CHAIN_BYTES;
 
+/// The hash by which a chain is cached.
+pub(crate) type Name = [u8; 16];
+
 /// Checks number, lengths and subjects; costs one parse of each intermediate.
 pub(in crate::transport) fn check(own: &[u8], intermediates: &[CertificateDer<'_>]) -> Result<(), Unusable> {
     if intermediates.len() > MAX_INTERMEDIATES {

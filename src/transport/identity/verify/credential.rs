@@ -12,7 +12,7 @@ use webpki::EndEntityCert;
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 
-pub(crate) use super::chain::{MAX_CREDENTIAL, decode, encode};
+pub(crate) use super::chain::{MAX_CREDENTIAL, Name, decode, encode};
 use super::{PeerRole, PeerVerifier};
 use crate::id::NodeId;
 use crate::transport::identity::names::ids_in_certificate;
@@ -37,9 +37,6 @@ pub(crate) struct Verifier {
     #[cfg(test)]
     checked: std::sync::atomic::AtomicU64,
 }
-
-/// What a chain is remembered by.
-pub(crate) type Name = [u8; 16];
 
 /// Why what was signed is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 use sha2::{Digest as _, Sha256};
 
-use super::Name;
+use crate::transport::identity::verify::chain::Name;
 
 /// What a signature is remembered by: a collision-free hash of chain, message and signature.
 type Key = [u8; 32];
