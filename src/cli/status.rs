@@ -239,7 +239,7 @@ impl StatusView {
             escape(&self.version)
         );
         if self.ephemeral && self.routes.is_empty() {
-            text += "  routes       none; an ephemeral node uses those of its neighbours: see the status of one\n";
+            text += "  routes       none; an ephemeral node leaves routing to its neighbours: see the status of one\n";
         }
         let listen = match self.listen.as_slice() {
             [] => "nothing, it only dials out".to_owned(),
