@@ -22,6 +22,7 @@ use crate::transport::frame::Frame;
 use crate::transport::refusal::readable;
 use crate::transport::{Fingerprint, Identity, Refusal, Trust, ids_in_certificate};
 use crate::work::frame::{CallFrame, ResponseFrame};
+use crate::work::unit::wire::{Reply, Subscription, UnitRequest};
 use crate::{Authority, Directive};
 
 /// Takes any bytes; panics if a decoder breaks a promise.
@@ -33,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("header", header),
     ("open", open),
     ("work", work),
+    ("unit", unit),
     ("datagram", datagram),
     ("certificate", certificate),
     ("identity", identity),
@@ -108,6 +110,29 @@ pub fn work(bytes: &[u8]) {
         _ => {
             let directives = crate::work::directives(bytes);
             assert!(directives.len() <= bytes.len());
+        }
+    }
+}
+
+/// Frames of units. The first byte says which. What was read is written, and read again as the same;
+/// details of later versions become known ones the first time.
+pub fn unit(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    match kind % 3 {
+        0 => {
+            let Ok(request) = UnitRequest::decode(bytes) else { return };
+            let again = UnitRequest::decode(&request.encode()[4..]);
+            assert_eq!(again.expect("what was written is read"), request);
+        }
+        1 => {
+            let again = |reply: &Reply| Reply::decode(&reply.encode()[4..]).expect("what was written is read");
+            let Ok(reply) = Reply::decode(bytes) else { return };
+            let known = again(&reply);
+            assert_eq!(again(&known), known);
+        }
+        _ => {
+            let Ok(subscription) = Subscription::decode(bytes) else { return };
+            assert_eq!(Subscription::decode(&subscription.encode()[4..]).expect("it is read"), subscription);
         }
     }
 }

@@ -435,6 +435,9 @@ impl Leaving {
         let Inner { mesh, registry, units } = &*self.0.0;
         mesh.refuse_streams();
         registry.drain();
+        if let Some(units) = units {
+            units.drain();
+        }
         let ended = async {
             registry.idle().await;
             mesh.streams_ended().await;

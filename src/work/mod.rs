@@ -52,7 +52,6 @@ mod registry;
 mod responder;
 mod serve;
 mod supervise;
-#[allow(dead_code, reason = "the service drives a part of it so far")]
 pub mod unit;
 
 pub use backlog::RESPONSE_MEMORY;

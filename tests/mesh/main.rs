@@ -26,6 +26,7 @@ mod streams;
 mod support;
 mod transit;
 mod twins;
+mod units;
 mod unreachable;
 mod work;
 mod young;

@@ -1,9 +1,32 @@
-//! Units of work: jobs that outlive the processes that take part in them. The state machines of
-//! both ends.
+//! Units of work: jobs that outlive the processes that take part in them.
 //!
 //! A call lives as long as its stream. A **unit** is submitted to a node by name, also while that
 //! node is unreachable; it starts at most once, and its status and output can be read, resumed,
-//! cancelled and released until it expires.
+//! cancelled and released until it is no longer kept.
+//!
+//! ```no_run
+//! # async fn example(node: receptor_quic::Node) -> Result<(), Box<dyn std::error::Error>> {
+//! use receptor_quic::work::unit::ResultsOptions;
+//!
+//! let unit = node.submit("edge-17".parse()?, "backup:run".parse()?, "/srv").label("job", "17").await?;
+//! let mut output = unit.results(ResultsOptions::default());
+//! while let Some(piece) = output.next().await? {
+//!     print!("{}", String::from_utf8_lossy(&piece));
+//! }
+//! println!("{}", unit.wait().await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Both nodes need [units](crate::NodeBuilder::units) and a data directory. The executor handles
+//! the directive by a command or a function, as for a call:
+//!
+//! - A **command** runs under a supervisor, a small process of its own, and outlives the node. A
+//!   node that restarts finds it again.
+//! - A **function** ends with the node. A unit that was running is then [lost](Outcome::Lost),
+//!   unless it was submitted as [idempotent](Submit::idempotent): then it runs again.
+//!
+//! # Between the nodes
 //!
 //! ```text
 //! submitter   Queued ─▶ Handing ─▶ Accepted ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄▶ final ─▶ released
@@ -13,20 +36,18 @@
 //! ```
 //!
 //! Before ACCEPTED the submitter's store is authoritative, afterwards the executor's. A final state
-//! ([`Outcome`](outcome::Outcome)) is absorbing.
+//! (an [`Outcome`]) is absorbing.
 //!
-//! **Machines without I/O.** [`SubmitterUnit`](submitter::SubmitterUnit) and
-//! [`ExecutorUnit`](executor::ExecutorUnit) take an input and return a [`Step`](entry::Step):
-//! entries for the unit's journal, and effects. The caller appends the entries, syncs them to disk,
-//! and performs the effects only then. After a crash [`replay`](executor::ExecutorUnit::replay)
-//! rebuilds a machine from its journal. Whatever the point of the crash, the entries on disk say at
-//! least as much as anybody else was told.
+//! **Machines without I/O** (`submitter`, `executor`) take an input and return a step: entries for
+//! the unit's journal, and effects. The service appends the entries, syncs them to disk, and
+//! performs the effects only then. After a crash a machine is rebuilt from its journal. Whatever
+//! the point of the crash, the entries on disk say at least as much as anybody else was told.
 //!
-//! **Starting at most once.** The executor journals `Starting` before it starts a supervisor
-//! process, and the supervisor creates the attempt's `run` file exclusively before it executes the
-//! command. Only the creator of that file runs anything. An executor that wants to declare an
-//! attempt dead creates the file itself ([`Fence`](executor::ExecutorEffect::Fence)): if it
-//! succeeds, no supervisor can run the command.
+//! **Starting at most once.** The executor journals that it starts a unit before it starts a
+//! supervisor process, and the supervisor creates the attempt's `run` file exclusively before it
+//! executes the command. Only the creator of that file runs anything. An executor that wants to
+//! declare an attempt dead creates the file itself: if it succeeds, no supervisor can run the
+//! command.
 
 mod api;
 mod entry;
@@ -45,7 +66,7 @@ pub(super) mod supervisor;
 #[cfg(test)]
 mod tests;
 mod tombstones;
-mod wire;
+pub(crate) mod wire;
 #[cfg(test)]
 mod world;
 

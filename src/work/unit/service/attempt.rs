@@ -118,6 +118,8 @@ impl Shared {
             let last = match (found.exit, found.run, found.locked) {
                 (Some(exit), ..) => Some(ExecutorInput::Exited { attempt, exit }),
                 (None, RunFile::Fence, _) => Some(ExecutorInput::Fenced { attempt, void: true }),
+                // A handler that was cut off. The node's next run decides what becomes of the unit.
+                (None, RunFile::Supervisor, false) if self.is_draining() => return,
                 (None, RunFile::Supervisor, false) => {
                     self.kill_strays(unit, attempt).await;
                     Some(ExecutorInput::Vanished { attempt })

@@ -15,7 +15,7 @@ use crate::id::NodeId;
 
 /// The shortest and the longest wait before an executor is asked again.
 const RETRY: Duration = Duration::from_millis(100);
-const MAX_RETRY: Duration = Duration::from_secs(10);
+const MAX_RETRY: Duration = Duration::from_secs(1);
 
 /// How often an executor may say that it has no units before that is believed: it may be starting.
 const REFUSALS: u32 = 3;

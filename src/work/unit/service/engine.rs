@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::super::super::registry::Registry;
 use super::super::api::{QuarantinedUnit, UnitStatus, UnitsConfig};
 use super::super::entry::{DamagedJournal, ExecutorEntry, UnitTime};
-use super::super::executor::{ExecutorInput, ExecutorUnit, Found, RunFile};
+use super::super::executor::{ExecutorInput, ExecutorUnit};
 use super::super::key::UnitKey;
 use super::super::store::{LoadedStore, Quarantined, UnitDir, UnitStore};
 use super::super::submitter::{SubmitterInput, SubmitterUnit};
@@ -28,7 +28,6 @@ use super::out_unit::OutUnit;
 use super::outgoing::Outgoing;
 use super::serving::service;
 use super::shared::{Shared, SharedRef, UnitError};
-use super::strays;
 use crate::id::NodeId;
 use crate::mesh::ServeError;
 use crate::mesh::core::Mesh;
@@ -116,6 +115,7 @@ impl Engine {
             runtime: Handle::current(),
             closed: is_closed,
             poisoned: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             _data_dir: data_dir,
         });
         let engine = Self { shared: shared.clone(), closed };
@@ -133,6 +133,11 @@ impl Engine {
 
     pub(crate) fn shared(&self) -> &SharedRef {
         &self.shared
+    }
+
+    /// Starts nothing any more: what has been accepted is for the node's next run.
+    pub(crate) fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
     }
 
     /// Ends all tasks. What is being written is finished, and commands that run go on.
@@ -166,10 +171,12 @@ impl Shared {
         }
         // All that run hold their places before others get a turn.
         for unit in resumed {
-            if let Err(error) = self.resume_unit(&unit) {
+            let Ok(mut core) = unit.core.clone().try_lock_owned() else { continue };
+            if let Err(error) = self.resume_unit(&unit, &mut core) {
                 tracing::warn!(unit = %unit.key, %error, "could not resume a unit; trying again");
+                core.stale = true;
                 let (shared, unit) = (self.clone(), unit.clone());
-                self.spawn(async move { shared.resume_again(unit).await });
+                self.spawn(async move { shared.recover_later(&unit).await });
             }
         }
         for it in self.quarantined().iter() {
@@ -223,44 +230,6 @@ impl Shared {
         table.holdings.insert(&unit.key, bytes);
         table.units.insert(unit.key.clone(), unit.clone());
         Ok(Some(unit))
-    }
-
-    /// Compares a unit's journal with what there is of its attempt, and goes on from there.
-    fn resume_unit(self: &Arc<Self>, unit: &Arc<InUnit>) -> io::Result<()> {
-        let Ok(mut core) = unit.core.clone().try_lock_owned() else { return Ok(()) };
-        let nothing = Found { run: RunFile::Absent, locked: false, exit: None };
-        let found = core.machine.attempt().map_or(Ok(nothing), |attempt| unit.paths.found(attempt))?;
-        if let Some(attempt) = core.machine.attempt()
-            && found.run == RunFile::Supervisor
-            && !found.locked
-            && found.exit.is_none()
-        {
-            strays::kill(&unit.paths.attempt_path(attempt));
-        }
-        let stored = if core.machine.is_final() { 0 } else { unit.paths.payload_len()? };
-        unit.note(|progress| progress.handed = stored);
-        let step = core.machine.resume(stored, &found, self.clock.now());
-        self.perform_in(unit, &mut core, step).map(drop)
-    }
-
-    async fn resume_again(self: &Arc<Self>, unit: Arc<InUnit>) {
-        loop {
-            tokio::time::sleep(super::DISK_RETRY).await;
-            let (shared, again) = (self.clone(), unit.clone());
-            match self.blocking(move || shared.replay_and_resume(&again)).await {
-                Ok(Ok(())) | Err(_) => return,
-                Ok(Err(error)) => tracing::debug!(unit = %unit.key, %error, "could not resume a unit"),
-            }
-        }
-    }
-
-    fn replay_and_resume(self: &Arc<Self>, unit: &Arc<InUnit>) -> io::Result<()> {
-        if let Ok(mut core) = unit.core.clone().try_lock_owned()
-            && core.stale
-        {
-            core.reload()?;
-        }
-        self.resume_unit(unit)
     }
 
     /// Lets units expire, and removes those that were kept for long enough.

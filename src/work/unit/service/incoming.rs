@@ -8,7 +8,7 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::super::super::directive::Directive;
 use super::super::entry::{Answer, ExecutorEntry, Step};
-use super::super::executor::{ExecutorEffect, ExecutorInput, ExecutorUnit};
+use super::super::executor::{ExecutorEffect, ExecutorInput, ExecutorUnit, Found, RunFile};
 use super::super::key::UnitKey;
 use super::super::queue::StartQueue;
 use super::super::tombstones::{Death, Tombstones};
@@ -18,6 +18,7 @@ use super::growth::Growth;
 use super::holdings::Holdings;
 use super::in_unit::{InCore, InUnit};
 use super::shared::{Shared, UnitError};
+use super::strays;
 
 /// The units that this node executes.
 #[derive(Debug, Default)]
@@ -113,14 +114,15 @@ impl Shared {
     ) -> Result<Option<Answer>, UnitError> {
         let mut core = unit.core.clone().lock_owned().await;
         if core.stale {
-            core = self.blocking(move || core.reload().map(|()| core)).await??;
+            let (shared, unit) = (self.clone(), unit.clone());
+            core = self.blocking(move || shared.recover_in(&unit, &mut core).map(|()| core)).await??;
         }
         if core.removed {
             return Err(UnitError::Removed);
         }
         let step = core.machine.handle(input, self.clock.now());
         if step.entries.is_empty() && step.effects.iter().all(|effect| !blocks(effect)) {
-            return Ok(self.perform_in(unit, &mut core, step)?);
+            return Ok(self.try_perform_in(unit, &mut core, step)?);
         }
         let (shared, unit) = (self.clone(), unit.clone());
         Ok(self.blocking(move || shared.perform_owned(&unit, core, step)).await??)
@@ -135,15 +137,32 @@ impl Shared {
         self.perform_in(unit, &mut core, step)
     }
 
-    /// Journals the entries of a step, performs its effects, and what follows from them.
+    /// Journals the entries of a step, performs its effects, and what follows from them. If the
+    /// disk does not take all of it, the unit is recovered from there as soon as it does.
     pub(super) fn perform_in(
         self: &Arc<Self>,
         unit: &Arc<InUnit>,
         core: &mut InCore,
         step: Step<ExecutorEntry, ExecutorEffect>,
     ) -> io::Result<Option<Answer>> {
+        self.try_perform_in(unit, core, step).inspect_err(|error| {
+            self.disk_failed(error);
+            if !std::mem::replace(&mut core.stale, true) {
+                let (shared, unit) = (self.clone(), unit.clone());
+                self.spawn(async move { shared.recover_later(&unit).await });
+            }
+        })
+    }
+
+    fn try_perform_in(
+        self: &Arc<Self>,
+        unit: &Arc<InUnit>,
+        core: &mut InCore,
+        step: Step<ExecutorEntry, ExecutorEffect>,
+    ) -> io::Result<Option<Answer>> {
         let mut answer = None;
-        let mut effects = self.journal_in(core, step)?;
+        core.dir.append(&step.entries)?;
+        let mut effects = VecDeque::from(step.effects);
         while let Some(effect) = effects.pop_front() {
             let followed_by = match effect {
                 ExecutorEffect::Answer(it) => {
@@ -169,40 +188,29 @@ impl Shared {
                     None
                 }
                 ExecutorEffect::Fence { attempt } => {
-                    let void = unit.paths.fence(attempt).inspect_err(|error| self.disk_failed(error))?;
+                    let void = unit.paths.fence(attempt)?;
                     Some(ExecutorInput::Fenced { attempt, void })
                 }
                 ExecutorEffect::Terminate { attempt, grace_ms } => {
-                    unit.paths
-                        .request_termination(attempt, grace_ms)
-                        .inspect_err(|error| self.disk_failed(error))?;
+                    unit.paths.request_termination(attempt, grace_ms)?;
                     None
                 }
                 ExecutorEffect::Remove { tombstone_until } => {
-                    self.remove_in(unit, core, tombstone_until)?;
+                    let (key, death) = (&unit.key, Death::Removed);
+                    self.store.add_tombstone(key, tombstone_until, death)?;
+                    self.incoming.table().tombstones.insert(key.clone(), tombstone_until, death);
+                    self.remove_in(unit, core)?;
                     return Ok(answer);
                 }
             };
             if let Some(input) = followed_by {
                 let step = core.machine.handle(input, self.clock.now());
-                effects.extend(self.journal_in(core, step)?);
+                core.dir.append(&step.entries)?;
+                effects.extend(step.effects);
             }
         }
         self.incoming.deadlines.set(&unit.key, core.machine.deadline());
         Ok(answer)
-    }
-
-    fn journal_in(
-        &self,
-        core: &mut InCore,
-        step: Step<ExecutorEntry, ExecutorEffect>,
-    ) -> io::Result<VecDeque<ExecutorEffect>> {
-        if let Err(error) = core.dir.append(&step.entries) {
-            core.stale = true;
-            self.disk_failed(&error);
-            return Err(error);
-        }
-        Ok(step.effects.into())
     }
 
     fn publish_in(self: &Arc<Self>, unit: &Arc<InUnit>, machine: &ExecutorUnit) {
@@ -224,17 +232,10 @@ impl Shared {
         }
     }
 
-    fn remove_in(
-        &self,
-        unit: &Arc<InUnit>,
-        core: &mut InCore,
-        tombstone_until: super::super::entry::UnitTime,
-    ) -> io::Result<()> {
+    /// Removes a unit that has a tombstone.
+    fn remove_in(&self, unit: &Arc<InUnit>, core: &mut InCore) -> io::Result<()> {
         let key = &unit.key;
-        let death = Death::Removed;
-        self.store.add_tombstone(key, tombstone_until, death).inspect_err(|error| self.disk_failed(error))?;
-        self.incoming.table().tombstones.insert(key.clone(), tombstone_until, death);
-        core.dir.remove().inspect_err(|error| self.disk_failed(error))?;
+        core.dir.remove()?;
         core.removed = true;
         self.incoming.deadlines.set(key, None);
         let mut table = self.incoming.table();
@@ -246,9 +247,61 @@ impl Shared {
         Ok(())
     }
 
+    /// Replays the journal of a unit after the disk did not take something, and goes on from what
+    /// there is.
+    pub(super) fn recover_in(self: &Arc<Self>, unit: &Arc<InUnit>, core: &mut InCore) -> io::Result<()> {
+        if self.incoming.table().tombstones.get(&unit.key) == Some(Death::Removed) {
+            self.remove_in(unit, core)?;
+        } else {
+            let entries: Vec<ExecutorEntry> = core.dir.reopen().map_err(io::Error::other)?;
+            core.machine = ExecutorUnit::replay(&entries).map_err(io::Error::other)?;
+            self.resume_unit(unit, core)?;
+        }
+        core.stale = false;
+        Ok(())
+    }
+
+    async fn recover_later(self: &Arc<Self>, unit: &Arc<InUnit>) {
+        loop {
+            tokio::time::sleep(super::DISK_RETRY).await;
+            let mut core = unit.core.clone().lock_owned().await;
+            if !core.stale {
+                return;
+            }
+            let (shared, recovered) = (self.clone(), unit.clone());
+            match self.blocking(move || shared.recover_in(&recovered, &mut core)).await {
+                Ok(Ok(())) | Err(_) => return,
+                Ok(Err(error)) => tracing::debug!(unit = %unit.key, %error, "could not recover a unit yet"),
+            }
+        }
+    }
+
+    /// Compares a unit's journal with what there is of its attempt, and goes on from there.
+    pub(super) fn resume_unit(self: &Arc<Self>, unit: &Arc<InUnit>, core: &mut InCore) -> io::Result<()> {
+        let nothing = Found { run: RunFile::Absent, locked: false, exit: None };
+        let found = core.machine.attempt().map_or(Ok(nothing), |attempt| unit.paths.found(attempt))?;
+        if let Some(attempt) = core.machine.attempt()
+            && found.run == RunFile::Supervisor
+            && !found.locked
+            && found.exit.is_none()
+        {
+            strays::kill(&unit.paths.attempt_path(attempt));
+        }
+        let stored = if core.machine.is_final() { 0 } else { unit.paths.payload_len()? };
+        unit.note(|progress| progress.handed = stored);
+        let step = core.machine.resume(stored, &found, self.clock.now());
+        self.try_perform_in(unit, core, step)?;
+        if !core.removed {
+            // What was found on disk may not have been published.
+            unit.publish(&core.machine);
+            self.incoming.followers.changed(&unit.key);
+        }
+        Ok(())
+    }
+
     /// Starts the units of a directive whose turn has come.
     pub(super) fn give_turns(self: &Arc<Self>, directive: &Directive) {
-        loop {
+        while !self.is_draining() {
             let next = self.incoming.queue().next(directive, self.limits().max_running);
             let Some(key) = next else { return };
             let Some(unit) = self.incoming.get(&key) else {
@@ -287,17 +340,6 @@ impl Shared {
             }
             self.incoming.table().tombstones.expire(self.clock.now());
         }
-    }
-}
-
-impl InCore {
-    /// Replays the journal after it could not be written.
-    pub(super) fn reload(&mut self) -> io::Result<()> {
-        let entries: Vec<ExecutorEntry> = self.dir.reopen().map_err(io::Error::other)?;
-        self.machine = ExecutorUnit::replay(&entries).map_err(io::Error::other)?;
-        self.machine.stored(self.dir.paths().payload_len()?);
-        self.stale = false;
-        Ok(())
     }
 }
 

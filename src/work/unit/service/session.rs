@@ -24,7 +24,7 @@ use crate::mesh::{EndReason, OpenError, OpenOptions, RefuseCode, SendHalf, Strea
 /// How long an executor may take to answer.
 const REPLY_WAIT: Duration = Duration::from_secs(30);
 
-/// How many units of one executor are asked about at a time.
+/// How many units are handed to one executor at a time.
 const AT_A_TIME: usize = 64;
 
 /// A stream by which an executor reports changes, and what is asked meanwhile.
@@ -113,8 +113,10 @@ impl Session {
             }
             Work::Request(unit, request) => {
                 let (shared, places) = (self.shared.clone(), self.places.clone());
+                // A cancellation does not wait for payloads.
+                let waits = matches!(request, Request::Offer { .. });
                 self.tasks.spawn(async move {
-                    let Ok(_place) = places.acquire().await else { return };
+                    let _place = if waits { places.acquire().await.ok() } else { None };
                     shared.ask(&unit, request).await;
                 });
             }

@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(super) closed: watch::Receiver<bool>,
     /// The disk reported an error other than that it is full: nobody knows what a sync is worth.
     pub(super) poisoned: AtomicBool,
+    /// The node is being shut down: nothing is started any more.
+    pub(super) draining: AtomicBool,
     /// Keeps other nodes out of the directory until the last write is done.
     pub(super) _data_dir: Option<DataDir>,
 }
@@ -109,6 +111,11 @@ impl Shared {
         } else if !self.poisoned.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, "units cannot be stored; no new ones are accepted until the node restarts");
         }
+    }
+
+    /// Whether nothing is started any more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Whether no new units are taken because the disk has failed.
