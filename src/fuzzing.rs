@@ -125,7 +125,8 @@ pub fn unit(bytes: &[u8]) {
             assert_eq!(again.expect("what was written is read"), request);
         }
         1 => {
-            let again = |reply: &Reply| Reply::decode(&reply.encode()[4..]).expect("what was written is read");
+            let again =
+                |reply: &Reply| Reply::decode(&reply.encode()[4..]).expect("what was written is read");
             let Ok(reply) = Reply::decode(bytes) else { return };
             let known = again(&reply);
             assert_eq!(again(&known), known);

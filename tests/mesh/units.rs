@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use receptor_quic::testing::{Mesh, mesh};
 use receptor_quic::work::unit::{
-    Failure, Outcome, ResultsError, ResultsOptions, SubmitError, UnitFilter, UnitHandle, UnitRefusal,
-    UnitState, UnitsConfig,
+    Failure, Outcome, ResultsError, ResultsOptions, SubmitError, UnitError, UnitFilter, UnitHandle,
+    UnitRefusal, UnitState, UnitsConfig,
 };
 use receptor_quic::{HandlerError, Node, NodeBuilder, Request, Responder};
 use tokio::sync::Notify;
@@ -94,7 +94,8 @@ async fn a_unit_runs_through_a_relay_and_its_handler_sees_who_submitted_it() {
     let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
     let edge = start(&mesh, &dir, "edge", &work).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let unit = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "hello").label("job", "7").await.unwrap();
+    let unit =
+        ctl.submit(id("edge"), "text:shout".parse().unwrap(), "hello").label("job", "7").await.unwrap();
     assert_eq!((end(&unit).await, read(&unit).await), (Outcome::Succeeded, b"HELLO".to_vec()));
     let empty = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "").await.unwrap();
     let Outcome::Failed(Failure::Handler(text)) = end(&empty).await else { panic!("{:?}", empty.status()) };
@@ -109,10 +110,10 @@ async fn a_unit_runs_through_a_relay_and_its_handler_sees_who_submitted_it() {
 async fn a_unit_waits_for_its_executor_across_a_restart_of_its_submitter() {
     let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let unit = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "late").await.unwrap();
-    let key = unit.id();
-    drop(unit);
+    let old = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "late").await.unwrap();
+    let key = old.id();
     stop(ctl).await;
+    assert_eq!(old.wait().await, Err(UnitError::ShutDown));
     let ctl = start(&mesh, &dir, "ctl", &work).await;
     let unit = ctl.units().get(key).expect("it is on disk");
     assert_eq!(unit.status().state, UnitState::Queued);

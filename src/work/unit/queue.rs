@@ -82,6 +82,7 @@ impl StartQueue {
     }
 
     /// How many units of this directive run, and how many wait.
+    #[cfg(test)]
     pub(crate) fn counts(&self, directive: &Directive) -> (usize, usize) {
         self.directives.get(directive).map_or((0, 0), |waiting| {
             (waiting.running.len(), waiting.by_submitter.values().map(VecDeque::len).sum())

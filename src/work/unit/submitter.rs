@@ -203,6 +203,11 @@ impl SubmitterUnit {
         self.since
     }
 
+    /// Whether the payload is not needed any more.
+    pub(crate) fn is_handed(&self) -> bool {
+        matches!(self.stage, Stage::Accepted { .. } | Stage::Final { .. })
+    }
+
     /// Whether its release was asked for.
     pub(crate) fn is_releasing(&self) -> bool {
         self.release.is_some()

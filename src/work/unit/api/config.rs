@@ -9,7 +9,7 @@ use super::super::spec::UnitSpec;
 /// How a node keeps units: those that it submits, and those that it executes for others.
 ///
 /// Units need a directory: `units` in the node's [data directory](crate::NodeBuilder::data_dir), or
-/// [one of their own](Self::dir).
+/// [one of their own](Self::dir()).
 #[derive(Clone, Debug)]
 pub struct UnitsConfig {
     pub(crate) dir: Option<PathBuf>,

@@ -69,7 +69,7 @@ pub enum ResultsError {
     /// output of that attempt from its beginning.
     #[error("the unit was started again; its output begins anew")]
     Restarted,
-    /// The executor cannot be reached, and the results are not [followed](ResultsOptions::follow).
+    /// The executor cannot be reached, and the results are not [followed](ResultsOptions::follow()).
     #[error("{0}")]
     Unreachable(String),
     /// The executor sent something else than it has announced: its fault.
@@ -83,7 +83,7 @@ pub enum ResultsError {
 /// What a unit's command writes, piece by piece.
 ///
 /// It is read from the executor's disk as fast as it is taken here. If the executor cannot be
-/// reached, [following](ResultsOptions::follow) waits, and goes on at the same byte.
+/// reached, [following](ResultsOptions::follow()) waits, and goes on at the same byte.
 #[derive(Debug)]
 pub struct UnitResults(Reading);
 

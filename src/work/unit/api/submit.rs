@@ -134,7 +134,7 @@ impl Submit {
     }
 
     /// Whether the unit may run again if nobody can know how an earlier attempt ended: not by
-    /// default, and it is then [lost](super::super::Outcome::Lost).
+    /// default, and it is then [lost](crate::work::unit::Outcome::Lost).
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.submission.idempotent = idempotent;
         self

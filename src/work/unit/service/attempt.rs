@@ -131,7 +131,14 @@ impl Shared {
                 (None, RunFile::Supervisor | RunFile::Absent, _) => None,
             };
             if let Some(input) = last {
-                return self.feed_until_taken(unit, input).await;
+                self.feed_until_taken(unit, input).await;
+                let seen = unit.seen();
+                if seen.removed || seen.attempt != attempt || seen.report.outcome().is_some() {
+                    return;
+                }
+                // The fence has shown that the attempt was begun after all.
+                tokio::time::sleep(LOOK_AGAIN).await;
+                continue;
             }
             if let (Process::Unknown, Some(pid)) = (&process, pid) {
                 process = self.other(pid);

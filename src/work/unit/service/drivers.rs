@@ -40,18 +40,17 @@ pub(super) enum Work {
     Live(Arc<OutUnit>),
     /// A unit's request is to be sent.
     Request(Arc<OutUnit>, Request),
+    /// All units are settled.
+    Idle,
 }
 
 impl Drivers {
     /// Notes whether something is left to ask the unit's executor.
     pub(super) fn note(&self, shared: &Arc<Shared>, unit: &Arc<OutUnit>, live: bool) {
-        let mut table = self.table();
         if !live {
-            if let Some(driver) = table.get_mut(&unit.node) {
-                driver.live.remove(&unit.id);
-            }
-            return;
+            return self.forget(unit);
         }
+        let mut table = self.table();
         let driver = table.entry(unit.node.clone()).or_insert_with(|| {
             let (work, queue) = mpsc::unbounded_channel();
             let (driving, node) = (shared.clone(), unit.node.clone());
@@ -66,8 +65,11 @@ impl Drivers {
 
     /// Forgets a unit that is removed.
     pub(super) fn forget(&self, unit: &OutUnit) {
-        if let Some(driver) = self.table().get_mut(&unit.node) {
-            driver.live.remove(&unit.id);
+        if let Some(driver) = self.table().get_mut(&unit.node)
+            && driver.live.remove(&unit.id)
+            && driver.live.is_empty()
+        {
+            let _ = driver.work.send(Work::Idle);
         }
     }
 
@@ -110,8 +112,10 @@ impl Shared {
         let mut refusals = 0;
         while !self.drivers.retire(node) {
             let Ok(mesh) = self.mesh() else { return };
-            if mesh.routable(node).await.is_err() {
-                return;
+            tokio::select! {
+                biased;
+                routable = mesh.routable(node) => if routable.is_err() { return },
+                () = self.idle(node, &mut queue) => continue,
             }
             let end = match Session::open(self, &mesh, node).await {
                 Ok(session) => {
@@ -136,6 +140,15 @@ impl Shared {
             // A unit that is submitted meanwhile does not cut this short: the executor is the same.
             tokio::time::sleep(retry).await;
             retry = (retry * 2).min(MAX_RETRY);
+        }
+    }
+
+    /// Waits until nothing is left to ask an executor. What is queued is asked for again later.
+    async fn idle(&self, node: &NodeId, queue: &mut mpsc::UnboundedReceiver<Work>) {
+        while !self.drivers.is_idle(node) {
+            if queue.recv().await.is_none() {
+                return;
+            }
         }
     }
 

@@ -28,6 +28,7 @@ use super::out_unit::OutUnit;
 use super::outgoing::Outgoing;
 use super::serving::service;
 use super::shared::{Shared, SharedRef, UnitError};
+use super::store_lock::StoreLock;
 use crate::id::NodeId;
 use crate::mesh::ServeError;
 use crate::mesh::core::Mesh;
@@ -44,7 +45,7 @@ pub(crate) struct OpenedUnits {
     config: UnitsConfig,
     store: UnitStore,
     loaded: LoadedStore,
-    data_dir: Option<DataDir>,
+    lock: StoreLock,
 }
 
 /// Why a node's units cannot be opened.
@@ -70,10 +71,16 @@ impl OpenedUnits {
             (None, None) => return Err(OpenUnitsError::NoDirectory),
         };
         let now = UnitTime(crate::mesh::clock::unix_ms());
-        // The supervisors do not share the node's working directory.
-        let opened = std::path::absolute(&path).and_then(|path| UnitStore::open(&path, Uuid::now_v7(), now));
-        let (store, loaded) = opened.map_err(|error| OpenUnitsError::Io { path, error })?;
-        Ok(Self { config, store, loaded, data_dir: data_dir.map(|(dir, _)| dir) })
+        let open = || {
+            // The supervisors do not share the node's working directory.
+            let path = std::path::absolute(&path)?;
+            let lock = StoreLock::acquire(&path, data_dir.map(|(dir, _)| dir))?;
+            let (store, loaded) = UnitStore::open(&path, Uuid::now_v7(), now)?;
+            Ok((lock, store, loaded))
+        };
+        let (lock, store, loaded) =
+            open().map_err(|error| OpenUnitsError::Io { path: path.clone(), error })?;
+        Ok(Self { config, store, loaded, lock })
     }
 
     fn newest_entry(&self) -> UnitTime {
@@ -95,7 +102,7 @@ impl Engine {
     ) -> Result<Self, ServeError> {
         let (closed, is_closed) = watch::channel(false);
         let clock = UnitClock::new(opened.newest_entry());
-        let OpenedUnits { config, store, mut loaded, data_dir } = opened;
+        let OpenedUnits { config, store, mut loaded, lock } = opened;
         // Streams wait in the listeners until the units are resumed.
         let listener = mesh.serve(service())?;
         let handlers = mesh.serve(handler_service())?;
@@ -115,8 +122,9 @@ impl Engine {
             runtime: Handle::current(),
             closed: is_closed,
             poisoned: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            _data_dir: data_dir,
+            lock: Mutex::new(Some(lock)),
         });
         let engine = Self { shared: shared.clone(), closed };
         let resuming = shared.clone();
@@ -143,6 +151,7 @@ impl Engine {
     /// Ends all tasks. What is being written is finished, and commands that run go on.
     pub(crate) fn close(&self) {
         self.closed.send_replace(true);
+        self.shared.unlock();
     }
 }
 
@@ -218,7 +227,7 @@ impl Shared {
         }
         let unit = Arc::new(InUnit::new(key, machine, dir, created));
         unit.note_journal(entries);
-        let mut bytes = unit.spec.payload_len;
+        let mut bytes = if is_final { 0 } else { unit.spec.payload_len };
         if is_final {
             let (stdout, stderr) = if attempt == 0 { (0, 0) } else { unit.paths.output_lens(attempt) };
             unit.note(|progress| {
@@ -237,10 +246,15 @@ impl Shared {
         loop {
             for id in self.outgoing.deadlines.next(&self.clock).await {
                 let Some(unit) = self.outgoing.get(id) else { continue };
-                if let Err(error) = self.feed_out(&unit, SubmitterInput::Tick).await {
-                    tracing::debug!(unit = %id, %error, "could not record that a unit's time is over");
-                    self.outgoing.deadlines.set(&id, Some(self.clock.now().plus(super::DISK_RETRY_MS)));
-                }
+                let shared = self.clone();
+                // Many may be due at once, and do not wait for each other.
+                self.spawn(async move {
+                    if let Err(UnitError::Disk(error)) = shared.feed_out(&unit, SubmitterInput::Tick).await {
+                        tracing::debug!(unit = %id, error, "could not record that a unit's time is over");
+                        let again = shared.clock.now().plus(super::DISK_RETRY_MS);
+                        shared.outgoing.deadlines.set(&id, Some(again));
+                    }
+                });
             }
         }
     }

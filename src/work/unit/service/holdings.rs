@@ -40,13 +40,10 @@ impl Holdings {
         }
     }
 
-    /// Counts what a unit occupies more.
-    pub(super) fn grow(&mut self, key: &UnitKey, bytes: u64) {
-        let Some(own) = self.units.get_mut(key) else { return };
-        *own += bytes;
-        self.all.bytes += bytes;
-        if let Some(held) = self.by_submitter.get_mut(&key.submitter) {
-            held.bytes += bytes;
+    /// Counts what a unit occupies from now on.
+    pub(super) fn set(&mut self, key: &UnitKey, bytes: u64) {
+        if self.units.contains_key(key) {
+            self.insert(key, bytes);
         }
     }
 
@@ -89,7 +86,7 @@ mod tests {
         assert!(held.admits(&a, 20, &limits) && !held.admits(&a, 21, &limits));
         held.insert(&key("a", 2), 0);
         assert!(!held.admits(&a, 0, &limits) && held.admits(&b, 60, &limits));
-        held.grow(&key("a", 2), 50);
+        held.set(&key("a", 2), 50);
         assert!(!held.admits(&b, 11, &limits) && held.admits(&b, 10, &limits));
         held.insert(&key("b", 3), 0);
         assert!(!held.admits(&b, 0, &limits));

@@ -222,7 +222,9 @@ impl Shared {
             unit.note(|progress| {
                 (progress.stdout_len, progress.stderr_len) = (Some(stdout), Some(stderr));
             });
-            self.incoming.table().holdings.grow(&unit.key, stdout + stderr);
+            // Nobody reads the payload any more. It goes with the unit at the latest.
+            let _ = std::fs::remove_file(unit.paths.payload_path());
+            self.incoming.table().holdings.set(&unit.key, stdout + stderr);
         }
         unit.publish(machine);
         self.incoming.followers.changed(&unit.key);
@@ -261,7 +263,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn recover_later(self: &Arc<Self>, unit: &Arc<InUnit>) {
+    pub(super) async fn recover_later(self: &Arc<Self>, unit: &Arc<InUnit>) {
         loop {
             tokio::time::sleep(super::DISK_RETRY).await;
             let mut core = unit.core.clone().lock_owned().await;
@@ -333,10 +335,15 @@ impl Shared {
         loop {
             for key in self.incoming.deadlines.next(&self.clock).await {
                 let Some(unit) = self.incoming.get(&key) else { continue };
-                if let Err(UnitError::Disk(error)) = self.feed_in(&unit, ExecutorInput::Tick).await {
-                    tracing::warn!(unit = %key, error, "could not record that a unit's time is over");
-                    self.incoming.deadlines.set(&key, Some(self.clock.now().plus(super::DISK_RETRY_MS)));
-                }
+                let shared = self.clone();
+                // Many may be due at once, and do not wait for each other.
+                self.spawn(async move {
+                    if let Err(UnitError::Disk(error)) = shared.feed_in(&unit, ExecutorInput::Tick).await {
+                        tracing::debug!(unit = %key, error, "could not record that a unit's time is over");
+                        let again = shared.clock.now().plus(super::DISK_RETRY_MS);
+                        shared.incoming.deadlines.set(&key, Some(again));
+                    }
+                });
             }
             self.incoming.table().tombstones.expire(self.clock.now());
         }

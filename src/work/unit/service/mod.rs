@@ -38,6 +38,7 @@ mod reading;
 mod serving;
 mod session;
 mod shared;
+mod store_lock;
 mod strays;
 mod submitting;
 #[cfg(all(test, target_os = "linux"))]

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::super::super::frame::FrameReader;
+use super::super::super::registry::UnitRunner;
+use super::super::super::supervise::can_supervise;
 use super::super::executor::{ExecutorInput, ExecutorUnit};
 use super::super::key::UnitKey;
 use super::super::limits::MAX_TOMBSTONES;
@@ -95,7 +97,10 @@ impl Shared {
             stored
         });
         match stored.await {
-            Ok(Ok(unit)) => Ok(unit),
+            Ok(Ok(unit)) => {
+                self.disk_worked();
+                Ok(unit)
+            }
             Ok(Err(error)) => {
                 self.disk_failed(&error);
                 Err(busy())
@@ -127,11 +132,15 @@ impl Shared {
     fn refusal(&self, spec: &UnitSpec) -> Option<UnitRefusal> {
         let limits = self.limits();
         let max_keep = u64::try_from(limits.max_keep_for.as_millis()).unwrap_or(u64::MAX);
-        if !self.config.execute {
-            Some(UnitRefusal::NoUnits)
-        } else if self.registry.unit_runner(&spec.directive).is_none() {
-            Some(UnitRefusal::UnknownDirective)
-        } else if spec.payload_len > limits.max_payload {
+        let supervised = self.config.supervisor.is_some() || can_supervise();
+        match self.registry.unit_runner(&spec.directive) {
+            _ if !self.config.execute => return Some(UnitRefusal::NoUnits),
+            None => return Some(UnitRefusal::UnknownDirective),
+            // Nobody could say how the command ended.
+            Some(UnitRunner::Command(_)) if !supervised => return Some(UnitRefusal::NoUnits),
+            Some(UnitRunner::Command(_) | UnitRunner::Handler) => {}
+        }
+        if spec.payload_len > limits.max_payload {
             Some(UnitRefusal::PayloadTooLarge)
         } else if spec.check().is_err() || spec.keep_for_ms > max_keep {
             Some(UnitRefusal::TooLong)

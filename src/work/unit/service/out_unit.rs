@@ -27,6 +27,8 @@ pub(crate) struct OutUnit {
 pub(super) struct OutCore {
     pub(super) machine: SubmitterUnit,
     pub(super) dir: UnitDir,
+    /// The payload is not needed any more.
+    pub(super) handed: bool,
     /// The unit is gone from the disk.
     pub(super) removed: bool,
     /// The journal could not be written: the machine is replayed before the next input.
@@ -40,7 +42,13 @@ impl OutUnit {
         Self {
             id,
             node: machine.node().clone(),
-            core: Arc::new(tokio::sync::Mutex::new(OutCore { machine, dir, removed: false, stale: false })),
+            core: Arc::new(tokio::sync::Mutex::new(OutCore {
+                handed: machine.is_handed(),
+                machine,
+                dir,
+                removed: false,
+                stale: false,
+            })),
             status: watch::Sender::new(status),
             progress: Mutex::new(progress),
         }

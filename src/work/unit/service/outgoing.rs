@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedMutexGuard};
 use uuid::Uuid;
 
+use super::super::api::UnitState;
 use super::super::entry::{Step, SubmitterEntry};
 use super::super::submitter::{SubmitterEffect, SubmitterInput, SubmitterUnit};
 use super::deadlines::Deadlines;
@@ -139,7 +140,14 @@ impl Shared {
         let mut left = Vec::new();
         for effect in effects {
             match effect {
-                SubmitterEffect::Publish => unit.publish(&core.machine),
+                SubmitterEffect::Publish => {
+                    unit.publish(&core.machine);
+                    if !core.handed && unit.is(|status| status.state >= UnitState::Accepted) {
+                        // The executor has the payload. Here it goes with the unit at the latest.
+                        core.handed = true;
+                        let _ = std::fs::remove_file(core.dir.paths().payload_path());
+                    }
+                }
                 SubmitterEffect::Remove => {
                     self.outgoing.deadlines.set(&unit.id, None);
                     self.drivers.forget(unit);

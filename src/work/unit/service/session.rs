@@ -24,6 +24,10 @@ use crate::mesh::{EndReason, OpenError, OpenOptions, RefuseCode, SendHalf, Strea
 /// How long an executor may take to answer.
 const REPLY_WAIT: Duration = Duration::from_secs(30);
 
+/// How long opening a stream may take. An attempt to reach a process that has died in the meantime
+/// is given up for one that reaches its successor.
+const OPEN_WAIT: Duration = Duration::from_secs(5);
+
 /// How many units are handed to one executor at a time.
 const AT_A_TIME: usize = 64;
 
@@ -95,12 +99,11 @@ impl Session {
                         return error.into();
                     }
                 }
-                Some(_) = self.tasks.join_next() => {
-                    if self.tasks.is_empty() && queue.is_empty() && self.shared.drivers.is_idle(&self.node) {
-                        self.send.finish();
-                        return SessionEnd::Idle;
-                    }
-                }
+                Some(_) = self.tasks.join_next() => {}
+            }
+            if self.tasks.is_empty() && queue.is_empty() && self.shared.drivers.is_idle(&self.node) {
+                self.send.finish();
+                return SessionEnd::Idle;
             }
         }
     }
@@ -108,6 +111,7 @@ impl Session {
     async fn on_work(&mut self, work: Work) -> Result<(), StreamError> {
         match work {
             Work::Live(unit) => self.feed(unit, SubmitterInput::Up),
+            Work::Idle => {}
             Work::Request(unit, Request::Watch) => {
                 self.send.write_chunk(Subscription { id: unit.id }.encode().into()).await?;
             }
@@ -193,7 +197,7 @@ pub(super) async fn open(
     node: &NodeId,
     request: &UnitRequest,
 ) -> Result<(SendHalf, FrameReader), SessionEnd> {
-    let options = OpenOptions { deadline: Some(REPLY_WAIT), ..OpenOptions::default() };
+    let options = OpenOptions { deadline: Some(OPEN_WAIT), ..OpenOptions::default() };
     let stream = mesh.open(node, &service(), options, Purpose::Application).await;
     let stream = stream.map_err(|error| match error {
         OpenError::Refused { why, .. } if why.code == RefuseCode::UnknownService => SessionEnd::NoUnits,

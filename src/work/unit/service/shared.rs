@@ -3,8 +3,9 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -16,9 +17,9 @@ use super::drivers::Drivers;
 use super::guests::Guests;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
+use super::store_lock::StoreLock;
 use crate::id::NodeId;
 use crate::mesh::core::{Mesh, WeakMesh};
-use crate::mesh::datadir::DataDir;
 
 /// What all parts of the service share.
 pub(crate) struct Shared {
@@ -39,12 +40,14 @@ pub(crate) struct Shared {
     pub(super) runtime: Handle,
     /// Whether the node is gone.
     pub(super) closed: watch::Receiver<bool>,
-    /// The disk reported an error other than that it is full: nobody knows what a sync is worth.
+    /// The disk has failed, and not because it is full.
     pub(super) poisoned: AtomicBool,
+    /// The last new unit could not be written.
+    pub(super) full: AtomicBool,
     /// The node is being shut down: nothing is started any more.
     pub(super) draining: AtomicBool,
-    /// Keeps other nodes out of the directory until the last write is done.
-    pub(super) _data_dir: Option<DataDir>,
+    /// Keeps other nodes out of the directory: until the node is gone, and the last write is done.
+    pub(super) lock: Mutex<Option<StoreLock>>,
 }
 
 /// Why something could not be done with a unit.
@@ -87,8 +90,23 @@ impl Shared {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, UnitError> {
+        let lock = self.lock().clone().ok_or(UnitError::ShutDown)?;
+        let blocking = self.runtime.spawn_blocking(move || {
+            let done = work();
+            drop(lock);
+            done
+        });
         // An error means that the runtime is shutting down.
-        self.runtime.spawn_blocking(work).await.map_err(|_| UnitError::ShutDown)
+        blocking.await.map_err(|_| UnitError::ShutDown)
+    }
+
+    /// Lets another node use the directory as soon as what is being written is done.
+    pub(super) fn unlock(&self) {
+        self.lock().take();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<StoreLock>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a task until it ends, or the node is gone.
@@ -103,13 +121,24 @@ impl Shared {
         });
     }
 
-    /// Records that the disk did not take something.
+    /// Records that the disk did not take something. A disk that is full takes it later; after an
+    /// input or output error nobody knows what a sync is worth.
     pub(super) fn disk_failed(&self, error: &io::Error) {
-        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        if full {
-            tracing::warn!(%error, "no room for units");
-        } else if !self.poisoned.swap(true, Ordering::Relaxed) {
-            tracing::error!(%error, "units cannot be stored; no new ones are accepted until the node restarts");
+        let broken = [Errno::IO, Errno::ROFS, Errno::NXIO, Errno::NODEV, Errno::STALE];
+        let is_broken = broken.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+        if is_broken {
+            if !self.poisoned.swap(true, Ordering::Relaxed) {
+                tracing::error!(%error, "the units' disk has failed; no new units until the node restarts");
+            }
+        } else if !self.full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "cannot write to the units' directory");
+        }
+    }
+
+    /// Records that the disk has taken a new unit.
+    pub(super) fn disk_worked(&self) {
+        if self.full.swap(false, Ordering::Relaxed) {
+            tracing::info!("the units' directory can be written again");
         }
     }
 

@@ -103,6 +103,7 @@ impl Shared {
         };
         let unit = unit.map_err(|error| self.not_stored(&error))?;
         drop(claimed);
+        self.disk_worked();
         Ok(unit)
     }
 

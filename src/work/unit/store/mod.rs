@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! units/
+//!   lock                      locked by the node that uses the directory
 //!   store-id                  drawn when the directory is made, see StoreId
 //!   tombstones                a log of keys that must no longer be accepted
 //!   in/node-SUBMITTER/UUID/   a unit that this node executes

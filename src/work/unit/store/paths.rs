@@ -2,7 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+#[cfg(test)]
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -41,6 +43,7 @@ impl UnitPaths {
     }
 
     /// Writes a part of the payload. It is synced by [`complete_payload`](Self::complete_payload).
+    #[cfg(test)]
     pub(crate) fn write_payload(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(self.payload_path())?;
