@@ -22,14 +22,16 @@ pub use endpoint::settings::{
     RECEIVE_WINDOWS,
 };
 pub(crate) use endpoint::{settings, tls};
+#[cfg(test)]
+pub(crate) use identity::testdata;
+#[cfg(all(test, feature = "testing"))]
+pub(crate) use identity::verify;
 pub use identity::{
     Authority, AuthorityError, FileError, Fingerprint, Identity, IdentityError, IdentityProblem,
     InvalidFingerprint, InvalidRelayRule, KeyError, MAX_PEM_FILE, NameKind, NamesError, NodeName, RelayRule,
     Trust, TrustError, id_for_address, ids_in_certificate, roles_in_certificate,
 };
 pub(crate) use identity::{open_regular, presented::Sighting, signature, verify::credential};
-#[cfg(test)]
-pub(crate) use identity::{testdata, verify};
 pub use refusal::{Refusal, RefusalReason, Refuser};
 pub(crate) use socket::udp::{bind, path_mtu, renewable, unreachable};
 pub(crate) use socket::{PortOpener, Socket, mapped, probes};
