@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use super::config::peer_timeout_of;
 use super::exit::EXIT_STATUS;
-use super::settings::duration;
+use super::settings::{duration, peer_timeout_of};
 use super::work::args::WorkArgs;
 use crate::id::NodeId;
 use crate::transport::Authority;

@@ -14,14 +14,14 @@ use super::log::LogFormat;
 use super::settings::{
     CERTS, COMMAND, CONFIG, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN, LISTEN, LIVENESS,
     LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, RELAYS, Source, Sourced, TRANSIT, TRANSIT_RATE,
-    UNITS, bytes, duration, switch,
+    UNITS, bytes, duration, peer_timeout_of, switch,
 };
 use super::units::UnitSettings;
 use super::users::User;
 use crate::id::{Cost, NodeId};
 use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
 use crate::node::SHUTDOWN_GRACE;
-use crate::transport::{Liveness, PEER_TIMEOUTS, RelayRule};
+use crate::transport::{Liveness, RelayRule};
 use crate::work::{self, CommandStderr, Directive, InheritEnv};
 
 /// The checked configuration of a node.
@@ -218,15 +218,6 @@ fn profile_of(text: String) -> Result<Liveness, String> {
         "metered" => Ok(Liveness::Metered),
         _ => Err(format!("{text:?}: default or metered")),
     }
-}
-
-/// A peer timeout within its bounds.
-pub(super) fn peer_timeout_of(text: &str) -> Result<Duration, String> {
-    let timeout = duration(text)?;
-    if PEER_TIMEOUTS.contains(&timeout) {
-        return Ok(timeout);
-    }
-    Err(format!("{text:?}: a duration from {:?} to {:?}", PEER_TIMEOUTS.start(), PEER_TIMEOUTS.end()))
 }
 
 fn cost_of_one(text: String) -> Result<(NodeId, Cost), String> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::env::Env;
 use super::exit::Failure;
+use crate::transport::PEER_TIMEOUTS;
 
 /// Where a value was set.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -186,6 +187,15 @@ pub(super) fn bytes(text: &str) -> Option<NonZeroU64> {
         _ => (text, 1),
     };
     number.parse::<u64>().ok()?.checked_mul(factor).and_then(NonZeroU64::new)
+}
+
+/// Parses a peer timeout and checks its bounds.
+pub(super) fn peer_timeout_of(text: &str) -> Result<Duration, String> {
+    let timeout = duration(text)?;
+    if PEER_TIMEOUTS.contains(&timeout) {
+        return Ok(timeout);
+    }
+    Err(format!("{text:?}: a duration from {:?} to {:?}", PEER_TIMEOUTS.start(), PEER_TIMEOUTS.end()))
 }
 
 #[cfg(test)]
