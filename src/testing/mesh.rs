@@ -1,4 +1,4 @@
-//! One line to a running mesh.
+//! A running mesh in one line.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,22 +11,22 @@ use crate::{Authority, Identity, Node, NodeBuilder, PeerAddr};
 /// The seed of the network under [`mesh`].
 const SEED: u64 = 1;
 
-/// Where the sockets of killed nodes go.
+/// The addresses that the sockets of killed nodes are moved to.
 const GRAVEYARD: std::net::Ipv4Addr = std::net::Ipv4Addr::new(10, 255, 0, 0);
 
-/// What part a node has in the mesh.
+/// The role of a node in the mesh.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Part {
-    /// It carries other nodes' packets.
+    /// A relay: provides transit.
     #[default]
     Relay,
-    /// It carries none.
+    /// An edge: provides no transit.
     Edge,
     /// It is an ephemeral.
     Ephemeral,
 }
 
-/// Prepares a mesh some nodes of which are no relays: see [`Mesh::builder`].
+/// Builds a mesh in which some nodes are not relays: see [`Mesh::builder`].
 #[derive(Debug)]
 #[must_use = "nothing runs before `start`"]
 pub struct MeshBuilder {
@@ -36,13 +36,13 @@ pub struct MeshBuilder {
 }
 
 impl MeshBuilder {
-    /// Puts the nodes on this network. Default: one without latency and loss.
+    /// Uses this network. Default: one without latency and loss.
     pub fn network(mut self, network: Network) -> Self {
         self.network = network;
         self
     }
 
-    /// Nodes that refuse to carry other nodes' packets.
+    /// Nodes that refuse transit.
     ///
     /// # Panics
     /// A name is not a node id.
@@ -83,32 +83,32 @@ pub struct Mesh {
     addrs: BTreeMap<NodeId, SocketAddr>,
     /// As a key file, an identity outlives the process.
     identities: BTreeMap<NodeId, Identity>,
-    /// Of the nodes that are no relays.
+    /// The roles of nodes that are not relays.
     parts: BTreeMap<NodeId, Part>,
     graves: u32,
 }
 
-/// Starts a mesh of the nodes and links that are named: `mesh(["a-r", "r-b"])` is a, b, and r between them.
+/// Starts a mesh of the named nodes and links: `mesh(["a-r", "r-b"])` is a, b, and r between them.
 ///
-/// A link is written `DIALLER-LISTENER`; a name alone is a node without links of its own, and a name is made of what
-/// node ids allow, but for `-`. Every node carries other nodes' packets. These take the links that are named: direct paths are
-/// off. Returns when every node has a route to every
-/// other that it is connected with. To be called on a paused current-thread runtime, see the [module's docs](super).
+/// A link is written `DIALLER-LISTENER`; a name alone is a node without links. Names consist of the
+/// characters of node ids except `-`. Every node is a relay. Traffic takes the named links: direct
+/// paths are off. Returns when every node has a route to every other connected node. Must be called
+/// on a paused current-thread runtime, see the [module's docs](super).
 ///
 /// # Panics
-/// A name is no node id, or the mesh does not come up within a minute of virtual time.
+/// A name is not a node id, or the mesh does not come up within a minute of virtual time.
 pub async fn mesh<'a>(links: impl IntoIterator<Item = &'a str>) -> Mesh {
     Mesh::on(Network::new(SEED), links).await
 }
 
 impl Mesh {
-    /// A mesh of these links, as [`mesh`] reads them, of nodes some of which are no relays.
+    /// Builds a mesh of these links, in the format of [`mesh`], in which some nodes are not relays.
     pub fn builder<'a>(links: impl IntoIterator<Item = &'a str>) -> MeshBuilder {
         let links = links.into_iter().map(str::to_owned).collect();
         MeshBuilder { network: Network::new(SEED), links, parts: BTreeMap::new() }
     }
 
-    /// As [`mesh`], on a network that was prepared before.
+    /// Like [`mesh`], on a prepared network.
     ///
     /// # Panics
     /// As [`mesh`].
@@ -116,7 +116,7 @@ impl Mesh {
         Self::with(network, links, |builder| builder).await
     }
 
-    /// As [`on`](Self::on), with nodes that have these settings besides.
+    /// Like [`on`](Self::on), with these additional settings of the nodes.
     ///
     /// # Panics
     /// As [`mesh`].
@@ -184,28 +184,28 @@ impl Mesh {
         *self.addrs.get(name).expect("a node of this mesh")
     }
 
-    /// The network, to make it worse.
+    /// The network, to degrade it.
     #[must_use]
     pub fn network(&self) -> &Network {
         &self.network
     }
 
-    /// Who issues the nodes' certificates.
+    /// The issuer of the nodes' certificates.
     #[must_use]
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// A builder for one more node, with a certificate and a host of its own, that dials the named ones. Direct paths are off, for
-    /// the caller to switch on.
+    /// A builder for one more node with its own certificate and host, which dials the named nodes.
+    /// Direct paths are off by default.
     ///
     /// # Panics
-    /// A name is no node id, or not of this mesh.
+    /// A name is not a node id, or not in this mesh.
     pub fn joiner(&self, name: &str, peers: &[&str]) -> NodeBuilder {
         self.joiner_on(self.network.bind_host(), name, peers)
     }
 
-    /// As [`joiner`](Self::joiner), on a host of the mesh's network that is there already: one behind a NAT.
+    /// Like [`joiner`](Self::joiner), on an existing host of the network, such as one behind a NAT.
     ///
     /// # Panics
     /// As [`joiner`](Self::joiner).
@@ -225,7 +225,8 @@ impl Mesh {
             .fold(builder, |builder, peer| builder.peer(self.peer_addr(&peer.parse().expect("a node id"))))
     }
 
-    /// Takes a node out of the mesh's hands. Its address is free for [`restart`](Self::restart) once it is dropped or shut down.
+    /// Removes a node from the mesh without stopping it. Its address is free for
+    /// [`restart`](Self::restart) once it is dropped or shut down.
     ///
     /// # Panics
     /// There is none of that name.
@@ -253,27 +254,28 @@ impl Mesh {
         others.for_each(|to| self.network.lose_nothing(hole, to));
     }
 
-    /// Stops a node as a power cut would: no farewell, and nothing from or to its host passes any more.
+    /// Stops a node like a power failure: without farewell, and nothing from or to its host passes
+    /// any more.
     ///
     /// # Panics
     /// There is none of that name.
     pub fn kill(&mut self, name: &str) {
         let addr = self.addr(name);
         self.network.isolate(addr.ip());
-        // The dead process's socket goes where nobody hears it, so that its address is free for the next one.
+        // The socket of the dead process moves to an unreachable address, so that its own is free
+        // for the next process.
         self.graves += 1;
         let grave = std::net::Ipv4Addr::from_bits(GRAVEYARD.to_bits() + self.graves).into();
         self.network.isolate(grave);
-        // A node that was shut down has freed it already.
+        // A node that was shut down has already freed it.
         let _ = self.network.rebind(addr, SocketAddr::new(grave, addr.port()));
         self.nodes.remove(name).expect("a node of this mesh");
     }
 
-    /// Starts a node again that was killed: the same id, certificate and key, another process, on a
-    /// new port.
+    /// Restarts a killed node: the same id, certificate and key, another process, on a new port.
     ///
     /// # Panics
-    /// The node was not of this mesh.
+    /// The node was not in this mesh.
     pub async fn restart(&mut self, name: &str, peers: &[&str]) {
         let id: NodeId = name.parse().expect("a node id");
         let ip = self.addr(name).ip();
@@ -285,10 +287,11 @@ impl Mesh {
         self.nodes.insert(id, node);
     }
 
-    /// As [`restart`](Self::restart), at the address that the node had: a relay that its edges find again.
+    /// Like [`restart`](Self::restart), at the node's previous address: a relay that its edges find
+    /// again.
     ///
     /// # Panics
-    /// The node was not of this mesh.
+    /// The node was not in this mesh.
     pub async fn restart_in_place(&mut self, name: &str, peers: &[&str]) {
         let addr = self.addr(name);
         self.network.rejoin(addr.ip());
@@ -308,7 +311,7 @@ impl Mesh {
             let ephemeral = |id: &NodeId| self.parts.get(id) == Some(&Part::Ephemeral);
             for (id, from) in &self.nodes {
                 if ephemeral(id) {
-                    // It keeps no routes of its own.
+                    // An ephemeral node has no routes of its own.
                     from.linked().await.expect("an ephemeral is let in");
                     continue;
                 }

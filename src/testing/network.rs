@@ -104,8 +104,8 @@ impl Network {
         fabric.sieve.set(b, a, None);
     }
 
-    /// Silences a host: nothing from it or to it arrives, and nobody is told. To its peers that is what a
-    /// crash, a pulled plug or a machine put to sleep looks like. Its sockets stay bound.
+    /// Isolates a host silently: nothing from it or to it arrives. To its peers this looks like a
+    /// crash, a pulled plug or a suspended machine. Its sockets stay bound.
     pub fn isolate(&self, host: IpAddr) {
         let mut fabric = self.fabric();
         fabric.cuts.isolate(internet(host));

@@ -140,8 +140,8 @@ impl VirtualSocket {
         self.interface.send_replace(Some(self.address()));
     }
 
-    /// What the host's only interface has as its address, with the socket's port; `None` while it is
-    /// [unplugged](Self::unplug). What an interface watcher of the system tells.
+    /// The address of the host's only interface, with the socket's port; `None` while it is
+    /// [unplugged](Self::unplug). Stands in for the system's interface watcher.
     #[must_use]
     pub fn interface(&self) -> watch::Receiver<Option<SocketAddr>> {
         self.interface.subscribe()

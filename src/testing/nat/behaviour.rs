@@ -7,23 +7,25 @@ use tokio::time::Instant;
 /// The common kinds of NAT, for [`Network::nat`]; each is a [`NatBehaviour`] by `into`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NatKind {
-    /// One mapping for all destinations, and everybody is let in.
+    /// One mapping for all destinations; admits any source.
     FullCone,
     /// One mapping for all destinations; admits addresses that the host has sent to.
     AddressRestricted,
-    /// One mapping for all destinations; let in is whoever has an address and port that the host has sent to. What
-    /// most homes have.
+    /// One mapping for all destinations; admits addresses and ports that the host has sent to. Most
+    /// homes have this kind.
     PortRestricted,
-    /// Each destination gets a mapping of its own, on a random port, and only that destination is let in. Companies,
-    /// clouds, some mobile networks.
+    /// A separate mapping per destination, on a random port, which admits only that destination.
+    /// Companies, clouds, some mobile networks.
     Symmetric,
-    /// Plain Linux masquerade without a filter on its own input, as on Docker hosts: as [`PortRestricted`](Self::PortRestricted),
-    /// but it remembers what came in unasked, and gives the host's own flow to there another port.
+    /// Plain Linux masquerade without a filter on its own input, as on Docker hosts: like
+    /// [`PortRestricted`](Self::PortRestricted), but it tracks unsolicited packets, and then gives
+    /// the host's own flow to their source another port.
     Masquerade,
 }
 
 impl NatKind {
-    /// Those whose pairs do not depend on who sends first: all but [`Masquerade`](Self::Masquerade).
+    /// The kinds whose pairs do not depend on which end sends first: all except
+    /// [`Masquerade`](Self::Masquerade).
     pub const ALL: [Self; 4] =
         [Self::FullCone, Self::AddressRestricted, Self::PortRestricted, Self::Symmetric];
 }
