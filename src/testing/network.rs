@@ -20,7 +20,7 @@ use tokio::time::Instant;
 /// of one host share a link from the host to itself. IPv4-mapped IPv6 addresses mean the IPv4 ones,
 /// everywhere.
 ///
-/// A host is on the Internet, or behind a [`Nat`], where it has an address that holds only there. Addresses in the calls
+/// A host is on the Internet, or behind a [`Nat`](super::Nat), where it has an address that holds only there. Addresses in the calls
 /// below are those of the Internet: a host behind a NAT stands there with the NAT's.
 ///
 /// Changes of quality apply to what is sent later; faults also to what is on its way. Both may be set before
@@ -48,7 +48,7 @@ impl Network {
         self.seed
     }
 
-    /// Sets the quality of all links of the Internet that have none of their own. See [`Nat::set_lan`] for the others.
+    /// Sets the quality of all links of the Internet that have none of their own. See [`Nat::set_lan`](super::Nat::set_lan) for the others.
     pub fn set_default(&self, quality: LinkQuality) {
         self.fabric().wires.set_default(Realm::INTERNET, quality);
     }

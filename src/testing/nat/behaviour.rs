@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The common kinds of NAT, for [`Network::nat`]; each is a [`NatBehaviour`] by `into`.
+/// The common kinds of NAT, for [`Network::nat`](crate::testing::Network::nat); each is a [`NatBehaviour`] by `into`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NatKind {
     /// One mapping for all destinations; admits any source.
