@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use serde::de::SeqAccess;
 
-use super::compact::{self, DecodeError, Fields, Tolerant};
 use super::notary::{CredentialName, Distrust, Proof};
+use super::record::compact::{self, DecodeError, Fields, Tolerant};
 use crate::id::{NodeId, Version};
 
 /// A stub's signed statement that it is attached to a node, with the credential that the signature

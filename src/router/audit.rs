@@ -15,8 +15,8 @@ use super::Router;
 use super::database::Database;
 use super::origin::Urgency;
 use super::record::Record;
+use super::record::wire::Digest;
 use super::throttle::{Bucket, Jitter};
-use super::wire::Digest;
 use crate::id::NodeId;
 
 /// Differences in a row, of which the last is believed.

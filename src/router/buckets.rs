@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::compact::DecodeError;
 use super::record::Record;
+use super::record::compact::DecodeError;
 use crate::id::NodeAddr;
 
 /// About so many records fall into a bucket, or up to half as few.

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use super::Router;
 use super::buckets::{BucketSet, Buckets, bits_for};
-use super::wire::Digest;
+use super::record::wire::Digest;
 use crate::id::NodeId;
 
 impl Router {

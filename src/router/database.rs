@@ -5,14 +5,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::advertisement::Advertisement;
 use super::buckets::{BucketSet, Buckets};
 use super::config::{Limits, Timers};
-use super::delta::{self, Delta};
 use super::graph::{Effect, Graph};
+use super::record::advertisement::Advertisement;
+use super::record::delta::{self, Delta};
+use super::record::wire::{Digest, Entry, Message};
 use super::record::{Record, Stamp};
 use super::throttle::Bucket;
-use super::wire::{Digest, Entry, Message};
 use crate::id::{NodeAddr, NodeId};
 
 /// The records that a node holds, how long each was unreachable, and the graph of their two-way edges.

@@ -317,7 +317,7 @@ mod tests {
     use super::super::graph::tests::{id, record};
     use super::super::neighbour::{Neighbour, NeighbourKind, SessionUp};
     use super::super::outbox::Owed;
-    use super::super::wire::Digest;
+    use super::super::record::wire::Digest;
     use super::*;
     use crate::id::Cost;
 

@@ -8,10 +8,10 @@ use super::config::{Limits, Timers};
 use super::database::{Database, earlier};
 use super::event::Transmit;
 use super::outbox::Outbox;
+use super::record::wire::Digest;
 use super::record::{Link, LinkClass};
 use super::table::Route;
 use super::throttle::Flaps;
-use super::wire::Digest;
 use crate::id::{Cost, NodeAddr, NodeId};
 
 /// What part a neighbour has in routing.
@@ -497,7 +497,12 @@ impl Neighbour {
         self.is_syncing() && !self.stall_reported
     }
 
-    fn next(&mut self, limits: &Limits, database: &Database, now: Instant) -> Option<super::wire::Message> {
+    fn next(
+        &mut self,
+        limits: &Limits,
+        database: &Database,
+        now: Instant,
+    ) -> Option<super::record::wire::Message> {
         if self.window.messages >= limits.window_messages || self.window.bytes >= limits.window_bytes {
             return None;
         }

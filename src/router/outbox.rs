@@ -12,7 +12,7 @@ use super::claims;
 use super::credentials::Key;
 use super::database::Database;
 use super::echo::Echo;
-use super::wire::{Digest, Entry, Message};
+use super::record::wire::{Digest, Entry, Message};
 use crate::id::NodeId;
 
 /// What one neighbour is still to be sent.

@@ -4,9 +4,7 @@ use std::time::Instant;
 
 use super::Router;
 use super::admission::Admission;
-use super::advertisement::Advertisement;
 use super::buckets::BucketSet;
-use super::compact::DecodeError;
 use super::config::FloodMode;
 use super::event::{Event, Limit, PeerError};
 use super::flood::{Eager, Ways};
@@ -14,8 +12,10 @@ use super::neighbour::{NeighbourKind, Owes};
 use super::notary::Proof;
 use super::origin::Urgency;
 use super::outbox::Owed;
+use super::record::advertisement::Advertisement;
+use super::record::compact::DecodeError;
+use super::record::wire::{Digest, Entry, Message};
 use super::record::{Record, Stamp};
-use super::wire::{Digest, Entry, Message};
 use crate::id::{NodeId, Version};
 
 /// Lost stubs that count as one more update. Without that, an origin whose thousands of stubs

@@ -1,14 +1,19 @@
 //! The record: what one node says about itself, and the only thing that is flooded.
 
+pub(in crate::router) mod advertisement;
+pub(in crate::router) mod compact;
+pub(in crate::router) mod delta;
+pub(in crate::router) mod wire;
+
 use std::fmt;
 use std::ops::Deref;
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::advertisement::Advertisement;
-use super::compact::{self, DecodeError, Fields, Tolerant};
 use super::config::Limits;
+use super::record::advertisement::Advertisement;
+use super::record::compact::{DecodeError, Fields, Tolerant};
 use super::twin::Override;
 use crate::id::{Cost, NodeAddr, NodeId, Version};
 

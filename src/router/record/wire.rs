@@ -11,15 +11,15 @@ use bytes::Bytes;
 use serde::de::{Error as _, SeqAccess};
 use serde::{Serialize, Serializer};
 
-use super::advertisement::Advertisement;
-use super::attachment::Attachment;
-use super::buckets::{BucketSet, Buckets};
-use super::compact::{self, DecodeError, Fields, Read, Tolerant};
-use super::delta::Delta;
-use super::echo::Echo;
-use super::notary::CredentialName;
-use super::record::Stamp;
 use crate::id::NodeId;
+use crate::router::attachment::Attachment;
+use crate::router::buckets::{BucketSet, Buckets};
+use crate::router::echo::Echo;
+use crate::router::notary::CredentialName;
+use crate::router::record::Stamp;
+use crate::router::record::advertisement::Advertisement;
+use crate::router::record::compact::{self, DecodeError, Fields, Read, Tolerant};
+use crate::router::record::delta::Delta;
 
 /// What two neighbours tell each other. Later versions add types.
 #[derive(Clone, Debug, PartialEq, Eq)]

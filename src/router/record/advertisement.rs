@@ -7,14 +7,14 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::record::Said;
+use crate::router::record::Said;
 
 /// A record as it travels: the encoded bytes, repeated from node to node untouched, and the unique id derived from them.
 ///
 /// Because the bytes are repeated as they are, fields that a node does not know yet reach those that do. Cloning is
 /// cheap (a reference count), and so is reading a clone of one that was read: routers in one process share records.
 ///
-/// Beside the bytes travels their proof, see [`Proof`](super::Proof), which the id does not cover. It is empty where nothing
+/// Beside the bytes travels their proof, see [`Proof`](crate::router::Proof), which the id does not cover. It is empty where nothing
 /// is signed.
 #[derive(Clone)]
 pub struct Advertisement {

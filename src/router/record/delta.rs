@@ -19,15 +19,15 @@ use serde::de::{Error as _, IgnoredAny, SeqAccess};
 use serde::ser::{SerializeTuple, Serializer};
 use uuid::Uuid;
 
-use super::Router;
-use super::advertisement::Advertisement;
-use super::compact::{self, DecodeError, Fields, Read, Tolerant};
-use super::config::Limits;
-use super::event::PeerError;
-use super::outbox::Owed;
-use super::pull::Asked;
-use super::record::{Link, Record, Stamp, WireLink, WireLinkRead};
 use crate::id::{NodeId, Version};
+use crate::router::Router;
+use crate::router::config::Limits;
+use crate::router::event::PeerError;
+use crate::router::outbox::Owed;
+use crate::router::pull::Asked;
+use crate::router::record::advertisement::Advertisement;
+use crate::router::record::compact::{self, DecodeError, Fields, Read, Tolerant};
+use crate::router::record::{Link, Record, Stamp, WireLink, WireLinkRead};
 
 /// How a record differs from the one before, of the same epoch and instance.
 ///
@@ -214,7 +214,12 @@ impl Delta {
 }
 
 impl Router {
-    pub(super) fn on_delta(&mut self, from: &NodeId, delta: &Delta, now: Instant) -> Result<(), PeerError> {
+    pub(in crate::router) fn on_delta(
+        &mut self,
+        from: &NodeId,
+        delta: &Delta,
+        now: Instant,
+    ) -> Result<(), PeerError> {
         delta.check()?;
         let (origin, stamp) = (&delta.origin, delta.stamp());
         self.echoes.on_shown(origin, stamp, from);
