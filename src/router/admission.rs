@@ -21,8 +21,8 @@ use uuid::Uuid;
 
 use super::Router;
 use super::credentials::{Ask, Key, Park, Waiting};
+use super::database::graph::Effect;
 use super::event::{Event, PeerError};
-use super::graph::Effect;
 use super::notary::{CredentialName, Distrust, Notary, Proof, Verdict};
 use super::record::{Record, Stamp};
 use crate::id::NodeId;

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::graph::Graph;
+use super::database::graph::Graph;
 use super::spf::{Paths, costs};
 
 /// The most alternates that a route has.
@@ -203,7 +203,7 @@ fn candidates(graph: &Graph, source: u32, paths: &Paths) -> Vec<Candidate> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::tests::{id, record};
+    use super::super::database::graph::tests::{id, record};
     use super::*;
     use crate::router::record::{Draft, Record};
 

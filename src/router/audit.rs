@@ -197,7 +197,7 @@ fn first_half(hash: &[u8]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::tests::id;
+    use super::super::database::graph::tests::id;
     use super::super::{Config, NeighbourKind, SessionUp};
     use super::*;
     use crate::id::Cost;

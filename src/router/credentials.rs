@@ -321,7 +321,7 @@ fn size(record: &Record) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::tests::{id, record};
+    use super::super::database::graph::tests::{id, record};
     use super::*;
 
     #[test]

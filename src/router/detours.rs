@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Router;
-use super::graph::Graph;
+use super::database::graph::Graph;
 use super::spf::{Paths, Schedule, costs};
 use crate::id::NodeId;
 
@@ -137,7 +137,7 @@ fn nearest(searches: impl Iterator<Item = Vec<u64>>) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::tests::{id, record};
+    use super::super::database::graph::tests::{id, record};
     use super::*;
     use crate::router::record::{Draft, Record};
 

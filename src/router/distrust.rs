@@ -56,7 +56,7 @@ impl DistrustBudgets {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::tests::id;
+    use super::super::database::graph::tests::id;
     use super::*;
 
     #[test]

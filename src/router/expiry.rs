@@ -100,7 +100,7 @@ impl Router {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::tests::id;
+    use super::super::database::graph::tests::id;
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);

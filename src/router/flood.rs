@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::{Config, FloodMode};
-use super::graph::Graph;
+use super::database::graph::Graph;
 use super::neighbour::Neighbours;
 use super::record::Record;
 use super::throttle::Jitter;
@@ -314,7 +314,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::super::config::{Limits, Timers};
-    use super::super::graph::tests::{id, record};
+    use super::super::database::graph::tests::{id, record};
     use super::super::neighbour::{Neighbour, NeighbourKind, SessionUp};
     use super::super::outbox::Owed;
     use super::super::record::wire::Digest;

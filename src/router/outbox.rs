@@ -7,10 +7,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::attachment::Attachment;
-use super::buckets::BucketSet;
 use super::claims;
 use super::credentials::Key;
 use super::database::Database;
+use super::database::buckets::BucketSet;
 use super::echo::Echo;
 use super::record::wire::{Digest, Entry, Message};
 use crate::id::NodeId;

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::Router;
 use super::admission::Admission;
-use super::buckets::BucketSet;
 use super::config::FloodMode;
+use super::database::buckets::BucketSet;
 use super::event::{Event, Limit, PeerError};
 use super::flood::{Eager, Ways};
 use super::neighbour::{NeighbourKind, Owes};
@@ -448,7 +448,7 @@ fn cost_of_update(farewell: bool, lost_stubs: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::tests::{id, record};
+    use super::super::database::graph::tests::{id, record};
     use super::super::{Config, NeighbourKind, SessionError, SessionUp};
     use super::*;
     use crate::id::Cost;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Router;
+use super::database::graph::Effect;
 use super::event::{Event, Limit};
-use super::graph::Effect;
 use super::quiet::Compare;
 use super::record::{Draft, Link, LinkClass, Record};
 use super::spf::{self, Paths, Schedule};

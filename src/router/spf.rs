@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::graph::{Edge, Effect, Graph};
+use super::database::graph::{Edge, Effect, Graph};
 use super::radix_heap::{NODE_BITS, RadixHeap};
 
 /// The most equal-cost next hops that are kept for a node: the lowest ids.
@@ -240,7 +240,7 @@ fn estimate(nodes: usize, directed_edges: usize) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::tests::{id, record};
+    use super::super::database::graph::tests::{id, record};
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::alternates::Standby;
 use super::claims::Standing;
-use super::graph::Graph;
+use super::database::graph::Graph;
 use super::record::Record;
 use super::spf::Paths;
 use crate::id::{Cost, NodeAddr, NodeId};
@@ -346,7 +346,7 @@ impl Stubs<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::tests::id;
+    use super::super::database::graph::tests::id;
     use super::*;
 
     #[test]

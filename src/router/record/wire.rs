@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 
 use crate::id::NodeId;
 use crate::router::attachment::Attachment;
-use crate::router::buckets::{BucketSet, Buckets};
+use crate::router::database::buckets::{BucketSet, Buckets};
 use crate::router::echo::Echo;
 use crate::router::notary::CredentialName;
 use crate::router::record::Stamp;

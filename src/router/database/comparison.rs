@@ -16,14 +16,14 @@
 
 use std::time::Instant;
 
-use super::Router;
-use super::buckets::{BucketSet, Buckets, bits_for};
-use super::record::wire::Digest;
 use crate::id::NodeId;
+use crate::router::Router;
+use crate::router::database::buckets::{BucketSet, Buckets, bits_for};
+use crate::router::record::wire::Digest;
 
 impl Router {
     /// The digests that the session began with differ.
-    pub(super) fn compare_at_start(&mut self, with: &NodeId, theirs: Digest, count: u64) {
+    pub(in crate::router) fn compare_at_start(&mut self, with: &NodeId, theirs: Digest, count: u64) {
         let Some(session) = self.neighbours.get(with) else { return };
         let mine = (session.opened_with, session.opened_count);
         let bits = self.bits(mine.1.max(count));
@@ -40,7 +40,7 @@ impl Router {
     }
 
     /// After a quiet time the neighbour reaches something else than this node.
-    pub(super) fn compare_again(&mut self, with: &NodeId, count: u64) {
+    pub(in crate::router) fn compare_again(&mut self, with: &NodeId, count: u64) {
         let (_, mine) = self.database.reachable_digest();
         let bits = self.bits(mine.max(count));
         let Some(outbox) = self.neighbours.outbox(with) else { return };
@@ -51,7 +51,7 @@ impl Router {
     }
 
     /// The neighbour asks for a summary of what differs.
-    pub(super) fn on_buckets(&mut self, from: &NodeId, theirs: &Buckets, now: Instant) {
+    pub(in crate::router) fn on_buckets(&mut self, from: &NodeId, theirs: &Buckets, now: Instant) {
         let differing = self.database.buckets(theirs.bits(), now).differing(theirs);
         let Some(session) = self.neighbours.get_mut(from) else { return };
         session.listed = true;
@@ -63,7 +63,7 @@ impl Router {
     }
 
     /// The neighbour listed what it offers, and awaits the same, but did not ask for it in buckets.
-    pub(super) fn list_in_return(&mut self, to: &NodeId) {
+    pub(in crate::router) fn list_in_return(&mut self, to: &NodeId) {
         let Some(session) = self.neighbours.get_mut(to) else { return };
         if !std::mem::replace(&mut session.listed, true)
             && let Some(outbox) = self.neighbours.outbox(to)

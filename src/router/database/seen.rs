@@ -6,8 +6,8 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use lru::LruCache;
 use uuid::Uuid;
 
-use super::record::Stamp;
 use crate::id::NodeId;
+use crate::router::record::Stamp;
 
 /// A bounded cache of the advertisements that were read lately, and of what they were.
 ///

@@ -1,13 +1,21 @@
 //! The records that a node holds: one slot per origin.
 
+pub(in crate::router) mod buckets;
+pub(in crate::router) mod by_id;
+pub(in crate::router) mod comparison;
+pub(in crate::router) mod csr;
+pub(in crate::router) mod graph;
+pub(in crate::router) mod parked;
+pub(in crate::router) mod seen;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::buckets::{BucketSet, Buckets};
 use super::config::{Limits, Timers};
-use super::graph::{Effect, Graph};
+use super::database::buckets::{BucketSet, Buckets};
+use super::database::graph::{Effect, Graph};
 use super::record::advertisement::Advertisement;
 use super::record::delta::{self, Delta};
 use super::record::wire::{Digest, Entry, Message};

@@ -3,10 +3,10 @@
 use std::ops::Bound;
 use std::sync::OnceLock;
 
-use super::by_id::ById;
-use super::csr::Csr;
-use super::record::{LinkClass, Record};
 use crate::id::{NodeAddr, NodeId};
+use crate::router::database::by_id::ById;
+use crate::router::database::csr::Csr;
+use crate::router::record::{LinkClass, Record};
 
 /// The graph of edges that both ends list as active. Nodes have dense numbers, so that path finding touches no names.
 ///

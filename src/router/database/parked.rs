@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::record::Record;
 use crate::id::NodeId;
+use crate::router::record::Record;
 
 /// Updates that came faster than their origin may speak: of each origin the newest that each neighbour sent, until the
 /// origin's time comes. Excess is delayed, never lost. None of them is verified yet, so that what one neighbour sends does

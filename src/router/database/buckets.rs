@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::record::Record;
-use super::record::compact::DecodeError;
 use crate::id::NodeAddr;
+use crate::router::record::Record;
+use crate::router::record::compact::DecodeError;
 
 /// About so many records fall into a bucket, or up to half as few.
 const RECORDS_PER_BUCKET: u64 = 16;
@@ -134,8 +134,8 @@ fn is_count(buckets: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::tests::record;
     use super::*;
+    use crate::router::database::graph::tests::record;
 
     #[test]
     fn a_bucket_holds_eight_to_sixteen_records() {
