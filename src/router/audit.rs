@@ -13,10 +13,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::Router;
 use super::database::Database;
+use super::neighbour::throttle::{Bucket, Jitter};
 use super::origin::Urgency;
 use super::record::Record;
 use super::record::wire::Digest;
-use super::throttle::{Bucket, Jitter};
 use crate::id::NodeId;
 
 /// Differences in a row, of which the last is believed.

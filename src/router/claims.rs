@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::attachment::Attachment;
+use super::neighbour::throttle::Bucket;
 use super::notary::Distrust;
-use super::throttle::Bucket;
 use crate::id::{NodeId, Version};
 
 /// Maximum number of claims that are remembered, and of bytes of their proofs. The claimer with the

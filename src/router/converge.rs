@@ -7,8 +7,8 @@ use super::Router;
 use super::config::{Limits, Timers};
 use super::echo::{Tally, earliest};
 use super::event::Event;
+use super::neighbour::throttle::Bucket;
 use super::neighbour::{NeighbourKind, NeighbourState};
-use super::throttle::Bucket;
 use crate::id::{NodeAddr, NodeId};
 
 /// Nodes that came or went during a wave, of which every choice is tried: 1,024 sums.

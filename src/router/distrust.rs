@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::throttle::Bucket;
+use super::neighbour::throttle::Bucket;
 use crate::id::NodeId;
 
 /// Records of one neighbour that may turn out not to be trusted in a row. Each costs a search for a

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::config::{Config, FloodMode};
 use super::database::graph::Graph;
 use super::neighbour::Neighbours;
+use super::neighbour::throttle::Jitter;
 use super::record::Record;
-use super::throttle::Jitter;
 use crate::id::NodeId;
 
 /// Trees kept, one per origin. More are searched for again when they are needed.
@@ -315,8 +315,8 @@ impl Budget {
 mod tests {
     use super::super::config::{Limits, Timers};
     use super::super::database::graph::tests::{id, record};
+    use super::super::neighbour::outbox::Owed;
     use super::super::neighbour::{Neighbour, NeighbourKind, SessionUp};
-    use super::super::outbox::Owed;
     use super::super::record::wire::Digest;
     use super::*;
     use crate::id::Cost;

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::config::{Config, Limits, Timers};
 use super::database::earlier;
+use super::neighbour::throttle::Bucket;
 use super::record::{BASE_SIZE, Draft, Link, LinkClass};
-use super::throttle::Bucket;
 use crate::id::{Cost, NodeId, Version};
 
 /// This node's own record: its version, its content other than links, and when the next one is due.

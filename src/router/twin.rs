@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use super::Router;
 use super::event::Event;
-use super::outbox::Owed;
+use super::neighbour::outbox::Owed;
 use super::record::Record;
 use crate::id::{NodeId, Version};
 

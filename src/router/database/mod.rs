@@ -16,11 +16,11 @@ use std::time::Instant;
 use super::config::{Limits, Timers};
 use super::database::buckets::{BucketSet, Buckets};
 use super::database::graph::{Effect, Graph};
+use super::neighbour::throttle::Bucket;
 use super::record::advertisement::Advertisement;
 use super::record::delta::{self, Delta};
 use super::record::wire::{Digest, Entry, Message};
 use super::record::{Record, Stamp};
-use super::throttle::Bucket;
 use crate::id::{NodeAddr, NodeId};
 
 /// The records that a node holds, how long each was unreachable, and the graph of their two-way edges.

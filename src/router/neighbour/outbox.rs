@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::attachment::Attachment;
-use super::claims;
-use super::credentials::Key;
-use super::database::Database;
-use super::database::buckets::BucketSet;
-use super::echo::Echo;
-use super::record::wire::{Digest, Entry, Message};
 use crate::id::NodeId;
+use crate::router::attachment::Attachment;
+use crate::router::claims;
+use crate::router::credentials::Key;
+use crate::router::database::Database;
+use crate::router::database::buckets::BucketSet;
+use crate::router::echo::Echo;
+use crate::router::record::wire::{Digest, Entry, Message};
 
 /// What one neighbour is still to be sent.
 ///

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::config::Timers;
-use super::database::earlier;
-use super::throttle::{Bucket, Flaps};
 use crate::id::NodeId;
+use crate::router::config::Timers;
+use crate::router::database::earlier;
+use crate::router::neighbour::throttle::{Bucket, Flaps};
 
 /// Listed stubs of one base id that may be lost for good in a row: a laptop that runs a command a
 /// second for a minute.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::record::Stamp;
 use crate::id::NodeId;
+use crate::router::record::Stamp;
 
 /// How often one announcer is asked for one announcement, with twice the time between from one round to the next: what is
 /// announced may not exist.

@@ -1,5 +1,11 @@
 //! The neighbours: sessions, their sync, and what each is still to be sent.
 
+pub(in crate::router) mod hold;
+pub(in crate::router) mod outbox;
+pub(in crate::router) mod pull;
+pub(in crate::router) mod stub_damping;
+pub(in crate::router) mod throttle;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,11 +13,11 @@ use std::time::{Duration, Instant};
 use super::config::{Limits, Timers};
 use super::database::{Database, earlier};
 use super::event::Transmit;
-use super::outbox::Outbox;
+use super::neighbour::outbox::Outbox;
+use super::neighbour::throttle::Flaps;
 use super::record::wire::Digest;
 use super::record::{Link, LinkClass};
 use super::table::Route;
-use super::throttle::Flaps;
 use crate::id::{Cost, NodeAddr, NodeId};
 
 /// What part a neighbour has in routing.

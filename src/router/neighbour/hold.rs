@@ -5,18 +5,18 @@
 //! neighbour: damping spares the mesh the news of a link that it can do without, and never costs reachability.
 //!
 //! Stubs have no other path. What is held back is their entry in this node's record; see
-//! [`StubDamping`](super::stub_damping::StubDamping).
+//! [`StubDamping`](crate::router::neighbour::stub_damping::StubDamping).
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::Router;
-use super::event::Event;
-use super::neighbour::{NeighbourKind, NeighbourState, SessionUp};
-use super::origin::Urgency;
-use super::record::LinkClass;
-use super::spf::Paths;
 use crate::id::NodeId;
+use crate::router::Router;
+use crate::router::event::Event;
+use crate::router::neighbour::{NeighbourKind, NeighbourState, SessionUp};
+use crate::router::origin::Urgency;
+use crate::router::record::LinkClass;
+use crate::router::spf::Paths;
 
 /// What happened.
 impl Router {
@@ -41,7 +41,7 @@ impl Router {
 
 impl Router {
     /// Takes a neighbour's link out of use, since the neighbour leaves. Returns whether that is news.
-    pub(super) fn on_neighbour_leaving(&mut self, neighbour: &NodeId, now: Instant) -> bool {
+    pub(in crate::router) fn on_neighbour_leaving(&mut self, neighbour: &NodeId, now: Instant) -> bool {
         let Some(session) = self.neighbours.get_mut(neighbour) else { return false };
         // A stub's leave is the end of its session.
         if session.kind == NeighbourKind::Stub || session.state == NeighbourState::Leaving {
@@ -55,7 +55,7 @@ impl Router {
     }
 
     /// The session with the neighbour has synced, and its link is held back: reports it, unless the hold ends at once.
-    pub(super) fn on_held(&mut self, neighbour: &NodeId, now: Instant) {
+    pub(in crate::router) fn on_held(&mut self, neighbour: &NodeId, now: Instant) {
         self.release_needed(now);
         let held = self.neighbours.held().find(|(id, _)| *id == neighbour);
         if let Some(until) = held.map(|(_, until)| until) {
@@ -65,7 +65,7 @@ impl Router {
     }
 
     /// Ends the holds of links to neighbours that no other path leads to.
-    pub(super) fn release_needed(&mut self, now: Instant) {
+    pub(in crate::router) fn release_needed(&mut self, now: Instant) {
         if self.neighbours.held().next().is_none() {
             return;
         }
@@ -86,14 +86,14 @@ impl Router {
     }
 
     /// A hold is over: the link is advertised.
-    pub(super) fn on_released(&mut self, neighbour: NodeId, now: Instant) {
+    pub(in crate::router) fn on_released(&mut self, neighbour: NodeId, now: Instant) {
         self.schedule.on_change();
         self.origin.on_change(Urgency::Now, now);
         self.event(Event::LinkReleased(neighbour));
     }
 
     /// A stub has attached itself. If it does so too often, its entry in the record waits.
-    pub(super) fn damp_stub(&mut self, up: &SessionUp, now: Instant) {
+    pub(in crate::router) fn damp_stub(&mut self, up: &SessionUp, now: Instant) {
         if let Some(until) = self.stub_damping.on_session_up(&up.neighbour, up.instance, now) {
             self.counters.holds += 1;
             self.event(Event::LinkHeld { neighbour: up.neighbour.clone(), until });
@@ -101,13 +101,13 @@ impl Router {
     }
 
     /// The session with a process of a stub has ended.
-    pub(super) fn on_stub_lost(&mut self, stub: &NodeId, instance: u64) {
+    pub(in crate::router) fn on_stub_lost(&mut self, stub: &NodeId, instance: u64) {
         let link = self.database.get(self.id()).and_then(|record| record.link(stub));
         let listed = link.is_some_and(|link| link.class == LinkClass::Stub);
         self.stub_damping.on_session_down(stub, instance, listed);
     }
 
-    pub(super) fn release_stubs(&mut self, now: Instant) {
+    pub(in crate::router) fn release_stubs(&mut self, now: Instant) {
         for stub in self.stub_damping.poll_releases(now) {
             self.origin.on_stubs_changed(now);
             self.event(Event::LinkReleased(stub));
