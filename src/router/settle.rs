@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Router;
 use super::database::graph::Effect;
 use super::event::{Event, Limit};
-use super::quiet::Compare;
+use super::flood::quiet::Compare;
 use super::record::{Draft, Link, LinkClass, Record};
 use super::spf::{self, Paths, Schedule};
 use super::table::Table;

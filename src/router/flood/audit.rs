@@ -2,7 +2,7 @@
 //!
 //! Every other comparison trusts what was computed when a record came. Once an hour each end of a link sends a digest that
 //! is computed anew, from the bytes of all records that it reaches, under a key that nobody could know before
-//! ([`Timers::audit`](super::Timers::audit)). A difference is only a hint, for something may just be changing: the other
+//! ([`Timers::audit`](crate::router::Timers::audit)). A difference is only a hint, for something may just be changing: the other
 //! end answers with one of its own a little later. The second in a row is believed: the node checks each of its records
 //! against its id, drops those that are no longer what they were, and compares databases.
 
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use super::Router;
-use super::database::Database;
-use super::neighbour::throttle::{Bucket, Jitter};
-use super::origin::Urgency;
-use super::record::Record;
-use super::record::wire::Digest;
 use crate::id::NodeId;
+use crate::router::Router;
+use crate::router::database::Database;
+use crate::router::neighbour::throttle::{Bucket, Jitter};
+use crate::router::origin::Urgency;
+use crate::router::record::Record;
+use crate::router::record::wire::Digest;
 
 /// Differences in a row, of which the last is believed.
 const BELIEVED: u8 = 2;
@@ -138,7 +138,7 @@ impl Audits {
 
 impl Router {
     /// Sends the digests whose time has come.
-    pub(super) fn audit(&mut self, now: Instant) {
+    pub(in crate::router) fn audit(&mut self, now: Instant) {
         while let Some(id) = self.audits.poll(now) {
             let key = self.audits.key();
             let digest = rekeyed(&self.database, &key);
@@ -149,7 +149,13 @@ impl Router {
     }
 
     /// The neighbour sent the digest of what it reaches.
-    pub(super) fn on_rekeyed(&mut self, from: &NodeId, key: [u8; 16], theirs: Digest, now: Instant) {
+    pub(in crate::router) fn on_rekeyed(
+        &mut self,
+        from: &NodeId,
+        key: [u8; 16],
+        theirs: Digest,
+        now: Instant,
+    ) {
         if !self.audits.admits(from, now) {
             self.counters.requests_dropped += 1;
             return;
@@ -197,10 +203,10 @@ fn first_half(hash: &[u8]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::database::graph::tests::id;
-    use super::super::{Config, NeighbourKind, SessionUp};
     use super::*;
     use crate::id::Cost;
+    use crate::router::database::graph::tests::id;
+    use crate::router::{Config, NeighbourKind, SessionUp};
 
     #[test]
     fn a_record_that_broke_in_memory_is_found_dropped_and_learned_again() {

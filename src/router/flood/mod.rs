@@ -1,5 +1,8 @@
 //! Which neighbours get an update in full, and which only its id.
 
+pub(in crate::router) mod audit;
+pub(in crate::router) mod quiet;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::neighbour::throttle::Jitter;
+use crate::router::neighbour::throttle::Jitter;
 
 /// When to compare digests with the neighbours: after a quiet time, and now and then while there is none.
 #[derive(Debug)]
