@@ -1,7 +1,7 @@
 //! What benches measure alone that no caller can ask for alone.
 
 use super::Router;
-use super::spf::Paths;
+use super::paths::spf::Paths;
 
 impl Router {
     /// Searches the shortest paths over the records that are held, changes nothing, and tells how many nodes are reached.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::notary::Notary;
-use super::spf::MAX_NODES;
+use super::paths::spf::MAX_NODES;
 use crate::id::NodeId;
 
 /// What a [`Router`](super::Router) is told at the start.

@@ -8,9 +8,9 @@ use super::Router;
 use super::database::graph::Effect;
 use super::event::{Event, Limit};
 use super::flood::quiet::Compare;
+use super::paths::spf::{self, Paths, Schedule};
+use super::paths::table::Table;
 use super::record::{Draft, Link, LinkClass, Record};
-use super::spf::{self, Paths, Schedule};
-use super::table::Table;
 use crate::id::{NodeId, Version};
 
 /// How long a notary that could not sign is given.

@@ -15,8 +15,8 @@ use crate::router::Router;
 use crate::router::event::Event;
 use crate::router::neighbour::{NeighbourKind, NeighbourState, SessionUp};
 use crate::router::origin::Urgency;
+use crate::router::paths::spf::Paths;
 use crate::router::record::LinkClass;
-use crate::router::spf::Paths;
 
 /// What happened.
 impl Router {

@@ -15,9 +15,9 @@ use super::database::{Database, earlier};
 use super::event::Transmit;
 use super::neighbour::outbox::Outbox;
 use super::neighbour::throttle::Flaps;
+use super::paths::table::Route;
 use super::record::wire::Digest;
 use super::record::{Link, LinkClass};
-use super::table::Route;
 use crate::id::{Cost, NodeAddr, NodeId};
 
 /// What part a neighbour has in routing.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::alternates::Standby;
-use super::claims::Standing;
-use super::database::graph::Graph;
-use super::record::Record;
-use super::spf::Paths;
 use crate::id::{Cost, NodeAddr, NodeId};
+use crate::router::claims::Standing;
+use crate::router::database::graph::Graph;
+use crate::router::paths::alternates::Standby;
+use crate::router::paths::spf::Paths;
+use crate::router::record::Record;
 
 /// Where every reachable node is. Immutable: a change makes a new one, so that readers see all of it or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Table {
     }
 
     /// Whether a node in reach lists this stub, without a proof that is known here: there is no
-    /// route, but [`Router::verify_claims`](super::Router::verify_claims) may find one.
+    /// route, but [`Router::verify_claims`](crate::router::Router::verify_claims) may find one.
     #[must_use]
     pub fn is_claimed(&self, id: &NodeId) -> bool {
         self.claimed.binary_search_by(|claimed| claimed.id.cmp(id)).is_ok()
@@ -346,8 +346,8 @@ impl Stubs<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::database::graph::tests::id;
     use super::*;
+    use crate::router::database::graph::tests::id;
 
     #[test]
     fn a_stub_whose_address_is_taken_is_left_out_and_reported() {

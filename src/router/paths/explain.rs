@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::Router;
-use super::claims::ClaimState;
-use super::record::{LinkClass, Record};
-use super::spf::Paths;
-use super::table::Route;
 use crate::id::{NodeId, Version};
+use crate::router::Router;
+use crate::router::claims::ClaimState;
+use crate::router::paths::spf::Paths;
+use crate::router::paths::table::Route;
+use crate::router::record::{LinkClass, Record};
 
 /// What a router knows about a node, and why traffic for it goes where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,7 +174,7 @@ impl Router {
     }
 
     /// The node through which the table reaches a stub.
-    pub(super) fn attached_at(&self, stub: &Route) -> NodeId {
+    pub(in crate::router) fn attached_at(&self, stub: &Route) -> NodeId {
         let owners = self.database.iter().filter(|record| record.origin != *self.id());
         let owner = owners.filter_map(|record| {
             let link = record.link(&stub.id).filter(|link| link.class == LinkClass::Stub)?;

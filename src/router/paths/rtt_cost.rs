@@ -20,7 +20,7 @@ const BUCKETS: [u16; 20] =
 /// gives the first cost. It changes when the mean stands for another cost for [`HOLD`](Self::HOLD) on end and is a quarter
 /// or more away from what the last cost was made of, and at most once every [`PAUSE`](Self::PAUSE).
 ///
-/// It knows nothing of routers. Feed it often, and tell the router of what it says: [`Router::set_cost`](super::Router::set_cost).
+/// It knows nothing of routers. Feed it often, and tell the router of what it says: [`Router::set_cost`](crate::router::Router::set_cost).
 /// `now` never goes back from one call to the next.
 ///
 /// ```

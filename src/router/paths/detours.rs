@@ -18,10 +18,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::Router;
-use super::database::graph::Graph;
-use super::spf::{Paths, Schedule, costs};
 use crate::id::NodeId;
+use crate::router::Router;
+use crate::router::database::graph::Graph;
+use crate::router::paths::spf::{Paths, Schedule, costs};
 
 /// Maximum number of nodes that a stub is searched for at: the nearest of those that it is attached
 /// to.
@@ -137,8 +137,8 @@ fn nearest(searches: impl Iterator<Item = Vec<u64>>) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::database::graph::tests::{id, record};
     use super::*;
+    use crate::router::database::graph::tests::{id, record};
     use crate::router::record::{Draft, Record};
 
     #[test]

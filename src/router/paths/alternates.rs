@@ -9,8 +9,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::database::graph::Graph;
-use super::spf::{Paths, costs};
+use crate::router::database::graph::Graph;
+use crate::router::paths::spf::{Paths, costs};
 
 /// The most alternates that a route has.
 pub(crate) const MAX_ALTERNATES: usize = 2;
@@ -203,8 +203,8 @@ fn candidates(graph: &Graph, source: u32, paths: &Paths) -> Vec<Candidate> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::database::graph::tests::{id, record};
     use super::*;
+    use crate::router::database::graph::tests::{id, record};
     use crate::router::record::{Draft, Record};
 
     #[test]

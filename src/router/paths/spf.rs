@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::database::graph::{Edge, Effect, Graph};
-use super::radix_heap::{NODE_BITS, RadixHeap};
+use crate::router::database::graph::{Edge, Effect, Graph};
+use crate::router::paths::radix_heap::{NODE_BITS, RadixHeap};
 
 /// The most equal-cost next hops that are kept for a node: the lowest ids.
 pub(crate) const MAX_NEXT_HOPS: usize = 8;
@@ -240,8 +240,8 @@ fn estimate(nodes: usize, directed_edges: usize) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::super::database::graph::tests::{id, record};
     use super::*;
+    use crate::router::database::graph::tests::{id, record};
 
     #[test]
     fn equal_cost_paths_share_the_traffic_and_hops_count_the_shortest() {

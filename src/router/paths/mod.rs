@@ -1,0 +1,9 @@
+//! Shortest paths, alternates, and the table of routes that is made of them.
+
+pub(in crate::router) mod alternates;
+pub(in crate::router) mod detours;
+pub(in crate::router) mod explain;
+pub(in crate::router) mod radix_heap;
+pub(in crate::router) mod rtt_cost;
+pub(in crate::router) mod spf;
+pub(in crate::router) mod table;
