@@ -5,9 +5,9 @@ use std::time::Instant;
 use super::claims::ClaimFault;
 use super::converge::ConvergeRequest;
 use super::notary::{Distrust, Proof};
+use super::origin::twin::Duplicate;
 use super::record::compact::DecodeError;
 use super::record::wire::Message;
-use super::twin::Duplicate;
 use crate::id::{NodeId, Version};
 
 /// A message for a neighbour, to be sent in order with the others for that neighbour.

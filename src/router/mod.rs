@@ -22,7 +22,6 @@ mod distrust;
 mod echo;
 mod event;
 mod expiry;
-mod first_word;
 mod flood;
 mod neighbour;
 mod notary;
@@ -34,7 +33,6 @@ mod record;
 mod settle;
 mod sizes;
 mod stubs;
-mod twin;
 
 pub use attachment::{Attachment, AttachmentVerdict};
 pub use claims::{Claim, ClaimFault, ClaimState};
@@ -46,6 +44,7 @@ pub use echo::Echo;
 pub use event::{Deadline, DeadlineReason, Event, Limit, PeerError, SessionError, Transmit};
 pub use neighbour::{NeighbourKind, NeighbourState, NeighbourView, SessionUp};
 pub use notary::{CredentialName, Distrust, Notary, Proof, Verdict};
+pub use origin::twin::{Duplicate, Override, Process};
 pub use paths::explain::Explanation;
 pub use paths::rtt_cost::RttCost;
 pub use paths::table::{Route, Table};
@@ -55,7 +54,6 @@ pub use record::delta::Delta;
 pub use record::wire::{Digest, Entry, Message};
 pub use record::{Draft, Link, LinkClass, Record, Stamp};
 pub use sizes::Sizes;
-pub use twin::{Duplicate, Override, Process};
 
 use admission::Refusals;
 use claims::Claims;
@@ -74,12 +72,12 @@ use flood::quiet::Quiet;
 use neighbour::pull::Pulls;
 use neighbour::stub_damping::StubDamping;
 use neighbour::{Neighbour, Neighbours};
+use origin::twin::Twins;
 use origin::{Origin, Urgency};
 use own_stubs::OwnStubs;
 use paths::alternates::{Alternates, Standby};
 use paths::spf::{Paths, Schedule};
 use paths::table::Collision;
-use twin::Twins;
 
 /// The router of one node.
 ///

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::config::Limits;
+use super::origin::twin::Override;
 use super::record::advertisement::Advertisement;
 use super::record::compact::{DecodeError, Fields, Tolerant};
-use super::twin::Override;
 use crate::id::{Cost, NodeAddr, NodeId, Version};
 
 /// What one node says about itself: its links and its capabilities, under one version. Nobody else speaks for it.

@@ -23,11 +23,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::Router;
-use super::event::Event;
-use super::neighbour::outbox::Owed;
-use super::record::Record;
 use crate::id::{NodeId, Version};
+use crate::router::Router;
+use crate::router::event::Event;
+use crate::router::neighbour::outbox::Owed;
+use crate::router::record::Record;
 
 /// How long records name the process that they override. A twin that is cut off for longer is proven with one record
 /// more.
@@ -175,7 +175,7 @@ impl Twins {
 
 impl Router {
     /// A newer record of this node's own id was seen: the next one stands above it.
-    pub(super) fn overtake(&mut self, seen: Version, now: Instant) {
+    pub(in crate::router) fn overtake(&mut self, seen: Version, now: Instant) {
         self.origin.overtake(seen, now);
         if seen.instance != self.config.instance {
             self.twins.over = Some((seen.instance, now));
@@ -185,7 +185,7 @@ impl Router {
     }
 
     /// Whether this record of the own id says something of another process, however old it is: it is worth verifying.
-    pub(super) fn tells_of_twin(&self, record: &Record) -> bool {
+    pub(in crate::router) fn tells_of_twin(&self, record: &Record) -> bool {
         let instance = record.version.instance;
         if instance == self.config.instance || self.is_done_speaking() {
             false
@@ -205,7 +205,7 @@ impl Router {
     }
 
     /// A record of this id proves that another process is alive.
-    pub(super) fn on_twin(&mut self, from: &NodeId, twin: &Record, now: Instant) {
+    pub(in crate::router) fn on_twin(&mut self, from: &NodeId, twin: &Record, now: Instant) {
         let id = self.id().clone();
         let duplicate = self.twins.judge(twin);
         if duplicate.yields && self.twins.has_told(twin) {

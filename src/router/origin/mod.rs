@@ -1,5 +1,8 @@
 //! This node's own record: what it says, and when.
 
+pub(in crate::router) mod first_word;
+pub(in crate::router) mod twin;
+
 use std::collections::BTreeSet;
 use std::time::Instant;
 
