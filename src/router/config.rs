@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::notary::Notary;
 use super::paths::spf::MAX_NODES;
+use super::proof::notary::Notary;
 use crate::id::NodeId;
 
 /// What a [`Router`](super::Router) is told at the start.

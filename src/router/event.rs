@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::claims::ClaimFault;
 use super::converge::ConvergeRequest;
-use super::notary::{Distrust, Proof};
 use super::origin::twin::Duplicate;
+use super::proof::claims::ClaimFault;
+use super::proof::notary::{Distrust, Proof};
 use super::record::compact::DecodeError;
 use super::record::wire::Message;
 use crate::id::{NodeId, Version};

@@ -3,15 +3,15 @@
 use std::time::Instant;
 
 use super::Router;
-use super::admission::Admission;
 use super::config::FloodMode;
 use super::database::buckets::BucketSet;
 use super::event::{Event, Limit, PeerError};
 use super::flood::{Eager, Ways};
 use super::neighbour::outbox::Owed;
 use super::neighbour::{NeighbourKind, Owes};
-use super::notary::Proof;
 use super::origin::Urgency;
+use super::proof::admission::Admission;
+use super::proof::notary::Proof;
 use super::record::advertisement::Advertisement;
 use super::record::compact::DecodeError;
 use super::record::wire::{Digest, Entry, Message};

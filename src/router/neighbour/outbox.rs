@@ -7,12 +7,12 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::id::NodeId;
-use crate::router::attachment::Attachment;
-use crate::router::claims;
-use crate::router::credentials::Key;
 use crate::router::database::Database;
 use crate::router::database::buckets::BucketSet;
 use crate::router::echo::Echo;
+use crate::router::proof::attachment::Attachment;
+use crate::router::proof::claims;
+use crate::router::proof::credentials::Key;
 use crate::router::record::wire::{Digest, Entry, Message};
 
 /// What one neighbour is still to be sent.

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use crate::id::{NodeId, Version};
 use crate::router::Router;
-use crate::router::claims::ClaimState;
 use crate::router::paths::spf::Paths;
 use crate::router::paths::table::Route;
+use crate::router::proof::claims::ClaimState;
 use crate::router::record::{LinkClass, Record};
 
 /// What a router knows about a node, and why traffic for it goes where it goes.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::id::{Cost, NodeAddr, NodeId};
-use crate::router::claims::Standing;
 use crate::router::database::graph::Graph;
 use crate::router::paths::alternates::Standby;
 use crate::router::paths::spf::Paths;
+use crate::router::proof::claims::Standing;
 use crate::router::record::Record;
 
 /// Where every reachable node is. Immutable: a change makes a new one, so that readers see all of it or none.

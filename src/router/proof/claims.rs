@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::attachment::Attachment;
-use super::neighbour::throttle::Bucket;
-use super::notary::Distrust;
 use crate::id::{NodeId, Version};
+use crate::router::neighbour::throttle::Bucket;
+use crate::router::proof::attachment::Attachment;
+use crate::router::proof::notary::Distrust;
 
 /// Maximum number of claims that are remembered, and of bytes of their proofs. The claimer with the
 /// most makes room.

@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use serde::de::SeqAccess;
 
-use super::notary::{CredentialName, Distrust, Proof};
-use super::record::compact::{self, DecodeError, Fields, Tolerant};
 use crate::id::{NodeId, Version};
+use crate::router::proof::notary::{CredentialName, Distrust, Proof};
+use crate::router::record::compact::{self, DecodeError, Fields, Tolerant};
 
 /// A stub's signed statement that it is attached to a node, with the credential that the signature
 /// is verified with.
@@ -29,7 +29,7 @@ pub struct Attachment {
     credential: Bytes,
 }
 
-/// What a [`Notary`](super::Notary) found about an [`Attachment`].
+/// What a [`Notary`](crate::router::Notary) found about an [`Attachment`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttachmentVerdict {
@@ -59,7 +59,7 @@ impl Attachment {
     }
 
     /// Reads a statement that was signed. The signature is not verified; a
-    /// [`Notary`](super::Notary) does that.
+    /// [`Notary`](crate::router::Notary) does that.
     ///
     /// # Errors
     /// The bytes are not a statement, or a part exceeds its maximum length.

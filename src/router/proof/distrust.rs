@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::neighbour::throttle::Bucket;
 use crate::id::NodeId;
+use crate::router::neighbour::throttle::Bucket;
 
 /// Records of one neighbour that may turn out not to be trusted in a row. Each costs a search for a
 /// path to a root, up to half a millisecond for a chain of five certificates.
@@ -56,8 +56,8 @@ impl DistrustBudgets {
 
 #[cfg(test)]
 mod tests {
-    use super::super::database::graph::tests::id;
     use super::*;
+    use crate::router::database::graph::tests::id;
 
     #[test]
     fn a_budget_is_spent_and_refills_with_time_alone() {

@@ -13,14 +13,14 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::Router;
-use super::attachment::{Attachment, AttachmentVerdict};
-use super::claims::{Claim, ClaimFault, ClaimState, Due, Key, Standing};
-use super::database::graph::Effect;
-use super::event::Event;
-use super::neighbour::NeighbourKind;
-use super::record::{LinkClass, Record};
 use crate::id::{NodeAddr, NodeId, Version};
+use crate::router::Router;
+use crate::router::database::graph::Effect;
+use crate::router::event::Event;
+use crate::router::neighbour::NeighbourKind;
+use crate::router::proof::attachment::{Attachment, AttachmentVerdict};
+use crate::router::proof::claims::{Claim, ClaimFault, ClaimState, Due, Key, Standing};
+use crate::router::record::{LinkClass, Record};
 
 /// Claims about one stub that are verified at a time. Those that were rejected do not count, so
 /// that the others get their turn.
@@ -93,13 +93,13 @@ impl Router {
         claims.collect()
     }
 
-    pub(super) fn next_proof(&self) -> Option<Instant> {
+    pub(in crate::router) fn next_proof(&self) -> Option<Instant> {
         // Where nothing is signed, nothing has to be proven.
         self.own_stubs.next_timeout().filter(|_| self.config.notary.is_some())
     }
 
     /// What time brings: stubs that have proven nothing, and answers that did not come.
-    pub(super) fn poll_stubs(&mut self, now: Instant) {
+    pub(in crate::router) fn poll_stubs(&mut self, now: Instant) {
         if self.config.notary.is_none() {
             return;
         }
@@ -121,7 +121,7 @@ impl Router {
 
     /// A neighbour asks for proofs: those of this node's own stubs, those that are held, and those
     /// that can be fetched.
-    pub(super) fn on_attachment_want(&mut self, from: &NodeId, wanted: Vec<Key>, now: Instant) {
+    pub(in crate::router) fn on_attachment_want(&mut self, from: &NodeId, wanted: Vec<Key>, now: Instant) {
         for key in wanted {
             let (stub, claimer) = &key;
             let held = match claimer == self.id() {
@@ -141,7 +141,7 @@ impl Router {
     }
 
     /// The proof that a neighbour was asked for, or that there is none.
-    pub(super) fn on_attachment(
+    pub(in crate::router) fn on_attachment(
         &mut self,
         from: &NodeId,
         key: &Key,
@@ -191,7 +191,7 @@ impl Router {
     /// How far it counts that the origin of a record lists a stub. Notes claims that are to be
     /// verified though nobody uses the stub: those about stubs that others have proven or that are
     /// attached here, and those of neighbours without transit, whose packets depend on it.
-    pub(super) fn standing(
+    pub(in crate::router) fn standing(
         &self,
         stub: &NodeId,
         record: &Record,
@@ -226,7 +226,7 @@ impl Router {
         if asked && edge && !known { Standing::Pending } else { Standing::Unproven }
     }
 
-    pub(super) fn verify_suspects(&mut self, suspects: Vec<Key>, now: Instant) {
+    pub(in crate::router) fn verify_suspects(&mut self, suspects: Vec<Key>, now: Instant) {
         if suspects.len() == MAX_SUSPECTS {
             // There may be more; the next table finds them.
             self.schedule.on_effect(Effect::Stubs);
@@ -237,7 +237,7 @@ impl Router {
     }
 
     /// Whether a stub that is attached here has attached itself to another node in reach since.
-    pub(super) fn has_moved(&self, stub: &NodeId) -> bool {
+    pub(in crate::router) fn has_moved(&self, stub: &NodeId) -> bool {
         let newest = self.claims.newest(stub);
         if self.own_version(stub).is_none_or(|here| newest.is_none_or(|newest| newest <= here)) {
             return false;
@@ -250,14 +250,14 @@ impl Router {
     }
 
     /// Whether a node that lists a stub is believed.
-    pub(super) fn is_believed(&self, stub: &NodeId, claimer: &NodeId) -> bool {
+    pub(in crate::router) fn is_believed(&self, stub: &NodeId, claimer: &NodeId) -> bool {
         self.config.notary.is_none()
             || claimer == self.id()
             || self.claims.standing(stub, claimer, self.own_version(stub)) == Standing::Proven
     }
 
     /// The version of the attachment of a stub to this node.
-    pub(super) fn own_version(&self, stub: &NodeId) -> Option<Version> {
+    pub(in crate::router) fn own_version(&self, stub: &NodeId) -> Option<Version> {
         self.own_stubs.get(stub).map(Attachment::version)
     }
 
@@ -265,7 +265,7 @@ impl Router {
         self.claims.reconsider(stub, self.own_version(stub), now);
     }
 
-    pub(super) fn forget_claims_of(&mut self, origin: &NodeId) {
+    pub(in crate::router) fn forget_claims_of(&mut self, origin: &NodeId) {
         let record = self.database.get(origin);
         let lists = |stub: &NodeId| {
             let link = record.and_then(|record| record.link(stub));

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::notary::CredentialName;
-use super::record::Record;
 use crate::id::NodeId;
+use crate::router::proof::notary::CredentialName;
+use crate::router::record::Record;
 
 /// Credentials kept per origin: the one in use, and the one before it or after it while a renewal spreads.
 const MAX_KEPT: usize = 2;
@@ -321,8 +321,8 @@ fn size(record: &Record) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::database::graph::tests::{id, record};
     use super::*;
+    use crate::router::database::graph::tests::{id, record};
 
     #[test]
     fn who_sent_the_record_is_asked_then_others_that_sent_it_and_then_it_is_given_up() {

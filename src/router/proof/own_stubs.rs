@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::attachment::Attachment;
 use crate::id::NodeId;
+use crate::router::proof::attachment::Attachment;
 
 /// The stubs that are attached to this node, each with its newest [`Attachment`].
 ///

@@ -19,17 +19,17 @@ use bytes::Bytes;
 use lru::LruCache;
 use uuid::Uuid;
 
-use super::Router;
-use super::credentials::{Ask, Key, Park, Waiting};
-use super::database::graph::Effect;
-use super::event::{Event, PeerError};
-use super::notary::{CredentialName, Distrust, Notary, Proof, Verdict};
-use super::record::{Record, Stamp};
 use crate::id::NodeId;
+use crate::router::Router;
+use crate::router::database::graph::Effect;
+use crate::router::event::{Event, PeerError};
+use crate::router::proof::credentials::{Ask, Key, Park, Waiting};
+use crate::router::proof::notary::{CredentialName, Distrust, Notary, Proof, Verdict};
+use crate::router::record::{Record, Stamp};
 
 /// What became of a record that is newer than what is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(in crate::router) enum Admission {
     /// It was stored, or is of no use whoever sends it.
     Done,
     /// It was not taken, or waits: another neighbour's copy may do.
@@ -53,7 +53,7 @@ struct Untrusted {
 
 impl Router {
     /// Verifies a record that is newer than what is held and within the limits, then stores it.
-    pub(super) fn admit(
+    pub(in crate::router) fn admit(
         &mut self,
         from: &NodeId,
         record: Record,
@@ -78,14 +78,14 @@ impl Router {
     }
 
     /// As [`admit`](Self::admit), for what was taken from the neighbour's stream before.
-    pub(super) fn admit_later(&mut self, from: &NodeId, record: Record, now: Instant) {
+    pub(in crate::router) fn admit_later(&mut self, from: &NodeId, record: Record, now: Instant) {
         if let Err(error) = self.admit(from, record, now) {
             self.event(Event::Violation { neighbour: from.clone(), error });
         }
     }
 
     /// A stamp of this node's own id. Where records are signed, a stamp proves nothing: the record itself is asked for.
-    pub(super) fn on_own_stamp(&mut self, from: &NodeId, stamp: Stamp, now: Instant) {
+    pub(in crate::router) fn on_own_stamp(&mut self, from: &NodeId, stamp: Stamp, now: Instant) {
         if self.config.notary.is_none() || !self.is_ahead(stamp) {
             return self.on_own(from, stamp, None, now);
         }
@@ -93,7 +93,7 @@ impl Router {
     }
 
     /// Asks for a record of this node's own id.
-    pub(super) fn want_own(&mut self, from: &NodeId, stamp: Stamp, now: Instant) {
+    pub(in crate::router) fn want_own(&mut self, from: &NodeId, stamp: Stamp, now: Instant) {
         let id = self.id().clone();
         if !self.pulls.on_announced(from, &id, stamp, now) {
             self.counters.requests_dropped += 1;
@@ -104,7 +104,7 @@ impl Router {
     }
 
     /// A copy of this node's own record came back.
-    pub(super) fn on_own_record(
+    pub(in crate::router) fn on_own_record(
         &mut self,
         from: &NodeId,
         record: Record,
@@ -122,7 +122,7 @@ impl Router {
         Ok(())
     }
 
-    pub(super) fn on_credential_want(&mut self, from: &NodeId, wanted: Vec<Key>) {
+    pub(in crate::router) fn on_credential_want(&mut self, from: &NodeId, wanted: Vec<Key>) {
         for (origin, name) in wanted {
             let credential = self.credentials.get(&origin, name).cloned();
             let given = u64::from(credential.is_some());
@@ -135,7 +135,7 @@ impl Router {
         }
     }
 
-    pub(super) fn on_credential(
+    pub(in crate::router) fn on_credential(
         &mut self,
         from: &NodeId,
         key: &Key,
@@ -165,13 +165,13 @@ impl Router {
     }
 
     /// Ends the sync with neighbours whose records all have their credentials now, or never will.
-    pub(super) fn end_syncs(&mut self, now: Instant) {
+    pub(in crate::router) fn end_syncs(&mut self, now: Instant) {
         for neighbour in self.credentials.take_ended() {
             self.end_sync(&neighbour, now);
         }
     }
 
-    pub(super) fn ask_for_credentials(&mut self, asks: impl IntoIterator<Item = Ask>) {
+    pub(in crate::router) fn ask_for_credentials(&mut self, asks: impl IntoIterator<Item = Ask>) {
         for Ask { neighbour, key } in asks {
             if let Some(outbox) = self.neighbours.outbox(&neighbour) {
                 outbox.want_credential(key);
@@ -180,7 +180,7 @@ impl Router {
     }
 
     /// Asks others where a neighbour did not answer, and gives up in the end.
-    pub(super) fn poll_credentials(&mut self, now: Instant) {
+    pub(in crate::router) fn poll_credentials(&mut self, now: Instant) {
         let (asks, dropped) = self.credentials.poll(now);
         self.counters.records_unproven += dropped as u64;
         if dropped > 0 {
@@ -191,7 +191,7 @@ impl Router {
     }
 
     /// Forgets the credentials of records that are gone.
-    pub(super) fn forget_credentials(&mut self) {
+    pub(in crate::router) fn forget_credentials(&mut self) {
         let (id, database) = (&self.config.id, &self.database);
         let holds = |origin: &NodeId| origin == id || database.get(origin).is_some();
         self.credentials.retain(holds);
@@ -200,7 +200,7 @@ impl Router {
     }
 
     /// Changes who signs and verifies from now on. A node whose credential is another one speaks anew.
-    pub(super) fn change_notary(&mut self, notary: Arc<dyn Notary>, now: Instant) {
+    pub(in crate::router) fn change_notary(&mut self, notary: Arc<dyn Notary>, now: Instant) {
         let name = CredentialName::of(&notary.credential());
         let known = self.credentials.get(&self.config.id, name).is_some();
         self.credentials.keep(self.config.id.clone(), notary.credential());
@@ -216,14 +216,14 @@ impl Router {
     }
 
     /// The proof of a record of this node's own. None: the notary cannot sign now.
-    pub(super) fn prove(&self, record: &Record) -> Option<Bytes> {
+    pub(in crate::router) fn prove(&self, record: &Record) -> Option<Bytes> {
         let Some(notary) = &self.config.notary else { return Some(Bytes::new()) };
         let signature = notary.sign(record.advertisement().bytes())?;
         Some(Proof { credential: CredentialName::of(&notary.credential()), signature }.encode())
     }
 
     /// Whether paths may lead through another node, by the credential of its record.
-    pub(super) fn judge_transit(&mut self, origin: &NodeId) {
+    pub(in crate::router) fn judge_transit(&mut self, origin: &NodeId) {
         if origin == self.id() {
             return;
         }
@@ -385,7 +385,7 @@ impl Router {
 /// Copies that were refused lately, so that none is verified twice.
 ///
 /// A copy is a record with its proof: the bytes alone can be foreseen, and a liar could have them refused beforehand.
-pub(super) struct Refusals(LruCache<Uuid, (Verdict, Instant), BuildHasherDefault<DefaultHasher>>);
+pub(in crate::router) struct Refusals(LruCache<Uuid, (Verdict, Instant), BuildHasherDefault<DefaultHasher>>);
 
 impl Refusals {
     /// Copies remembered.
@@ -394,7 +394,7 @@ impl Refusals {
     /// How long a distrust is remembered: clocks are set right.
     const MEMORY: Duration = Duration::from_secs(60);
 
-    pub(super) fn new() -> Self {
+    pub(in crate::router) fn new() -> Self {
         Self(LruCache::unbounded_with_hasher(BuildHasherDefault::new()))
     }
 

@@ -1,17 +1,17 @@
 //! Records whose credential expires: they are dropped with it, and with them the routes by way of
 //! their origins.
 //!
-//! The router has no wall clock, so it asks the [`Notary`](super::Notary) how long each credential
+//! The router has no wall clock, so it asks the [`Notary`](crate::router::Notary) how long each credential
 //! remains valid, and asks again when that time is over. A clock that is set forward meanwhile is
 //! noticed within [`ASK_EVERY`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::Router;
-use super::event::Event;
-use super::notary::{Distrust, Proof};
 use crate::id::NodeId;
+use crate::router::Router;
+use crate::router::event::Event;
+use crate::router::proof::notary::{Distrust, Proof};
 
 /// The longest time until a credential is looked at again.
 const ASK_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -55,7 +55,7 @@ impl Expiries {
 impl Router {
     /// Sees to it that the record that is held of another node is dropped when its credential
     /// expires.
-    pub(super) fn watch_expiry(&mut self, origin: &NodeId, now: Instant) {
+    pub(in crate::router) fn watch_expiry(&mut self, origin: &NodeId, now: Instant) {
         if let Some(remaining) = self.remaining(origin) {
             self.expiries.watch(origin.clone(), remaining, now);
         }
@@ -71,7 +71,7 @@ impl Router {
     }
 
     /// Drops the records whose credentials have expired.
-    pub(super) fn drop_expired(&mut self, now: Instant) {
+    pub(in crate::router) fn drop_expired(&mut self, now: Instant) {
         let mut dropped = 0;
         while let Some(origin) = self.expiries.poll(now) {
             match self.remaining(&origin) {
@@ -100,8 +100,8 @@ impl Router {
 
 #[cfg(test)]
 mod tests {
-    use super::super::database::graph::tests::id;
     use super::*;
+    use crate::router::database::graph::tests::id;
 
     const MINUTE: Duration = Duration::from_secs(60);
 

@@ -8,11 +8,11 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use super::attachment::{Attachment, AttachmentVerdict};
 use crate::id::NodeId;
+use crate::router::proof::attachment::{Attachment, AttachmentVerdict};
 
 /// Signs this node's records, and verifies those of others. The router knows no cryptography: a program hands it a notary in
-/// [`Config::notary`](super::Config::notary).
+/// [`Config::notary`](crate::router::Config::notary).
 ///
 /// A record travels with a [`Proof`]: a signature over its bytes, and the name of the **credential** that the signature is
 /// verified with. A credential is what ties a key to a node id, a certificate chain for one. The router fetches each from the
@@ -21,7 +21,7 @@ use crate::id::NodeId;
 /// Calls come from inside the router's own, one at a time, and must not block.
 pub trait Notary: fmt::Debug + Send + Sync {
     /// This node's own credential: at most [`Proof::MAX_CREDENTIAL`] bytes, and the same at every call. A node whose
-    /// credential changes gets another notary, see [`Router::set_notary`](super::Router::set_notary).
+    /// credential changes gets another notary, see [`Router::set_notary`](crate::router::Router::set_notary).
     fn credential(&self) -> Bytes;
 
     /// A signature over this node's record, not empty and at most [`Proof::MAX_SIGNATURE`] bytes. None: the key cannot sign
