@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::converge::ConvergeRequest;
+use super::convergence::converge::ConvergeRequest;
 use super::origin::twin::Duplicate;
 use super::proof::claims::ClaimFault;
 use super::proof::notary::{Distrust, Proof};

@@ -7,9 +7,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::id::NodeId;
+use crate::router::convergence::echo::Echo;
 use crate::router::database::Database;
 use crate::router::database::buckets::BucketSet;
-use crate::router::echo::Echo;
 use crate::router::proof::attachment::Attachment;
 use crate::router::proof::claims;
 use crate::router::proof::credentials::Key;

@@ -12,8 +12,8 @@ use serde::de::{Error as _, SeqAccess};
 use serde::{Serialize, Serializer};
 
 use crate::id::NodeId;
+use crate::router::convergence::echo::Echo;
 use crate::router::database::buckets::{BucketSet, Buckets};
-use crate::router::echo::Echo;
 use crate::router::proof::attachment::Attachment;
 use crate::router::proof::notary::CredentialName;
 use crate::router::record::Stamp;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::Router;
-use super::config::{Limits, Timers};
-use super::echo::{Tally, earliest};
-use super::event::Event;
-use super::neighbour::throttle::Bucket;
-use super::neighbour::{NeighbourKind, NeighbourState};
 use crate::id::{NodeAddr, NodeId};
+use crate::router::Router;
+use crate::router::config::{Limits, Timers};
+use crate::router::convergence::echo::{Tally, earliest};
+use crate::router::event::Event;
+use crate::router::neighbour::throttle::Bucket;
+use crate::router::neighbour::{NeighbourKind, NeighbourState};
 
 /// Nodes that came or went during a wave, of which every choice is tried: 1,024 sums.
 const MAX_DIFFERING: usize = 10;
@@ -179,7 +179,7 @@ impl Router {
     }
 
     /// Has a record made that asks for a wave, if one is due. A node that is alone has its answer.
-    pub(super) fn ask_for_wave(&mut self, now: Instant) {
+    pub(in crate::router) fn ask_for_wave(&mut self, now: Instant) {
         if self.convergence.requests.is_empty() {
             return;
         }
@@ -200,7 +200,7 @@ impl Router {
     }
 
     /// This node's record went out, and asks for a wave.
-    pub(super) fn on_own_wave(&mut self, now: Instant) {
+    pub(in crate::router) fn on_own_wave(&mut self, now: Instant) {
         self.counters.waves += 1;
         let reach = self.reach();
         let took = self.convergence.took.unwrap_or(GUESS_PER_LINK * (reach.depth + 1));
@@ -211,7 +211,7 @@ impl Router {
     }
 
     /// The session with a neighbour is over; a new one `continues` it if the neighbour is the same process.
-    pub(super) fn on_wave_session_down(&mut self, neighbour: &NodeId, continues: bool) {
+    pub(in crate::router) fn on_wave_session_down(&mut self, neighbour: &NodeId, continues: bool) {
         if continues
             && self.echoes.waits_for(self.id(), neighbour)
             && let Some(attempt) = &mut self.convergence.attempt
@@ -223,7 +223,7 @@ impl Router {
 
     /// All have answered that are waited for. Called again whenever the paths were computed anew, since what this node
     /// can reach may turn out to be just what has answered.
-    pub(super) fn judge(&mut self, children: Tally, now: Instant) {
+    pub(in crate::router) fn judge(&mut self, children: Tally, now: Instant) {
         let reach = self.reach();
         let retry_after = |convergence: &Convergence, took: Duration| convergence.retry_after(took);
         let Some(attempt) = &self.convergence.attempt else { return self.end_own_wave() };
@@ -246,7 +246,7 @@ impl Router {
     }
 
     /// Ends the requests whose time is over.
-    pub(super) fn end_requests(&mut self, now: Instant) {
+    pub(in crate::router) fn end_requests(&mut self, now: Instant) {
         if self.convergence.those(|open| open.deadline <= now).is_empty() {
             return;
         }
@@ -254,12 +254,12 @@ impl Router {
     }
 
     /// This node leaves, and nobody is to have a route to it.
-    pub(super) fn end_all_requests(&mut self) {
+    pub(in crate::router) fn end_all_requests(&mut self) {
         self.fail(|_| true);
     }
 
     /// When something is to be done about requests.
-    pub(super) fn next_converge(&self, now: Instant) -> Option<Instant> {
+    pub(in crate::router) fn next_converge(&self, now: Instant) -> Option<Instant> {
         let deadline = self.convergence.requests.values().map(|open| open.deadline).min();
         earliest([deadline, self.next_wave(now)])
     }

@@ -19,11 +19,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::Router;
-use super::database::earlier;
-use super::neighbour::NeighbourState;
-use super::record::Stamp;
 use crate::id::{NodeAddr, NodeId, Version};
+use crate::router::Router;
+use crate::router::database::earlier;
+use crate::router::neighbour::NeighbourState;
+use crate::router::record::Stamp;
 
 /// How long a wave of another node is remembered. Origins begin anew long before.
 const WAVE_LIFE: Duration = Duration::from_secs(60);
@@ -222,7 +222,7 @@ impl Echoes {
 
 impl Router {
     /// A record was stored, in place of what a wave before it was about. `shown` are neighbours that hold it already.
-    pub(super) fn begin_wave(
+    pub(in crate::router) fn begin_wave(
         &mut self,
         origin: &NodeId,
         stamp: Stamp,
@@ -257,7 +257,7 @@ impl Router {
 
     /// The neighbour shows that it holds what is held here, and need not be told; but one that has part in a wave waits for a sign of this
     /// node too.
-    pub(super) fn settle_shown(&mut self, neighbour: &NodeId, origin: &NodeId) {
+    pub(in crate::router) fn settle_shown(&mut self, neighbour: &NodeId, origin: &NodeId) {
         let echo = self.database.get(origin).is_some_and(|record| record.echo);
         let Some(outbox) = self.neighbours.outbox(neighbour) else { return };
         if echo {
@@ -267,14 +267,14 @@ impl Router {
         }
     }
 
-    pub(super) fn on_echo(&mut self, from: &NodeId, echo: &Echo) {
+    pub(in crate::router) fn on_echo(&mut self, from: &NodeId, echo: &Echo) {
         if !self.echoes.on_echo(from, echo) {
             self.counters.echoes_ignored += 1;
         }
     }
 
     /// Answers the waves that wait for nothing any more: neither for neighbours nor for this node's own table.
-    pub(super) fn answer_waves(&mut self, now: Instant) {
+    pub(in crate::router) fn answer_waves(&mut self, now: Instant) {
         for origin in self.echoes.take_complete(self.schedule.runs()) {
             let Some(wave) = self.echoes.waves.get(&origin) else { continue };
             if self.database.stamp(&origin) != Some(wave.stamp) {

@@ -1,0 +1,4 @@
+//! Waves of echoes, and the requests that wait for them.
+
+pub(in crate::router) mod converge;
+pub(in crate::router) mod echo;
