@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::paths::spf::MAX_NODES;
+use super::paths::radix_heap::MAX_NODES;
 use super::proof::notary::Notary;
 use crate::id::NodeId;
 

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use super::convergence::converge::ConvergeRequest;
-use super::origin::twin::Duplicate;
+use super::convergence::request::ConvergeRequest;
 use super::proof::claims::ClaimFault;
-use super::proof::notary::{Distrust, Proof};
+use super::proof::signature::{Distrust, Proof};
 use super::record::compact::DecodeError;
+use super::record::process::Duplicate;
 use super::record::wire::Message;
 use crate::id::{NodeId, Version};
 

@@ -11,7 +11,7 @@ use super::neighbour::outbox::Owed;
 use super::neighbour::{NeighbourKind, Owes};
 use super::origin::Urgency;
 use super::proof::admission::Admission;
-use super::proof::notary::Proof;
+use super::proof::signature::Proof;
 use super::record::advertisement::Advertisement;
 use super::record::compact::DecodeError;
 use super::record::wire::{Digest, Entry, Message};

@@ -10,7 +10,8 @@ use super::event::{Event, Limit};
 use super::flood::quiet::Compare;
 use super::paths::spf::{self, Paths, Schedule};
 use super::paths::table::Table;
-use super::record::{Draft, Link, LinkClass, Record};
+use super::record::Record;
+use super::record::draft::{Draft, Link, LinkClass};
 use crate::id::{NodeId, Version};
 
 /// How long a notary that could not sign is given.

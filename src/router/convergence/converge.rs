@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use crate::id::{NodeAddr, NodeId};
 use crate::router::Router;
 use crate::router::config::{Limits, Timers};
-use crate::router::convergence::echo::{Tally, earliest};
+use crate::router::convergence::answer::Tally;
+use crate::router::convergence::echo::earliest;
+use crate::router::convergence::request::{ConvergeError, ConvergeRequest};
 use crate::router::event::Event;
 use crate::router::neighbour::throttle::Bucket;
 use crate::router::neighbour::{NeighbourKind, NeighbourState};
@@ -19,25 +21,6 @@ const GUESS_PER_LINK: Duration = Duration::from_millis(200);
 
 /// The shortest and the longest time between two waves.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
-
-/// A request of [`Router::converge`]. Its end comes as an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConvergeRequest(u64);
-
-/// Why a request was not taken. Nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConvergeError {
-    /// [`Limits::MAX_CONVERGE_REQUESTS`] are open. The caller's fault; wait for one to end.
-    #[error("at most {max} requests at a time")]
-    TooMany {
-        /// The bound.
-        max: usize,
-    },
-    /// This node is leaving, or has yielded its id to another process: nobody is to have a route to it.
-    #[error("this node is leaving")]
-    Leaving,
-}
 
 /// The open requests, and the wave that was made for them.
 #[derive(Debug)]

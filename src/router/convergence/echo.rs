@@ -19,8 +19,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::id::{NodeAddr, NodeId, Version};
+use crate::id::NodeId;
 use crate::router::Router;
+use crate::router::convergence::answer::{Echo, Tally};
 use crate::router::database::earlier;
 use crate::router::neighbour::NeighbourState;
 use crate::router::record::Stamp;
@@ -30,38 +31,6 @@ const WAVE_LIFE: Duration = Duration::from_secs(60);
 
 /// Records on their way to be accepted of which it is remembered who sent them.
 const MAX_COMING: usize = 1_024;
-
-/// The answer of a node to a record with the echo flag, once all that are below it have answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Echo {
-    /// Whose record.
-    pub origin: NodeId,
-    /// Which of its records.
-    pub version: Version,
-    /// How many nodes have installed the route to the origin, on the sender's side of the wave.
-    pub count: u64,
-    /// The sum modulo 2^64 of their addresses, read as big-endian numbers.
-    pub sum: u64,
-}
-
-/// Nodes that have installed a route: how many, and the sum of their hashes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) count: u64,
-    pub(crate) sum: u64,
-}
-
-impl Tally {
-    pub(crate) fn of(nodes: impl IntoIterator<Item = NodeAddr>) -> Self {
-        let one = |addr: NodeAddr| Self { count: 1, sum: u64::from_be_bytes(addr.0) };
-        nodes.into_iter().map(one).fold(Self::default(), Self::with)
-    }
-
-    #[must_use]
-    pub(crate) fn with(self, other: Self) -> Self {
-        Self { count: self.count.saturating_add(other.count), sum: self.sum.wrapping_add(other.sum) }
-    }
-}
 
 /// The waves that this node has part in: one per origin at most, its own among them.
 #[derive(Debug, Default)]

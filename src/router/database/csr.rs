@@ -1,6 +1,6 @@
 //! The edges of the graph in one piece, for searches that visit all of them.
 
-use crate::router::database::graph::{Edge, Vertex};
+use crate::router::database::vertex::{Edge, Vertex};
 
 /// A compressed sparse row copy of the edges that lead on: vertices that refuse transit have none.
 ///

@@ -3,10 +3,12 @@
 use std::ops::Bound;
 use std::sync::OnceLock;
 
-use crate::id::{NodeAddr, NodeId};
+use crate::id::NodeId;
 use crate::router::database::by_id::ById;
 use crate::router::database::csr::Csr;
-use crate::router::record::{LinkClass, Record};
+use crate::router::database::vertex::{Edge, Vertex};
+use crate::router::record::Record;
+use crate::router::record::draft::LinkClass;
 
 /// The graph of edges that both ends list as active. Nodes have dense numbers, so that path finding touches no names.
 ///
@@ -19,27 +21,6 @@ pub(crate) struct Graph {
     generation: u64,
     /// Made when it is asked for, and thrown away when it is no longer true.
     csr: OnceLock<Csr>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Vertex {
-    pub(crate) record: Record,
-    /// Whether paths may lead through it: the record says so, and it is permitted.
-    pub(crate) transit: bool,
-    /// Whether this node permits transit through it.
-    permitted: bool,
-    /// Whether the record lists any stub.
-    pub(crate) stubs: bool,
-    pub(crate) addr: NodeAddr,
-    /// Ascending by `to`.
-    pub(crate) edges: Vec<Edge>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Edge {
-    pub(crate) to: u32,
-    /// The larger of what both ends say.
-    pub(crate) cost: u32,
 }
 
 /// What a change of the graph asks for: the least first.
@@ -229,7 +210,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::id::{Cost, Version};
-    use crate::router::record::{Draft, Link};
+    use crate::router::record::draft::{Draft, Link};
 
     #[test]
     fn an_edge_needs_both_ends_and_costs_what_the_dearer_end_says() {

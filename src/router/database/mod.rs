@@ -7,6 +7,7 @@ pub(in crate::router) mod csr;
 pub(in crate::router) mod graph;
 pub(in crate::router) mod parked;
 pub(in crate::router) mod seen;
+pub(in crate::router) mod vertex;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

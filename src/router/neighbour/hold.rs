@@ -16,7 +16,7 @@ use crate::router::event::Event;
 use crate::router::neighbour::{NeighbourKind, NeighbourState, SessionUp};
 use crate::router::origin::Urgency;
 use crate::router::paths::spf::Paths;
-use crate::router::record::LinkClass;
+use crate::router::record::draft::LinkClass;
 
 /// What happened.
 impl Router {

@@ -16,8 +16,8 @@ use super::event::Transmit;
 use super::neighbour::outbox::Outbox;
 use super::neighbour::throttle::Flaps;
 use super::paths::table::Route;
+use super::record::draft::{Link, LinkClass};
 use super::record::wire::Digest;
-use super::record::{Link, LinkClass};
 use crate::id::{Cost, NodeAddr, NodeId};
 
 /// What part a neighbour has in routing.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::id::NodeId;
-use crate::router::convergence::echo::Echo;
+use crate::router::convergence::answer::Echo;
 use crate::router::database::Database;
 use crate::router::database::buckets::BucketSet;
 use crate::router::proof::attachment::Attachment;

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use super::config::{Config, Limits, Timers};
 use super::database::earlier;
 use super::neighbour::throttle::Bucket;
-use super::record::{BASE_SIZE, Draft, Link, LinkClass};
+use super::record::BASE_SIZE;
+use super::record::draft::{Draft, Link, LinkClass};
 use crate::id::{Cost, NodeId, Version};
 
 /// This node's own record: its version, its content other than links, and when the next one is due.

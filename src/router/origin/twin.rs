@@ -28,6 +28,7 @@ use crate::router::Router;
 use crate::router::event::Event;
 use crate::router::neighbour::outbox::Owed;
 use crate::router::record::Record;
+use crate::router::record::process::{Duplicate, Override, Process};
 
 /// How long records name the process that they override. A twin that is cut off for longer is proven with one record
 /// more.
@@ -35,42 +36,6 @@ const OVER_FOR: Duration = Duration::from_secs(60);
 
 /// Processes that are remembered to have spoken before this one: one alive, and its predecessors' remains.
 const MAX_EARLIER: usize = 16;
-
-/// Which other process of the same id a record overrides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Override {
-    /// The instance of the other process.
-    pub instance: u64,
-    /// Whether the origin's process had seen a record of the other one before it first spoke: it came later.
-    pub late: bool,
-    /// Where the origin is, for people; empty if that is not known. At most [`Override::MAX_PLACE`] bytes.
-    pub place: String,
-}
-
-impl Override {
-    /// The longest place, in bytes.
-    pub const MAX_PLACE: usize = 64;
-}
-
-/// A process, and where it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Process {
-    /// Random per process.
-    pub instance: u64,
-    /// Where it says it is, for people, as others see it; empty if it did not say. Another node's words: escape them.
-    pub place: String,
-}
-
-/// Two live processes of one id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Duplicate {
-    /// This one.
-    pub own: Process,
-    /// The other one.
-    pub other: Process,
-    /// Whether this one yields; else the other one does.
-    pub yields: bool,
-}
 
 /// What this process knows about others of its id.
 #[derive(Debug)]

@@ -205,7 +205,8 @@ fn candidates(graph: &Graph, source: u32, paths: &Paths) -> Vec<Candidate> {
 mod tests {
     use super::*;
     use crate::router::database::graph::tests::{id, record};
-    use crate::router::record::{Draft, Record};
+    use crate::router::record::Record;
+    use crate::router::record::draft::Draft;
 
     #[test]
     fn a_neighbour_whose_way_leads_back_here_is_no_alternate() {

@@ -139,7 +139,8 @@ fn nearest(searches: impl Iterator<Item = Vec<u64>>) -> Vec<u64> {
 mod tests {
     use super::*;
     use crate::router::database::graph::tests::{id, record};
-    use crate::router::record::{Draft, Record};
+    use crate::router::record::Record;
+    use crate::router::record::draft::Draft;
 
     #[test]
     fn a_neighbour_with_a_way_of_its_own_stands_in() {

@@ -7,7 +7,8 @@ use crate::router::Router;
 use crate::router::paths::spf::Paths;
 use crate::router::paths::table::Route;
 use crate::router::proof::claims::ClaimState;
-use crate::router::record::{LinkClass, Record};
+use crate::router::record::Record;
+use crate::router::record::draft::LinkClass;
 
 /// What a router knows about a node, and why traffic for it goes where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]

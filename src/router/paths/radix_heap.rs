@@ -5,6 +5,10 @@ use std::iter::repeat_with;
 /// The bits of a node's number.
 pub(crate) const NODE_BITS: u32 = 24;
 
+/// Nodes that paths can be found among, at most: their numbers, and the costs of paths of that many links, fit into one
+/// word together.
+pub(crate) const MAX_NODES: u32 = 1 << NODE_BITS;
+
 /// A radix heap (Ahuja, Mehlhorn, Orlin and Tarjan, 1990): a priority queue for costs that are never lower than the one
 /// that came out last.
 ///

@@ -2,15 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::router::database::graph::{Edge, Effect, Graph};
-use crate::router::paths::radix_heap::{NODE_BITS, RadixHeap};
+use crate::router::database::graph::{Effect, Graph};
+
+use crate::router::database::vertex::Edge;
+use crate::router::paths::radix_heap::RadixHeap;
 
 /// The most equal-cost next hops that are kept for a node: the lowest ids.
 pub(crate) const MAX_NEXT_HOPS: usize = 8;
-
-/// Nodes that paths can be found among, at most: their numbers, and the costs of paths of that many links, fit into one
-/// word together.
-pub(crate) const MAX_NODES: u32 = 1 << NODE_BITS;
 
 /// Shortest paths from one node to all others, by node number.
 #[derive(Debug)]

@@ -24,7 +24,8 @@ use crate::router::Router;
 use crate::router::database::graph::Effect;
 use crate::router::event::{Event, PeerError};
 use crate::router::proof::credentials::{Ask, Key, Park, Waiting};
-use crate::router::proof::notary::{CredentialName, Distrust, Notary, Proof, Verdict};
+use crate::router::proof::notary::{Notary, Verdict};
+use crate::router::proof::signature::{CredentialName, Distrust, Proof};
 use crate::router::record::{Record, Stamp};
 
 /// What became of a record that is newer than what is held.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde::de::SeqAccess;
 
 use crate::id::{NodeId, Version};
-use crate::router::proof::notary::{CredentialName, Distrust, Proof};
+use crate::router::proof::signature::{CredentialName, Distrust, Proof};
 use crate::router::record::compact::{self, DecodeError, Fields, Tolerant};
 
 /// A stub's signed statement that it is attached to a node, with the credential that the signature

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::id::{NodeId, Version};
 use crate::router::neighbour::throttle::Bucket;
 use crate::router::proof::attachment::Attachment;
-use crate::router::proof::notary::Distrust;
+use crate::router::proof::signature::Distrust;
 
 /// Maximum number of claims that are remembered, and of bytes of their proofs. The claimer with the
 /// most makes room.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::id::NodeId;
-use crate::router::proof::notary::CredentialName;
+use crate::router::proof::signature::CredentialName;
 use crate::router::record::Record;
 
 /// Credentials kept per origin: the one in use, and the one before it or after it while a renewal spreads.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::id::NodeId;
 use crate::router::Router;
 use crate::router::event::Event;
-use crate::router::proof::notary::{Distrust, Proof};
+use crate::router::proof::signature::{Distrust, Proof};
 
 /// The longest time until a credential is looked at again.
 const ASK_EVERY: Duration = Duration::from_secs(60 * 60);

@@ -8,4 +8,5 @@ pub(in crate::router) mod distrust;
 pub(in crate::router) mod expiry;
 pub(in crate::router) mod notary;
 pub(in crate::router) mod own_stubs;
+pub(in crate::router) mod signature;
 pub(in crate::router) mod stubs;

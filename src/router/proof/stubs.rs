@@ -20,7 +20,8 @@ use crate::router::event::Event;
 use crate::router::neighbour::NeighbourKind;
 use crate::router::proof::attachment::{Attachment, AttachmentVerdict};
 use crate::router::proof::claims::{Claim, ClaimFault, ClaimState, Due, Key, Standing};
-use crate::router::record::{LinkClass, Record};
+use crate::router::record::Record;
+use crate::router::record::draft::LinkClass;
 
 /// Claims about one stub that are verified at a time. Those that were rejected do not count, so
 /// that the others get their turn.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::router::record::Said;
+use crate::router::record::draft::Said;
 
 /// A record as it travels: the encoded bytes, repeated from node to node untouched, and the unique id derived from them.
 ///

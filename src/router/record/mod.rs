@@ -3,6 +3,8 @@
 pub(in crate::router) mod advertisement;
 pub(in crate::router) mod compact;
 pub(in crate::router) mod delta;
+pub(in crate::router) mod draft;
+pub(in crate::router) mod process;
 pub(in crate::router) mod wire;
 
 use std::fmt;
@@ -12,9 +14,10 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::config::Limits;
-use super::origin::twin::Override;
 use super::record::advertisement::Advertisement;
 use super::record::compact::{DecodeError, Fields, Tolerant};
+use super::record::draft::{Draft, Link, LinkClass, Said};
+use super::record::process::Override;
 use crate::id::{Cost, NodeAddr, NodeId, Version};
 
 /// What one node says about itself: its links and its capabilities, under one version. Nobody else speaks for it.
@@ -25,59 +28,6 @@ use crate::id::{Cost, NodeAddr, NodeId, Version};
 /// the record, not in it.
 #[derive(Clone)]
 pub struct Record(Advertisement);
-
-/// What the bytes of a record say.
-pub(crate) struct Said {
-    draft: Draft,
-    addr: NodeAddr,
-    /// Addresses of the stubs, in the order of their links: hashed once, used at every table.
-    stub_addrs: Box<[NodeAddr]>,
-}
-
-/// The content of a [`Record`] before it is encoded. Simulators and tests make records by hand with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
-    /// The node that speaks.
-    pub origin: NodeId,
-    /// Which of its records this is.
-    pub version: Version,
-    /// Whether others may route through the node.
-    pub transit: bool,
-    /// The node's last record: it is leaving, in order.
-    pub leaving: bool,
-    /// Whether the node asks all others for an answer; see [`Router::converge`](super::Router::converge).
-    pub echo: bool,
-    /// Its links, ascending by peer, each peer once, never the origin itself.
-    pub links: Vec<Link>,
-    /// What it says about itself otherwise, opaque to the router; at most 4 KiB.
-    pub capabilities: Bytes,
-    /// The process of the same id whose record this one overrides, if that was lately.
-    pub over: Option<Override>,
-}
-
-/// One link of a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// The other end.
-    pub peer: NodeId,
-    /// What the link may be used for.
-    pub class: LinkClass,
-    /// What it costs to send over it, as this end sees it.
-    pub cost: Cost,
-}
-
-/// What a link may be used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum LinkClass {
-    /// A live, synced session. It carries traffic if the other end lists it too; its cost is the larger of both.
-    Active,
-    /// An attached ephemeral or leaf node, which has no record of its own. It is reached through this node, and never
-    /// routed through.
-    Stub,
-    /// Known from the connection manifest, not connected now: inventory, never a way for traffic.
-    Dormant,
-}
 
 /// Which copy of a record this is: the version, and a check that orders copies of one version, which only a faulty node
 /// makes, so that all nodes still settle on the same one.
@@ -134,14 +84,6 @@ impl Draft {
                 compact::encode(&(origin, epoch, sequence, instance, flags, links, capabilities, over, place))
             }
         }
-    }
-}
-
-impl Said {
-    fn new(draft: Draft) -> Self {
-        let stubs = draft.links.iter().filter(|link| link.class == LinkClass::Stub);
-        let stub_addrs = stubs.map(|link| link.peer.addr()).collect();
-        Self { addr: draft.origin.addr(), draft, stub_addrs }
     }
 }
 

@@ -12,10 +12,10 @@ use serde::de::{Error as _, SeqAccess};
 use serde::{Serialize, Serializer};
 
 use crate::id::NodeId;
-use crate::router::convergence::echo::Echo;
+use crate::router::convergence::answer::Echo;
 use crate::router::database::buckets::{BucketSet, Buckets};
 use crate::router::proof::attachment::Attachment;
-use crate::router::proof::notary::CredentialName;
+use crate::router::proof::signature::CredentialName;
 use crate::router::record::Stamp;
 use crate::router::record::advertisement::Advertisement;
 use crate::router::record::compact::{self, DecodeError, Fields, Read, Tolerant};

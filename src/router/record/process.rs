@@ -1,0 +1,37 @@
+//! The processes that have spoken under one id.
+
+/// Which other process of the same id a record overrides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// The instance of the other process.
+    pub instance: u64,
+    /// Whether the origin's process had seen a record of the other one before it first spoke: it came later.
+    pub late: bool,
+    /// Where the origin is, for people; empty if that is not known. At most [`Override::MAX_PLACE`] bytes.
+    pub place: String,
+}
+
+impl Override {
+    /// The longest place, in bytes.
+    pub const MAX_PLACE: usize = 64;
+}
+
+/// A process, and where it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Random per process.
+    pub instance: u64,
+    /// Where it says it is, for people, as others see it; empty if it did not say. Another node's words: escape them.
+    pub place: String,
+}
+
+/// Two live processes of one id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Duplicate {
+    /// This one.
+    pub own: Process,
+    /// The other one.
+    pub other: Process,
+    /// Whether this one yields; else the other one does.
+    pub yields: bool,
+}
