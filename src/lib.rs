@@ -81,7 +81,7 @@
 //! | [`switch`] | the forwarding decision for one packet | |
 //! | `transport` | identities, trust, QUIC and TLS | `node` |
 //! | `mesh` | links, peer connections, services, streams, status, events | `node` |
-//! | `work` | directives, calls, commands | `node` |
+//! | `work` | directives, calls, commands, units of work | `node` |
 //! | `testing` | a virtual network under real QUIC, in virtual time | `testing` |
 //!
 //! The crate root re-exports what applications need. `docs/protocol.md` describes the wire protocol.

@@ -409,6 +409,9 @@ impl Node {
     /// connection. Then the node withdraws from the mesh and closes its connections. Takes at most 15 seconds more than
     /// `grace`, which is cut to a day, and a few milliseconds more than a round trip if nothing is left.
     ///
+    /// [Units](crate::work::unit) are not started any more. Commands of those that run go on, and the
+    /// node finds them again when it is started again; functions end as calls do.
+    ///
     /// The shutdown runs on a task of its own, on the runtime that drives the node: dropping the future does not
     /// interrupt it. Calls that come while it runs share its outcome, and the earliest end of a grace period counts.
     /// Afterwards the methods of all clones return errors that say that the node is shut down.

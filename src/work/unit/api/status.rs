@@ -102,7 +102,7 @@ impl UnitStatus {
     /// One word: the outcome if it has ended, and otherwise the state.
     #[must_use]
     pub fn summary(&self) -> &'static str {
-        self.outcome.as_ref().map_or(self.state.name(), Outcome::name)
+        self.outcome.as_ref().map_or_else(|| self.state.name(), Outcome::name)
     }
 
     /// Whether it has ended.

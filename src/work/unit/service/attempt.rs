@@ -205,7 +205,8 @@ fn test_supervisor(
     attempt: u32,
 ) -> std::process::Command {
     use std::process::Stdio;
-    let mut command = std::process::Command::new(program.unwrap_or(std::path::Path::new("/proc/self/exe")));
+    let mut command =
+        std::process::Command::new(program.unwrap_or_else(|| std::path::Path::new("/proc/self/exe")));
     command
         .args(args)
         .env("RECEPTOR_SUPERVISE_UNIT", unit)

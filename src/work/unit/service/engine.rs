@@ -206,7 +206,7 @@ impl Shared {
     fn resume_in(
         self: &Arc<Self>,
         key: UnitKey,
-        mut dir: UnitDir,
+        dir: UnitDir,
         entries: &[ExecutorEntry],
     ) -> Result<Option<Arc<InUnit>>, (UnitDir, DamagedJournal)> {
         if self.incoming.table().tombstones.get(&key) == Some(Death::Removed) {

@@ -1,6 +1,6 @@
 //! Learning from the system that a unit's files have changed.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -17,7 +17,7 @@ use super::shared::Shared;
 #[derive(Debug, Default)]
 pub(super) struct Growth {
     fd: OnceLock<Option<Arc<OwnedFd>>>,
-    watched: Arc<Mutex<HashMap<i32, Arc<Pulse>>>>,
+    watched: Arc<Mutex<BTreeMap<i32, Arc<Pulse>>>>,
 }
 
 /// A directory whose changes are reported. Dropped, they are no longer.
@@ -25,7 +25,7 @@ pub(super) struct Growth {
 pub(super) struct DirWatch {
     fd: Arc<OwnedFd>,
     id: i32,
-    watched: Arc<Mutex<HashMap<i32, Arc<Pulse>>>>,
+    watched: Arc<Mutex<BTreeMap<i32, Arc<Pulse>>>>,
 }
 
 impl Drop for DirWatch {
@@ -95,7 +95,7 @@ impl AsRawFd for ArcFd {
 }
 
 /// Passes on what the system reports.
-async fn read(events: AsyncFd<ArcFd>, watched: Arc<Mutex<HashMap<i32, Arc<Pulse>>>>) {
+async fn read(events: AsyncFd<ArcFd>, watched: Arc<Mutex<BTreeMap<i32, Arc<Pulse>>>>) {
     loop {
         let Ok(mut ready) = events.readable().await else { return };
         let _ = ready.try_io(|fd| drain(&fd.get_ref().0, &watched));
@@ -103,7 +103,7 @@ async fn read(events: AsyncFd<ArcFd>, watched: Arc<Mutex<HashMap<i32, Arc<Pulse>
 }
 
 /// Reads all events that are there.
-fn drain(fd: &OwnedFd, watched: &Mutex<HashMap<i32, Arc<Pulse>>>) -> io::Result<()> {
+fn drain(fd: &OwnedFd, watched: &Mutex<BTreeMap<i32, Arc<Pulse>>>) -> io::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); 8 * 1024];
     let mut reader = inotify::Reader::new(fd, &mut buffer);
     loop {

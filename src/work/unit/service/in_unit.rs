@@ -93,13 +93,13 @@ impl InUnit {
 
     /// Publishes where the unit stands.
     pub(super) fn publish(&self, machine: &ExecutorUnit) {
-        let seen = seen(machine);
+        let (seen, since) = (seen(machine), machine.since().0);
         self.note(|progress| match seen.report.state {
             ReportState::Running => {
-                progress.started_ms.get_or_insert(machine.since().0);
+                progress.started_ms.get_or_insert(since);
             }
             ReportState::Final(_) => {
-                progress.ended_ms.get_or_insert(machine.since().0);
+                progress.ended_ms.get_or_insert(since);
             }
             _ => {}
         });

@@ -124,7 +124,7 @@ fn status(
         UnitState::Ended if !report.started => progress.handed,
         _ => spec.payload_len,
     };
-    let ended_ms = outcome.as_ref().map(|_| progress.ended_ms.unwrap_or(machine.since().0));
+    let ended_ms = outcome.as_ref().map(|_| progress.ended_ms.unwrap_or_else(|| machine.since().0));
     UnitStatus {
         id: UnitId(id),
         node: machine.node().clone(),

@@ -183,7 +183,7 @@ impl Shared {
                 progress.stdout_len = Some(status.stdout_len);
                 progress.stderr_len = Some(status.stderr_len);
                 if report.outcome().is_some() {
-                    progress.ended_ms.get_or_insert(ago(status.since_ms));
+                    progress.ended_ms.get_or_insert(report.since.0);
                 }
             });
         }

@@ -113,9 +113,8 @@ async fn the_unit_of_a_killed_supervisor_is_lost_and_leaves_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn output_beyond_the_limit_and_time_beyond_the_limit_end_a_command() {
     let scene = Scene::new();
-    let mut limits = UnitLimits::default();
-    limits.max_output = 100_000;
-    limits.max_run_for = Some(Duration::from_millis(300));
+    let max_run_for = Some(Duration::from_millis(300));
+    let limits = UnitLimits { max_output: 100_000, max_run_for, ..UnitLimits::default() };
     let config = scene.config("executor").limits(limits);
     let executor = scene.executor_with(None, config).await;
     let submitter = scene.submitter(Some(&executor)).await;
@@ -129,8 +128,7 @@ async fn output_beyond_the_limit_and_time_beyond_the_limit_end_a_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_units_run_once_each_and_in_turn() {
     let scene = Scene::new();
-    let mut limits = UnitLimits::default();
-    limits.max_running = 2;
+    let limits = UnitLimits { max_running: 2, ..UnitLimits::default() };
     let executor = scene.executor_with(None, scene.config("executor").limits(limits)).await;
     let submitter = scene.submitter(Some(&executor)).await;
     let ran = scene.root.path().join("ran");

@@ -74,7 +74,7 @@ impl UnitDir {
     ///
     /// # Errors
     /// The disk reported an error. It may be tried again.
-    pub(crate) fn remove(&mut self) -> io::Result<()> {
+    pub(crate) fn remove(&self) -> io::Result<()> {
         // Without its log the directory is recognised as one whose removal was not finished.
         remove(&self.paths)
     }
