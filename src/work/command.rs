@@ -215,8 +215,9 @@ impl Command {
         responder: Responder,
         inflight: Inflight,
     ) -> Result<(), HandlerError> {
-        let mut command = self.to_process(&request);
-        let (mut process, pipes) = Process::spawn(&mut command, self.kill_grace, inflight.enter())
+        let command = self.to_process(&request);
+        let (mut process, pipes) = Process::start(command, self.kill_grace, inflight.enter())
+            .await
             .map_err(|error| self.not_started(&error))?;
         let Request { caller, directive, payload, logs, .. } = request;
         let (exited, has_exited) = watch::channel(None);

@@ -8,13 +8,17 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::inflight::Token;
 
 /// Poll interval for the end of a process group, which has no notification.
 const GROUP_POLL: Duration = Duration::from_millis(20);
+
+/// Processes that are being started at a time, by all nodes of this process; others wait for their
+/// turn. Each occupies a thread for about a millisecond.
+static STARTS: Semaphore = Semaphore::const_new(4);
 
 /// How long a process group that was killed may take to vanish.
 const KILLED_WAIT: Duration = Duration::from_secs(1);
@@ -51,7 +55,18 @@ pub(super) struct Pipes {
 }
 
 impl Process {
-    pub(super) fn spawn(command: &mut Command, grace: Duration, token: Token) -> io::Result<(Self, Pipes)> {
+    /// Starts a process on a blocking thread, once it is its turn. Dropped before that, it starts
+    /// none; dropped later, the process is ended as if it had been dropped.
+    ///
+    /// The thread that starts a process waits until the process executes its program. A worker of
+    /// the runtime must not: a caller that starts hundreds at once would stop the node.
+    pub(super) async fn start(command: Command, grace: Duration, token: Token) -> io::Result<(Self, Pipes)> {
+        let _turn = STARTS.acquire().await.expect("it is never closed");
+        let started = tokio::task::spawn_blocking(move || Self::spawn(command, grace, token)).await;
+        started.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    fn spawn(mut command: Command, grace: Duration, token: Token) -> io::Result<(Self, Pipes)> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn()?;
         let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
