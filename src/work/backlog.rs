@@ -27,8 +27,8 @@ use crate::mesh::fair;
 pub(crate) const RESPONSE_QUEUE: usize = 4;
 
 /// Bytes of responses that may wait for the callers of one node, beside one response for each call:
-/// 32 MiB, which is four responses for each of 128 calls. One caller alone gets three quarters.
-pub const RESPONSE_MEMORY: usize = 32 << 20;
+/// 8 MiB, which is four responses for each of 32 calls. One caller alone gets three quarters.
+pub const RESPONSE_MEMORY: usize = 8 << 20;
 
 /// How much a handler should produce at once while its caller has no share left, in bytes.
 const SMALL_RESPONSE: usize = 8 * 1024;
