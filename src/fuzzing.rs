@@ -4,6 +4,9 @@
 //! `fuzz/` runs them with libFuzzer; `tests/hostile/fuzzed.rs` replays the corpora. Not part of the
 //! interface.
 
+mod credit;
+mod shares;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -40,6 +43,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("identity", identity),
     ("text", text),
     ("election", election),
+    ("shares", shares),
+    ("credit", credit),
     #[cfg(feature = "mdns")]
     ("announcement", announcement),
     #[cfg(feature = "cli")]
@@ -251,6 +256,16 @@ pub fn control(bytes: &[u8]) {
 #[cfg(feature = "cli")]
 pub fn config(bytes: &[u8]) {
     crate::cli::fuzz_config(bytes);
+}
+
+/// Histories of budgets that sources share: places, windows, responses.
+pub fn shares(bytes: &[u8]) {
+    shares::run(bytes);
+}
+
+/// A history of streams, and the credit for more.
+pub fn credit(bytes: &[u8]) {
+    credit::run(bytes);
 }
 
 /// A history of one node's links to three neighbours.

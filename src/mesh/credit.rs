@@ -25,14 +25,32 @@ use crate::transport::settings::{CREDIT_WANTED_AT, FIRST_STREAMS, STREAM_CREDIT}
 pub(crate) struct StreamCredit {
     connection: Connection,
     usage: Arc<Usage>,
+    gate: CreditGate,
+}
+
+/// Decides when the other end may open [`STREAM_CREDIT`] streams.
+#[derive(Debug, Default)]
+pub(crate) struct CreditGate {
     raised: AtomicBool,
+}
+
+impl CreditGate {
+    /// Whether the permission is to be raised now that so many streams of the other end live here.
+    pub(crate) fn accepted(&self, incoming: usize) -> bool {
+        incoming >= CREDIT_WANTED_AT && self.wanted()
+    }
+
+    /// Whether the permission is to be raised now that the other end wants it: the first time.
+    pub(crate) fn wanted(&self) -> bool {
+        !self.raised.load(Ordering::Relaxed) && !self.raised.swap(true, Ordering::Relaxed)
+    }
 }
 
 impl StreamCredit {
     /// Permits [`FIRST_STREAMS`]: to be called once the other end is authenticated.
     pub(crate) fn new(connection: Connection, usage: Arc<Usage>) -> Self {
         connection.set_max_concurrent_bi_streams(FIRST_STREAMS.into());
-        Self { connection, usage, raised: AtomicBool::new(false) }
+        Self { connection, usage, gate: CreditGate::default() }
     }
 
     /// Who uses the connection.
@@ -43,17 +61,21 @@ impl StreamCredit {
     /// To be called after each stream that was accepted.
     pub(crate) fn accepted(&self) {
         let incoming = self.usage.incoming_streams();
-        if incoming >= CREDIT_WANTED_AT {
-            self.raise();
+        if self.gate.accepted(incoming) {
+            self.permit_all();
         }
         self.connection.need().note(incoming);
     }
 
     /// Permits [`STREAM_CREDIT`], if that has not happened before.
     pub(crate) fn raise(&self) {
-        if !self.raised.load(Ordering::Relaxed) && !self.raised.swap(true, Ordering::Relaxed) {
-            self.connection.set_max_concurrent_bi_streams(STREAM_CREDIT.into());
+        if self.gate.wanted() {
+            self.permit_all();
         }
+    }
+
+    fn permit_all(&self) {
+        self.connection.set_max_concurrent_bi_streams(STREAM_CREDIT.into());
     }
 }
 

@@ -1,12 +1,13 @@
 //! What `fuzz/` runs with any bytes; and every input that is kept there, played again.
 //!
-//! The code of both targets is here, where the tests are packaged; `fuzz/` takes it from here. It does not know the rest of
+//! The code of these targets is here, where the tests are packaged; `fuzz/` takes it from here. It does not know the rest of
 //! the tests.
 
 use std::path::{Path, PathBuf};
 
 mod decode;
 mod ops;
+mod twins;
 
 use crate::golden;
 
@@ -22,6 +23,12 @@ fn kept_inputs_are_read_as_they_should() {
 fn kept_histories_end_in_agreement() {
     replay("ops", ops::run);
     ops::run(b"");
+}
+
+#[test]
+fn kept_histories_of_twins_end_with_one_of_them() {
+    replay("twins", twins::run);
+    twins::run(b"");
 }
 
 /// Runs the target with every file of its corpus. The package comes without the corpus.
