@@ -1,4 +1,4 @@
-//! Records that arrive as changes of earlier ones.
+//! Records that arrive as deltas against earlier ones.
 
 use std::time::Instant;
 
@@ -51,8 +51,9 @@ impl Router {
         self.pulls.on_copy(Some(from), origin, stamp);
     }
 
-    /// The change does not fit. Until the whole has come, changes of the same origin from there are not tried: a liar costs
-    /// a computation per record that it sends, and is asked once.
+    /// The delta does not apply, so the whole record is requested. Until it arrives, further deltas
+    /// of the origin from this neighbour are ignored: a liar costs one computation for each record
+    /// that it sends, and one request.
     fn want_whole(&mut self, from: &NodeId, delta: &Delta, now: Instant) {
         self.counters.deltas_failed += 1;
         self.settle_with(from, &delta.origin);

@@ -1,4 +1,4 @@
-//! What a node answers to the record of another one.
+//! The answer to a record with the echo flag.
 
 use crate::id::{NodeAddr, NodeId, Version};
 

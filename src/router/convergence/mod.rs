@@ -1,4 +1,4 @@
-//! Waves of echoes, and the requests that wait for them.
+//! Convergence: echo waves, and the requests that they answer.
 
 pub(in crate::router) mod answer;
 pub(in crate::router) mod converge;

@@ -1,4 +1,4 @@
-//! Shortest paths, alternates, and the table of routes that is made of them.
+//! Shortest paths, loop-free alternates, and the routing table built from them.
 
 pub(in crate::router) mod alternates;
 pub(in crate::router) mod detours;

@@ -1,4 +1,4 @@
-//! Who is believed: signatures of records, credentials, and the attachments of stubs.
+//! Authentication: signatures of records, credentials, and attachments of stubs.
 
 pub(in crate::router) mod admission;
 pub(in crate::router) mod attachment;

@@ -13,7 +13,8 @@ pub(crate) struct Said {
     pub(super) stub_addrs: Box<[NodeAddr]>,
 }
 
-/// The content of a [`Record`](super::Record) before it is encoded. Simulators and tests make records by hand with it.
+/// The content of a [`Record`](super::Record) before it is encoded, for simulators and tests that
+/// build records themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// The node that speaks.
@@ -24,13 +25,15 @@ pub struct Draft {
     pub transit: bool,
     /// The node's last record: it is leaving, in order.
     pub leaving: bool,
-    /// Whether the node asks all others for an answer; see [`Router::converge`](crate::router::Router::converge).
+    /// Whether the node asks all others for an answer; see
+    /// [`Router::converge`](crate::router::Router::converge).
     pub echo: bool,
     /// Its links, ascending by peer, each peer once, never the origin itself.
     pub links: Vec<Link>,
     /// What it says about itself otherwise, opaque to the router; at most 4 KiB.
     pub capabilities: Bytes,
-    /// The process of the same id whose record this one overrides, if that was lately.
+    /// The process of the same id whose record this one overrides; `None` unless that happened
+    /// within the last minute.
     pub over: Option<Override>,
 }
 
@@ -49,12 +52,13 @@ pub struct Link {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum LinkClass {
-    /// A live, synced session. It carries traffic if the other end lists it too; its cost is the larger of both.
+    /// A live, synced session. It carries traffic if the other end lists it too, at the larger of
+    /// the two costs.
     Active,
-    /// An attached ephemeral or leaf node, which has no record of its own. It is reached through this node, and never
-    /// routed through.
+    /// An attached ephemeral or leaf node without a record of its own. It is reached through this
+    /// node and carries no transit.
     Stub,
-    /// Known from the connection manifest, not connected now: inventory, never a way for traffic.
+    /// Known from the connection manifest and not connected now: inventory, never used for traffic.
     Dormant,
 }
 

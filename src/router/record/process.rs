@@ -1,13 +1,15 @@
-//! The processes that have spoken under one id.
+//! Processes that originate records under the same id.
 
 /// Which other process of the same id a record overrides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
     /// The instance of the other process.
     pub instance: u64,
-    /// Whether the origin's process had seen a record of the other one before it first spoke: it came later.
+    /// Whether the origin's process had seen a record of the other one before it first originated
+    /// one: it started later.
     pub late: bool,
-    /// Where the origin is, for people; empty if that is not known. At most [`Override::MAX_PLACE`] bytes.
+    /// The location of the origin, for display; empty if unknown. Maximum
+    /// [`Override::MAX_PLACE`] bytes.
     pub place: String,
 }
 
@@ -21,7 +23,8 @@ impl Override {
 pub struct Process {
     /// Random per process.
     pub instance: u64,
-    /// Where it says it is, for people, as others see it; empty if it did not say. Another node's words: escape them.
+    /// The address that it reports for itself, for display; empty if it reports none. Untrusted
+    /// text: escape it.
     pub place: String,
 }
 
