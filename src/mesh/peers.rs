@@ -447,6 +447,10 @@ impl Peers {
                 }
                 _ => {}
             }
+            // The peer is there, so what is silent belongs to a process or path that is not.
+            if last_heard < PEER_DEAD_AFTER {
+                slot.close_stale(PEER_DEAD_AFTER.max(self.patience), now);
+            }
             if last_heard >= PEER_DEAD_AFTER && !slot.usage.in_use() {
                 slot.give_up(Absence { unheard: last_heard, unreachable: None }, |silence| Absence {
                     unheard: silence.unheard(now),
@@ -628,6 +632,15 @@ impl Slot {
     /// The shortest peer timeout.
     fn shortest_patience(&self) -> Duration {
         self.usage.patiences().map_or(Duration::MAX, Patiences::shortest)
+    }
+
+    /// Closes the connections that nothing has arrived on for `limit`.
+    fn close_stale(&self, limit: Duration, now: Instant) {
+        for kept in lock(&self.connections).iter().filter(|kept| kept.is_live()) {
+            if kept.silence.unheard(now) >= limit {
+                kept.connection.close(CloseCode::Unreachable, "nothing arrived in time");
+            }
+        }
     }
 
     /// Ends the streams that give up a peer that has been absent for this long, and the connections
