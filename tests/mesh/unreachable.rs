@@ -172,7 +172,9 @@ async fn each_call_gives_up_an_unreachable_node_in_its_own_time() {
         assert!(error.may_have_started());
         // The executor has waited as long.
         let ran = ran.recv().await.unwrap();
-        assert!(earliest <= ran && ran <= latest + Duration::from_millis(500), "{seconds} s: {ran:?}");
+        // Silence counts from the last packet, which may have come before the handler was started.
+        let within = earliest - Duration::from_millis(200)..=latest + Duration::from_millis(500);
+        assert!(within.contains(&ran), "{seconds} s: {ran:?}");
     }
 }
 
