@@ -411,8 +411,9 @@ impl Peers {
         for (node, slot) in lock(&self.slots).iter() {
             let (mut last_heard, mut answers) = (None, None);
             let unheard_there = slot.usage.take_unheard();
-            // A handshake that goes on although this end is done with it is a complaint as well.
-            let complained = self.endpoint.socket().take_handshake(node.addr()) || unheard_there;
+            // A handshake that the client repeats although this end is done with it is a complaint as
+            // well. A client sees such packets of its other attempts.
+            let handshake = self.endpoint.socket().take_handshake(node.addr());
             let elsewhere = || self.heard_elsewhere(node);
             // Every connection is sampled, so that its counts are there when they matter.
             for kept in lock(&slot.connections).iter_mut().filter(|kept| kept.is_live()) {
@@ -421,8 +422,10 @@ impl Peers {
                 let young = now.saturating_duration_since(kept.since) < YOUNG;
                 let said = if unheard_there && young && elsewhere().is_some() {
                     Said::Conclusive
-                } else if complained {
+                } else if unheard_there {
                     Said::Complaint
+                } else if handshake && kept.connection.side() == Side::Server {
+                    Said::Handshake
                 } else {
                     Said::Nothing
                 };

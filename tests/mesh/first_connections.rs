@@ -226,3 +226,35 @@ async fn a_pair_stays_connected_when_routes_change_around_it() {
     assert_eq!(stays(&a, "b").await, 60);
     drop(joiner);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_only_far_away_costs_no_relay_its_traffic() {
+    let mesh = Mesh::builder(["a-h", "b-h", "a-r0", "r0-r1", "b-r1"]).start().await;
+    // A round trip of 0.8 s: longer than a handshake may be silent.
+    let far = LinkQuality { latency: Duration::from_millis(200), ..LinkQuality::default() };
+    mesh.network().set_default(far);
+    let (a, b) = (mesh.node("a"), mesh.node("b"));
+    let mut events = [a.events(), b.events()];
+    for (from, to) in [(a, "b"), (b, "a")] {
+        timeout(BACK, from.ping(&id(to))).await.unwrap().unwrap();
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(from.explain(&id(to)).await.unwrap().detour, None, "to {to}");
+    }
+    assert_eq!(events.each_mut().map(reported), [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_path_over_distant_links_is_found_in_time() {
+    for kind in KINDS {
+        let mesh = start(&["h"], 2, &[]).await;
+        // A round trip of 0.32 s by the honest path.
+        let far = LinkQuality { latency: Duration::from_millis(40), ..LinkQuality::default() };
+        mesh.network().set_default(far);
+        kind.dig(&mesh, &["h"]);
+        let begun = Instant::now();
+        while !matches!(timeout(BACK, mesh.node("a").ping(&id("b"))).await, Ok(Ok(_))) {
+            assert!(begun.elapsed() < BACK, "{kind:?}");
+        }
+        assert!(begun.elapsed() < BACK, "{kind:?}: {:?}", begun.elapsed());
+    }
+}

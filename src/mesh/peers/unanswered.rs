@@ -14,7 +14,7 @@
 //! A client that repeats its handshake although the server is done with it complains as well: its
 //! congestion window may be full, so that it can say nothing else.
 //!
-//! On a young connection the first complaint is conclusive if the peer's packets come through
+//! The first complaint on a young connection is conclusive if the peer's packets come through
 //! another neighbour than this end's go to: the client's handshake got no answer by the usual path
 //! and took another one, which works in both directions since handshakes are answered the way they
 //! came.
@@ -46,6 +46,8 @@ const FORGET_COMPLAINT: Duration = Duration::from_secs(3);
 pub(super) enum Said {
     /// Nothing.
     Nothing,
+    /// Its part of a handshake that this end is done with.
+    Handshake,
     /// That nothing arrives there.
     Complaint,
     /// That nothing arrives there by the path that this end's packets take, and the peer's own take
@@ -88,6 +90,9 @@ pub(super) struct Unanswered {
     complained: Option<(Instant, Instant)>,
     /// The peer's first complaint.
     peer_complained: Option<Instant>,
+    /// Whether the peer has ever complained. Complaints that are on their way while this end changes
+    /// its first hop say nothing about the new one.
+    complained_before: bool,
     /// Whether the last verdict was [`Answers::Silent`].
     silent: bool,
 }
@@ -114,13 +119,15 @@ impl Unanswered {
             self.since.get_or_insert(now);
             self.sends = self.sends.saturating_add(1);
         }
+        let first = !self.complained_before;
+        self.complained_before |= matches!(said, Said::Complaint | Said::Conclusive);
         match said {
             Said::Nothing => {}
-            Said::Complaint => return self.on_complaint(rtt, now),
-            Said::Conclusive => {
+            Said::Conclusive if first => {
                 (self.peer_complained, self.silent) = (None, true);
                 return Answers::Silent;
             }
+            Said::Handshake | Said::Complaint | Said::Conclusive => return self.on_complaint(rtt, now),
         }
         if received && std::mem::take(&mut self.silent) {
             return Answers::Resumed;
@@ -245,6 +252,9 @@ mod tests {
         assert_eq!(unanswered.take(counts, Said::Conclusive, RTT, now), Answers::Silent);
         let counts = Counts { sent: 2, received: 2 };
         assert_eq!(unanswered.take(counts, Said::Nothing, RTT, now + PACE), Answers::Resumed);
+        // Another one may have been on its way while the first hop changed.
+        let late = unanswered.take(Counts { sent: 3, received: 3 }, Said::Conclusive, RTT, now + 2 * PACE);
+        assert_eq!(late, Answers::Unchanged);
     }
 
     #[test]
