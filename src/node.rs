@@ -634,6 +634,11 @@ impl NodeBuilder {
     ///
     /// The window of a single stream is 1.25 MB, which is 100 Mbit/s over a round trip of 100 ms.
     /// As long as the peer has not reached its limit, a stream that is not read delays no other.
+    ///
+    /// At its limit, everything that it sends on the connection waits: new calls and pings, and its
+    /// answers to calls and pings of this node. QUIC's credit for a connection (RFC 9000 §4.1) is
+    /// spent by whichever stream sends first, so no part of it can be reserved for the built-in
+    /// directives. The connection itself stays up, since keepalives take no credit.
     pub fn receive_window(mut self, bytes: u64) -> Self {
         self.receive_limits.per_peer = bytes;
         self

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::text::{escape_char_json, is_harmless};
+use super::text::{escape_char_json, is_harmless, is_plain};
 
 /// A JSON document.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -91,7 +91,7 @@ fn string_len(json: &str) -> usize {
 
 fn escape_into(string: &str, text: &mut String) {
     // Most strings are names and addresses.
-    if string.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    if is_plain(string) {
         return text.push_str(string);
     }
     for c in string.chars() {

@@ -37,6 +37,9 @@ pub(super) fn escape_char_json(c: char, to: &mut String) {
 }
 
 fn escape_except(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if is_plain(text) {
+        return Cow::Borrowed(text);
+    }
     let shown = |c: char| keep(c) || is_harmless(c);
     if text.chars().all(shown) {
         return Cow::Borrowed(text);
@@ -51,6 +54,11 @@ fn escape_except(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
 /// Appends a character as an escape.
 pub(super) fn escape_char(c: char, to: &mut String) {
     to.extend(c.escape_default());
+}
+
+/// Whether a text is printable ASCII, as almost all names and addresses are. Finding out is cheap.
+pub(super) fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// Whether a character neither steers a terminal nor changes the look of others.
@@ -116,6 +124,8 @@ pub(super) struct Table {
 #[derive(Debug)]
 pub(super) struct Cell {
     text: String,
+    /// Columns of the terminal that the text takes.
+    width: usize,
     colour: Option<Colour>,
 }
 
@@ -138,7 +148,7 @@ impl Table {
     pub(super) fn render(&self, paint: Paint) -> String {
         let all = || std::iter::once(&self.heads).chain(&self.rows);
         let widths: Vec<usize> = (0..self.heads.len())
-            .map(|column| all().map(|row| row[column].width()).max().unwrap_or_default())
+            .map(|column| all().map(|row| row[column].width).max().unwrap_or_default())
             .collect();
         let mut text = String::new();
         for row in all() {
@@ -150,7 +160,7 @@ impl Table {
                     None => line.push_str(&cell.text),
                 }
                 if column < last {
-                    let _ = write!(line, "{:1$}", "", widths[column] - cell.width() + 2);
+                    let _ = write!(line, "{:1$}", "", widths[column] - cell.width + 2);
                 }
             }
             text.push_str(&line);
@@ -162,15 +172,13 @@ impl Table {
 
 impl Cell {
     pub(super) fn plain(text: impl AsRef<str>) -> Self {
-        Self { text: escape(text.as_ref()).into_owned(), colour: None }
+        let text = escape(text.as_ref()).into_owned();
+        let width = if text.is_ascii() { text.len() } else { text.chars().count() };
+        Self { text, width, colour: None }
     }
 
     pub(super) fn coloured(self, colour: Colour) -> Self {
         Self { colour: Some(colour), ..self }
-    }
-
-    fn width(&self) -> usize {
-        self.text.chars().count()
     }
 }
 

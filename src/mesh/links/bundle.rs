@@ -16,6 +16,9 @@ pub(crate) type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) struct Bundle<const N: usize> {
     parts: [Option<Part>; N],
     wakers: [Waker; N],
+    /// The part that is polled first. It changes, since what a part uses of the task's budget of
+    /// operations is not left for those behind it.
+    first: usize,
     shared: Arc<Shared>,
 }
 
@@ -52,7 +55,7 @@ impl<const N: usize> Bundle<N> {
             task: Mutex::new(Waker::noop().clone()),
         });
         let waker = |nth: usize| Arc::new(PartWaker { shared: Arc::clone(&shared), bit: 1 << nth }).into();
-        Self { parts: parts.map(Some), wakers: std::array::from_fn(waker), shared }
+        Self { parts: parts.map(Some), wakers: std::array::from_fn(waker), first: 0, shared }
     }
 }
 
@@ -64,12 +67,13 @@ impl<const N: usize> Future for Bundle<N> {
         // Before the bits are taken: what is woken from then on wakes this waker.
         this.shared.task.lock().unwrap_or_else(PoisonError::into_inner).clone_from(cx.waker());
         let woken = this.shared.woken.swap(0, Ordering::AcqRel);
-        for (nth, (slot, waker)) in this.parts.iter_mut().zip(&this.wakers).enumerate() {
+        this.first = (this.first + 1) % N;
+        for nth in (this.first..N).chain(0..this.first) {
             if woken & (1 << nth) != 0
-                && let Some(part) = slot
-                && part.as_mut().poll(&mut Context::from_waker(waker)).is_ready()
+                && let Some(part) = &mut this.parts[nth]
+                && part.as_mut().poll(&mut Context::from_waker(&this.wakers[nth])).is_ready()
             {
-                *slot = None;
+                this.parts[nth] = None;
             }
         }
         if this.parts.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
@@ -126,6 +130,28 @@ mod tests {
         assert_eq!(wakes.0.load(Ordering::Relaxed), 2);
         assert!(Pin::new(&mut bundle).poll(&mut cx).is_pending());
         assert_eq!(counts(), [2, 2, 2, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_is_always_busy_does_not_starve_another() {
+        let (send, mut receive) = tokio::sync::mpsc::channel::<()>(1);
+        let (answer, answered) = oneshot::channel();
+        let parts: [Part; 2] = [
+            // Endless operations, as those of a neighbour that floods its control stream.
+            Box::pin(async {
+                loop {
+                    tokio::task::coop::consume_budget().await;
+                }
+            }),
+            Box::pin(async move {
+                receive.recv().await;
+                let _ = answer.send(());
+            }),
+        ];
+        let bundle = tokio::spawn(Bundle::new(parts));
+        send.send(()).await.unwrap();
+        answered.await.unwrap();
+        bundle.abort();
     }
 
     #[tokio::test]
