@@ -126,14 +126,15 @@ impl CredentialChecks {
                 self.pool.run(job).await;
             }
             Message::Attachment { stub, neighbour, attachment: Some(attachment) } => {
-                if asked.take(Asked::attachment(stub, neighbour)) {
-                    let attachment = attachment.clone();
-                    let job = move || {
-                        notary.prepare(attachment.credential());
-                        notary.verify_attachment_ahead(&attachment);
-                    };
-                    self.pool.run(job).await;
+                if !asked.take(Asked::attachment(stub, neighbour)) {
+                    return;
                 }
+                let attachment = attachment.clone();
+                let job = move || {
+                    notary.prepare(attachment.credential());
+                    notary.verify_attachment_ahead(&attachment);
+                };
+                self.pool.run(job).await;
             }
             _ => {}
         }
