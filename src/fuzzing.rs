@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::id::NodeId;
-use crate::mesh::link::LinkId;
 use crate::mesh::links::election::{Arrival, Connections, Election, MAX_LINKS_OF_ONE, Step};
-use crate::mesh::open::{OpenHeader, Parsed, RefusedOpen};
+use crate::mesh::links::link::LinkId;
+use crate::mesh::services::open::{OpenHeader, Parsed, RefusedOpen};
 use crate::mesh::{PeerAddr, clock};
 use crate::switch::{Header, HeaderError};
 use crate::transport::credential::{self, Verifier};
@@ -145,7 +145,7 @@ pub fn unit(bytes: &[u8]) {
 
 /// A datagram of a peer.
 pub fn datagram(bytes: &[u8]) {
-    if let Some((name, payload)) = crate::mesh::datagram::parse(&Bytes::copy_from_slice(bytes)) {
+    if let Some((name, payload)) = crate::mesh::services::datagram::parse(&Bytes::copy_from_slice(bytes)) {
         assert_eq!(1 + name.len() + payload.len(), bytes.len());
     }
 }
@@ -241,7 +241,7 @@ pub fn announcement(bytes: &[u8]) {
         .iter()
         .map(|(ip, prefix)| crate::mesh::LocalAddress::new(ip.parse().expect("an address"), *prefix, "eth0"))
         .collect();
-    let tried = crate::mesh::lan::on_segment(v4.chain(v6), &mine);
+    let tried = crate::mesh::network::lan::on_segment(v4.chain(v6), &mine);
     assert!(tried.len() <= 8);
     assert!(tried.iter().all(|addr| addr.port() != 0 && !addr.ip().is_loopback()));
 }

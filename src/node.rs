@@ -18,11 +18,12 @@ use crate::id::{Cost, NodeId, ServiceName};
 #[cfg(feature = "testing")]
 use crate::mesh::LocalAddress;
 use crate::mesh::core::{Mesh, Parts};
-use crate::mesh::datadir::{DataDir, Manifest};
-use crate::mesh::interfaces::Interfaces;
-use crate::mesh::names::{Resolve, SystemResolver};
-use crate::mesh::pid_lock::{self, LockError};
-use crate::mesh::usage::Purpose;
+use crate::mesh::data_dir::datadir::{DataDir, Manifest};
+use crate::mesh::data_dir::pid_lock;
+use crate::mesh::data_dir::pid_lock::LockError;
+use crate::mesh::links::names::{Resolve, SystemResolver};
+use crate::mesh::network::interfaces::Interfaces;
+use crate::mesh::services::usage::Purpose;
 use crate::mesh::{
     ConvergeError, Convergence, DatagramListener, DatagramSender, Event, LinkCost, LinkCosts, Listener,
     NodeExplanation, OpenError, OpenOptions, PeerAddr, ServeError, ShutDown, Status, Stream, clock,

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::mesh::credit::CreditGate;
-use crate::mesh::usage::{StreamLease, Usage};
+use crate::mesh::services::credit::CreditGate;
+use crate::mesh::services::usage::{StreamLease, Usage};
 use crate::transport::settings::{
     CREDIT_WANTED_AT, FIRST_STREAMS, MAX_INCOMING_STREAMS, MAX_STREAMS, STREAM_CREDIT,
 };

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::converge::{ConvergeError, Convergence};
-use super::ending::Cause;
-use super::explain::NodeExplanation;
-use super::link::LinkId;
+use super::driver::converge::{ConvergeError, Convergence};
+use super::driver::explain::NodeExplanation;
+use super::driver::snapshot::Snapshot;
+use super::driver::unreachable::UnreachableAddrs;
 use super::links::endings::Turn;
-use super::paths::PathInput;
-use super::snapshot::Snapshot;
-use super::status::PortMappingStatus;
-use super::unreachable::UnreachableAddrs;
+use super::links::link::LinkId;
+use super::peers::paths::PathInput;
+use super::report::status::PortMappingStatus;
+use super::services::ending::Cause;
 use crate::id::{NodeAddr, NodeId};
 use crate::router::{Attachment, AttachmentVerdict, Message};
 use crate::transport::Identity;

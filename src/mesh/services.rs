@@ -1,5 +1,21 @@
 //! The services that a node offers, and the streams that come in for them.
 
+pub(crate) mod at_once;
+pub(crate) mod callers;
+pub(crate) mod connection;
+pub(crate) mod credit;
+pub(crate) mod datagram;
+pub(crate) mod ending;
+pub(crate) mod fair;
+pub(crate) mod open;
+pub(crate) mod open_streams;
+pub(crate) mod patience;
+pub(crate) mod receive_window;
+pub(crate) mod send_window;
+pub(crate) mod stream;
+pub(crate) mod usage;
+pub(crate) mod window_budget;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,19 +25,18 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::at_once::at_once;
-use super::callers::{CallerCount, Callers, Counted};
-use super::connection::FirstCause;
-use super::credit::StreamCredit;
-use super::datagram::DatagramListeners;
-use super::fair;
-use super::open::{ACCEPTED, OpenHeader, OpenOptions, Parsed, RefuseCode, RefusedOpen};
-use super::open_streams::OpenStreams;
-use super::receive_window::ReceiveBudget;
-use super::renewal;
-use super::send_window::SendBudget;
-use super::stream::Stream;
-use super::usage::{StreamLease, Usage};
+use self::at_once::at_once;
+use self::callers::{CallerCount, Callers, Counted};
+use self::connection::FirstCause;
+use self::credit::StreamCredit;
+use self::datagram::DatagramListeners;
+use self::open::{ACCEPTED, OpenHeader, OpenOptions, Parsed, RefuseCode, RefusedOpen};
+use self::open_streams::OpenStreams;
+use self::receive_window::ReceiveBudget;
+use self::send_window::SendBudget;
+use self::stream::Stream;
+use self::usage::{StreamLease, Usage};
+use super::driver::renewal;
 use crate::id::{NodeId, ServiceName};
 use crate::transport::code::StreamCode;
 use crate::transport::settings::{MAX_INCOMING_STREAMS, ReceiveLimits};

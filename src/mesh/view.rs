@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::connection::Connection;
-use super::usage::Usage;
+use super::services::connection::Connection;
+use super::services::usage::Usage;
 use crate::id::NodeId;
 use crate::router::Table;
 use crate::switch::ForwardingTable;

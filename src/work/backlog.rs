@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::frame::MAX_RESPONSE;
 use crate::id::NodeId;
-use crate::mesh::fair;
+use crate::mesh::services::fair;
 
 /// The number of responses of one call that may wait for the stream: 4, so at most 256 KiB.
 pub(crate) const RESPONSE_QUEUE: usize = 4;

@@ -13,7 +13,7 @@ use super::registry::{RegisterError, Registry};
 use super::responder::Responder;
 use crate::id::{NodeId, ServiceName};
 use crate::mesh::core::{Mesh, next_hop};
-use crate::mesh::usage::Purpose;
+use crate::mesh::services::usage::Purpose;
 use crate::mesh::{OpenError, OpenOptions, ServeError, clock};
 
 /// The service that calls go to.

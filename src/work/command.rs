@@ -25,7 +25,7 @@ use super::responder::Responder;
 use super::unit::{Job, UnitKey, UnitLimits, UnitSpec};
 use crate::id::NodeId;
 use crate::mesh::StreamError;
-use crate::mesh::log::{LogKind, LogLimits};
+use crate::mesh::report::log::{LogKind, LogLimits};
 use crate::work::Directive;
 
 /// How much of stderr is kept for the error text, which leaves room for the status before it.

@@ -13,7 +13,7 @@ use super::directive::Directive;
 use super::payload::Payload;
 use super::responder::Responder;
 use crate::id::NodeId;
-use crate::mesh::log::LogLimits;
+use crate::mesh::report::log::LogLimits;
 
 /// A call as its handler gets it.
 #[derive(Debug)]

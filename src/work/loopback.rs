@@ -10,7 +10,7 @@ use super::call::{Call, CallOptions, call};
 use super::registry::Registry;
 use crate::id::NodeId;
 use crate::mesh::Stream;
-use crate::mesh::connection::FirstCause;
+use crate::mesh::services::connection::FirstCause;
 
 /// A caller and an executor, connected.
 pub(super) struct Pair {

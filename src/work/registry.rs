@@ -19,8 +19,9 @@ use super::inflight::{Inflight, Marker, Waiver};
 use super::responder::Responder;
 use super::serve;
 use crate::id::NodeId;
-use crate::mesh::log::LogLimits;
-use crate::mesh::{Stream, fair};
+use crate::mesh::Stream;
+use crate::mesh::report::log::LogLimits;
+use crate::mesh::services::fair;
 
 /// The most directives that one node handles: 1024.
 pub const MAX_HANDLERS: usize = 1024;

@@ -21,7 +21,7 @@ use super::payload::Payload;
 use super::registry::{Phase, Registry, count};
 use super::responder::{LastBody, Responder};
 use crate::id::NodeId;
-use crate::mesh::log::{LogKind, LogLimits};
+use crate::mesh::report::log::{LogKind, LogLimits};
 use crate::mesh::{SendHalf, Stream, StreamError};
 use crate::transport::code::StreamCode;
 

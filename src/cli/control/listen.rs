@@ -13,7 +13,8 @@ use tokio::net::UnixListener;
 
 use super::path::{ControlPath, ensure_private_dir};
 use crate::cli::exit::Failure;
-use crate::mesh::pid_lock::{self, LockError, PidLock};
+use crate::mesh::data_dir::pid_lock;
+use crate::mesh::data_dir::pid_lock::{LockError, PidLock};
 
 /// The longest path that a Unix domain socket can have on every system we know, in bytes.
 const MAX_PATH: usize = 103;

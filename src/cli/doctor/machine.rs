@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::finding::Finding;
 use crate::cli::config::{ListenAddr, NodeConfig};
-use crate::mesh::datadir::create_private_dir;
+use crate::mesh::data_dir::datadir::create_private_dir;
 use crate::transport::{Identity, IdentityProblem};
 
 /// The socket buffers that a busy node can use, in bytes.

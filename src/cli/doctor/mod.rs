@@ -30,7 +30,7 @@ use super::settings::{CONFIG, CONTROL, ID};
 use super::status::StatusView;
 use super::text::{Paint, escape_json};
 use crate::id::NodeId;
-use crate::mesh::datadir::DataDir;
+use crate::mesh::data_dir::datadir::DataDir;
 use crate::mesh::{PeerAddr, clock};
 use crate::node::Node;
 use crate::transport::Identity;

@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::mesh::link::LinkId;
+use super::link::LinkId;
 
 /// Why there are two links.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

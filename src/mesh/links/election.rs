@@ -22,8 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::contest::{Cause, Contest, Preference};
+use super::link::{LinkId, Phase};
 use crate::id::NodeId;
-use crate::mesh::link::{LinkId, Phase};
 use crate::transport::code::CloseCode;
 
 /// Maximum number of links; further ones are refused as overloaded. The router's own limits on neighbours are lower.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::NodeId;
-use crate::mesh::fair;
+use crate::mesh::services::fair;
 
 /// Where a newcomer finds a place.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -15,7 +15,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::mesh::patience::Absence;
+use crate::mesh::services::patience::Absence;
 
 /// How long the route has to be missing. A link that is replaced, or a record that overtakes
 /// another, may hide it for a moment.

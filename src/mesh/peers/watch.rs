@@ -11,7 +11,7 @@ use super::{Peers, Samples};
 use crate::id::NodeId;
 use crate::mesh::clock;
 use crate::mesh::input::{Command, Input};
-use crate::mesh::log::{LogKind, LogLimits};
+use crate::mesh::report::log::{LogKind, LogLimits};
 use crate::mesh::view::View;
 
 /// Interval between samples while there are peer connections.

@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::attacker::*;
-use crate::mesh::attaching::attach;
 use crate::mesh::clock;
+use crate::mesh::driver::attaching::attach;
 use crate::switch::Cookie;
 use crate::transport::frame::{Frame, FrameReader, Hello};
 use crate::transport::tls::{SERVER_NAME, TlsConfig};

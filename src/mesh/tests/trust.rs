@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::attacker::{Scene, close_code, hello, mallory};
 use crate::id::{NodeId, ServiceName};
 use crate::mesh::clock;
-use crate::mesh::status::LinkState;
+use crate::mesh::report::status::LinkState;
 use crate::testing::{LinkQuality, Network};
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;

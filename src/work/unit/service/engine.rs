@@ -32,7 +32,7 @@ use super::store_lock::StoreLock;
 use crate::id::NodeId;
 use crate::mesh::ServeError;
 use crate::mesh::core::Mesh;
-use crate::mesh::datadir::DataDir;
+use crate::mesh::data_dir::datadir::DataDir;
 
 /// The engine of a node's units. Dropped, it ends all of its tasks; commands that run go on.
 pub(crate) struct Engine {

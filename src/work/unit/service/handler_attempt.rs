@@ -24,8 +24,8 @@ use super::super::store::{make_dir, sync_parent};
 use super::in_unit::InUnit;
 use super::shared::Shared;
 use crate::id::ServiceName;
-use crate::mesh::datadir::replace;
-use crate::mesh::usage::Purpose;
+use crate::mesh::data_dir::datadir::replace;
+use crate::mesh::services::usage::Purpose;
 use crate::mesh::{self, Listener};
 use crate::transport::random;
 

@@ -18,7 +18,7 @@ use super::serving::service;
 use super::shared::{Shared, UnitError};
 use crate::id::NodeId;
 use crate::mesh::core::Mesh;
-use crate::mesh::usage::Purpose;
+use crate::mesh::services::usage::Purpose;
 use crate::mesh::{EndReason, OpenError, OpenOptions, RefuseCode, SendHalf, StreamError};
 
 /// How long an executor may take to answer.

@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::super::store::make_dir;
-use crate::mesh::datadir::DataDir;
+use crate::mesh::data_dir::datadir::DataDir;
 
 /// How often, and after how long, a lock is tried again that a node of this process may still hold
 /// for its last write.

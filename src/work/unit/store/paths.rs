@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::executor::{Found, RunFile};
 use super::super::job::{ExitRecord, Job};
 use super::files::{create_exclusively, make_dir, sync_parent};
-use crate::mesh::datadir::replace;
+use crate::mesh::data_dir::datadir::replace;
 
 /// What a `run` file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

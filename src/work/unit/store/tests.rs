@@ -116,8 +116,11 @@ fn an_attempt_is_begun_by_one_supervisor_or_made_void() {
         stderr: Channel::default(),
         usage: Usage::default(),
     };
-    crate::mesh::datadir::replace(&unit.attempt_path(1).join("exit"), &rmp_serde::to_vec(&record).unwrap())
-        .unwrap();
+    crate::mesh::data_dir::datadir::replace(
+        &unit.attempt_path(1).join("exit"),
+        &rmp_serde::to_vec(&record).unwrap(),
+    )
+    .unwrap();
     drop(lock);
     let ended = Found { exit: Some(exit), ..found(RunFile::Supervisor, false) };
     assert_eq!(unit.found(1).unwrap(), ended);

@@ -1,0 +1,348 @@
+//! Makes a [`Status`] of what the driver knows.
+//!
+//! With thousands of links a status takes milliseconds to build. The driver therefore only collects
+//! a [`Snapshot`], of parts that are cheap to clone, and the status is built from it on another
+//! thread.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Driver, Role};
+use crate::id::{Cost, NodeAddr, NodeId};
+use crate::mesh::clock;
+use crate::mesh::links::link::{Link, Phase};
+use crate::mesh::report::status::{
+    CertificateStatus, Direction, EdgeStatus, LinkState, LinkStatus, NetworkStatus, PeerPath, PeerStatus,
+    RecordStatus, RouteStatus, Status,
+};
+use crate::mesh::view::LinkView;
+use crate::router::{LinkClass, NeighbourKind, NeighbourState, NeighbourView, Record, Router, Table};
+use crate::switch::ForwardingTable;
+use crate::transport::Identity;
+
+/// What a dormant edge is shown to cost, as the seed had it. It carries no traffic.
+const DORMANT_COST: u32 = 100;
+/// Links, routes and records of which a status is built where it is asked for; that of a larger mesh is built on a blocking
+/// thread.
+const SMALL: usize = 256;
+
+/// The mesh as the driver sees it at one moment.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// Complete but for what grows with the mesh: links, routes, edges and peers.
+    small: Status,
+    links: Vec<LinkPart>,
+    /// Peers that are dialled and not linked.
+    dialled: Vec<LinkStatus>,
+    table: Arc<Table>,
+    records: Vec<Record>,
+    forwarding: Option<Arc<ForwardingTable>>,
+    /// Peer connections of nodes that are not neighbours, without the neighbour that their packets
+    /// go through.
+    peers: Vec<PeerStatus>,
+    now: Instant,
+}
+
+/// One link.
+#[derive(Debug)]
+struct LinkPart {
+    peer: NodeId,
+    addr: NodeAddr,
+    /// Whether it carries the session of its neighbour.
+    active: bool,
+    state: LinkState,
+    dialled: bool,
+    stub: bool,
+    cost: Cost,
+    their_cost: Cost,
+    remote: SocketAddr,
+    observed: SocketAddr,
+    since: Instant,
+    held_until: Option<Instant>,
+    view: Arc<LinkView>,
+}
+
+/// Collects what a status of the mesh is built from.
+pub(super) fn snapshot(driver: &Driver, now: Instant) -> Snapshot {
+    let router = match &driver.role {
+        Role::Full(router) => Some(&**router),
+        Role::Stub(_) => None,
+    };
+    let small = Status {
+        node_id: driver.id.clone(),
+        instance: format!("{:016x}", driver.start.instance),
+        epoch: driver.start.epoch,
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_ms: millis(now.saturating_duration_since(driver.started)),
+        transit: driver.transit,
+        relays: driver
+            .endpoint
+            .identity()
+            .trust()
+            .relays()
+            .map(|rules| rules.map(ToString::to_string).collect()),
+        ephemeral: router.is_none(),
+        listen: if driver.accept_links { driver.endpoint.socket().bound_addrs() } else { Vec::new() },
+        network: NetworkStatus {
+            addresses: driver.roaming.addresses.clone(),
+            changes: driver.roaming.moves,
+            port_mapping: driver.port_mapping.clone(),
+        },
+        duplicate: router.and_then(crate::mesh::links::twin::status).or_else(|| driver.twin.status()),
+        certificate: certificate(&driver.endpoint.identity()),
+        links: Vec::new(),
+        routes: Vec::new(),
+        edges: Vec::new(),
+        peers: Vec::new(),
+        records: router.map(|router| records(driver, router)).unwrap_or_default(),
+        left: driver.departures.status(now),
+        paths: driver.paths.status(),
+        detours: driver.detours.count(),
+        switch: driver.endpoint.socket().counters().status(),
+        services: driver.services.names().iter().map(ToString::to_string).collect(),
+        refused_streams: driver.services.overloads(),
+        datagrams: driver.services.datagrams.status(),
+        running_calls: 0,
+        handshakes: driver.handshakes.status(),
+        receive_windows: driver.services.windows.status(),
+        send_windows: driver.services.send_windows.status(),
+    };
+    let linked = |peer: &NodeId| driver.neighbours.active().contains_key(peer);
+    let dialled = driver.dialled.iter().filter_map(|dialled| dialled.status());
+    Snapshot {
+        small,
+        links: links(driver, router),
+        dialled: dialled.filter(|status| !status.peer.as_ref().is_some_and(linked)).collect(),
+        table: router.map(Router::table).unwrap_or_default(),
+        records: router.into_iter().flat_map(Router::database).cloned().collect(),
+        forwarding: driver.view.borrow().forwarding.clone(),
+        peers: peers(driver, now),
+        now,
+    }
+}
+
+fn links(driver: &Driver, router: Option<&Router>) -> Vec<LinkPart> {
+    // `None` on a stub, which has nothing to sync. Stubs have nothing to sync either.
+    let synced: Option<BTreeSet<NodeId>> = router.map(|router| {
+        let synced = |neighbour: &NeighbourView| {
+            neighbour.kind == NeighbourKind::Full && neighbour.state != NeighbourState::Syncing
+        };
+        router.neighbours().filter(synced).map(|neighbour| neighbour.id).collect()
+    });
+    let held: BTreeMap<NodeId, Instant> = router.into_iter().flat_map(Router::held_links).collect();
+    let part = |link: &Link| {
+        let phase = driver.neighbours.phase(link.id);
+        let active = phase == Some(Phase::Active);
+        let synced = link.stub || synced.as_ref().is_none_or(|synced| synced.contains(&link.peer));
+        let held_until = held.get(&link.peer).copied().filter(|_| active);
+        LinkPart {
+            peer: link.peer.clone(),
+            addr: link.addr,
+            active,
+            state: state(phase, synced, held_until.is_some()),
+            dialled: link.dialled,
+            stub: link.stub,
+            cost: link.cost,
+            their_cost: link.their_cost,
+            remote: link.remote,
+            observed: link.observed,
+            since: link.since,
+            held_until,
+            view: Arc::clone(&link.view),
+        }
+    };
+    driver.neighbours.links().values().map(part).collect()
+}
+
+fn peers(driver: &Driver, now: Instant) -> Vec<PeerStatus> {
+    let ago = |since| now.saturating_duration_since(since).as_secs_f64();
+    let others = driver.peers.views().into_iter().map(|peer| {
+        let direct = driver.paths.path(&peer.node);
+        PeerStatus {
+            via: None,
+            detour: driver.detours.of(&peer.node, now),
+            path: if direct.is_some() { PeerPath::Direct } else { PeerPath::Relayed },
+            address: direct.map(|path| path.to),
+            since_s: driver.paths.since(&peer.node).map(ago),
+            rtt_ms: rtt_ms(peer.rtt),
+            streams: peer.streams,
+            opening: peer.waiting,
+            node: peer.node,
+        }
+    });
+    others.collect()
+}
+
+impl Snapshot {
+    /// Whether the status is built within a few hundred microseconds.
+    pub(crate) fn is_small(&self) -> bool {
+        self.links.len() + self.table.len() + self.records.len() <= SMALL
+    }
+
+    /// Builds the status. It takes time in proportion to links, routes and edges.
+    pub(crate) fn into_status(self) -> Status {
+        let first_hops = FirstHops::new(&self);
+        let (routes, edges) = (self.routes(&first_hops), self.edges());
+        // What a neighbour says in its record is newer than its HELLO.
+        let me = &self.small.node_id;
+        let said = self.records.iter().filter_map(|record| Some((&record.origin, record.active(me)?)));
+        let said: BTreeMap<&NodeId, Cost> = said.collect();
+        let links = self.links.iter().map(|link| link.status(said.get(&link.peer).copied(), self.now));
+        let links: Vec<_> = links.chain(self.dialled.iter().cloned()).collect();
+        let mut neighbours: Vec<_> = self.links.iter().filter(|link| link.active).collect();
+        neighbours.sort_by(|a, b| a.peer.cmp(&b.peer));
+        let neighbours = neighbours.into_iter().map(|link| link.peer_status(self.now));
+        let others = self.peers.iter().cloned();
+        let others = others.map(|peer| PeerStatus { via: first_hops.of(peer.node.addr()), ..peer });
+        let peers = neighbours.chain(others).collect();
+        Status { links, routes, edges, peers, ..self.small }
+    }
+
+    fn routes(&self, first_hops: &FirstHops) -> Vec<RouteStatus> {
+        let capabilities = |node: &NodeId| {
+            let nth = self.records.binary_search_by(|record| record.origin.cmp(node)).ok();
+            nth.map(|nth| self.records[nth].capabilities.clone()).unwrap_or_default()
+        };
+        let route = |route: &crate::router::Route| {
+            Some(RouteStatus {
+                directives: Vec::new(),
+                capabilities: capabilities(&route.id),
+                node: route.id.clone(),
+                next_hop: first_hops.of(route.addr).or_else(|| route.next_hops.first().cloned())?,
+                next_hops: route.next_hops.to_vec(),
+                alternates: route.alternates.to_vec(),
+                cost: route.cost,
+                hops: route.hops,
+            })
+        };
+        self.table.iter().filter_map(route).collect()
+    }
+
+    fn edges(&self) -> Vec<EdgeStatus> {
+        let edges = self.records.iter().flat_map(|record| {
+            record.links.iter().map(|link| EdgeStatus {
+                from: record.origin.clone(),
+                to: link.peer.clone(),
+                cost: if link.class == LinkClass::Dormant { DORMANT_COST } else { link.cost.get() },
+                class: match link.class {
+                    LinkClass::Active => "active",
+                    LinkClass::Stub => "stub",
+                    LinkClass::Dormant => "dormant",
+                },
+            })
+        });
+        edges.collect()
+    }
+}
+
+impl LinkPart {
+    /// `said` is the cost in the neighbour's record.
+    fn status(&self, said: Option<Cost>, now: Instant) -> LinkStatus {
+        let connection = &self.view.connection;
+        LinkStatus {
+            peer: Some(self.peer.clone()),
+            state: self.state,
+            direction: if self.dialled { Direction::Outgoing } else { Direction::Incoming },
+            address: canonical(self.remote).to_string(),
+            rtt_ms: Some(rtt_ms(connection.rtt())),
+            mtu: Some(connection.stats().path.current_mtu),
+            cost: Some(self.cost.max(said.unwrap_or(self.their_cost)).get()),
+            up_ms: Some(millis(now.saturating_duration_since(self.since))),
+            held_ms: self.held_until.map(|until| millis(until.saturating_duration_since(now))),
+            ephemeral: self.stub,
+            observed: Some(canonical(self.observed)),
+            attempts: 0,
+            last_error: None,
+        }
+    }
+
+    fn peer_status(&self, now: Instant) -> PeerStatus {
+        PeerStatus {
+            node: self.peer.clone(),
+            path: PeerPath::Link,
+            via: None,
+            detour: None,
+            address: None,
+            since_s: Some(now.saturating_duration_since(self.since).as_secs_f64()),
+            rtt_ms: rtt_ms(self.view.connection.rtt()),
+            streams: self.view.usage.streams(),
+            opening: self.view.usage.waiting(),
+        }
+    }
+}
+
+/// The neighbours that this node's own packets go to.
+struct FirstHops {
+    forwarding: Option<Arc<ForwardingTable>>,
+    names: BTreeMap<NodeAddr, NodeId>,
+}
+
+impl FirstHops {
+    fn new(snapshot: &Snapshot) -> Self {
+        let active = snapshot.links.iter().filter(|link| link.active);
+        let names = active.map(|link| (link.addr, link.peer.clone())).collect();
+        Self { forwarding: snapshot.forwarding.clone(), names }
+    }
+
+    fn of(&self, node: NodeAddr) -> Option<NodeId> {
+        let (hop, _) = self.forwarding.as_ref()?.originate(node)?;
+        self.names.get(&hop.neighbour).cloned()
+    }
+}
+
+fn certificate(identity: &Identity) -> CertificateStatus {
+    let not_after =
+        identity.not_after().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let left =
+        i64::try_from(not_after).unwrap_or(i64::MAX) - i64::try_from(clock::unix_secs()).unwrap_or(i64::MAX);
+    CertificateStatus {
+        names: identity.ids().to_vec(),
+        not_after,
+        days_left: left.div_euclid(24 * 60 * 60),
+        valid_in_s: identity
+            .not_before()
+            .duration_since(clock::system())
+            .ok()
+            .map(|wait| wait.as_secs().max(1)),
+        fingerprint: identity.fingerprint().to_string(),
+    }
+}
+
+fn state(phase: Option<Phase>, synced: bool, held: bool) -> LinkState {
+    match phase {
+        Some(Phase::Active) if held => LinkState::Held,
+        Some(Phase::Active) if synced => LinkState::Up,
+        Some(Phase::Active | Phase::Waiting) => LinkState::Syncing,
+        Some(Phase::Draining { .. }) | None => LinkState::Draining,
+    }
+}
+
+fn records(driver: &Driver, router: &Router) -> RecordStatus {
+    let counters = router.counters();
+    RecordStatus {
+        verified: counters.records_verified,
+        forged: counters.records_forged,
+        untrusted: counters.records_untrusted,
+        unproven: counters.records_unproven,
+        attachments: counters.attachments_verified,
+        claims_rejected: counters.claims_rejected,
+        credentials_pulled: counters.credentials_pulled,
+        credentials_sent: counters.credentials_sent,
+        not_trusted: driver.distrusted.status(|node| router.record_version(node)),
+    }
+}
+
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn rtt_ms(rtt: std::time::Duration) -> f64 {
+    // Microseconds are what a round trip is known to.
+    rtt.as_micros() as f64 / 1_000.0
+}

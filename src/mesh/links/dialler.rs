@@ -1,0 +1,510 @@
+//! Keeps a link to one configured peer: resolves, dials, waits for the link's end, and dials again.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use quinn::ConnectionError;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use super::names::{LookUpError, Names, Resolve};
+use super::peer_addr::PeerAddr;
+use crate::id::NodeId;
+use crate::mesh::clock;
+use crate::mesh::input::Input;
+use crate::mesh::report::events::Event;
+#[cfg(feature = "mdns")]
+use crate::mesh::report::log::LogLimits;
+use crate::mesh::report::status::{Direction, LinkState, LinkStatus};
+use crate::mesh::view::View;
+use crate::transport::backoff::{Backoff, LinkEnd};
+use crate::transport::code::CloseCode;
+use crate::transport::endpoint::Endpoint;
+use crate::transport::frame::Hello;
+use crate::transport::handshake::{self, Established, HandshakeError};
+use crate::transport::unreachable::{Reason, Reports, Unreachable};
+use crate::transport::{Refusal, random};
+
+/// How long one dial may take while the peer was linked a short while ago: its first packets may go to a process
+/// that is not there yet, and the sooner the attempt is given up, the sooner the next one meets the new process.
+const FRESH_ATTEMPT: Duration = Duration::from_secs(3);
+/// How long one dial may take otherwise.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// How long an address has to itself before the next one is tried as well (RFC 8305 §5).
+const STAGGER: Duration = Duration::from_millis(250);
+/// How long a link must have lasted for its peer to count as linked lately.
+const LINKED_AFTER: Duration = Duration::from_secs(2);
+/// How long a dial goes on after the first report that the address is unreachable: ICMP may be forged, and a live peer
+/// that is not far answers in this time.
+const GRACE: Duration = Duration::from_millis(100);
+/// Every so many attempts in a row that ended by such reports, the next one ignores them: a forger can delay a link to a
+/// peer that is far, and not prevent it.
+const HEEDLESS_EVERY: u32 = 8;
+/// For this long after the loss of a link, a port that is reported as closed is that of a process that restarts: it is
+/// dialled without growing delays.
+const RESTART_WITHIN: Duration = Duration::from_secs(5);
+/// Links of a peer that may end in a row by its leave, by its restart, or by this node, without
+/// growing delays. A link that lasts resets the count.
+const MAX_RESTARTS: u32 = 16;
+/// The longest delay before such a dial.
+const RESTART_DELAY: Duration = Duration::from_millis(150);
+
+/// What every HELLO of this node says, but for what belongs to the one link.
+pub(crate) trait MakeHello: Send + Sync {
+    /// The HELLO for a link to `remote`.
+    fn hello(&self, remote: SocketAddr) -> Hello;
+}
+
+/// How the attempts at one peer go.
+#[derive(Debug, Default)]
+pub(crate) struct DialState {
+    pub(crate) linked: bool,
+    pub(crate) dialling: bool,
+    pub(crate) attempts: u32,
+    pub(crate) last_error: Option<String>,
+    pub(crate) refusal: Option<Refusal>,
+}
+
+/// A configured peer and how the attempts go; shared with status.
+#[derive(Clone, Debug)]
+pub(crate) struct Dialled {
+    pub(crate) peer: PeerAddr,
+    state: Arc<Mutex<DialState>>,
+    /// Where the peer was found, instead of a name to look up.
+    found: Option<watch::Receiver<Vec<SocketAddr>>>,
+}
+
+impl Dialled {
+    pub(crate) fn new(peer: PeerAddr) -> Self {
+        Self { peer, state: Arc::default(), found: None }
+    }
+
+    /// A peer that was found at these addresses, as last heard of; at least one.
+    #[cfg(feature = "mdns")]
+    pub(crate) fn found(id: NodeId, at: watch::Receiver<Vec<SocketAddr>>) -> Self {
+        let any = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 0));
+        let first = at.borrow().first().copied().unwrap_or(any);
+        let peer = PeerAddr { expected: Some(id), ..PeerAddr::from(first) };
+        Self { found: Some(at), ..Self::new(peer) }
+    }
+
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&mut DialState) -> T) -> T {
+        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The entry in status, while there is no link.
+    pub(crate) fn status(&self) -> Option<LinkStatus> {
+        self.with(|state| {
+            (!state.linked).then(|| LinkStatus {
+                held_ms: None,
+                peer: self.peer.expected.clone(),
+                state: if state.dialling { LinkState::Dialling } else { LinkState::Backoff },
+                direction: Direction::Outgoing,
+                address: self.peer.host_and_port(),
+                rtt_ms: None,
+                mtu: None,
+                cost: None,
+                up_ms: None,
+                ephemeral: false,
+                observed: None,
+                attempts: state.attempts,
+                last_error: state.last_error.clone(),
+            })
+        })
+    }
+}
+
+/// What a dialler works with.
+#[derive(Clone)]
+pub(crate) struct Dialler {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) hello: Arc<dyn MakeHello>,
+    pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) view: watch::Receiver<Arc<View>>,
+    pub(crate) events: broadcast::Sender<Event>,
+    /// Counts how often the network has changed.
+    pub(crate) moved: watch::Receiver<u64>,
+    pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) reports: Reports,
+    /// For nodes that announce themselves on the local network.
+    #[cfg(feature = "mdns")]
+    pub(crate) logs: LogLimits,
+}
+
+/// How patient one attempt is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Patience {
+    /// How long one dial may take.
+    limit: Duration,
+    /// Whether a dial ends early when its address is reported as unreachable.
+    heeds_reports: bool,
+    /// The round trip of the last link to the peer.
+    rtt: Option<Duration>,
+}
+
+impl Dialler {
+    /// Runs until the node is shut down, or has yielded its id.
+    pub(crate) async fn keep_linked(self, dialled: Dialled) {
+        let span = info_span!("dial", peer = %dialled.peer);
+        let mut view = self.view.clone();
+        tokio::select! {
+            biased;
+            _ = view.wait_for(|view| view.closed || view.leaving || view.yielded_to.is_some()) => {}
+            () = self.dial_forever(&dialled).instrument(span) => {}
+        }
+    }
+
+    async fn dial_forever(&self, dialled: &Dialled) {
+        let mut backoff = Backoff::default();
+        let mut lost_at: Option<Instant> = None;
+        let mut known = dialled.peer.expected.clone();
+        let mut moved = self.moved.clone();
+        let mut names = Names::new(&dialled.peer, self.resolver.clone());
+        // Attempts in a row that ended by reports.
+        let mut reported = 0_u32;
+        let mut closed_port = false;
+        let mut restarts_left = MAX_RESTARTS;
+        // Whether the peer has just left, so that another process of it probably starts.
+        let mut expects_restart = false;
+        let mut rtt = None;
+        loop {
+            dialled.with(|state| state.linked = known.as_ref().is_some_and(|id| self.linked(id)));
+            self.until_unlinked(known.as_ref()).await;
+            let fresh = lost_at.is_some_and(|lost| clock::now() < lost + Backoff::FRESH_FOR);
+            dialled.with(|state| {
+                state.linked = false;
+                state.dialling = false;
+            });
+            if moved.has_changed().is_ok_and(|changed| changed) {
+                moved.mark_unchanged();
+                names.network_moved();
+                backoff.reset();
+            }
+            let restarts = closed_port && lost_at.is_some_and(|lost| clock::now() < lost + RESTART_WITHIN);
+            let restarts = restarts || std::mem::take(&mut expects_restart);
+            let delay = match backoff.next(fresh, random::bits()) {
+                _ if restarts => Backoff::jittered(RESTART_DELAY, random::bits()),
+                delay => delay,
+            };
+            tokio::select! {
+                biased;
+                () = network_moved(&mut moved) => {
+                    names.network_moved();
+                    backoff.reset();
+                }
+                () = tokio::time::sleep(delay) => {}
+            }
+            dialled.with(|state| {
+                state.dialling = true;
+                state.attempts = backoff.attempts();
+            });
+            let limit = if fresh { FRESH_ATTEMPT } else { ATTEMPT };
+            let heeds_reports = reported % HEEDLESS_EVERY != HEEDLESS_EVERY - 1;
+            let patience = Patience { limit, heeds_reports, rtt };
+            let attempt = tokio::select! {
+                biased;
+                // What it has sent so far went out on another network: the next one begins at once.
+                () = network_moved(&mut moved) => None,
+                attempt = self.attempt(dialled, &mut names, patience) => Some(attempt),
+            };
+            let Some(attempt) = attempt else {
+                names.network_moved();
+                backoff.reset();
+                continue;
+            };
+            reported = match &attempt {
+                Err(AttemptError::Unreachable { .. }) => reported.wrapping_add(1),
+                Ok(_) | Err(_) => 0,
+            };
+            closed_port = attempt.as_ref().is_err_and(AttemptError::may_be_restart);
+            match attempt {
+                Ok(established) => {
+                    known = Some(established.hello.id.clone());
+                    let connection = established.connection.clone();
+                    let since = clock::now();
+                    if self.inputs.send(Input::Established(Box::new(established))).await.is_err() {
+                        return;
+                    }
+                    // What was wrong before is kept until the link has proved itself: it may be wrong again.
+                    dialled.with(|state| {
+                        state.linked = true;
+                        state.dialling = false;
+                        state.attempts = 0;
+                    });
+                    let why = connection.closed().await;
+                    rtt = Some(connection.rtt());
+                    if let Some(refusal) = Refusal::from_connection_error(&why) {
+                        self.report(dialled, &AttemptError::Handshake(HandshakeError::Refused(refusal)));
+                    } else {
+                        dialled.with(|state| state.last_error = Some(why.to_string()));
+                    }
+                    let up = clock::now().saturating_duration_since(since);
+                    dialled.with(|state| state.linked = false);
+                    if up >= Backoff::STABLE_AFTER {
+                        restarts_left = MAX_RESTARTS;
+                    }
+                    // This node closes the link as well when the peer announces that it leaves.
+                    let left = closed_with(&why, CloseCode::Leaving)
+                        || matches!(why, ConnectionError::LocallyClosed);
+                    // A stateless reset comes from a process that has the peer's key and listens
+                    // now.
+                    let restarted = matches!(why, ConnectionError::Reset);
+                    let restart = (left || restarted) && restarts_left > 0;
+                    if restart {
+                        // Not a failure: the delays start over.
+                        restarts_left -= 1;
+                    }
+                    let end = match restart {
+                        true if restarted => LinkEnd::Restarted,
+                        true => LinkEnd::PeerLeft,
+                        false if closed_with(&why, CloseCode::DuplicateLink) => LinkEnd::Duplicate,
+                        false => LinkEnd::Lost,
+                    };
+                    expects_restart |= end == LinkEnd::PeerLeft;
+                    backoff.link_ended(end, up);
+                    // A link that is refused right after HELLO was never one: a twin is not to knock every other second.
+                    if restart || up >= LINKED_AFTER {
+                        lost_at = Some(clock::now());
+                    }
+                }
+                Err(error) => {
+                    if matches!(error, AttemptError::LookUp(LookUpError::Slow(_))) {
+                        // That says nothing about the peer, and the answer is still awaited.
+                        backoff.undo();
+                    }
+                    self.report(dialled, &error);
+                }
+            }
+        }
+    }
+
+    fn report(&self, dialled: &Dialled, error: &AttemptError) {
+        let refusal = error.refusal().map(|why| why.naming(&self.endpoint.identity()));
+        let why = refusal.as_ref().map_or_else(|| error.describe(&dialled.peer), ToString::to_string);
+        let repeated = dialled.with(|state| {
+            let text = Some(why.clone());
+            let repeated = state.last_error == text;
+            state.last_error = text;
+            state.refusal = refusal.clone();
+            repeated
+        });
+        // The same trouble again and again is worth one line to an operator; a refusal wants somebody to act.
+        match &refusal {
+            _ if repeated => debug!(error = why, "no link"),
+            // Another mesh on the same network is nobody's mistake.
+            Some(_) if dialled.found.is_some() => info!(error = why, "no link"),
+            Some(_) => warn!(error = why, "no link"),
+            None => info!(error = why, "no link"),
+        }
+        let address = dialled.peer.to_string();
+        // Nobody listening is no error.
+        let _ = self.events.send(match refusal {
+            Some(why) => Event::LinkRefused { address, why },
+            None => Event::DialFailed { address, why },
+        });
+    }
+
+    /// One attempt: all addresses, each a little later than the one before; the first that answers wins. Addresses that
+    /// are known are dialled while the name is looked up.
+    async fn attempt(
+        &self,
+        dialled: &Dialled,
+        names: &mut Names,
+        patience: Patience,
+    ) -> Result<Established, AttemptError> {
+        let mut race = Race {
+            dialler: self,
+            expected: dialled.peer.expected.as_ref(),
+            patience,
+            dials: JoinSet::new(),
+            addrs: Vec::new(),
+        };
+        let mut looking = dialled.found.is_none() && !names.is_literal();
+        race.add(match &dialled.found {
+            Some(found) => found.borrow().clone(),
+            None => names.known(),
+        });
+        let mut failed = None;
+        loop {
+            tokio::select! {
+                found = names.look_up(), if looking => {
+                    looking = false;
+                    match found {
+                        Ok(addrs) => race.add(addrs),
+                        // What is known is being dialled.
+                        Err(error) if !race.addrs.is_empty() => debug!(%error, "dialling the addresses of before"),
+                        Err(error) => failed = Some(error.into()),
+                    }
+                }
+                Some(ended) = race.dials.join_next() => match ended {
+                    Ok(Ok(established)) => return Ok(established),
+                    Ok(Err(error)) => failed = Some(error),
+                    // A dial does not panic, and is cancelled only with the whole race.
+                    Err(_) => {}
+                },
+                else => return Err(failed.unwrap_or(AttemptError::NoAddress)),
+            }
+        }
+    }
+
+    async fn dial(
+        &self,
+        addr: SocketAddr,
+        expected: Option<&NodeId>,
+        patience: Patience,
+    ) -> Result<Established, AttemptError> {
+        let mut reports = self.reports.subscribe();
+        let dialling = async {
+            let connecting = self
+                .endpoint
+                .dial(addr, expected, patience.rtt)
+                .map_err(|error| AttemptError::Dial(error.to_string()))?;
+            let sighting = connecting.sighting();
+            let refused = |error| HandshakeError::from(error).presenting(&sighting);
+            let connection = connecting.await.map_err(refused)?;
+            let hello = self.hello.hello(connection.remote_address());
+            Ok(handshake::dial(connection, hello, expected).await?)
+        };
+        let mut dialling = pin!(tokio::time::timeout(patience.limit, dialling));
+        let why = tokio::select! {
+            biased;
+            dialled = &mut dialling => return dialled.unwrap_or(Err(AttemptError::Timeout(patience.limit))),
+            why = reported(&mut reports, addr) => why,
+        };
+        let unreachable = AttemptError::Unreachable { addr, why };
+        match patience.heeds_reports {
+            true => tokio::time::timeout(GRACE, dialling)
+                .await
+                .unwrap_or(Ok(Err(unreachable)))
+                .unwrap_or(Err(AttemptError::Timeout(patience.limit))),
+            false => dialling.await.unwrap_or(Err(unreachable)),
+        }
+    }
+
+    /// One attempt at a neighbour where it is linked already, for a link beside that one. Without success nothing happens.
+    pub(crate) async fn dial_once(&self, addr: SocketAddr, peer: &NodeId, within: Duration) {
+        let patience = Patience { limit: within, heeds_reports: true, rtt: None };
+        match self.dial(addr, Some(peer), patience).await {
+            // An error means that the driver has gone, and the link goes with it.
+            Ok(established) => drop(self.inputs.send(Input::Established(Box::new(established))).await),
+            Err(error) => debug!(%peer, %addr, %error, "no second link"),
+        }
+    }
+
+    fn linked(&self, id: &NodeId) -> bool {
+        self.view.borrow().links.contains_key(id)
+    }
+
+    /// Waits while the peer is linked by another connection: the one that it dialled, or an earlier one of ours.
+    async fn until_unlinked(&self, known: Option<&NodeId>) {
+        let Some(known) = known else { return };
+        let mut view = self.view.clone();
+        // An error means that the driver has gone; the caller is about to be dropped as well.
+        let _ = view.wait_for(|view| !view.links.contains_key(known)).await;
+    }
+}
+
+/// Waits until the network changes.
+async fn network_moved(moved: &mut watch::Receiver<u64>) {
+    if moved.changed().await.is_err() {
+        // Nobody looks at the network any more.
+        std::future::pending().await
+    }
+}
+
+/// Waits until an address is reported as unreachable.
+async fn reported(reports: &mut broadcast::Receiver<Unreachable>, addr: SocketAddr) -> Reason {
+    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    loop {
+        match reports.recv().await {
+            Ok(Unreachable { to, why }) if to == addr => return why,
+            // What was missed is reported again if it is still true.
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// The dials of one attempt. Dropped, it ends them.
+struct Race<'a> {
+    dialler: &'a Dialler,
+    expected: Option<&'a NodeId>,
+    patience: Patience,
+    dials: JoinSet<Result<Established, AttemptError>>,
+    addrs: Vec<SocketAddr>,
+}
+
+impl Race<'_> {
+    /// Dials those of these addresses that are not in the race yet.
+    fn add(&mut self, addrs: Vec<SocketAddr>) {
+        let mut later = Duration::ZERO;
+        for addr in addrs {
+            if self.addrs.contains(&addr) {
+                continue;
+            }
+            self.addrs.push(addr);
+            let (dialler, expected, patience) = (self.dialler.clone(), self.expected.cloned(), self.patience);
+            self.dials.spawn(async move {
+                tokio::time::sleep(later).await;
+                dialler.dial(addr, expected.as_ref(), patience).await
+            });
+            later += STAGGER;
+        }
+    }
+}
+
+fn closed_with(why: &ConnectionError, code: CloseCode) -> bool {
+    matches!(why, ConnectionError::ApplicationClosed(close) if CloseCode::from(close.error_code) == code)
+}
+
+/// Why an attempt failed. The next one follows by itself.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    #[error(transparent)]
+    LookUp(#[from] LookUpError),
+    #[error("no address to dial")]
+    NoAddress,
+    #[error("{0}")]
+    Dial(String),
+    #[error("{0}")]
+    Handshake(#[from] HandshakeError),
+    #[error("{addr}: {why}")]
+    Unreachable { addr: SocketAddr, why: Reason },
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+}
+
+impl AttemptError {
+    /// Whether the process at the other end is gone, or is about to go: it refuses handshakes then.
+    fn may_be_restart(&self) -> bool {
+        match self {
+            Self::Unreachable { why, .. } => *why == Reason::Port,
+            Self::Handshake(HandshakeError::Lost(ConnectionError::ConnectionClosed(close))) => {
+                close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED
+            }
+            _ => false,
+        }
+    }
+
+    /// The error for somebody who knows which peer it is about.
+    fn describe(&self, peer: &PeerAddr) -> String {
+        match self {
+            Self::Unreachable { addr, why } if addr.to_string() == peer.host_and_port() => why.to_string(),
+            error => error.to_string(),
+        }
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Handshake(error) => error.refusal(),
+            Self::LookUp(_)
+            | Self::NoAddress
+            | Self::Dial(_)
+            | Self::Unreachable { .. }
+            | Self::Timeout(_) => None,
+        }
+    }
+}

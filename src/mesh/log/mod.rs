@@ -1,7 +1,0 @@
-//! Log lines that other nodes can cause: how many of them are written.
-
-mod limit;
-mod reachability;
-
-pub(crate) use limit::{LogKind, LogLimits};
-pub(super) use reachability::ReachabilityLog;

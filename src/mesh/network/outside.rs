@@ -1,0 +1,71 @@
+//! What a node does beyond its mesh: the tasks that tell the local network and the router of it, and take that back at the end.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::task::JoinHandle;
+
+/// The tasks. Each ends by itself when the node leaves, or is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Outside(Mutex<Vec<JoinHandle<()>>>);
+
+impl Outside {
+    /// Announces the node on the local network, and dials whom it finds there.
+    #[cfg(feature = "mdns")]
+    pub(crate) fn find_on_lan(
+        &self,
+        me: &crate::id::NodeId,
+        listens: bool,
+        dialler: &crate::mesh::links::dialler::Dialler,
+        interfaces: &super::interfaces::Interfaces,
+    ) {
+        let lan = super::lan::Lan {
+            me: me.clone(),
+            listen: if listens { dialler.endpoint.socket().bound_addrs() } else { Vec::new() },
+            dialler: dialler.clone(),
+            network: interfaces.watch(),
+            view: dialler.view.clone(),
+        };
+        self.spawn(lan.run());
+    }
+
+    /// Has a port of the router mapped to the node's.
+    #[cfg(feature = "portmap")]
+    pub(crate) fn map_port(
+        &self,
+        dialler: &crate::mesh::links::dialler::Dialler,
+        interfaces: &super::interfaces::Interfaces,
+    ) {
+        let reached = |addr: &&std::net::SocketAddr| {
+            let ip = addr.ip();
+            !ip.is_loopback() && (ip.is_ipv4() || ip.is_unspecified())
+        };
+        let bound = dialler.endpoint.socket().bound_addrs();
+        let Some(port) = bound.iter().find(reached).and_then(|addr| std::num::NonZeroU16::new(addr.port()))
+        else {
+            return tracing::warn!("no port is mapped: the node listens on no IPv4 address but loopback");
+        };
+        let mapper = super::portmap::PortMapper {
+            port,
+            network: interfaces.watch(),
+            view: dialler.view.clone(),
+            inputs: dialler.inputs.clone(),
+        };
+        self.spawn(mapper.run());
+    }
+
+    #[cfg(any(feature = "mdns", feature = "portmap"))]
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        use tracing::Instrument;
+        let task = tokio::spawn(task.instrument(tracing::Span::current()));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+
+    /// Waits until they have ended.
+    pub(crate) async fn ended(&self) {
+        let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            // One that has panicked has ended as well.
+            let _ = task.await;
+        }
+    }
+}

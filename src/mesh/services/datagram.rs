@@ -1,0 +1,476 @@
+//! Datagrams: unreliable messages to a service of another node, sealed end to end.
+//!
+//! ```text
+//!   sender ──▶ quinn: 1 MiB, the oldest goes ──▶ network ──▶ quinn ──▶ receiving task of the connection
+//!                                                                            │ by name
+//!                                             listener ◀── queue: 1 MiB, the oldest goes
+//! ```
+//!
+//! Each is one QUIC datagram: a byte with the length of the service's name, the name, and the payload.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future as _;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+use quinn::SendDatagramError;
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use super::connection::Connection;
+use super::ending::Ending;
+use super::usage::{Lease, Usage};
+use super::{MAX_SERVICES, ServeError};
+use crate::id::{NodeId, ServiceName};
+
+/// What waits for one listener, at most, in bytes: then the oldest goes. As much again is in the listener's hands.
+pub const MAX_WAITING_DATAGRAMS: usize = 1024 * 1024;
+/// A datagram for no service: its sender got nothing from this node for a while, although it
+/// expected something.
+pub(crate) const UNHEARD: &[u8] = &[0, 1];
+
+/// What a datagram that waits counts for beside its payload.
+const OVERHEAD: usize = 64;
+
+/// Sends datagrams to one service of one node. Made by [`Node::datagrams`](crate::Node::datagrams).
+///
+/// Clones share the connection, and it is kept for as long as one of them lives: by this end, and by the other one for
+/// two minutes after the last datagram came. A sender belongs to one connection: once that is lost, every send fails,
+/// and another sender is to be made.
+#[derive(Clone, Debug)]
+pub struct DatagramSender {
+    connection: Arc<Connection>,
+    /// The name's length and the name.
+    head: Vec<u8>,
+    /// Payload bytes accepted for sending, of all clones.
+    sent: Arc<AtomicU64>,
+    listeners: DatagramListeners,
+    _lease: Lease,
+}
+
+impl DatagramSender {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        service: &ServiceName,
+        listeners: DatagramListeners,
+        lease: Lease,
+    ) -> Self {
+        let name = service.as_str().as_bytes();
+        let mut head = Vec::with_capacity(1 + name.len());
+        head.push(u8::try_from(name.len()).expect("a service name has at most 64 bytes"));
+        head.extend_from_slice(name);
+        Self { connection, head, sent: Arc::default(), listeners, _lease: lease }
+    }
+
+    /// Sends a datagram, at once. It arrives once, later than others, or not at all, and nobody is told which.
+    ///
+    /// If 1 MiB waits for the network already, the oldest datagrams are dropped to make room, which
+    /// [`DatagramStatus::displaced`] counts; [`send_wait`](Self::send_wait) waits instead.
+    ///
+    /// # Errors
+    /// It is too long, or cannot be sent on this connection at all. Nothing was sent.
+    pub fn send(&self, payload: &[u8]) -> Result<(), DatagramError> {
+        // Sending without dropping anything succeeds at once unless the buffer is full; only then
+        // is anything displaced.
+        let waiting = pin!(self.connection.send_datagram_wait(self.message(payload)));
+        let sent = match waiting.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => self
+                .connection
+                .send_datagram(self.message(payload))
+                .inspect(|()| count(&self.listeners.0.displaced)),
+        };
+        self.outcome(sent, payload)
+    }
+
+    /// Sends a datagram once fewer than 1 MiB wait for the network. As [`send`](Self::send) otherwise. Cancel safe:
+    /// dropped before it is ready, nothing is sent.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_wait(&self, payload: &[u8]) -> Result<(), DatagramError> {
+        let sent = self.connection.send_datagram_wait(self.message(payload)).await;
+        self.outcome(sent, payload)
+    }
+
+    fn outcome(&self, sent: Result<(), SendDatagramError>, payload: &[u8]) -> Result<(), DatagramError> {
+        sent.map_err(|error| self.explain(error, payload))?;
+        self.sent.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The longest payload that goes now, in bytes: about 1,100 at least, and more once the path is known to carry
+    /// larger packets. It can become less when the path changes. 0: the other node takes no datagrams, or the connection
+    /// is lost.
+    #[must_use]
+    pub fn max_len(&self) -> usize {
+        match self.connection.close_reason() {
+            None => self.connection.max_datagram_size().map_or(0, |max| max.saturating_sub(self.head.len())),
+            Some(_) => 0,
+        }
+    }
+
+    fn message(&self, payload: &[u8]) -> Bytes {
+        let mut message = Vec::with_capacity(self.head.len() + payload.len());
+        message.extend_from_slice(&self.head);
+        message.extend_from_slice(payload);
+        message.into()
+    }
+
+    fn explain(&self, error: SendDatagramError, payload: &[u8]) -> DatagramError {
+        match error {
+            SendDatagramError::TooLarge => DatagramError::TooLong { len: payload.len(), max: self.max_len() },
+            SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => DatagramError::Unsupported,
+            SendDatagramError::ConnectionLost(error) => {
+                let bytes = self.sent.load(Ordering::Relaxed);
+                DatagramError::Lost(Ending::new(self.connection.first_cause().of(&error), bytes))
+            }
+        }
+    }
+}
+
+/// Why a datagram was not sent. Nothing was sent, and what was sent before stands.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatagramError {
+    /// It does not fit into a packet: the caller's fault. Ask [`DatagramSender::max_len`], or open a stream.
+    #[error("a datagram has at most {max} bytes now; this one has {len}")]
+    TooLong {
+        /// What it had, in bytes.
+        len: usize,
+        /// What goes now, in bytes.
+        max: usize,
+    },
+    /// The other node takes no datagrams, on no connection.
+    #[error("the node takes no datagrams")]
+    Unsupported,
+    /// The connection has ended. Make another sender. The bytes are those accepted for sending, through all clones of the
+    /// sender; how many arrived is not known.
+    #[error("{0}")]
+    Lost(Ending),
+}
+
+impl DatagramError {
+    /// Who ended the connection, and why; `None` if it is up.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        match self {
+            Self::Lost(ending) => Some(ending.clone()),
+            Self::TooLong { .. } | Self::Unsupported => None,
+        }
+    }
+}
+
+/// A datagram that came in for a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Datagram {
+    /// The node that sent it, as its certificate says.
+    pub peer: NodeId,
+    /// What it carries. It shares memory with what came in the same packets: copy what is kept for long.
+    pub payload: Bytes,
+}
+
+/// Takes the datagrams that come in for one service, of all nodes. Dropped, it withdraws the service.
+///
+/// What is not taken in time is lost, the oldest first: see [`MAX_WAITING_DATAGRAMS`].
+#[derive(Debug)]
+pub struct DatagramListener {
+    name: ServiceName,
+    queue: Arc<Queue>,
+    /// Taken from the queue, all at once.
+    taken: VecDeque<Datagram>,
+    listeners: DatagramListeners,
+}
+
+impl DatagramListener {
+    /// The next datagram; `None` once the node is shut down. Cancel safe.
+    pub async fn recv(&mut self) -> Option<Datagram> {
+        loop {
+            if let Some(datagram) = self.taken.pop_front() {
+                return Some(datagram);
+            }
+            if self.queue.take(&mut self.taken) {
+                return None;
+            }
+            if self.taken.is_empty() {
+                // A permit is kept for whoever comes late, so nothing is missed between the look and the wait.
+                self.queue.arrived.notified().await;
+            }
+        }
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn name(&self) -> &ServiceName {
+        &self.name
+    }
+}
+
+impl Drop for DatagramListener {
+    fn drop(&mut self) {
+        self.queue.close();
+        lock(&self.listeners.0.offered).remove(&self.name);
+    }
+}
+
+/// The services that take datagrams, by name; clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DatagramListeners(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    offered: Mutex<BTreeMap<ServiceName, Arc<Queue>>>,
+    closed: AtomicBool,
+    received: AtomicU64,
+    unknown_service: AtomicU64,
+    overflowed: AtomicU64,
+    malformed: AtomicU64,
+    displaced: AtomicU64,
+}
+
+/// Counts of datagrams since the node started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DatagramStatus {
+    /// Came in for a service that is offered.
+    pub received: u64,
+    /// Of these, dropped because the listener was too slow.
+    pub overflowed: u64,
+    /// Came in for a service that is not offered, and were dropped.
+    pub unknown_service: u64,
+    /// Could not be read, and were dropped.
+    pub malformed: u64,
+    /// Sent by [`DatagramSender::send`] while 1 MiB waited for the network, so that older datagrams
+    /// to the same node were dropped: one for each, if all have the same length.
+    pub displaced: u64,
+}
+
+impl DatagramListeners {
+    pub(crate) fn offer(&self, name: ServiceName) -> Result<DatagramListener, ServeError> {
+        let mut offered = lock(&self.0.offered);
+        if self.0.closed.load(Ordering::Relaxed) {
+            return Err(ServeError::ShutDown);
+        }
+        if offered.contains_key(&name) {
+            return Err(ServeError::Taken(name));
+        }
+        if offered.len() >= MAX_SERVICES {
+            return Err(ServeError::TooMany);
+        }
+        let queue = Arc::<Queue>::default();
+        offered.insert(name.clone(), queue.clone());
+        Ok(DatagramListener { name, queue, taken: VecDeque::new(), listeners: self.clone() })
+    }
+
+    /// Ends every listener.
+    pub(crate) fn close(&self) {
+        let mut offered = lock(&self.0.offered);
+        self.0.closed.store(true, Ordering::Relaxed);
+        offered.values().for_each(|queue| queue.close());
+        offered.clear();
+    }
+
+    pub(crate) fn status(&self) -> DatagramStatus {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DatagramStatus {
+            received: count(&self.0.received),
+            overflowed: count(&self.0.overflowed),
+            unknown_service: count(&self.0.unknown_service),
+            malformed: count(&self.0.malformed),
+            displaced: count(&self.0.displaced),
+        }
+    }
+
+    /// Hands the datagrams of a connection to the listeners, until the connection ends.
+    pub(crate) async fn serve(&self, connection: Connection, peer: NodeId, usage: Arc<Usage>) {
+        // Most come for the service that the last one came for: that is looked up without a lock.
+        let mut last: Option<(ServiceName, Arc<Queue>)> = None;
+        while let Ok(message) = connection.read_datagram().await {
+            if *message == *UNHEARD {
+                usage.note_unheard();
+                continue;
+            }
+            usage.note();
+            let Some((name, payload)) = parse(&message) else {
+                count(&self.0.malformed);
+                continue;
+            };
+            // A listener that is gone may have been replaced.
+            if !last
+                .as_ref()
+                .is_some_and(|(known, queue)| known.as_str().as_bytes() == name && queue.is_open())
+            {
+                last = self.find(name);
+            }
+            let datagram = Datagram { peer: peer.clone(), payload };
+            let queued = last.as_ref().map_or(Queued::Closed, |(_, queue)| queue.push(datagram));
+            match queued {
+                Queued::Kept => count(&self.0.received),
+                Queued::Instead(of) => {
+                    count(&self.0.received);
+                    self.0.overflowed.fetch_add(of, Ordering::Relaxed);
+                }
+                Queued::Closed => count(&self.0.unknown_service),
+            }
+        }
+    }
+
+    fn find(&self, name: &[u8]) -> Option<(ServiceName, Arc<Queue>)> {
+        let name = ServiceName::try_from(std::str::from_utf8(name).ok()?).ok()?;
+        let queue = lock(&self.0.offered).get(&name)?.clone();
+        Some((name, queue))
+    }
+}
+
+/// What waits for one listener.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    closed: AtomicBool,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    datagrams: VecDeque<Datagram>,
+    bytes: usize,
+}
+
+/// What became of a datagram for a service that was known.
+#[derive(PartialEq, Eq, Debug)]
+enum Queued {
+    Kept,
+    /// It was kept, and as many older ones dropped.
+    Instead(u64),
+    /// The listener is gone.
+    Closed,
+}
+
+impl Queue {
+    fn push(&self, datagram: Datagram) -> Queued {
+        let mut waiting = lock(&self.waiting);
+        if !self.is_open() {
+            return Queued::Closed;
+        }
+        let first = waiting.datagrams.is_empty();
+        waiting.bytes += size(&datagram);
+        waiting.datagrams.push_back(datagram);
+        let mut dropped = 0;
+        while waiting.bytes > MAX_WAITING_DATAGRAMS
+            && let Some(oldest) = waiting.datagrams.pop_front()
+        {
+            waiting.bytes -= size(&oldest);
+            dropped += 1;
+        }
+        drop(waiting);
+        if first {
+            self.arrived.notify_one();
+        }
+        if dropped == 0 { Queued::Kept } else { Queued::Instead(dropped) }
+    }
+
+    /// Moves all that waits to `into`, which is empty; whether the end has come.
+    fn take(&self, into: &mut VecDeque<Datagram>) -> bool {
+        let mut waiting = lock(&self.waiting);
+        std::mem::swap(&mut waiting.datagrams, into);
+        waiting.bytes = 0;
+        into.is_empty() && !self.is_open()
+    }
+
+    fn close(&self) {
+        let waiting = lock(&self.waiting);
+        self.closed.store(true, Ordering::Relaxed);
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+
+    fn is_open(&self) -> bool {
+        !self.closed.load(Ordering::Relaxed)
+    }
+}
+
+fn size(datagram: &Datagram) -> usize {
+    datagram.payload.len() + OVERHEAD
+}
+
+/// The service's name and the payload.
+pub(crate) fn parse(message: &Bytes) -> Option<(&[u8], Bytes)> {
+    let len = usize::from(*message.first()?);
+    let name = message.get(1..1 + len)?;
+    let mut payload = message.clone();
+    payload.advance(1 + len);
+    (1..=ServiceName::MAX_LEN).contains(&len).then_some((name, payload))
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change behind these locks is one step, so a panic elsewhere has not spoilt it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn datagram(payload: &[u8]) -> Datagram {
+        Datagram { peer: "a".parse().unwrap(), payload: Bytes::copy_from_slice(payload) }
+    }
+
+    #[test]
+    fn a_message_is_read_as_the_protocol_page_shows_it() {
+        let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md"));
+        let message = b"\x04echohello";
+        let hex: String = message.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(page.contains(&format!("`{hex}`")), "not on the page: {hex}");
+        let message = Bytes::from_static(message);
+        assert_eq!(parse(&message), Some((&b"echo"[..], Bytes::from_static(b"hello"))));
+    }
+
+    #[test]
+    fn what_is_no_message_is_none() {
+        let parse = |bytes: &[u8]| parse(&Bytes::copy_from_slice(bytes)).is_some();
+        assert!(!parse(b""));
+        assert!(!parse(b"\0payload"));
+        assert!(!parse(b"\x05echo"));
+        assert!(!parse(&[&[65][..], &[b'a'; 65]].concat()));
+        assert!(parse(&[&[64][..], &[b'a'; 64]].concat()));
+    }
+
+    #[test]
+    fn the_oldest_make_room_for_the_newest() {
+        let queue = Queue::default();
+        let each = 1_000 + OVERHEAD;
+        let fit = MAX_WAITING_DATAGRAMS / each;
+        for n in 0..fit {
+            assert_eq!(queue.push(datagram(&[n as u8; 1_000])), Queued::Kept);
+        }
+        assert_eq!(queue.push(datagram(&[0xff; 1_000])), Queued::Instead(1));
+        let mut taken = VecDeque::new();
+        assert!(!queue.take(&mut taken));
+        assert_eq!((taken.len(), taken[0].payload[0]), (fit, 1));
+        assert_eq!(taken.back(), Some(&datagram(&[0xff; 1_000])));
+        assert_eq!(queue.push(datagram(b"later")), Queued::Kept);
+    }
+
+    #[tokio::test]
+    async fn a_listener_takes_what_waits_before_its_end() {
+        let listeners = DatagramListeners::default();
+        let mut listener = listeners.offer("s".parse().unwrap()).unwrap();
+        let taken = listeners.offer("s".parse().unwrap()).unwrap_err();
+        assert_eq!(taken, ServeError::Taken("s".parse().unwrap()));
+        listener.queue.push(datagram(b"1"));
+        listeners.close();
+        assert_eq!(listener.queue.push(datagram(b"2")), Queued::Closed);
+        assert_eq!(listener.recv().await, Some(datagram(b"1")));
+        assert_eq!(listener.recv().await, None);
+        assert_eq!(listener.recv().await, None);
+        assert_eq!(listeners.offer("t".parse().unwrap()).unwrap_err(), ServeError::ShutDown);
+    }
+}

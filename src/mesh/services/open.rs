@@ -1,0 +1,441 @@
+//! The first bytes on a stream to a service: OPEN, and the answer.
+//!
+//! The opener writes a u32 length and a MessagePack array
+//! `[version, service, deadline in ms | nil, wants credit, peer timeout in ms]`. The last two fields
+//! are optional. Data may follow at once. The acceptor answers with the byte 0x00 and its own data,
+//! or with 0x01, `[code, text]`, and the end of the stream.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::ending::{Cause, EndReason, EndedBy};
+use crate::id::{NodeId, ServiceName};
+use crate::transport::Refusal;
+
+/// The version of the header.
+const VERSION: u16 = 1;
+/// The longest header, in bytes, without its length.
+const MAX_HEADER: usize = 256;
+/// The first byte of the answer.
+pub(crate) const ACCEPTED: u8 = 0x00;
+const REFUSED: u8 = 0x01;
+
+/// How a stream is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// How long opening the stream may take. It is sent to the other side, which refuses the stream
+    /// afterwards. No limit by default: opening then waits about a second for a route or a place.
+    pub deadline: Option<Duration>,
+    /// How long the stream may wait for a node that is unreachable: without a route to it and
+    /// without a packet from it. From 0.5 s to 10 min; other values are brought within these
+    /// bounds. By default, each side has [its own](crate::NodeBuilder::peer_timeout).
+    ///
+    /// It is sent to the other side, so that both wait for as long, and the stream goes on after an
+    /// outage that was shorter. While there is a route, a silent node is given up after 15 s, or
+    /// this if that is longer. Streams to a neighbour end with their link, whatever this says.
+    pub peer_timeout: Option<Duration>,
+}
+
+/// What a stream is opened for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct OpenHeader {
+    pub(crate) service: ServiceName,
+    /// How long the opener will wait, and for how long the stream waits for an unreachable node.
+    pub(crate) options: OpenOptions,
+    /// Whether the opener holds so many streams that it should be permitted more.
+    pub(crate) wants_credit: bool,
+}
+
+impl OpenHeader {
+    #[cfg(test)]
+    fn encode(&self) -> Bytes {
+        Self::encoded(&self.service, self.options, self.wants_credit)
+    }
+
+    /// The header as bytes, its length in front.
+    pub(crate) fn encoded(service: &ServiceName, options: OpenOptions, wants_credit: bool) -> Bytes {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let fields = match (wants_credit, options.peer_timeout) {
+            (_, Some(_)) => 5,
+            (true, None) => 4,
+            (false, None) => 3,
+        };
+        // One allocation of the right size: this is on the way of every call.
+        let mut bytes = Vec::with_capacity(4 + 2 + 2 + service.as_str().len() + 9 + 1 + 9);
+        bytes.extend_from_slice(&[0; 4]);
+        let written = rmp::encode::write_array_len(&mut bytes, fields)
+            .and_then(|_| rmp::encode::write_uint(&mut bytes, VERSION.into()))
+            .and_then(|_| rmp::encode::write_str(&mut bytes, service.as_str()));
+        written.expect("writing plain data to a vector cannot fail");
+        match options.deadline.map(millis) {
+            None => bytes.push(rmp::Marker::Null.to_u8()),
+            Some(millis) => {
+                rmp::encode::write_uint(&mut bytes, millis)
+                    .expect("writing plain data to a vector cannot fail");
+            }
+        }
+        if fields > 3 {
+            let marker = if wants_credit { rmp::Marker::True } else { rmp::Marker::False };
+            bytes.push(marker.to_u8());
+        }
+        if let Some(peer_timeout) = options.peer_timeout {
+            rmp::encode::write_uint(&mut bytes, millis(peer_timeout))
+                .expect("writing plain data to a vector cannot fail");
+        }
+        let len = bytes.len() as u32 - 4;
+        bytes[..4].copy_from_slice(&len.to_be_bytes());
+        bytes.into()
+    }
+
+    /// Reads on from what `came` of a stream so far, and gives the header, and what is right behind it; `None` if there is no
+    /// header.
+    pub(crate) async fn read(
+        mut came: Bytes,
+        stream: &mut quinn::RecvStream,
+    ) -> Option<(Result<Self, RefuseCode>, Bytes)> {
+        loop {
+            match Self::parse(&came) {
+                Parsed::Header(header, rest) => return Some((header, rest)),
+                Parsed::TooLong => return None,
+                Parsed::Part => {}
+            }
+            let more = stream.read_chunk(usize::MAX, true).await.ok()??.bytes;
+            came = if came.is_empty() { more } else { Bytes::from([&came[..], &more[..]].concat()) };
+        }
+    }
+
+    /// What the bytes at the start of a stream are.
+    pub(crate) fn parse(came: &Bytes) -> Parsed {
+        let Some((len, body)) = came.split_first_chunk() else { return Parsed::Part };
+        let len = u32::from_be_bytes(*len) as usize;
+        if len > MAX_HEADER {
+            return Parsed::TooLong;
+        }
+        match body.get(..len) {
+            Some(body) => Parsed::Header(Self::decode(body), came.slice(4 + len..)),
+            None => Parsed::Part,
+        }
+    }
+
+    fn decode(body: &[u8]) -> Result<Self, RefuseCode> {
+        // Fields of later versions follow the ones known here.
+        let mut cursor = body;
+        let fields = rmp::decode::read_array_len(&mut cursor).map_err(|_| RefuseCode::BadHeader)?;
+        if fields < 3 {
+            return Err(RefuseCode::BadHeader);
+        }
+        let version: u16 = rmp::decode::read_int(&mut cursor).map_err(|_| RefuseCode::BadHeader)?;
+        if version != VERSION {
+            return Err(RefuseCode::Version);
+        }
+        let (service, mut cursor) =
+            rmp::decode::read_str_from_slice(cursor).map_err(|_| RefuseCode::BadHeader)?;
+        let deadline: Option<u64> = match cursor.split_first() {
+            Some((&marker, rest)) if marker == rmp::Marker::Null.to_u8() => {
+                cursor = rest;
+                None
+            }
+            _ => Some(rmp::decode::read_int(&mut cursor).map_err(|_| RefuseCode::BadHeader)?),
+        };
+        let (mut wants_credit, mut peer_timeout) = (false, None);
+        if fields > 3
+            && let Some((&marker, mut rest)) = cursor.split_first()
+        {
+            wants_credit = marker == rmp::Marker::True.to_u8();
+            // A later version may have put something else here.
+            peer_timeout = if fields > 4 { rmp::decode::read_int::<u64, _>(&mut rest).ok() } else { None };
+        }
+        let service = ServiceName::try_from(service).map_err(|_| RefuseCode::UnknownService)?;
+        let options = OpenOptions {
+            deadline: deadline.map(Duration::from_millis),
+            peer_timeout: peer_timeout.map(Duration::from_millis),
+        };
+        Ok(Self { service, options, wants_credit })
+    }
+}
+
+/// What the bytes at the start of a stream are.
+pub(crate) enum Parsed {
+    /// A header, and what came right behind it.
+    Header(Result<OpenHeader, RefuseCode>, Bytes),
+    /// No header: none is so long.
+    TooLong,
+    /// A part of a header: the rest is on its way.
+    Part,
+}
+
+/// Why the other side did not accept a stream. The numbers go over the wire: never renumber.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum RefuseCode {
+    /// The node offers no such service. Check the name.
+    UnknownService,
+    /// The node does not let this caller use the service.
+    NotAllowed,
+    /// The service has as many streams waiting as it takes. Try again later.
+    Overloaded,
+    /// As many streams of this caller wait for the service, or live on the node, as may beside
+    /// those of others. Try again when some of them have ended.
+    CallerLimit,
+    /// The deadline passed before the stream was accepted.
+    Deadline,
+    /// The node is leaving. Try again when it is back.
+    Leaving,
+    /// The header has a version that the node does not know.
+    Version,
+    /// The header could not be read.
+    BadHeader,
+    /// A reason that this version does not know.
+    #[serde(untagged)]
+    Unknown(u16),
+}
+
+impl RefuseCode {
+    /// Whether the same stream may be accepted later without anybody changing a setting.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::Overloaded | Self::CallerLimit | Self::Deadline | Self::Leaving)
+    }
+
+    const fn number(self) -> u16 {
+        match self {
+            Self::UnknownService => 1,
+            Self::NotAllowed => 2,
+            Self::Overloaded => 3,
+            Self::Deadline => 4,
+            Self::Leaving => 5,
+            Self::Version => 6,
+            Self::BadHeader => 7,
+            Self::CallerLimit => 0x38,
+            Self::Unknown(number) => number,
+        }
+    }
+
+    const fn from_number(number: u16) -> Self {
+        match number {
+            1 => Self::UnknownService,
+            2 => Self::NotAllowed,
+            3 => Self::Overloaded,
+            4 => Self::Deadline,
+            5 => Self::Leaving,
+            6 => Self::Version,
+            7 => Self::BadHeader,
+            0x38 => Self::CallerLimit,
+            other => Self::Unknown(other),
+        }
+    }
+}
+
+impl fmt::Display for RefuseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownService => f.write_str("the node offers no such service"),
+            Self::NotAllowed => f.write_str("not allowed"),
+            Self::Overloaded => f.write_str("the service is overloaded"),
+            Self::CallerLimit => f.write_str("the node holds as many streams of this caller as it may"),
+            Self::Deadline => f.write_str("the deadline passed"),
+            Self::Leaving => f.write_str("the node is leaving"),
+            Self::Version => f.write_str("the node does not know this version of the header"),
+            Self::BadHeader => f.write_str("the node could not read the header"),
+            Self::Unknown(number) => write!(f, "refused with the unknown code {number}"),
+        }
+    }
+}
+
+/// A refusal, as the opener sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct RefusedOpen {
+    /// Why.
+    pub code: RefuseCode,
+    /// The other side's words, for people.
+    pub text: String,
+}
+
+impl RefusedOpen {
+    /// The longest refusal, in bytes.
+    pub(crate) const MAX_LEN: usize = 512;
+
+    pub(crate) fn new(code: RefuseCode) -> Self {
+        Self { code, text: String::new() }
+    }
+
+    /// The answer as bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let body = rmp_serde::to_vec(&(self.code.number(), &self.text))
+            .expect("writing plain data to a vector cannot fail");
+        [&[REFUSED][..], &body].concat()
+    }
+
+    /// Reads what follows the first byte. A refusal that cannot be read is a refusal all the same.
+    pub(crate) fn decode(body: &[u8]) -> Self {
+        match rmp_serde::from_slice::<(u16, String)>(body) {
+            Ok((code, text)) => Self { code: RefuseCode::from_number(code), text },
+            Err(_) => Self::new(RefuseCode::BadHeader),
+        }
+    }
+}
+
+impl fmt::Display for RefusedOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        match self.text.as_str() {
+            "" => Ok(()),
+            text => write!(f, ": {text}"),
+        }
+    }
+}
+
+/// Why a stream could not be opened. Nothing was sent to the service.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The mesh has no route to the node: it is unknown, down, or cut off. Try again when it is reachable.
+    #[error("no route to {node}")]
+    NoRoute {
+        /// The node.
+        node: NodeId,
+    },
+    /// There is a route, but the node did not answer.
+    #[error("{node} is unreachable: {why}")]
+    Unreachable {
+        /// The node.
+        node: NodeId,
+        /// What was seen.
+        why: String,
+    },
+    /// The two nodes do not accept each other's certificates.
+    #[error("{node}: {why}")]
+    NotTrusted {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: Refusal,
+    },
+    /// The node did not accept the stream.
+    #[error("{node}: {why}")]
+    Refused {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: RefusedOpen,
+    },
+    /// The deadline passed first.
+    #[error("the deadline of {0:?} passed")]
+    Deadline(Duration),
+    /// This node has as many streams to that node open as it may, or the node permits no more. Close some, or give a
+    /// deadline: an open with a deadline waits for a place until then, one without for about a second.
+    #[error("this node has too many streams to {node} open (at most {max} at a time)")]
+    TooManyStreams {
+        /// The node.
+        node: NodeId,
+        /// The bound.
+        max: usize,
+    },
+    /// This node has as many peer connections as it may, all in use. Close some streams.
+    #[error("too many peer connections ({max})")]
+    TooManyPeers {
+        /// The bound.
+        max: usize,
+    },
+    /// Another live process has this node's id, and keeps it. Stop one of the two, or give it another id, and start
+    /// this one again.
+    #[error("this node has yielded its id to another live process, at {to}")]
+    Yielded {
+        /// Where the other process is, as far as it is known.
+        to: String,
+    },
+    /// This node is shut down.
+    #[error("this node is shut down")]
+    ShutDown,
+}
+
+impl OpenError {
+    /// Whether the same attempt may succeed later without anybody changing a setting: there was no route, the node was
+    /// unreachable, overloaded or leaving, this node had no room, or the deadline passed.
+    ///
+    /// Nothing was handed to the service, so another attempt is always safe.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::NoRoute { .. }
+            | Self::Unreachable { .. }
+            | Self::Deadline(_)
+            | Self::TooManyStreams { .. }
+            | Self::TooManyPeers { .. } => true,
+            Self::Refused { why, .. } => why.code.is_transient(),
+            Self::NotTrusted { .. } | Self::Yielded { .. } | Self::ShutDown => false,
+        }
+    }
+
+    /// The connection ended before the stream was open.
+    pub(crate) fn lost(node: &NodeId, cause: Cause) -> Self {
+        let node = node.clone();
+        match cause {
+            Cause { by: EndedBy::This, why: EndReason::ShutDown | EndReason::Dropped, .. } => Self::ShutDown,
+            Cause { why: EndReason::NotTrusted(why), .. } => Self::NotTrusted { node, why },
+            cause => Self::Unreachable { node, why: cause.to_string() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_has_the_bytes_that_the_protocol_page_shows() {
+        let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md"));
+        let assert_on_page = |bytes: &[u8]| {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert!(page.contains(&format!("`{hex}`")), "not on the page: {hex}");
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (deadline, wants_credit, peer_timeout) in [
+            (seconds(5), false, None),
+            (None, false, None),
+            (None, true, None),
+            (None, false, seconds(60)),
+            (seconds(5), true, seconds(2)),
+        ] {
+            let options = OpenOptions { deadline, peer_timeout };
+            let header = OpenHeader { service: "echo".parse().unwrap(), options, wants_credit };
+            assert_on_page(&header.encode());
+            assert_eq!(OpenHeader::decode(&header.encode()[4..]), Ok(header));
+        }
+        let refused = RefusedOpen { code: RefuseCode::Overloaded, text: "try later".to_owned() };
+        assert_on_page(&refused.encode());
+    }
+
+    #[test]
+    fn later_fields_are_skipped_and_later_versions_refused() {
+        let later = rmp_serde::to_vec(&(1_u16, "echo", None::<u64>, "more")).unwrap();
+        assert!(OpenHeader::decode(&later).is_ok());
+        let later = rmp_serde::to_vec(&(1_u16, "echo", None::<u64>, true, "other", "more")).unwrap();
+        assert!(OpenHeader::decode(&later).is_ok_and(|header| header.options.peer_timeout.is_none()));
+        let later = rmp_serde::to_vec(&(2_u16, "echo", None::<u64>)).unwrap();
+        assert_eq!(OpenHeader::decode(&later), Err(RefuseCode::Version));
+        assert_eq!(OpenHeader::decode(&[0x93, 1]), Err(RefuseCode::BadHeader));
+        assert_eq!(OpenHeader::decode(&[]), Err(RefuseCode::BadHeader));
+    }
+
+    #[test]
+    fn every_refusal_is_read_as_it_was_written() {
+        let (_, page) = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md"))
+            .split_once("**REFUSED**")
+            .unwrap();
+        for number in 0..20 {
+            let code = RefuseCode::from_number(number);
+            assert_eq!(code.number(), number);
+            let row = format!("| {number} | {code}");
+            assert!(code == RefuseCode::Unknown(number) || page.contains(&row), "not on the page: {row}");
+        }
+        let refused = RefusedOpen { code: RefuseCode::Overloaded, text: "try later".to_owned() };
+        assert_eq!(RefusedOpen::decode(&refused.encode()[1..]), refused);
+        assert_eq!(RefusedOpen::decode(b"garbage").code, RefuseCode::BadHeader);
+    }
+}
