@@ -259,7 +259,7 @@ impl Peers {
             match first_to_succeed(&mut attempts, begin + until).await {
                 Some(Ok(Ok(connection))) => {
                     if nth > 0 {
-                        self.report_late(node, usual, &connection).await;
+                        self.report_late(node, usual, &connection, begin.elapsed()).await;
                     }
                     return Ok(connection);
                 }
@@ -299,13 +299,31 @@ impl Peers {
     /// The peer's handshake packets returned the way they came, but its other packets take the
     /// usual path. Where that is not the one that works, the peer has to know before this end's
     /// congestion window is full.
-    async fn report_late(&self, node: &NodeId, usual: Option<NodeAddr>, connection: &Authenticated) {
+    async fn report_late(
+        &self,
+        node: &NodeId,
+        usual: Option<NodeAddr>,
+        connection: &Authenticated,
+        took: Duration,
+    ) {
         let through = self.endpoint.socket().handshake_through(node.addr());
+        let answers = PeerAnswers::Resumed { through };
         if through.is_some() && through != usual {
             // Without room for it, later complaints follow.
             let _ = connection.send_datagram(Bytes::from_static(UNHEARD));
         }
-        self.report(node, PeerAnswers::Resumed { through }).await;
+        if through.is_none() || through != usual {
+            self.report(node, answers).await;
+            return;
+        }
+        // The usual hop was only slow. The end of this handshake goes by another one, though, and
+        // the peer discards packets that overtake it: they wait for a probe timeout then.
+        let (sender, input) = (self.answers.clone(), Input::PeerAnswers { peer: node.clone(), answers });
+        tokio::spawn(async move {
+            tokio::time::sleep(took).await;
+            // If this fails, the node is shut down.
+            let _ = sender.send(input).await;
+        });
     }
 
     /// Takes a connection that a peer has opened; its address says which of its certified names it uses.
