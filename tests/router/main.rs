@@ -33,6 +33,8 @@ mod lives;
 #[cfg(test)]
 mod menu;
 #[cfg(test)]
+mod mixed_views;
+#[cfg(test)]
 mod notary;
 #[cfg(test)]
 mod probe;
