@@ -140,7 +140,9 @@ pub use node::{MAX_EXTERNAL, MAX_LISTEN, Node, NodeBuilder, NotLinked, SHUTDOWN_
 #[cfg(feature = "node")]
 pub use router::Explanation;
 #[cfg(feature = "node")]
-pub use transport::{Authority, Identity, Liveness, Refusal, RefusalReason, Refuser, RelayRule, Trust};
+pub use transport::{
+    Authority, Identity, Liveness, Refusal, RefusalDetails, RefusalReason, Refuser, RelayRule, Trust,
+};
 #[cfg(feature = "node")]
 pub use work::{
     Call, CallError, CallOptions, Command, CommandStderr, Directive, HandlerError, InheritEnv, Pong, Request,

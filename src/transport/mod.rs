@@ -32,6 +32,6 @@ pub use identity::{
     Trust, TrustError, id_for_address, ids_in_certificate, roles_in_certificate,
 };
 pub(crate) use identity::{open_regular, presented::Sighting, signature, verify::credential};
-pub use refusal::{Refusal, RefusalReason, Refuser};
+pub use refusal::{Refusal, RefusalDetails, RefusalReason, Refuser};
 pub(crate) use socket::udp::{bind, path_mtu, renewable, unreachable};
 pub(crate) use socket::{PortOpener, Socket, mapped, probes};

@@ -5,6 +5,7 @@
 //! dialler, a refusal may come as the close of a connection that was up for a moment.
 
 use std::fmt;
+use std::ops::Deref;
 
 use quinn::ConnectionError;
 use rustls::{AlertDescription, CertificateError};
@@ -21,9 +22,17 @@ use crate::id::NodeId;
 /// The reason is the same at both ends. It is the claim of the refusing node, which helps to find
 /// the cause and proves nothing. `Display` names the node whose certificate or trust is at fault,
 /// the file if it is known, and the remedy.
+///
+/// It is as large as a pointer, so that the errors that contain it, and the results of streams that
+/// contain those, are not moved at its full size. Its fields are those of [`RefusalDetails`].
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(transparent)]
+pub struct Refusal(Box<RefusalDetails>);
+
+/// What is known of a [`Refusal`].
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 #[non_exhaustive]
-pub struct Refusal {
+pub struct RefusalDetails {
     /// Why.
     pub reason: RefusalReason,
     /// Which node refused.
@@ -110,13 +119,23 @@ pub enum RefusalReason {
     },
 }
 
+impl Deref for Refusal {
+    type Target = RefusalDetails;
+
+    fn deref(&self) -> &RefusalDetails {
+        &self.0
+    }
+}
+
 impl Refusal {
     /// Maximum length in characters of a reason from the other node. A wrong name with the longest
     /// ids fits.
     pub const MAX_REASON: usize = 1_000;
 
     fn new(reason: RefusalReason, by: Refuser) -> Self {
-        Self { reason, by, ids: Vec::new(), issuer: None, certificate: None, roots: None }
+        let details =
+            RefusalDetails { reason, by, ids: Vec::new(), issuer: None, certificate: None, roots: None };
+        Self(Box::new(details))
     }
 
     /// This node refuses.
@@ -159,12 +178,12 @@ impl Refusal {
     pub(crate) fn naming(self, identity: &Identity) -> Self {
         let files = identity.files();
         let own = (self.by == Refuser::OtherNode).then(|| identity.presented());
-        Self {
+        let named = RefusalDetails {
             certificate: files.map(|files| files.0.clone()),
             roots: files.map(|files| files.1.clone()),
-            ..self
-        }
-        .presenting(own)
+            ..*self.0
+        };
+        Self(Box::new(named)).presenting(own)
     }
 
     /// Names what the refused certificate says of itself, if it is known.
@@ -172,7 +191,7 @@ impl Refusal {
     pub(crate) fn presenting(self, presented: Option<Presented>) -> Self {
         match presented {
             Some(Presented { ids, issuer }) if self.reason.is_of_certificate() => {
-                Self { ids, issuer, ..self }
+                Self(Box::new(RefusalDetails { ids, issuer, ..*self.0 }))
             }
             _ => self,
         }
@@ -503,11 +522,8 @@ mod tests {
             RefusalReason::RepeatedSubject,
         ] {
             let what = reason.to_string();
-            let ours = Refusal {
-                by: Refuser::OtherNode,
-                certificate: Some("/etc/a.crt".to_owned()),
-                ..Refusal::here(reason.clone())
-            };
+            let mut ours = Refusal::here(reason.clone());
+            (ours.0.by, ours.0.certificate) = (Refuser::OtherNode, Some("/etc/a.crt".to_owned()));
             let start = format!("the other node refused the certificate of this node (/etc/a.crt): {what}; ");
             assert!(ours.to_string().starts_with(&start), "{ours}");
             let theirs = Refusal::here(reason);
@@ -526,9 +542,9 @@ mod tests {
             "this node refused the certificate of the other node (id edge-1, issued by CN=their mesh): ";
         assert!(here.starts_with(start), "{here}");
         let no_certificate = Refusal::here(RefusalReason::WrongAlpn).presenting(Some(presented));
-        assert_eq!((no_certificate.ids, no_certificate.issuer), (Vec::new(), None));
-        let here =
-            Refusal { roots: Some("/etc/ca.crt".to_owned()), ..Refusal::here(RefusalReason::UnknownCa) };
+        assert_eq!((&no_certificate.ids, &no_certificate.issuer), (&Vec::new(), &None));
+        let mut here = Refusal::here(RefusalReason::UnknownCa);
+        here.0.roots = Some("/etc/ca.crt".to_owned());
         assert!(here.to_string().contains("a CA in /etc/ca.crt of this node"), "{here}");
     }
 

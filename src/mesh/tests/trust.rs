@@ -272,7 +272,7 @@ async fn what_expires_is_closed_at_both_kinds_of_connection_and_both_ends() {
         }
         if expiring != "r" {
             let why = refusal(&mut events).await;
-            assert_eq!((why.reason, why.by), (RefusalReason::Expired, Refuser::OtherNode));
+            assert_eq!((why.reason.clone(), why.by), (RefusalReason::Expired, Refuser::OtherNode));
         }
         for stream in streams {
             if stream.from != expiring && (stream.to == expiring || expiring == "r") {
@@ -300,7 +300,7 @@ async fn each_reason_to_cut_a_connection_is_told_by_its_own_name() {
         let before = Instant::now();
         world.reload(&["r", "b"], |name| world_identity(&ca, name).with_trust(trust.clone())).await;
         let why = refusal(&mut events).await;
-        assert_eq!((why.reason, why.by), (reason, Refuser::OtherNode));
+        assert_eq!((why.reason.clone(), why.by), (reason, Refuser::OtherNode));
         assert!(before.elapsed() < SOON);
         sleep(SOON).await;
         assert_not_connected(world.node("b"), "a").await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::CertificateDer;
-use rustls::server::ResolvesServerCert;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 
@@ -146,6 +146,8 @@ fn server(resolver: &Arc<SingleCertAndKey>, trust: &Trust, sighting: &Sighting) 
     // denial or renewal since would be missed. No early data either, which can be replayed.
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
+    // The default allocates room for 256 sessions, for each connection that is accepted.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     QuicServerConfig::try_from(config).expect("the provider has the cipher suite that QUIC starts with")
 }
 

@@ -199,7 +199,7 @@ async fn a_reload_applies_to_new_connections_at_once_and_live_ones_are_judged_ag
     acceptor.close(expired.close_code().to_quic(), b"");
     let error = within_limit(dialler.closed()).await;
     let refusal = Refusal::from_connection_error(&error).unwrap();
-    assert_eq!((refusal.reason, refusal.by), (RefusalReason::Expired, Refuser::OtherNode));
+    assert_eq!((refusal.reason.clone(), refusal.by), (RefusalReason::Expired, Refuser::OtherNode));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,7 +218,10 @@ async fn a_certificate_proven_on_a_live_connection_takes_the_place_of_the_first(
     let mut standing = Standing::new(id("uri"), binding, peer_certificates(&acceptor));
     // Its issuer is not trusted yet: it is kept.
     assert_eq!(standing.offer(proof.clone(), &ours(), now, tick(0)), Ok(Offered::Kept));
-    assert_eq!(standing.judge(&other.trust(), now).map_err(|why| why.reason), Ok(good_until(&renewed)));
+    assert_eq!(
+        standing.judge(&other.trust(), now).map_err(|why| why.reason.clone()),
+        Ok(good_until(&renewed))
+    );
     // From now on the issuer of the first one is not needed.
     assert_eq!(standing.offer(proof, &both, now, tick(1)), Ok(Offered::Known));
     assert_eq!(standing.judge(&ours(), now).unwrap_err().reason, RefusalReason::UnknownCa);
@@ -316,7 +319,7 @@ async fn assert_refused(dialled: Dialled, refusal: &RefusalReason, by: By) {
 }
 
 fn reason(error: &ConnectionError) -> Option<RefusalReason> {
-    Refusal::from_connection_error(error).map(|refusal| refusal.reason)
+    Refusal::from_connection_error(error).map(|refusal| refusal.reason.clone())
 }
 
 /// How each end of a connection that was refused ended: in the handshake, or, for the dialler, right after it.
