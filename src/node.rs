@@ -300,7 +300,7 @@ impl Node {
     }
 
     /// Prepares a unit of work: a job that is handed to `node` as soon as that can be reached, starts
-    /// at most once, and outlives every process involved. See [`work::unit`](crate::work::unit).
+    /// at most once, and outlives every process involved. See [`work::unit`].
     ///
     /// The node needs [units](NodeBuilder::units); otherwise the submission fails.
     pub fn submit(&self, node: NodeId, directive: Directive, payload: impl Into<UnitPayload>) -> Submit {

@@ -175,8 +175,8 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
     /// Keep units of work: those submitted here with `receptor work`, and those that others submit to this node. Needs a data
-    /// directory; limits are in the file, in the table [units] [env: RECEPTOR_UNITS, true or false] [default: false, or true if
-    /// the file has that table]
+    /// directory; the limits are in the configuration file [env: RECEPTOR_UNITS, true or false] [default: false, or true if
+    /// the file has a table of units]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) units: Option<String>,
     /// Control socket for `receptor status` and other commands on this machine [env: RECEPTOR_CONTROL] [default:
