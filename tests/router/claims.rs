@@ -8,7 +8,7 @@ use receptor_quic::{NodeId, Version};
 
 use crate::notary::{LIFE, Plain};
 use crate::signed::signed;
-use crate::sim::{Sim, id, in_both_modes};
+use crate::sim::{Seen, Sim, id, in_both_modes};
 use crate::topologies;
 
 #[test]
@@ -144,6 +144,24 @@ fn a_question_that_is_not_answered_is_given_up_and_asked_again_later() {
     verify(&mut sim, "n00");
     sim.run_for(Duration::from_secs(1));
     assert_eq!(cost(&sim, "n00"), Some(3));
+}
+
+#[test]
+fn a_proof_is_kept_while_its_refresh_has_no_next_hop() {
+    let mut sim = row(3);
+    sim.attach(&id("n02"), id("leaf"), Cost::DEFAULT);
+    sim.run_for(Duration::from_secs(2));
+    verify(&mut sim, "n00");
+    sim.run_for(Duration::from_secs(1));
+    assert_eq!(cost(&sim, "n00"), Some(3));
+    // The proof is refreshed 10 minutes before it expires. The only link is down at that time.
+    sim.run_for(LIFE - Duration::from_secs(605));
+    sim.cut(&id("n00"), &id("n01"), Seen::Now);
+    sim.run_for(Duration::from_secs(10));
+    assert_eq!(cost(&sim, "n00"), None);
+    sim.connect("n00", "n01");
+    sim.run_for(Duration::from_secs(20));
+    assert_eq!(cost(&sim, "n00"), Some(3), "although nobody has used the stub since");
 }
 
 /// `liar` lists a stub with a proof that it has made itself.

@@ -31,7 +31,7 @@ const MAX_ASKERS: usize = 64;
 const ANSWER: Duration = Duration::from_secs(1);
 const MAX_ASKS: u32 = 2;
 /// When a rejected claim may be asked about again: doubled with each rejection, up to the second
-/// value.
+/// value. A valid proof that could not be refreshed is requested again after the second value.
 const REJECTED_FOR: Duration = Duration::from_secs(2);
 const REJECTED_FOR_MAX: Duration = Duration::from_secs(64);
 /// When a proof that is older than another one of the stub is asked for again, since its claimer may
@@ -366,6 +366,24 @@ impl Claims {
         (askers, reported)
     }
 
+    /// No answer has arrived, or there is no neighbour to ask. A proof that is held and valid is kept
+    /// until it expires, and requested again before; without one the claim is rejected. Returns the
+    /// neighbours that wait for the proof.
+    pub(crate) fn on_unanswered(&mut self, key: &Key, now: Instant) -> BTreeSet<NodeId> {
+        let held = self.by_stub.get_mut(&key.0).and_then(|claims| claims.get_mut(&key.1));
+        let valid = held.and_then(|held| {
+            let until = held.proven.as_ref().map(|(_, until)| *until).filter(|until| *until > now)?;
+            Some((held, until))
+        });
+        let Some((held, until)) = valid else {
+            return self.on_rejected(key, ClaimFault::NoAnswer, now).0;
+        };
+        held.rechecking = false;
+        let askers = held.asking.take().map(|asking| asking.askers).unwrap_or_default();
+        self.set_due(key, Some(until.min(now + REJECTED_FOR_MAX)));
+        askers
+    }
+
     /// The next claim whose time has come, and what is to be done about it.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<(Key, Due)> {
         let (at, key) = self.due.first()?.clone();
@@ -379,17 +397,7 @@ impl Claims {
             Some(asking) if asking.asks < MAX_ASKS && !expired => {
                 Due::Ask { of_other_than: Some(asking.of.clone()) }
             }
-            Some(_) => {
-                // A proof that could not be renewed holds until it expires.
-                if let Some((_, until)) = held.proven.as_ref().filter(|_| !expired) {
-                    let until = *until;
-                    let askers = held.asking.take().map(|asking| asking.askers).unwrap_or_default();
-                    self.set_due(&key, Some(until));
-                    return Some((key, Due::Failed { askers }));
-                }
-                let (askers, _) = self.on_rejected(&key, ClaimFault::NoAnswer, now);
-                Due::Failed { askers }
-            }
+            Some(_) => Due::Failed { askers: self.on_unanswered(&key, now) },
             None if expired => {
                 let (askers, _) = self.on_rejected(&key, ClaimFault::Expired, now);
                 Due::Failed { askers }
@@ -539,6 +547,25 @@ mod tests {
         assert_eq!(claims.state(&id("s"), &id("n"), None), ClaimState::Rejected(ClaimFault::NoAnswer));
         assert!(!claims.needs_proof(&id("s"), &id("n"), now + 2 * ANSWER));
         assert!(claims.needs_proof(&id("s"), &id("n"), now + 2 * ANSWER + REJECTED_FOR));
+    }
+
+    #[test]
+    fn a_valid_proof_outlives_a_failed_refresh_and_is_refreshed_again() {
+        let (mut claims, now) = claims();
+        let until = now + HOUR;
+        claims.on_proven(&key("n"), attachment("n", 1), until, now);
+        let mut at = now + HOUR - REFRESH_AHEAD;
+        let mut refreshes = 0;
+        while at < until {
+            assert_eq!(claims.poll(at), Some((key("n"), Due::Ask { of_other_than: None })));
+            assert_eq!(claims.on_unanswered(&key("n"), at), BTreeSet::new());
+            assert_eq!(claims.standing(&id("s"), &id("n"), None), Standing::Proven);
+            refreshes += 1;
+            at = claims.next_timeout().unwrap();
+        }
+        assert_eq!((refreshes, at), (10, until));
+        assert_eq!(claims.poll(until), Some((key("n"), Due::Failed { askers: BTreeSet::new() })));
+        assert_eq!(claims.state(&id("s"), &id("n"), None), ClaimState::Rejected(ClaimFault::Expired));
     }
 
     #[test]

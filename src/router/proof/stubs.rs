@@ -290,7 +290,7 @@ impl Router {
     fn fetch(&mut self, key: &Key, asker: Option<&NodeId>, of_other_than: Option<&NodeId>, now: Instant) {
         let next_hop = self.toward(&key.1, asker, of_other_than);
         let Some(hop) = next_hop.or_else(|| self.toward(&key.1, asker, None)) else {
-            let (mut askers, _) = self.claims.on_rejected(key, ClaimFault::NoAnswer, now);
+            let mut askers = self.claims.on_unanswered(key, now);
             askers.extend(asker.cloned());
             self.reconsider(&key.0, now);
             self.schedule.on_effect(Effect::Stubs);
