@@ -251,7 +251,6 @@ impl Claims {
 
     /// Notes that the proof was asked for, on behalf of `asker` if that is another node.
     pub(crate) fn on_asked(&mut self, key: &Key, of: NodeId, asker: Option<&NodeId>, now: Instant) {
-        self.make_room(0);
         self.uses += 1;
         let used = self.uses;
         let held = self.held_mut(key);
@@ -290,7 +289,7 @@ impl Claims {
         until: Instant,
         now: Instant,
     ) -> BTreeSet<NodeId> {
-        self.make_room(attachment.len());
+        while self.bytes + attachment.len() > MAX_BYTES && self.evict() {}
         self.bytes += attachment.len();
         let held = self.held_mut(key);
         let old = held.proven.replace((attachment, until));
@@ -438,13 +437,14 @@ impl Claims {
         self.by_stub.get(stub)?.get(claimer)
     }
 
+    /// The claim, which is inserted if it is not held. Only then does another one make room.
     fn held_mut(&mut self, (stub, claimer): &Key) -> &mut Held {
-        let claims = self.by_stub.entry(stub.clone()).or_default();
-        claims.entry(claimer.clone()).or_insert_with(|| {
+        if self.held(stub, claimer).is_none() {
+            while self.count >= MAX_CLAIMS && self.evict() {}
             self.count += 1;
             *self.claimers.entry(claimer.clone()).or_default() += 1;
-            Held::default()
-        })
+        }
+        self.by_stub.entry(stub.clone()).or_default().entry(claimer.clone()).or_default()
     }
 
     fn set_due(&mut self, key: &Key, due: Option<Instant>) {
@@ -459,19 +459,15 @@ impl Claims {
         }
     }
 
-    /// Forgets the claims used longest ago of the node that makes the most, until there is room for
-    /// one more.
-    fn make_room(&mut self, bytes: usize) {
-        while self.count >= MAX_CLAIMS || self.bytes + bytes > MAX_BYTES {
-            let most =
-                self.claimers.iter().max_by_key(|(_, count)| **count).map(|(claimer, _)| claimer.clone());
-            let Some(claimer) = most else { return };
-            let of =
-                self.by_stub.iter().filter_map(|(stub, claims)| Some((claims.get(&claimer)?.used, stub)));
-            let Some((_, stub)) = of.min() else { return };
-            let key = (stub.clone(), claimer);
-            self.forget(&key);
-        }
+    /// Forgets the claim used longest ago of the node that makes the most. `false` if none is held.
+    fn evict(&mut self) -> bool {
+        let most = self.claimers.iter().max_by_key(|(_, count)| **count);
+        let Some(claimer) = most.map(|(claimer, _)| claimer.clone()) else { return false };
+        let of = self.by_stub.iter().filter_map(|(stub, claims)| Some((claims.get(&claimer)?.used, stub)));
+        let Some((_, stub)) = of.min() else { return false };
+        let key = (stub.clone(), claimer);
+        self.forget(&key);
+        true
     }
 
     fn forget(&mut self, key: &Key) {
@@ -684,6 +680,28 @@ mod tests {
         }
         assert_eq!(claims.len(), MAX_CLAIMS);
         assert_eq!(claims.standing(&id("s"), &id("n"), None), Standing::Proven);
+    }
+
+    #[test]
+    fn rejected_claims_are_bounded_as_well() {
+        let (mut claims, now) = claims();
+        for nth in 0..MAX_CLAIMS + 9 {
+            claims.on_rejected(&(id(&format!("x{nth}")), id("n")), ClaimFault::NoAnswer, now);
+        }
+        assert_eq!(claims.len(), MAX_CLAIMS);
+    }
+
+    #[test]
+    fn a_full_table_evicts_nothing_for_a_claim_that_it_holds() {
+        let (mut claims, now) = claims();
+        for nth in 0..MAX_CLAIMS {
+            claims.on_asked(&(id(&format!("x{nth}")), id("n")), id("hop"), None, now);
+        }
+        let held = (id("x0"), id("n"));
+        claims.on_asked(&held, id("other"), None, now);
+        claims.on_proven(&held, attachment("n", 1), now + HOUR, now);
+        claims.on_rejected(&held, ClaimFault::NoProof, now);
+        assert_eq!(claims.len(), MAX_CLAIMS);
     }
 
     #[test]
