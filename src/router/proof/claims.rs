@@ -44,7 +44,8 @@ const REFRESH_AHEAD: Duration = Duration::from_secs(600);
 /// allowed again.
 const FETCH_BURST: u32 = 256;
 const FETCH_EVERY: Duration = Duration::from_millis(10);
-/// Neighbours whose pace is remembered.
+/// Maximum number of neighbours whose pace is remembered. Nothing is fetched for others until one of
+/// these may fetch a whole burst again.
 const MAX_PACES: usize = 4_096;
 
 /// What a node claims about a stub: that it is attached to the node.
@@ -239,6 +240,9 @@ impl Claims {
     pub(crate) fn may_fetch_for(&mut self, neighbour: &NodeId, now: Instant) -> bool {
         if self.paces.len() >= MAX_PACES && !self.paces.contains_key(neighbour) {
             self.paces.retain(|_, pace| pace.full_at() > now);
+            if self.paces.len() >= MAX_PACES {
+                return false;
+            }
         }
         let full = || Bucket::new(FETCH_BURST, FETCH_EVERY, now);
         let pace = self.paces.entry(neighbour.clone()).or_insert_with(full);
@@ -711,6 +715,18 @@ mod tests {
         assert_eq!(fetched, FETCH_BURST as usize);
         assert!(claims.may_fetch_for(&id("other"), now));
         assert!(claims.may_fetch_for(&id("m"), now + FETCH_EVERY));
+    }
+
+    #[test]
+    fn no_more_paces_are_remembered_than_the_maximum() {
+        let (mut claims, now) = claims();
+        for nth in 0..MAX_PACES {
+            assert!(claims.may_fetch_for(&id(&format!("n{nth}")), now));
+        }
+        assert!(!claims.may_fetch_for(&id("other"), now));
+        assert!(claims.may_fetch_for(&id("n0"), now), "it is remembered");
+        assert_eq!(claims.paces.len(), MAX_PACES);
+        assert!(claims.may_fetch_for(&id("other"), now + FETCH_EVERY));
     }
 
     fn attachment(neighbour: &str, sequence: u64) -> Attachment {
