@@ -252,12 +252,12 @@ impl Identity {
         self.inner.key.to_pem()
     }
 
-    /// The files of the certificate and of the roots, if it was loaded from files.
     /// What the certificate says of itself.
     pub(crate) fn presented(&self) -> Presented {
         self.inner.certified.cert.first().map_or_else(Presented::default, |der| Presented::read(der))
     }
 
+    /// The files of the certificate and of the roots. `None` if it was not loaded from files.
     pub(crate) fn files(&self) -> Option<&(String, String)> {
         self.files.as_deref()
     }
