@@ -202,16 +202,9 @@ impl Puncher {
             self.out.counters.peers_refused += 1;
             return;
         }
-        let mut context = Context {
-            now,
-            peer,
-            timers: &self.config.timers,
-            own: &mut self.own,
-            random: &mut self.random,
-            out: &mut self.out,
-        };
+        let (sessions, mut context) = self.parts(peer, now);
         let session = Session::new(role, &mut context);
-        self.sessions.insert(peer.clone(), session);
+        sessions.insert(peer.clone(), session);
     }
 
     /// The peer connection is gone: so are its paths.
@@ -440,8 +433,22 @@ impl Puncher {
         act: impl FnOnce(&mut Session, &mut Context<'_>) -> R,
     ) -> Option<R> {
         self.now = self.now.max(now);
-        let session = self.sessions.get_mut(peer)?;
-        let mut context = Context {
+        let (sessions, mut context) = self.parts(peer, now);
+        let session = sessions.get_mut(peer)?;
+        let result = act(session, &mut context);
+        session.step(&mut context);
+        let dues = session.dues(now, context.timers);
+        self.plan(peer, dues);
+        Some(result)
+    }
+
+    /// The sessions, and what the one with `peer` sees of the rest.
+    fn parts<'a>(
+        &'a mut self,
+        peer: &'a NodeId,
+        now: Instant,
+    ) -> (&'a mut BTreeMap<NodeId, Session>, Context<'a>) {
+        let context = Context {
             now,
             peer,
             timers: &self.config.timers,
@@ -449,11 +456,7 @@ impl Puncher {
             random: &mut self.random,
             out: &mut self.out,
         };
-        let result = act(session, &mut context);
-        session.step(&mut context);
-        let dues = session.dues(now, &self.config.timers);
-        self.plan(peer, dues);
-        Some(result)
+        (&mut self.sessions, context)
     }
 
     fn with_all(&mut self, now: Instant, act: impl Fn(&mut Session, &mut Context<'_>)) {
