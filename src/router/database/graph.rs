@@ -283,6 +283,14 @@ pub(crate) mod tests {
         Draft { links, capabilities, ..Draft::new(origin, version) }.seal().unwrap()
     }
 
+    pub(crate) fn graph(records: Vec<Record>) -> Graph {
+        let mut graph = Graph::default();
+        for record in records {
+            graph.insert(record);
+        }
+        graph
+    }
+
     pub(crate) fn id(text: &str) -> NodeId {
         text.try_into().unwrap()
     }

@@ -204,7 +204,7 @@ fn candidates(graph: &Graph, source: u32, paths: &Paths) -> Vec<Candidate> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::router::database::graph::tests::{id, record};
+    use crate::router::database::graph::tests::{graph, id, record};
     use crate::router::record::Record;
     use crate::router::record::draft::Draft;
 
@@ -278,14 +278,6 @@ mod tests {
         let paths = Paths::find(&graph, source, |_, _| true);
         let places: Vec<u16> = candidates(&graph, source, &paths).iter().map(|c| c.place).collect();
         assert_eq!(places, [11, 3, 4, 5, 6, 7, 8, 9]);
-    }
-
-    fn graph(records: Vec<Record>) -> Graph {
-        let mut graph = Graph::default();
-        for record in records {
-            graph.insert(record);
-        }
-        graph
     }
 
     fn refuse(record: &mut Record) {

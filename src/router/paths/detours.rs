@@ -138,8 +138,7 @@ fn nearest(searches: impl Iterator<Item = Vec<u64>>) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::router::database::graph::tests::{id, record};
-    use crate::router::record::Record;
+    use crate::router::database::graph::tests::{graph, id, record};
     use crate::router::record::draft::Draft;
 
     #[test]
@@ -194,14 +193,6 @@ mod tests {
         let graph = graph(records);
         assert_eq!(detours(&graph, "t", &["h"]), [""; 0]);
         assert_eq!(detours(&graph, "m", &["h"]), ["m"]);
-    }
-
-    fn graph(records: Vec<Record>) -> Graph {
-        let mut graph = Graph::default();
-        for record in records {
-            graph.insert(record);
-        }
-        graph
     }
 
     #[test]

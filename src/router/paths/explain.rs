@@ -146,14 +146,11 @@ impl Router {
         }
     }
 
-    /// The nodes that grant transit without this node's permission.
+    /// The nodes that grant transit without this node's permission, ascending by id.
     fn not_permitted(&self) -> Vec<NodeId> {
         let graph = self.database.graph();
         let refused = |record: &&Record| record.transit && graph.is_permitted(&record.origin) == Some(false);
-        let mut nodes: Vec<NodeId> =
-            self.database.iter().filter(refused).map(|record| record.origin.clone()).collect();
-        nodes.sort();
-        nodes
+        self.database.iter().filter(refused).map(|record| record.origin.clone()).collect()
     }
 
     fn explain_left(&self, record: &Record) -> Explanation {
