@@ -2,6 +2,8 @@
 
 #![no_main]
 
+#[path = "../../tests/router/fuzzed/drained.rs"]
+mod drained;
 #[path = "../../tests/router/fuzzed/ops.rs"]
 mod ops;
 

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 mod decode;
+mod drained;
 mod ops;
 mod twins;
 

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use receptor_quic::NodeId;
 use receptor_quic::id::Cost;
 use receptor_quic::router::{
-    Config, DeadlineReason, Event, Message, NeighbourKind, NeighbourState, Record, Router, SessionUp,
+    Config, Event, Message, NeighbourKind, NeighbourState, Record, Router, SessionUp,
 };
+
+use super::drained::drained;
 
 const NODES: usize = 4;
 /// All pairs of nodes; the first ones make a line.
@@ -359,20 +361,19 @@ impl World {
         panic!("no rest in {time:?}: {deadlines:?}");
     }
 
-    /// The drain rule.
+    /// Acts on what the router reports, and puts what it sends on its way.
     fn drain(&mut self, node: usize) {
         loop {
-            let router = &mut self.routers[node];
+            let (events, transmits) = drained(&mut self.routers[node]);
             let mut stalled = Vec::new();
-            while let Some(event) = router.poll_event() {
+            for event in events {
                 match event {
                     Event::SyncStalled(neighbour) => stalled.push(neighbour),
-                    Event::Violation { .. } => panic!("{event:?}"),
                     Event::DuplicateId(_) => assert!(self.lied, "{event:?}"),
                     _ => {}
                 }
             }
-            while let Some(transmit) = router.poll_transmit() {
+            for transmit in transmits {
                 let bytes = transmit.message.encode();
                 assert!(bytes.len() <= Message::max_len(transmit.message.frame_type()));
                 let (pair, end) = place(node, &transmit.to);
@@ -382,8 +383,6 @@ impl World {
                     session.ends[1 - end].queue.push_back(Frame { bytes, damaged: false });
                 }
             }
-            let deadline = router.poll_timeout();
-            assert!(deadline.is_none_or(|deadline| deadline.reason != DeadlineReason::Output));
             if stalled.is_empty() {
                 return;
             }
