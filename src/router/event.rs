@@ -61,9 +61,9 @@ pub enum Event {
         error: PeerError,
     },
     /// A record is not accepted because its origin's credential is not trusted here, be it expired
-    /// or revoked; or one that was accepted is dropped because its credential has expired. Nobody's
-    /// fault but the credential's or this node's configuration; nodes that trust it route by the
-    /// record.
+    /// or revoked; or one that was accepted is dropped because its credential has expired. The
+    /// cause is the credential or this node's configuration; nodes that trust the credential route
+    /// by the record.
     Untrusted {
         /// Whose record.
         origin: NodeId,

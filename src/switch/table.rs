@@ -149,8 +149,8 @@ impl ForwardingTable {
         self.detours.insert(destination, Detour { hop, avoided, toward });
     }
 
-    /// The node that this node's packets for a stub are sent to, which says that it is attached
-    /// `at` another one.
+    /// The node that packets of this node for a stub are sent to. `at` is the attachment that the
+    /// stub has announced; a detour may replace it by another one.
     #[must_use]
     pub fn attachment(&self, stub: NodeAddr, at: NodeAddr) -> NodeAddr {
         let detour = self.detours.get(&stub).filter(|detour| detour.avoided.contains(&at));

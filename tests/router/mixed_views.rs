@@ -237,7 +237,7 @@ fn what_no_permitted_relay_leads_to_is_said_to_be_unreachable() {
             }
         }
     }
-    assert!(unreachable > 100, "{unreachable} unreachable pairs are too few to tell");
+    assert!(unreachable > 100, "{unreachable} unreachable pairs are too few");
 }
 
 fn pairs(mixed: &Mixed) -> Vec<(NodeId, NodeId)> {

@@ -209,8 +209,8 @@ fn assert_walks(sim: &Sim, from: &NodeId) {
             while at != route.id {
                 let table = sim.nodes[&at].router.table();
                 if route.stub && table.is_claimed(&route.id) {
-                    // Packets wait there until the proof is fetched, as nobody has used the stub by
-                    // this way yet.
+                    // Packets wait there until the proof is fetched, because the stub has not been
+                    // used from there yet.
                     break;
                 }
                 let hops =

@@ -1,4 +1,4 @@
-//! Which nodes list which stubs, as far as anybody has asked, and what was found about it.
+//! Which nodes list which stubs, and the verification of these claims.
 //!
 //! ```text
 //!   listed ──used──▶ asked ──▶ proven ──until it expires──▶ asked again
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A record may list any id as a stub; only the stub's own [`Attachment`] makes it true. It is
-//! asked for where the stub is used, so that a stub that nobody talks to costs no more than its
-//! entry in a record.
+//! asked for where the stub is used, so that an unused stub costs no more than its entry in a
+//! record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -60,7 +60,8 @@ pub trait Notary: fmt::Debug + Send + Sync {
 pub enum Verdict {
     /// The record is of its origin.
     Valid,
-    /// Nobody who verified it could have repeated it: whoever sent it is guilty, and loses the session.
+    /// A node that verifies records cannot have forwarded it: its sender is at fault, and loses the
+    /// session.
     Forged,
     /// This node does not trust the credential; others may. The record is not taken, and its sender is not guilty.
     Untrusted(Distrust),

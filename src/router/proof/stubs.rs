@@ -51,7 +51,7 @@ impl Router {
     }
 
     /// Fetches the proofs of those that list this stub. Call it when the stub is used and has no
-    /// route: a stub that nobody uses is not verified. Returns whether an answer is awaited; the
+    /// route: an unused stub is not verified. Returns whether an answer is awaited; the
     /// table changes when it is here, and the stub is attached. Without a notary nothing has to be
     /// proven.
     pub fn verify_claims(&mut self, stub: &NodeId, now: Instant) -> bool {
@@ -190,7 +190,7 @@ impl Router {
     }
 
     /// How far it counts that the origin of a record lists a stub. Notes claims that are to be
-    /// verified though nobody uses the stub: those about stubs that others have proven or that are
+    /// verified even if the stub is not used: those about stubs that others have proven or that are
     /// attached here, and those of neighbours without transit, whose packets depend on it.
     pub(in crate::router) fn standing(
         &self,

@@ -301,7 +301,7 @@ impl Endpoint {
     /// from.
     ///
     /// # Errors
-    /// The attempt is not the begin of a connection.
+    /// The attempt does not start a connection.
     pub(crate) fn accept_attempt(&self, incoming: Incoming) -> Result<Accepting, ConnectionError> {
         let shown = self.tls.load();
         let (mut config, transport) = if Self::is_peer(&incoming) {

@@ -2,7 +2,7 @@
 //!
 //! rustls reports why a certificate was refused, but not which one: after a failed handshake the
 //! connection has no peer identity. The verifier of one attempt therefore leaves the certificate in
-//! a slot, where whoever reports the failure finds it:
+//! a slot, where the code that reports the failure finds it:
 //!
 //! ```text
 //!   dial / accept ─ Sighting ─▶ PeerVerifier ─ refuses ─▶ slot ─▶ Refusal { ids, issuer }

@@ -111,7 +111,7 @@ impl World {
             let instance = self.routers[peer].version().instance;
             let (neighbour, cost, kind) = (name(peer), Cost::DEFAULT, NeighbourKind::Full);
             let up = SessionUp { neighbour, instance, cost, kind };
-            // One that has yielded links to nobody.
+            // A process that has yielded accepts no links.
             if self.routers[node].handle_session_up(up, self.now).is_err() {
                 assert!(self.gone[node].is_some(), "an honest node is refused");
                 self.links[link] = None;

@@ -1,4 +1,4 @@
-//! Signatures that were found to be right, ahead of those who need to know.
+//! A cache of valid signatures, so that copies of a record are not verified again.
 
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,8 @@ use crate::transport::identity::verify::chain::Name;
 /// What a signature is remembered by: a collision-free hash of chain, message and signature.
 type Key = [u8; 32];
 
-/// Right signatures that were verified lately; wrong ones are not remembered. Each is kept for its
-/// copies, which other neighbours send within seconds.
+/// Recently verified valid signatures; invalid ones are not remembered. Each is kept for its copies,
+/// which other neighbours send within seconds.
 pub(super) struct Signatures(Mutex<LruCache<Key, (), BuildHasherDefault<DefaultHasher>>>);
 
 impl Signatures {
