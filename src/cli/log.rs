@@ -25,6 +25,7 @@ const FLUSH_WAIT: Duration = Duration::from_millis(500);
 static STDERR: OnceLock<Queue> = OnceLock::new();
 
 use super::log_fields;
+use crate::sync::lock;
 
 /// Log format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -198,7 +199,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 }
 

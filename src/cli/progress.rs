@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::exit::Failure;
 use super::flow::{Sink, Source};
 use super::text::span;
+use crate::sync::lock;
 
 /// A call that ends sooner shows nothing.
 const FIRST: Duration = Duration::from_secs(1);
@@ -117,7 +118,7 @@ impl Progress {
 
 impl Shared {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use super::services::patience::{Absence, Patiences, bounded};
 use super::services::usage::{Lease, StreamLease, Usage};
 use super::services::{Opened, Services};
 use crate::id::{NodeAddr, NodeId};
+use crate::sync::lock;
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::{Authenticated, Connecting as Handshake, Endpoint};
 use crate::transport::handshake::certified_names;
@@ -715,11 +716,6 @@ async fn first_to_succeed(
 
 fn no_answer(node: &NodeId, limit: Duration) -> OpenError {
     OpenError::Unreachable { node: node.clone(), why: format!("no answer within {limit:?}") }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change behind these locks is one step, so a panic elsewhere has not spoilt it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Passes the streams that come in on a connection to the services, until the connection ends.

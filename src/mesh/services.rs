@@ -18,7 +18,7 @@ pub(crate) mod window_budget;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +38,7 @@ use self::stream::Stream;
 use self::usage::{StreamLease, Usage};
 use super::driver::renewal;
 use crate::id::{NodeId, ServiceName};
+use crate::sync::lock;
 use crate::transport::code::StreamCode;
 use crate::transport::settings::{MAX_INCOMING_STREAMS, ReceiveLimits};
 
@@ -412,7 +413,6 @@ impl Services {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change behind the lock is one step, so a panic elsewhere has not spoilt it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

@@ -12,7 +12,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::frame::MAX_RESPONSE;
 use crate::id::NodeId;
 use crate::mesh::services::fair;
+use crate::sync::lock;
 
 /// The number of responses of one call that may wait for the stream: 4, so at most 256 KiB.
 pub(crate) const RESPONSE_QUEUE: usize = 4;
@@ -125,8 +126,7 @@ impl ResponseBudget {
     }
 
     fn lock(&self) -> MutexGuard<'_, Stored> {
-        // Every change behind the lock is whole, so a panic elsewhere has not spoilt it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::id::NodeId;
 use crate::mesh::Stream;
 use crate::mesh::report::log::LogLimits;
 use crate::mesh::services::fair;
+use crate::sync::lock;
 
 /// The most directives that one node handles: 1024.
 pub const MAX_HANDLERS: usize = 1024;
@@ -419,7 +420,7 @@ impl Registry {
 
 impl Inner {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.running)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tokio::io::AsyncWrite;
 use super::backlog::{Backlog, Closed, Reserved};
 use super::frame::MAX_RESPONSE;
 use super::over::Over;
+use crate::sync::lock;
 
 /// How a handler answers: each [`send`](Self::send) is a response with the next serial, from 1.
 ///
@@ -60,7 +61,7 @@ impl Responder {
         if self.is_cancelled() {
             return Err(SendError::Over);
         }
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = body;
+        *lock(&self.last) = body;
         Ok(())
     }
 

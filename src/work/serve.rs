@@ -1,7 +1,7 @@
 //! One call at the executor: read the CALL frame, run the handler, write the responses.
 
 use std::any::Any;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use super::responder::{LastBody, Responder};
 use crate::id::NodeId;
 use crate::mesh::report::log::{LogKind, LogLimits};
 use crate::mesh::{SendHalf, Stream, StreamError};
+use crate::sync::lock;
 use crate::transport::code::StreamCode;
 
 /// How long a caller may take to send its CALL frame after the stream was opened.
@@ -219,7 +220,7 @@ impl Running {
         }
         match self.verdict(result) {
             Ok(()) => {
-                let body = std::mem::take(&mut *self.last.lock().unwrap_or_else(PoisonError::into_inner));
+                let body = std::mem::take(&mut *lock(&self.last));
                 self.responses.send_last(Code::Success, None, body).await?;
                 Ok(Code::Success)
             }

@@ -1,7 +1,7 @@
 //! One line on a terminal that shows how a unit gets on.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
@@ -9,6 +9,7 @@ use super::table::progress;
 use super::unit::UnitView;
 use crate::cli::exit::Failure;
 use crate::cli::flow::Sink;
+use crate::sync::lock;
 
 /// Moves to the start of the line and erases it.
 const ERASE: &str = "\r\x1b[K";
@@ -44,7 +45,7 @@ impl StateLine {
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

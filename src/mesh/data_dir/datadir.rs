@@ -10,12 +10,13 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tracing::{info, warn};
 
 use super::pid_lock::{LockError, PidLock};
 use crate::id::NodeId;
+use crate::sync::lock;
 use crate::transport::open_regular;
 
 /// Known neighbours leave the manifest after this many seconds without a link.
@@ -123,7 +124,7 @@ impl DataDir {
     }
 
     fn unsaved(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
-        self.0.unsaved_epoch.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.unsaved_epoch)
     }
 
     fn file(&self, name: &str) -> PathBuf {

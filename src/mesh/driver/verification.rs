@@ -13,7 +13,7 @@
 //! delays its own connection and no other. What is not found ahead, such as the signature of a record
 //! that travels as a delta, is verified by the driver: the result is the same.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use crate::id::NodeId;
 use crate::mesh::links::notary::CertificateNotary;
 use crate::router::{Advertisement, CredentialName, Message, Proof};
+use crate::sync::lock;
 
 /// Maximum number of chains that are verified at the same time, each on a thread of its own. More
 /// would take cores from the connections that are up already.
@@ -209,7 +210,7 @@ impl Asked {
     }
 
     fn put(&self, questions: impl Iterator<Item = CredentialName>) {
-        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = lock(&self.0);
         for question in questions {
             asked.put(question, ());
             if asked.len() > MAX_ASKED {
@@ -219,7 +220,7 @@ impl Asked {
     }
 
     fn take(&self, name: CredentialName) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop(&name).is_some()
+        lock(&self.0).pop(&name).is_some()
     }
 }
 

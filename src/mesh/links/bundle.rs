@@ -6,8 +6,10 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+
+use crate::sync::lock;
 
 /// One of the futures of a bundle.
 pub(crate) type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -42,7 +44,7 @@ impl Wake for PartWaker {
     fn wake_by_ref(self: &Arc<Self>) {
         // Whoever sets the first bit wakes the task, which takes all of them.
         if self.shared.woken.fetch_or(self.bit, Ordering::AcqRel) == 0 {
-            self.shared.task.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
+            lock(&self.shared.task).wake_by_ref();
         }
     }
 }
@@ -65,7 +67,7 @@ impl<const N: usize> Future for Bundle<N> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         // Before the bits are taken: what is woken from then on wakes this waker.
-        this.shared.task.lock().unwrap_or_else(PoisonError::into_inner).clone_from(cx.waker());
+        lock(&this.shared.task).clone_from(cx.waker());
         let woken = this.shared.woken.swap(0, Ordering::AcqRel);
         this.first = (this.first + 1) % N;
         for nth in (this.first..N).chain(0..this.first) {

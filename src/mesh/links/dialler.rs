@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use quinn::ConnectionError;
@@ -20,6 +20,7 @@ use crate::mesh::report::events::Event;
 use crate::mesh::report::log::LogLimits;
 use crate::mesh::report::status::{Direction, LinkState, LinkStatus};
 use crate::mesh::view::View;
+use crate::sync::lock;
 use crate::transport::backoff::{Backoff, LinkEnd};
 use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
@@ -92,7 +93,7 @@ impl Dialled {
     }
 
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut DialState) -> T) -> T {
-        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut lock(&self.state))
     }
 
     /// The entry in status, while there is no link.

@@ -19,7 +19,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use quinn::Incoming;
 use serde::Serialize;
@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 
 use super::budget::{Budget, Source};
 use crate::id::{NodeAddr, NodeId};
+use crate::sync::lock;
 use crate::transport::endpoint::Endpoint;
 
 /// Handshakes of one kind under way at a time. Each holds some 30 KiB.
@@ -126,8 +127,7 @@ impl HalfOpen {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change behind the lock leaves it whole, so a panic elsewhere has not spoilt it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

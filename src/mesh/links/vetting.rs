@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -31,6 +31,7 @@ use crate::mesh::report::log::{LogKind, LogLimits};
 use crate::mesh::services::connection::Connection;
 use crate::mesh::services::ending::{Cause, EndReason};
 use crate::router::{Attachment, AttachmentVerdict};
+use crate::sync::lock;
 use crate::transport::authenticator::{Authenticator, Binding, CredentialHash};
 use crate::transport::code::CloseCode;
 use crate::transport::credential::Verifier;
@@ -450,9 +451,4 @@ impl Drop for Vetted {
 /// Whether no renewed certificate would change the verdict.
 fn is_final(reason: &RefusalReason) -> bool {
     !matches!(reason, RefusalReason::UnknownCa | RefusalReason::NotPinned | RefusalReason::Expired)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change behind these locks is one step, so a panic elsewhere has not spoilt it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,10 @@
 //! What a node does beyond its mesh: the tasks that tell the local network and the router of it, and take that back at the end.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use tokio::task::JoinHandle;
+
+use crate::sync::lock;
 
 /// The tasks. Each ends by itself when the node leaves, or is dropped.
 #[derive(Debug, Default)]
@@ -57,12 +59,12 @@ impl Outside {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         use tracing::Instrument;
         let task = tokio::spawn(task.instrument(tracing::Span::current()));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        lock(&self.0).push(task);
     }
 
     /// Waits until they have ended.
     pub(crate) async fn ended(&self) {
-        let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = std::mem::take(&mut *lock(&self.0));
         for task in tasks {
             // One that has panicked has ended as well.
             let _ = task.await;

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::mesh::clock;
+use crate::sync::lock;
 
 /// The shortest time between two lines about one address.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -53,7 +54,7 @@ pub(crate) struct SharedRefusalLog(Arc<Mutex<RefusalLog>>);
 impl SharedRefusalLog {
     /// As [`RefusalLog::admit`], now.
     pub(crate) fn admit(&self, address: IpAddr) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(address, clock::now())
+        lock(&self.0).admit(address, clock::now())
     }
 }
 

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::id::NodeId;
+use crate::sync::lock;
 
 /// Callers in the table beyond which those without streams are looked for.
 const SWEEP_AT: usize = 64;
@@ -33,8 +34,7 @@ pub(crate) struct Counted(CallerCount);
 impl Callers {
     /// The count of the caller with this id.
     pub(crate) fn of(&self, caller: &NodeId) -> CallerCount {
-        // Every change behind the lock is one step, so a panic elsewhere has not spoilt it.
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = lock(&self.0);
         if table.counts.len() >= SWEEP_AT.max(2 * table.kept) {
             table.counts.retain(|_, count| Arc::strong_count(&count.0) > 1);
             table.kept = table.counts.len();

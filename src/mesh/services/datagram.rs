@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::Future as _;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
@@ -25,6 +25,7 @@ use super::ending::Ending;
 use super::usage::{Lease, Usage};
 use super::{MAX_SERVICES, ServeError};
 use crate::id::{NodeId, ServiceName};
+use crate::sync::lock;
 
 /// What waits for one listener, at most, in bytes: then the oldest goes. As much again is in the listener's hands.
 pub const MAX_WAITING_DATAGRAMS: usize = 1024 * 1024;
@@ -408,11 +409,6 @@ pub(crate) fn parse(message: &Bytes) -> Option<(&[u8], Bytes)> {
 
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change behind these locks is one step, so a panic elsewhere has not spoilt it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -7,10 +7,12 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Waker};
 
 use tokio::sync::Notify;
+
+use crate::sync::lock;
 
 /// Finished halves that are kept before those that were delivered are looked for.
 const SWEEP_AT: usize = 64;
@@ -78,7 +80,7 @@ impl OpenStreams {
     }
 
     fn finished(&self) -> MutexGuard<'_, Collected> {
-        self.0.finished.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.finished)
     }
 }
 

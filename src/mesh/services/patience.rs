@@ -14,13 +14,14 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::ending::{Cause, EndReason};
+use crate::sync::lock;
 use crate::transport::settings::{PEER_DEAD_AFTER, PEER_TIMEOUTS};
 
 /// For how long a peer has not been there.
@@ -105,8 +106,7 @@ impl Patiences {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Duration, Arc<Group>>> {
-        // Every change behind the lock is one step, so a panic elsewhere has not spoilt it.
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.groups)
     }
 }
 

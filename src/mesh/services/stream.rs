@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use super::open::{ACCEPTED, RefusedOpen};
 use super::open_streams::{Delivery, Finished, OpenHalf, OpenStreams};
 use super::patience::HalfPatience;
 use super::usage::{HalfLease, StreamLease};
+use crate::sync::lock;
 use crate::transport::code::StreamCode;
 
 /// A bidirectional stream to a service on another node, ordered and reliable, with backpressure from end to end.
@@ -138,7 +139,7 @@ struct FinishedHalf(Mutex<quinn::SendStream>);
 impl FinishedHalf {
     fn lock(&self) -> MutexGuard<'_, quinn::SendStream> {
         // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

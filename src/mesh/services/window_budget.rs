@@ -11,10 +11,11 @@
 //! for the next. A connection keeps what it got until it ends.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::id::NodeId;
 use crate::mesh::report::status::WindowStatus;
+use crate::sync::lock;
 
 /// Growth below this many bytes is not worth the effort.
 const MIN_GROWTH: u64 = 64 * 1024;
@@ -74,8 +75,7 @@ impl WindowBudget {
     }
 
     fn lock(&self) -> MutexGuard<'_, Budget> {
-        // Every change behind the lock is whole, so a panic elsewhere has not spoilt it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -29,6 +29,7 @@ use super::socket::Socket;
 use super::socket::udp::path_mtu::PathMtus;
 use super::{Identity, overlay};
 use crate::id::{NodeAddr, NodeId};
+use crate::sync::lock;
 
 /// Samples per silence limit of whether anything has arrived.
 const SILENCE_SAMPLES: u32 = 4;
@@ -213,7 +214,7 @@ impl Endpoint {
 
     /// Shows another identity from now on. Connections that are up stay up.
     pub(crate) fn reload(&self, identity: Identity) {
-        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.reloading);
         let shown = Shown::new(identity, self.generation().number + 1);
         self.reset_key.renew(&shown.identity);
         self.quinn.set_server_config(Some(shown.accept_link.clone()));

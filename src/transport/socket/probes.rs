@@ -6,10 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
+
+use crate::sync::lock;
 
 /// Maximum number of probes queued for the driver. Further ones are dropped, as the network might
 /// do.
@@ -44,8 +46,7 @@ impl Probes {
 
     /// The receiving end of the queue; `None` on every call but the first.
     pub(crate) fn receiver(&self) -> Option<mpsc::Receiver<ReceivedProbe>> {
-        // One step, so a panic elsewhere has not spoilt it.
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.received).take()
     }
 
     /// Takes probes of these rounds from now on, and no others.

@@ -1,11 +1,12 @@
 //! Destinations of held packets, reported by the switch to the driver.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 use crate::id::NodeAddr;
+use crate::sync::lock;
 
 /// Maximum number of destinations that wait for the driver. Further ones are reported with their
 /// next packet.
@@ -40,8 +41,7 @@ impl Wanted {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<NodeAddr>> {
-        // Each change is one step, so a panic elsewhere has not spoilt it.
-        self.addrs.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.addrs)
     }
 }
 

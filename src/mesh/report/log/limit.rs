@@ -6,13 +6,14 @@
 //! hide what others do.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tracing::info;
 
 use crate::id::NodeId;
 use crate::mesh::clock;
+use crate::sync::lock;
 
 /// Lines of one kind about one node: enough for a restart or two in a row.
 const PER_NODE: Rate = Rate { burst: 6, interval: Duration::from_secs(10) };
@@ -83,12 +84,12 @@ impl LogLimits {
     /// Whether a line of this kind about `node` may be written now. Otherwise it is counted for the
     /// next summary.
     pub(crate) fn admit(&self, kind: LogKind, node: &NodeId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(kind, node, clock::now())
+        lock(&self.0).admit(kind, node, clock::now())
     }
 
     /// Logs the summaries that are due. Call it every few hundred milliseconds.
     pub(crate) fn summarise(&self, now: Instant) {
-        let due = self.0.lock().unwrap_or_else(PoisonError::into_inner).summaries(now);
+        let due = lock(&self.0).summaries(now);
         for Summary { kind, lines, node, over } in due {
             let (kind, seconds) = (kind.as_str(), over.as_secs().max(1));
             match node {

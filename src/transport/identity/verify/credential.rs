@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, DefaultHasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lru::LruCache;
@@ -15,6 +15,7 @@ use x509_cert::der::Decode as _;
 pub(crate) use super::chain::{MAX_CREDENTIAL, Name, decode, encode};
 use super::{PeerRole, PeerVerifier};
 use crate::id::NodeId;
+use crate::sync::lock;
 use crate::transport::identity::names::ids_in_certificate;
 use crate::transport::identity::signature::{self, SignatureError};
 use crate::transport::identity::trust::Trust;
@@ -271,8 +272,7 @@ impl Verifier {
     }
 
     fn known(&self) -> MutexGuard<'_, LruCache<Name, Known, BuildHasherDefault<DefaultHasher>>> {
-        // A panic cannot leave a partial entry.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }
 

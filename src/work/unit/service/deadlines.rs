@@ -1,13 +1,14 @@
 //! When units have to be looked at again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::super::entry::UnitTime;
 use super::clock::UnitClock;
+use crate::sync::lock;
 
 /// The longest wait: the timer of the runtime has a bound.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
@@ -84,7 +85,7 @@ impl<K: Clone + Ord> Deadlines<K> {
     }
 
     fn table(&self) -> MutexGuard<'_, Table<K>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What hands units over and follows them: one task for each executor.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,6 +12,7 @@ use super::out_unit::OutUnit;
 use super::session::{Session, SessionEnd};
 use super::shared::Shared;
 use crate::id::NodeId;
+use crate::sync::lock;
 
 /// The shortest and the longest wait before an executor is asked again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -101,7 +102,7 @@ impl Drivers {
     }
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<NodeId, Driver>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 

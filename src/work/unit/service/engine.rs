@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -33,6 +33,7 @@ use crate::id::NodeId;
 use crate::mesh::ServeError;
 use crate::mesh::core::Mesh;
 use crate::mesh::data_dir::datadir::DataDir;
+use crate::sync::lock;
 
 /// The engine of a node's units. Dropped, it ends all of its tasks; commands that run go on.
 pub(crate) struct Engine {
@@ -199,7 +200,7 @@ impl Shared {
     }
 
     fn quarantined(&self) -> MutexGuard<'_, Vec<Quarantined>> {
-        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.quarantined)
     }
 
     /// Adds a unit that this node executes. `None` if it was being removed.

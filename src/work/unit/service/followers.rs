@@ -1,13 +1,14 @@
 //! The submitters that want to know of changes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::super::key::UnitKey;
 use crate::id::NodeId;
+use crate::sync::lock;
 
 /// The submitters that want to know of changes: one stream each, or a few while one replaces
 /// another.
@@ -54,7 +55,7 @@ impl Followers {
     }
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<NodeId, Vec<Arc<Follower>>>> {
-        self.by_submitter.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.by_submitter)
     }
 }
 
@@ -93,6 +94,6 @@ impl Follower {
     }
 
     fn wanted(&self) -> MutexGuard<'_, Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.wanted)
     }
 }

@@ -5,13 +5,14 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
 use super::pulse::Pulse;
 use super::shared::Shared;
+use crate::sync::lock;
 
 /// One inotify instance for all attempts that run: a user may have few of them.
 #[derive(Debug, Default)]
@@ -30,7 +31,7 @@ pub(super) struct DirWatch {
 
 impl Drop for DirWatch {
     fn drop(&mut self) {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        lock(&self.watched).remove(&self.id);
         // The directory may be gone, and its watch with it.
         let _ = inotify::remove_watch(&self.fd, self.id);
     }
@@ -50,7 +51,7 @@ impl Growth {
     fn try_watch(&self, shared: &Shared, dir: &Path, pulse: &Arc<Pulse>) -> Option<DirWatch> {
         let fd = self.fd.get_or_init(|| self.start(shared)).clone()?;
         let flags = WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = lock(&self.watched);
         let id = match inotify::add_watch(&fd, dir, flags) {
             Ok(id) => id,
             Err(error) => {
@@ -108,7 +109,7 @@ fn drain(fd: &OwnedFd, watched: &Mutex<BTreeMap<i32, Arc<Pulse>>>) -> io::Result
     let mut reader = inotify::Reader::new(fd, &mut buffer);
     loop {
         let event = reader.next().map_err(io::Error::from)?;
-        let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let watched = lock(watched);
         if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
             // Some were lost: everybody looks.
             watched.values().for_each(|pulse| {

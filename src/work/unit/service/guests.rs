@@ -1,11 +1,12 @@
 //! For whom this node calls its own handlers.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use uuid::Uuid;
 
 use crate::id::NodeId;
+use crate::sync::lock;
 
 /// For whom this node calls its own handlers: submitters by tokens that only this process knows,
 /// one for each call that is being opened.
@@ -26,6 +27,6 @@ impl Guests {
     }
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<Uuid, NodeId>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }

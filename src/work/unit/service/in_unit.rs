@@ -1,6 +1,6 @@
 //! One unit that this node executes.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::watch;
 
@@ -14,6 +14,7 @@ use super::super::store::{UnitDir, UnitPaths};
 use super::progress::Progress;
 use super::pulse::Pulse;
 use crate::id::NodeId;
+use crate::sync::lock;
 
 /// One unit that this node executes.
 #[derive(Debug)]
@@ -84,11 +85,11 @@ impl InUnit {
     }
 
     pub(super) fn progress(&self) -> Progress {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.progress)
     }
 
     pub(super) fn note(&self, change: impl FnOnce(&mut Progress)) {
-        change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock(&self.progress));
     }
 
     /// Publishes where the unit stands.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, OwnedMutexGuard};
 
@@ -19,6 +19,7 @@ use super::holdings::Holdings;
 use super::in_unit::{InCore, InUnit};
 use super::shared::{Shared, UnitError};
 use super::strays;
+use crate::sync::lock;
 
 /// The units that this node executes.
 #[derive(Debug, Default)]
@@ -94,11 +95,11 @@ impl Incoming {
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     pub(super) fn queue(&self) -> MutexGuard<'_, StartQueue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 }
 

@@ -1,6 +1,6 @@
 //! One unit that this node has submitted.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -11,6 +11,7 @@ use super::super::store::UnitDir;
 use super::super::submitter::SubmitterUnit;
 use super::progress::Progress;
 use crate::id::NodeId;
+use crate::sync::lock;
 
 /// One unit that this node has submitted.
 #[derive(Debug)]
@@ -69,12 +70,12 @@ impl OutUnit {
 
     /// Records what the executor reported beside the state, to be published with it.
     pub(super) fn note(&self, change: impl FnOnce(&mut Progress)) {
-        change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock(&self.progress));
     }
 
     /// Publishes where the unit stands.
     pub(super) fn publish(&self, machine: &SubmitterUnit) {
-        let progress = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let progress = *lock(&self.progress);
         self.status.send_modify(|published| {
             *published = status(&published.submitter, self.id, machine, &progress, published.version + 1);
         });

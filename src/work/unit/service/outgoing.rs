@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, OwnedMutexGuard};
 use uuid::Uuid;
@@ -13,6 +13,7 @@ use super::super::submitter::{SubmitterEffect, SubmitterInput, SubmitterUnit};
 use super::deadlines::Deadlines;
 use super::out_unit::{OutCore, OutUnit};
 use super::shared::{Shared, UnitError};
+use crate::sync::lock;
 
 /// The units that this node has submitted.
 #[derive(Debug, Default)]
@@ -88,7 +89,7 @@ impl Outgoing {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 

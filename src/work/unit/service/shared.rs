@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
 use tokio::runtime::Handle;
@@ -20,6 +20,7 @@ use super::outgoing::Outgoing;
 use super::store_lock::StoreLock;
 use crate::id::NodeId;
 use crate::mesh::core::{Mesh, WeakMesh};
+use crate::sync::lock;
 
 /// What all parts of the service share.
 pub(crate) struct Shared {
@@ -106,7 +107,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<StoreLock>> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lock)
     }
 
     /// Runs a task until it ends, or the node is gone.

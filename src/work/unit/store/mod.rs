@@ -31,7 +31,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,7 @@ use super::entry::{ExecutorEntry, StoreId, SubmitterEntry, UnitTime};
 use super::key::UnitKey;
 use super::tombstones::{Death, Tombstones};
 use crate::id::NodeId;
+use crate::sync::lock;
 
 /// What a submitter's directory is called: this, and the id. An id alone could be `..`.
 const NODE_PREFIX: &str = "node-";
@@ -157,7 +158,7 @@ impl UnitStore {
     /// # Errors
     /// The disk did not take it.
     pub(crate) fn add_tombstone(&self, key: &UnitKey, until: UnitTime, death: Death) -> io::Result<()> {
-        let mut log = self.tombstone_log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = lock(&self.tombstone_log);
         log.append(&self.root.join(TOMBSTONES), &[TombstoneEntry { key: key.clone(), until, death }])
     }
 }

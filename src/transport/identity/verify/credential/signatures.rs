@@ -1,11 +1,12 @@
 //! A cache of valid signatures, so that copies of a record are not verified again.
 
 use std::hash::{BuildHasherDefault, DefaultHasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use lru::LruCache;
 use sha2::{Digest as _, Sha256};
 
+use crate::sync::lock;
 use crate::transport::identity::verify::chain::Name;
 
 /// What a signature is remembered by: a collision-free hash of chain, message and signature.
@@ -50,8 +51,7 @@ impl Signatures {
     }
 
     fn known(&self) -> MutexGuard<'_, LruCache<Key, (), BuildHasherDefault<DefaultHasher>>> {
-        // A panic cannot leave an entry half written.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
