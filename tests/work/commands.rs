@@ -1,6 +1,8 @@
 //! `receptor work` as its users run it.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -226,6 +228,23 @@ fn a_damaged_unit_is_listed_apart_and_the_others_load() {
     assert_eq!(lab.work(&["list", "--json"]).json()["id"], ids[1].as_str());
     let damaged = lab.work(&["list", "--quarantined"]).ok();
     assert!(damaged.contains(&ids[0]), "{damaged}");
+}
+
+#[test]
+fn a_file_whose_name_is_not_utf8_is_listed_apart() {
+    let mut lab = Lab::new("");
+    lab.start(Role::Ctl);
+    lab.kill(Role::Ctl);
+    let name = OsStr::from_bytes(b"\xff");
+    std::fs::write(lab.world.path("ctl-data/units/out").join(name), "").expect("the node made it");
+    lab.start(Role::Ctl);
+    let listed = lab.work(&["list"]);
+    assert_eq!(listed.code, Some(0), "{}", listed.stderr);
+    assert!(listed.stderr.contains("1 more cannot be used"), "{}", listed.stderr);
+    let quarantined = lab.work(&["list", "--quarantined"]).ok();
+    assert!(quarantined.contains("units/out/\u{fffd}: "), "{quarantined}");
+    let json = lab.work(&["list", "--quarantined", "--json"]).json();
+    assert!(json["path"].as_str().is_some_and(|path| path.ends_with('\u{fffd}')), "{json}");
 }
 
 /// Submits a job that writes a line and goes on; returns its id once it has.

@@ -65,9 +65,10 @@ impl LocalUnits {
         Ok(units.into_iter().map(view).filter(|unit| query.matches(unit, now)).collect())
     }
 
+    /// Their paths as text: one that is not UTF-8 has no JSON.
     pub(in crate::cli) fn quarantined(&self) -> Result<Vec<QuarantinedUnit>, Failure> {
         self.check_enabled()?;
-        Ok(self.units.quarantined())
+        Ok(self.units.quarantined().into_iter().map(with_path_as_text).collect())
     }
 
     pub(in crate::cli) fn status(&self, id: &IdPrefix) -> Result<UnitView, Failure> {
@@ -114,6 +115,11 @@ impl LocalUnits {
         }
         Ok(done)
     }
+}
+
+fn with_path_as_text(unit: QuarantinedUnit) -> QuarantinedUnit {
+    let path = unit.path.to_string_lossy().into_owned().into();
+    QuarantinedUnit { path, ..unit }
 }
 
 /// A unit's output.
