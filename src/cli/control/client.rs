@@ -1,6 +1,5 @@
 //! The client's side of the control socket.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -181,8 +180,16 @@ impl Client {
         ))
     }
 
-    fn lost(&self, error: &dyn fmt::Display) -> Failure {
-        Failure::unreachable(format!("lost the node behind {}: {error}", self.path.display()))
+    /// Why an answer could not be read.
+    fn lost(&self, error: &io::Error) -> Failure {
+        let path = self.path.display();
+        match error.kind() {
+            // Another attempt would get the same answer.
+            io::ErrorKind::InvalidData => {
+                Failure::failed(format!("cannot parse the answer of the node behind {path}: {error}"))
+            }
+            _ => Failure::unreachable(format!("lost the node behind {path}: {error}")),
+        }
     }
 }
 
@@ -215,5 +222,24 @@ fn cannot_connect(path: &Path, error: &io::Error) -> Failure {
             Failure::refused(format!("{path} may only be used by the node's user, or root"))
         }
         _ => Failure::failed(format!("cannot connect to {path}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit::Exit;
+
+    #[tokio::test]
+    async fn an_answer_that_cannot_be_parsed_is_not_a_lost_connection() {
+        let client = Client::new("/run/node.sock".into());
+        let answer = async |bytes: &[u8]| client.answer::<u32>(&mut &bytes[..], || {}).await;
+        assert_eq!(answer(b"{\"ok\":7}\n").await, Ok(7));
+        for garbled in [&b"{\"ok\":\"x\"}\n"[..], b"{\"ok\":\n", b"\n"] {
+            let failure = answer(garbled).await.unwrap_err();
+            assert_eq!(failure.exit, Exit::Failed, "{failure}");
+            assert!(failure.text.starts_with("cannot parse the answer of the node behind /run/node.sock: "));
+        }
+        assert_eq!(answer(b"{\"ok\":7}").await.unwrap_err().exit, Exit::Unreachable);
     }
 }

@@ -105,7 +105,10 @@ pub(super) async fn read_line<T: DeserializeOwned>(
     let mut line = Vec::new();
     from.take(max).read_until(b'\n', &mut line).await?;
     match line.pop() {
-        Some(b'\n') => Ok(serde_json::from_slice(&line)?),
+        // Of a line that ends too early, serde_json would make the end of the stream.
+        Some(b'\n') => {
+            serde_json::from_slice(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        }
         Some(_) if line.len() as u64 + 1 == max => {
             Err(io::Error::new(io::ErrorKind::InvalidData, format!("a line of more than {max} bytes")))
         }
@@ -214,6 +217,7 @@ mod tests {
         assert_eq!(read(b"").await, Err(io::ErrorKind::UnexpectedEof));
         assert_eq!(read(b"123456789\n").await, Err(io::ErrorKind::InvalidData));
         assert_eq!(read(b"x\n").await, Err(io::ErrorKind::InvalidData));
+        assert_eq!(read(b"\n").await, Err(io::ErrorKind::InvalidData));
     }
 
     #[tokio::test]
