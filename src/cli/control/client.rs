@@ -175,7 +175,7 @@ impl Client {
 
     fn backlogged(&self) -> Failure {
         Failure::busy(format!(
-            "the node behind {} accepted no client within {CONNECT_WAIT:?}; nothing was started, try again later",
+            "the node behind {} accepted no client within {CONNECT_WAIT:?}; nothing was sent, try again later",
             self.path.display()
         ))
     }

@@ -12,17 +12,18 @@ const AWAY: Duration = Duration::from_secs(60);
 /// Retry interval meanwhile. A new socket is not announced.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Repeats `attempt` while the node is away. An attempt that lasted longer than [`RETRY`] had
-/// reached the node, so the time starts again.
+/// Repeats `attempt` while the node is away or busy. A connection that is lost after more than
+/// [`RETRY`] had reached the node, so the time starts again. A node that is busy may need longer
+/// than that to say so.
 pub(super) async fn persist<T>(mut attempt: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, Failure> {
     let mut away_since: Option<Instant> = None;
     loop {
         let began = Instant::now();
         let failure = match attempt().await {
-            Err(failure) if failure.exit == Exit::Unreachable => failure,
+            Err(failure) if matches!(failure.exit, Exit::Unreachable | Exit::Busy) => failure,
             result => return result,
         };
-        if began.elapsed() > RETRY {
+        if failure.exit == Exit::Unreachable && began.elapsed() > RETRY {
             away_since = None;
         }
         if away_since.get_or_insert_with(Instant::now).elapsed() >= AWAY {
@@ -52,6 +53,20 @@ mod tests {
         let result: Result<(), _> = persist(async || Err(Failure::unreachable("away"))).await;
         assert_eq!(result.unwrap_err().text, "away");
         assert!((AWAY..AWAY + RETRY * 2).contains(&began.elapsed()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_stays_busy_is_given_up_after_a_minute() {
+        let began = Instant::now();
+        let mut attempts = 0;
+        let result: Result<(), _> = persist(async || {
+            attempts += 1;
+            sleep(RETRY * 5).await;
+            Err(Failure::busy("busy"))
+        })
+        .await;
+        assert_eq!(result.unwrap_err().exit, Exit::Busy);
+        assert!(attempts > 1 && began.elapsed() < AWAY + RETRY * 10, "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -63,6 +63,14 @@ fn uncertain(failure: Failure, key: Uuid) -> Failure {
     Failure { text, ..failure }
 }
 
+/// A busy node starts nothing, but the unit that it does not report on was started before.
+fn goes_on(failure: Failure, unit: &UnitView) -> Failure {
+    if failure.exit != Exit::Busy {
+        return failure;
+    }
+    Failure::failed(format!("{}; unit {} was submitted and goes on", failure.text, unit.id))
+}
+
 /// Writes both outputs as they come, and ends as the unit does.
 async fn follow(client: &Client, unit: &UnitView, args: &SubmitArgs) -> Result<u8, Failure> {
     if !args.quiet {
@@ -73,10 +81,28 @@ async fn follow(client: &Client, unit: &UnitView, args: &SubmitArgs) -> Result<u
     let results = |stderr| ResultsRequest { id: id.clone(), from: 0, stderr, follow: true };
     let stdout = write_output(client, results(false), line.beside(WriteTo::stdout(args.raw)));
     let stderr = write_output(client, results(true), line.beside(WriteTo::stderr(args.raw)));
-    let (_, _, unit) = tokio::try_join!(stdout, stderr, until_final(client, &id, &line))?;
+    let followed = tokio::try_join!(stdout, stderr, until_final(client, &id, &line));
+    let (_, _, unit) = followed.map_err(|failure| goes_on(failure, unit))?;
     drop(line);
     if args.rm {
         client.release_unit(&id, false).await?;
     }
     end_as(&unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::unit::State;
+    use super::super::unit::tests::unit;
+    use super::*;
+
+    #[test]
+    fn a_unit_that_was_submitted_does_not_end_as_busy() {
+        let failure = goes_on(Failure::busy("the node is busy"), &unit(State::Queued));
+        assert_eq!(failure.exit, Exit::Failed);
+        let text = "the node is busy; unit 0193a5b2-7c4d-7000-8000-000000000001 was submitted and goes on";
+        assert_eq!(failure.text, text);
+        let lost = Failure::unreachable("lost");
+        assert_eq!(goes_on(lost.clone(), &unit(State::Queued)), lost);
+    }
 }

@@ -34,10 +34,7 @@ where
     let streams =
         matches!(request, UnitRequest::Submit(_) | UnitRequest::Watch { .. } | UnitRequest::Results(_));
     let room = if streams { reception.unit_stream() } else { reception.probe().await };
-    let Some(_room) = room else {
-        let text = format!("as many requests about units as it serves at a time ({MAX_UNIT_STREAMS})");
-        return fail(write, busy(&text)).await;
-    };
+    let Some(_room) = room else { return fail(write, no_room(&request)).await };
     match request {
         UnitRequest::Submit(request) => submit(request, units, read, write).await,
         UnitRequest::Watch { id } => watch(&id, units, read, write).await,
@@ -53,6 +50,19 @@ where
         UnitRequest::ReleaseAll { filter, force } => {
             change(units.release_all(&filter, force), read, write).await
         }
+    }
+}
+
+/// Only a submission would have started something: what watches a unit does not say that the unit
+/// was not started.
+fn no_room(request: &UnitRequest) -> Failure {
+    let streams = format!("{MAX_UNIT_STREAMS} submissions, watches and results of units");
+    match request {
+        UnitRequest::Submit(_) => busy(&streams),
+        UnitRequest::Watch { .. } | UnitRequest::Results(_) => {
+            Failure::busy(format!("the node is busy with {streams}; try again later"))
+        }
+        _ => Failure::busy("the node is busy with as many questions as it answers at a time; try again later"),
     }
 }
 
@@ -158,4 +168,27 @@ where
     };
     timeout(ANSWER_TIMEOUT, write_end(write)).await??;
     answer(write, end).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_rejected_submission_says_that_nothing_was_started() {
+        let request = |line: &str| serde_json::from_str::<UnitRequest>(line).expect("a request");
+        let submit = request(
+            r#"{"unit":"submit","node":"a","directive":"b:c","key":"0193a5b2-7c4d-7000-8000-000000000001"}"#,
+        );
+        assert!(no_room(&submit).text.ends_with("of units; nothing was started, try again later"));
+        for line in [
+            r#"{"unit":"watch","id":"0193"}"#,
+            r#"{"unit":"results","id":"0193"}"#,
+            r#"{"unit":"list"}"#,
+            r#"{"unit":"release","id":"0193","force":false}"#,
+        ] {
+            let text = no_room(&request(line)).text;
+            assert!(text.contains("busy") && !text.contains("started"), "{text}");
+        }
+    }
 }
