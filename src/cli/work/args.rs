@@ -109,6 +109,13 @@ pub(in crate::cli) struct SubmitArgs {
     pub(super) socket: SocketArgs,
 }
 
+impl SubmitArgs {
+    /// The id of the unit. It is drawn once if none was given.
+    pub(super) fn key(&mut self) -> Uuid {
+        *self.key.get_or_insert_with(Uuid::now_v7)
+    }
+}
+
 const SUBMIT_EXAMPLES: &str = "\
 The command returns once the unit is stored on disk by the node behind the control
 socket. With --follow it stays until the unit has ended: the standard output of the

@@ -29,8 +29,9 @@ use super::settings::CONTROL;
 use super::signals::Stop;
 
 /// Runs a command, and returns the exit status.
-pub(super) async fn run(args: WorkArgs, env: &Env) -> Result<u8, Failure> {
+pub(super) async fn run(mut args: WorkArgs, env: &Env) -> Result<u8, Failure> {
     let mut stop = Stop::watch()?;
+    let interrupted = interrupted(&mut args.command);
     let command = async {
         match args.command {
             WorkCommand::Submit(args) => submit::run(args, env).await,
@@ -44,7 +45,18 @@ pub(super) async fn run(args: WorkArgs, env: &Env) -> Result<u8, Failure> {
     };
     tokio::select! {
         result = command => result,
-        () = stop.wait() => Err(Failure::failed("interrupted; units are not affected by that")),
+        () = stop.wait() => Err(interrupted),
+    }
+}
+
+/// How the command ends on a signal. It names the unit of a submission, which may be on disk before
+/// its id is printed.
+fn interrupted(command: &mut WorkCommand) -> Failure {
+    match command {
+        WorkCommand::Submit(args) => {
+            Failure::failed(format!("interrupted; if the unit was submitted, its id is {}", args.key()))
+        }
+        _ => Failure::failed("interrupted; units that were submitted go on"),
     }
 }
 
@@ -87,9 +99,27 @@ fn json_line(unit: &UnitView) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::unit::State;
     use super::unit::tests::unit;
     use super::*;
+    use crate::cli::args::{Args, Command};
+
+    #[test]
+    fn an_interrupted_submission_names_the_unit() {
+        let command = |line: &str| match Args::try_parse_from(line.split(' ')).expect("valid").command {
+            Command::Work(work) => work.command,
+            other => panic!("{other:?}"),
+        };
+        let mut submit = command("receptor work submit edge-1 a:b");
+        let failure = interrupted(&mut submit);
+        let WorkCommand::Submit(args) = submit else { panic!("{submit:?}") };
+        let key = args.key.expect("it was drawn");
+        assert!(failure.text.ends_with(&format!("its id is {key}")), "{failure}");
+        let failure = interrupted(&mut command("receptor work list"));
+        assert!(failure.text.ends_with("units that were submitted go on"), "{failure}");
+    }
 
     #[test]
     fn a_unit_without_an_exit_status_ends_with_the_reason() {

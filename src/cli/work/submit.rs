@@ -19,18 +19,18 @@ use crate::cli::log::say;
 use crate::cli::progress::Progress;
 use crate::cli::send::Payload;
 
-pub(super) async fn run(args: SubmitArgs, env: &Env) -> Result<u8, Failure> {
+pub(super) async fn run(mut args: SubmitArgs, env: &Env) -> Result<u8, Failure> {
     let client = client(args.socket.clone(), env)?;
     let (payload, size) = Payload::parse(args.payload.clone()).open().await?;
-    let key = args.key.unwrap_or_else(Uuid::now_v7);
     let progress = Progress::new(size, args.quiet);
+    let key = args.key();
     let submit = client.submit(request(&args, key), progress.sending(payload));
     let submitted = tokio::select! {
         submitted = submit => submitted,
         never = progress.show() => never,
     };
     drop(progress);
-    let unit = submitted.map_err(|failure| uncertain(failure, key))?;
+    let unit = submitted?;
     if args.follow {
         return follow(&client, &unit, &args).await;
     }
@@ -49,18 +49,6 @@ fn request(args: &SubmitArgs, key: Uuid) -> SubmitRequest {
         labels: args.label.iter().cloned().collect(),
         idempotent: args.idempotent,
     }
-}
-
-/// A connection that was lost leaves open whether the unit was stored.
-fn uncertain(failure: Failure, key: Uuid) -> Failure {
-    if failure.exit != Exit::Unreachable {
-        return failure;
-    }
-    let text = format!(
-        "{}; if the unit was submitted, its id is {key}, and submitting it again with --key {key} is harmless",
-        failure.text
-    );
-    Failure { text, ..failure }
 }
 
 /// A busy node starts nothing, but the unit that it does not report on was started before.

@@ -3,10 +3,11 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::BufReader;
+use uuid::Uuid;
 
 use super::super::protocol::{Request, read_chunk};
 use super::{Client, upload};
-use crate::cli::exit::Failure;
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::flow::{Sink, Source};
 use crate::cli::work::id::IdPrefix;
 use crate::cli::work::request::{Released, ResultsRequest, SubmitRequest, UnitQuery, UnitRequest};
@@ -26,7 +27,9 @@ impl Client {
         let mut stream = self.connect().await?;
         let (read, mut write) = stream.split();
         let mut read = BufReader::new(read);
+        let key = request.key;
         let request = Request::Unit(UnitRequest::Submit(request));
+        // Until the node has answered this, it has got no payload, and stores nothing.
         self.request::<Value>(&mut write, &mut read, &request, || {}).await?;
         // A node that rejects the unit answers before the payload has ended.
         let answer = self.answer(&mut read, || {});
@@ -36,10 +39,11 @@ impl Client {
                 Err(failure) => failure,
             }
         };
-        tokio::select! {
+        let submitted = tokio::select! {
             answer = answer => answer,
             failure = upload => Err(failure),
-        }
+        };
+        submitted.map_err(|failure| uncertain(failure, key))
     }
 
     pub(in crate::cli) async fn units(&self, filter: UnitQuery) -> Result<Vec<UnitView>, Failure> {
@@ -116,5 +120,33 @@ impl Client {
 
     async fn unit<T: DeserializeOwned>(&self, request: UnitRequest) -> Result<T, Failure> {
         self.ask(&Request::Unit(request)).await
+    }
+}
+
+/// A connection that was lost leaves open whether the unit was stored.
+fn uncertain(failure: Failure, key: Uuid) -> Failure {
+    if failure.exit != Exit::Unreachable {
+        return failure;
+    }
+    let text = format!(
+        "{}; if the unit was submitted, its id is {key}, and submitting it again with --key {key} is harmless",
+        failure.text
+    );
+    Failure { text, ..failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lost_connection_leaves_the_submission_open() {
+        let key = Uuid::from_u128(7);
+        let lost = uncertain(Failure::unreachable("lost the node"), key);
+        assert_eq!(lost.exit, Exit::Unreachable);
+        assert!(lost.text.starts_with("lost the node; if the unit was submitted"), "{lost}");
+        assert!(lost.text.contains(&format!("--key {key}")), "{lost}");
+        let conflict = Failure::usage("the key belongs to another unit");
+        assert_eq!(uncertain(conflict.clone(), key), conflict);
     }
 }
