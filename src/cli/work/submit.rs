@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::args::SubmitArgs;
 use super::id::IdPrefix;
 use super::list::millis;
+use super::reconnect::persist;
 use super::request::{ResultsRequest, SubmitRequest};
 use super::results::write_output;
 use super::state_line::StateLine;
@@ -13,7 +14,7 @@ use super::wait::until_final;
 use super::{client, end_as, json_line, print};
 use crate::cli::control::client::Client;
 use crate::cli::env::Env;
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::{Exit, Failure, complain};
 use crate::cli::flow::WriteTo;
 use crate::cli::log::say;
 use crate::cli::progress::Progress;
@@ -73,7 +74,11 @@ async fn follow(client: &Client, unit: &UnitView, args: &SubmitArgs) -> Result<u
     let (_, _, unit) = followed.map_err(|failure| goes_on(failure, unit))?;
     drop(line);
     if args.rm {
-        client.release_unit(&id, false).await?;
+        let released = persist(async || client.release_unit(&id, false).await).await;
+        if let Err(failure) = released {
+            // The status of the job matters more.
+            complain(&format!("cannot release unit {}: {failure}", unit.id));
+        }
     }
     end_as(&unit)
 }
