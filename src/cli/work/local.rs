@@ -12,7 +12,7 @@ use crate::cli::exit::Failure;
 use crate::mesh::clock::unix_ms;
 use crate::node::Node;
 use crate::work::unit::{
-    FindError, Outcome, QuarantinedUnit, ResultsError, ResultsOptions, SubmitError, UnitError, UnitFilter,
+    self, FindError, Outcome, QuarantinedUnit, ResultsError, ResultsOptions, SubmitError, UnitError,
     UnitHandle, UnitPayload, UnitResults, UnitState, UnitStatus, Units,
 };
 
@@ -59,10 +59,9 @@ impl LocalUnits {
 
     pub(in crate::cli) fn list(&self, query: &UnitQuery) -> Result<Vec<UnitView>, Failure> {
         self.check_enabled()?;
-        let all = UnitFilter::default();
-        let units = if query.here { self.units.here(&all) } else { self.units.list(&all) };
-        let now = unix_ms();
-        Ok(units.into_iter().map(view).filter(|unit| query.matches(unit, now)).collect())
+        let filter = query.filter(unix_ms());
+        let units = if query.here { self.units.here(&filter) } else { self.units.list(&filter) };
+        Ok(units.into_iter().map(view).filter(|unit| query.matches(unit)).collect())
     }
 
     /// Their paths as text: one that is not UTF-8 has no JSON.
@@ -131,14 +130,11 @@ pub(in crate::cli) fn output(unit: &UnitHandle, request: &ResultsRequest) -> Uni
 /// A status as the commands print it.
 pub(in crate::cli) fn view(status: UnitStatus) -> UnitView {
     let outcome = status.outcome.as_ref();
-    // A status is all there is to say of one that simply exited.
     let reason = match outcome {
-        Some(outcome @ (Outcome::Failed(_) | Outcome::Refused(_)))
-            if outcome.exit_code().is_none() && outcome.signal().is_none() =>
-        {
-            let text = outcome.to_string();
-            Some(text.split_once(": ").map_or_else(|| text.clone(), |(_, reason)| reason.to_owned()))
-        }
+        // The status, or the signal, is all there is to say.
+        Some(Outcome::Failed(unit::Failure::Exit(_) | unit::Failure::Signal(_))) => None,
+        Some(Outcome::Failed(failure)) => Some(failure.to_string()),
+        Some(Outcome::Refused(refusal)) => Some(refusal.to_string()),
         _ => None,
     };
     UnitView {

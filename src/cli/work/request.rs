@@ -9,6 +9,7 @@ use super::id::IdPrefix;
 use super::unit::{State, UnitView};
 use crate::id::NodeId;
 use crate::work::Directive;
+use crate::work::unit::UnitFilter;
 
 /// A question about units, or a change of them. Times are in milliseconds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -98,14 +99,23 @@ pub(in crate::cli) struct UnitQuery {
 }
 
 impl UnitQuery {
-    /// Whether a unit is one of them, at a time in milliseconds since the Unix epoch.
-    pub(in crate::cli) fn matches(&self, unit: &UnitView, now_ms: u64) -> bool {
-        let other_end = if self.here { &unit.submitter } else { &unit.node };
-        let of_node = self.node.as_ref().is_none_or(|node| node.as_str() == other_end);
-        let in_state = self.states.is_empty() || self.states.contains(&unit.state);
-        let labelled = self.labels.iter().all(|(name, value)| unit.labels.get(name) == Some(value));
-        let age = now_ms.saturating_sub(unit.created_ms);
-        of_node && in_state && labelled && self.older_ms.is_none_or(|older| age >= older)
+    /// What the node can select by itself, at a time in milliseconds since the Unix epoch. The rest
+    /// is left to [`matches`](Self::matches).
+    pub(in crate::cli) fn filter(&self, now_ms: u64) -> UnitFilter {
+        UnitFilter {
+            // The node of a unit that is executed here is this one.
+            node: self.node.clone().filter(|_| !self.here),
+            labels: self.labels.clone().into_iter().collect(),
+            created_before_ms: self.older_ms.map(|older| now_ms.saturating_sub(older)),
+            ..UnitFilter::default()
+        }
+    }
+
+    /// Whether a unit that has passed the [filter](Self::filter) is one of them.
+    pub(in crate::cli) fn matches(&self, unit: &UnitView) -> bool {
+        let submitter = self.node.as_ref().filter(|_| self.here);
+        submitter.is_none_or(|node| node.as_str() == unit.submitter)
+            && (self.states.is_empty() || self.states.contains(&unit.state))
     }
 }
 
@@ -132,29 +142,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_matches_by_all_that_it_names() {
-        let running = UnitView {
-            labels: [("job".to_owned(), "7".to_owned())].into(),
-            created_ms: 10_000,
-            ..unit(State::Running)
-        };
+    fn a_query_selects_by_all_that_it_names() {
+        let running = unit(State::Running);
         let query = UnitQuery {
             node: Some("edge-1".parse().unwrap()),
             states: vec![State::Queued, State::Running],
-            labels: running.labels.clone(),
+            labels: [("job".to_owned(), "7".to_owned())].into(),
             older_ms: Some(5_000),
             here: false,
         };
-        assert!(query.matches(&running, 15_000));
-        assert!(!query.matches(&running, 14_999));
-        assert!(UnitQuery::default().matches(&running, 0));
-        let others = [
-            UnitQuery { node: Some("ctl".parse().unwrap()), ..query.clone() },
-            UnitQuery { states: vec![State::Lost], ..query.clone() },
-            UnitQuery { labels: [("job".to_owned(), "8".to_owned())].into(), ..query.clone() },
-            UnitQuery { here: true, ..query },
-        ];
-        assert!(others.iter().all(|other| !other.matches(&running, 15_000)));
+        let filter = UnitFilter {
+            node: query.node.clone(),
+            labels: vec![("job".to_owned(), "7".to_owned())],
+            created_before_ms: Some(10_000),
+            ..UnitFilter::default()
+        };
+        assert_eq!(query.filter(15_000), filter);
+        assert!(query.matches(&running) && UnitQuery::default().matches(&running));
+        assert!(!UnitQuery { states: vec![State::Lost], ..query.clone() }.matches(&running));
+        // With `here`, the node is the submitter.
+        let here = UnitQuery { here: true, ..query };
+        assert_eq!(here.filter(15_000), UnitFilter { node: None, ..filter });
+        assert!(!here.matches(&running));
+        assert!(UnitQuery { node: Some("ctl".parse().unwrap()), ..here }.matches(&running));
     }
 
     #[test]
