@@ -3,10 +3,10 @@
 //! ```text
 //!             ┌─ arrivals: no request yet, up to MAX_ARRIVALS; one more, and the oldest is turned away
 //!  accepted ──┤
-//!             ├─ snapshots (status, explain): MAX_SNAPSHOTS at a time, others wait up to QUERY_WAIT
+//!             ├─ snapshots (status, explain, lists and changes of units): MAX_SNAPSHOTS at a time, others wait up to QUERY_WAIT
 //!             ├─ probes (ping, trace, converge): MAX_PROBES at a time, others wait up to QUERY_WAIT
-//!             ├─ unit streams (submissions, watches, results): MAX_UNIT_STREAMS at a time; one more is told that the node is busy
-//!             └─ sends: MAX_SENDS at a time, MAX_QUEUED wait in order; one more is told that the node is busy
+//!             ├─ unit streams (submissions, watches, results): MAX_UNIT_STREAMS at a time; one more fails as busy
+//!             └─ sends: MAX_SENDS at a time, MAX_QUEUED wait in order; one more fails as busy
 //! ```
 //!
 //! Each class has its own room, so that neither idle clients nor long calls nor a mesh that does not answer keep a status
@@ -79,7 +79,7 @@ impl Reception {
         Arrival(self.clone())
     }
 
-    /// Room for a question about this node; `None` if there was none within [`QUERY_WAIT`].
+    /// Room for a question about this node, or a change of one of its units; `None` if there was none within [`QUERY_WAIT`].
     pub(super) async fn snapshot(&self) -> Option<Room> {
         query(&self.0.snapshots).await
     }

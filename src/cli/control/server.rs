@@ -37,6 +37,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The shortest time between two warnings about accepts that failed.
 const WARN_PAUSE: Duration = Duration::from_secs(60);
 
+/// What keeps the node from answering one more.
+const QUESTIONS: &str = "as many questions as it answers at a time";
+
 /// Serves clients for ever. Dropped, it drops what runs for them: calls are cancelled.
 pub(in crate::cli) async fn serve(socket: &ControlSocket, local: &Local) {
     let reception = Reception::new();
@@ -120,19 +123,13 @@ where
         }
         Request::Status {} => {
             let Some(_room) = reception.snapshot().await else { return too_many_questions(write).await };
-            return match while_there(read, local.status()).await {
-                Some(result) => answer(write, result).await,
-                None => Ok(()),
-            };
+            return answer_while_there(read, write, local.status()).await;
         }
         Request::Explain { .. } => reception.snapshot().await,
         Request::Converge { .. } | Request::Ping { .. } | Request::Trace { .. } => reception.probe().await,
     };
     let Some(_room) = room else { return too_many_questions(write).await };
-    match while_there(read, ask(request, local)).await {
-        Some(result) => answer(write, result).await,
-        None => Ok(()),
-    }
+    answer_while_there(read, write, ask(request, local)).await
 }
 
 async fn ask(request: Request, local: &Local) -> Result<Value, Failure> {
@@ -150,7 +147,7 @@ async fn ask(request: Request, local: &Local) -> Result<Value, Failure> {
 }
 
 async fn too_many_questions(write: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-    fail(write, busy("as many questions as it answers at a time")).await
+    fail(write, busy(QUESTIONS)).await
 }
 
 fn json(value: &impl serde::Serialize) -> Value {
@@ -163,6 +160,18 @@ async fn while_there<T>(read: &mut (impl AsyncBufRead + Unpin), work: impl Futur
         result = work => Some(result),
         // One request a connection: a client that says more is as good as gone.
         _ = read.read_u8() => None,
+    }
+}
+
+/// Works for a client as long as it is there, and answers it.
+async fn answer_while_there<T: serde::Serialize>(
+    read: &mut (impl AsyncBufRead + Unpin),
+    write: &mut (impl AsyncWrite + Unpin),
+    work: impl Future<Output = Result<T, Failure>>,
+) -> io::Result<()> {
+    match while_there(read, work).await {
+        Some(result) => answer(write, result).await,
+        None => Ok(()),
     }
 }
 

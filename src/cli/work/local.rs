@@ -9,6 +9,7 @@ use super::payload::FedPayload;
 use super::request::{Released, ResultsRequest, SubmitRequest, UnitQuery};
 use super::unit::{State, UnitView};
 use crate::cli::exit::Failure;
+use crate::cli::json::Document;
 use crate::mesh::clock::unix_ms;
 use crate::node::Node;
 use crate::work::unit::{
@@ -57,11 +58,19 @@ impl LocalUnits {
         Ok(view(unit.status()))
     }
 
-    pub(in crate::cli) fn list(&self, query: &UnitQuery) -> Result<Vec<UnitView>, Failure> {
+    fn list(&self, query: &UnitQuery) -> Result<Vec<UnitView>, Failure> {
         self.check_enabled()?;
         let filter = query.filter(unix_ms());
         let units = if query.here { self.units.here(&filter) } else { self.units.list(&filter) };
         Ok(units.into_iter().map(view).filter(|unit| query.matches(unit)).collect())
+    }
+
+    /// The units that match, as a document. It is written on a blocking thread: a node may keep
+    /// thousands of units.
+    pub(in crate::cli) async fn listed(&self, query: UnitQuery) -> Result<Document, Failure> {
+        let units = self.clone();
+        let listed = move || units.list(&query).map(|list| Document::of(&list));
+        tokio::task::spawn_blocking(listed).await.map_err(Failure::failed)?
     }
 
     /// Their paths as text: one that is not UTF-8 has no JSON.

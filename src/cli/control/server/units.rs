@@ -4,13 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
 use tokio::io::{AsyncBufRead, AsyncReadExt as _, AsyncWrite};
 use tokio::time::{sleep, timeout};
 
 use super::super::protocol::{read_chunk, write_chunks, write_end};
 use super::super::reception::{MAX_UNIT_STREAMS, Reception};
-use super::{ANSWER_TIMEOUT, answer, busy, fail, while_there};
+use super::{ANSWER_TIMEOUT, QUESTIONS, answer, answer_while_there, busy, fail, while_there};
 use crate::cli::exit::Failure;
 use crate::cli::work::id::IdPrefix;
 use crate::cli::work::local::{self, LocalUnits};
@@ -33,22 +32,24 @@ where
 {
     let streams =
         matches!(request, UnitRequest::Submit(_) | UnitRequest::Watch { .. } | UnitRequest::Results(_));
-    let room = if streams { reception.unit_stream() } else { reception.probe().await };
+    let room = if streams { reception.unit_stream() } else { reception.snapshot().await };
     let Some(_room) = room else { return fail(write, no_room(&request)).await };
     match request {
         UnitRequest::Submit(request) => submit(request, units, read, write).await,
         UnitRequest::Watch { id } => watch(&id, units, read, write).await,
         UnitRequest::Results(request) => results(&request, units, read, write).await,
-        UnitRequest::List { filter } => answer(write, units.list(&filter)).await,
+        UnitRequest::List { filter } => answer_while_there(read, write, units.listed(filter)).await,
         UnitRequest::Quarantined {} => answer(write, units.quarantined()).await,
         UnitRequest::Status { id } => answer(write, units.status(&id)).await,
         UnitRequest::Cancel { id, grace_ms } => {
             let cancel = units.cancel(&id, Duration::from_millis(grace_ms));
-            change(cancel, read, write).await
+            answer_while_there(read, write, cancel).await
         }
-        UnitRequest::Release { id, force } => change(units.release(&id, force), read, write).await,
+        UnitRequest::Release { id, force } => {
+            answer_while_there(read, write, units.release(&id, force)).await
+        }
         UnitRequest::ReleaseAll { filter, force } => {
-            change(units.release_all(&filter, force), read, write).await
+            answer_while_there(read, write, units.release_all(&filter, force)).await
         }
     }
 }
@@ -62,19 +63,7 @@ fn no_room(request: &UnitRequest) -> Failure {
         UnitRequest::Watch { .. } | UnitRequest::Results(_) => {
             Failure::busy(format!("the node is busy with {streams}; try again later"))
         }
-        _ => Failure::busy("the node is busy with as many questions as it answers at a time; try again later"),
-    }
-}
-
-/// Works for a client as long as it is there, and answers it.
-async fn change<T: Serialize>(
-    work: impl Future<Output = Result<T, Failure>>,
-    read: &mut (impl AsyncBufRead + Unpin),
-    write: &mut (impl AsyncWrite + Unpin),
-) -> io::Result<()> {
-    match while_there(read, work).await {
-        Some(result) => answer(write, result).await,
-        None => Ok(()),
+        _ => Failure::busy(format!("the node is busy with {QUESTIONS}; try again later")),
     }
 }
 
