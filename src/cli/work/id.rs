@@ -87,6 +87,11 @@ impl ShortIds {
         Self { shown: (longest + 1).clamp(MIN_SHOWN, DIGITS) }
     }
 
+    /// Ids are shown whole.
+    pub(super) fn whole() -> Self {
+        Self { shown: DIGITS }
+    }
+
     /// The id as it is shown.
     pub(super) fn show(&self, id: &Uuid) -> String {
         dashed(&digits(id)[..self.shown])
@@ -120,5 +125,6 @@ mod tests {
         let both = ShortIds::of([&A, &B]);
         assert_eq!([both.show(&A), both.show(&B)], ["0193a5b2-7c4d", "0193a5b2-7c4e"]);
         assert_eq!(ShortIds::of([&A, &A]).show(&A), A.to_string());
+        assert_eq!(ShortIds::whole().show(&A), A.to_string());
     }
 }

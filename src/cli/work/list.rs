@@ -15,12 +15,13 @@ pub(super) async fn run(args: ListArgs, env: &Env) -> Result<(), Failure> {
     if args.quarantined {
         return print_quarantined(&client.quarantined_units().await?, args.json);
     }
-    let mut units = client.units(query(args.which, args.here)).await?;
+    let query = query(args.which, args.here);
+    let mut units = client.units(query.clone()).await?;
     units.sort_by_key(|unit| (unit.created_ms, unit.id));
     if args.json {
         return print(&units.iter().map(json_line).collect::<String>());
     }
-    print(&table::table(&units, args.here, unix_ms(), Paint::for_stdout()))?;
+    print(&table::table(&units, &query, unix_ms(), Paint::for_stdout()))?;
     match client.quarantined_units().await?.len() {
         0 => {}
         count => say(&format!("receptor: {count} more cannot be used; see --quarantined")),

@@ -99,6 +99,11 @@ pub(in crate::cli) struct UnitQuery {
 }
 
 impl UnitQuery {
+    /// Whether it leaves none out, of those that the node has submitted or, with `here`, executes.
+    pub(super) fn selects_all(&self) -> bool {
+        *self == Self { here: self.here, ..Self::default() }
+    }
+
     /// What the node can select by itself, at a time in milliseconds since the Unix epoch. The rest
     /// is left to [`matches`](Self::matches).
     pub(in crate::cli) fn filter(&self, now_ms: u64) -> UnitFilter {

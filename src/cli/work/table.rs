@@ -3,14 +3,20 @@
 use std::fmt::Write as _;
 
 use super::id::ShortIds;
+use super::request::UnitQuery;
 use super::unit::{State, UnitView};
 use crate::cli::progress::bytes;
 use crate::cli::text::{Cell, Colour, Paint, Table, escape, escape_lines, span};
 
-/// A table of units, the newest last. `here`: those that run on this node for others.
-pub(super) fn table(units: &[UnitView], here: bool, now_ms: u64, paint: Paint) -> String {
-    let ids = ShortIds::of(units.iter().map(|unit| &unit.id));
-    let other_end = if here { "FROM" } else { "NODE" };
+/// A table of the units that match, the newest last.
+pub(super) fn table(units: &[UnitView], query: &UnitQuery, now_ms: u64, paint: Paint) -> String {
+    // A prefix has to be unique among all units, of which a query may leave some out.
+    let ids = if query.selects_all() {
+        ShortIds::of(units.iter().map(|unit| &unit.id))
+    } else {
+        ShortIds::whole()
+    };
+    let other_end = if query.here { "FROM" } else { "NODE" };
     let mut table = Table::new(["ID", other_end, "DIRECTIVE", "STATE", "AGE", "OUT", "LABELS"]);
     for unit in units {
         let labels: Vec<String> = unit.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -18,7 +24,7 @@ pub(super) fn table(units: &[UnitView], here: bool, now_ms: u64, paint: Paint) -
         let state = Cell::plain(unit.verdict() + releasing);
         table.row([
             Cell::plain(ids.show(&unit.id)),
-            Cell::plain(if here { &unit.submitter } else { &unit.node }),
+            Cell::plain(if query.here { &unit.submitter } else { &unit.node }),
             Cell::plain(&unit.directive),
             match colour(unit.state) {
                 Some(colour) => state.coloured(colour),
@@ -122,15 +128,27 @@ mod tests {
             labels: [("job".to_owned(), "7".to_owned()), ("by".to_owned(), "\x1b[2J".to_owned())].into(),
             ..unit(State::Failed)
         };
-        let text = table(&[unit(State::Running), failed], false, 62_000, Paint::off());
+        let all = UnitQuery::default();
+        let units = [unit(State::Running), failed];
+        let text = table(&units, &all, 62_000, Paint::off());
         let lines = [
             "  ID           NODE    DIRECTIVE   STATE                   AGE        OUT     LABELS",
             "  0193a5b2-7c  edge-1  text:upper  running                 1 min 1 s  -",
             "  0193a5b2-7d  edge-1  text:upper  failed (exit status 3)  1 min 1 s  1.5 kB  by=\\u{1b}[2J job=7",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), lines);
-        assert_eq!(table(&[], false, 0, Paint::off()), "");
-        assert!(table(&[unit(State::Lost)], true, 0, Paint::off()).contains("FROM"));
+        assert_eq!(table(&[], &all, 0, Paint::off()), "");
+        let here = UnitQuery { here: true, ..all };
+        assert!(table(&units[..1], &here, 0, Paint::off()).contains("FROM"));
+    }
+
+    #[test]
+    fn a_table_of_some_units_has_whole_ids() {
+        let units = [unit(State::Running)];
+        let some = UnitQuery { states: vec![State::Running], ..UnitQuery::default() };
+        let id = units[0].id.to_string();
+        assert!(table(&units, &some, 0, Paint::off()).contains(&id));
+        assert!(!table(&units, &UnitQuery::default(), 0, Paint::off()).contains(&id));
     }
 
     #[test]
