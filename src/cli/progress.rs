@@ -20,7 +20,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// The weight of the newest measurement in the rate that is shown.
 const NEWEST: f64 = 0.3;
 /// Moves to the start of the line and erases it.
-const ERASE: &str = "\r\x1b[K";
+pub(super) const ERASE: &str = "\r\x1b[K";
 
 /// The progress of one call. Clones share it; the last one that is dropped leaves the terminal without the line.
 #[derive(Clone, Debug)]
@@ -194,7 +194,8 @@ pub(super) fn bytes(n: f64) -> String {
     }
 }
 
-fn say(text: &str) {
+/// Writes to standard error, as it is.
+pub(super) fn say(text: &str) {
     let mut terminal = io::stderr();
     // A terminal that is gone needs no progress.
     let _ = terminal.write_all(text.as_bytes()).and_then(|()| terminal.flush());

@@ -1,6 +1,6 @@
-//! One line on a terminal that shows how a unit gets on.
+//! A terminal line that shows the state of a unit.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -9,10 +9,8 @@ use super::table::progress;
 use super::unit::UnitView;
 use crate::cli::exit::Failure;
 use crate::cli::flow::Sink;
+use crate::cli::progress::{ERASE, say};
 use crate::sync::lock;
-
-/// Moves to the start of the line and erases it.
-const ERASE: &str = "\r\x1b[K";
 
 /// The line, on standard error. Clones share it; the last one that is dropped erases it.
 #[derive(Clone, Debug)]
@@ -39,9 +37,9 @@ impl StateLine {
         }
     }
 
-    /// An output on the same terminal. Its first piece ends the line.
-    pub(super) fn beside<S: Sink>(&self, output: S) -> impl Sink {
-        Beside { output, line: self.clone() }
+    /// An output. If it goes to a terminal, its first piece ends the line.
+    pub(super) fn beside<S: Sink>(&self, output: S, on_terminal: bool) -> impl Sink {
+        Beside { output, line: on_terminal.then(|| self.clone()) }
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -63,22 +61,16 @@ impl Drop for Line {
     }
 }
 
-fn say(text: &str) {
-    let mut terminal = io::stderr();
-    // A terminal that is gone needs no progress.
-    let _ = terminal.write_all(text.as_bytes()).and_then(|()| terminal.flush());
-}
-
-/// An output on the terminal that shows the line.
+/// An output, and the line if it goes to a terminal.
 struct Beside<S> {
     output: S,
-    line: StateLine,
+    line: Option<StateLine>,
 }
 
 impl<S: Sink> Sink for Beside<S> {
     async fn put(&mut self, body: Bytes) -> Result<(), Failure> {
-        {
-            let mut line = self.line.line();
+        if let Some(line) = &self.line {
+            let mut line = line.line();
             line.erase();
             line.on = false;
         }
@@ -87,5 +79,28 @@ impl<S: Sink> Sink for Beside<S> {
 
     async fn end(&mut self) -> Result<(), Failure> {
         self.output.end().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Discard;
+
+    impl Sink for Discard {
+        async fn put(&mut self, _: Bytes) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn output_ends_the_line_only_on_a_terminal() {
+        let line = StateLine(Arc::new(Mutex::new(Line { on: true, shown: false })));
+        let piece = Bytes::from_static(b"output");
+        line.beside(Discard, false).put(piece.clone()).await.unwrap();
+        assert!(line.line().on);
+        line.beside(Discard, true).put(piece).await.unwrap();
+        assert!(!line.line().on);
     }
 }

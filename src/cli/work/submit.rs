@@ -1,5 +1,7 @@
 //! `receptor work submit`.
 
+use std::io::{self, IsTerminal as _};
+
 use uuid::Uuid;
 
 use super::args::SubmitArgs;
@@ -68,8 +70,10 @@ async fn follow(client: &Client, unit: &UnitView, args: &SubmitArgs) -> Result<u
     let id = IdPrefix::from(unit.id);
     let line = StateLine::new(args.quiet);
     let results = |stderr| ResultsRequest { id: id.clone(), from: 0, stderr, follow: true };
-    let stdout = write_output(client, results(false), line.beside(WriteTo::stdout(args.raw)));
-    let stderr = write_output(client, results(true), line.beside(WriteTo::stderr(args.raw)));
+    let stdout = line.beside(WriteTo::stdout(args.raw), io::stdout().is_terminal());
+    let stderr = line.beside(WriteTo::stderr(args.raw), io::stderr().is_terminal());
+    let stdout = write_output(client, results(false), stdout);
+    let stderr = write_output(client, results(true), stderr);
     let followed = tokio::try_join!(stdout, stderr, until_final(client, &id, &line));
     let (_, _, unit) = followed.map_err(|failure| goes_on(failure, unit))?;
     drop(line);
