@@ -826,7 +826,13 @@ async fn begin(
     lease: StreamLease,
     header: bytes::Bytes,
 ) -> Result<Stream, OpenError> {
-    match send.write_chunk(header).await {
+    // The send window may be full with what a more patient stream has written.
+    let written = tokio::select! {
+        biased;
+        written = send.write_chunk(header) => written,
+        cause = given_up(lease.patience.clone()) => return Err(OpenError::lost(node, cause)),
+    };
+    match written {
         Ok(()) => Ok(Stream::opened(send, recv, first).leased(lease)),
         Err(quinn::WriteError::ConnectionLost(error)) => Err(OpenError::lost(node, first.of(&error))),
         Err(error) => Err(OpenError::Unreachable { node: node.clone(), why: error.to_string() }),

@@ -236,6 +236,24 @@ async fn a_stream_gives_up_in_its_own_time_at_both_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_open_gives_up_in_its_own_time_behind_a_patient_stream() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    let _listener = mesh.node("b").serve(service("held")).unwrap();
+    let a = mesh.node("a").clone();
+    let patient = OpenOptions { peer_timeout: Some(Duration::from_secs(600)), ..OpenOptions::default() };
+    let mut patient = a.open_with(&id("b"), &service("held"), patient).await.unwrap();
+    patient.accepted().await.unwrap();
+    mesh.swallow("r");
+    let silent = Instant::now();
+    // What is not acknowledged fills the send window of the connection.
+    let full = tokio::time::timeout(Duration::from_secs(1), patient.write_all(&vec![0; 32 << 20])).await;
+    assert!(full.is_err(), "{full:?}");
+    let error = a.open(&id("b"), &service("held")).await.unwrap_err();
+    assert!(matches!(error, OpenError::Unreachable { .. }), "{error:?}");
+    assert!(silent.elapsed() < Duration::from_secs(16), "{:?}", silent.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_node_with_a_route_is_given_up_after_15_s_or_later() {
     let mesh = mesh(["a-r", "b-r"]).await;
     let mut ran = handle_measured(mesh.node("b"));
