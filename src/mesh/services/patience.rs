@@ -127,6 +127,11 @@ impl Group {
 }
 
 impl Patience {
+    /// Why the peer was given up; `None` if it was not.
+    fn given_up(&self) -> Option<Cause> {
+        self.0.given_up.borrow().clone().map(Cause::network)
+    }
+
     /// Waits until the peer is given up. Cancel safe.
     pub(crate) async fn ended(self) -> Cause {
         let mut given_up = self.0.given_up.subscribe();
@@ -157,6 +162,12 @@ impl HalfPatience {
     /// Why the half has ended, if it has reported that before.
     pub(crate) fn ended(&self) -> Option<Cause> {
         self.ended.clone()
+    }
+
+    /// Why the peer was given up, whether or not the half has had to wait. Takes a read lock where
+    /// the stream has a peer timeout, and nothing on a link.
+    pub(crate) fn given_up(&self) -> Option<Cause> {
+        self.patience.as_ref()?.given_up()
     }
 
     /// Whether the peer is given up. To be polled whenever the half has to wait.

@@ -288,7 +288,7 @@ impl SendHalf {
 
     /// Fails once the stream has ended because it no longer waits for the peer.
     fn given_up(&mut self) -> Result<(), StreamError> {
-        let Some(cause) = self.patience.ended() else { return Ok(()) };
+        let Some(cause) = self.patience.given_up() else { return Ok(()) };
         self.open = None;
         Err(StreamError::Lost(Ending::new(cause, self.sent)))
     }
@@ -469,7 +469,8 @@ impl RecvHalf {
         }
     }
 
-    /// Fails once the stream has ended because it no longer waits for the peer.
+    /// Fails once a read has reported that the stream no longer waits for the peer. Until then, what
+    /// has arrived is still delivered.
     fn given_up(&mut self) -> Result<(), StreamError> {
         self.patience.ended().map_or(Ok(()), |cause| Err(self.lost(cause)))
     }
