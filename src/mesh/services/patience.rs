@@ -80,11 +80,12 @@ impl Patiences {
         Patience(group)
     }
 
-    /// The shortest timeout of all streams, or the usual one if that is shorter.
+    /// The shortest timeout of all streams, or the usual one if there are none. Removes groups
+    /// without streams.
     pub(crate) fn shortest(&self) -> Duration {
         let mut groups = self.lock();
         groups.retain(|_, group| group.is_used());
-        groups.keys().next().copied().unwrap_or(self.usual).min(self.usual)
+        groups.keys().next().copied().unwrap_or(self.usual)
     }
 
     /// Ends the streams that give the peer up; returns the longest timeout of the others, or the
@@ -244,6 +245,7 @@ mod tests {
         assert!(is_over(&short).await && !is_over(&usual).await);
         assert_eq!(patiences.give_up(absent(5, false)), 40 * SECOND);
         assert!(is_over(&usual).await && !is_over(&long).await);
+        assert_eq!(patiences.shortest(), 40 * SECOND);
         // Nobody is left who would wait longer than usual.
         assert_eq!(patiences.give_up(absent(40, false)), 5 * SECOND);
         assert!(is_over(&long).await);
