@@ -483,7 +483,7 @@ impl Peers {
                     unreachable: None,
                 });
             }
-            if slot.usage.in_use() && last_heard >= slot.shortest_patience().saturating_sub(ahead) {
+            if slot.is_silent(last_heard, ahead) {
                 samples.silent.push(node.clone());
             }
         }
@@ -655,9 +655,12 @@ impl Slot {
         }
     }
 
-    /// The shortest peer timeout.
-    fn shortest_patience(&self) -> Duration {
-        self.usage.patiences().map_or(Duration::MAX, Patiences::shortest)
+    /// Whether the peer is in use, and a stream gives it up in less than `ahead` if there is no route
+    /// to it. Forgets the timeouts of streams that have ended.
+    fn is_silent(&self, last_heard: Duration, ahead: Duration) -> bool {
+        // Also asked while the peer is not in use: otherwise the timeouts of short streams pile up.
+        let shortest = self.usage.patiences().map_or(Duration::MAX, Patiences::shortest);
+        self.usage.in_use() && last_heard >= shortest.saturating_sub(ahead)
     }
 
     /// Closes the connections that nothing has arrived on for `limit`.
@@ -752,5 +755,20 @@ async fn accept_each(
             // Bounded by the streams that the connection permits.
             tokio::spawn(services.clone().dispatch(node.clone(), opened, credit.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_timeouts_are_kept_of_streams_that_have_ended() {
+        let slot = Slot::new(Duration::from_secs(5));
+        for millis in 1_000..2_000 {
+            drop(slot.usage.patience(Some(Duration::from_millis(millis))));
+        }
+        assert!(!slot.is_silent(Duration::ZERO, Duration::from_secs(1)));
+        assert_eq!(slot.usage.patiences().map(Patiences::len), Some(0));
     }
 }
