@@ -127,7 +127,7 @@ impl Link {
             vetted: vetted.clone(),
             checks: checks.clone(),
             asked: asked.clone(),
-            ahead: Ahead::new(),
+            ahead: (!hello.stub && !own.stub).then(Ahead::new),
         };
         let reader = read(id, frames, connection.clone(), examiner, inputs.clone());
         let (stub, endings, inputs_end, ending) =
@@ -232,7 +232,8 @@ struct Examiner {
     vetted: Arc<Vetted>,
     checks: CredentialChecks,
     asked: Asked,
-    ahead: Ahead,
+    /// `None` if either end is a stub: the driver ignores records on such a link, and none are kept.
+    ahead: Option<Ahead>,
 }
 
 async fn read(
@@ -268,8 +269,8 @@ async fn read(
             }
             Ok(Some(frame)) => match input(id, frame) {
                 Ok(Some(input)) => {
-                    if let Input::Route { message, .. } = &input {
-                        let Examiner { checks, asked, ahead, .. } = &mut examiner;
+                    let Examiner { checks, asked, ahead, .. } = &mut examiner;
+                    if let (Input::Route { message, .. }, Some(ahead)) = (&input, ahead) {
                         checks.prepare(ahead, asked, message, clock::now()).await;
                     }
                     if inputs.send(input).await.is_err() {
