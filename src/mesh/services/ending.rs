@@ -12,7 +12,8 @@ use crate::transport::{Refusal, RefusalReason};
 /// Who ended a stream, a [datagram sender](crate::DatagramSender) or a call, why, and how far it got.
 ///
 /// The first cause of a connection's end is recorded once. Every handle that used the connection reports that cause,
-/// whether it was waiting at that moment or asks later. Obtained from [`StreamError::ending`](crate::StreamError::ending),
+/// whether it was waiting at that moment or asks later. A stream with its own peer timeout may end before its connection,
+/// and then reports that for itself. Obtained from [`StreamError::ending`](crate::StreamError::ending),
 /// [`DatagramError::ending`](crate::DatagramError::ending) or [`CallError::ending`](crate::CallError::ending).
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]

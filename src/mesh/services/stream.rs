@@ -596,8 +596,9 @@ pub enum StreamError {
         /// Bytes accepted for sending before.
         bytes: u64,
     },
-    /// The connection under the stream has ended. Both halves, and all other streams of the connection, report the same
-    /// side and reason, whenever they are asked.
+    /// The connection under the stream has ended, or the stream's peer timeout has passed. Both halves report the same
+    /// side and reason, whenever they are asked, and so do all other streams that a connection takes down with it. A
+    /// stream that is less patient than others of its connection ends before them, and reports that for itself.
     #[error("{0}")]
     Lost(Ending),
     /// This half was finished, reset or stopped before: the caller's fault.
