@@ -97,8 +97,9 @@ impl Doubts {
         let least = if why == Reason::Port { ANSWER_AT_LEAST } else { ROUTE_AT_LEAST };
         let patience = (rtt * ANSWER_ROUND_TRIPS).max(least);
         if let Some(waiting) = self.waiting.get(&link) {
-            // The host itself has more to say about its port than a router about the way there.
-            if patience < waiting.patience {
+            // The host itself has more to say about its port than a router about the way there. A
+            // report never postpones the verdict, and pings begin again only if there is time.
+            if now + patience < waiting.since + waiting.patience {
                 let hastened = Waiting { since: now, patience, pings: 0, due: now, ..*waiting };
                 self.wait(link, hastened);
             }
@@ -249,6 +250,15 @@ mod tests {
         assert!(!doubts.reported(report(Reason::Port, 1), 9, now + ms(500)));
         let last = play(&mut doubts, now, ms(999)).pop();
         assert_eq!(last, Some((ms(620), Due::Silent { link: LINK })));
+    }
+
+    #[test]
+    fn a_second_report_does_not_postpone_the_verdict() {
+        let (mut doubts, now) = (Doubts::default(), clock::now());
+        assert!(doubts.reported(report(Reason::Host, 1), 7, now));
+        assert_eq!(play(&mut doubts, now, ms(950)).len(), 3);
+        assert!(!doubts.reported(report(Reason::Port, 1), 8, now + ms(950)));
+        assert_eq!(play(&mut doubts, now, ms(9_999)), [(ms(1_000), Due::Silent { link: LINK })]);
     }
 
     #[test]
