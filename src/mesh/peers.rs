@@ -508,14 +508,13 @@ impl Peers {
     fn give_up(&self, node: &NodeId, routed: bool, now: Instant) -> Option<&'static str> {
         let slot = lock(&self.slots).get(node).cloned()?;
         let absence = |silence: &mut Silence| silence.absence(routed, now);
-        let absences = lock(&slot.connections)
+        // The peer is there if any of its connections says so.
+        let least = lock(&slot.connections)
             .iter_mut()
             .filter(|kept| kept.is_live())
             .map(|kept| absence(&mut kept.silence))
-            .collect::<Vec<_>>();
-        // The peer is there if any of its connections says so.
-        let least = absences.into_iter().min_by_key(|absence| absence.unheard);
-        slot.give_up(least?, absence)
+            .min_by_key(|absence| absence.unheard)?;
+        slot.give_up(least, absence)
     }
 
     /// Closes the connections that nobody has used for a while, and forgets the peers without any. To be called every

@@ -88,6 +88,7 @@ impl Driver {
         };
         let reports: Vec<_> = self.neighbours.links().values().filter_map(report).collect();
         for report in reports {
+            // The first ping is due at once: `decide_doubts` sends it.
             let nonce = self.neighbours.next_id().0;
             if self.doubts.reported(report, nonce, now)
                 && let Some(link) = self.neighbours.link(report.link)
@@ -97,7 +98,7 @@ impl Driver {
         }
     }
 
-    /// Pings doubted links again, and closes those that stayed silent.
+    /// Pings doubted links, and closes those that stayed silent.
     pub(crate) fn decide_doubts(&mut self, now: Instant) {
         let neighbours = &self.neighbours;
         for due in self.doubts.handle_timeout(now, |id| neighbours.link(id).map(acks)) {

@@ -105,8 +105,9 @@ impl Gone {
 pub(crate) struct Roaming {
     dialler: Dialler,
     checks: Checks,
-    /// Links that are still to be asked, and since when.
+    /// Links that are still to be pinged.
     unasked: VecDeque<LinkId>,
+    /// When the network last changed.
     changed_at: Instant,
     // Dropped, it ends the attempts.
     redials: JoinSet<()>,

@@ -61,7 +61,7 @@ pub(crate) struct Report {
 /// What to do about a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Due {
-    /// Ping it again.
+    /// Ping it.
     Ping { link: LinkId, nonce: u64 },
     /// Nothing was heard from the neighbour: close it.
     Silent { link: LinkId },
