@@ -19,6 +19,9 @@ mod punching;
 mod random_holes;
 mod records;
 mod restarts;
+#[path = "../punch/rng.rs"]
+#[expect(dead_code, reason = "these tests need a part of it")]
+mod rng;
 mod roaming;
 mod routes;
 mod saturation;

@@ -1,4 +1,4 @@
-//! Random meshes with a relay that forwards nothing: who has an honest path uses it.
+//! Random meshes with a relay that forwards nothing: a pair with an honest path uses it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use receptor_quic::switch::DropReason;
 use receptor_quic::testing::Mesh;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::rng::Rng;
 use crate::support::id;
 
 /// The time within which a pair must be connected.
@@ -15,17 +16,8 @@ const BACK: Duration = Duration::from_secs(5);
 /// Detours that an end may report for one peer, until it has found one that stays.
 const MAX_DETOURS: usize = 2;
 
-/// SplitMix64: small, seeded, the same everywhere.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
-    }
+fn below(rng: &mut Rng, bound: usize) -> usize {
+    usize::try_from(rng.below(bound as u64)).unwrap()
 }
 
 /// A graph of nodes by number, all links of which cost the same.
@@ -37,11 +29,11 @@ struct Graph {
 impl Graph {
     /// A ring that all nodes are on, with chords.
     fn random(rng: &mut Rng) -> Self {
-        let nodes = 5 + rng.below(3);
+        let nodes = 5 + below(rng, 3);
         let mut links: BTreeSet<_> = (1..nodes).map(|n| (n - 1, n)).collect();
         links.insert((0, nodes - 1));
-        for _ in 0..rng.below(nodes) {
-            let (a, b) = (rng.below(nodes), rng.below(nodes));
+        for _ in 0..below(rng, nodes) {
+            let (a, b) = (below(rng, nodes), below(rng, nodes));
             if a < b {
                 links.insert((a, b));
             }
@@ -83,12 +75,12 @@ impl Graph {
 }
 
 async fn play(seed: u64) -> usize {
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     let graph = Graph::random(&mut rng);
     let name = |node: usize| format!("n{node}");
     let links: Vec<_> = graph.links.iter().map(|(a, b)| format!("{}-{}", name(*a), name(*b))).collect();
     let mesh = Mesh::builder(links.iter().map(String::as_str)).start().await;
-    let hole = rng.below(graph.nodes);
+    let hole = below(&mut rng, graph.nodes);
     mesh.swallow(&name(hole));
     let honest: Vec<usize> = (0..graph.nodes).filter(|node| *node != hole).collect();
     let mut events: BTreeMap<usize, _> =
@@ -141,5 +133,5 @@ async fn pairs_with_an_honest_path_find_it_in_random_meshes() {
     for seed in 0..25 {
         pairs += play(seed).await;
     }
-    assert!(pairs > 200, "{pairs} pairs are too few to tell");
+    assert!(pairs > 200, "{pairs} pairs are too few for a result");
 }
