@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_forged_record_is_found_by_the_driver_whoever_looked_first() {
+    async fn a_forged_record_is_rejected_by_the_driver_after_any_look_ahead() {
         let (scene, mut ahead, asked) = (Scene::new(), Ahead::new(), Asked::new());
         scene.own.prepare(&scene.other.credential());
         let record = scene.record(1);

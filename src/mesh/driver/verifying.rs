@@ -1,5 +1,5 @@
 //! Stubs that are used before their attachment is proven here: the router asks for the proof, and
-//! whoever waits is answered when it is there.
+//! waiting questions are answered once it has arrived.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

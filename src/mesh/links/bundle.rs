@@ -42,7 +42,7 @@ impl Wake for PartWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Whoever sets the first bit wakes the task, which takes all of them.
+        // Setting the first bit wakes the task, which takes all of them.
         if self.shared.woken.fetch_or(self.bit, Ordering::AcqRel) == 0 {
             lock(&self.shared.task).wake_by_ref();
         }
