@@ -94,11 +94,16 @@ impl Log {
         Ok((Self { end, failed: false }, entries))
     }
 
+    /// Whether an append has failed. The log rejects entries until it is opened again.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// Appends entries to the file, all or none of them, and syncs them to disk.
     ///
     /// # Errors
-    /// The disk did not take them. The log rejects further entries: after a failed sync nobody
-    /// knows what is on disk until the file is opened again.
+    /// The disk did not take them. The log rejects further entries: after a failed sync the content
+    /// of the file is unknown until it is opened again.
     pub(crate) fn append<E: Serialize>(&mut self, path: &Path, entries: &[E]) -> io::Result<()> {
         if self.failed {
             return Err(io::Error::other("an earlier append has failed"));

@@ -153,13 +153,20 @@ impl UnitStore {
         UnitDir::reserve(&self.root.join("out"), id)
     }
 
-    /// Records that a key must no longer be accepted, and syncs that to disk.
+    /// Records that a key must no longer be accepted, and syncs that to disk. Works again after a
+    /// failure once the disk does.
     ///
     /// # Errors
     /// The disk did not take it.
     pub(crate) fn add_tombstone(&self, key: &UnitKey, until: UnitTime, death: Death) -> io::Result<()> {
+        let path = self.root.join(TOMBSTONES);
         let mut log = lock(&self.tombstone_log);
-        log.append(&self.root.join(TOMBSTONES), &[TombstoneEntry { key: key.clone(), until, death }])
+        if log.has_failed() {
+            // This cuts away what the failed append has left behind.
+            let opened = Log::open_within::<TombstoneEntry>(&path, MAX_TOMBSTONE_LOG);
+            *log = opened.map_err(io::Error::other)?.0;
+        }
+        log.append(&path, &[TombstoneEntry { key: key.clone(), until, death }])
     }
 }
 

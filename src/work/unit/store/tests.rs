@@ -100,6 +100,20 @@ fn tombstones_last_until_their_time_and_not_longer() {
 }
 
 #[test]
+fn tombstones_are_recorded_again_after_a_failed_append() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, _) = open(root.path());
+    let (log, aside) = (root.path().join("units/tombstones"), root.path().join("aside"));
+    fs::rename(&log, &aside).unwrap();
+    store.add_tombstone(&key(1), NOW.plus(1_000), Death::Removed).unwrap_err();
+    let cut_off = [0, 0, 0, 90, 1, 2];
+    fs::write(&log, [fs::read(&aside).unwrap(), cut_off.to_vec()].concat()).unwrap();
+    store.add_tombstone(&key(2), NOW.plus(1_000), Death::Removed).unwrap();
+    let (_, loaded) = open(root.path());
+    assert_eq!(loaded.tombstones.iter().map(|(key, ..)| key).collect::<Vec<_>>(), [&key(2)]);
+}
+
+#[test]
 fn an_attempt_is_begun_by_one_supervisor_or_made_void() {
     let (_root, _store, unit) = unit();
     assert_eq!(unit.found(1).unwrap(), found(RunFile::Absent, false));
