@@ -90,6 +90,10 @@ pub(crate) fn supervise(unit: &Path, attempt: u32) -> Result<(), NotSupervised> 
     let paths = UnitPaths::new(unit);
     let _lock = paths.lock()?;
     let dir = paths.attempt_path(attempt);
+    // Creating the outputs would truncate those of the supervisor that was first.
+    if paths.is_begun(attempt)? {
+        return Err(NotSupervised::Taken);
+    }
     let job: Job = rmp_serde::from_slice(&fs::read(dir.join("job"))?).map_err(io::Error::other)?;
     let wakeups = Wakeups::new(&dir)?;
     set_child_subreaper(Some(getpid())).map_err(io::Error::from)?;

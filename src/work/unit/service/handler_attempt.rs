@@ -46,6 +46,10 @@ impl Shared {
             let dir = unit.paths.attempt_path(attempt);
             make_dir(&dir)?;
             let lock = unit.paths.lock()?;
+            // Creating the outputs would truncate those of an attempt that was begun.
+            if unit.paths.is_begun(attempt)? {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
             let out = Written::create(&dir.join("stdout"))?;
             Written::create(&dir.join("stderr"))?;
             unit.paths.begin(attempt, std::process::id())?;

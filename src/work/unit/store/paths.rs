@@ -121,6 +121,12 @@ impl UnitPaths {
         self.create_run(attempt, &Run::Supervisor { pid })
     }
 
+    /// Whether an attempt was begun or made void. The answer is final for a caller that holds the
+    /// [lock](Self::lock), except that the node may still make the attempt void.
+    pub(crate) fn is_begun(&self, attempt: u32) -> io::Result<bool> {
+        self.attempt_path(attempt).join("run").try_exists()
+    }
+
     /// The process that runs an attempt, or ran it. `None` if it was not begun, or was made void.
     pub(crate) fn supervisor_pid(&self, attempt: u32) -> io::Result<Option<u32>> {
         let run = read_small(&self.attempt_path(attempt).join("run"))?;

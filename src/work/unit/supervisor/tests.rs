@@ -132,13 +132,22 @@ fn of_many_supervisors_one_executes_the_command() {
 }
 
 #[test]
+fn a_second_supervisor_leaves_the_output_of_the_first_alone() {
+    let unit = Unit::new();
+    let job = sh("echo kept; echo problem >&2");
+    let first = unit.run(&job, b"");
+    assert_eq!(unit.run(&job, b""), first);
+    assert_eq!((unit.read("stdout"), unit.read("stderr")), ("kept\n".to_owned(), "problem\n".to_owned()));
+}
+
+#[test]
 fn a_void_attempt_is_not_executed() {
     let unit = Unit::new();
     assert!(unit.paths().fence(1).unwrap());
     let supervisor = unit.start(&sh("echo never"), b"");
     assert!(supervisor.wait_with_output().unwrap().status.success());
     assert_eq!(unit.paths().exit(1).unwrap(), None);
-    assert_eq!(unit.read("stdout"), "");
+    assert!(!unit.attempt().join("stdout").exists());
 }
 
 /// A unit's directory.
