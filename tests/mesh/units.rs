@@ -216,6 +216,24 @@ async fn a_released_unit_is_gone_at_both_ends_and_its_key_is_dead() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_unit_that_is_released_while_it_is_handed_over_is_gone_soon() {
+    let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
+    let edge = start(&mesh, &dir, "edge", &work).await;
+    let ctl = start(&mesh, &dir, "ctl", &work).await;
+    let payload = vec![b'x'; 64 << 20];
+    let unit = ctl.submit(id("edge"), "text:shout".parse().unwrap(), payload).await.unwrap();
+    let mut watch = unit.watch();
+    while watch.next().await.expect("it is handed over").payload_handed == 0 {}
+    assert_eq!(unit.status().state, UnitState::Handing);
+    unit.release(false).await.unwrap();
+    let released = Instant::now();
+    timeout(LONG, unit.removed()).await.unwrap().unwrap();
+    assert!(released.elapsed() < Duration::from_secs(2), "{:?}", released.elapsed());
+    assert!(edge.units().here(&UnitFilter::default()).is_empty());
+    assert_eq!(work.runs(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_without_units_refuses_them_at_both_ends() {
     let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
     let ctl = start(&mesh, &dir, "ctl", &work).await;

@@ -26,7 +26,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 enum Failed {
     Stream(SessionEnd),
     Unit(UnitError),
-    /// The executor has no room now, or wants the payload once more.
+    /// The executor has no room now, or wants the payload again; or the unit ended meanwhile.
     Again,
 }
 
@@ -122,7 +122,8 @@ impl Shared {
         loop {
             unit.publish_handed(offset);
             if unit.is(|status| status.is_final()) {
-                return Ok(());
+                // It was cancelled or released meanwhile. A release is still due.
+                return Err(Failed::Again);
             }
             let (back, piece) = self.read_piece(file, offset).await?;
             file = back;

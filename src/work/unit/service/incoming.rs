@@ -201,7 +201,12 @@ impl Shared {
                     self.store.add_tombstone(key, tombstone_until, death)?;
                     self.incoming.table().tombstones.insert(key.clone(), tombstone_until, death);
                     self.remove_in(unit, core)?;
-                    return Ok(answer);
+                    // The answer to a release follows the removal.
+                    let last = effects.into_iter().find_map(|effect| match effect {
+                        ExecutorEffect::Answer(it) => Some(it),
+                        _ => None,
+                    });
+                    return Ok(last.or(answer));
                 }
             };
             if let Some(input) = followed_by {
