@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::super::super::call::{Call, CallError, CallOptions, call};
@@ -59,9 +60,12 @@ impl Shared {
         let (shared, unit) = (self.clone(), unit.clone());
         self.spawn(async move {
             let dir = unit.paths.attempt_path(attempt);
-            let (exit, out) = shared.call_handler(&unit, &dir, out).await;
+            let out = Arc::new(Mutex::new(out));
+            let exit = shared.call_handler(&unit, &dir, &out).await;
+            // A write that a cancellation has overtaken is finished first: it holds the lock.
+            let out = out.lock_owned().await;
             if let Some(exit) = exit {
-                let recorded = shared.blocking(move || record(&dir, exit, out)).await;
+                let recorded = shared.blocking(move || record(&dir, exit, &out)).await;
                 if let Ok(Err(error)) = recorded {
                     tracing::warn!(unit = %unit.key, %error, "could not record the end of a unit");
                 }
@@ -73,27 +77,24 @@ impl Shared {
         Ok(())
     }
 
-    /// Calls the handler. `None` instead of an end if nobody knows whether it ran.
+    /// Calls the handler. `None` if it is unknown whether it ran.
     async fn call_handler(
         self: &Arc<Self>,
         unit: &Arc<InUnit>,
         dir: &Path,
-        out: Written,
-    ) -> (Option<Exit>, Written) {
+        out: &Arc<Mutex<Written>>,
+    ) -> Option<Exit> {
         let exit = |end| Exit { end, terminated: false };
         let call = match self.open_call(unit).await {
             Ok(call) => call,
-            Err(text) => return (Some(exit(ExitKind::NotStarted(text))), out),
+            Err(text) => return Some(exit(ExitKind::NotStarted(text))),
         };
-        let out = Arc::new(tokio::sync::Mutex::new(out));
         let limit = self.limits().max_output;
-        let end = tokio::select! {
+        tokio::select! {
             biased;
             () = terminated(unit, dir) => Some(Exit { end: ExitKind::Signal(15), terminated: true }),
-            end = exchange(self, unit, call, out.clone(), limit) => end.map(exit),
-        };
-        let out = Arc::into_inner(out).expect("the call is over").into_inner();
-        (end, out)
+            end = exchange(self, unit, call, out, limit) => end.map(exit),
+        }
     }
 
     async fn open_call(&self, unit: &InUnit) -> Result<Call, String> {
@@ -158,7 +159,7 @@ async fn exchange(
     shared: &Arc<Shared>,
     unit: &Arc<InUnit>,
     call: Call,
-    out: Arc<tokio::sync::Mutex<Written>>,
+    out: &Arc<Mutex<Written>>,
     limit: u64,
 ) -> Option<ExitKind> {
     let (mut writer, mut responses) = call.split();
@@ -232,11 +233,11 @@ impl Written {
     }
 }
 
-fn record(dir: &Path, exit: Exit, out: Written) -> io::Result<()> {
+fn record(dir: &Path, exit: Exit, out: &Written) -> io::Result<()> {
     out.file.sync_all()?;
     let record = ExitRecord {
         exit,
-        stdout: Channel { len: out.len, sha256: out.hash.finalize().into() },
+        stdout: Channel { len: out.len, sha256: out.hash.clone().finalize().into() },
         stderr: Channel { len: 0, sha256: Sha256::digest(b"").into() },
         usage: Usage::default(),
     };
