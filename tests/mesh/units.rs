@@ -7,7 +7,7 @@ use std::time::Duration;
 use receptor_quic::testing::{Mesh, mesh};
 use receptor_quic::work::unit::{
     Failure, Outcome, ResultsError, ResultsOptions, SubmitError, UnitError, UnitFilter, UnitHandle,
-    UnitRefusal, UnitState, UnitsConfig,
+    UnitLimits, UnitRefusal, UnitState, UnitsConfig,
 };
 use receptor_quic::{HandlerError, Node, NodeBuilder, Request, Responder};
 use tokio::sync::Notify;
@@ -30,7 +30,8 @@ impl Work {
         self.runs.load(Ordering::Relaxed)
     }
 
-    /// Adds `text:shout`, which answers in capitals, and `text:wait`, which waits first.
+    /// Adds `text:shout`, which answers in capitals, `text:wait`, which waits first, and
+    /// `text:flood`, which writes without end.
     fn serve(self: &Arc<Self>, builder: NodeBuilder) -> NodeBuilder {
         let (shout, wait) = (self.clone(), self.clone());
         let builder = builder.handle("text:shout".parse().unwrap(), move |request, responder| {
@@ -46,7 +47,13 @@ impl Work {
                 capitals(request, responder).await
             }
         });
-        builder.unwrap()
+        builder.unwrap().handle("text:flood".parse().unwrap(), flood).unwrap()
+    }
+}
+
+async fn flood(_: Request, responder: Responder) -> Result<(), HandlerError> {
+    loop {
+        responder.send(vec![b'x'; 64 * 1024].into()).await?;
     }
 }
 
@@ -60,8 +67,26 @@ async fn capitals(mut request: Request, responder: Responder) -> Result<(), Hand
 
 /// A node with units, in a directory that outlives it.
 async fn start(mesh: &Mesh, dir: &tempfile::TempDir, name: &str, work: &Arc<Work>) -> Node {
+    start_within(mesh, dir, name, work, limits()).await
+}
+
+/// Limits that do not depend on the free space of this machine.
+fn limits() -> UnitLimits {
+    let mut limits = UnitLimits::default();
+    limits.reserve_percent = 0;
+    limits
+}
+
+/// As [`start`], with other limits.
+async fn start_within(
+    mesh: &Mesh,
+    dir: &tempfile::TempDir,
+    name: &str,
+    work: &Arc<Work>,
+    limits: UnitLimits,
+) -> Node {
     let builder = mesh.joiner(name, &["relay"]).data_dir(dir.path().join(name));
-    let node = work.serve(builder.units(UnitsConfig::new())).start().await.unwrap();
+    let node = work.serve(builder.units(UnitsConfig::new().limits(limits))).start().await.unwrap();
     node.linked().await.unwrap();
     node
 }
@@ -166,6 +191,40 @@ async fn a_running_handler_is_cancelled_and_its_followers_end() {
     let ended = Instant::now();
     assert_eq!(timeout(LONG, results.next()).await.unwrap().unwrap(), None);
     assert!(ended.elapsed() < Duration::from_millis(100), "{:?}", ended.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_cancelled_while_its_output_is_written() {
+    let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
+    let _edge = start(&mesh, &dir, "edge", &work).await;
+    let ctl = start(&mesh, &dir, "ctl", &work).await;
+    for _ in 0..10 {
+        let unit = ctl.submit(id("edge"), "text:flood".parse().unwrap(), "x").await.unwrap();
+        let mut results = unit.results(ResultsOptions::default());
+        timeout(LONG, results.next()).await.expect("it writes in time").unwrap();
+        unit.cancel(Duration::ZERO).await.unwrap();
+        assert_eq!(end(&unit).await, Outcome::Cancelled);
+        while timeout(LONG, results.next()).await.expect("it ends in time").unwrap().is_some() {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_whose_payload_cannot_be_read_fails() {
+    let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::<Work>::default());
+    let mut limits = limits();
+    limits.max_running = 1;
+    let _edge = start_within(&mesh, &dir, "edge", &work, limits).await;
+    let ctl = start(&mesh, &dir, "ctl", &work).await;
+    let first = ctl.submit(id("edge"), "text:wait".parse().unwrap(), "x").await.unwrap();
+    wait_for(&first, UnitState::Running).await;
+    let second = ctl.submit(id("edge"), "text:wait".parse().unwrap(), "x").await.unwrap();
+    wait_for(&second, UnitState::Accepted).await;
+    let stored = dir.path().join("edge/units/in/node-ctl").join(second.id().to_string());
+    std::fs::remove_file(stored.join("payload")).unwrap();
+    work.go.notify_one();
+    assert_eq!(end(&first).await, Outcome::Succeeded);
+    let Outcome::Failed(Failure::Handler(text)) = end(&second).await else { panic!("{:?}", second.status()) };
+    assert!(text.starts_with("cannot read the payload: "), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

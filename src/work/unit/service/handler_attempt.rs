@@ -165,21 +165,25 @@ async fn exchange(
     let (mut writer, mut responses) = call.split();
     let paths = unit.paths.clone();
     let sending = async {
-        let Ok(mut file) = File::open(paths.payload_path()) else { return writer.finish() };
+        let unreadable = |error: io::Error| ExitKind::Handler(format!("cannot read the payload: {error}"));
+        let mut file = File::open(paths.payload_path()).map_err(unreadable)?;
         loop {
             let piece = shared.blocking(move || {
                 let mut piece = BytesMut::zeroed(PIECE);
-                let read = file.read(&mut piece);
-                (file, read.map(|len| piece.split_to(len).freeze()))
+                let len = file.read(&mut piece)?;
+                Ok((file, piece.split_to(len).freeze()))
             });
-            let Ok((back, Ok(piece))) = piece.await else { return };
+            // Without a thread to read it the node is shutting down, which ends the call.
+            let Ok(read) = piece.await else { return Ok(()) };
+            let (back, piece) = read.map_err(unreadable)?;
             file = back;
             if piece.is_empty() {
-                return writer.finish();
+                writer.finish();
+                return Ok(());
             }
             // The handler may not want all of it.
             if writer.write_chunk(piece).await.is_err() {
-                return;
+                return Ok(());
             }
         }
     };
@@ -204,7 +208,10 @@ async fn exchange(
     let (mut sending, mut receiving) = (std::pin::pin!(sending), std::pin::pin!(receiving));
     tokio::select! {
         end = &mut receiving => end,
-        () = &mut sending => receiving.await,
+        sent = &mut sending => match sent {
+            Ok(()) => receiving.await,
+            Err(end) => Some(end),
+        },
     }
 }
 
