@@ -116,7 +116,9 @@ impl Shared {
         spec: UnitSpec,
     ) -> io::Result<Arc<InUnit>> {
         if self.is_short_of_room(self.store.root()) {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "less is free than is to be kept"));
+            let percent = self.limits().reserve_percent;
+            let text = format!("less than {percent} % of the file system is free (reserve-percent)");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, text));
         }
         let now = self.clock.now();
         let (machine, step) = ExecutorUnit::offered(spec, start_within_ms, now);

@@ -114,7 +114,7 @@ async fn the_unit_of_a_killed_supervisor_is_lost_and_leaves_nothing_behind() {
 async fn output_beyond_the_limit_and_time_beyond_the_limit_end_a_command() {
     let scene = Scene::new();
     let max_run_for = Some(Duration::from_millis(300));
-    let limits = UnitLimits { max_output: 100_000, max_run_for, ..UnitLimits::default() };
+    let limits = UnitLimits { max_output: 100_000, max_run_for, ..limits() };
     let config = scene.config("executor").limits(limits);
     let executor = scene.executor_with(None, config).await;
     let submitter = scene.submitter(Some(&executor)).await;
@@ -128,7 +128,7 @@ async fn output_beyond_the_limit_and_time_beyond_the_limit_end_a_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_units_run_once_each_and_in_turn() {
     let scene = Scene::new();
-    let limits = UnitLimits { max_running: 2, ..UnitLimits::default() };
+    let limits = UnitLimits { max_running: 2, ..limits() };
     let executor = scene.executor_with(None, scene.config("executor").limits(limits)).await;
     let submitter = scene.submitter(Some(&executor)).await;
     let ran = scene.root.path().join("ran");
@@ -161,6 +161,7 @@ impl Scene {
         let entry = concat!(module_path!(), "::supervisor_process").split_once("::").expect("a path").1;
         UnitsConfig::new()
             .dir(self.root.path().join(name))
+            .limits(limits())
             .supervisor(std::env::current_exe().expect("a program"))
             .supervisor_args([entry, "--exact", "--ignored", "--test-threads=1", "--nocapture"])
     }
@@ -187,6 +188,11 @@ impl Scene {
         }
         builder.start().await.expect("it starts")
     }
+}
+
+/// Limits that do not depend on the free space of this machine.
+fn limits() -> UnitLimits {
+    UnitLimits { reserve_percent: 0, ..UnitLimits::default() }
 }
 
 /// A command whose payload begins with the length of a script, the script, and a line feed; the
