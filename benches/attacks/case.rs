@@ -34,7 +34,7 @@ pub(crate) struct Bars {
     /// Of pings, in milliseconds; `None` if some may be lost.
     pub(crate) p99: Option<f64>,
     /// The longest time without an answered ping, in milliseconds.
-    pub(crate) gap: Option<f64>,
+    pub(crate) gap: f64,
     /// Cores that the attack may cause the victim to use; `None` if members attack, who are known.
     pub(crate) cpu: Option<f64>,
     /// Of the victim's memory, in MiB.
@@ -43,7 +43,7 @@ pub(crate) struct Bars {
     pub(crate) lines: f64,
 }
 
-const BARS: Bars = Bars { p99: Some(20.0), gap: None, cpu: None, growth: 64.0, lines: 100.0 };
+const BARS: Bars = Bars { p99: Some(20.0), gap: 1_000.0, cpu: None, growth: 64.0, lines: 100.0 };
 /// For senders that have shown no certificate.
 const OUTSIDER: Bars = Bars { cpu: Some(0.25), ..BARS };
 
@@ -114,7 +114,7 @@ pub(crate) const ATTACKS: &[Case] = &[
         name: "F5-hole",
         attack: |target, ready| Box::pin(attack::black_hole(target, ready)),
         relay_cost: 4,
-        bars: Bars { p99: None, gap: Some(5_000.0), ..BARS },
+        bars: Bars { p99: None, gap: 5_000.0, ..BARS },
         ..BASE
     },
     Case { name: "F6-stubs", attack: |target, ready| Box::pin(attack::stub_churn(target, ready)), ..BASE },

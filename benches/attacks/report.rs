@@ -44,7 +44,7 @@ impl Row {
             below("calls", self.calls),
             above("lost pings", lost as f64, p99.map(|_| 0.0)),
             above("p99 in ms", self.pings.p99, p99),
-            above("gap in ms", self.pings.gap, gap),
+            above("gap in ms", self.pings.gap, Some(gap)),
             above("growth in MiB", self.growth / MIB, Some(growth)),
             above("cores caused", self.caused, cpu),
             above("log lines", self.lines as f64, Some(lines)),

@@ -32,7 +32,10 @@ pub(crate) const CASES: &[Case] = &[
     Case { rows: &["link-stream-default"], run: streams::link_default },
     Case { rows: &["link-stream-1452"], run: streams::link_1452 },
     Case { rows: &["link-streams-8"], run: streams::link_8 },
-    Case { rows: &["call-seq", "call-64", "call-1024", "call-seq-work", "call-64-work"], run: calls::link },
+    Case {
+        rows: &["call-seq", "call-64", "call-1000", "call-1024", "call-seq-work", "call-64-work"],
+        run: calls::link,
+    },
     Case { rows: &["relay-stream", "relay-cpu"], run: streams::relay },
     Case { rows: &["relay-stream-jumbo", "relay-cpu-jumbo"], run: streams::relay_jumbo },
     Case { rows: &["relay-call-seq", "relay-call-64"], run: calls::relay },
