@@ -90,7 +90,7 @@ codes! {
         AddressCollision = 0x0d => "the id's address collides with another node's",
         /// A node linked to itself.
         SelfLink = 0x0e => "a node cannot link to itself",
-        /// The certificate is revoked. Versions up to 0.1 use this code for every certificate that
+        /// The certificate is revoked. Development versions before 0.1.0 use this code for every certificate that
         /// they no longer accept.
         Revoked = 0x0f => "the certificate is revoked",
         /// An ephemeral node does not accept links.

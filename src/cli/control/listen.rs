@@ -90,7 +90,7 @@ impl ControlSocket {
                 BindError::Unusable(format!("cannot lock {}: {error}", lock_file(path).display()))
             }
         })?;
-        // Nodes of version 0.1.0 have no lock.
+        // Nodes of development versions before 0.1.0 have no lock.
         check_vacant(path)?;
         let private = tempfile::Builder::new()
             .prefix(".r")
