@@ -214,7 +214,7 @@ impl ExplainView {
         text
     }
 
-    fn attempts(&self) -> Table {
+    fn attempts(&self) -> Table<'_> {
         let mut table = Table::new(["AGO", "TOOK", "FOR", "OUTCOME", "WHY"]);
         for attempt in &self.attempts {
             let colour = if attempt.outcome == "direct" { Colour::Green } else { Colour::Yellow };
@@ -251,7 +251,7 @@ impl PathView {
     }
 }
 
-fn candidates(of: &[CandidateView], probed: bool) -> Table {
+fn candidates(of: &[CandidateView], probed: bool) -> Table<'_> {
     let mut table = Table::new(["ADDRESS", "KIND", if probed { "PROBES" } else { "" }, ""]);
     for candidate in of {
         let answer = candidate.rtt_ms.map(|rtt| format!("answered in {}", millis(rtt)));

@@ -3,8 +3,10 @@
 //! The status of a hub with thousands of stubs is megabytes of JSON. It is written once, by the node, and read once, into
 //! what the client needs of it.
 
+use std::cell::Cell;
+
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::text::{escape_char_json, is_harmless, is_plain};
@@ -18,6 +20,11 @@ impl Document {
         Self(to_raw_value(value).expect("plain data is JSON"))
     }
 
+    /// An array, written item by item.
+    pub(super) fn of_all<T: Serialize>(items: impl Iterator<Item = T>) -> Self {
+        Self::of(&Items(Cell::new(Some(items))))
+    }
+
     /// # Errors
     /// The document does not have the form of a `T`.
     pub(super) fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
@@ -28,6 +35,15 @@ impl Document {
     /// them.
     pub(super) fn pretty(&self) -> String {
         pretty(self.0.get())
+    }
+}
+
+/// What is serialised once.
+struct Items<I>(Cell<Option<I>>);
+
+impl<I: Iterator<Item: Serialize>> Serialize for Items<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.take().into_iter().flatten())
     }
 }
 

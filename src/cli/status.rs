@@ -213,7 +213,7 @@ impl StatusView {
 
     fn render(&self, paint: Paint) -> String {
         let mut text = self.head(paint);
-        let mut section = |name: &str, table: &Table| {
+        let mut section = |name: &str, table: &Table<'_>| {
             if !table.is_empty() {
                 text += &format!("\n{}\n{}", paint.paint(Colour::Bold, name), table.render(paint));
             }
@@ -298,7 +298,7 @@ impl StatusView {
         text
     }
 
-    fn links(&self) -> Table {
+    fn links(&self) -> Table<'_> {
         let mut table = Table::new(["PEER", "STATE", "DIRECTION", "ADDRESS", "ROUND TRIP", "COST", "UP", ""]);
         for link in &self.links {
             let colour = match link.state.as_str() {
@@ -316,13 +316,13 @@ impl StatusView {
                 Cell::plain(or_dash(link.rtt_ms.map(millis))),
                 Cell::plain(or_dash(link.cost.map(|cost| cost.to_string()))),
                 Cell::plain(or_dash(link.up_ms.map(span))),
-                Cell::plain(trouble.unwrap_or_default()),
+                Cell::plain(trouble.unwrap_or_default().to_owned()),
             ]);
         }
         table
     }
 
-    fn routes(&self) -> Table {
+    fn routes(&self) -> Table<'_> {
         let mut table = Table::new(["NODE", "NEXT HOP", "COST", "HOPS", "ALTERNATES"]);
         for route in &self.routes {
             table.row([
@@ -340,7 +340,7 @@ impl StatusView {
         table
     }
 
-    fn peers(&self) -> Table {
+    fn peers(&self) -> Table<'_> {
         let mut table = Table::new(["NODE", "PATH", "VIA", "FOR", "ROUND TRIP", "STREAMS"]);
         for peer in &self.peers {
             table.row([
@@ -358,7 +358,7 @@ impl StatusView {
         table
     }
 
-    fn left(&self) -> Table {
+    fn left(&self) -> Table<'_> {
         let mut table = Table::new(["NODE", "LEFT", ""]);
         for left in self.left.iter().take(MAX_LEFT) {
             table.row([
@@ -370,7 +370,7 @@ impl StatusView {
         table
     }
 
-    fn edges(&self) -> Table {
+    fn edges(&self) -> Table<'_> {
         let mut table = Table::new(["FROM", "TO", "COST", "CLASS"]);
         for edge in &self.edges {
             table.row([

@@ -116,26 +116,26 @@ impl Paint {
 
 /// Rows of cells, aligned by column. Cells are escaped when they are put in.
 #[derive(Debug)]
-pub(super) struct Table {
-    heads: Vec<Cell>,
-    rows: Vec<Vec<Cell>>,
+pub(super) struct Table<'a> {
+    heads: Vec<Cell<'a>>,
+    rows: Vec<Vec<Cell<'a>>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Cell {
-    text: String,
+pub(super) struct Cell<'a> {
+    text: Cow<'a, str>,
     /// Columns of the terminal that the text takes.
     width: usize,
     colour: Option<Colour>,
 }
 
-impl Table {
-    pub(super) fn new<const N: usize>(heads: [&str; N]) -> Self {
+impl<'a> Table<'a> {
+    pub(super) fn new<const N: usize>(heads: [&'a str; N]) -> Self {
         let heads = heads.into_iter().map(|head| Cell::plain(head).coloured(Colour::Dim)).collect();
         Self { heads, rows: Vec::new() }
     }
 
-    pub(super) fn row<const N: usize>(&mut self, cells: [Cell; N]) {
+    pub(super) fn row<const N: usize>(&mut self, cells: [Cell<'a>; N]) {
         debug_assert_eq!(N, self.heads.len(), "a row has a cell for each head");
         self.rows.push(cells.into_iter().collect());
     }
@@ -152,27 +152,31 @@ impl Table {
             .collect();
         let mut text = String::new();
         for row in all() {
-            let mut line = String::from("  ");
+            text.push_str("  ");
             let last = row.iter().rposition(|cell| !cell.text.is_empty()).unwrap_or(0);
             for (column, cell) in row.iter().enumerate().take(last + 1) {
-                match cell.colour {
-                    Some(colour) => line.push_str(&paint.paint(colour, &cell.text)),
-                    None => line.push_str(&cell.text),
+                match cell.colour.filter(|_| paint.on) {
+                    Some(colour) => text.push_str(&paint.paint(colour, &cell.text)),
+                    None => text.push_str(&cell.text),
                 }
                 if column < last {
-                    let _ = write!(line, "{:1$}", "", widths[column] - cell.width + 2);
+                    text.extend(std::iter::repeat_n(' ', widths[column] - cell.width + 2));
                 }
             }
-            text.push_str(&line);
             text.push('\n');
         }
         text
     }
 }
 
-impl Cell {
-    pub(super) fn plain(text: impl AsRef<str>) -> Self {
-        let text = escape(text.as_ref()).into_owned();
+impl<'a> Cell<'a> {
+    pub(super) fn plain(text: impl Into<Cow<'a, str>>) -> Self {
+        let text = text.into();
+        let escaped = match escape(&text) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(escaped) => Some(escaped),
+        };
+        let text = escaped.map_or(text, Cow::Owned);
         let width = if text.is_ascii() { text.len() } else { text.chars().count() };
         Self { text, width, colour: None }
     }

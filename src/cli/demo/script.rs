@@ -131,7 +131,7 @@ async fn routes(controller: &Node, screen: &Screen, paint: Paint) -> Result<(), 
             return Err(Failure::failed(format!("the way to {id} is {way:?}")));
         }
         let rtt = millis(pong.rtt_ms);
-        table.row([Cell::plain(id), Cell::plain(way.join(" → ")), Cell::plain(rtt)]);
+        table.row([Cell::plain(*id), Cell::plain(way.join(" → ")), Cell::plain(rtt)]);
     }
     screen.print(&table.render(paint))?;
     screen.print("\n")

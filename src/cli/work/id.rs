@@ -79,10 +79,10 @@ pub(super) struct ShortIds {
 impl ShortIds {
     /// How ids are shown beside these.
     pub(super) fn of<'a>(ids: impl IntoIterator<Item = &'a Uuid>) -> Self {
-        let mut all: Vec<String> = ids.into_iter().map(digits).collect();
+        let mut all: Vec<u128> = ids.into_iter().map(Uuid::as_u128).collect();
         all.sort_unstable();
-        let shared =
-            |pair: &[String]| pair[0].bytes().zip(pair[1].bytes()).take_while(|(a, b)| a == b).count();
+        // A digit is four bits.
+        let shared = |pair: &[u128]| (pair[0] ^ pair[1]).leading_zeros() as usize / 4;
         let longest = all.windows(2).map(shared).max().unwrap_or(0);
         Self { shown: (longest + 1).clamp(MIN_SHOWN, DIGITS) }
     }
@@ -94,7 +94,9 @@ impl ShortIds {
 
     /// The id as it is shown.
     pub(super) fn show(&self, id: &Uuid) -> String {
-        dashed(&digits(id)[..self.shown])
+        let mut buffer = Uuid::encode_buffer();
+        let dashes = [8, 12, 16, 20].iter().filter(|digits| self.shown > **digits).count();
+        id.hyphenated().encode_lower(&mut buffer)[..self.shown + dashes].to_owned()
     }
 }
 

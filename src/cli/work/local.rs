@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::id::IdPrefix;
 use super::payload::FedPayload;
 use super::request::{Released, ResultsRequest, SubmitRequest, UnitQuery};
-use super::unit::{State, UnitView};
+use super::unit::{Brief, State, UnitView};
 use crate::cli::exit::Failure;
 use crate::cli::json::Document;
 use crate::mesh::clock::unix_ms;
@@ -58,18 +58,18 @@ impl LocalUnits {
         Ok(view(unit.status()))
     }
 
-    fn list(&self, query: &UnitQuery) -> Result<Vec<UnitView>, Failure> {
+    fn list<'a>(&self, query: &'a UnitQuery) -> Result<impl Iterator<Item = UnitView> + 'a, Failure> {
         self.check_enabled()?;
         let filter = query.filter(unix_ms());
         let units = if query.here { self.units.here(&filter) } else { self.units.list(&filter) };
-        Ok(units.into_iter().map(view).filter(|unit| query.matches(unit)).collect())
+        Ok(units.into_iter().map(view).filter(|unit| query.matches(unit)))
     }
 
     /// The units that match, as a document. It is written on a blocking thread: a node may keep
     /// thousands of units.
     pub(in crate::cli) async fn listed(&self, query: UnitQuery) -> Result<Document, Failure> {
         let units = self.clone();
-        let listed = move || units.list(&query).map(|list| Document::of(&list));
+        let listed = move || units.list(&query).map(|list| Document::of_all(list.map(Brief)));
         tokio::task::spawn_blocking(listed).await.map_err(Failure::failed)?
     }
 
@@ -109,8 +109,9 @@ impl LocalUnits {
         force: bool,
     ) -> Result<Released, Failure> {
         let mut done = Released::default();
-        let units = self.list(&UnitQuery { here: false, ..query.clone() })?;
-        for unit in units.into_iter().filter(|unit| force || unit.state.is_final()) {
+        let query = UnitQuery { here: false, ..query.clone() };
+        let units = self.list(&query)?;
+        for unit in units.filter(|unit| force || unit.state.is_final()) {
             match self.release(&unit.id.into(), force).await {
                 Ok(_) => done.released += 1,
                 Err(failure) => {

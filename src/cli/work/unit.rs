@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 /// What is known of a unit: what `--json` prints, one object a line.
@@ -60,6 +61,53 @@ pub(in crate::cli) struct UnitView {
     /// Whether it was released, and is still to be removed.
     #[serde(default)]
     pub(in crate::cli) releasing: bool,
+}
+
+/// A unit of a list as it goes over the control socket: without what is absent, zero or false. That
+/// is half of the text, for units that have ended well.
+pub(super) struct Brief(pub(super) UnitView);
+
+impl Serialize for Brief {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let unit = &self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &unit.id)?;
+        map.serialize_entry("node", &unit.node)?;
+        map.serialize_entry("submitter", &unit.submitter)?;
+        map.serialize_entry("directive", &unit.directive)?;
+        map.serialize_entry("state", &unit.state)?;
+        for (name, number) in [("exit", unit.exit), ("signal", unit.signal)] {
+            if number.is_some() {
+                map.serialize_entry(name, &number)?;
+            }
+        }
+        if unit.reason.is_some() {
+            map.serialize_entry("reason", &unit.reason)?;
+        }
+        for (name, flag) in [("started", unit.started), ("releasing", unit.releasing)] {
+            if flag {
+                map.serialize_entry(name, &flag)?;
+            }
+        }
+        let numbers = [
+            ("created_ms", Some(unit.created_ms)),
+            ("started_ms", unit.started_ms),
+            ("ended_ms", unit.ended_ms),
+            ("payload_bytes", Some(unit.payload_bytes).filter(|bytes| *bytes > 0)),
+            ("handed_bytes", Some(unit.handed_bytes).filter(|bytes| *bytes > 0)),
+            ("stdout_bytes", unit.stdout_bytes),
+            ("stderr_bytes", unit.stderr_bytes),
+        ];
+        for (name, number) in numbers {
+            if number.is_some() {
+                map.serialize_entry(name, &number)?;
+            }
+        }
+        if !unit.labels.is_empty() {
+            map.serialize_entry("labels", &unit.labels)?;
+        }
+        map.end()
+    }
 }
 
 /// Where a unit stands.
@@ -216,6 +264,35 @@ pub(super) mod tests {
         }
         assert_eq!(serde_json::from_str::<State>("\"paused\"").unwrap(), State::Unknown);
         assert!("unknown".parse::<State>().unwrap_err().contains("running, succeeded"));
+    }
+
+    #[test]
+    fn a_unit_of_a_list_reads_as_it_was_and_is_short() {
+        let empty = unit(State::Queued);
+        let full = UnitView {
+            exit: Some(1),
+            signal: Some(2),
+            reason: Some("why".to_owned()),
+            started: true,
+            created_ms: 3,
+            started_ms: Some(4),
+            ended_ms: Some(5),
+            payload_bytes: 6,
+            handed_bytes: 7,
+            stdout_bytes: Some(0),
+            stderr_bytes: Some(9),
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            releasing: true,
+            ..empty.clone()
+        };
+        let text = |unit: &UnitView| serde_json::to_string(&Brief(unit.clone())).unwrap();
+        for unit in [&empty, &full] {
+            assert_eq!(&serde_json::from_str::<UnitView>(&text(unit)).unwrap(), unit);
+        }
+        // Each field of a unit is one of the list, unless it is absent.
+        let fields = |json: &str| serde_json::from_str::<BTreeMap<String, serde_json::Value>>(json).unwrap().len();
+        assert_eq!(fields(&text(&full)), fields(&serde_json::to_string(&full).unwrap()));
+        assert_eq!(fields(&text(&empty)), 6);
     }
 
     #[test]
