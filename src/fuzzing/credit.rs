@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 
 use crate::mesh::services::credit::CreditGate;
 use crate::mesh::services::usage::{StreamLease, Usage};
-use crate::transport::settings::{
-    FIRST_STREAMS, MAX_INCOMING_STREAMS, MAX_STREAMS, STREAM_CREDIT,
-};
+use crate::transport::settings::{FIRST_STREAMS, MAX_INCOMING_STREAMS, MAX_STREAMS, STREAM_CREDIT};
 
 /// Operations of one history. Longer ones say nothing that shorter ones do not.
 const MAX_OPS: usize = 300;

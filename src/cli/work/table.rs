@@ -11,11 +11,8 @@ use crate::cli::text::{Cell, Colour, Paint, Table, escape, escape_lines, span};
 /// A table of the units that match, the newest last.
 pub(super) fn table(units: &[UnitView], query: &UnitQuery, now_ms: u64, paint: Paint) -> String {
     // A prefix has to be unique among all units, of which a query may leave some out.
-    let ids = if query.selects_all() {
-        ShortIds::of(units.iter().map(|unit| &unit.id))
-    } else {
-        ShortIds::whole()
-    };
+    let ids =
+        if query.selects_all() { ShortIds::of(units.iter().map(|unit| &unit.id)) } else { ShortIds::whole() };
     let other_end = if query.here { "FROM" } else { "NODE" };
     let mut table = Table::new(["ID", other_end, "DIRECTIVE", "STATE", "AGE", "OUT", "LABELS"]);
     for unit in units {

@@ -290,7 +290,8 @@ pub(super) mod tests {
             assert_eq!(&serde_json::from_str::<UnitView>(&text(unit)).unwrap(), unit);
         }
         // Each field of a unit is one of the list, unless it is absent.
-        let fields = |json: &str| serde_json::from_str::<BTreeMap<String, serde_json::Value>>(json).unwrap().len();
+        let fields =
+            |json: &str| serde_json::from_str::<BTreeMap<String, serde_json::Value>>(json).unwrap().len();
         assert_eq!(fields(&text(&full)), fields(&serde_json::to_string(&full).unwrap()));
         assert_eq!(fields(&text(&empty)), 6);
     }
