@@ -133,9 +133,24 @@ impl Reading {
 
     /// Opens a stream once the executor has the unit. False if it never had it, or will not have
     /// it.
+    ///
+    /// # Errors
+    /// The executor cannot be reached and is not waited for, or the unit is removed meanwhile.
     async fn connect(&mut self) -> Result<bool, ResultsError> {
+        let mut status = self.unit.watch();
+        let stream = tokio::select! {
+            biased;
+            _ = status.wait_for(|status| status.removed) => return Err(UnitError::Removed.into()),
+            stream = self.open() => stream?,
+        };
+        self.stream = stream;
+        Ok(self.stream.is_some())
+    }
+
+    /// Opens a stream. `None` if there is nothing to read.
+    async fn open(&self) -> Result<Option<(SendHalf, FrameReader)>, ResultsError> {
         if !self.wait_until_accepted().await? {
-            return Ok(false);
+            return Ok(None);
         }
         let request = OutputRequest {
             id: self.unit.id,
@@ -150,10 +165,7 @@ impl Reading {
                 mesh.routable(&self.unit.node).await.map_err(|_| UnitError::ShutDown)?;
             }
             match open(&mesh, &self.unit.node, &UnitRequest::Output(request)).await {
-                Ok(stream) => {
-                    self.stream = Some(stream);
-                    return Ok(true);
-                }
+                Ok(stream) => return Ok(Some(stream)),
                 Err(SessionEnd::Lost(why)) if !self.options.follow => {
                     return Err(ResultsError::Unreachable(why));
                 }
