@@ -344,15 +344,15 @@ impl ExecutorUnit {
 
     fn on_spawn_failed(&mut self, attempt: u32, text: String, step: &mut ExecutorStep) {
         // A process that was forked may still be on its way to the `run` file: only the fence can
-        // tell.
-        if self.stage == (Stage::Starting { attempt }) {
+        // tell. A supervisor that could not sync that file has removed it again.
+        if self.attempt() == Some(attempt) {
             self.spawn_error = Some(text);
             step.effects.push(ExecutorEffect::Fence { attempt });
         }
     }
 
     fn on_fenced(&mut self, attempt: u32, void: bool, step: &mut ExecutorStep, now: UnitTime) {
-        if self.stage != (Stage::Starting { attempt }) {
+        if self.attempt() != Some(attempt) {
             return;
         }
         if !void {
@@ -429,7 +429,8 @@ impl ExecutorUnit {
         if !self.release {
             self.record(ExecutorChange::ReleaseWanted, step, now);
         }
-        if !self.is_final() && self.cancel.is_none() {
+        if !self.is_final() && (force || self.cancel.is_none()) {
+            // This shortens the grace of an earlier cancellation.
             self.on_cancel(0, step, now);
         }
         let is_final = self.is_final();

@@ -222,6 +222,11 @@ impl SubmitterUnit {
         matches!(self.stage, Stage::Final { .. })
     }
 
+    /// Whether nothing is asked of the executor until [`SubmitterInput::Up`].
+    pub(crate) fn is_down(&self) -> bool {
+        self.session == Session::Down
+    }
+
     fn on_answer(&mut self, store: StoreId, answer: Answer, step: &mut SubmitterStep, now: UnitTime) {
         if self.session == Session::Asked {
             self.session = Session::Idle;
@@ -353,7 +358,8 @@ impl SubmitterUnit {
         if self.release.is_none_or(|before| force && !before) {
             self.record(SubmitterChange::ReleaseWanted { force }, step, now);
         }
-        if force && self.cancel.is_none() {
+        if force {
+            // This shortens the grace of an earlier cancellation.
             self.on_cancel(0, step, now);
         }
     }

@@ -345,3 +345,16 @@ fn answer(unit: &mut SubmitterUnit, store: StoreId, answer: Answer) -> Vec<Submi
 fn status(version: u64, state: ReportState) -> Report {
     Report { version, state, started: true, since: T0 }
 }
+
+#[test]
+fn a_forced_release_shortens_the_grace_of_an_earlier_cancellation() {
+    let mut unit = handed();
+    answer(&mut unit, STORE, Answer::Status(status(5, ReportState::Running)));
+    let _ = unit.handle(SubmitterInput::Cancel { grace_ms: 60_000 }, T0);
+    answer(&mut unit, STORE, Answer::Status(status(6, ReportState::Running)));
+    let step = unit.handle(SubmitterInput::Release { force: true }, T0);
+    let is_cancel = |effect: &SubmitterEffect| {
+        matches!(effect, SubmitterEffect::Request(Request::Cancel { grace_ms: 0, .. }))
+    };
+    assert!(step.effects.iter().any(is_cancel), "{step:?}");
+}

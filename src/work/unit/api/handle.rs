@@ -78,10 +78,15 @@ impl UnitHandle {
         self.shared.command(&self.unit, SubmitterInput::Cancel { grace_ms }).await
     }
 
-    /// Removes the unit at both nodes once it has ended; with `force`, kills it first if it runs.
+    /// Removes the unit and its output at both nodes.
     ///
-    /// Returns once the request is on disk. A unit that was not started is cancelled. Releasing one
-    /// that is gone is not an error.
+    /// A unit that its executor has not accepted yet is cancelled. One that it has accepted ends
+    /// first: by itself, however long that takes, or with `force` at once, by SIGTERM and SIGKILL
+    /// without a grace.
+    ///
+    /// Returns once the request is on disk: it is carried out as soon as the executor can be
+    /// reached, and [`removed`](Self::removed) waits for that. Releasing a unit that is gone is not
+    /// an error.
     ///
     /// # Errors
     /// The request was not stored.
