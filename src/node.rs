@@ -437,11 +437,12 @@ struct Leaving(Node);
 impl Leaving {
     async fn run(&self) {
         let Inner { mesh, registry, units } = &*self.0.0;
-        mesh.refuse_streams();
-        registry.drain();
+        // First, so that no unit is started whose handler could not be called.
         if let Some(units) = units {
             units.drain();
         }
+        mesh.refuse_streams();
+        registry.drain();
         let ended = async {
             registry.idle().await;
             mesh.streams_ended().await;

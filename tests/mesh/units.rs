@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use receptor_quic::testing::{Mesh, mesh};
 use receptor_quic::work::unit::{
-    Failure, Outcome, ResultsError, ResultsOptions, SubmitError, UnitError, UnitFilter, UnitHandle,
-    UnitLimits, UnitRefusal, UnitState, UnitsConfig,
+    BusyReason, Failure, Outcome, ResultsError, ResultsOptions, SubmitError, UnitError, UnitFilter,
+    UnitHandle, UnitLimits, UnitRefusal, UnitState, UnitsConfig,
 };
 use receptor_quic::{HandlerError, Node, NodeBuilder, Request, Responder};
 use tokio::sync::Notify;
@@ -53,7 +53,11 @@ impl Work {
 
 async fn flood(_: Request, responder: Responder) -> Result<(), HandlerError> {
     loop {
-        responder.send(vec![b'x'; 64 * 1024].into()).await?;
+        for _ in 0..32 {
+            responder.send(vec![b'x'; 64 * 1024].into()).await?;
+        }
+        // The clock stands still while anything is written: a slow disk bounds the output.
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -339,4 +343,60 @@ async fn units_are_kept_for_as_long_as_they_are_wanted() {
     assert!(ended.elapsed() > Duration::from_secs(19), "{:?}", ended.elapsed());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(edge.units().here(&UnitFilter::default()).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_that_is_not_accepted_says_why_until_it_is() {
+    let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
+    let mut few = limits();
+    few.max_units_per_submitter = 1;
+    let _edge = start_within(&mesh, &dir, "edge", &work, few).await;
+    let ctl = start(&mesh, &dir, "ctl", &work).await;
+    let first = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "first").await.unwrap();
+    assert_eq!(end(&first).await, Outcome::Succeeded);
+    let second = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "second").await.unwrap();
+    let mut watch = second.watch();
+    let busy = async {
+        loop {
+            let status = watch.next().await.expect("it has not ended");
+            if let Some(busy) = status.busy {
+                return (busy, status.state);
+            }
+        }
+    };
+    let busy = timeout(LONG, busy).await.expect("in time");
+    assert_eq!(busy, (BusyReason::SubmitterUnits, UnitState::Queued));
+    first.release(false).await.unwrap();
+    assert_eq!((end(&second).await, second.status().busy), (Outcome::Succeeded, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_that_expires_before_it_is_accepted_says_why() {
+    let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
+    let mut full = limits();
+    full.reserve_percent = 100;
+    let _edge = start_within(&mesh, &dir, "edge", &work, full).await;
+    let ctl = start(&mesh, &dir, "ctl", &work).await;
+    let unit = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "x").start_by(Duration::from_secs(9));
+    let unit = unit.await.unwrap();
+    assert_eq!(end(&unit).await, Outcome::Expired);
+    assert_eq!((unit.status().busy, work.runs()), (Some(BusyReason::DiskReserve), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_waits_for_the_executor_ends_when_the_unit_is_removed() {
+    let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
+    let edge = start(&mesh, &dir, "edge", &work).await;
+    let ctl = start(&mesh, &dir, "ctl", &work).await;
+    let unit = ctl.submit(id("edge"), "text:wait".parse().unwrap(), "x").await.unwrap();
+    let mut results = unit.results(ResultsOptions::default());
+    assert_eq!(timeout(LONG, results.next()).await.unwrap().unwrap().unwrap(), "ready\n");
+    stop(edge).await;
+    let abandon = async {
+        // By then it waits for a route.
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        unit.abandon().await.unwrap();
+    };
+    let (next, ()) = tokio::join!(timeout(LONG, results.next()), abandon);
+    assert_eq!(next.expect("in time").unwrap_err(), ResultsError::Unit(UnitError::Removed));
 }

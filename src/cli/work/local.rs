@@ -145,7 +145,9 @@ pub(in crate::cli) fn view(status: UnitStatus) -> UnitView {
         Some(Outcome::Failed(unit::Failure::Exit(_) | unit::Failure::Signal(_))) => None,
         Some(Outcome::Failed(failure)) => Some(failure.to_string()),
         Some(Outcome::Refused(refusal)) => Some(refusal.to_string()),
-        _ => None,
+        Some(outcome) if *outcome != Outcome::Expired => None,
+        // Why it was not accepted in time, or is not accepted now.
+        _ => status.busy.map(|busy| busy.to_string()),
     };
     UnitView {
         id: status.id.into(),

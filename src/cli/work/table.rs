@@ -50,7 +50,7 @@ pub(super) fn details(unit: &UnitView, now_ms: u64, paint: Paint) -> String {
     line("submitter", &escape(&unit.submitter));
     line("directive", &escape(&unit.directive));
     line("state", &verdict);
-    if let Some(reason) = &unit.reason {
+    if let Some(reason) = unit.reason.as_ref().filter(|_| unit.state.is_final()) {
         line("reason", &escape_lines(reason));
     }
     line("submitted", &ago(unit.created_ms, now_ms));

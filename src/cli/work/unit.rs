@@ -8,6 +8,8 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
+use crate::cli::text::escape;
+
 /// What is known of a unit: what `--json` prints, one object a line.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(in crate::cli) struct UnitView {
@@ -27,7 +29,8 @@ pub(in crate::cli) struct UnitView {
     /// The signal that ended its command.
     #[serde(default)]
     pub(in crate::cli) signal: Option<i32>,
-    /// Why it ended as it did, if there is more to say than the state.
+    /// Why it ended as it did, if there is more to say than the state; before its end, why its node
+    /// does not accept it now.
     #[serde(default)]
     pub(in crate::cli) reason: Option<String>,
     /// Whether it may have been started.
@@ -202,10 +205,10 @@ impl FromStr for State {
 }
 
 impl UnitView {
-    /// The state in a few words: `failed (exit status 3)`.
+    /// The state in a few words: `failed (exit status 3)`, or `queued: disk full`.
     pub(super) fn verdict(&self) -> String {
         let state = self.state;
-        match (state, self.exit, self.signal) {
+        let verdict = match (state, self.exit, self.signal) {
             (State::Failed, Some(status), _) => format!("failed (exit status {status})"),
             (State::Failed, None, Some(signal)) => format!("failed (signal {signal})"),
             (State::Handing, ..) if self.payload_bytes > 0 => {
@@ -213,6 +216,10 @@ impl UnitView {
             }
             (State::Cancelled, ..) if !self.started => "cancelled (never started)".to_owned(),
             _ => state.name().to_owned(),
+        };
+        match &self.reason {
+            Some(reason) if !state.is_final() => format!("{verdict}: {}", escape(reason)),
+            _ => verdict,
         }
     }
 
@@ -304,6 +311,8 @@ pub(super) mod tests {
         assert_eq!(handing.verdict(), "handing (45 %)");
         assert_eq!(unit(State::Cancelled).verdict(), "cancelled (never started)");
         assert_eq!(unit(State::Lost).verdict(), "lost");
+        let waiting = UnitView { reason: Some("disk full".to_owned()), ..unit(State::Queued) };
+        assert_eq!(waiting.verdict(), "queued: disk full");
     }
 
     #[test]

@@ -50,6 +50,7 @@
 //! command.
 
 mod api;
+mod busy;
 mod entry;
 mod executor;
 mod job;
@@ -75,6 +76,7 @@ pub use api::{
     UnitId, UnitLimits, UnitOutput, UnitPayload, UnitResults, UnitState, UnitStatus, UnitWatch, Units,
     UnitsConfig,
 };
+pub use busy::BusyReason;
 pub(crate) use job::Job;
 pub(crate) use key::UnitKey;
 pub use outcome::{Failure, Outcome, UnitRefusal};

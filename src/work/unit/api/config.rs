@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::limits::MAX_TOMBSTONES;
 use super::super::spec::UnitSpec;
 
 /// How a node keeps units: those that it submits, and those that it executes for others.
@@ -17,6 +18,8 @@ pub struct UnitsConfig {
     pub(crate) supervisor: Option<PathBuf>,
     pub(crate) supervisor_args: Option<Vec<OsString>>,
     pub(crate) limits: UnitLimits,
+    /// Maximum number of tombstones and units for others.
+    pub(crate) max_tombstones: usize,
 }
 
 /// The bounds of the units of one node. All are checked when a unit is offered or submitted; what
@@ -87,6 +90,7 @@ impl UnitsConfig {
             supervisor: None,
             supervisor_args: None,
             limits: UnitLimits::default(),
+            max_tombstones: MAX_TOMBSTONES,
         }
     }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::super::super::directive::Directive;
+use super::super::busy::BusyReason;
 use super::super::outcome::Outcome;
 use super::id::UnitId;
 use crate::id::NodeId;
@@ -50,6 +51,10 @@ pub struct UnitStatus {
     pub releasing: bool,
     /// Whether this node has removed it.
     pub removed: bool,
+    /// Why the executor did not accept it when it was last asked, or did not carry out its
+    /// cancellation or release. `None` if it did, or has not been asked since this node started.
+    #[serde(default)]
+    pub busy: Option<BusyReason>,
     /// Grows with each change.
     pub version: u64,
 }

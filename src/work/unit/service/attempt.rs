@@ -42,6 +42,10 @@ impl Shared {
         core: &mut InCore,
         attempt: u32,
     ) -> Option<ExecutorInput> {
+        if self.is_draining() {
+            // The journal says that the attempt is due: the node's next run starts it.
+            return None;
+        }
         match self.try_start(unit, attempt) {
             Ok(child) => {
                 self.watch_attempt(unit, core, attempt, child);
@@ -118,8 +122,14 @@ impl Shared {
             let last = match (found.exit, found.run, found.locked) {
                 (Some(exit), ..) => Some(ExecutorInput::Exited { attempt, exit }),
                 (None, RunFile::Fence, _) => Some(ExecutorInput::Fenced { attempt, void: true }),
-                // A handler that was cut off. The node's next run decides what becomes of the unit.
+                // A handler that was cut off or not called. The node's next run decides what becomes of
+                // the unit.
                 (None, RunFile::Supervisor, false) if self.is_draining() => return,
+                (None, RunFile::Absent, false)
+                    if self.is_draining() && !matches!(process, Process::Child(_)) =>
+                {
+                    return;
+                }
                 (None, RunFile::Supervisor, false) => {
                     self.kill_strays(unit, attempt).await;
                     Some(ExecutorInput::Vanished { attempt })

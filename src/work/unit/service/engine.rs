@@ -135,6 +135,8 @@ impl Engine {
         shared.spawn(async move { ticking.tick_out().await });
         let ticking = shared.clone();
         shared.spawn(async move { ticking.tick_in().await });
+        let expiring = shared.clone();
+        shared.spawn(async move { expiring.expire_tombstones().await });
         shared.spawn(serving.serve(listener));
         shared.spawn(handling.serve_handlers(handlers));
         Ok(engine)
@@ -171,7 +173,6 @@ impl Shared {
                 Err(error) => self.quarantine(&dir, &error),
             }
         }
-        self.incoming.table().tombstones = loaded.tombstones;
         let mut resumed = Vec::new();
         for (key, dir, entries) in loaded.incoming {
             match self.resume_in(key, dir, &entries) {
@@ -210,7 +211,7 @@ impl Shared {
         dir: UnitDir,
         entries: &[ExecutorEntry],
     ) -> Result<Option<Arc<InUnit>>, (UnitDir, DamagedJournal)> {
-        if self.incoming.table().tombstones.get(&key) == Some(Death::Removed) {
+        if self.store.tombstone(&key) == Some(Death::Removed) {
             // The node ended between the tombstone and the removal.
             if let Err(error) = dir.remove() {
                 tracing::warn!(unit = %key, %error, "cannot remove a unit");

@@ -38,21 +38,23 @@ impl Shared {
             return;
         }
         loop {
+            // What is due is reported before the next subscription is read, so that a submitter that
+            // does not read cannot make this node remember ids without end.
             let id = tokio::select! {
                 biased;
+                id = follower.next() => id,
                 frame = reader.next(MAX_REQUEST_FRAME) => {
                     let subscription = frame.ok().flatten().map(|frame| Subscription::decode(&frame));
                     let Some(Ok(Subscription { id })) = subscription else { break };
                     follower.want(id);
                     continue;
                 }
-                id = follower.next() => id,
             };
             let key = UnitKey::new(submitter, id);
             let store = self.store_id();
             let reply = match self.incoming.get(&key) {
                 Some(unit) => self.status_reply(&unit),
-                None if self.incoming.table().tombstones.get(&key).is_some() => Reply::Released { store, id },
+                None if self.store.tombstone(&key).is_some() => Reply::Released { store, id },
                 None => Reply::Unknown { store, id },
             };
             let over = match &reply {

@@ -102,7 +102,8 @@ impl Shared {
         reply: Reply,
     ) -> Result<Vec<SubmitterEffect>, Failed> {
         let busy = matches!(reply, Reply::Busy { .. });
-        let Some((_, store, answer)) = self.understand(reply).filter(|(id, ..)| *id == unit.id) else {
+        let understood = self.understand(&unit.node, reply);
+        let Some((_, store, answer)) = understood.filter(|(of, ..)| of.id == unit.id) else {
             return Err(SessionEnd::Lost("an answer that was not asked for".to_owned()).into());
         };
         let left = self.feed_out(unit, SubmitterInput::Answer { store, answer }).await?;

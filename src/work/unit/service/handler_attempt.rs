@@ -5,9 +5,9 @@
 //! lost unless it is idempotent.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +21,10 @@ use uuid::Uuid;
 use super::super::super::call::{Call, CallError, CallOptions, call};
 use super::super::executor::{Exit, ExitKind};
 use super::super::job::{Channel, ExitRecord, Usage};
+use super::super::store::faults::{before_write, write_all_at};
 use super::super::store::{make_dir, sync_parent};
 use super::in_unit::InUnit;
-use super::shared::Shared;
+use super::shared::{Shared, UnitError};
 use crate::id::ServiceName;
 use crate::mesh::data_dir::datadir::replace;
 use crate::mesh::services::usage::Purpose;
@@ -35,6 +36,7 @@ const PIECE: usize = 64 * 1024;
 
 /// The output of a handler.
 struct Written {
+    path: PathBuf,
     file: File,
     len: u64,
     hash: Sha256,
@@ -64,10 +66,15 @@ impl Shared {
             let exit = shared.call_handler(&unit, &dir, &out).await;
             // A write that a cancellation has overtaken is finished first: it holds the lock.
             let out = out.lock_owned().await;
+            let exit = match exit {
+                Some(exit) if shared.put_off(&unit, attempt, &exit).await => None,
+                exit => exit,
+            };
             if let Some(exit) = exit {
-                let recorded = shared.blocking(move || record(&dir, exit, &out)).await;
-                if let Ok(Err(error)) = recorded {
-                    tracing::warn!(unit = %unit.key, %error, "could not record the end of a unit");
+                let end = (dir, exit, out);
+                let recorded = shared.write_when_possible(end, |(dir, exit, out)| record(dir, exit, out));
+                if let Err(UnitError::Disk(error)) = recorded.await {
+                    tracing::warn!(unit = %unit.key, error, "could not record the end of a unit");
                 }
             }
             drop(lock);
@@ -94,6 +101,38 @@ impl Shared {
             biased;
             () = terminated(unit, dir) => Some(Exit { end: ExitKind::Signal(15), terminated: true }),
             end = exchange(self, unit, call, out, limit) => end.map(exit),
+        }
+    }
+
+    /// Undoes the beginning of an attempt whose handler was not called because the node is shutting
+    /// down. Returns whether that succeeded: the node's next run begins the attempt again.
+    async fn put_off(&self, unit: &InUnit, attempt: u32, exit: &Exit) -> bool {
+        if !self.is_draining() || !matches!(exit.end, ExitKind::NotStarted(_)) {
+            return false;
+        }
+        let paths = unit.paths.clone();
+        matches!(self.blocking(move || paths.undo_begin(attempt)).await, Ok(Ok(())))
+    }
+
+    /// Writes to the disk. While that is full it is tried again.
+    async fn write_when_possible<T: Send + 'static>(
+        &self,
+        mut what: T,
+        write: fn(&mut T) -> io::Result<()>,
+    ) -> Result<(), UnitError> {
+        loop {
+            let written = self.blocking(move || {
+                let written = write(&mut what);
+                (what, written)
+            });
+            let (back, written) = written.await?;
+            what = back;
+            let Err(error) = written else { return Ok(()) };
+            self.disk_failed(&error);
+            if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                return Err(error.into());
+            }
+            tokio::time::sleep(super::DISK_RETRY).await;
         }
     }
 
@@ -191,12 +230,14 @@ async fn exchange(
         loop {
             match responses.next().await {
                 Ok(Some(response)) => {
-                    let mut out = out.clone().lock_owned().await;
+                    let out = out.clone().lock_owned().await;
                     if out.len + response.body.len() as u64 > limit {
                         return Some(ExitKind::OutputLimit);
                     }
-                    let written = shared.blocking(move || out.take(&response.body)).await;
-                    if let Ok(Err(error)) = written {
+                    // A full disk slows the handler down: its responses are not read meanwhile.
+                    let written =
+                        shared.write_when_possible((out, response.body), |(out, body)| out.take(body));
+                    if let Err(UnitError::Disk(error)) = written.await {
                         return Some(ExitKind::Handler(format!("cannot write the output: {error}")));
                     }
                 }
@@ -228,22 +269,25 @@ fn how(error: &CallError) -> Option<ExitKind> {
 
 impl Written {
     fn create(path: &Path) -> io::Result<Self> {
+        before_write(path)?;
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        Ok(Self { file, len: 0, hash: Sha256::new() })
+        Ok(Self { path: path.to_owned(), file, len: 0, hash: Sha256::new() })
     }
 
+    /// Appends a piece. After an error it may be tried again.
     fn take(&mut self, piece: &Bytes) -> io::Result<()> {
-        self.file.write_all(piece)?;
+        write_all_at(&self.file, &self.path, piece, self.len)?;
         self.hash.update(piece);
         self.len += piece.len() as u64;
         Ok(())
     }
 }
 
-fn record(dir: &Path, exit: Exit, out: &Written) -> io::Result<()> {
+fn record(dir: &Path, exit: &Exit, out: &Written) -> io::Result<()> {
+    before_write(dir)?;
     out.file.sync_all()?;
     let record = ExitRecord {
-        exit,
+        exit: exit.clone(),
         stdout: Channel { len: out.len, sha256: out.hash.clone().finalize().into() },
         stderr: Channel { len: 0, sha256: Sha256::digest(b"").into() },
         usage: Usage::default(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::api::UnitLimits;
+use super::super::busy::BusyReason;
 use super::super::key::UnitKey;
 use crate::id::NodeId;
 
@@ -21,13 +22,38 @@ struct Held {
 }
 
 impl Holdings {
-    /// Whether a unit with this payload may be kept beside those that are.
-    pub(super) fn admits(&self, submitter: &NodeId, payload: u64, limits: &UnitLimits) -> bool {
-        let own = self.by_submitter.get(submitter).copied().unwrap_or_default();
-        self.all.units < limits.max_units
-            && own.units < limits.max_units_per_submitter
-            && self.all.bytes.saturating_add(payload) <= limits.max_bytes
-            && own.bytes.saturating_add(payload) <= limits.max_bytes_per_submitter
+    /// Checks whether a unit with this payload may be kept beside those that are. What the
+    /// submitter itself can change is named first.
+    ///
+    /// # Errors
+    /// The limit that it would exceed.
+    pub(super) fn check(
+        &self,
+        submitter: &NodeId,
+        payload: u64,
+        limits: &UnitLimits,
+    ) -> Result<(), BusyReason> {
+        let own = self.of(submitter);
+        if own.units >= limits.max_units_per_submitter {
+            Err(BusyReason::SubmitterUnits)
+        } else if own.bytes.saturating_add(payload) > limits.max_bytes_per_submitter {
+            Err(BusyReason::SubmitterBytes)
+        } else if self.all.units >= limits.max_units {
+            Err(BusyReason::Units)
+        } else if self.all.bytes.saturating_add(payload) > limits.max_bytes {
+            Err(BusyReason::Bytes)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The number of units of one submitter, and of all.
+    pub(super) fn counts(&self, submitter: &NodeId) -> (usize, usize) {
+        (self.of(submitter).units, self.all.units)
+    }
+
+    fn of(&self, submitter: &NodeId) -> Held {
+        self.by_submitter.get(submitter).copied().unwrap_or_default()
     }
 
     /// Counts a unit with what it occupies.
@@ -82,14 +108,19 @@ mod tests {
         };
         let mut held = Holdings::default();
         let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let check = |held: &Holdings, submitter, payload| held.check(submitter, payload, &limits);
         held.insert(&key("a", 1), 40);
-        assert!(held.admits(&a, 20, &limits) && !held.admits(&a, 21, &limits));
+        assert_eq!(check(&held, &a, 20), Ok(()));
+        assert_eq!(check(&held, &a, 21), Err(BusyReason::SubmitterBytes));
         held.insert(&key("a", 2), 0);
-        assert!(!held.admits(&a, 0, &limits) && held.admits(&b, 60, &limits));
+        assert_eq!(check(&held, &a, 0), Err(BusyReason::SubmitterUnits));
+        assert_eq!(check(&held, &b, 60), Ok(()));
         held.set(&key("a", 2), 50);
-        assert!(!held.admits(&b, 11, &limits) && held.admits(&b, 10, &limits));
+        assert_eq!(check(&held, &b, 10), Ok(()));
+        assert_eq!(check(&held, &b, 11), Err(BusyReason::Bytes));
         held.insert(&key("b", 3), 0);
-        assert!(!held.admits(&b, 0, &limits));
+        assert_eq!(check(&held, &b, 0), Err(BusyReason::Units));
+        assert_eq!(held.counts(&b), (1, 3));
         for n in 1..=2 {
             held.remove(&key("a", n));
         }

@@ -156,6 +156,7 @@ impl InUnit {
             labels: self.spec.labels.clone(),
             releasing: seen.releasing,
             removed: seen.removed,
+            busy: None,
             version: seen.report.version,
         }
     }

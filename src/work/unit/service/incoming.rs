@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedMutexGuard};
 
@@ -11,7 +12,7 @@ use super::super::entry::{Answer, ExecutorEntry, Step};
 use super::super::executor::{ExecutorEffect, ExecutorInput, ExecutorUnit, Found, RunFile};
 use super::super::key::UnitKey;
 use super::super::queue::StartQueue;
-use super::super::tombstones::{Death, Tombstones};
+use super::super::tombstones::Death;
 use super::deadlines::Deadlines;
 use super::followers::Followers;
 use super::growth::Growth;
@@ -20,6 +21,9 @@ use super::in_unit::{InCore, InUnit};
 use super::shared::{Shared, UnitError};
 use super::strays;
 use crate::sync::lock;
+
+/// Time between two searches for tombstones whose time has passed: they are kept for a day or more.
+const EXPIRE_TOMBSTONES: Duration = Duration::from_secs(3600);
 
 /// The units that this node executes.
 #[derive(Debug, Default)]
@@ -36,7 +40,6 @@ pub(super) struct Incoming {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) units: BTreeMap<UnitKey, Arc<InUnit>>,
-    pub(super) tombstones: Tombstones,
     pub(super) holdings: Holdings,
     /// Keys of which something is being made.
     claimed: BTreeSet<UnitKey>,
@@ -75,7 +78,7 @@ impl Incoming {
                 if let Some(unit) = table.units.get(key) {
                     return Known::Unit(unit.clone());
                 }
-                if let Some(death) = table.tombstones.get(key) {
+                if let Some(death) = shared.store.tombstone(key) {
                     return Known::Dead(death);
                 }
                 if table.claimed.insert(key.clone()) {
@@ -199,7 +202,6 @@ impl Shared {
                 ExecutorEffect::Remove { tombstone_until } => {
                     let (key, death) = (&unit.key, Death::Removed);
                     self.store.add_tombstone(key, tombstone_until, death)?;
-                    self.incoming.table().tombstones.insert(key.clone(), tombstone_until, death);
                     self.remove_in(unit, core)?;
                     // The answer to a release follows the removal.
                     let last = effects.into_iter().find_map(|effect| match effect {
@@ -258,7 +260,7 @@ impl Shared {
     /// Replays the journal of a unit after the disk did not take something, and goes on from what
     /// there is.
     pub(super) fn recover_in(self: &Arc<Self>, unit: &Arc<InUnit>, core: &mut InCore) -> io::Result<()> {
-        if self.incoming.table().tombstones.get(&unit.key) == Some(Death::Removed) {
+        if self.store.tombstone(&unit.key) == Some(Death::Removed) {
             self.remove_in(unit, core)?;
         } else {
             let entries: Vec<ExecutorEntry> = core.dir.reopen().map_err(io::Error::other)?;
@@ -351,7 +353,18 @@ impl Shared {
                     }
                 });
             }
-            self.incoming.table().tombstones.expire(self.clock.now());
+        }
+    }
+
+    /// Forgets tombstones whose time has passed.
+    pub(super) async fn expire_tombstones(self: &Arc<Self>) {
+        loop {
+            tokio::time::sleep(EXPIRE_TOMBSTONES).await;
+            let shared = self.clone();
+            let expired = self.blocking(move || shared.store.expire_tombstones(shared.clock.now())).await;
+            if let Ok(Err(error)) = expired {
+                tracing::warn!(%error, "could not shorten the log of tombstones; trying again in an hour");
+            }
         }
     }
 }

@@ -18,6 +18,8 @@ mod clock;
 mod deadlines;
 mod drivers;
 mod engine;
+#[cfg(all(test, feature = "testing"))]
+mod fault_tests;
 mod followers;
 mod following;
 #[cfg_attr(not(target_os = "linux"), path = "growth_unreported.rs")]
@@ -26,6 +28,8 @@ mod guests;
 mod handing;
 mod handler_attempt;
 mod holdings;
+#[cfg(all(test, feature = "testing"))]
+mod hostile_tests;
 mod in_unit;
 mod incoming;
 mod offering;
@@ -40,6 +44,7 @@ mod session;
 mod shared;
 mod store_lock;
 mod strays;
+mod stream_places;
 mod submitting;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;

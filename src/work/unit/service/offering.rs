@@ -1,8 +1,8 @@
 //! Units that are offered to this node.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -10,11 +10,12 @@ use bytes::BytesMut;
 use super::super::super::frame::FrameReader;
 use super::super::super::registry::UnitRunner;
 use super::super::super::supervise::can_supervise;
+use super::super::busy::BusyReason;
 use super::super::executor::{ExecutorInput, ExecutorUnit};
 use super::super::key::UnitKey;
-use super::super::limits::MAX_TOMBSTONES;
 use super::super::outcome::UnitRefusal;
 use super::super::spec::UnitSpec;
+use super::super::store::faults::write_all_at;
 use super::super::tombstones::Death;
 use super::super::wire::Reply;
 use super::in_unit::InUnit;
@@ -77,36 +78,34 @@ impl Shared {
             tracing::debug!(unit = %key, %refusal, "refused a unit");
             return Err(Reply::Refused { store, id, refusal });
         }
-        let busy = || Reply::Busy { store, id };
+        let busy = |reason| {
+            tracing::debug!(unit = %key, %reason, "cannot accept a unit now");
+            Reply::Busy { store, id, reason }
+        };
+        if self.is_draining() {
+            return Err(busy(BusyReason::ShuttingDown));
+        }
+        if self.is_poisoned() {
+            return Err(busy(BusyReason::DiskFailed));
+        }
+        if !self.may_leave_tombstone(&key.submitter) {
+            return Err(busy(BusyReason::ReleasedIds));
+        }
         {
             let mut table = self.incoming.table();
-            let admitted = table.holdings.admits(&key.submitter, spec.payload_len, self.limits())
-                && table.tombstones.len() < MAX_TOMBSTONES;
-            if !admitted || self.is_poisoned() {
-                return Err(busy());
-            }
+            table.holdings.check(&key.submitter, spec.payload_len, self.limits()).map_err(busy)?;
             table.holdings.insert(key, spec.payload_len);
         }
-        let (shared, key) = (self.clone(), key.clone());
+        let (shared, new) = (self.clone(), key.clone());
         let stored = self.blocking(move || {
-            let stored = shared.store_offer(&key, start_within_ms, spec);
+            let stored = shared.store_offer(&new, start_within_ms, spec);
             if stored.is_err() {
-                shared.incoming.table().holdings.remove(&key);
+                shared.incoming.table().holdings.remove(&new);
             }
             drop(claimed);
             stored
         });
-        match stored.await {
-            Ok(Ok(unit)) => {
-                self.disk_worked();
-                Ok(unit)
-            }
-            Ok(Err(error)) => {
-                self.disk_failed(&error);
-                Err(busy())
-            }
-            Err(_) => Err(busy()),
-        }
+        stored.await.unwrap_or(Err(BusyReason::ShuttingDown)).map_err(busy)
     }
 
     fn store_offer(
@@ -114,15 +113,18 @@ impl Shared {
         key: &UnitKey,
         start_within_ms: u64,
         spec: UnitSpec,
-    ) -> io::Result<Arc<InUnit>> {
-        if self.is_short_of_room(self.store.root()) {
+    ) -> Result<Arc<InUnit>, BusyReason> {
+        if self.is_short_of_room(self.store.root(), spec.payload_len) {
             let percent = self.limits().reserve_percent;
-            let text = format!("less than {percent} % of the file system is free (reserve-percent)");
-            return Err(io::Error::new(io::ErrorKind::StorageFull, text));
+            let text = format!("less than {percent} % of the file system would be free (reserve-percent)");
+            self.disk_failed(&io::Error::new(io::ErrorKind::StorageFull, text));
+            return Err(BusyReason::DiskReserve);
         }
         let now = self.clock.now();
         let (machine, step) = ExecutorUnit::offered(spec, start_within_ms, now);
-        let dir = self.store.create_incoming(key, &step.entries)?;
+        let created = self.store.create_incoming(key, &step.entries);
+        let dir = created.map_err(|error| self.disk_failed(&error))?;
+        self.disk_worked();
         let unit = Arc::new(InUnit::new(key.clone(), machine, dir, now));
         self.incoming.table().units.insert(key.clone(), unit.clone());
         let deadline = unit.core.try_lock().ok().and_then(|core| core.machine.deadline());
@@ -161,7 +163,14 @@ impl Shared {
         let mut recv = reader.into_rest();
         let path = unit.paths.payload_path();
         let open = move || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-        let mut file = self.blocking(open).await.ok()?.ok()?;
+        let busy = |reason| Some(Reply::Busy { store: self.store_id(), id: unit.key.id, reason });
+        let mut file = match self.blocking(open).await.ok()? {
+            Ok(file) => file,
+            Err(error) => {
+                recv.stop(StreamCode::Refused);
+                return busy(self.disk_failed(&error));
+            }
+        };
         let mut piece = BytesMut::new();
         loop {
             let chunk = recv.read_chunk(PIECE).await;
@@ -176,7 +185,17 @@ impl Shared {
                     recv.stop(StreamCode::BadHeader);
                     return None;
                 }
-                file = self.write_piece(file, bytes, offset).await?;
+                let paths = unit.paths.clone();
+                let written = self.blocking(move || {
+                    write_all_at(&file, &paths.payload_path(), &bytes, offset).map(|()| file)
+                });
+                file = match written.await.ok()? {
+                    Ok(file) => file,
+                    Err(error) => {
+                        recv.stop(StreamCode::Refused);
+                        return busy(self.disk_failed(&error));
+                    }
+                };
                 offset = end;
                 unit.note(|progress| progress.handed = offset);
                 let stored = self.feed_in(unit, ExecutorInput::Stored { offset }).await;
@@ -204,17 +223,9 @@ impl Shared {
         let input = match checked.await {
             Ok(Ok(true)) => ExecutorInput::Complete,
             Ok(Ok(false)) => ExecutorInput::Corrupt,
-            Ok(Err(error)) => {
-                self.disk_failed(&error);
-                return Some(Reply::Busy { store: self.store_id(), id: unit.key.id });
-            }
+            Ok(Err(error)) => return busy(self.disk_failed(&error)),
             Err(UnitError::ShutDown | UnitError::Removed | UnitError::Disk(_)) => return None,
         };
         Some(self.feed_and_reply(unit, input).await)
-    }
-
-    async fn write_piece(&self, file: File, bytes: bytes::Bytes, offset: u64) -> Option<File> {
-        let written = self.blocking(move || file.write_all_at(&bytes, offset).map(|()| file)).await.ok()?;
-        written.inspect_err(|error| self.disk_failed(error)).ok()
     }
 }

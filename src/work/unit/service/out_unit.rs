@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::super::api::{UnitId, UnitState, UnitStatus};
+use super::super::busy::BusyReason;
 use super::super::outcome::ReportState;
 use super::super::store::UnitDir;
 use super::super::submitter::SubmitterUnit;
@@ -30,6 +31,8 @@ pub(super) struct OutCore {
     pub(super) dir: UnitDir,
     /// The payload is not needed any more.
     pub(super) handed: bool,
+    /// It is being removed from the disk, which is completed whatever happens.
+    pub(super) removing: bool,
     /// The unit is gone from the disk.
     pub(super) removed: bool,
     /// The journal could not be written: the machine is replayed before the next input.
@@ -47,6 +50,7 @@ impl OutUnit {
                 handed: machine.is_handed(),
                 machine,
                 dir,
+                removing: false,
                 removed: false,
                 stale: false,
             })),
@@ -89,12 +93,26 @@ impl OutUnit {
         });
     }
 
+    /// Publishes why the executor did not carry out the last request. `None` if it did.
+    pub(super) fn publish_busy(&self, busy: Option<BusyReason>) {
+        self.note(|progress| progress.busy = busy);
+        self.status.send_if_modified(|status| {
+            let changed = status.busy != busy;
+            if changed {
+                status.busy = busy;
+                status.version += 1;
+            }
+            changed
+        });
+    }
+
     /// Publishes how much of the payload the executor has.
     pub(super) fn publish_handed(&self, offset: u64) {
         self.note(|progress| progress.handed = offset);
         self.status.send_if_modified(|status| {
             let changed = status.state <= UnitState::Handing && status.payload_handed != offset;
             if changed {
+                status.state = UnitState::Handing;
                 status.payload_handed = offset;
                 status.version += 1;
             }
@@ -113,7 +131,9 @@ fn status(
     let spec = machine.spec();
     let report = machine.status();
     let (state, outcome) = match report.state {
-        ReportState::Queued => (UnitState::Queued, None),
+        // A part of the payload is handed over before the journal says anything.
+        ReportState::Queued if progress.handed == 0 => (UnitState::Queued, None),
+        ReportState::Queued => (UnitState::Handing, None),
         ReportState::Handing | ReportState::Receiving { .. } => (UnitState::Handing, None),
         ReportState::Accepted => (UnitState::Accepted, None),
         ReportState::Starting => (UnitState::Starting, None),
@@ -144,6 +164,7 @@ fn status(
         labels: spec.labels.clone(),
         releasing: machine.is_releasing(),
         removed: false,
+        busy: progress.busy,
         version,
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 use uuid::Uuid;
 
 use super::super::api::UnitState;
-use super::super::entry::{Step, SubmitterEntry};
+use super::super::entry::{Answer, Step, SubmitterEntry};
 use super::super::submitter::{SubmitterEffect, SubmitterInput, SubmitterUnit};
 use super::deadlines::Deadlines;
 use super::out_unit::{OutCore, OutUnit};
@@ -104,13 +104,25 @@ impl Shared {
         input: SubmitterInput,
     ) -> Result<Vec<SubmitterEffect>, UnitError> {
         let mut core = unit.core.clone().lock_owned().await;
+        let rebuilt = core.stale;
         if core.stale {
-            core = self.blocking(move || core.reload().map(|()| core)).await??;
+            let (shared, unit) = (self.clone(), unit.clone());
+            core = self.blocking(move || shared.recover_out(&unit, &mut core).map(|()| core)).await??;
         }
         if core.removed {
             return Err(UnitError::Removed);
         }
-        let step = core.machine.handle(input, self.clock.now());
+        let now = self.clock.now();
+        // After these the caller feeds Up when it is time to ask again.
+        let waits =
+            matches!(input, SubmitterInput::Down | SubmitterInput::Answer { answer: Answer::Busy, .. });
+        let mut step = core.machine.handle(input, now);
+        if rebuilt && !waits && core.machine.is_down() && !step.effects.contains(&SubmitterEffect::Remove) {
+            // The machine that was replaced knew that the executor can be asked.
+            let again = core.machine.handle(SubmitterInput::Up, now);
+            step.entries.extend(again.entries);
+            step.effects.extend(again.effects);
+        }
         if step.entries.is_empty() && !step.effects.contains(&SubmitterEffect::Remove) {
             return Ok(self.perform_out(unit, &mut core, step.effects)?);
         }
@@ -118,18 +130,22 @@ impl Shared {
         Ok(self.blocking(move || shared.journal_out(&unit, core, step)).await??)
     }
 
+    /// Journals the entries of a step, and performs its effects. If the disk does not take all of
+    /// it, the unit is recovered from there as soon as it does.
     fn journal_out(
         self: &Arc<Self>,
         unit: &Arc<OutUnit>,
         mut core: OwnedMutexGuard<OutCore>,
         step: Step<SubmitterEntry, SubmitterEffect>,
     ) -> io::Result<Vec<SubmitterEffect>> {
-        if let Err(error) = core.dir.append(&step.entries) {
-            core.stale = true;
-            self.disk_failed(&error);
-            return Err(error);
-        }
-        self.perform_out(unit, &mut core, step.effects)
+        let journalled = core.dir.append(&step.entries);
+        journalled.and_then(|()| self.perform_out(unit, &mut core, step.effects)).inspect_err(|error| {
+            self.disk_failed(error);
+            if !std::mem::replace(&mut core.stale, true) {
+                let (shared, unit) = (self.clone(), unit.clone());
+                self.spawn(async move { shared.recover_out_later(&unit).await });
+            }
+        })
     }
 
     fn perform_out(
@@ -141,21 +157,10 @@ impl Shared {
         let mut left = Vec::new();
         for effect in effects {
             match effect {
-                SubmitterEffect::Publish => {
-                    unit.publish(&core.machine);
-                    if !core.handed && unit.is(|status| status.state >= UnitState::Accepted) {
-                        // The executor has the payload. Here it goes with the unit at the latest.
-                        core.handed = true;
-                        let _ = std::fs::remove_file(core.dir.paths().payload_path());
-                    }
-                }
+                SubmitterEffect::Publish => publish_out(unit, core),
                 SubmitterEffect::Remove => {
-                    self.outgoing.deadlines.set(&unit.id, None);
-                    self.drivers.forget(unit);
-                    core.dir.remove().inspect_err(|error| self.disk_failed(error))?;
-                    core.removed = true;
-                    self.outgoing.table().units.remove(&unit.id);
-                    unit.publish_removed();
+                    core.removing = true;
+                    self.remove_out(unit, core)?;
                     return Ok(left);
                 }
                 SubmitterEffect::Request(request) => self.drivers.request(unit, request),
@@ -168,12 +173,54 @@ impl Shared {
     }
 }
 
-impl OutCore {
-    /// Replays the journal after it could not be written.
-    fn reload(&mut self) -> io::Result<()> {
-        let entries: Vec<SubmitterEntry> = self.dir.reopen().map_err(io::Error::other)?;
-        self.machine = SubmitterUnit::replay(&entries).map_err(io::Error::other)?;
-        self.stale = false;
+impl Shared {
+    fn remove_out(&self, unit: &Arc<OutUnit>, core: &mut OutCore) -> io::Result<()> {
+        self.outgoing.deadlines.set(&unit.id, None);
+        self.drivers.forget(unit);
+        core.dir.remove()?;
+        core.removed = true;
+        self.outgoing.table().units.remove(&unit.id);
+        unit.publish_removed();
         Ok(())
+    }
+
+    /// Replays the journal of a unit, or completes its removal, after the disk did not take
+    /// something.
+    fn recover_out(&self, unit: &Arc<OutUnit>, core: &mut OutCore) -> io::Result<()> {
+        if core.removing {
+            self.remove_out(unit, core)?;
+        } else {
+            let entries: Vec<SubmitterEntry> = core.dir.reopen().map_err(io::Error::other)?;
+            core.machine = SubmitterUnit::replay(&entries).map_err(io::Error::other)?;
+            // What was found on disk may not have been published.
+            publish_out(unit, core);
+        }
+        core.stale = false;
+        Ok(())
+    }
+
+    async fn recover_out_later(self: &Arc<Self>, unit: &Arc<OutUnit>) {
+        loop {
+            tokio::time::sleep(super::DISK_RETRY).await;
+            if !unit.core.lock().await.stale {
+                return;
+            }
+            match self.feed_out(unit, SubmitterInput::Up).await {
+                Err(UnitError::Disk(error)) => {
+                    tracing::debug!(unit = %unit.id, error, "could not recover a unit yet");
+                }
+                Ok(_) | Err(UnitError::Removed | UnitError::ShutDown) => return,
+            }
+        }
+    }
+}
+
+/// Publishes where a unit stands, and deletes a payload that is not needed any more.
+fn publish_out(unit: &OutUnit, core: &mut OutCore) {
+    unit.publish(&core.machine);
+    if !core.handed && unit.is(|status| status.state >= UnitState::Accepted) {
+        // If this fails, the payload is deleted with the unit.
+        core.handed = true;
+        let _ = std::fs::remove_file(core.dir.paths().payload_path());
     }
 }

@@ -36,7 +36,7 @@ impl Shared {
     ) {
         let (store, id) = (self.store_id(), key.id);
         let Some(unit) = self.incoming.get(key) else {
-            let known = self.incoming.table().tombstones.get(key).is_some();
+            let known = self.store.tombstone(key).is_some();
             let reply = if known { Reply::Released { store, id } } else { Reply::Unknown { store, id } };
             return answer(send, &reply).await;
         };

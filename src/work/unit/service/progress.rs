@@ -1,5 +1,7 @@
 //! What a status says beside the state.
 
+use super::super::busy::BusyReason;
+
 /// What a status says beside the state. Kept in memory alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
@@ -11,4 +13,6 @@ pub(super) struct Progress {
     pub(super) ended_ms: Option<u64>,
     pub(super) stdout_len: Option<u64>,
     pub(super) stderr_len: Option<u64>,
+    /// Why the executor did not carry out the last request.
+    pub(super) busy: Option<BusyReason>,
 }

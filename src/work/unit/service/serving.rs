@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::super::super::frame::FrameReader;
+use super::super::busy::BusyReason;
 use super::super::entry::{Answer, StoreId};
 use super::super::executor::ExecutorInput;
 use super::super::key::UnitKey;
@@ -16,14 +16,16 @@ use super::super::wire::{MAX_REQUEST_FRAME, Reply, SERVICE, StatusReply, UnitReq
 use super::in_unit::InUnit;
 use super::incoming::{Incoming, Known};
 use super::shared::{Shared, UnitError};
+use super::stream_places::StreamPlaces;
 use crate::id::{NodeId, ServiceName};
+use crate::mesh::services::fair;
 use crate::mesh::{Incoming as IncomingStream, Listener, SendHalf};
 use crate::transport::code::StreamCode;
 
 /// How long a submitter may take to send its request.
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
 
-/// How many streams are served at a time, of all submitters.
+/// Maximum number of streams that are served at a time. Submitters share them.
 const MAX_STREAMS: usize = 8_192;
 
 /// The most units in one page of a list.
@@ -37,12 +39,10 @@ pub(super) fn service() -> ServiceName {
 impl Shared {
     /// Serves submitters until the node is gone.
     pub(super) async fn serve(self: Arc<Self>, mut listener: Listener) {
-        let places = Arc::new(Semaphore::new(MAX_STREAMS));
+        let places = StreamPlaces::new(MAX_STREAMS);
         while let Some(incoming) = listener.accept().await {
-            let Ok(place) = places.clone().try_acquire_owned() else {
-                // Dropped, it is reset: the submitter tries again.
-                continue;
-            };
+            // A stream without a place is dropped, which resets it: the submitter tries again.
+            let Some(place) = places.enter(&incoming.peer) else { continue };
             let shared = self.clone();
             self.spawn(async move {
                 shared.serve_stream(incoming).await;
@@ -101,8 +101,12 @@ impl Shared {
             Known::Dead(Death::Removed) => return Reply::Released { store, id },
             Known::Nothing(claimed) => claimed,
         };
+        let busy = |reason| Reply::Busy { store, id, reason };
         if self.is_poisoned() {
-            return Reply::Busy { store, id };
+            return busy(BusyReason::DiskFailed);
+        }
+        if !self.may_leave_tombstone(&key.submitter) {
+            return busy(BusyReason::ReleasedIds);
         }
         // An offer that is under way meets the tombstone.
         let life = super::super::limits::TOMBSTONE_MARGIN_MS;
@@ -111,19 +115,23 @@ impl Shared {
         let (shared, key) = (self.clone(), key.clone());
         let marked = self.blocking(move || {
             let death = Death::NeverAccepted;
-            shared.store.add_tombstone(&key, until, death)?;
-            shared.incoming.table().tombstones.insert(key, until, death);
+            let added = shared.store.add_tombstone(&key, until, death);
             drop(claimed);
-            Ok::<(), std::io::Error>(())
+            added
         });
         match marked.await {
             Ok(Ok(())) => Reply::NeverAccepted { store, id },
-            Ok(Err(error)) => {
-                self.disk_failed(&error);
-                Reply::Busy { store, id }
-            }
-            Err(_) => Reply::Busy { store, id },
+            Ok(Err(error)) => busy(self.disk_failed(&error)),
+            Err(_) => busy(BusyReason::ShuttingDown),
         }
+    }
+
+    /// Whether another unit or tombstone of this submitter may be kept. Each unit needs a tombstone
+    /// when it is removed, so both count.
+    pub(super) fn may_leave_tombstone(&self, submitter: &NodeId) -> bool {
+        let (own_units, units) = self.incoming.table().holdings.counts(submitter);
+        let (own_dead, dead) = self.store.tombstones(submitter);
+        fair::admits(own_units + own_dead, units + dead, self.config.max_tombstones)
     }
 
     async fn on_release(self: &Arc<Self>, key: &UnitKey, force: bool) -> Reply {
@@ -142,7 +150,8 @@ impl Shared {
             Ok(Some(answer)) => self.reply(unit, answer),
             Ok(None) => self.status_reply(unit),
             Err(UnitError::Removed) => Reply::Released { store, id },
-            Err(UnitError::Disk(_) | UnitError::ShutDown) => Reply::Busy { store, id },
+            Err(UnitError::Disk(_)) => Reply::Busy { store, id, reason: self.disk_reason() },
+            Err(UnitError::ShutDown) => Reply::Busy { store, id, reason: BusyReason::ShuttingDown },
         }
     }
 
@@ -152,7 +161,7 @@ impl Shared {
             Answer::Have { offset } => Reply::Have { store, id, offset },
             Answer::Status(report) => self.report_reply(unit, report),
             Answer::Refused(refusal) => Reply::Refused { store, id, refusal },
-            Answer::Busy => Reply::Busy { store, id },
+            Answer::Busy => Reply::Busy { store, id, reason: BusyReason::Unspecified },
             Answer::Unknown => Reply::Unknown { store, id },
             Answer::NeverAccepted => Reply::NeverAccepted { store, id },
             Answer::Released => Reply::Released { store, id },

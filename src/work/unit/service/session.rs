@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use uuid::Uuid;
 
 use super::super::super::frame::FrameReader;
 use super::super::entry::{Answer, StoreId};
@@ -129,8 +128,7 @@ impl Session {
     }
 
     fn on_reply(&mut self, reply: Reply) {
-        let Some((id, store, answer)) = self.shared.understand(reply) else { return };
-        if let Some(unit) = self.shared.outgoing.get(id) {
+        if let Some((unit, store, answer)) = self.shared.understand(&self.node, reply) {
             self.feed(unit, SubmitterInput::Answer { store, answer });
         }
     }
@@ -138,37 +136,49 @@ impl Session {
     fn feed(&mut self, unit: Arc<OutUnit>, input: SubmitterInput) {
         let shared = self.shared.clone();
         self.tasks.spawn(async move {
+            // The unit asks again after a failed write.
             if let Err(UnitError::Disk(error)) = shared.feed_out(&unit, input).await {
                 tracing::warn!(unit = %unit.id, error, "could not record the state of a unit; asking again");
-                shared.ask_again(&unit, super::DISK_RETRY).await;
             }
         });
     }
 }
 
 impl Shared {
-    /// What a reply says about which unit. `None` if it is about none.
-    pub(super) fn understand(&self, reply: Reply) -> Option<(Uuid, StoreId, Answer)> {
-        let (id, store, answer) = match reply {
-            Reply::Have { store, id, offset } => (id, store, Answer::Have { offset }),
+    /// What a reply of an executor says about which unit. `None` if it is about none, or about one
+    /// of another executor.
+    pub(super) fn understand(
+        &self,
+        executor: &NodeId,
+        reply: Reply,
+    ) -> Option<(Arc<OutUnit>, StoreId, Answer)> {
+        let own = |id| self.outgoing.get(id).filter(|unit| unit.node == *executor);
+        let mut busy = None;
+        let (unit, store, answer) = match reply {
+            Reply::Have { store, id, offset } => (own(id)?, store, Answer::Have { offset }),
             Reply::Status { store, id, status } => {
-                let report = self.note_status(id, &status);
-                (id, store, Answer::Status(report))
+                let unit = own(id)?;
+                let report = self.note_status(&unit, &status);
+                (unit, store, Answer::Status(report))
             }
-            Reply::Refused { store, id, refusal } => (id, store, Answer::Refused(refusal)),
-            Reply::Busy { store, id } => (id, store, Answer::Busy),
-            Reply::Unknown { store, id } => (id, store, Answer::Unknown),
-            Reply::NeverAccepted { store, id } => (id, store, Answer::NeverAccepted),
-            Reply::Released { store, id } => (id, store, Answer::Released),
+            Reply::Refused { store, id, refusal } => (own(id)?, store, Answer::Refused(refusal)),
+            Reply::Busy { store, id, reason } => {
+                busy = Some(reason);
+                (own(id)?, store, Answer::Busy)
+            }
+            Reply::Unknown { store, id } => (own(id)?, store, Answer::Unknown),
+            Reply::NeverAccepted { store, id } => (own(id)?, store, Answer::NeverAccepted),
+            Reply::Released { store, id } => (own(id)?, store, Answer::Released),
             Reply::Data { .. } | Reply::End { .. } | Reply::ListEnd { .. } | Reply::Following { .. } => {
                 return None;
             }
         };
-        Some((id, store, answer))
+        unit.publish_busy(busy);
+        Some((unit, store, answer))
     }
 
     /// Keeps what a status says beside the state, by this node's clock.
-    fn note_status(&self, id: Uuid, status: &StatusReply) -> Report {
+    fn note_status(&self, unit: &OutUnit, status: &StatusReply) -> Report {
         let now = self.clock.now().0;
         let ago = |ms: u64| now.saturating_sub(ms);
         let report = Report {
@@ -177,16 +187,14 @@ impl Shared {
             started: status.started,
             since: super::super::entry::UnitTime(ago(status.since_ms)),
         };
-        if let Some(unit) = self.outgoing.get(id) {
-            unit.note(|progress| {
-                progress.started_ms = status.started_ms.map(ago).or(progress.started_ms);
-                progress.stdout_len = Some(status.stdout_len);
-                progress.stderr_len = Some(status.stderr_len);
-                if report.outcome().is_some() {
-                    progress.ended_ms.get_or_insert(report.since.0);
-                }
-            });
-        }
+        unit.note(|progress| {
+            progress.started_ms = status.started_ms.map(ago).or(progress.started_ms);
+            progress.stdout_len = Some(status.stdout_len);
+            progress.stderr_len = Some(status.stderr_len);
+            if report.outcome().is_some() {
+                progress.ended_ms.get_or_insert(report.since.0);
+            }
+        });
         report
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::super::super::registry::Registry;
 use super::super::api::{UnitLimits, UnitsConfig};
+use super::super::busy::BusyReason;
 use super::super::store::{Quarantined, UnitStore};
 use super::clock::UnitClock;
 use super::drivers::Drivers;
@@ -122,9 +123,9 @@ impl Shared {
         });
     }
 
-    /// Records that the disk did not take something. A disk that is full takes it later; after an
-    /// input or output error nobody knows what a sync is worth.
-    pub(super) fn disk_failed(&self, error: &io::Error) {
+    /// Records that a write to the disk failed, and returns the reason for submitters. A full disk
+    /// has room again later; after an input or output error it is unknown what a sync is worth.
+    pub(super) fn disk_failed(&self, error: &io::Error) -> BusyReason {
         let broken = [Errno::IO, Errno::ROFS, Errno::NXIO, Errno::NODEV, Errno::STALE];
         let is_broken = broken.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
         if is_broken {
@@ -134,6 +135,12 @@ impl Shared {
         } else if !self.full.swap(true, Ordering::Relaxed) {
             tracing::warn!(%error, "cannot write to the units' directory");
         }
+        self.disk_reason()
+    }
+
+    /// Why a write that failed cannot be made now.
+    pub(super) fn disk_reason(&self) -> BusyReason {
+        if self.is_poisoned() { BusyReason::DiskFailed } else { BusyReason::DiskFull }
     }
 
     /// Records that the disk has taken a new unit.
@@ -153,11 +160,14 @@ impl Shared {
         self.poisoned.load(Ordering::Relaxed)
     }
 
-    /// Whether less of a file system is free than is to be kept.
-    pub(super) fn is_short_of_room(&self, path: &Path) -> bool {
+    /// Whether a file system would have less free room than it is to keep after so many bytes more.
+    /// One without a reserve is used up to the last byte.
+    pub(super) fn is_short_of_room(&self, path: &Path, bytes: u64) -> bool {
+        let percent = u128::from(self.limits().reserve_percent);
         let Ok(stat) = rustix::fs::statvfs(path) else { return false };
-        let reserve = u128::from(stat.f_blocks) * u128::from(self.limits().reserve_percent) / 100;
-        u128::from(stat.f_bavail) < reserve
+        let reserve = u128::from(stat.f_blocks) * percent / 100;
+        let blocks = u128::from(bytes) / u128::from(stat.f_frsize.max(1));
+        percent > 0 && u128::from(stat.f_bavail) < reserve + blocks
     }
 }
 

@@ -1,8 +1,9 @@
 //! Writing a unit to disk, at its submitter.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::super::api::{PayloadSource, UnitId};
 use super::super::api::{Submission, SubmitError, UnitPayload};
 use super::super::spec::UnitSpec;
 use super::super::store::ReservedDir;
+use super::super::store::faults::{before_write, write_all_at};
 use super::super::submitter::SubmitterUnit;
 use super::out_unit::OutUnit;
 use super::outgoing::{Claim, Outgoing};
@@ -35,20 +37,23 @@ impl From<UnitError> for SubmitError {
 /// A payload and where it goes.
 struct Copying {
     /// `None` if it is only hashed.
-    to: Option<File>,
+    to: Option<(File, PathBuf)>,
     hash: Sha256,
     len: u64,
 }
 
 impl Copying {
-    fn new(to: Option<File>) -> Self {
+    fn new(to: Option<(File, PathBuf)>) -> Self {
         Self { to, hash: Sha256::new(), len: 0 }
     }
 
     fn take(&mut self, piece: &[u8]) -> io::Result<()> {
+        if let Some((file, path)) = &self.to {
+            write_all_at(file, path, piece, self.len)?;
+        }
         self.hash.update(piece);
         self.len += piece.len() as u64;
-        self.to.as_mut().map_or(Ok(()), |file| file.write_all(piece))
+        Ok(())
     }
 }
 
@@ -79,30 +84,37 @@ impl Shared {
         if self.is_poisoned() {
             return Err(SubmitError::Disk("the disk has failed before".to_owned()));
         }
+        // Each closure holds the claim: it runs to its end even if this future is dropped, and nobody
+        // else may use the directory before.
+        let shared = self.clone();
         let unit = match payload.0 {
             // One trip to a blocking thread for what is in memory.
             PayloadSource::Bytes(bytes) => {
-                let shared = self.clone();
                 let written = self.blocking(move || {
                     let (reserved, mut copying) = shared.reserve(id)?;
                     copying.take(&bytes)?;
-                    shared.queue(reserved, id, node, spec, copying)
+                    let unit = shared.queue(reserved, id, node, spec, copying);
+                    drop(claimed);
+                    unit
                 });
                 written.await?
             }
             _ => {
-                let shared = self.clone();
-                let (reserved, copying) = self
-                    .blocking(move || shared.reserve(id))
-                    .await?
-                    .map_err(|error| self.not_stored(&error))?;
+                let reserved = self.blocking(move || (shared.reserve(id), claimed)).await?;
+                // Declared in this order: the directory is removed before the claim is given up.
+                let (reserved, claimed) = reserved;
+                let (reserved, copying) = reserved.map_err(|error| self.not_stored(&error))?;
                 let copied = self.copy(payload, copying).await?;
                 let shared = self.clone();
-                self.blocking(move || shared.queue(reserved, id, node, spec, copied)).await?
+                let written = self.blocking(move || {
+                    let unit = shared.queue(reserved, id, node, spec, copied);
+                    drop(claimed);
+                    unit
+                });
+                written.await?
             }
         };
         let unit = unit.map_err(|error| self.not_stored(&error))?;
-        drop(claimed);
         self.disk_worked();
         Ok(unit)
     }
@@ -116,8 +128,9 @@ impl Shared {
     fn reserve(&self, id: Uuid) -> io::Result<(ReservedDir, Copying)> {
         let reserved = self.store.reserve_outgoing(id)?;
         let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(reserved.paths().payload_path())?;
-        Ok((reserved, Copying::new(Some(file))))
+        let path = reserved.paths().payload_path();
+        let file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok((reserved, Copying::new(Some((file, path)))))
     }
 
     /// Syncs the payload, begins the journal, and lets the unit go its way.
@@ -129,7 +142,8 @@ impl Shared {
         mut spec: UnitSpec,
         mut copied: Copying,
     ) -> io::Result<Arc<OutUnit>> {
-        if let Some(file) = copied.to.take() {
+        if let Some((file, path)) = copied.to.take() {
+            before_write(&path)?;
             file.sync_all()?;
         }
         seal(&mut spec, copied);

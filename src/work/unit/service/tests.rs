@@ -93,21 +93,31 @@ async fn the_unit_of_a_killed_supervisor_is_lost_and_leaves_nothing_behind() {
     let scene = Scene::new();
     let executor = scene.executor(None).await;
     let submitter = scene.submitter(Some(&executor)).await;
-    let unit = submit(&submitter, "setsid sleep 1000 & echo $PPID $$ $!; wait", "").await;
+    let mut fastest = LONG;
+    // Other work on the machine may delay one of them.
+    for _ in 0..5 {
+        fastest = fastest.min(time_until_lost(&submitter).await);
+    }
+    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
+}
+
+/// Kills the supervisor of a new unit, and returns how long it took until the submitter knew.
+async fn time_until_lost(submitter: &Node) -> Duration {
+    let unit = submit(submitter, "setsid sleep 1000 & echo $PPID $$ $!; wait", "").await;
     let mut results = unit.results(ResultsOptions::default());
-    let line = timeout(LONG, results.next()).await.unwrap().unwrap().unwrap();
-    let pids: Vec<i32> =
-        String::from_utf8_lossy(&line).split_whitespace().map(|pid| pid.parse().unwrap()).collect();
-    let supervisor = rustix::process::Pid::from_raw(pids[0]).unwrap();
+    let line = timeout(LONG, results.next()).await.expect("in time").expect("output").expect("output");
+    let text = String::from_utf8_lossy(&line);
+    let pids: Vec<i32> = text.split_whitespace().map(|pid| pid.parse().expect("a process id")).collect();
+    let supervisor = rustix::process::Pid::from_raw(pids[0]).expect("a process id");
     let killed = tokio::time::Instant::now();
-    rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).expect("it runs");
     assert_eq!(wait(&unit).await, Outcome::Lost);
-    // A second where nothing else runs.
-    assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
+    let after = killed.elapsed();
     for pid in &pids[1..] {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         assert!(stat.is_empty() || stat.contains(") Z "), "{pid} lives on: {stat}");
     }
+    after
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,6 +153,28 @@ async fn many_units_run_once_each_and_in_turn() {
         std::fs::read_to_string(&ran).unwrap().lines().map(|line| line.parse().unwrap()).collect();
     lines.sort_unstable();
     assert_eq!(lines, (0..12).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_was_given_up_keeps_its_id_until_it_is_over() {
+    let scene = Scene::new();
+    let submitter = scene.submitter(None).await;
+    let submit = |key| {
+        let executor = "executor".parse().unwrap();
+        submitter.submit(executor, "sh:run".parse().unwrap(), "x").key(key).into_future()
+    };
+    for _ in 0..20 {
+        let key = uuid::Uuid::now_v7();
+        let mut given_up = submit(key);
+        tokio::select! {
+            biased;
+            _ = &mut given_up => {}
+            () = std::future::ready(()) => {}
+        }
+        drop(given_up);
+        let unit = timeout(LONG, submit(key)).await.unwrap().unwrap();
+        assert_eq!(uuid::Uuid::from(unit.id()), key);
+    }
 }
 
 /// A CA, and a directory for each node.

@@ -7,6 +7,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::faults::before_write;
+
 /// Creates a file with this content, and syncs both to disk.
 ///
 /// The content is written to a file beside it and linked to its name, so that nobody ever sees the
@@ -17,11 +19,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// reports.
 pub(crate) fn create_exclusively(path: &Path, content: &[u8]) -> io::Result<()> {
     let beside = write_beside(path, content)?;
-    let linked = fs::hard_link(&beside, path);
+    let linked = before_write(path).and_then(|()| fs::hard_link(&beside, path));
     // The name beside it is of no use in any case. One that stays behind is removed with the unit.
     let _ = fs::remove_file(&beside);
     linked?;
-    sync_parent(path)
+    // A file that may be gone after a power failure must not count as created.
+    sync_parent(path).inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 /// Writes the content to a new file beside the path, and syncs it to disk.
@@ -31,7 +34,8 @@ fn write_beside(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
     for name in names {
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&name) {
             Ok(mut file) => {
-                let written = file.write_all(content).and_then(|()| file.sync_all());
+                let written = before_write(path).and_then(|()| file.write_all(content));
+                let written = written.and_then(|()| file.sync_all());
                 if written.is_err() {
                     let _ = fs::remove_file(&name);
                 }
@@ -58,7 +62,8 @@ fn beside(path: &Path) -> PathBuf {
 /// Makes a directory that only this user may enter, and syncs its name to disk.
 pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => sync_parent(path),
+        // One whose name is not synced would not be synced by the next caller either.
+        Ok(()) => sync_parent(path).inspect_err(|_| drop(fs::remove_dir(path))),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             if fs::symlink_metadata(path)?.is_dir() {
                 return Ok(());
@@ -72,5 +77,6 @@ pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
 
 /// Syncs the directory that a name is in.
 pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    before_write(path)?;
     path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }

@@ -12,11 +12,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use super::faults::{before_write, write_all_at};
 
 /// The first bytes of each file; the last one is the version of the format.
 const MAGIC: [u8; 8] = *b"RQUNITS1";
@@ -60,13 +62,52 @@ pub(crate) enum LogError {
 impl Log {
     /// Creates a log with its first entries, and syncs it. The caller syncs the directory.
     pub(crate) fn create<E: Serialize>(path: &Path, entries: &[E]) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         let mut bytes = MAGIC.to_vec();
         put_frame(&mut bytes, entries)?;
         reserve(&file, bytes.len() as u64 + RESERVE)?;
-        file.write_all(&bytes)?;
+        write_all_at(&file, path, &bytes, 0)?;
+        before_write(path)?;
         file.sync_all()?;
         Ok(Self { end: bytes.len() as u64, failed: false })
+    }
+
+    /// Opens a log of at most this length after an append has failed, in bytes. What the append has
+    /// left is cut away or, if it is whole, synced: it is acted upon.
+    pub(super) fn reopen_within<E: DeserializeOwned>(
+        path: &Path,
+        max: u64,
+    ) -> Result<(Self, Vec<E>), LogError> {
+        let opened = Self::open_within(path, max)?;
+        before_write(path)?;
+        File::open(path)?.sync_all()?;
+        Ok(opened)
+    }
+
+    /// As [`reopen_within`](Self::reopen_within), for the log of a unit.
+    pub(super) fn reopen<E: DeserializeOwned>(path: &Path) -> Result<(Self, Vec<E>), LogError> {
+        Self::reopen_within(path, MAX_FILE)
+    }
+
+    /// Creates a log of many frames, and syncs it once. The caller syncs the directory.
+    pub(super) fn create_of_frames<'a, E: Serialize + 'a>(
+        path: &Path,
+        frames: impl Iterator<Item = &'a [E]>,
+    ) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = io::BufWriter::new(file);
+        file.write_all(&MAGIC)?;
+        before_write(path)?;
+        let mut end = MAGIC.len() as u64;
+        let mut bytes = Vec::new();
+        for entries in frames {
+            bytes.clear();
+            put_frame(&mut bytes, entries)?;
+            file.write_all(&bytes)?;
+            end += bytes.len() as u64;
+        }
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        Ok(Self { end, failed: false })
     }
 
     /// Opens a log, cuts away a frame that was not finished, and returns the entries.
@@ -94,6 +135,11 @@ impl Log {
         Ok((Self { end, failed: false }, entries))
     }
 
+    /// The length, in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.end
+    }
+
     /// Whether an append has failed. The log rejects entries until it is opened again.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed
@@ -112,7 +158,8 @@ impl Log {
         put_frame(&mut frame, entries)?;
         self.failed = true;
         let file = OpenOptions::new().write(true).open(path)?;
-        file.write_all_at(&frame, self.end)?;
+        write_all_at(&file, path, &frame, self.end)?;
+        before_write(path)?;
         file.sync_data()?;
         self.end += frame.len() as u64;
         self.failed = false;

@@ -22,6 +22,8 @@
 //!
 //! All calls block on the disk. They belong on a blocking thread.
 
+mod dead_keys;
+pub(super) mod faults;
 mod files;
 mod log;
 mod paths;
@@ -31,21 +33,18 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::dead_keys::DeadKeys;
 pub(crate) use self::files::{make_dir, sync_parent};
-use self::log::{Log, LogError};
 pub(crate) use self::paths::UnitPaths;
 pub(crate) use self::unit_dir::{ReservedDir, UnitDir};
 use super::entry::{ExecutorEntry, StoreId, SubmitterEntry, UnitTime};
 use super::key::UnitKey;
-use super::tombstones::{Death, Tombstones};
+use super::tombstones::Death;
 use crate::id::NodeId;
-use crate::sync::lock;
 
 /// What a submitter's directory is called: this, and the id. An id alone could be `..`.
 const NODE_PREFIX: &str = "node-";
@@ -58,7 +57,7 @@ const TOMBSTONES: &str = "tombstones";
 pub(crate) struct UnitStore {
     root: PathBuf,
     id: StoreId,
-    tombstone_log: Mutex<Log>,
+    dead: DeadKeys,
 }
 
 /// What a store held when it was opened.
@@ -68,7 +67,6 @@ pub(crate) struct LoadedStore {
     pub(crate) incoming: Vec<(UnitKey, UnitDir, Vec<ExecutorEntry>)>,
     /// The units that this node has submitted.
     pub(crate) outgoing: Vec<(Uuid, UnitDir, Vec<SubmitterEntry>)>,
-    pub(crate) tombstones: Tombstones,
     /// What could not be read.
     pub(crate) quarantined: Vec<Quarantined>,
 }
@@ -78,13 +76,6 @@ pub(crate) struct LoadedStore {
 pub(crate) struct Quarantined {
     pub(crate) path: PathBuf,
     pub(crate) reason: String,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct TombstoneEntry {
-    key: UnitKey,
-    until: UnitTime,
-    death: Death,
 }
 
 impl UnitStore {
@@ -101,9 +92,8 @@ impl UnitStore {
             make_dir(&root.join(dir))?;
         }
         let id = open_id(&root.join("store-id"), new_id)?;
-        let (tombstone_log, tombstones) = open_tombstones(&root.join(TOMBSTONES), now)?;
-        let mut loaded =
-            LoadedStore { incoming: Vec::new(), outgoing: Vec::new(), tombstones, quarantined: Vec::new() };
+        let dead = DeadKeys::open(root.join(TOMBSTONES), now)?;
+        let mut loaded = LoadedStore { incoming: Vec::new(), outgoing: Vec::new(), quarantined: Vec::new() };
         for (path, name) in entries(&root.join("in"))? {
             let submitter =
                 name.strip_prefix(NODE_PREFIX).and_then(|id| NodeId::try_from(id.to_owned()).ok());
@@ -122,7 +112,7 @@ impl UnitStore {
                 loaded.outgoing.push(unit);
             }
         }
-        Ok((Self { root: root.to_owned(), id, tombstone_log: Mutex::new(tombstone_log) }, loaded))
+        Ok((Self { root: root.to_owned(), id, dead }, loaded))
     }
 
     /// The directory.
@@ -159,14 +149,25 @@ impl UnitStore {
     /// # Errors
     /// The disk did not take it.
     pub(crate) fn add_tombstone(&self, key: &UnitKey, until: UnitTime, death: Death) -> io::Result<()> {
-        let path = self.root.join(TOMBSTONES);
-        let mut log = lock(&self.tombstone_log);
-        if log.has_failed() {
-            // This cuts away what the failed append has left behind.
-            let opened = Log::open_within::<TombstoneEntry>(&path, MAX_TOMBSTONE_LOG);
-            *log = opened.map_err(io::Error::other)?.0;
-        }
-        log.append(&path, &[TombstoneEntry { key: key.clone(), until, death }])
+        self.dead.add(key, until, death)
+    }
+
+    /// Why a key must no longer be accepted. `None` if it may be. Does not block on the disk.
+    pub(crate) fn tombstone(&self, key: &UnitKey) -> Option<Death> {
+        self.dead.get(key)
+    }
+
+    /// The number of tombstones of one submitter, and of all. Does not block on the disk.
+    pub(crate) fn tombstones(&self, submitter: &NodeId) -> (usize, usize) {
+        self.dead.counts(submitter)
+    }
+
+    /// Forgets tombstones whose time has passed, and shortens their log if it is long.
+    ///
+    /// # Errors
+    /// The disk did not take the shorter log. The old one stays in use.
+    pub(crate) fn expire_tombstones(&self, now: UnitTime) -> io::Result<()> {
+        self.dead.expire(now)
     }
 }
 
@@ -247,44 +248,6 @@ fn open_id(path: &Path, new_id: Uuid) -> io::Result<StoreId> {
         Err(error) => Err(error),
     }
 }
-
-/// Reads the tombstones that have not expired, and rewrites the log without the others.
-fn open_tombstones(path: &Path, now: UnitTime) -> io::Result<(Log, Tombstones)> {
-    let mut tombstones = Tombstones::default();
-    match Log::open_within::<TombstoneEntry>(path, MAX_TOMBSTONE_LOG) {
-        Ok((_, entries)) => {
-            let kept = entries.into_iter().filter(|entry| entry.until > now);
-            kept.for_each(|entry| tombstones.insert(entry.key, entry.until, entry.death));
-        }
-        Err(LogError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(LogError::Io(error)) => return Err(error),
-        Err(error) => {
-            let text = format!("{}: {error}; units may not be run again without it", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
-    }
-    let beside = path.with_extension("new");
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let entries: Vec<TombstoneEntry> = tombstones
-        .iter()
-        .map(|(key, until, death)| TombstoneEntry { key: key.clone(), until, death })
-        .collect();
-    let mut log = Log::create::<TombstoneEntry>(&beside, &[])?;
-    entries.chunks(TOMBSTONES_A_FRAME).try_for_each(|chunk| log.append(&beside, chunk))?;
-    fs::rename(&beside, path)?;
-    sync_parent(path)?;
-    Ok((log, tombstones))
-}
-
-/// The longest log of tombstones that is read, in bytes: several times as many as there may be at a
-/// time, since those that expire stay in the log until the store is opened.
-const MAX_TOMBSTONE_LOG: u64 = 256 << 20;
-
-/// Tombstones in one frame of a log: each has at most about 170 bytes.
-const TOMBSTONES_A_FRAME: usize = 256;
 
 #[cfg(test)]
 mod tests;

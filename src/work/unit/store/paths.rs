@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::executor::{Found, RunFile};
 use super::super::job::{ExitRecord, Job};
+use super::faults::before_write;
 use super::files::{create_exclusively, make_dir, sync_parent};
 use crate::mesh::data_dir::datadir::replace;
 
@@ -65,6 +66,7 @@ impl UnitPaths {
         let path = self.payload_path();
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        before_write(&path)?;
         file.sync_all()?;
         sync_parent(&path)?;
         let mut hash = Sha256::new();
@@ -101,6 +103,7 @@ impl UnitPaths {
     pub(crate) fn write_job(&self, attempt: u32, job: &Job) -> io::Result<()> {
         let dir = self.attempt_path(attempt);
         make_dir(&dir)?;
+        before_write(&dir)?;
         replace(&dir.join("job"), &rmp_serde::to_vec(job).map_err(io::Error::other)?)
     }
 
@@ -109,6 +112,7 @@ impl UnitPaths {
     pub(crate) fn request_termination(&self, attempt: u32, grace_ms: u64) -> io::Result<()> {
         let dir = self.attempt_path(attempt);
         make_dir(&dir)?;
+        before_write(&dir)?;
         replace(&dir.join("terminate"), grace_ms.to_string().as_bytes())
     }
 
@@ -119,6 +123,14 @@ impl UnitPaths {
     /// must not be executed.
     pub(crate) fn begin(&self, attempt: u32, pid: u32) -> io::Result<()> {
         self.create_run(attempt, &Run::Supervisor { pid })
+    }
+
+    /// Undoes [`begin`](Self::begin), so that the attempt can be begun again. The caller has begun
+    /// it, still holds the [lock](Self::lock), and has not executed anything.
+    pub(crate) fn undo_begin(&self, attempt: u32) -> io::Result<()> {
+        let run = self.attempt_path(attempt).join("run");
+        fs::remove_file(&run)?;
+        sync_parent(&run)
     }
 
     /// Whether an attempt was begun or made void. The answer is final for a caller that holds the

@@ -91,9 +91,8 @@ fn tombstones_last_until_their_time_and_not_longer() {
     let (store, _) = open(root.path());
     store.add_tombstone(&key(1), NOW.plus(10), Death::Removed).unwrap();
     store.add_tombstone(&key(2), NOW.plus(1_000), Death::NeverAccepted).unwrap();
-    let (_, loaded) = open_at(root.path(), NOW.plus(10));
-    let kept: Vec<_> = loaded.tombstones.iter().collect();
-    assert_eq!(kept, [(&key(2), NOW.plus(1_000), Death::NeverAccepted)]);
+    let (store, _) = open_at(root.path(), NOW.plus(10));
+    assert_eq!((store.tombstone(&key(1)), store.tombstone(&key(2))), (None, Some(Death::NeverAccepted)));
     fs::write(root.path().join("units/tombstones"), "nonsense").unwrap();
     let error = UnitStore::open(&root.path().join("units"), Uuid::nil(), NOW).unwrap_err();
     assert!(error.to_string().contains("tombstones: it is not a journal"), "{error}");
@@ -109,8 +108,8 @@ fn tombstones_are_recorded_again_after_a_failed_append() {
     let cut_off = [0, 0, 0, 90, 1, 2];
     fs::write(&log, [fs::read(&aside).unwrap(), cut_off.to_vec()].concat()).unwrap();
     store.add_tombstone(&key(2), NOW.plus(1_000), Death::Removed).unwrap();
-    let (_, loaded) = open(root.path());
-    assert_eq!(loaded.tombstones.iter().map(|(key, ..)| key).collect::<Vec<_>>(), [&key(2)]);
+    let (store, _) = open(root.path());
+    assert_eq!((store.tombstone(&key(1)), store.tombstone(&key(2))), (None, Some(Death::Removed)));
 }
 
 #[test]
@@ -216,4 +215,32 @@ fn offered() -> ExecutorChange {
         labels: BTreeMap::new(),
     };
     ExecutorChange::Offered { spec, start_by: NOW }
+}
+
+#[test]
+fn an_attempt_whose_beginning_is_undone_can_be_begun_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, _) = open(root.path());
+    let unit = store.create_incoming(&key(1), &entries(&[offered()])).unwrap();
+    unit.paths().begin(1, 7).unwrap();
+    unit.paths().begin(1, 8).unwrap_err();
+    unit.paths().undo_begin(1).unwrap();
+    assert_eq!(unit.paths().found(1).unwrap().run, RunFile::Absent);
+    unit.paths().begin(1, 9).unwrap();
+    assert_eq!(unit.paths().supervisor_pid(1).unwrap(), Some(9));
+}
+
+#[test]
+fn what_a_failed_submission_left_behind_is_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, _) = open(root.path());
+    let left = root.path().join("units/out").join(key(1).id.to_string());
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("payload"), "old").unwrap();
+    let reserved = store.reserve_outgoing(key(1).id).unwrap();
+    assert!(!reserved.paths().payload_path().exists());
+    let begun = reserved.begin(&["entry"]).unwrap();
+    // One with a journal is not touched.
+    let error = store.reserve_outgoing(key(1).id).unwrap_err();
+    assert_eq!((error.kind(), begun.paths().path().exists()), (io::ErrorKind::AlreadyExists, true));
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::faults::before_write;
 use super::files::sync_parent;
 use super::log::{Log, LogError};
 use super::paths::UnitPaths;
@@ -30,7 +31,17 @@ impl UnitDir {
     /// journal is begun before.
     pub(super) fn reserve(parent: &Path, id: Uuid) -> io::Result<ReservedDir> {
         let path = parent.join(id.to_string());
-        DirBuilder::new().mode(0o700).create(&path)?;
+        let create = || before_write(&path).and_then(|()| DirBuilder::new().mode(0o700).create(&path));
+        match create() {
+            // What an attempt that failed could not remove. Its caller has reserved the id.
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists && !path.join("log").try_exists()? =>
+            {
+                fs::remove_dir_all(&path)?;
+                create()?;
+            }
+            created => created?,
+        }
         Ok(ReservedDir { paths: UnitPaths::new(&path), begun: false })
     }
 
@@ -60,7 +71,7 @@ impl UnitDir {
 
     /// Reads the journal again after an append has failed.
     pub(crate) fn reopen<E: DeserializeOwned>(&mut self) -> Result<Vec<E>, LogError> {
-        let (log, entries) = Log::open(&self.paths.log_path())?;
+        let (log, entries) = Log::reopen(&self.paths.log_path())?;
         self.log = log;
         Ok(entries)
     }
@@ -100,6 +111,7 @@ impl ReservedDir {
     pub(crate) fn begin<E: Serialize>(mut self, entries: &[E]) -> io::Result<UnitDir> {
         let path = self.paths.path();
         let log = Log::create(&self.paths.log_path(), entries)?;
+        before_write(path)?;
         File::open(path)?.sync_all()?;
         sync_parent(path)?;
         self.begun = true;
@@ -118,10 +130,12 @@ impl Drop for ReservedDir {
 
 /// Removes a unit.
 fn remove(paths: &UnitPaths) -> io::Result<()> {
+    before_write(paths.path())?;
     match fs::remove_file(paths.log_path()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    before_write(paths.path())?;
     match fs::remove_dir_all(paths.path()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -5,6 +5,7 @@ use serde::de::{Error as _, SeqAccess};
 use uuid::Uuid;
 
 use super::super::super::frame::field;
+use super::super::busy::BusyReason;
 use super::super::entry::StoreId;
 use super::super::outcome::{ReportState, UnitRefusal};
 use super::state::{self, StateFields};
@@ -22,8 +23,8 @@ pub(crate) enum Reply {
     Status { store: StoreId, id: Uuid, status: StatusReply },
     /// The unit was rejected for good.
     Refused { store: StoreId, id: Uuid, refusal: UnitRefusal },
-    /// There is no room now.
-    Busy { store: StoreId, id: Uuid },
+    /// The request cannot be carried out now.
+    Busy { store: StoreId, id: Uuid, reason: BusyReason },
     /// The unit is not known.
     Unknown { store: StoreId, id: Uuid },
     /// The unit was not known, and never will be.
@@ -92,7 +93,9 @@ impl Reply {
             Self::Refused { store, id, refusal } => {
                 encode_frame(&(REFUSED, bytes(&store.0), bytes(id), state::refusal_number(*refusal)))
             }
-            Self::Busy { store, id } => encode_frame(&(BUSY, bytes(&store.0), bytes(id))),
+            Self::Busy { store, id, reason } => {
+                encode_frame(&(BUSY, bytes(&store.0), bytes(id), reason.number()))
+            }
             Self::Unknown { store, id } => encode_frame(&(UNKNOWN, bytes(&store.0), bytes(id))),
             Self::NeverAccepted { store, id } => encode_frame(&(NEVER_ACCEPTED, bytes(&store.0), bytes(id))),
             Self::Released { store, id } => encode_frame(&(RELEASED, bytes(&store.0), bytes(id))),
@@ -143,7 +146,11 @@ impl Fields for Reply {
             HAVE => Self::Have { store, id, offset: field(seq, "offset")? },
             STATUS => Self::Status { store, id, status: read_status(seq)? },
             REFUSED => Self::Refused { store, id, refusal: state::refusal(field(seq, "reason")?) },
-            BUSY => Self::Busy { store, id },
+            BUSY => {
+                // Not sent by versions before 0.1.
+                let number: Option<u8> = seq.next_element()?;
+                Self::Busy { store, id, reason: BusyReason::from_number(number.unwrap_or(0)) }
+            }
             UNKNOWN => Self::Unknown { store, id },
             NEVER_ACCEPTED => Self::NeverAccepted { store, id },
             RELEASED => Self::Released { store, id },

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::super::api::UnitOutput;
+use super::super::busy::BusyReason;
 use super::super::entry::StoreId;
 use super::super::outcome::{Failure, Outcome, ReportState, UnitRefusal};
 use super::super::spec::UnitSpec;
@@ -64,7 +65,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("STATUS", Reply::Status { store, id, status: status(ReportState::Running) }),
         ("STATUS", Reply::Status { store, id, status: status(failed) }),
         ("REFUSED", Reply::Refused { store, id, refusal: UnitRefusal::Conflict }),
-        ("BUSY", Reply::Busy { store, id }),
+        ("BUSY", Reply::Busy { store, id, reason: BusyReason::DiskReserve }),
         ("UNKNOWN", Reply::Unknown { store, id }),
         ("NEVER-ACCEPTED", Reply::NeverAccepted { store, id }),
         ("RELEASED", Reply::Released { store, id }),
@@ -141,6 +142,19 @@ fn fields_of_later_versions_are_skipped_and_later_requests_are_not_understood() 
     assert_eq!(UnitRequest::decode(&later).unwrap(), UnitRequest::Follow);
     assert!(UnitRequest::decode(&rmp_serde::to_vec(&(2, 3)).unwrap()).is_err());
     assert!(UnitRequest::decode(&rmp_serde::to_vec(&(1, 99)).unwrap()).is_err());
+}
+
+#[test]
+fn busy_without_a_reason_or_with_a_later_one_is_unspecified() {
+    let unspecified = Reply::Busy { store: store(), id: id(), reason: BusyReason::Unspecified };
+    let frame = unspecified.encode();
+    assert_eq!(Reply::decode(&frame[4..]).unwrap(), unspecified);
+    let mut without = frame[4..frame.len() - 1].to_vec();
+    without[0] -= 1;
+    assert_eq!(Reply::decode(&without).unwrap(), unspecified);
+    let mut later = frame[4..].to_vec();
+    *later.last_mut().unwrap() = 99;
+    assert_eq!(Reply::decode(&later).unwrap(), unspecified);
 }
 
 #[test]

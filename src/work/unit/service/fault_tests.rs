@@ -1,0 +1,176 @@
+//! Each write of a store fails in its turn, as on a full disk, in virtual time. Whatever write it
+//! is, no unit is lost or runs twice, and the node goes on.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::super::store::faults::FaultyDisk;
+use super::super::{
+    Failure, Outcome, ResultsOptions, SubmitError, UnitError, UnitFilter, UnitHandle, UnitLimits, UnitsConfig,
+};
+use crate::sync::lock;
+use crate::testing::{Mesh, mesh};
+use crate::{Node, NodeBuilder};
+
+/// Far more than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// How often a user tries again what the disk did not take.
+const TRIES: u32 = 20;
+
+/// How often the handler has run for each payload.
+#[derive(Clone, Default)]
+struct Runs(Arc<Mutex<BTreeMap<String, u32>>>);
+
+impl Runs {
+    fn of(&self, payload: &str) -> u32 {
+        lock(&self.0).get(payload).copied().unwrap_or(0)
+    }
+
+    /// Adds `text:shout`, which answers in capitals, and `text:wait`, which never ends.
+    fn serve(&self, builder: NodeBuilder) -> NodeBuilder {
+        let runs = self.clone();
+        let shout = move |mut request: crate::Request, responder: crate::Responder| {
+            let runs = runs.clone();
+            async move {
+                let text = request.payload.collect(1 << 20).await?;
+                let text = String::from_utf8_lossy(&text).into_owned();
+                *lock(&runs.0).entry(text.clone()).or_default() += 1;
+                Ok(responder.send(text.to_ascii_uppercase().into_bytes().into()).await?)
+            }
+        };
+        let wait = |_, responder: crate::Responder| async move {
+            responder.send("ready\n".into()).await?;
+            std::future::pending().await
+        };
+        let builder = builder.handle("text:shout".parse().expect("valid"), shout).expect("it is free");
+        builder.handle("text:wait".parse().expect("valid"), wait).expect("it is free")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_write_of_the_executor_may_fail_once() {
+    every_write_fails_in_turn("edge", 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_write_of_the_executor_may_fail_with_those_behind_it() {
+    every_write_fails_in_turn("edge", 7).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_write_of_the_submitter_may_fail_once() {
+    every_write_fails_in_turn("ctl", 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_write_of_the_submitter_may_fail_with_those_behind_it() {
+    every_write_fails_in_turn("ctl", 7).await;
+}
+
+/// Plays the same scene with each write of this node failing in turn, and a number of those behind
+/// it.
+async fn every_write_fails_in_turn(name: &str, failures: u64) {
+    let (mesh, dir, runs) =
+        (mesh(["relay"]).await, tempfile::tempdir().expect("a directory"), Runs::default());
+    let edge = start(&mesh, &dir, "edge", &runs).await;
+    let ctl = start(&mesh, &dir, "ctl", &runs).await;
+    let disk = FaultyDisk::new(&dir.path().join(name).join("units"));
+    let mut write = 0;
+    loop {
+        disk.fail(write..write + failures);
+        scene(&ctl, &runs, write).await;
+        if disk.writes() <= write {
+            break;
+        }
+        write += 1;
+    }
+    assert!(write > 15, "{write} writes");
+    drop(disk);
+    // Nothing is left, in memory or on disk.
+    for node in [ctl, edge] {
+        node.shutdown_within(Duration::ZERO).await;
+    }
+    let edge = start(&mesh, &dir, "edge", &runs).await;
+    let ctl = start(&mesh, &dir, "ctl", &runs).await;
+    assert_eq!(ctl.units().list(&UnitFilter::default()), []);
+    assert_eq!(edge.units().here(&UnitFilter::default()), []);
+    assert!(ctl.units().quarantined().is_empty() && edge.units().quarantined().is_empty());
+}
+
+/// One unit runs to its end, another is cancelled, and both are released.
+async fn scene(ctl: &Node, runs: &Runs, write: u64) {
+    let text = format!("text {write}");
+    let wait = submit(ctl, "text:wait", "").await;
+    let shout = submit(ctl, "text:shout", &text).await;
+    again(|| wait.cancel(Duration::ZERO)).await;
+    match (end(&shout).await, runs.of(&text)) {
+        (Outcome::Succeeded, 1) => {
+            assert_eq!(read(&shout).await, text.to_ascii_uppercase().into_bytes(), "write {write}");
+        }
+        (Outcome::Failed(Failure::NotStarted(why)), 0) if why.contains("No space left") => {}
+        other => panic!("write {write}: {other:?}"),
+    }
+    match end(&wait).await {
+        Outcome::Cancelled => {}
+        Outcome::Failed(Failure::NotStarted(why)) if why.contains("No space left") => {}
+        other => panic!("write {write}: {other:?}"),
+    }
+    for unit in [shout, wait] {
+        again(|| unit.release(false)).await;
+        timeout(LONG, unit.removed()).await.expect("it is removed in time").expect("the node is up");
+    }
+}
+
+async fn start(mesh: &Mesh, dir: &tempfile::TempDir, name: &str, runs: &Runs) -> Node {
+    let limits = UnitLimits { reserve_percent: 0, ..UnitLimits::default() };
+    let builder = mesh.joiner(name, &["relay"]).data_dir(dir.path().join(name));
+    let node = runs.serve(builder.units(UnitsConfig::new().limits(limits))).start().await.expect("it starts");
+    node.linked().await.expect("it is linked");
+    node
+}
+
+/// Submits until the disk takes it, with one key.
+async fn submit(ctl: &Node, directive: &str, payload: &str) -> UnitHandle {
+    let key = Uuid::now_v7();
+    for _ in 0..TRIES {
+        let submit = ctl.submit("edge".parse().expect("valid"), directive.parse().expect("valid"), payload);
+        match submit.key(key).await {
+            Ok(unit) => return unit,
+            Err(SubmitError::Disk(_)) => sleep(Duration::from_secs(1)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the disk did not take it in {TRIES} tries")
+}
+
+/// Repeats a request until the disk takes it.
+async fn again<F: Future<Output = Result<(), UnitError>>>(request: impl Fn() -> F) {
+    for _ in 0..TRIES {
+        match request().await {
+            // It may be gone already.
+            Ok(()) | Err(UnitError::Removed) => return,
+            Err(UnitError::Disk(_)) => sleep(Duration::from_secs(1)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the disk did not take it in {TRIES} tries")
+}
+
+async fn end(unit: &UnitHandle) -> Outcome {
+    let ended = timeout(LONG, unit.wait()).await;
+    ended.unwrap_or_else(|_| panic!("it does not end: {:?}", unit.status())).expect("it is there")
+}
+
+async fn read(unit: &UnitHandle) -> Vec<u8> {
+    let mut results = unit.results(ResultsOptions::default());
+    let mut all = Vec::new();
+    while let Some(piece) = timeout(LONG, results.next()).await.expect("in time").expect("it is there") {
+        all.extend_from_slice(&piece);
+    }
+    all
+}

@@ -1,0 +1,96 @@
+//! Where tests make writes to the disk fail.
+
+#[cfg(test)]
+pub(crate) use injected::{FaultyDisk, before_write, write_all_at};
+#[cfg(not(test))]
+pub(crate) use real::{before_write, write_all_at};
+
+#[cfg(not(test))]
+mod real {
+    use std::fs::File;
+    use std::io;
+    use std::os::unix::fs::FileExt as _;
+    use std::path::Path;
+
+    /// Called before each change of a file or directory.
+    #[inline]
+    pub(crate) const fn before_write(_: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Writes all bytes at an offset of the file with this path.
+    #[inline]
+    pub(crate) fn write_all_at(file: &File, _: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+}
+
+#[cfg(test)]
+mod injected {
+    use std::fs::File;
+    use std::io;
+    use std::ops::Range;
+    use std::os::unix::fs::FileExt as _;
+    use std::path::{Path, PathBuf};
+    use std::sync::Mutex;
+
+    use crate::sync::lock;
+
+    static DISKS: Mutex<Vec<Plan>> = Mutex::new(Vec::new());
+
+    struct Plan {
+        root: PathBuf,
+        writes: u64,
+        fail: Range<u64>,
+    }
+
+    /// A directory in which some writes fail as on a full disk. Dropped, they do not any more.
+    pub(crate) struct FaultyDisk {
+        root: PathBuf,
+    }
+
+    impl FaultyDisk {
+        pub(crate) fn new(root: &Path) -> Self {
+            lock(&DISKS).push(Plan { root: root.to_owned(), writes: 0, fail: 0..0 });
+            Self { root: root.to_owned() }
+        }
+
+        /// Counts writes from zero again, and fails these.
+        pub(crate) fn fail(&self, writes: Range<u64>) {
+            self.with(|plan| (plan.writes, plan.fail) = (0, writes));
+        }
+
+        /// How many writes there were.
+        pub(crate) fn writes(&self) -> u64 {
+            self.with(|plan| plan.writes)
+        }
+
+        fn with<T>(&self, act: impl FnOnce(&mut Plan) -> T) -> T {
+            let mut disks = lock(&DISKS);
+            let plan = disks.iter_mut().find(|plan| plan.root == self.root);
+            act(plan.expect("it is there until it is dropped"))
+        }
+    }
+
+    impl Drop for FaultyDisk {
+        fn drop(&mut self) {
+            lock(&DISKS).retain(|plan| plan.root != self.root);
+        }
+    }
+
+    pub(crate) fn before_write(path: &Path) -> io::Result<()> {
+        let mut disks = lock(&DISKS);
+        let Some(plan) = disks.iter_mut().find(|plan| path.starts_with(&plan.root)) else { return Ok(()) };
+        let write = plan.writes;
+        plan.writes += 1;
+        if plan.fail.contains(&write) { Err(rustix::io::Errno::NOSPC.into()) } else { Ok(()) }
+    }
+
+    /// One that fails has written a half.
+    pub(crate) fn write_all_at(file: &File, path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let failed = before_write(path);
+        let len = if failed.is_ok() { bytes.len() } else { bytes.len() / 2 };
+        file.write_all_at(&bytes[..len], offset)?;
+        failed
+    }
+}
