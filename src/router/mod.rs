@@ -204,6 +204,12 @@ impl Router {
         self.neighbours.view()
     }
 
+    /// How far the link to a neighbour is; `None` if there is no session with it.
+    #[must_use]
+    pub fn neighbour_state(&self, id: &NodeId) -> Option<NeighbourState> {
+        self.neighbours.get(id).map(|session| session.state)
+    }
+
     /// The credentials that are kept of other nodes and of this one.
     pub fn credentials(&self) -> impl Iterator<Item = &Bytes> {
         self.credentials.iter()

@@ -39,7 +39,7 @@ fn lose(probe: &mut Probe) {
 }
 
 fn state(probe: &Probe) -> NeighbourState {
-    probe.router.neighbours().find(|neighbour| neighbour.id == id("n")).unwrap().state
+    probe.router.neighbour_state(&id("n")).unwrap()
 }
 
 fn lists_n(probe: &Probe) -> bool {
@@ -60,6 +60,7 @@ fn a_link_lost_twice_is_held_back_for_a_second_and_that_is_reported() {
     let until = probe.now + Duration::from_secs(1);
     sync_process(&mut probe, 1);
     assert_eq!(state(&probe), NeighbourState::Held(until));
+    assert_eq!(probe.router.held_until(&id("n")), Some(until));
     assert!(probe.events.contains(&Event::LinkHeld { neighbour: id("n"), until }));
     assert!(matches!(probe.router.explain(&id("n")), Explanation::Reachable { .. }));
     assert_eq!(probe.router.counters().holds, 1);
@@ -68,6 +69,7 @@ fn a_link_lost_twice_is_held_back_for_a_second_and_that_is_reported() {
     assert!(!probe.events.contains(&Event::LinkReleased(id("n"))));
     probe.wait(30);
     assert_eq!(state(&probe), NeighbourState::Up);
+    assert_eq!(probe.router.held_until(&id("n")), None);
     assert!(lists_n(&probe) && probe.events.contains(&Event::LinkReleased(id("n"))));
 }
 

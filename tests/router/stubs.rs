@@ -137,6 +137,7 @@ fn the_hold_of_a_stub_is_reported_and_ends_by_itself() {
     probe.up("leaf", NeighbourKind::Stub).unwrap();
     let until = probe.now + Duration::from_secs(1);
     assert_eq!(probe.router.held_links().collect::<Vec<_>>(), [(id("leaf"), until)]);
+    assert_eq!(probe.router.held_until(&id("leaf")), Some(until));
     assert!(probe.events.contains(&Event::LinkHeld { neighbour: id("leaf"), until }));
     probe.wait(999);
     assert!(!lists(&probe, "leaf"));

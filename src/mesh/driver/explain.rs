@@ -192,7 +192,7 @@ pub(super) fn explain(driver: &Driver, node: &NodeId, now: Instant) -> NodeExpla
     };
     let attempts = punched.as_ref().map(|punched| punched.attempts.iter().map(|a| attempt(a, now)).collect());
     let held = match &driver.role {
-        Role::Full(router) => router.held_links().find(|(peer, _)| peer == node),
+        Role::Full(router) => router.held_until(node),
         Role::Stub(_) => None,
     };
     // One that is listed again is back, whether or not that is proven.
@@ -202,7 +202,7 @@ pub(super) fn explain(driver: &Driver, node: &NodeId, now: Instant) -> NodeExpla
         route,
         claims,
         left: driver.departures.of(node, now).filter(|_| !listed),
-        held_ms: held.map(|(_, until)| millis(until.saturating_duration_since(now)) as u64),
+        held_ms: held.map(|until| millis(until.saturating_duration_since(now)) as u64),
         next_hops: next_hops.to_vec(),
         detour: driver.detours.of(node, now),
         path,

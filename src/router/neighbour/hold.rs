@@ -37,6 +37,12 @@ impl Router {
         let held = self.neighbours.held().chain(self.stub_damping.held());
         held.map(|(id, until)| (id.clone(), until)).collect::<BTreeMap<_, _>>().into_iter()
     }
+
+    /// Until when, at the latest, the link to a neighbour is held back. `None` if it is not.
+    #[must_use]
+    pub fn held_until(&self, id: &NodeId) -> Option<Instant> {
+        self.neighbours.held_until(id).or_else(|| self.stub_damping.held_until(id))
+    }
 }
 
 impl Router {

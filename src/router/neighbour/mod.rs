@@ -324,6 +324,12 @@ impl Neighbours {
         self.unsettled_sessions().filter_map(|(id, session)| Some((id, session.held_until()?)))
     }
 
+    /// Until when the link to a neighbour is held back; `None` if it is not. Few sessions are not
+    /// settled, so that it is cheap to ask for each of thousands.
+    pub(crate) fn held_until(&self, id: &NodeId) -> Option<Instant> {
+        self.sessions.get(self.unsettled.get(id)?)?.held_until()
+    }
+
     /// Ends the hold of a link early.
     pub(crate) fn release(&mut self, id: &NodeId) {
         if let Some(session) = self.sessions.get_mut(id).filter(|session| session.held_until().is_some()) {

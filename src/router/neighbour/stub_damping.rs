@@ -135,6 +135,10 @@ impl StubDamping {
         self.held.contains_key(stub)
     }
 
+    pub(crate) fn held_until(&self, stub: &NodeId) -> Option<Instant> {
+        self.held.get(stub).copied()
+    }
+
     /// The stubs that are held back, and until when; ascending by id.
     pub(crate) fn held(&self) -> impl Iterator<Item = (&NodeId, Instant)> {
         self.held.iter().map(|(stub, until)| (stub, *until))
