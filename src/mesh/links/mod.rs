@@ -3,6 +3,7 @@
 pub(crate) mod acceptor;
 pub(crate) mod budget;
 pub(super) mod bundle;
+pub(super) mod by_kind;
 pub(super) mod contest;
 pub(crate) mod dialler;
 pub(crate) mod distrust;

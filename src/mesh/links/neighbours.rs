@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::by_kind::ByKind;
 use super::election;
 use super::election::{Arrival, Connections, Election, Step};
 use super::link::{Link, LinkId, Phase};
@@ -30,6 +31,7 @@ pub(crate) enum Change {
 #[derive(Debug)]
 pub(crate) struct Neighbours {
     links: BTreeMap<LinkId, Link>,
+    by_kind: ByKind<LinkId>,
     election: Election,
 }
 
@@ -54,11 +56,22 @@ impl Connections for BTreeMap<LinkId, Link> {
 impl Neighbours {
     /// The links of `me`, which is a stub or a full node.
     pub(crate) fn new(me: NodeId, stub: bool) -> Self {
-        Self { links: BTreeMap::new(), election: Election::new(me, stub) }
+        Self { links: BTreeMap::new(), by_kind: ByKind::new(), election: Election::new(me, stub) }
     }
 
     pub(crate) fn links(&self) -> &BTreeMap<LinkId, Link> {
         &self.links
+    }
+
+    /// The links to neighbours that are not stubs, oldest first, then at most `max_stubs` of those
+    /// to stubs, ascending by id.
+    pub(crate) fn routers_and_stubs(&self, max_stubs: usize) -> impl Iterator<Item = &Link> {
+        let ids = self.by_kind.routers().chain(self.by_kind.stubs().take(max_stubs));
+        ids.filter_map(move |id| self.links.get(&id))
+    }
+
+    pub(crate) fn stub_links(&self) -> usize {
+        self.by_kind.stub_count()
     }
 
     /// The link that carries the session, by neighbour.
@@ -103,6 +116,7 @@ impl Neighbours {
             dialled: link.dialled,
         };
         let id = link.id;
+        self.by_kind.insert(id, &link.peer, link.stub);
         self.links.insert(id, link);
         let steps = self.election.arrive(id, arrival, &self.links, now);
         self.perform(steps)
@@ -122,7 +136,9 @@ impl Neighbours {
 
     /// A link has ended.
     pub(crate) fn closed(&mut self, id: LinkId, now: Instant) -> Vec<Change> {
-        self.links.remove(&id);
+        if let Some(link) = self.links.remove(&id) {
+            self.by_kind.remove(id, &link.peer);
+        }
         let steps = self.election.closed(id, &self.links, now);
         self.perform(steps)
     }
