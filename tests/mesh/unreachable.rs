@@ -273,6 +273,20 @@ async fn a_silent_node_with_a_route_is_given_up_after_15_s_or_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_unused_silent_connection_is_closed_after_15_s() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    let a = mesh.node("a");
+    a.ping(&id("b")).await.unwrap();
+    let connected = async || a.status().await.unwrap().peers.iter().any(|peer| peer.node == id("b"));
+    // The links stay, and nothing is forwarded. The last packet may have come a keepalive before.
+    mesh.swallow("r");
+    tokio::time::sleep(Duration::from_millis(10_500)).await;
+    assert!(connected().await);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!connected().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_connects_for_as_long_as_it_may() {
     let mesh = mesh(["a-r", "b-r"]).await;
     let a = mesh.node("a").clone();
