@@ -51,37 +51,38 @@ impl<I: Iterator<Item: Serialize>> Serialize for Items<I> {
 fn pretty(json: &str) -> String {
     let mut text = String::with_capacity(json.len() * 2);
     let mut depth = 0;
-    let mut chars = json.char_indices().peekable();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => {
-                let end = at + string_len(&json[at..]);
-                escape_into(&json[at..end], &mut text);
-                while chars.next_if(|(next, _)| *next < end).is_some() {}
-            }
-            '{' | '[' => {
-                text.push(c);
-                while chars.next_if(|(_, next)| next.is_ascii_whitespace()).is_some() {}
+    let mut rest = json;
+    while let Some(first) = rest.bytes().next() {
+        // Outside of strings JSON is ASCII.
+        let (token, behind) = rest.split_at(if first == b'"' { string_len(rest) } else { 1 });
+        rest = behind;
+        match first {
+            b'"' => escape_into(token, &mut text),
+            b'{' | b'[' => {
+                text.push_str(token);
+                rest = rest.trim_ascii_start();
                 // An empty collection stays on its line.
-                if let Some((_, close)) = chars.next_if(|(_, next)| matches!(next, '}' | ']')) {
-                    text.push(close);
+                if rest.starts_with(['}', ']']) {
+                    let (close, behind) = rest.split_at(1);
+                    text.push_str(close);
+                    rest = behind;
                 } else {
                     depth += 1;
                     new_line(depth, &mut text);
                 }
             }
-            '}' | ']' => {
+            b'}' | b']' => {
                 depth -= 1;
                 new_line(depth, &mut text);
-                text.push(c);
+                text.push_str(token);
             }
-            ',' => {
-                text.push(',');
+            b',' => {
+                text.push_str(token);
                 new_line(depth, &mut text);
             }
-            ':' => text.push_str(": "),
-            c if c.is_ascii_whitespace() => {}
-            c => text.push(c),
+            b':' => text.push_str(": "),
+            _ if first.is_ascii_whitespace() => {}
+            _ => text.push_str(token),
         }
     }
     text
