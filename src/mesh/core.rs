@@ -196,6 +196,15 @@ impl MakeHello for Greeting {
 impl Mesh {
     /// Starts the tasks on the current tokio runtime.
     pub(crate) fn spawn(parts: Parts) -> std::io::Result<Self> {
+        let (mesh, driver, queue, life) = Self::assemble(parts)?;
+        tokio::spawn(driver.run(queue, life).instrument(info_span!("node", id = %mesh.0.id)));
+        Ok(mesh)
+    }
+
+    /// Starts the tasks except the driver's, and returns that with its inputs and what ends it.
+    pub(super) fn assemble(
+        parts: Parts,
+    ) -> std::io::Result<(Self, Driver, mpsc::Receiver<Input>, watch::Receiver<bool>)> {
         let now = clock::now();
         let start = Start { epoch: parts.epoch, instance: random::bits() };
         let notary = Arc::new(CertificateNotary::new(&parts.identity, clock::system));
@@ -330,7 +339,6 @@ impl Mesh {
             }
         };
         tokio::spawn(watch.instrument(span.clone()));
-        tokio::spawn(driver.run(queue, living).instrument(span.clone()));
         let acceptor = Acceptor {
             endpoint: endpoint.clone(),
             hello: greeting,
@@ -370,7 +378,7 @@ impl Mesh {
         for peer in &dialled {
             tokio::spawn(dialler.clone().keep_linked(peer.clone()).instrument(span.clone()));
         }
-        Ok(Self(Arc::new(Inner {
+        let mesh = Self(Arc::new(Inner {
             id: parts.id,
             endpoint,
             services,
@@ -387,7 +395,8 @@ impl Mesh {
             runtime: Handle::current(),
             shutdown: Shutdown::default(),
             life,
-        })))
+        }));
+        Ok((mesh, driver, queue, living))
     }
 
     pub(crate) fn id(&self) -> &NodeId {

@@ -276,7 +276,7 @@ impl Driver {
         .fold(self.next_tick, Instant::min)
     }
 
-    fn handle_input(&mut self, input: Input, now: Instant) {
+    pub(super) fn handle_input(&mut self, input: Input, now: Instant) {
         match input {
             Input::Established(established) => self.arrived(*established, now),
             Input::Frame { link, frame } => self.frame(link, frame, now),
@@ -606,7 +606,7 @@ impl Driver {
         let _ = reply.send(());
     }
 
-    fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         if let Role::Full(router) = &mut self.role {
             router.handle_timeout(now);
         }
@@ -668,7 +668,7 @@ impl Driver {
     }
 
     /// Takes everything that the router has to say. What it says of its routes to others holds when they hear it.
-    fn drain(&mut self, now: Instant) {
+    pub(super) fn drain(&mut self, now: Instant) {
         self.drain_paths(now);
         while let Role::Full(router) = &mut self.role
             && let Some(event) = router.poll_event()
@@ -689,7 +689,7 @@ impl Driver {
     }
 
     /// Publishes what has changed: at once if nothing else waits and links are few, and not more often than needed in a storm.
-    fn publish_changes(&mut self, idle: bool, now: Instant) {
+    pub(super) fn publish_changes(&mut self, idle: bool, now: Instant) {
         let pause = self.publish_pause();
         let pause = if idle { pause } else { pause.max(PUBLISH_EVERY) };
         if now >= self.published + pause {

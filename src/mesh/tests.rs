@@ -3,6 +3,7 @@
 mod attacker;
 mod churn;
 mod dialling;
+mod driver;
 mod handshakes;
 mod hub;
 mod neighbours;

@@ -1,5 +1,7 @@
 //! A hub with thousands of stubs: what a status costs it, and the loss of all of them at once.
 
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::attacker::*;
-use crate::mesh::clock;
+use crate::id::NodeId;
 use crate::mesh::driver::attaching::attach;
 use crate::switch::Cookie;
 use crate::transport::frame::{Frame, FrameReader, Hello};
@@ -17,8 +19,8 @@ use crate::transport::tls::{SERVER_NAME, TlsConfig};
 const AT_A_TIME: usize = 8;
 
 /// Stubs that are attached to `victim`, all of them on one endpoint.
-struct Stubs {
-    endpoint: quinn::Endpoint,
+pub(super) struct Stubs {
+    pub(super) endpoint: quinn::Endpoint,
     links: Vec<Stub>,
 }
 
@@ -35,18 +37,27 @@ impl Stubs {
 
     async fn attach_from(scene: &Scene, first: usize, count: usize) -> Self {
         let endpoint = scene.endpoint();
+        let victim = (id("victim"), scene.mesh.addr("victim"));
+        Self::attach_to(scene, &victim, first..first + count).await
+    }
+
+    /// Stubs with these numbers that are attached to a node at an address.
+    pub(super) async fn attach_to(
+        scene: &Scene,
+        (node, addr): &(NodeId, SocketAddr),
+        numbers: Range<usize>,
+    ) -> Self {
         let tls = TlsConfig::new(&scene.identity, scene.identity.trust());
-        let mut config = quinn::ClientConfig::new(tls.client(Some(id("victim"))));
+        let mut config = quinn::ClientConfig::new(tls.client(Some(node.clone())));
         config.transport_config(transport());
         let (mut joining, mut links) = (JoinSet::new(), Vec::new());
-        for nth in first..first + count {
+        for nth in numbers {
             if joining.len() >= AT_A_TIME {
                 links.push(joining.join_next().await.unwrap().unwrap());
             }
             let stub = id(&format!("mallory~{nth}"));
-            let proof = attach(&scene.attachment(&stub, &id("victim")));
-            let connecting = endpoint.connect_with(config.clone(), scene.mesh.addr("victim"), SERVER_NAME);
-            let connecting = connecting.unwrap();
+            let proof = attach(&scene.attachment(&stub, node));
+            let connecting = endpoint.connect_with(config.clone(), *addr, SERVER_NAME).unwrap();
             let cookie = Cookie((nth as u64).to_be_bytes());
             let own = Hello { id: stub, stub: true, transit: false, cookie, ..hello() };
             joining.spawn(async move {
