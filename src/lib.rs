@@ -133,7 +133,7 @@ pub use id::{Cost, InvalidCost, InvalidName, NodeAddr, NodeId, ServiceName, Vers
 pub use mesh::{
     ConvergeError, Convergence, Datagram, DatagramError, DatagramListener, DatagramSender, EndReason,
     EndedBy, Ending, Event, Incoming, LinkCost, Listener, NodeExplanation, OpenError, OpenOptions, PeerAddr,
-    ServeError, ShutDown, Status, Stream, StreamError,
+    ServeError, ShutDown, Status, StatusOptions, Stream, StreamError,
 };
 #[cfg(feature = "node")]
 pub use node::{MAX_EXTERNAL, MAX_LISTEN, Node, NodeBuilder, NotLinked, SHUTDOWN_GRACE, StartError};

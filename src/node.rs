@@ -26,7 +26,8 @@ use crate::mesh::network::interfaces::Interfaces;
 use crate::mesh::services::usage::Purpose;
 use crate::mesh::{
     ConvergeError, Convergence, DatagramListener, DatagramSender, Event, LinkCost, LinkCosts, Listener,
-    NodeExplanation, OpenError, OpenOptions, PeerAddr, ServeError, ShutDown, Status, Stream, clock,
+    NodeExplanation, OpenError, OpenOptions, PeerAddr, ServeError, ShutDown, Status, StatusOptions, Stream,
+    clock,
 };
 use crate::switch::SwitchCounters;
 use crate::transport::bind::Listen;
@@ -333,12 +334,22 @@ impl Node {
         work::trace(&self.0.mesh, node).await
     }
 
-    /// A snapshot of the node.
+    /// A snapshot of the node, with everything it knows: on a hub with thousands of stubs, some
+    /// megabytes. [`status_with`](Self::status_with) limits the stubs that are listed.
     ///
     /// # Errors
     /// The node is shut down.
     pub async fn status(&self) -> Result<Status, ShutDown> {
-        let mut status = self.0.mesh.status().await?;
+        self.status_with(StatusOptions::default()).await
+    }
+
+    /// A snapshot of the node with a limit on the stubs that are listed. [`Status::stubs`] counts
+    /// all of them.
+    ///
+    /// # Errors
+    /// The node is shut down.
+    pub async fn status_with(&self, options: StatusOptions) -> Result<Status, ShutDown> {
+        let mut status = self.0.mesh.status(options).await?;
         status.running_calls = self.0.registry.running().len();
         for route in &mut status.routes {
             route.directives =

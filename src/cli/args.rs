@@ -280,6 +280,9 @@ pub(super) struct StatusArgs {
     /// Print JSON, with every detail
     #[arg(long)]
     pub(super) json: bool,
+    /// Maximum number of stubs (ephemeral nodes) in each list, or `all`; more are counted [default: 16; with --json: all]
+    #[arg(long, value_name = "N", value_parser = max_stubs)]
+    pub(super) stubs: Option<MaxStubs>,
     /// First wait until all reachable nodes have the route to this one. On timeout, print the status and exit with 3
     #[arg(long)]
     pub(super) wait_converged: bool,
@@ -400,6 +403,20 @@ fn time_limit(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("a time limit must be greater than 0".to_owned()),
         limit => Ok(limit),
+    }
+}
+
+/// Maximum number of stubs in each list of a status.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum MaxStubs {
+    All,
+    AtMost(usize),
+}
+
+fn max_stubs(text: &str) -> Result<MaxStubs, String> {
+    match text {
+        "all" => Ok(MaxStubs::All),
+        number => number.parse().map(MaxStubs::AtMost).map_err(|_| "expected a number or `all`".to_owned()),
     }
 }
 

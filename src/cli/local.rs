@@ -13,7 +13,7 @@ use super::flow::{Sink, Source};
 use super::json::Document;
 use super::work::local::LocalUnits;
 use crate::id::NodeId;
-use crate::mesh::{Convergence, EndReason, OpenError, RefuseCode};
+use crate::mesh::{Convergence, EndReason, OpenError, RefuseCode, StatusOptions};
 use crate::node::Node;
 use crate::work::{ActiveWork, Call, CallError, CallOptions, Directive, PayloadWriter, PingError, Pong};
 
@@ -70,8 +70,8 @@ impl Local {
     }
 
     /// The status, as a document. It is written on a blocking thread: that of a hub takes milliseconds.
-    pub(super) async fn status(&self) -> Result<Document, Failure> {
-        let status = self.node.status().await.map_err(Failure::failed)?;
+    pub(super) async fn status(&self, options: StatusOptions) -> Result<Document, Failure> {
+        let status = self.node.status_with(options).await.map_err(Failure::failed)?;
         tokio::task::spawn_blocking(move || Document::of(&status)).await.map_err(Failure::failed)
     }
 

@@ -16,7 +16,7 @@ use super::local::{Hop, Local, PingReply, exchange};
 use super::settings::CONTROL;
 use super::signals;
 use crate::id::NodeId;
-use crate::mesh::Convergence;
+use crate::mesh::{Convergence, StatusOptions};
 use crate::work::{CallOptions, Directive};
 
 /// Where a command runs.
@@ -71,10 +71,10 @@ impl Place {
     }
 
     /// The status: all of it as a [`Document`](super::json::Document), or what a view takes of it.
-    pub(super) async fn status<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+    pub(super) async fn status<T: DeserializeOwned>(&self, options: StatusOptions) -> Result<T, Failure> {
         match self {
-            Self::Remote(client) => client.status().await,
-            Self::Local(local) => local.status().await?.read().map_err(|error| {
+            Self::Remote(client) => client.status(options).await,
+            Self::Local(local) => local.status(options).await?.read().map_err(|error| {
                 Failure::failed(format!("this node's own status is not understood, which is a bug: {error}"))
             }),
         }

@@ -5,22 +5,23 @@ use std::io::Write;
 
 use serde::Deserialize;
 
-use super::args::StatusArgs;
+use super::args::{MaxStubs, StatusArgs};
 use super::env::Env;
 use super::exit::Failure;
 use super::json::Document;
 use super::place::Place;
 use super::text::{Cell, Colour, Paint, Table, escape, millis, span};
-use crate::mesh::Convergence;
+use crate::mesh::{Convergence, StatusOptions};
 
 /// Prints the status: for people, or as JSON with every detail.
 pub(super) async fn run(args: StatusArgs, env: &Env) -> Result<(), Failure> {
+    let options = options(&args);
     let look = async |place: &Place| {
         let waited = if args.wait_converged { Some(place.converged(args.timeout).await?) } else { None };
         let text = if args.json {
-            place.status::<Document>().await?.pretty() + "\n"
+            place.status::<Document>(options).await?.pretty() + "\n"
         } else {
-            place.status::<StatusView>().await?.render(Paint::for_stdout())
+            place.status::<StatusView>(options).await?.render(Paint::for_stdout())
         };
         Ok((waited, text))
     };
@@ -36,6 +37,16 @@ pub(super) async fn run(args: StatusArgs, env: &Env) -> Result<(), Failure> {
     }
 }
 
+/// Scripts get every stub; a person who looks at a hub with thousands needs their number.
+fn options(args: &StatusArgs) -> StatusOptions {
+    let max_stubs = match args.stubs {
+        Some(MaxStubs::All) => None,
+        Some(MaxStubs::AtMost(max)) => Some(max),
+        None => (!args.json).then_some(MAX_STUBS),
+    };
+    StatusOptions { max_stubs }
+}
+
 /// The displayed part of a status. The node may be of another version: missing fields are omitted.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -48,6 +59,7 @@ pub(super) struct StatusView {
     ephemeral: bool,
     listen: Vec<String>,
     duplicate: Option<DuplicateView>,
+    stubs: StubsView,
     certificate: CertificateView,
     pub(super) network: NetworkView,
     pub(super) links: Vec<LinkView>,
@@ -59,6 +71,31 @@ pub(super) struct StatusView {
     services: Vec<String>,
     running_calls: usize,
     handshakes: HandshakesView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct StubsView {
+    reachable: usize,
+    links: usize,
+    attached: BTreeMap<String, usize>,
+    max_listed: Option<usize>,
+}
+
+impl StubsView {
+    /// Maximum number of stubs in a list. `None` if no list leaves any out.
+    fn cut(&self) -> Option<usize> {
+        let longest = self.reachable.max(self.links).max(self.attached.values().sum());
+        self.max_listed.filter(|max| *max < longest)
+    }
+
+    /// One line for display. `None` if all stubs are listed.
+    fn line(&self) -> Option<String> {
+        self.cut().map(|max| {
+            let reachable = self.reachable;
+            format!("{reachable} reachable; the lists below have the first {max}, with --stubs all every one")
+        })
+    }
 }
 
 /// Handshakes that others have begun, by kind.
@@ -92,6 +129,8 @@ impl HandshakesView {
     }
 }
 
+/// Maximum number of displayed stubs in each list, unless another one is given.
+const MAX_STUBS: usize = 16;
 /// Maximum number of displayed nodes that have left.
 const MAX_LEFT: usize = 16;
 
@@ -221,6 +260,7 @@ impl StatusView {
         section("Links", &self.links());
         section("Routes", &self.routes());
         section("Peers", &self.peers());
+        section("Stubs", &self.stubs());
         section("Left within the last hour", &self.left());
         section("Edges of the mesh", &self.edges());
         text + &self.switch(paint)
@@ -282,6 +322,9 @@ impl StatusView {
                 days => format!("{days} days left"),
             };
             text += &format!("  certificate  {left}\n");
+        }
+        if let Some(line) = self.stubs.line() {
+            text += &format!("  stubs        {line}\n");
         }
         if let Some(mapping) = &self.network.port_mapping {
             text += &format!("  port mapped  {}\n", mapping.line());
@@ -354,6 +397,17 @@ impl StatusView {
                     opening => format!("{} (+{opening} waiting)", peer.streams),
                 }),
             ]);
+        }
+        table
+    }
+
+    /// The stubs of each node, if the other lists leave some out.
+    fn stubs(&self) -> Table<'_> {
+        let mut table = Table::new(["ATTACHED TO", "STUBS"]);
+        if self.stubs.cut().is_some() {
+            for (node, stubs) in &self.stubs.attached {
+                table.row([Cell::plain(node), Cell::plain(stubs.to_string())]);
+            }
         }
         table
     }
@@ -453,6 +507,24 @@ Switched packets
   0 forwarded, 7 delivered, 2 dropped (2 no_route)
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn stubs_that_no_list_has_are_counted() {
+        let stubs =
+            json!({ "reachable": 3, "links": 2, "attached": { "hub": 3, "relay": 1 }, "max_listed": 2 });
+        let text = render(json!({ "node_id": "hub", "stubs": stubs }));
+        let line =
+            "  stubs        3 reachable; the lists below have the first 2, with --stubs all every one\n";
+        assert!(text.contains(line), "{text}");
+        assert!(
+            text.contains("\nStubs\n  ATTACHED TO  STUBS\n  hub          3\n  relay        1\n"),
+            "{text}"
+        );
+        for max in [json!(4), json!(null)] {
+            let stubs = json!({ "reachable": 3, "attached": { "hub": 4 }, "max_listed": max });
+            assert!(!render(json!({ "stubs": stubs })).contains("tubs"));
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ use super::report::departures::Departures;
 use super::report::events::{Event, Linked};
 use super::report::log::{LogLimits, ReachabilityLog};
 use super::report::refusal_log::SharedRefusalLog;
-use super::report::status::Status;
+use super::report::status::{Status, StatusOptions};
 use super::services::at_once::at_once;
 use super::services::connection::{Connection, FirstCause};
 use super::services::datagram::{DatagramListener, DatagramSender};
@@ -684,8 +684,8 @@ impl Mesh {
         self.0.events.upgrade().unwrap_or_else(|| broadcast::channel(1).0).subscribe()
     }
 
-    pub(crate) async fn status(&self) -> Result<Status, ShutDown> {
-        let snapshot = self.ask(Command::Status).await?;
+    pub(crate) async fn status(&self, options: StatusOptions) -> Result<Status, ShutDown> {
+        let snapshot = self.ask(|reply| Command::Status(options, reply)).await?;
         if snapshot.is_small() {
             return Ok(snapshot.into_status());
         }

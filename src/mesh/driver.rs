@@ -547,7 +547,9 @@ impl Driver {
 
     fn command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Status(reply) => drop(reply.send(Box::new(snapshot(self, now)))),
+            Command::Status(options, reply) => {
+                let _ = reply.send(Box::new(snapshot(self, options, now)));
+            }
             Command::Explain(node, reply) => drop(reply.send(explain(self, &node, now))),
             Command::Query(node, reply) => self.ask(node, reply),
             Command::Verify(node) => self.verify(&node, now),

@@ -13,7 +13,7 @@ use super::driver::unreachable::UnreachableAddrs;
 use super::links::endings::Turn;
 use super::links::link::LinkId;
 use super::peers::paths::PathInput;
-use super::report::status::PortMappingStatus;
+use super::report::status::{PortMappingStatus, StatusOptions};
 use super::services::ending::Cause;
 use crate::id::{NodeAddr, NodeId};
 use crate::router::{Attachment, AttachmentVerdict, Message};
@@ -78,8 +78,8 @@ pub(crate) enum PeerAnswers {
 /// What this process may ask of the driver. A requester that has gone is no error.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// A snapshot; the parts that the driver does not know are left empty.
-    Status(oneshot::Sender<Box<Snapshot>>),
+    /// A snapshot that lists as many stubs; the parts that the driver does not know are empty.
+    Status(StatusOptions, oneshot::Sender<Box<Snapshot>>),
     /// Why a node is or is not reachable.
     Explain(NodeId, oneshot::Sender<NodeExplanation>),
     /// A stub's question to its neighbour: cost and hops to a node.

@@ -47,7 +47,7 @@ pub use report::events::Event;
 pub use report::status::{
     CertificateStatus, Direction, DuplicateStatus, EdgeStatus, HandshakeStatus, LinkState, LinkStatus,
     NetworkStatus, NotTrusted, PairStatus, PathsStatus, PeerPath, PeerStatus, PortMappingStatus,
-    ProcessStatus, RecordStatus, RouteStatus, Status, WindowStatus,
+    ProcessStatus, RecordStatus, RouteStatus, Status, StatusOptions, StubsStatus, WindowStatus,
 };
 pub use services::datagram::{
     Datagram, DatagramError, DatagramListener, DatagramSender, DatagramStatus, MAX_WAITING_DATAGRAMS,

@@ -14,11 +14,11 @@ use super::owner::{Owners, Untrusted};
 use super::protocol::{
     Answer, MAX_ANSWER, Request, SendRequest, read_chunk, read_line, write_chunks, write_end, write_line,
 };
-use crate::cli::exit::Failure;
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::flow::{Sink, Source};
 use crate::cli::local::{Hop, PingReply};
 use crate::id::NodeId;
-use crate::mesh::Convergence;
+use crate::mesh::{Convergence, StatusOptions};
 use crate::work::{CallOptions, Directive};
 
 mod units;
@@ -41,8 +41,18 @@ impl Client {
         Self { path }
     }
 
-    pub(in crate::cli) async fn status<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        self.ask(&Request::Status {}).await
+    pub(in crate::cli) async fn status<T: DeserializeOwned>(
+        &self,
+        options: StatusOptions,
+    ) -> Result<T, Failure> {
+        let StatusOptions { max_stubs } = options;
+        match self.ask(&Request::Status { max_stubs }).await {
+            // A node of an older version rejects requests with fields that it does not know.
+            Err(failure) if failure.exit == Exit::Usage && max_stubs.is_some() => {
+                self.ask(&Request::Status { max_stubs: None }).await
+            }
+            answer => answer,
+        }
     }
 
     pub(in crate::cli) async fn converged(&self, within: Duration) -> Result<Convergence, Failure> {

@@ -11,6 +11,7 @@
 //!
 //! ```json
 //! {"do":"status"}
+//! {"do":"status","max_stubs":16}
 //! {"do":"converge","timeout_ms":5000}
 //! {"do":"ping","node":"edge-1","timeout_ms":5000}
 //! {"do":"trace","node":"edge-1"}
@@ -30,6 +31,8 @@
 //!
 //! The node answers with one line: `{"ok":…}` with what was asked for, or `{"failed":{"exit":"unreachable","text":"…"}}` with
 //! an exit status by name (`failed`, `usage`, `unreachable`, `refused`, `yielded`, `busy`) and the reason.
+//!
+//! The status lists every stub unless `max_stubs` is given.
 //!
 //! For `send`, data goes both ways in chunks, each with its length (big-endian u32, at most 64 KiB) before it, and a length of 0
 //! after the last one. A call that has to wait for others is answered with `{"queued":{}}` first. Once the call is on its way

@@ -27,11 +27,24 @@ pub(super) const MAX_CHUNK: usize = 64 * 1024;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Request {
-    Status {},
-    Converge { timeout_ms: u64 },
-    Ping { node: NodeId, timeout_ms: u64 },
-    Trace { node: NodeId },
-    Explain { node: NodeId },
+    Status {
+        /// Maximum number of stubs in each list; `None` if all are listed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_stubs: Option<usize>,
+    },
+    Converge {
+        timeout_ms: u64,
+    },
+    Ping {
+        node: NodeId,
+        timeout_ms: u64,
+    },
+    Trace {
+        node: NodeId,
+    },
+    Explain {
+        node: NodeId,
+    },
     Send(SendRequest),
     Unit(UnitRequest),
 }
@@ -182,7 +195,12 @@ mod tests {
     #[test]
     fn requests_and_answers_are_as_documented() {
         let node: NodeId = "edge-1".parse().unwrap();
-        assert_eq!(text(&Request::Status {}), r#"{"do":"status"}"#);
+        assert_eq!(text(&Request::Status { max_stubs: None }), r#"{"do":"status"}"#);
+        let few = Request::Status { max_stubs: Some(16) };
+        assert_eq!(text(&few), r#"{"do":"status","max_stubs":16}"#);
+        for status in [few, Request::Status { max_stubs: None }] {
+            assert_eq!(serde_json::from_str::<Request>(&text(&status)).unwrap(), status);
+        }
         assert_eq!(text(&Request::Converge { timeout_ms: 5000 }), r#"{"do":"converge","timeout_ms":5000}"#);
         assert_eq!(
             text(&Request::Ping { node: node.clone(), timeout_ms: 5000 }),

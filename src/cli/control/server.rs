@@ -21,6 +21,7 @@ use super::reception::{MAX_QUEUED, MAX_SENDS, Reception, Room};
 use crate::cli::exit::Failure;
 use crate::cli::flow::{Sink, Source};
 use crate::cli::local::{Local, exchange};
+use crate::mesh::StatusOptions;
 use crate::work::CallOptions;
 
 mod units;
@@ -121,9 +122,10 @@ where
             let node_units = local.units();
             return units::serve(request.clone(), &node_units, reception, read, write).await;
         }
-        Request::Status {} => {
+        Request::Status { max_stubs } => {
+            let options = StatusOptions { max_stubs: *max_stubs };
             let Some(_room) = reception.snapshot().await else { return too_many_questions(write).await };
-            return answer_while_there(read, write, local.status()).await;
+            return answer_while_there(read, write, local.status(options)).await;
         }
         Request::Explain { .. } => reception.snapshot().await,
         Request::Converge { .. } | Request::Ping { .. } | Request::Trace { .. } => reception.probe().await,
@@ -142,7 +144,7 @@ async fn ask(request: Request, local: &Local) -> Result<Value, Failure> {
             local.ping(&node, Duration::from_millis(timeout_ms)).await.map(|reply| json(&reply))
         }
         Request::Trace { node } => local.trace(&node).await.map(|hops| json(&hops)),
-        Request::Status {} | Request::Send(_) | Request::Unit(_) => unreachable!("served on their own"),
+        Request::Status { .. } | Request::Send(_) | Request::Unit(_) => unreachable!("served on their own"),
     }
 }
 

@@ -31,7 +31,7 @@ use super::status::StatusView;
 use super::text::{Paint, escape_json};
 use crate::id::NodeId;
 use crate::mesh::data_dir::datadir::DataDir;
-use crate::mesh::{PeerAddr, clock};
+use crate::mesh::{PeerAddr, StatusOptions, clock};
 use crate::node::Node;
 use crate::transport::Identity;
 use finding::{Finding, Verdict};
@@ -111,7 +111,7 @@ async fn with_settings(config: &NodeConfig) -> Vec<Finding> {
 async fn answer_in_time(client: &Client, socket: &Path) -> Result<StatusView, Failure> {
     let late =
         || Failure::busy(format!("the node behind {} did not answer within {PATIENCE:?}", socket.display()));
-    timeout(PATIENCE, client.status()).await.unwrap_or_else(|_| Err(late()))
+    timeout(PATIENCE, client.status(StatusOptions::default())).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Why the doctor cannot join with the node's id: the node runs, although it could not be queried.
@@ -174,7 +174,7 @@ async fn look_at_the_mesh(place: &Place, peers: &[PeerAddr]) -> Vec<Finding> {
 async fn settled(place: &Place, peers: usize) -> Option<StatusView> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let view: StatusView = place.status().await.ok()?;
+        let view: StatusView = place.status(StatusOptions::default()).await.ok()?;
         let answered = view.links.iter().filter(|link| mesh::has_answered(link)).count();
         if answered >= peers || Instant::now() >= deadline {
             return Some(view);

@@ -2,9 +2,10 @@
 //!
 //! With thousands of links a status takes milliseconds to build. The driver therefore only collects
 //! a [`Snapshot`], of parts that are cheap to clone, and the status is built from it on another
-//! thread.
+//! thread. Stubs are most of a large mesh; a reader that does not need each of them limits their
+//! number, and then neither side handles the rest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,10 +16,10 @@ use crate::mesh::clock;
 use crate::mesh::links::link::{Link, Phase};
 use crate::mesh::report::status::{
     CertificateStatus, Direction, EdgeStatus, LinkState, LinkStatus, NetworkStatus, PeerPath, PeerStatus,
-    RecordStatus, RouteStatus, Status,
+    RecordStatus, RouteStatus, Status, StatusOptions, StubsStatus,
 };
 use crate::mesh::view::LinkView;
-use crate::router::{LinkClass, NeighbourKind, NeighbourState, NeighbourView, Record, Router, Table};
+use crate::router::{LinkClass, NeighbourState, Record, Router, Table};
 use crate::switch::ForwardingTable;
 use crate::transport::Identity;
 
@@ -42,6 +43,8 @@ pub(crate) struct Snapshot {
     /// Peer connections of nodes that are not neighbours, without the neighbour that their packets
     /// go through.
     peers: Vec<PeerStatus>,
+    /// Maximum number of stubs in each list of the status.
+    max_stubs: usize,
     now: Instant,
 }
 
@@ -64,8 +67,10 @@ struct LinkPart {
     view: Arc<LinkView>,
 }
 
-/// Collects what a status of the mesh is built from.
-pub(super) fn snapshot(driver: &Driver, now: Instant) -> Snapshot {
+/// Collects what a status of the mesh is built from. What it visits grows with routers, and with the
+/// stubs that `options` permit it to list, but not with all stubs.
+pub(super) fn snapshot(driver: &Driver, options: StatusOptions, now: Instant) -> Snapshot {
+    let max_stubs = options.max_stubs.unwrap_or(usize::MAX);
     let router = match &driver.role {
         Role::Full(router) => Some(&**router),
         Role::Stub(_) => None,
@@ -92,6 +97,11 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Snapshot {
         },
         duplicate: router.and_then(crate::mesh::links::twin::status).or_else(|| driver.twin.status()),
         certificate: certificate(&driver.endpoint.identity()),
+        stubs: StubsStatus {
+            links: driver.neighbours.stub_links(),
+            max_listed: options.max_stubs,
+            ..StubsStatus::default()
+        },
         links: Vec::new(),
         routes: Vec::new(),
         edges: Vec::new(),
@@ -113,30 +123,28 @@ pub(super) fn snapshot(driver: &Driver, now: Instant) -> Snapshot {
     let dialled = driver.dialled.iter().filter_map(|dialled| dialled.status());
     Snapshot {
         small,
-        links: links(driver, router),
+        links: links(driver, router, max_stubs),
         dialled: dialled.filter(|status| !status.peer.as_ref().is_some_and(linked)).collect(),
         table: router.map(Router::table).unwrap_or_default(),
         records: router.into_iter().flat_map(Router::database).cloned().collect(),
         forwarding: driver.view.borrow().forwarding.clone(),
         peers: peers(driver, now),
+        max_stubs,
         now,
     }
 }
 
-fn links(driver: &Driver, router: Option<&Router>) -> Vec<LinkPart> {
-    // `None` on a stub, which has nothing to sync. Stubs have nothing to sync either.
-    let synced: Option<BTreeSet<NodeId>> = router.map(|router| {
-        let synced = |neighbour: &NeighbourView| {
-            neighbour.kind == NeighbourKind::Full && neighbour.state != NeighbourState::Syncing
-        };
-        router.neighbours().filter(synced).map(|neighbour| neighbour.id).collect()
-    });
-    let held: BTreeMap<NodeId, Instant> = router.into_iter().flat_map(Router::held_links).collect();
+fn links(driver: &Driver, router: Option<&Router>, max_stubs: usize) -> Vec<LinkPart> {
+    // Only two routers sync.
+    let synced = |peer: &NodeId| {
+        let state = |router: &Router| router.neighbour_state(peer);
+        router.is_none_or(|router| state(router).is_some_and(|state| state != NeighbourState::Syncing))
+    };
     let part = |link: &Link| {
         let phase = driver.neighbours.phase(link.id);
         let active = phase == Some(Phase::Active);
-        let synced = link.stub || synced.as_ref().is_none_or(|synced| synced.contains(&link.peer));
-        let held_until = held.get(&link.peer).copied().filter(|_| active);
+        let synced = link.stub || synced(&link.peer);
+        let held_until = router.and_then(|router| router.held_until(&link.peer)).filter(|_| active);
         LinkPart {
             peer: link.peer.clone(),
             addr: link.addr,
@@ -153,7 +161,7 @@ fn links(driver: &Driver, router: Option<&Router>) -> Vec<LinkPart> {
             view: Arc::clone(&link.view),
         }
     };
-    driver.neighbours.links().values().map(part).collect()
+    driver.neighbours.routers_and_stubs(max_stubs).map(part).collect()
 }
 
 fn peers(driver: &Driver, now: Instant) -> Vec<PeerStatus> {
@@ -184,20 +192,39 @@ impl Snapshot {
     /// Builds the status. It takes time in proportion to links, routes and edges.
     pub(crate) fn into_status(self) -> Status {
         let first_hops = FirstHops::new(&self);
-        let (routes, edges) = (self.routes(&first_hops), self.edges());
+        let (stubs, routes, edges) = (self.stubs(), self.routes(&first_hops), self.edges());
         // What a neighbour says in its record is newer than its HELLO.
         let me = &self.small.node_id;
         let said = self.records.iter().filter_map(|record| Some((&record.origin, record.active(me)?)));
         let said: BTreeMap<&NodeId, Cost> = said.collect();
         let links = self.links.iter().map(|link| link.status(said.get(&link.peer).copied(), self.now));
         let links: Vec<_> = links.chain(self.dialled.iter().cloned()).collect();
+        let peers = self.peers(&first_hops);
+        Status { stubs, links, routes, edges, peers, ..self.small }
+    }
+
+    fn stubs(&self) -> StubsStatus {
+        let attached = self.records.iter().map(|record| {
+            let stubs = record.links.iter().filter(|link| link.class == LinkClass::Stub);
+            (record.origin.clone(), stubs.count())
+        });
+        StubsStatus {
+            reachable: self.table.iter().filter(|route| route.stub).count(),
+            attached: attached.filter(|(_, stubs)| *stubs > 0).collect(),
+            ..self.small.stubs.clone()
+        }
+    }
+
+    fn peers(&self, first_hops: &FirstHops) -> Vec<PeerStatus> {
         let mut neighbours: Vec<_> = self.links.iter().filter(|link| link.active).collect();
         neighbours.sort_by(|a, b| a.peer.cmp(&b.peer));
-        let neighbours = neighbours.into_iter().map(|link| link.peer_status(self.now));
-        let others = self.peers.iter().cloned();
-        let others = others.map(|peer| PeerStatus { via: first_hops.of(peer.node.addr()), ..peer });
-        let peers = neighbours.chain(others).collect();
-        Status { links, routes, edges, peers, ..self.small }
+        let mut listed = AtMost::new(self.max_stubs);
+        let neighbours = neighbours.into_iter().filter(|link| !link.stub || listed.one_more());
+        let mut peers: Vec<_> = neighbours.map(|link| link.peer_status(self.now)).collect();
+        let is_stub = |node: &NodeId| self.table.route(node).is_some_and(|route| route.stub);
+        let others = self.peers.iter().filter(|peer| !is_stub(&peer.node) || listed.one_more());
+        peers.extend(others.map(|peer| PeerStatus { via: first_hops.of(peer.node.addr()), ..peer.clone() }));
+        peers
     }
 
     fn routes(&self, first_hops: &FirstHops) -> Vec<RouteStatus> {
@@ -217,23 +244,43 @@ impl Snapshot {
                 hops: route.hops,
             })
         };
-        self.table.iter().filter_map(route).collect()
+        let mut listed = AtMost::new(self.max_stubs);
+        self.table.iter().filter(|route| !route.stub || listed.one_more()).filter_map(route).collect()
     }
 
     fn edges(&self) -> Vec<EdgeStatus> {
-        let edges = self.records.iter().flat_map(|record| {
-            record.links.iter().map(|link| EdgeStatus {
-                from: record.origin.clone(),
-                to: link.peer.clone(),
-                cost: if link.class == LinkClass::Dormant { DORMANT_COST } else { link.cost.get() },
-                class: match link.class {
-                    LinkClass::Active => "active",
-                    LinkClass::Stub => "stub",
-                    LinkClass::Dormant => "dormant",
-                },
-            })
+        let mut listed = AtMost::new(self.max_stubs);
+        let links = self
+            .records
+            .iter()
+            .flat_map(|record| record.links.iter().map(move |link| (&record.origin, link)));
+        let links = links.filter(|(_, link)| link.class != LinkClass::Stub || listed.one_more());
+        let edges = links.map(|(origin, link)| EdgeStatus {
+            from: origin.clone(),
+            to: link.peer.clone(),
+            cost: if link.class == LinkClass::Dormant { DORMANT_COST } else { link.cost.get() },
+            class: match link.class {
+                LinkClass::Active => "active",
+                LinkClass::Stub => "stub",
+                LinkClass::Dormant => "dormant",
+            },
         });
         edges.collect()
+    }
+}
+
+/// Permits a number of entries.
+struct AtMost(usize);
+
+impl AtMost {
+    fn new(max: usize) -> Self {
+        Self(max)
+    }
+
+    fn one_more(&mut self) -> bool {
+        let room = self.0 > 0;
+        self.0 = self.0.saturating_sub(1);
+        room
     }
 }
 

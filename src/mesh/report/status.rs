@@ -13,6 +13,15 @@ use crate::mesh::services::datagram::DatagramStatus;
 use crate::router::Distrust;
 use crate::switch::SwitchStatus;
 
+/// How much a [`Status`] lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatusOptions {
+    /// Maximum number of stubs in each of [`links`](Status::links), [`routes`](Status::routes),
+    /// [`edges`](Status::edges) and [`peers`](Status::peers); 0 lists none. `None`, the default,
+    /// lists all of them. A hub has thousands, which take milliseconds to collect and print.
+    pub max_stubs: Option<usize>,
+}
+
 /// A snapshot of a node.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -42,6 +51,8 @@ pub struct Status {
     pub duplicate: Option<DuplicateStatus>,
     /// The certificate it shows.
     pub certificate: CertificateStatus,
+    /// The stubs of the mesh, as counts: the lists below may leave some out.
+    pub stubs: StubsStatus,
     /// Its links, and the peers it tries to link to.
     pub links: Vec<LinkStatus>,
     /// Every node it can reach.
@@ -76,6 +87,21 @@ pub struct Status {
     pub receive_windows: WindowStatus,
     /// What peers may be sent before they acknowledge it.
     pub send_windows: WindowStatus,
+}
+
+/// The stubs of the mesh, which are the ephemeral nodes attached to others.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct StubsStatus {
+    /// Stubs that this node can reach, including those attached to it.
+    pub reachable: usize,
+    /// Links of this node to stubs, including those that are held back or being replaced.
+    pub links: usize,
+    /// Stubs by the node that they are attached to, this node included. A stub with two neighbours
+    /// counts at both. Nodes without stubs are left out.
+    pub attached: BTreeMap<NodeId, usize>,
+    /// Maximum number of stubs in each list of this status. `None` if it lists all of them.
+    pub max_listed: Option<usize>,
 }
 
 /// The receive or send windows of a node's connections.

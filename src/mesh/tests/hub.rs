@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::attacker::*;
 use crate::id::NodeId;
 use crate::mesh::driver::attaching::attach;
+use crate::mesh::{Status, StatusOptions, StubsStatus, clock};
 use crate::switch::Cookie;
 use crate::transport::frame::{Frame, FrameReader, Hello};
 use crate::transport::tls::{SERVER_NAME, TlsConfig};
@@ -36,7 +37,6 @@ impl Stubs {
     }
 
     async fn attach_from(scene: &Scene, first: usize, count: usize) -> Self {
-        let endpoint = scene.endpoint();
         let victim = (id("victim"), scene.mesh.addr("victim"));
         Self::attach_to(scene, &victim, first..first + count).await
     }
@@ -47,6 +47,7 @@ impl Stubs {
         (node, addr): &(NodeId, SocketAddr),
         numbers: Range<usize>,
     ) -> Self {
+        let endpoint = scene.endpoint();
         let tls = TlsConfig::new(&scene.identity, scene.identity.trust());
         let mut config = quinn::ClientConfig::new(tls.client(Some(node.clone())));
         config.transport_config(transport());
@@ -122,6 +123,38 @@ async fn a_link_has_one_task_beside_that_of_its_connection() {
     assert_eq!(stubs.links.len(), MORE);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_status_lists_no_more_stubs_than_asked_for_and_counts_all() {
+    const STUBS: usize = 40;
+    const MAX: usize = 4;
+    let scene = Scene::new().await;
+    let stubs = Stubs::attach(&scene, STUBS).await;
+    // Until they are in the victim's record.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let status = async |node: &str, max_stubs| {
+        scene.mesh.node(node).status_with(StatusOptions { max_stubs }).await.unwrap()
+    };
+    let lists =
+        |status: &Status| [status.links.len(), status.routes.len(), status.edges.len(), status.peers.len()];
+    // Of the victim and its neighbour there is one link, one route, one peer, and an edge from each end.
+    let [all, few, none] = [None, Some(MAX), Some(0)].map(|max| status("victim", max));
+    let (all, few, none) = (all.await, few.await, none.await);
+    assert_eq!(lists(&all), [1, 1, 2, 1].map(|routers| routers + STUBS));
+    assert_eq!(lists(&few), [1, 1, 2, 1].map(|routers| routers + MAX));
+    assert_eq!(lists(&none), [1, 1, 2, 1]);
+    for status in [all, few, none] {
+        let counts = [status.stubs.reachable, status.stubs.links, status.stubs.attached[&id("victim")]];
+        assert_eq!(counts, [STUBS; 3]);
+    }
+    // Those of other nodes are edges, and routes once somebody asks for them.
+    scene.mesh.node("honest").routable(&id("mallory~39")).await.unwrap();
+    let distant = status("honest", Some(MAX)).await;
+    assert_eq!(lists(&distant), [1, 2, 2 + MAX, 1]);
+    let StubsStatus { reachable, links, attached, .. } = distant.stubs;
+    assert_eq!((reachable, links, attached[&id("victim")]), (1, 0, STUBS));
+    assert_eq!(stubs.links.len(), STUBS);
+}
+
 /// Measures on the clock of this machine, so it is run by hand, on one that is idle:
 /// `cargo test --release --all-features --lib -- --ignored --nocapture a_hub_with_4_000`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,6 +176,14 @@ async fn a_hub_with_4_000_stubs_answers_fast_when_asked_and_when_it_loses_them()
     }
     took.sort();
     println!("status: median {:?}, worst {:?}", took[took.len() / 2], took[took.len() - 1]);
+    let mut took = Vec::new();
+    for _ in 0..20 {
+        let start = clock::now();
+        victim.status_with(StatusOptions { max_stubs: Some(16) }).await.unwrap();
+        took.push(start.elapsed());
+    }
+    took.sort();
+    println!("with 16 stubs: median {:?}, worst {:?}", took[took.len() / 2], took[took.len() - 1]);
 
     let pinging = async {
         let (mut pings, begin) = (Vec::new(), clock::now());
