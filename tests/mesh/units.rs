@@ -400,3 +400,29 @@ async fn a_reader_that_waits_for_the_executor_ends_when_the_unit_is_removed() {
     let (next, ()) = tokio::join!(timeout(LONG, results.next()), abandon);
     assert_eq!(next.expect("in time").unwrap_err(), ResultsError::Unit(UnitError::Removed));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_whose_turn_comes_in_a_shutdown_starts_after_the_restart() {
+    let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::<Work>::default());
+    let mut one = limits();
+    one.max_running = 1;
+    let edge = start_within(&mesh, &dir, "edge", &work, one).await;
+    let ctl = start(&mesh, &dir, "ctl", &work).await;
+    let submit = async |payload| ctl.submit(id("edge"), "text:wait".parse().unwrap(), payload).await.unwrap();
+    let first = submit("first").await;
+    wait_for(&first, UnitState::Running).await;
+    let second = submit("second").await;
+    wait_for(&second, UnitState::Accepted).await;
+    let end_first = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        work.go.notify_one();
+    };
+    tokio::join!(edge.shutdown_within(Duration::from_secs(10)), end_first);
+    drop(edge);
+    assert_eq!(work.runs(), 1);
+    let _edge = start(&mesh, &dir, "edge", &work).await;
+    assert_eq!(end(&first).await, Outcome::Succeeded);
+    wait_for(&second, UnitState::Running).await;
+    work.go.notify_one();
+    assert_eq!((end(&second).await, work.runs()), (Outcome::Succeeded, 2));
+}

@@ -108,18 +108,15 @@ async fn scene(ctl: &Node, runs: &Runs, write: u64) {
     let wait = submit(ctl, "text:wait", "").await;
     let shout = submit(ctl, "text:shout", &text).await;
     again(|| wait.cancel(Duration::ZERO)).await;
-    match (end(&shout).await, runs.of(&text)) {
-        (Outcome::Succeeded, 1) => {
-            assert_eq!(read(&shout).await, text.to_ascii_uppercase().into_bytes(), "write {write}");
-        }
-        (Outcome::Failed(Failure::NotStarted(why)), 0) if why.contains("No space left") => {}
-        other => panic!("write {write}: {other:?}"),
+    let no_room = |outcome: &Outcome| matches!(outcome, Outcome::Failed(Failure::NotStarted(why)) if why.contains("No space left"));
+    let (ended, ran) = (end(&shout).await, runs.of(&text));
+    if ended == Outcome::Succeeded {
+        assert_eq!((ran, read(&shout).await), (1, text.to_ascii_uppercase().into_bytes()), "write {write}");
+    } else {
+        assert!(no_room(&ended) && ran == 0, "write {write}: {ended:?}, {ran} runs");
     }
-    match end(&wait).await {
-        Outcome::Cancelled => {}
-        Outcome::Failed(Failure::NotStarted(why)) if why.contains("No space left") => {}
-        other => panic!("write {write}: {other:?}"),
-    }
+    let cancelled = end(&wait).await;
+    assert!(cancelled == Outcome::Cancelled || no_room(&cancelled), "write {write}: {cancelled:?}");
     for unit in [shout, wait] {
         again(|| unit.release(false)).await;
         timeout(LONG, unit.removed()).await.expect("it is removed in time").expect("the node is up");
@@ -137,33 +134,35 @@ async fn start(mesh: &Mesh, dir: &tempfile::TempDir, name: &str, runs: &Runs) ->
 /// Submits until the disk takes it, with one key.
 async fn submit(ctl: &Node, directive: &str, payload: &str) -> UnitHandle {
     let key = Uuid::now_v7();
-    for _ in 0..TRIES {
+    let mut tries = TRIES;
+    loop {
         let submit = ctl.submit("edge".parse().expect("valid"), directive.parse().expect("valid"), payload);
         match submit.key(key).await {
-            Ok(unit) => return unit,
-            Err(SubmitError::Disk(_)) => sleep(Duration::from_secs(1)).await,
-            Err(error) => panic!("{error}"),
+            Err(SubmitError::Disk(_)) if tries > 0 => tries -= 1,
+            submitted => return submitted.expect("the disk takes it by now"),
         }
+        sleep(Duration::from_secs(1)).await;
     }
-    panic!("the disk did not take it in {TRIES} tries")
 }
 
 /// Repeats a request until the disk takes it.
 async fn again<F: Future<Output = Result<(), UnitError>>>(request: impl Fn() -> F) {
-    for _ in 0..TRIES {
+    let mut tries = TRIES;
+    loop {
         match request().await {
             // It may be gone already.
-            Ok(()) | Err(UnitError::Removed) => return,
-            Err(UnitError::Disk(_)) => sleep(Duration::from_secs(1)).await,
-            Err(error) => panic!("{error}"),
+            Err(UnitError::Removed) => return,
+            Err(UnitError::Disk(_)) if tries > 0 => tries -= 1,
+            done => return done.expect("the disk takes it by now"),
         }
+        sleep(Duration::from_secs(1)).await;
     }
-    panic!("the disk did not take it in {TRIES} tries")
 }
 
 async fn end(unit: &UnitHandle) -> Outcome {
     let ended = timeout(LONG, unit.wait()).await;
-    ended.unwrap_or_else(|_| panic!("it does not end: {:?}", unit.status())).expect("it is there")
+    assert!(ended.is_ok(), "it does not end: {:?}", unit.status());
+    ended.expect("it ends in time").expect("it is there")
 }
 
 async fn read(unit: &UnitHandle) -> Vec<u8> {
