@@ -66,12 +66,12 @@ use origin::{Origin, Urgency};
 use paths::alternates::{Alternates, Standby};
 use paths::spf::{Paths, Schedule};
 use paths::table::Collision;
-use proof::admission::Refusals;
 use proof::claims::Claims;
 use proof::credentials::Credentials;
 use proof::distrust::DistrustBudgets;
 use proof::expiry::Expiries;
 use proof::own_stubs::OwnStubs;
+use proof::refusals::Refusals;
 
 /// The router of one node.
 ///

@@ -10,14 +10,10 @@
 //! What a node sends it has verified, so it has the credential, too. Where the sender's session ends or it refuses, others that
 //! sent the same copy are asked; a record that stays without is dropped, and pulled again when it is announced again.
 
-use std::fmt;
-use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use lru::LruCache;
-use uuid::Uuid;
 
 use crate::id::NodeId;
 use crate::router::Router;
@@ -380,48 +376,5 @@ impl Router {
             && held.is_none_or(|held| held.version <= stamp.version)
             && !self.origin.overtakes(stamp.version)
             && !self.is_too_far_ahead(stamp.version)
-    }
-}
-
-/// Copies that were refused lately, so that none is verified twice.
-///
-/// A copy is a record with its proof: the bytes alone can be foreseen, and a liar could have them refused beforehand.
-pub(in crate::router) struct Refusals(LruCache<Uuid, (Verdict, Instant), BuildHasherDefault<DefaultHasher>>);
-
-impl Refusals {
-    /// Copies remembered.
-    const MAX: usize = 4_096;
-
-    /// How long a distrust is remembered: clocks are set right.
-    const MEMORY: Duration = Duration::from_secs(60);
-
-    pub(in crate::router) fn new() -> Self {
-        Self(LruCache::unbounded_with_hasher(BuildHasherDefault::new()))
-    }
-
-    fn get(&mut self, copy: Uuid, now: Instant) -> Option<Verdict> {
-        let &(verdict, at) = self.0.get(&copy)?;
-        let holds = verdict == Verdict::Forged || now.saturating_duration_since(at) < Self::MEMORY;
-        holds.then_some(verdict)
-    }
-
-    fn insert(&mut self, copy: Uuid, verdict: Verdict, now: Instant) {
-        // One that is refused again does not live longer for it.
-        if self.get(copy, now).is_none() {
-            self.0.put(copy, (verdict, now));
-        }
-        if self.0.len() > Self::MAX {
-            self.0.pop_lru();
-        }
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-}
-
-impl fmt::Debug for Refusals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refusals").field("len", &self.0.len()).finish()
     }
 }

@@ -9,9 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::id::NodeId;
-use crate::router::Router;
-use crate::router::event::Event;
-use crate::router::proof::signature::{Distrust, Proof};
 
 /// The longest time until a credential is looked at again.
 const ASK_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -49,52 +46,6 @@ impl Expiries {
     pub(crate) fn retain(&mut self, holds: impl Fn(&NodeId) -> bool) {
         self.by_origin.retain(|origin, _| holds(origin));
         self.due.retain(|(_, origin)| holds(origin));
-    }
-}
-
-impl Router {
-    /// Sees to it that the record that is held of another node is dropped when its credential
-    /// expires.
-    pub(in crate::router) fn watch_expiry(&mut self, origin: &NodeId, now: Instant) {
-        if let Some(remaining) = self.remaining(origin) {
-            self.expiries.watch(origin.clone(), remaining, now);
-        }
-    }
-
-    /// How long the credential of a record that is held remains valid; `None` if it does not
-    /// expire.
-    fn remaining(&self, origin: &NodeId) -> Option<Duration> {
-        let notary = self.config.notary.as_ref()?;
-        let record = self.database.get(origin)?;
-        let proof = Proof::decode(record.advertisement().proof())?;
-        notary.remaining(self.credentials.get(origin, proof.credential)?)
-    }
-
-    /// Drops the records whose credentials have expired.
-    pub(in crate::router) fn drop_expired(&mut self, now: Instant) {
-        let mut dropped = 0;
-        while let Some(origin) = self.expiries.poll(now) {
-            match self.remaining(&origin) {
-                Some(Duration::ZERO) => {}
-                Some(remaining) => {
-                    self.expiries.watch(origin, remaining, now);
-                    continue;
-                }
-                None => continue,
-            }
-            let Some(version) = self.database.get(&origin).map(|record| record.version) else { continue };
-            self.database.remove(&origin);
-            dropped += 1;
-            self.event(Event::Untrusted { origin, version, reason: Distrust::Expired });
-        }
-        if dropped > 0 {
-            self.counters.records_expired += dropped;
-            self.flood.on_forgotten();
-            self.forget_credentials();
-            self.quiet.on_change(now);
-            // At once: the paths still name what was dropped.
-            self.compute_paths(now);
-        }
     }
 }
 
