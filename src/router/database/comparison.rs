@@ -19,8 +19,11 @@ use std::time::Instant;
 use crate::id::NodeId;
 use crate::router::Router;
 use crate::router::database::buckets::{BucketSet, Buckets, bits_for};
+use crate::router::flood::audit::{Step, rekeyed};
+use crate::router::origin::Urgency;
 use crate::router::record::wire::Digest;
 
+/// Comparisons when a session begins, and after a quiet time.
 impl Router {
     /// The digests that the session began with differ.
     pub(in crate::router) fn compare_at_start(&mut self, with: &NodeId, theirs: Digest, count: u64) {
@@ -75,5 +78,55 @@ impl Router {
     /// In how many buckets databases of which the larger holds `count` records are compared; none: as a whole.
     fn bits(&self, count: u64) -> Option<u32> {
         (count > self.config.limits.whole_summary as u64).then(|| bits_for(count))
+    }
+}
+
+/// Audits.
+impl Router {
+    /// Sends the digests whose time has come.
+    pub(in crate::router) fn audit(&mut self, now: Instant) {
+        while let Some(id) = self.audits.poll(now) {
+            let key = self.audits.key();
+            let digest = rekeyed(&self.database, &key);
+            if let Some(outbox) = self.neighbours.outbox(&id) {
+                outbox.rekeyed(key, digest);
+            }
+        }
+    }
+
+    /// The neighbour sent the digest of the records that it reaches.
+    pub(in crate::router) fn on_rekeyed(
+        &mut self,
+        from: &NodeId,
+        key: [u8; 16],
+        theirs: Digest,
+        now: Instant,
+    ) {
+        if !self.audits.admits(from, now) {
+            self.counters.requests_dropped += 1;
+            return;
+        }
+        if rekeyed(&self.database, &key) == theirs {
+            return self.audits.on_equal(from);
+        }
+        if self.audits.on_different(from, now) == Step::Believe {
+            self.counters.audit_mismatches += 1;
+            self.drop_corrupted(now);
+            self.compare_again(from, 0);
+        }
+    }
+
+    /// Drops records whose bytes no longer match their id. Neighbours still have them; this node
+    /// originates its own again.
+    fn drop_corrupted(&mut self, now: Instant) {
+        let corrupted = self.database.iter().filter(|record| !record.is_intact());
+        for origin in corrupted.map(|record| record.origin.clone()).collect::<Vec<_>>() {
+            self.counters.records_corrupted += 1;
+            self.database.remove(&origin);
+            self.schedule.on_change();
+            if origin == *self.id() {
+                self.origin.on_change(Urgency::Now, now);
+            }
+        }
     }
 }

@@ -12,10 +12,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 use crate::id::NodeId;
-use crate::router::Router;
 use crate::router::database::Database;
 use crate::router::neighbour::throttle::{Bucket, Jitter};
-use crate::router::origin::Urgency;
 use crate::router::record::Record;
 use crate::router::record::wire::Digest;
 
@@ -48,7 +46,7 @@ struct Session {
 
 /// What a difference asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(in crate::router) enum Step {
     Repeat,
     Believe,
     Ignore,
@@ -80,21 +78,21 @@ impl Audits {
     }
 
     /// A neighbour whose time has come.
-    fn poll(&mut self, now: Instant) -> Option<NodeId> {
+    pub(in crate::router) fn poll(&mut self, now: Instant) -> Option<NodeId> {
         let (at, id) = self.due.first().filter(|(at, _)| *at <= now).cloned()?;
         self.schedule(&id, (at + self.period).max(now));
         Some(id)
     }
 
     /// A key that none of the keys before tells anything of.
-    fn key(&mut self) -> [u8; 16] {
+    pub(in crate::router) fn key(&mut self) -> [u8; 16] {
         self.keys += 1;
         let hash = Sha256::new().chain_update(self.seed.to_be_bytes()).chain_update(self.keys.to_be_bytes());
         first_half(&hash.finalize())
     }
 
     /// Whether a digest of this neighbour is to be looked at.
-    fn admits(&mut self, id: &NodeId, now: Instant) -> bool {
+    pub(in crate::router) fn admits(&mut self, id: &NodeId, now: Instant) -> bool {
         let Some(session) = self.sessions.get_mut(id) else { return false };
         let admitted = session.pace.ready_at(now) <= now;
         if admitted {
@@ -103,13 +101,13 @@ impl Audits {
         admitted
     }
 
-    fn on_equal(&mut self, id: &NodeId) {
+    pub(in crate::router) fn on_equal(&mut self, id: &NodeId) {
         if let Some(session) = self.sessions.get_mut(id) {
             session.differed = 0;
         }
     }
 
-    fn on_different(&mut self, id: &NodeId, now: Instant) -> Step {
+    pub(in crate::router) fn on_different(&mut self, id: &NodeId, now: Instant) -> Step {
         let Some(session) = self.sessions.get_mut(id) else { return Step::Ignore };
         if now.saturating_duration_since(session.differed_at) > self.period / 2 {
             session.differed = 0;
@@ -136,57 +134,9 @@ impl Audits {
     }
 }
 
-impl Router {
-    /// Sends the digests whose time has come.
-    pub(in crate::router) fn audit(&mut self, now: Instant) {
-        while let Some(id) = self.audits.poll(now) {
-            let key = self.audits.key();
-            let digest = rekeyed(&self.database, &key);
-            if let Some(outbox) = self.neighbours.outbox(&id) {
-                outbox.rekeyed(key, digest);
-            }
-        }
-    }
-
-    /// The neighbour sent the digest of what it reaches.
-    pub(in crate::router) fn on_rekeyed(
-        &mut self,
-        from: &NodeId,
-        key: [u8; 16],
-        theirs: Digest,
-        now: Instant,
-    ) {
-        if !self.audits.admits(from, now) {
-            self.counters.requests_dropped += 1;
-            return;
-        }
-        if rekeyed(&self.database, &key) == theirs {
-            return self.audits.on_equal(from);
-        }
-        if self.audits.on_different(from, now) == Step::Believe {
-            self.counters.audit_mismatches += 1;
-            self.drop_corrupted(now);
-            self.compare_again(from, 0);
-        }
-    }
-
-    /// Drops the records that are not what they were. Neighbours have them, and this node's own is made anew.
-    fn drop_corrupted(&mut self, now: Instant) {
-        let corrupted = self.database.iter().filter(|record| !record.is_intact());
-        for origin in corrupted.map(|record| record.origin.clone()).collect::<Vec<_>>() {
-            self.counters.records_corrupted += 1;
-            self.database.remove(&origin);
-            self.schedule.on_change();
-            if origin == *self.id() {
-                self.origin.on_change(Urgency::Now, now);
-            }
-        }
-    }
-}
-
 /// The sum modulo 2^128 of the first 16 bytes of SHA-256 over the key and the bytes of each reachable record. Tombstones
 /// are outside.
-fn rekeyed(database: &Database, key: &[u8; 16]) -> Digest {
+pub(in crate::router) fn rekeyed(database: &Database, key: &[u8; 16]) -> Digest {
     let hash = |record: &Record| {
         let hash = Sha256::new().chain_update(key).chain_update(record.advertisement().bytes()).finalize();
         u128::from_be_bytes(first_half(&hash))
@@ -206,7 +156,7 @@ mod tests {
     use super::*;
     use crate::id::Cost;
     use crate::router::database::graph::tests::id;
-    use crate::router::{Config, NeighbourKind, SessionUp};
+    use crate::router::{Config, NeighbourKind, Router, SessionUp};
 
     #[test]
     fn a_record_that_broke_in_memory_is_found_dropped_and_learned_again() {
