@@ -1,5 +1,6 @@
 //! This node's own record: what it says, and when.
 
+pub(in crate::router) mod duplicate_id;
 pub(in crate::router) mod first_word;
 pub(in crate::router) mod twin;
 

@@ -23,10 +23,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::id::{NodeId, Version};
-use crate::router::Router;
-use crate::router::event::Event;
-use crate::router::neighbour::outbox::Owed;
+use crate::id::Version;
 use crate::router::record::Record;
 use crate::router::record::process::{Duplicate, Override, Process};
 
@@ -83,6 +80,11 @@ impl Twins {
         }
     }
 
+    /// A record of another process was overtaken: the next records override it.
+    pub(crate) fn on_overtaken(&mut self, instance: u64, now: Instant) {
+        self.over = Some((instance, now));
+    }
+
     /// What the next record overrides.
     pub(crate) fn over(&self, now: Instant) -> Option<Override> {
         let (instance, since) = self.over?;
@@ -109,8 +111,13 @@ impl Twins {
         other && record.over.as_ref().is_some_and(|over| over.instance == self.own.instance)
     }
 
+    /// Whether a record of this instance was seen before this process first spoke.
+    pub(crate) fn was_seen_first(&self, instance: u64) -> bool {
+        self.earlier.contains(&instance)
+    }
+
     /// Whether this process was proven to be alive before.
-    fn knows(&self, instance: u64) -> bool {
+    pub(crate) fn knows(&self, instance: u64) -> bool {
         self.duplicate.as_ref().is_some_and(|duplicate| duplicate.other.instance == instance)
     }
 
@@ -120,6 +127,22 @@ impl Twins {
 
     pub(crate) fn duplicate(&self) -> Option<&Duplicate> {
         self.duplicate.as_ref()
+    }
+
+    /// The record proves that its process is alive beside this one. Returns the duplicate to
+    /// report, if it is new; a verdict that this process yields waits until the other one can know
+    /// of it.
+    pub(crate) fn on_proof(&mut self, twin: &Record) -> Option<Duplicate> {
+        let duplicate = self.judge(twin);
+        if duplicate.yields && !self.has_told(twin) {
+            self.pending = Some(duplicate);
+            return None;
+        }
+        if !duplicate.yields && self.knows(twin.version.instance) {
+            return None;
+        }
+        self.duplicate = Some(duplicate.clone());
+        Some(duplicate)
     }
 
     /// What a proof says. The other one comes to the same verdict.
@@ -135,63 +158,5 @@ impl Twins {
     /// Whether the twin has seen a record that overrides it: its own stands above such a one.
     fn has_told(&self, twin: &Record) -> bool {
         self.told.is_some_and(|(other, version)| other == twin.version.instance && version < twin.version)
-    }
-}
-
-impl Router {
-    /// A newer record of this node's own id was seen: the next one stands above it.
-    pub(in crate::router) fn overtake(&mut self, seen: Version, now: Instant) {
-        self.origin.overtake(seen, now);
-        if seen.instance != self.config.instance {
-            self.twins.over = Some((seen.instance, now));
-        }
-        self.counters.resyncs += 1;
-        self.event(Event::Resynced { seen });
-    }
-
-    /// Whether this record of the own id says something of another process, however old it is: it is worth verifying.
-    pub(in crate::router) fn tells_of_twin(&self, record: &Record) -> bool {
-        let instance = record.version.instance;
-        if instance == self.config.instance || self.is_done_speaking() {
-            false
-        } else if self.origin.has_spoken() {
-            self.twins.is_proof(record) && !(self.twins.knows(instance) && self.overrides(record))
-        } else {
-            !self.twins.earlier.contains(&instance)
-        }
-    }
-
-    /// Whether the own newest record stands above the twin's, and names it.
-    fn overrides(&self, twin: &Record) -> bool {
-        self.database.get(self.id()).is_some_and(|own| {
-            let over = own.over.as_ref().map(|over| over.instance);
-            own.version > twin.version && over == Some(twin.version.instance)
-        })
-    }
-
-    /// A record of this id proves that another process is alive.
-    pub(in crate::router) fn on_twin(&mut self, from: &NodeId, twin: &Record, now: Instant) {
-        let id = self.id().clone();
-        let duplicate = self.twins.judge(twin);
-        if duplicate.yields && self.twins.has_told(twin) {
-            self.twins.duplicate = Some(duplicate.clone());
-            return self.event(Event::DuplicateId(duplicate));
-        }
-        if duplicate.yields {
-            self.twins.pending = Some(duplicate);
-        } else if !self.twins.knows(twin.version.instance) {
-            self.twins.duplicate = Some(duplicate.clone());
-            self.event(Event::DuplicateId(duplicate));
-        }
-        if self.overrides(twin) {
-            return self.owe(from, &id, Owed::Id);
-        }
-        if twin.version > self.origin.version() {
-            self.overtake(twin.version, now);
-        } else {
-            // The other one has to see a record that overrides it, however old its own is.
-            self.origin.overtake(self.origin.version(), now);
-        }
-        self.twins.over = Some((twin.version.instance, now));
     }
 }
