@@ -3,15 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::id::{NodeAddr, NodeId};
-use crate::router::Router;
+use crate::id::NodeAddr;
 use crate::router::config::{Limits, Timers};
 use crate::router::convergence::answer::Tally;
-use crate::router::convergence::echo::earliest;
 use crate::router::convergence::request::{ConvergeError, ConvergeRequest};
-use crate::router::event::Event;
 use crate::router::neighbour::throttle::Bucket;
-use crate::router::neighbour::{NeighbourKind, NeighbourState};
 
 /// Nodes that came or went during a wave, of which every choice is tried: 1,024 sums.
 const MAX_DIFFERING: usize = 10;
@@ -58,10 +54,21 @@ struct Attempt {
     retry_at: Instant,
 }
 
-/// What this node can reach, and the links to the farthest.
-struct Reach {
-    nodes: BTreeSet<NodeAddr>,
-    depth: u32,
+/// What this node can reach, itself included.
+pub(super) struct Reach {
+    pub(super) nodes: BTreeSet<NodeAddr>,
+    /// Links on the way to the farthest node.
+    pub(super) depth: u32,
+}
+
+/// What the answers to a wave of this node mean.
+pub(super) enum Judgement {
+    /// No request waits for the wave.
+    Unwanted,
+    /// It reached everybody, and these requests have their answer.
+    Reached { requests: Vec<ConvergeRequest>, count: u64 },
+    /// It did not reach everybody.
+    Missed,
 }
 
 impl Convergence {
@@ -90,14 +97,20 @@ impl Convergence {
         self.attempt = None;
     }
 
-    fn open(&mut self, deadline: Instant, now: Instant) -> ConvergeRequest {
+    /// Adds a request.
+    pub(super) fn open(&mut self, deadline: Instant, now: Instant) -> Result<ConvergeRequest, ConvergeError> {
+        let max = Limits::MAX_CONVERGE_REQUESTS;
+        if self.requests.len() >= max {
+            return Err(ConvergeError::TooMany { max });
+        }
         let request = ConvergeRequest(self.next);
         self.next += 1;
         self.requests.insert(request, Open { asked_at: now, deadline });
-        request
+        Ok(request)
     }
 
-    fn close(&mut self, requests: &[ConvergeRequest]) {
+    /// Removes requests, and forgets the wave with the last one.
+    pub(super) fn close(&mut self, requests: &[ConvergeRequest]) {
         for request in requests {
             self.requests.remove(request);
         }
@@ -106,12 +119,23 @@ impl Convergence {
         }
     }
 
-    fn those(&self, which: impl Fn(&Open) -> bool) -> Vec<ConvergeRequest> {
-        self.requests.iter().filter(|(_, open)| which(open)).map(|(request, _)| *request).collect()
+    /// All open requests.
+    pub(super) fn all(&self) -> Vec<ConvergeRequest> {
+        self.requests.keys().copied().collect()
+    }
+
+    /// The requests whose deadline has passed.
+    pub(super) fn overdue(&self, now: Instant) -> Vec<ConvergeRequest> {
+        self.requests.iter().filter(|(_, open)| open.deadline <= now).map(|(request, _)| *request).collect()
+    }
+
+    /// The next deadline of a request.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.requests.values().map(|open| open.deadline).min()
     }
 
     /// When the next wave is due: at once if there is none that began after the oldest request.
-    fn next_wave(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn next_wave(&self, now: Instant) -> Option<Instant> {
         let oldest = self.requests.values().map(|open| open.asked_at).min()?;
         let due = match &self.attempt {
             _ if self.asked => return None,
@@ -122,207 +146,66 @@ impl Convergence {
         Some(due.max(self.pace.ready_at(now)))
     }
 
-    fn retry_after(&self, took: Duration) -> Duration {
-        took.saturating_mul(2 << self.failures.min(16)).clamp(RETRY.0, RETRY.1)
-    }
-}
-
-impl Router {
-    /// Asks for word that every node which this one can reach has installed the route to it: the answer is
-    /// [`Event::Converged`] or, at the deadline, [`Event::Partial`].
-    ///
-    /// This node originates a record that asks for a wave (as long as a request is open, all its records do). Where a wave
-    /// does not reach everybody, because links or nodes came and went meanwhile, it begins another after twice the time that a wave
-    /// takes, doubling up to 30 s, within half of what a node may originate. Requests that are open when a wave begins share it.
-    /// Requests survive new sessions and records; [`cancel_converge`](Self::cancel_converge) ends one without an answer.
-    ///
-    /// A node without neighbours is all of its mesh, and is told so at once. One that syncs with its first neighbour
-    /// begins when it has. A wave takes about twice the time of an update, and at most 2E messages over E links.
-    ///
-    /// # Errors
-    /// The request is not taken; the variant says why.
-    pub fn converge(&mut self, deadline: Instant, now: Instant) -> Result<ConvergeRequest, ConvergeError> {
-        if self.is_done_speaking() {
-            return Err(ConvergeError::Leaving);
+    /// A record that asks for a wave is about to be made, because the last wave did not do.
+    pub(super) fn on_asked(&mut self, now: Instant) {
+        if self.attempt.as_ref().is_some_and(|attempt| attempt.retry_at <= now) {
+            self.failures += 1;
         }
-        let max = Limits::MAX_CONVERGE_REQUESTS;
-        if self.convergence.requests.len() >= max {
-            return Err(ConvergeError::TooMany { max });
-        }
-        let request = self.convergence.open(deadline, now);
-        self.settle(now);
-        Ok(request)
+        self.asked = true;
+        self.pace.take(now);
     }
 
-    /// Gives up a request: no event tells its end. One that has ended is ignored.
-    pub fn cancel_converge(&mut self, request: ConvergeRequest, now: Instant) {
-        self.convergence.close(&[request]);
-        self.end_own_wave();
-        self.settle(now);
-    }
-
-    /// Has a record made that asks for a wave, if one is due. A node that is alone has its answer.
-    pub(in crate::router) fn ask_for_wave(&mut self, now: Instant) {
-        if self.convergence.requests.is_empty() {
-            return;
-        }
-        if self.is_alone() {
-            // Once the table says so, too.
-            if !self.schedule.is_wanted() {
-                self.succeed(1, |_| true);
-            }
-        } else if self.next_wave(now).is_some_and(|at| at <= now) {
-            if self.convergence.attempt.as_ref().is_some_and(|attempt| attempt.retry_at <= now) {
-                self.convergence.failures += 1;
-            }
-            self.note_best();
-            self.convergence.asked = true;
-            self.convergence.pace.take(now);
-            self.origin.speak_again(now);
-        }
-    }
-
-    /// This node's record went out, and asks for a wave.
-    pub(in crate::router) fn on_own_wave(&mut self, now: Instant) {
-        self.counters.waves += 1;
-        let reach = self.reach();
-        let took = self.convergence.took.unwrap_or(GUESS_PER_LINK * (reach.depth + 1));
-        let retry_at = now + self.convergence.retry_after(took);
-        self.convergence.asked = false;
-        self.convergence.attempt =
+    /// A record that asks for a wave was sent.
+    pub(super) fn on_wave(&mut self, reach: Reach, now: Instant) {
+        let took = self.took.unwrap_or(GUESS_PER_LINK * (reach.depth + 1));
+        let retry_at = now + self.retry_after(took);
+        self.asked = false;
+        self.attempt =
             Some(Attempt { started: now, before: reach.nodes, broken: false, ended: false, retry_at });
     }
 
-    /// The session with a neighbour is over; a new one `continues` it if the neighbour is the same process.
-    pub(in crate::router) fn on_wave_session_down(&mut self, neighbour: &NodeId, continues: bool) {
-        if continues
-            && self.echoes.waits_for(self.id(), neighbour)
-            && let Some(attempt) = &mut self.convergence.attempt
-        {
+    /// The answer of a neighbour to the wave is lost, though the neighbour is still there.
+    pub(super) fn on_broken(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
             attempt.broken = true;
         }
-        self.echoes.on_gone(neighbour);
     }
 
-    /// All have answered that are waited for. Called again whenever the paths were computed anew, since what this node
-    /// can reach may turn out to be just what has answered.
-    pub(in crate::router) fn judge(&mut self, children: Tally, now: Instant) {
-        let reach = self.reach();
-        let retry_after = |convergence: &Convergence, took: Duration| convergence.retry_after(took);
-        let Some(attempt) = &self.convergence.attempt else { return self.end_own_wave() };
-        let took = now.saturating_duration_since(attempt.started);
-        let tally = children.with(Tally::of([self.id().addr()]));
+    /// So many nodes, this one included, have answered the wave so far.
+    pub(super) fn on_answered(&mut self, count: u64) -> u64 {
+        self.best = self.best.max(count);
+        self.best
+    }
+
+    /// All neighbours that were waited for have answered: `tally` is the sum, this node included.
+    pub(super) fn judge(&mut self, tally: Tally, reach: &Reach, now: Instant) -> Judgement {
+        let Some(attempt) = &self.attempt else { return Judgement::Unwanted };
+        let started = attempt.started;
+        let took = now.saturating_duration_since(started);
         if !attempt.broken && matches(&attempt.before, &reach.nodes, tally) {
-            let started = attempt.started;
             if !attempt.ended {
-                self.convergence.took = Some(took);
+                self.took = Some(took);
             }
-            self.convergence.failures = 0;
-            self.echoes.forget(&self.config.id);
-            self.succeed(tally.count, |open| open.asked_at <= started);
-        } else if !attempt.ended {
-            let at = (attempt.started + retry_after(&self.convergence, took)).max(now + RETRY.0);
-            if let Some(attempt) = &mut self.convergence.attempt {
-                (attempt.ended, attempt.retry_at) = (true, at);
-            }
+            self.failures = 0;
+            let asked_before = self.requests.iter().filter(|(_, open)| open.asked_at <= started);
+            let requests = asked_before.map(|(request, _)| *request).collect();
+            return Judgement::Reached { requests, count: tally.count };
         }
-    }
-
-    /// Ends the requests whose time is over.
-    pub(in crate::router) fn end_requests(&mut self, now: Instant) {
-        if self.convergence.those(|open| open.deadline <= now).is_empty() {
-            return;
+        let retry_at = (started + self.retry_after(took)).max(now + RETRY.0);
+        if let Some(attempt) = self.attempt.as_mut().filter(|attempt| !attempt.ended) {
+            (attempt.ended, attempt.retry_at) = (true, retry_at);
         }
-        self.fail(|open| open.deadline <= now);
+        Judgement::Missed
     }
 
-    /// This node leaves, and nobody is to have a route to it.
-    pub(in crate::router) fn end_all_requests(&mut self) {
-        self.fail(|_| true);
+    /// These requests are answered. Later ones need a wave of their own.
+    pub(super) fn succeed(&mut self, requests: &[ConvergeRequest]) {
+        self.close(requests);
+        self.attempt = None;
     }
 
-    /// When something is to be done about requests.
-    pub(in crate::router) fn next_converge(&self, now: Instant) -> Option<Instant> {
-        let deadline = self.convergence.requests.values().map(|open| open.deadline).min();
-        earliest([deadline, self.next_wave(now)])
-    }
-
-    /// When the next wave is due. Before a node has synced with a neighbour, nobody would hear of it.
-    fn next_wave(&self, now: Instant) -> Option<Instant> {
-        let heard = self.neighbours.routers().any(|(_, session)| session.takes_waves());
-        if heard && self.may_speak() { self.convergence.next_wave(now) } else { None }
-    }
-
-    fn is_alone(&self) -> bool {
-        let mut sessions = self.neighbours.routers();
-        !sessions.any(|(_, s)| s.kind == NeighbourKind::Full && s.state != NeighbourState::Leaving)
-    }
-
-    fn succeed(&mut self, count: u64, which: impl Fn(&Open) -> bool) {
-        let requests = self.convergence.those(which);
-        self.convergence.close(&requests);
-        for request in requests {
-            self.event(Event::Converged { request, count });
-        }
-        // Those that came later want a wave of their own.
-        self.convergence.attempt = None;
-    }
-
-    fn fail(&mut self, which: impl Fn(&Open) -> bool) {
-        let requests = self.convergence.those(which);
-        if requests.is_empty() {
-            return;
-        }
-        let expected = self.reach().nodes.len() as u64;
-        self.note_best();
-        let count = self.convergence.best.min(expected);
-        self.convergence.close(&requests);
-        self.end_own_wave();
-        for request in requests {
-            self.counters.partials += 1;
-            self.event(Event::Partial { request, count, expected });
-        }
-    }
-
-    fn note_best(&mut self) {
-        let answered = self.echoes.answered(self.id()).count.saturating_add(1);
-        self.convergence.best = self.convergence.best.max(answered);
-    }
-
-    /// Nobody waits for the wave any more.
-    fn end_own_wave(&mut self) {
-        if self.convergence.requests.is_empty() {
-            self.echoes.forget(&self.config.id);
-        }
-    }
-
-    /// What this node can reach, itself included, over the links that are up at its end: where a neighbour is to list a new link
-    /// yet, it counts. Stubs do not, and neither does what lies behind nodes that refuse transit.
-    fn reach(&self) -> Reach {
-        let graph = self.database.graph();
-        let mut seen = vec![false; graph.bound()];
-        let mut nodes = BTreeSet::from([self.id().addr()]);
-        if let Some(me) = graph.number(self.id()) {
-            seen[me as usize] = true;
-        }
-        let mut level = Vec::new();
-        for neighbour in self.neighbours.full().iter().filter(|id| self.uses_link(id)) {
-            nodes.insert(neighbour.addr());
-            level
-                .extend(graph.number(neighbour).filter(|&n| !std::mem::replace(&mut seen[n as usize], true)));
-        }
-        let mut depth = 0;
-        while !level.is_empty() {
-            depth += 1;
-            let mut next = Vec::new();
-            for vertex in level.into_iter().map(|node| graph.vertex(node)) {
-                nodes.insert(vertex.record.addr());
-                let edges = vertex.edges.iter().filter(|_| vertex.transit).map(|edge| edge.to);
-                next.extend(edges.filter(|&to| !std::mem::replace(&mut seen[to as usize], true)));
-            }
-            level = next;
-        }
-        Reach { nodes, depth }
+    fn retry_after(&self, took: Duration) -> Duration {
+        took.saturating_mul(2 << self.failures.min(16)).clamp(RETRY.0, RETRY.1)
     }
 }
 
@@ -343,6 +226,7 @@ fn matches(before: &BTreeSet<NodeAddr>, now: &BTreeSet<NodeAddr>, answered: Tall
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::NodeId;
 
     #[test]
     fn those_that_came_or_went_may_have_answered_and_all_others_must() {

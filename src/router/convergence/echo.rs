@@ -20,10 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::id::NodeId;
-use crate::router::Router;
 use crate::router::convergence::answer::{Echo, Tally};
 use crate::router::database::earlier;
-use crate::router::neighbour::NeighbourState;
 use crate::router::record::Stamp;
 
 /// How long a wave of another node is remembered. Origins begin anew long before.
@@ -48,17 +46,31 @@ pub(crate) struct Echoes {
     coming_until: Option<Instant>,
 }
 
+/// The part that this node has in the wave of one origin.
 #[derive(Debug)]
-struct Wave {
-    stamp: Stamp,
-    /// Where the record came from; none: this node is the origin.
-    parent: Option<NodeId>,
+pub(super) struct Wave {
+    pub(super) stamp: Stamp,
+    /// Where the record came from. `None` if this node is the origin.
+    pub(super) parent: Option<NodeId>,
     waits: BTreeSet<NodeId>,
     /// What the children have answered.
-    children: Tally,
+    pub(super) children: Tally,
     /// The table has the route once the schedule has run so many times.
-    installed_at: u64,
+    pub(super) installed_at: u64,
     expires: Instant,
+}
+
+impl Wave {
+    /// A record was stored that is in the table once the schedule has run `installed_at` times.
+    pub(super) fn new(
+        stamp: Stamp,
+        parent: Option<NodeId>,
+        waits: BTreeSet<NodeId>,
+        installed_at: u64,
+        now: Instant,
+    ) -> Self {
+        Self { stamp, parent, waits, children: Tally::default(), installed_at, expires: now + WAVE_LIFE }
+    }
 }
 
 impl Echoes {
@@ -67,7 +79,11 @@ impl Echoes {
         self.waves.len()
     }
 
-    fn begin(&mut self, origin: NodeId, wave: Wave) {
+    pub(super) fn wave(&self, origin: &NodeId) -> Option<&Wave> {
+        self.waves.get(origin)
+    }
+
+    pub(super) fn begin(&mut self, origin: NodeId, wave: Wave) {
         self.forget(&origin);
         if wave.waits.is_empty() {
             self.complete.insert(origin.clone());
@@ -95,7 +111,7 @@ impl Echoes {
     }
 
     /// Says whether the answer was waited for.
-    fn on_echo(&mut self, from: &NodeId, echo: &Echo) -> bool {
+    pub(super) fn on_echo(&mut self, from: &NodeId, echo: &Echo) -> bool {
         let wave = self.waves.get_mut(&echo.origin).filter(|wave| wave.stamp.version == echo.version);
         let Some(wave) = wave.filter(|wave| wave.waits.contains(from)) else { return false };
         wave.waits.remove(from);
@@ -129,7 +145,7 @@ impl Echoes {
     }
 
     /// The origins whose waves may be ready, if something has changed since the last look.
-    fn take_complete(&mut self, runs: u64) -> Vec<NodeId> {
+    pub(super) fn take_complete(&mut self, runs: u64) -> Vec<NodeId> {
         if self.looked_at.replace(runs) == Some(runs) {
             return Vec::new();
         }
@@ -189,93 +205,7 @@ impl Echoes {
     }
 }
 
-impl Router {
-    /// A record was stored, in place of what a wave before it was about. `shown` are neighbours that hold it already.
-    pub(in crate::router) fn begin_wave(
-        &mut self,
-        origin: &NodeId,
-        stamp: Stamp,
-        from: Option<&NodeId>,
-        shown: &BTreeSet<NodeId>,
-        now: Instant,
-    ) {
-        let listens = |parent: &NodeId| {
-            let session = self.neighbours.get(parent);
-            let ended = |got_end| got_end || self.credentials.ends(parent);
-            session.is_some_and(|s| ended(s.got_end) && s.state != NeighbourState::Leaving)
-        };
-        // One that comes with the sync, late, asks nobody: the neighbour waits for no answer.
-        if !from.is_none_or(listens) {
-            return self.echoes.forget(origin);
-        }
-        let waits = self.neighbours.routers().filter(|(_, session)| session.takes_waves());
-        let waits = waits.map(|(id, _)| id).filter(|id| Some(*id) != from && !shown.contains(*id));
-        let wave = Wave {
-            stamp,
-            parent: from.cloned(),
-            waits: waits.cloned().collect(),
-            children: Tally::default(),
-            installed_at: self.schedule.runs() + u64::from(self.schedule.is_wanted()),
-            expires: now + WAVE_LIFE,
-        };
-        self.echoes.begin(origin.clone(), wave);
-        if from.is_none() {
-            self.on_own_wave(now);
-        }
-    }
-
-    /// The neighbour shows that it holds what is held here, and need not be told; but one that has part in a wave waits for a sign of this
-    /// node too.
-    pub(in crate::router) fn settle_shown(&mut self, neighbour: &NodeId, origin: &NodeId) {
-        let echo = self.database.get(origin).is_some_and(|record| record.echo);
-        let Some(outbox) = self.neighbours.outbox(neighbour) else { return };
-        if echo {
-            outbox.settle_payload(origin);
-        } else {
-            outbox.settle(origin);
-        }
-    }
-
-    pub(in crate::router) fn on_echo(&mut self, from: &NodeId, echo: &Echo) {
-        if !self.echoes.on_echo(from, echo) {
-            self.counters.echoes_ignored += 1;
-        }
-    }
-
-    /// Answers the waves that wait for nothing any more: neither for neighbours nor for this node's own table.
-    pub(in crate::router) fn answer_waves(&mut self, now: Instant) {
-        for origin in self.echoes.take_complete(self.schedule.runs()) {
-            let Some(wave) = self.echoes.waves.get(&origin) else { continue };
-            if self.database.stamp(&origin) != Some(wave.stamp) {
-                self.echoes.forget(&origin);
-                continue;
-            }
-            let installed = wave.installed_at <= self.schedule.runs();
-            let Some(parent) = wave.parent.clone() else {
-                // With the newest table, in which those that went are not any more.
-                if installed && !self.schedule.is_wanted() {
-                    self.judge(wave.children, now);
-                }
-                continue;
-            };
-            // Connected first: the records that connect a new node may come after its own.
-            if !installed || self.database.unreachable_since(&origin).is_some() {
-                continue;
-            }
-            // A node behind those that refuse transit has part in the flood, and no route.
-            let routed = self.table.route(&origin).is_some_and(|route| !route.stub);
-            let me = Tally::of(routed.then(|| self.id().addr()));
-            let Tally { count, sum } = wave.children.with(me);
-            let echo = Echo { origin: origin.clone(), version: wave.stamp.version, count, sum };
-            if let Some(outbox) = self.neighbours.outbox(&parent) {
-                outbox.echo(echo);
-            }
-            self.echoes.forget(&origin);
-        }
-    }
-}
-
 /// The earliest of several times.
-pub(crate) fn earliest(times: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant> {
+fn earliest(times: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant> {
     times.into_iter().flatten().fold(None, earlier)
 }
