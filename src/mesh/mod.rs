@@ -53,7 +53,8 @@ pub use services::datagram::{
     Datagram, DatagramError, DatagramListener, DatagramSender, DatagramStatus, MAX_WAITING_DATAGRAMS,
 };
 pub use services::ending::{EndReason, EndedBy, Ending};
-pub use services::open::{OpenError, OpenOptions, RefuseCode, RefusedOpen};
+pub use services::open::{OpenError, OpenOptions};
+pub use services::refuse::{RefuseCode, RefusedOpen};
 pub use services::stream::{RecvHalf, SendHalf, Stream, StreamError};
 pub use services::{Incoming, Listener, MAX_SERVICES, MAX_WAITING, ServeError};
 

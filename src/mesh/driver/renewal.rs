@@ -12,7 +12,8 @@ use tracing::debug;
 
 use crate::id::ServiceName;
 use crate::mesh::links::vetting::Vetting;
-use crate::mesh::services::open::{ACCEPTED, OpenHeader, OpenOptions};
+use crate::mesh::services::open::{OpenHeader, OpenOptions};
+use crate::mesh::services::refuse::ACCEPTED;
 use crate::mesh::services::{Incoming, Listener};
 use crate::transport::authenticator::{Authenticator, Binding, CredentialHash};
 use crate::transport::endpoint::Endpoint;

@@ -11,9 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::FirstCause;
 use super::ending::{Cause, EndReason, Ending};
-use super::open::{ACCEPTED, RefusedOpen};
 use super::open_streams::{Delivery, Finished, OpenHalf, OpenStreams};
 use super::patience::HalfPatience;
+use super::refuse::{ACCEPTED, RefusedOpen};
 use super::usage::{HalfLease, StreamLease};
 use crate::sync::lock;
 use crate::transport::code::StreamCode;

@@ -1,0 +1,153 @@
+//! The answer to OPEN: accepted, or refused with a code.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// The first byte of the answer.
+pub(crate) const ACCEPTED: u8 = 0x00;
+const REFUSED: u8 = 0x01;
+
+/// Why the other side did not accept a stream. The numbers go over the wire: never renumber.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum RefuseCode {
+    /// The node offers no such service. Check the name.
+    UnknownService,
+    /// The node does not let this caller use the service.
+    NotAllowed,
+    /// The service has as many streams waiting as it takes. Try again later.
+    Overloaded,
+    /// As many streams of this caller wait for the service, or live on the node, as may beside
+    /// those of others. Try again when some of them have ended.
+    CallerLimit,
+    /// The deadline passed before the stream was accepted.
+    Deadline,
+    /// The node is leaving. Try again when it is back.
+    Leaving,
+    /// The header has a version that the node does not know.
+    Version,
+    /// The header could not be read.
+    BadHeader,
+    /// A reason that this version does not know.
+    #[serde(untagged)]
+    Unknown(u16),
+}
+
+impl RefuseCode {
+    /// Whether the same stream may be accepted later without anybody changing a setting.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::Overloaded | Self::CallerLimit | Self::Deadline | Self::Leaving)
+    }
+
+    const fn number(self) -> u16 {
+        match self {
+            Self::UnknownService => 1,
+            Self::NotAllowed => 2,
+            Self::Overloaded => 3,
+            Self::Deadline => 4,
+            Self::Leaving => 5,
+            Self::Version => 6,
+            Self::BadHeader => 7,
+            Self::CallerLimit => 0x38,
+            Self::Unknown(number) => number,
+        }
+    }
+
+    const fn from_number(number: u16) -> Self {
+        match number {
+            1 => Self::UnknownService,
+            2 => Self::NotAllowed,
+            3 => Self::Overloaded,
+            4 => Self::Deadline,
+            5 => Self::Leaving,
+            6 => Self::Version,
+            7 => Self::BadHeader,
+            0x38 => Self::CallerLimit,
+            other => Self::Unknown(other),
+        }
+    }
+}
+
+impl fmt::Display for RefuseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownService => f.write_str("the node offers no such service"),
+            Self::NotAllowed => f.write_str("not allowed"),
+            Self::Overloaded => f.write_str("the service is overloaded"),
+            Self::CallerLimit => f.write_str("the node holds as many streams of this caller as it may"),
+            Self::Deadline => f.write_str("the deadline passed"),
+            Self::Leaving => f.write_str("the node is leaving"),
+            Self::Version => f.write_str("the node does not know this version of the header"),
+            Self::BadHeader => f.write_str("the node could not read the header"),
+            Self::Unknown(number) => write!(f, "refused with the unknown code {number}"),
+        }
+    }
+}
+
+/// A refusal, as the opener sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct RefusedOpen {
+    /// Why.
+    pub code: RefuseCode,
+    /// The other side's words, for people.
+    pub text: String,
+}
+
+impl RefusedOpen {
+    /// The longest refusal, in bytes.
+    pub(crate) const MAX_LEN: usize = 512;
+
+    pub(crate) fn new(code: RefuseCode) -> Self {
+        Self { code, text: String::new() }
+    }
+
+    /// The answer as bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let body = rmp_serde::to_vec(&(self.code.number(), &self.text))
+            .expect("writing plain data to a vector cannot fail");
+        [&[REFUSED][..], &body].concat()
+    }
+
+    /// Reads what follows the first byte. A refusal that cannot be read is a refusal all the same.
+    pub(crate) fn decode(body: &[u8]) -> Self {
+        match rmp_serde::from_slice::<(u16, String)>(body) {
+            Ok((code, text)) => Self { code: RefuseCode::from_number(code), text },
+            Err(_) => Self::new(RefuseCode::BadHeader),
+        }
+    }
+}
+
+impl fmt::Display for RefusedOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        match self.text.as_str() {
+            "" => Ok(()),
+            text => write!(f, ": {text}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_is_read_as_it_was_written() {
+        let (_, page) = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md"))
+            .split_once("**REFUSED**")
+            .unwrap();
+        for number in 0..20 {
+            let code = RefuseCode::from_number(number);
+            assert_eq!(code.number(), number);
+            let row = format!("| {number} | {code}");
+            assert!(code == RefuseCode::Unknown(number) || page.contains(&row), "not on the page: {row}");
+        }
+        let refused = RefusedOpen { code: RefuseCode::Overloaded, text: "try later".to_owned() };
+        assert_eq!(RefusedOpen::decode(&refused.encode()[1..]), refused);
+        assert_eq!(RefusedOpen::decode(b"garbage").code, RefuseCode::BadHeader);
+    }
+}
