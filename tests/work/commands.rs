@@ -45,6 +45,25 @@ fn a_unit_is_submitted_listed_waited_for_and_released() {
 }
 
 #[test]
+fn a_unit_that_is_not_accepted_is_listed_with_the_reason() {
+    let mut lab = Lab::new("max-units-per-submitter = 1");
+    Role::ALL.into_iter().for_each(|role| lab.start(role));
+    let kept = lab.work(&["submit", "edge", "job:fails", "tag"]).ok();
+    lab.work(&["wait", kept.trim()]);
+    let waiting = lab.work(&["submit", "edge", "job:fails", "tag"]).ok();
+    let reason = "max-units-per-submitter reached";
+    until("the reason is known", || (lab.status(waiting.trim())["reason"] == reason).then_some(()));
+    let line = format!("queued: {reason}");
+    for args in [&["status", waiting.trim()][..], &["list", "--state", "queued"]] {
+        let text = lab.work(args).ok();
+        assert!(text.contains(&line), "{args:?}: {text}");
+    }
+    lab.work(&["release", kept.trim()]).ok();
+    assert_eq!(lab.work(&["wait", waiting.trim()]).code, Some(7));
+    assert_eq!(lab.status(waiting.trim())["reason"], serde_json::Value::Null);
+}
+
+#[test]
 fn a_followed_unit_brings_both_outputs_and_its_exit_status() {
     let lab = Lab::running();
     let followed = lab.work(&["submit", "edge", "job:lines", "tag", "--follow", "--rm", "-q"]);
