@@ -9,6 +9,9 @@ use super::limits::MAX_ATTEMPTS;
 use super::outcome::{Failure, Outcome, Report, ReportState, UnitRefusal};
 use super::spec::{SpecHash, UnitSpec};
 
+mod ended;
+pub(crate) use ended::EndedExecutor;
+
 /// One unit at the executor: what its journal says, and the offset of the payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ExecutorUnit {

@@ -54,6 +54,7 @@ mod busy;
 mod entry;
 mod executor;
 mod job;
+mod kept_spec;
 mod key;
 mod limits;
 mod outcome;

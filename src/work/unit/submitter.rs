@@ -5,6 +5,9 @@ use super::outcome::{Outcome, Report, ReportState, UnitRefusal};
 use super::spec::UnitSpec;
 use crate::id::NodeId;
 
+mod ended;
+pub(crate) use ended::EndedSubmitter;
+
 /// One unit at the submitter: what its journal says, and what the executor last reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SubmitterUnit {

@@ -65,8 +65,8 @@ impl Units {
     /// anything.
     #[must_use]
     pub fn list(&self, filter: &UnitFilter) -> Vec<UnitStatus> {
-        let units = self.shared.iter().flat_map(|shared| shared.submitted());
-        units.filter(|unit| unit.is(|status| filter.matches(status))).map(|unit| unit.status()).collect()
+        let wanted = |status: &UnitStatus| filter.matches(status);
+        self.shared.as_ref().map(|shared| shared.submitted(wanted)).unwrap_or_default()
     }
 
     /// A unit that this node has submitted.
@@ -88,13 +88,16 @@ impl Units {
         }
         let wanted = prefix.to_ascii_lowercase();
         let shared = self.shared.clone().ok_or_else(not_found)?;
-        let begins = |id: UnitId| !wanted.is_empty() && id.to_string().starts_with(&wanted);
-        let mut found = shared.submitted();
-        found.retain(|unit| unit.is(|status| begins(status.id)));
-        match found.len() {
-            0 => Err(not_found()),
-            1 => Ok(UnitHandle::new(shared, found.swap_remove(0))),
-            count => Err(FindError::Ambiguous { prefix: prefix.to_owned(), count }),
+        let begins = |id: &Uuid| {
+            let mut buffer = Uuid::encode_buffer();
+            !wanted.is_empty() && id.hyphenated().encode_lower(&mut buffer).starts_with(&wanted)
+        };
+        let mut found = shared.submitted_ids();
+        found.retain(begins);
+        match found[..] {
+            [] => Err(not_found()),
+            [id] => self.get(id.into()).ok_or_else(not_found),
+            _ => Err(FindError::Ambiguous { prefix: prefix.to_owned(), count: found.len() }),
         }
     }
 
@@ -102,8 +105,8 @@ impl Units {
     /// Their [`node`](UnitStatus::node) is this one.
     #[must_use]
     pub fn here(&self, filter: &UnitFilter) -> Vec<UnitStatus> {
-        let units = self.shared.iter().flat_map(|shared| shared.executed());
-        units.filter(|status| filter.matches(status)).collect()
+        let wanted = |status: &UnitStatus| filter.matches(status);
+        self.shared.as_ref().map(|shared| shared.executed(wanted)).unwrap_or_default()
     }
 
     /// Cancels a unit that this node executes for somebody else. False if there is no such unit.

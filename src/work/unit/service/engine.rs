@@ -15,16 +15,17 @@ use super::super::api::{QuarantinedUnit, UnitStatus, UnitsConfig};
 use super::super::entry::{DamagedJournal, ExecutorEntry, UnitTime};
 use super::super::executor::{ExecutorInput, ExecutorUnit};
 use super::super::key::UnitKey;
-use super::super::store::{LoadedStore, Quarantined, UnitDir, UnitStore};
+use super::super::store::{LoadedStore, Quarantined, UnitDir, UnitStore, dir_out, path_in};
 use super::super::submitter::{SubmitterInput, SubmitterUnit};
 use super::super::tombstones::Death;
 use super::clock::UnitClock;
 use super::drivers::Drivers;
+use super::found_units::FoundUnits;
 use super::guests::Guests;
 use super::handler_attempt::handler_service;
-use super::in_unit::InUnit;
+use super::in_unit::{EndedIn, InHome, InUnit};
 use super::incoming::Incoming;
-use super::out_unit::OutUnit;
+use super::out_unit::{OutHome, OutUnit};
 use super::outgoing::Outgoing;
 use super::serving::service;
 use super::shared::{Shared, SharedRef, UnitError};
@@ -46,6 +47,7 @@ pub(crate) struct OpenedUnits {
     config: UnitsConfig,
     store: UnitStore,
     loaded: LoadedStore,
+    found: FoundUnits,
     lock: StoreLock,
 }
 
@@ -76,18 +78,13 @@ impl OpenedUnits {
             // The supervisors do not share the node's working directory.
             let path = std::path::absolute(&path)?;
             let lock = StoreLock::acquire(&path, data_dir.map(|(dir, _)| dir))?;
-            let (store, loaded) = UnitStore::open(&path, Uuid::now_v7(), now)?;
-            Ok((lock, store, loaded))
+            let mut found = FoundUnits::default();
+            let (store, loaded) = UnitStore::open(&path, Uuid::now_v7(), now, |unit| found.add(unit))?;
+            Ok((lock, store, loaded, found))
         };
-        let (lock, store, loaded) =
+        let (lock, store, loaded, found) =
             open().map_err(|error| OpenUnitsError::Io { path: path.clone(), error })?;
-        Ok(Self { config, store, loaded, lock })
-    }
-
-    fn newest_entry(&self) -> UnitTime {
-        let outgoing = self.loaded.outgoing.iter().flat_map(|(.., entries)| entries.last()).map(|it| it.at);
-        let incoming = self.loaded.incoming.iter().flat_map(|(.., entries)| entries.last()).map(|it| it.at);
-        outgoing.chain(incoming).max().unwrap_or_default()
+        Ok(Self { config, store, loaded, found, lock })
     }
 }
 
@@ -102,20 +99,23 @@ impl Engine {
         registry: &Registry,
     ) -> Result<Self, ServeError> {
         let (closed, is_closed) = watch::channel(false);
-        let clock = UnitClock::new(opened.newest_entry());
-        let OpenedUnits { config, store, mut loaded, lock } = opened;
+        let OpenedUnits { config, store, mut loaded, found, lock } = opened;
+        let clock = UnitClock::new(found.newest);
+        let node = mesh.id().base();
+        let out_home = OutHome { submitter: node.clone(), dir: dir_out(store.root()) };
+        let in_home = InHome { node: node.clone(), root: store.root().to_owned() };
         // Streams wait in the listeners until the units are resumed.
         let listener = mesh.serve(service())?;
         let handlers = mesh.serve(handler_service())?;
         let shared = Arc::new(Shared {
-            node: mesh.id().base(),
+            node,
             own_id: mesh.id().clone(),
             config,
             clock,
             store,
-            outgoing: Outgoing::default(),
+            outgoing: Outgoing::new(out_home),
             drivers: Drivers::default(),
-            incoming: Incoming::default(),
+            incoming: Incoming::new(in_home),
             registry: registry.clone(),
             guests: Guests::default(),
             quarantined: Mutex::new(std::mem::take(&mut loaded.quarantined)),
@@ -130,13 +130,15 @@ impl Engine {
         let engine = Self { shared: shared.clone(), closed };
         let resuming = shared.clone();
         // An error means that the node is being dropped.
-        let _ = shared.blocking(move || resuming.resume(loaded)).await;
+        let _ = shared.blocking(move || resuming.resume(found)).await;
         let (ticking, serving, handling) = (shared.clone(), shared.clone(), shared.clone());
         shared.spawn(async move { ticking.tick_out().await });
         let ticking = shared.clone();
         shared.spawn(async move { ticking.tick_in().await });
         let expiring = shared.clone();
         shared.spawn(async move { expiring.expire_tombstones().await });
+        let sweeping = shared.clone();
+        shared.spawn(async move { sweeping.sweep_ended().await });
         shared.spawn(serving.serve(listener));
         shared.spawn(handling.serve_handlers(handlers));
         Ok(engine)
@@ -166,15 +168,22 @@ impl Drop for Engine {
 
 impl Shared {
     /// Resumes what the store held. Blocks on the disk.
-    fn resume(self: &Arc<Self>, loaded: LoadedStore) {
-        for (id, dir, entries) in loaded.outgoing {
+    fn resume(self: &Arc<Self>, found: FoundUnits) {
+        for (id, ended) in found.ended_out {
+            self.outgoing.deadlines.set(&id, Some(ended.deadline()));
+            self.outgoing.insert_ended(id, ended);
+        }
+        for (id, dir, entries) in found.outgoing {
             match SubmitterUnit::replay(&entries) {
                 Ok(machine) => self.admit_out(&Arc::new(OutUnit::new(&self.node, id, machine, dir))),
                 Err(error) => self.quarantine(&dir, &error),
             }
         }
+        for (key, ended) in found.ended_in {
+            self.resume_ended(key, ended);
+        }
         let mut resumed = Vec::new();
-        for (key, dir, entries) in loaded.incoming {
+        for (key, dir, entries) in found.incoming {
             match self.resume_in(key, dir, &entries) {
                 Ok(unit) => resumed.extend(unit),
                 Err((dir, error)) => self.quarantine(&dir, &error),
@@ -202,6 +211,22 @@ impl Shared {
 
     fn quarantined(&self) -> MutexGuard<'_, Vec<Quarantined>> {
         lock(&self.quarantined)
+    }
+
+    /// Adds a unit that has ended, or completes its removal.
+    fn resume_ended(&self, key: UnitKey, ended: Box<EndedIn>) {
+        if self.store.tombstone(&key) == Some(Death::Removed) {
+            // The node ended between the tombstone and the removal.
+            let dir = UnitDir::known(&path_in(self.store.root(), &key), 0);
+            if let Err(error) = dir.remove() {
+                tracing::warn!(unit = %key, %error, "cannot remove a unit");
+            }
+            return;
+        }
+        self.incoming.deadlines.set(&key, Some(ended.deadline()));
+        let mut table = self.incoming.table();
+        table.holdings.insert(&key, ended.bytes());
+        table.units.insert_ended(key, ended);
     }
 
     /// Adds a unit that this node executes. `None` if it was being removed.
@@ -293,18 +318,23 @@ impl Shared {
         }
     }
 
-    /// The units that were submitted here.
-    pub(crate) fn submitted(&self) -> Vec<Arc<OutUnit>> {
-        self.outgoing.all()
+    /// The units that were submitted here, in the order of their ids.
+    pub(crate) fn submitted(&self, wanted: impl Fn(&UnitStatus) -> bool) -> Vec<UnitStatus> {
+        self.outgoing.list(wanted)
     }
 
     pub(crate) fn find_submitted(&self, id: Uuid) -> Option<Arc<OutUnit>> {
         self.outgoing.get(id)
     }
 
+    /// The ids of the units that were submitted here, in order.
+    pub(crate) fn submitted_ids(&self) -> Vec<Uuid> {
+        self.outgoing.ids()
+    }
+
     /// The units that are, or were, executed here.
-    pub(crate) fn executed(&self) -> Vec<UnitStatus> {
-        self.incoming.all().iter().map(|unit| unit.status(&self.node)).collect()
+    pub(crate) fn executed(&self, wanted: impl Fn(&UnitStatus) -> bool) -> Vec<UnitStatus> {
+        self.incoming.list(wanted)
     }
 
     /// Cancels a unit that is executed here. False if there is none.

@@ -1,13 +1,15 @@
 //! The units that this node executes.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::super::super::directive::Directive;
+use super::super::api::UnitStatus;
 use super::super::entry::{Answer, ExecutorEntry, Step};
 use super::super::executor::{ExecutorEffect, ExecutorInput, ExecutorUnit, Found, RunFile};
 use super::super::key::UnitKey;
@@ -17,29 +19,32 @@ use super::deadlines::Deadlines;
 use super::followers::Followers;
 use super::growth::Growth;
 use super::holdings::Holdings;
-use super::in_unit::{InCore, InUnit};
+use super::in_unit::{InCore, InHome, InUnit};
 use super::shared::{Shared, UnitError};
 use super::strays;
+use super::unit_table::{Held, PAGE, UnitTable};
 use crate::sync::lock;
 
 /// Time between two searches for tombstones whose time has passed: they are kept for a day or more.
 const EXPIRE_TOMBSTONES: Duration = Duration::from_secs(3600);
 
 /// The units that this node executes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Incoming {
     table: Mutex<Table>,
     /// What was claimed may be free.
     freed: Notify,
+    /// A unit may be kept in little memory from now on.
+    pub(super) retired: Notify,
     pub(super) deadlines: Deadlines<UnitKey>,
     pub(super) followers: Followers,
     pub(super) growth: Growth,
     queue: Mutex<StartQueue>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
-    pub(super) units: BTreeMap<UnitKey, Arc<InUnit>>,
+    pub(super) units: UnitTable<InUnit>,
     pub(super) holdings: Holdings,
     /// Keys of which something is being made.
     claimed: BTreeSet<UnitKey>,
@@ -68,6 +73,22 @@ impl Drop for ClaimedKey {
 }
 
 impl Incoming {
+    pub(super) fn new(home: InHome) -> Self {
+        Self {
+            table: Mutex::new(Table {
+                units: UnitTable::new(home),
+                holdings: Holdings::default(),
+                claimed: BTreeSet::new(),
+            }),
+            freed: Notify::new(),
+            retired: Notify::new(),
+            deadlines: Deadlines::default(),
+            followers: Followers::default(),
+            growth: Growth::default(),
+            queue: Mutex::default(),
+        }
+    }
+
     /// Looks a key up, and claims it if there is nothing.
     pub(super) async fn look_up(shared: &Arc<Shared>, key: &UnitKey) -> Known {
         let incoming = &shared.incoming;
@@ -76,7 +97,7 @@ impl Incoming {
             {
                 let mut table = incoming.table();
                 if let Some(unit) = table.units.get(key) {
-                    return Known::Unit(unit.clone());
+                    return Known::Unit(unit);
                 }
                 if let Some(death) = shared.store.tombstone(key) {
                     return Known::Dead(death);
@@ -90,11 +111,38 @@ impl Incoming {
     }
 
     pub(super) fn get(&self, key: &UnitKey) -> Option<Arc<InUnit>> {
-        self.table().units.get(key).cloned()
+        let unit = self.table().units.get(key)?;
+        if unit.is_final() {
+            self.retired.notify_one();
+        }
+        Some(unit)
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<InUnit>> {
-        self.table().units.values().cloned().collect()
+    /// Those that are wanted, in the order of their keys. The table is unlocked now and then.
+    pub(super) fn list(&self, wanted: impl Fn(&UnitStatus) -> bool) -> Vec<UnitStatus> {
+        let mut found = Vec::new();
+        let mut behind = Bound::Unbounded;
+        loop {
+            let table = self.table();
+            let home = table.units.home();
+            let mut last = None;
+            for (key, held) in table.units.behind(behind.as_ref()).take(PAGE) {
+                last = Some(key.clone());
+                let status = match held {
+                    Held::Live(unit) => unit.status(&home.node),
+                    Held::Ended(ended) => ended.status(home, key),
+                };
+                found.extend(Some(status).filter(&wanted));
+            }
+            let Some(last) = last else { return found };
+            behind = Bound::Excluded(last);
+        }
+    }
+
+    /// Keeps those that have ended, and that nobody uses, in little memory. Returns how many were
+    /// replaced, and how many are left for later.
+    pub(super) fn sweep(&self) -> (usize, usize) {
+        self.table().units.sweep()
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
@@ -218,6 +266,10 @@ impl Shared {
             }
         }
         self.incoming.deadlines.set(&unit.key, core.machine.deadline());
+        if core.machine.is_final() {
+            self.incoming.table().units.retire(&unit.key);
+            self.incoming.retired.notify_one();
+        }
         Ok(answer)
     }
 

@@ -22,6 +22,7 @@ mod engine;
 mod fault_tests;
 mod followers;
 mod following;
+mod found_units;
 #[cfg_attr(not(target_os = "linux"), path = "growth_unreported.rs")]
 mod growth;
 mod guests;
@@ -46,8 +47,10 @@ mod store_lock;
 mod strays;
 mod stream_places;
 mod submitting;
+mod sweeping;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
+mod unit_table;
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! One unit that this node has submitted.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
@@ -7,10 +8,12 @@ use uuid::Uuid;
 
 use super::super::api::{UnitId, UnitState, UnitStatus};
 use super::super::busy::BusyReason;
+use super::super::entry::UnitTime;
 use super::super::outcome::ReportState;
 use super::super::store::UnitDir;
-use super::super::submitter::SubmitterUnit;
+use super::super::submitter::{EndedSubmitter, SubmitterUnit};
 use super::progress::Progress;
+use super::unit_table::Unit;
 use crate::id::NodeId;
 use crate::sync::lock;
 
@@ -39,10 +42,37 @@ pub(super) struct OutCore {
     pub(super) stale: bool,
 }
 
+/// What all units have in common that a node has submitted.
+#[derive(Debug)]
+pub(super) struct OutHome {
+    pub(super) submitter: NodeId,
+    /// The directory of their directories.
+    pub(super) dir: PathBuf,
+}
+
+/// What is kept in memory of a unit that has ended.
+#[derive(Debug)]
+pub(super) struct EndedOut {
+    machine: EndedSubmitter,
+    log_end: u64,
+    progress: Progress,
+    version: u64,
+}
+
 impl OutUnit {
     pub(super) fn new(submitter: &NodeId, id: Uuid, machine: SubmitterUnit, dir: UnitDir) -> Self {
-        let progress = Progress::default();
-        let status = status(submitter, id, &machine, &progress, 0);
+        Self::resumed(submitter, id, machine, dir, Progress::default(), 0)
+    }
+
+    fn resumed(
+        submitter: &NodeId,
+        id: Uuid,
+        machine: SubmitterUnit,
+        dir: UnitDir,
+        progress: Progress,
+        version: u64,
+    ) -> Self {
+        let status = status(submitter, id, &machine, &progress, version);
         Self {
             id,
             node: machine.node().clone(),
@@ -118,6 +148,70 @@ impl OutUnit {
             }
             changed
         });
+    }
+}
+
+impl Unit for OutUnit {
+    type Key = Uuid;
+    type Home = OutHome;
+    type Ended = EndedOut;
+
+    fn ended(&self) -> Option<EndedOut> {
+        let core = self.core.try_lock().ok()?;
+        if core.stale || core.removing || core.removed || self.status.receiver_count() > 0 {
+            return None;
+        }
+        Some(EndedOut {
+            machine: core.machine.ended()?,
+            log_end: core.dir.log_end()?,
+            progress: *lock(&self.progress),
+            version: self.status.borrow().version,
+        })
+    }
+
+    fn revived(home: &OutHome, id: &Uuid, ended: EndedOut) -> Self {
+        let dir = UnitDir::known(&home.dir.join(id.to_string()), ended.log_end);
+        Self::resumed(&home.submitter, *id, ended.machine.into(), dir, ended.progress, ended.version)
+    }
+}
+
+impl EndedOut {
+    /// What is kept of a unit that was found on disk. `None` if it is to be resumed.
+    pub(super) fn found(machine: &SubmitterUnit, dir: &UnitDir) -> Option<Self> {
+        let (machine, log_end) = (machine.ended()?, dir.log_end()?);
+        Some(Self { machine, log_end, progress: Progress::default(), version: 0 })
+    }
+
+    /// When its time to be kept is over.
+    pub(super) fn deadline(&self) -> UnitTime {
+        self.machine.deadline()
+    }
+
+    pub(super) fn status(&self, home: &OutHome, id: Uuid) -> UnitStatus {
+        let (machine, progress) = (&self.machine, &self.progress);
+        let spec = machine.spec();
+        let handed = if machine.started() { spec.payload_len() } else { progress.handed };
+        UnitStatus {
+            id: UnitId(id),
+            node: machine.node().clone(),
+            submitter: home.submitter.clone(),
+            directive: spec.directive().clone(),
+            state: UnitState::Ended,
+            outcome: Some(machine.outcome().clone()),
+            started: machine.started(),
+            created_ms: machine.created().0,
+            started_ms: progress.started_ms,
+            ended_ms: Some(progress.ended_ms.unwrap_or_else(|| machine.since().0)),
+            payload_len: spec.payload_len(),
+            payload_handed: handed,
+            stdout_len: progress.stdout_len,
+            stderr_len: progress.stderr_len,
+            labels: spec.labels(),
+            releasing: false,
+            removed: false,
+            busy: progress.busy,
+            version: self.version,
+        }
     }
 }
 

@@ -1,32 +1,36 @@
 //! The units that this node has submitted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, OwnedMutexGuard};
 use uuid::Uuid;
 
-use super::super::api::UnitState;
+use super::super::api::{UnitState, UnitStatus};
 use super::super::entry::{Answer, Step, SubmitterEntry};
 use super::super::submitter::{SubmitterEffect, SubmitterInput, SubmitterUnit};
 use super::deadlines::Deadlines;
-use super::out_unit::{OutCore, OutUnit};
+use super::out_unit::{EndedOut, OutCore, OutHome, OutUnit};
 use super::shared::{Shared, UnitError};
+use super::unit_table::{Held, PAGE, UnitTable};
 use crate::sync::lock;
 
 /// The units that this node has submitted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outgoing {
     table: Mutex<Table>,
     /// A submission has ended.
     submitted: Notify,
+    /// A unit may be kept in little memory from now on.
+    pub(super) retired: Notify,
     pub(super) deadlines: Deadlines<Uuid>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Table {
-    units: BTreeMap<Uuid, Arc<OutUnit>>,
+    units: UnitTable<OutUnit>,
     /// Those that are being written.
     submitting: BTreeSet<Uuid>,
 }
@@ -54,6 +58,15 @@ impl Drop for Claimed {
 }
 
 impl Outgoing {
+    pub(super) fn new(home: OutHome) -> Self {
+        Self {
+            table: Mutex::new(Table { units: UnitTable::new(home), submitting: BTreeSet::new() }),
+            submitted: Notify::new(),
+            retired: Notify::new(),
+            deadlines: Deadlines::default(),
+        }
+    }
+
     /// Claims an id for a submission. Waits for one of the same id that is under way.
     pub(super) async fn claim(shared: &Arc<Shared>, id: Uuid) -> Claim {
         let outgoing = &shared.outgoing;
@@ -62,7 +75,7 @@ impl Outgoing {
             {
                 let mut table = outgoing.table();
                 if let Some(unit) = table.units.get(&id) {
-                    return Claim::Taken(unit.clone());
+                    return Claim::Taken(unit);
                 }
                 if table.units.len() + table.submitting.len() >= shared.limits().max_submitted {
                     return Claim::Full;
@@ -79,13 +92,50 @@ impl Outgoing {
         self.table().units.insert(unit.id, unit.clone());
     }
 
-    pub(super) fn get(&self, id: Uuid) -> Option<Arc<OutUnit>> {
-        self.table().units.get(&id).cloned()
+    /// Adds a unit that has ended.
+    pub(super) fn insert_ended(&self, id: Uuid, ended: Box<EndedOut>) {
+        self.table().units.insert_ended(id, ended);
     }
 
-    /// All of them, in the order of their ids.
-    pub(super) fn all(&self) -> Vec<Arc<OutUnit>> {
-        self.table().units.values().cloned().collect()
+    pub(super) fn get(&self, id: Uuid) -> Option<Arc<OutUnit>> {
+        let unit = self.table().units.get(&id)?;
+        if unit.is(UnitStatus::is_final) {
+            self.retired.notify_one();
+        }
+        Some(unit)
+    }
+
+    /// Those that are wanted, in the order of their ids. The table is unlocked now and then.
+    pub(super) fn list(&self, wanted: impl Fn(&UnitStatus) -> bool) -> Vec<UnitStatus> {
+        let mut found = Vec::new();
+        let mut behind = Bound::Unbounded;
+        loop {
+            let table = self.table();
+            let mut last = None;
+            for (id, held) in table.units.behind(behind.as_ref()).take(PAGE) {
+                last = Some(*id);
+                match held {
+                    Held::Live(unit) if unit.is(&wanted) => found.push(unit.status()),
+                    Held::Live(_) => {}
+                    Held::Ended(ended) => {
+                        found.extend(Some(ended.status(table.units.home(), *id)).filter(&wanted));
+                    }
+                }
+            }
+            let Some(last) = last else { return found };
+            behind = Bound::Excluded(last);
+        }
+    }
+
+    /// The ids of all of them, in order.
+    pub(super) fn ids(&self) -> Vec<Uuid> {
+        self.table().units.behind(Bound::Unbounded).map(|(id, _)| *id).collect()
+    }
+
+    /// Keeps those that have ended, and that nobody uses, in little memory. Returns how many were
+    /// replaced, and how many are left for later.
+    pub(super) fn sweep(&self) -> (usize, usize) {
+        self.table().units.sweep()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -169,6 +219,10 @@ impl Shared {
         }
         self.outgoing.deadlines.set(&unit.id, core.machine.deadline());
         self.drivers.note(self, unit, !core.machine.is_settled());
+        if core.machine.is_settled() {
+            self.outgoing.table().units.retire(&unit.id);
+            self.outgoing.retired.notify_one();
+        }
         Ok(left)
     }
 }

@@ -1,6 +1,7 @@
 //! What a status says beside the state.
 
 use super::super::busy::BusyReason;
+use super::super::entry::{ExecutorChange, ExecutorEntry};
 
 /// What a status says beside the state. Kept in memory alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,4 +16,19 @@ pub(super) struct Progress {
     pub(super) stderr_len: Option<u64>,
     /// Why the executor did not carry out the last request.
     pub(super) busy: Option<BusyReason>,
+}
+
+impl Progress {
+    /// Reads from a journal what is not part of the machine.
+    pub(super) fn note_journal(&mut self, entries: &[ExecutorEntry]) {
+        for entry in entries {
+            match &entry.change {
+                ExecutorChange::Running { .. } => {
+                    self.started_ms.get_or_insert(entry.at.0);
+                }
+                ExecutorChange::Final { .. } => self.ended_ms = Some(entry.at.0),
+                _ => {}
+            }
+        }
+    }
 }

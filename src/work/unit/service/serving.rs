@@ -1,5 +1,6 @@
 //! The streams of submitters, at the executor.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,11 @@ use super::super::key::UnitKey;
 use super::super::outcome::Report;
 use super::super::tombstones::Death;
 use super::super::wire::{MAX_REQUEST_FRAME, Reply, SERVICE, StatusReply, UnitRequest};
-use super::in_unit::InUnit;
+use super::in_unit::{EndedIn, InUnit};
 use super::incoming::{Incoming, Known};
 use super::shared::{Shared, UnitError};
 use super::stream_places::StreamPlaces;
+use super::unit_table::Held;
 use crate::id::{NodeId, ServiceName};
 use crate::mesh::services::fair;
 use crate::mesh::{Incoming as IncomingStream, Listener, SendHalf};
@@ -193,18 +195,41 @@ impl Shared {
         Reply::Status { store: self.store.id(), id: unit.key.id, status }
     }
 
+    /// Where a unit stands that has ended.
+    fn ended_reply(&self, id: Uuid, ended: &EndedIn) -> Reply {
+        let (report, progress, now) = (ended.report(), ended.progress(), self.clock.now().0);
+        let status = StatusReply {
+            version: report.version,
+            since_ms: now.saturating_sub(report.since.0),
+            started_ms: progress.started_ms.map(|at| now.saturating_sub(at)),
+            started: report.started,
+            state: report.state,
+            stdout_len: progress.stdout_len.unwrap_or(0),
+            stderr_len: progress.stderr_len.unwrap_or(0),
+        };
+        Reply::Status { store: self.store.id(), id, status }
+    }
+
     async fn serve_list(&self, submitter: &NodeId, after: Option<Uuid>, limit: usize, send: &mut SendHalf) {
         let limit = limit.clamp(1, MAX_PAGE);
         let first = UnitKey::new(submitter, after.unwrap_or(Uuid::nil()));
-        let page: Vec<Arc<InUnit>> = {
+        let page: Vec<Listed> = {
             let table = self.incoming.table();
-            let behind = table.units.range(first.clone()..);
+            let behind = table.units.behind(Bound::Included(&first));
             let own = behind.take_while(|(key, _)| key.submitter == first.submitter);
             let new = own.filter(|(key, _)| after.is_none_or(|after| key.id > after));
-            new.take(limit + 1).map(|(_, unit)| unit.clone()).collect()
+            let listed = |(key, held): (&UnitKey, &Held<InUnit>)| match held {
+                Held::Live(unit) => Listed::Live(unit.clone()),
+                Held::Ended(ended) => Listed::Ended(self.ended_reply(key.id, ended)),
+            };
+            new.take(limit + 1).map(listed).collect()
         };
-        for unit in page.iter().take(limit) {
-            if write(send, &self.status_reply(unit)).await.is_err() {
+        for listed in page.iter().take(limit) {
+            let written = match listed {
+                Listed::Live(unit) => write(send, &self.status_reply(unit)).await,
+                Listed::Ended(reply) => write(send, reply).await,
+            };
+            if written.is_err() {
                 return;
             }
         }
@@ -214,6 +239,12 @@ impl Shared {
     pub(super) fn store_id(&self) -> StoreId {
         self.store.id()
     }
+}
+
+/// A unit of a list.
+enum Listed {
+    Live(Arc<InUnit>),
+    Ended(Reply),
 }
 
 fn refuse(send: &mut SendHalf, reader: &mut FrameReader, code: StreamCode) {

@@ -140,6 +140,16 @@ impl Log {
         self.end
     }
 
+    /// A log that was opened or created before, and ends at this offset.
+    pub(crate) fn known(end: u64) -> Self {
+        Self { end, failed: false }
+    }
+
+    /// Where the log ends, in bytes. `None` after an append that has failed.
+    pub(crate) fn end(&self) -> Option<u64> {
+        (!self.failed).then_some(self.end)
+    }
+
     /// Whether an append has failed. The log rejects entries until it is opened again.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed

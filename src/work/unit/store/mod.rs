@@ -60,13 +60,18 @@ pub(crate) struct UnitStore {
     dead: DeadKeys,
 }
 
-/// What a store held when it was opened.
+/// A unit that a store held when it was opened, with its journal.
+#[derive(Debug)]
+pub(crate) enum LoadedUnit {
+    /// This node executes it.
+    Incoming(UnitKey, UnitDir, Vec<ExecutorEntry>),
+    /// This node has submitted it.
+    Outgoing(Uuid, UnitDir, Vec<SubmitterEntry>),
+}
+
+/// What a store held beside the units when it was opened.
 #[derive(Debug)]
 pub(crate) struct LoadedStore {
-    /// The units that this node executes.
-    pub(crate) incoming: Vec<(UnitKey, UnitDir, Vec<ExecutorEntry>)>,
-    /// The units that this node has submitted.
-    pub(crate) outgoing: Vec<(Uuid, UnitDir, Vec<SubmitterEntry>)>,
     /// What could not be read.
     pub(crate) quarantined: Vec<Quarantined>,
 }
@@ -80,12 +85,17 @@ pub(crate) struct Quarantined {
 
 impl UnitStore {
     /// Opens a store, and makes it if it does not exist. `new_id` is the id of a store that is
-    /// made.
+    /// made, and `found` is called for each unit.
     ///
     /// # Errors
     /// The directory cannot be made, belongs to somebody else, or its id or tombstones cannot be
     /// read. Without these nobody knows what must not be run again.
-    pub(crate) fn open(root: &Path, new_id: Uuid, now: UnitTime) -> io::Result<(Self, LoadedStore)> {
+    pub(crate) fn open(
+        root: &Path,
+        new_id: Uuid,
+        now: UnitTime,
+        mut found: impl FnMut(LoadedUnit),
+    ) -> io::Result<(Self, LoadedStore)> {
         make_dir(root)?;
         let owner = fs::symlink_metadata(root)?.uid();
         for dir in ["in", "out"] {
@@ -93,7 +103,7 @@ impl UnitStore {
         }
         let id = open_id(&root.join("store-id"), new_id)?;
         let dead = DeadKeys::open(root.join(TOMBSTONES), now)?;
-        let mut loaded = LoadedStore { incoming: Vec::new(), outgoing: Vec::new(), quarantined: Vec::new() };
+        let mut loaded = LoadedStore { quarantined: Vec::new() };
         for (path, name) in entries(&root.join("in"))? {
             let submitter =
                 name.strip_prefix(NODE_PREFIX).and_then(|id| NodeId::try_from(id.to_owned()).ok());
@@ -103,13 +113,13 @@ impl UnitStore {
             };
             for (path, name) in entries(&path)? {
                 if let Some((id, dir, journal)) = loaded.load(path, &name, owner) {
-                    loaded.incoming.push((UnitKey { submitter: submitter.clone(), id }, dir, journal));
+                    found(LoadedUnit::Incoming(UnitKey { submitter: submitter.clone(), id }, dir, journal));
                 }
             }
         }
-        for (path, name) in entries(&root.join("out"))? {
-            if let Some(unit) = loaded.load(path, &name, owner) {
-                loaded.outgoing.push(unit);
+        for (path, name) in entries(&dir_out(root))? {
+            if let Some((id, dir, journal)) = loaded.load(path, &name, owner) {
+                found(LoadedUnit::Outgoing(id, dir, journal));
             }
         }
         Ok((Self { root: root.to_owned(), id, dead }, loaded))
@@ -129,7 +139,7 @@ impl UnitStore {
     /// # Errors
     /// The disk did not take it. Nothing is left behind.
     pub(crate) fn create_incoming(&self, key: &UnitKey, entries: &[ExecutorEntry]) -> io::Result<UnitDir> {
-        let parent = self.root.join("in").join(format!("{NODE_PREFIX}{}", key.submitter));
+        let parent = dir_in(&self.root, &key.submitter);
         make_dir(&parent)?;
         UnitDir::create(&parent, key.id, entries)
     }
@@ -140,7 +150,7 @@ impl UnitStore {
     /// # Errors
     /// The disk did not take it, or the directory exists.
     pub(crate) fn reserve_outgoing(&self, id: Uuid) -> io::Result<ReservedDir> {
-        UnitDir::reserve(&self.root.join("out"), id)
+        UnitDir::reserve(&dir_out(&self.root), id)
     }
 
     /// Records that a key must no longer be accepted, and syncs that to disk. Works again after a
@@ -217,6 +227,21 @@ impl LoadedStore {
     fn quarantine(&mut self, path: PathBuf, reason: &str) {
         self.quarantined.push(Quarantined { path, reason: reason.to_owned() });
     }
+}
+
+/// Where the units are that this node executes for a submitter.
+fn dir_in(root: &Path, submitter: &NodeId) -> PathBuf {
+    root.join("in").join(format!("{NODE_PREFIX}{submitter}"))
+}
+
+/// Where the units are that this node has submitted.
+pub(crate) fn dir_out(root: &Path) -> PathBuf {
+    root.join("out")
+}
+
+/// The directory of a unit that this node executes.
+pub(crate) fn path_in(root: &Path, key: &UnitKey) -> PathBuf {
+    dir_in(root, &key.submitter).join(key.id.to_string())
 }
 
 /// The entries of a directory with their names, sorted. A name that is not UTF-8 is shown with

@@ -94,7 +94,7 @@ fn tombstones_last_until_their_time_and_not_longer() {
     let (store, _) = open_at(root.path(), NOW.plus(10));
     assert_eq!((store.tombstone(&key(1)), store.tombstone(&key(2))), (None, Some(Death::NeverAccepted)));
     fs::write(root.path().join("units/tombstones"), "nonsense").unwrap();
-    let error = UnitStore::open(&root.path().join("units"), Uuid::nil(), NOW).unwrap_err();
+    let error = UnitStore::open(&root.path().join("units"), Uuid::nil(), NOW, drop).unwrap_err();
     assert!(error.to_string().contains("tombstones: it is not a journal"), "{error}");
 }
 
@@ -176,12 +176,25 @@ fn a_payload_with_another_digest_is_removed() {
     assert!(unit.complete_payload(7, &digest).unwrap());
 }
 
-fn open(root: &Path) -> (UnitStore, LoadedStore) {
+/// What a store held.
+#[derive(Debug)]
+struct Opened {
+    incoming: Vec<(UnitKey, UnitDir, Vec<ExecutorEntry>)>,
+    quarantined: Vec<Quarantined>,
+}
+
+fn open(root: &Path) -> (UnitStore, Opened) {
     open_at(root, NOW)
 }
 
-fn open_at(root: &Path, now: UnitTime) -> (UnitStore, LoadedStore) {
-    UnitStore::open(&root.join("units"), Uuid::from_u128(9), now).unwrap()
+fn open_at(root: &Path, now: UnitTime) -> (UnitStore, Opened) {
+    let mut incoming = Vec::new();
+    let found = |unit| match unit {
+        LoadedUnit::Incoming(key, dir, journal) => incoming.push((key, dir, journal)),
+        LoadedUnit::Outgoing(id, ..) => panic!("nothing was submitted here: {id}"),
+    };
+    let (store, loaded) = UnitStore::open(&root.join("units"), Uuid::from_u128(9), now, found).unwrap();
+    (store, Opened { incoming, quarantined: loaded.quarantined })
 }
 
 fn unit() -> (tempfile::TempDir, UnitStore, UnitPaths) {

@@ -64,6 +64,16 @@ impl UnitDir {
         Ok(Some((Self { paths: UnitPaths::new(path), log }, entries)))
     }
 
+    /// The directory of a unit whose log was opened or created before, and ends at this offset.
+    pub(crate) fn known(path: &Path, log_end: u64) -> Self {
+        Self { paths: UnitPaths::new(path), log: Log::known(log_end) }
+    }
+
+    /// Where the log ends, in bytes. `None` after an append that has failed.
+    pub(crate) fn log_end(&self) -> Option<u64> {
+        self.log.end()
+    }
+
     /// Appends entries to the journal, and syncs them to disk.
     pub(crate) fn append<E: Serialize>(&mut self, entries: &[E]) -> io::Result<()> {
         if entries.is_empty() { Ok(()) } else { self.log.append(&self.paths.log_path(), entries) }

@@ -1,0 +1,37 @@
+//! Keeping units that have ended in little memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shared::Shared;
+
+/// How long a unit that has ended stays as it is: its submitter reads its output now.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The longest wait before units that somebody still refers to are looked at again.
+const MAX_LINGER: Duration = Duration::from_secs(60);
+
+impl Shared {
+    /// Replaces units that have ended, and that nobody uses any more, by records in little memory.
+    pub(super) async fn sweep_ended(self: &Arc<Self>) {
+        let mut linger = LINGER;
+        loop {
+            tokio::select! {
+                () = self.outgoing.retired.notified() => {}
+                () = self.incoming.retired.notified() => {}
+            }
+            loop {
+                tokio::time::sleep(linger).await;
+                let (out_replaced, out_left) = self.outgoing.sweep();
+                let (in_replaced, in_left) = self.incoming.sweep();
+                if out_left + in_left == 0 {
+                    linger = LINGER;
+                    break;
+                }
+                // Whoever refers to them may do so for long.
+                let moved = out_replaced + in_replaced > 0;
+                linger = if moved { LINGER } else { (linger * 2).min(MAX_LINGER) };
+            }
+        }
+    }
+}
