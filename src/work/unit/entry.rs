@@ -68,6 +68,28 @@ pub(crate) enum ExecutorChange {
     Final { outcome: Outcome, started: bool },
 }
 
+/// An entry of a journal.
+pub(crate) trait JournalEntry: Serialize {
+    /// Whether the entry has to be on disk before anything follows from it. One that has not is
+    /// written at once, so that it survives the process, and synced with the next one that has.
+    fn is_promise(&self) -> bool;
+}
+
+impl JournalEntry for ExecutorEntry {
+    fn is_promise(&self) -> bool {
+        match self.change {
+            // The supervisor syncs `run` before it executes the command. After a power failure this
+            // file says that the attempt was begun, whatever the journal says.
+            ExecutorChange::Starting { .. } | ExecutorChange::Running { .. } => false,
+            ExecutorChange::Offered { .. }
+            | ExecutorChange::Accepted
+            | ExecutorChange::CancelWanted { .. }
+            | ExecutorChange::ReleaseWanted
+            | ExecutorChange::Final { .. } => true,
+        }
+    }
+}
+
 /// An entry of the submitter's journal for one unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SubmitterEntry {
@@ -97,10 +119,24 @@ pub(crate) enum SubmitterChange {
     Final { outcome: Outcome, started: bool },
 }
 
+impl JournalEntry for SubmitterEntry {
+    fn is_promise(&self) -> bool {
+        match self.change {
+            // A submitter that has lost it offers the unit again, and the executor has it on record.
+            SubmitterChange::Accepted => false,
+            SubmitterChange::Queued { .. }
+            | SubmitterChange::Handing { .. }
+            | SubmitterChange::CancelWanted { .. }
+            | SubmitterChange::ReleaseWanted { .. }
+            | SubmitterChange::Final { .. } => true,
+        }
+    }
+}
+
 /// What follows an input: entries to append to the unit's journal, then effects.
 ///
-/// The caller appends all entries in one write, syncs them to disk, and then performs the effects
-/// in order. If the write fails it drops the machine, which is ahead of the disk, and replays the
+/// The caller appends all entries in one write, syncs them to disk if one of them
+/// [is a promise](JournalEntry::is_promise), and then performs the effects in order. If the write fails it drops the machine, which is ahead of the disk, and replays the
 /// journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "the entries must be journalled before the effects are performed"]

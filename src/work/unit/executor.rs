@@ -142,6 +142,9 @@ pub(crate) struct Found {
     pub(crate) exit: Option<Exit>,
 }
 
+/// Attempts count from 1.
+const FIRST_ATTEMPT: u32 = 1;
+
 type ExecutorStep = Step<ExecutorEntry, ExecutorEffect>;
 
 impl ExecutorUnit {
@@ -207,6 +210,11 @@ impl ExecutorUnit {
         let mut step = Step::default();
         match self.stage {
             Stage::Receiving => self.offset = stored.min(self.spec.payload_len),
+            // The entry that says so was not synced before the attempt was begun or made void.
+            Stage::Accepted if found.run != RunFile::Absent => {
+                self.record(ExecutorChange::Starting { attempt: FIRST_ATTEMPT }, &mut step, now);
+                self.resume_attempt(FIRST_ATTEMPT, found, &mut step, now);
+            }
             Stage::Accepted => step.effects.push(ExecutorEffect::Enqueue),
             Stage::Starting { attempt } | Stage::Running { attempt } => {
                 self.resume_attempt(attempt, found, &mut step, now);
@@ -285,6 +293,15 @@ impl ExecutorUnit {
         matches!(self.stage, Stage::Final { .. })
     }
 
+    /// The attempt of which there may be something on disk: that which a supervisor may be running,
+    /// or the next one of a unit that waits for its turn.
+    pub(crate) fn attempt_on_disk(&self) -> Option<u32> {
+        match self.stage {
+            Stage::Accepted => Some(FIRST_ATTEMPT),
+            _ => self.attempt(),
+        }
+    }
+
     /// The attempt that a supervisor may be running.
     pub(crate) fn attempt(&self) -> Option<u32> {
         match self.stage {
@@ -330,7 +347,7 @@ impl ExecutorUnit {
 
     fn on_turn(&mut self, step: &mut ExecutorStep, now: UnitTime) {
         if self.stage == Stage::Accepted && now < self.start_by {
-            self.start(1, step, now);
+            self.start(FIRST_ATTEMPT, step, now);
         }
     }
 

@@ -39,9 +39,20 @@
 //! (an [`Outcome`]) is absorbing.
 //!
 //! **Machines without I/O** (`submitter`, `executor`) take an input and return a step: entries for
-//! the unit's journal, and effects. The service appends the entries, syncs them to disk, and
-//! performs the effects only then. After a crash a machine is rebuilt from its journal. Whatever
-//! the point of the crash, the entries on disk say at least as much as anybody else was told.
+//! the unit's journal, and effects. The service appends the entries, syncs them to disk if anything
+//! was promised by them, and performs the effects only then. After a crash a machine is rebuilt from
+//! its journal. Whatever the point of the crash, the files on disk say at least as much as anybody
+//! else was told.
+//!
+//! | synced | before | protects |
+//! |---|---|---|
+//! | payload, first entry, names at the submitter | the submission returns | the unit is not lost |
+//! | first entry and names at the executor | HAVE | an offer is known when it is repeated |
+//! | `Handing` at the submitter | the payload ends | no second store is offered the unit |
+//! | payload and `Accepted` at the executor | STATUS accepted | the payload may be deleted |
+//! | `run` and its names | the command is executed | at most one start |
+//! | output, then `exit` | the supervisor ends | the outcome is not lost with the node's next run |
+//! | wishes, and `Final` at either end | anybody hears of them | a final state never changes |
 //!
 //! **Starting at most once.** The executor journals that it starts a unit before it starts a
 //! supervisor process, and the supervisor creates the attempt's `run` file exclusively before it

@@ -30,7 +30,7 @@ use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeVal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_setfl, inotify};
+use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_setfl, inotify};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group, pidfd_open,
@@ -474,8 +474,11 @@ impl Output {
     }
 
     fn finish(self) -> Channel {
-        // What cannot be synced is found to be shorter than recorded, should the machine go down.
-        let _ = self.file.sync_all();
+        // What cannot be synced is found to be shorter than recorded, should the machine go down. A
+        // file that is gone counts as empty.
+        if self.len > 0 {
+            let _ = self.file.sync_all();
+        }
         Channel { len: self.len, sha256: self.hash.finalize().into() }
     }
 }
@@ -489,9 +492,16 @@ struct Reserve {
 impl Reserve {
     fn create(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        file.write_all(&[0; EXIT_RESERVE as usize])?;
-        file.sync_all()?;
-        file.rewind()?;
+        match fallocate(&file, FallocateFlags::empty(), 0, EXIT_RESERVE) {
+            Ok(()) => {}
+            // Where room cannot be reserved otherwise, it is written to.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                file.write_all(&[0; EXIT_RESERVE as usize])?;
+                file.sync_all()?;
+                file.rewind()?;
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(Self { path: path.to_owned(), file })
     }
 

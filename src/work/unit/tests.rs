@@ -271,6 +271,63 @@ fn a_release_is_passed_on_and_then_the_unit_is_gone() {
 }
 
 #[test]
+fn a_start_that_is_not_in_the_journal_is_known_by_its_run_file() {
+    let found = |run, exit| Found { run, locked: false, exit };
+    let late = T0.plus(START_BY);
+    let resume = |cancelled: bool, found: &Found| {
+        let mut unit = accepted(spec());
+        if cancelled {
+            // As if the cancellation had been recorded, and the node had died before the end.
+            unit = ExecutorUnit::replay(&journal(&[
+                ExecutorChange::Offered { spec: spec(), start_by: late },
+                ExecutorChange::Accepted,
+                ExecutorChange::CancelWanted { grace_ms: 0 },
+            ]))
+            .unwrap();
+        }
+        let step = unit.resume(10, found, late);
+        assert_eq!(changes(&step.entries)[0], &ExecutorChange::Starting { attempt: 1 });
+        assert!(!step.effects.iter().any(|effect| matches!(effect, ExecutorEffect::Start { .. })));
+        (unit.status().outcome().cloned(), unit.status().started)
+    };
+    // Its time is over, and it was cancelled: without the file it would count as never started.
+    for cancelled in [false, true] {
+        let ended = Some(Exit { end: ExitKind::Status(0), terminated: false });
+        assert_eq!(resume(cancelled, &found(RunFile::Supervisor, None)), (Some(Outcome::Lost), true));
+        assert_eq!(resume(cancelled, &found(RunFile::Supervisor, ended)), (Some(Outcome::Succeeded), true));
+    }
+    assert!(!resume(false, &found(RunFile::Fence, None)).1);
+}
+
+#[test]
+fn a_machine_that_has_ended_is_rebuilt_from_what_is_kept() {
+    let spec = UnitSpec { labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]), ..spec() };
+    let executor = ExecutorUnit::replay(&journal(&[
+        ExecutorChange::Offered { spec: spec.clone(), start_by: T0.plus(START_BY) },
+        ExecutorChange::Accepted,
+        ExecutorChange::Starting { attempt: 1 },
+        ExecutorChange::CancelWanted { grace_ms: 7 },
+        ExecutorChange::Final { outcome: Outcome::Cancelled, started: true },
+    ]))
+    .unwrap();
+    let kept = executor.ended().expect("it has ended");
+    assert_eq!((kept.report(), Some(kept.deadline())), (executor.status(), executor.deadline()));
+    assert_eq!(ExecutorUnit::from(kept), executor);
+    assert!(starting(spec).ended().is_none());
+
+    let mut unit = handed();
+    assert!(unit.ended().is_none());
+    answer(&mut unit, STORE, Answer::Status(status(9, ReportState::Final(Outcome::Succeeded))));
+    let kept = unit.ended().expect("it has ended");
+    assert_eq!((kept.created(), Some(kept.deadline())), (unit.created(), unit.deadline()));
+    let rebuilt = SubmitterUnit::from(kept);
+    assert_eq!((rebuilt.spec(), rebuilt.since()), (unit.spec(), unit.since()));
+    assert_eq!(rebuilt.status().outcome(), Some(&Outcome::Succeeded));
+    let _ = unit.handle(SubmitterInput::Release { force: false }, T0);
+    assert!(unit.ended().is_none());
+}
+
+#[test]
 fn a_spec_is_bounded() {
     assert_eq!(spec().check(), Ok(()));
     let long = UnitSpec { keep_for_ms: 31 * 24 * 3_600_000, ..spec() };
@@ -315,6 +372,10 @@ fn starting(spec: UnitSpec) -> ExecutorUnit {
     let mut unit = accepted(spec);
     let _ = unit.handle(ExecutorInput::Turn, T0);
     unit
+}
+
+fn journal(changes: &[ExecutorChange]) -> Vec<ExecutorEntry> {
+    changes.iter().map(|change| ExecutorEntry { at: T0, change: change.clone() }).collect()
 }
 
 fn exited(end: ExitKind, terminated: bool) -> ExecutorInput {

@@ -118,19 +118,26 @@ impl Shared {
         send: &mut SendHalf,
         reader: &mut FrameReader,
     ) -> Result<(), Failed> {
-        let path = unit.core.lock().await.dir.paths().payload_path();
-        let mut file = self.blocking(move || File::open(path)).await?.map_err(UnitError::from)?;
-        loop {
+        let (path, len) = {
+            let core = unit.core.lock().await;
+            (core.dir.paths().payload_path(), core.machine.spec().payload_len)
+        };
+        // An empty payload was not synced.
+        let mut open = match len {
+            0 => None,
+            _ => Some(self.blocking(move || File::open(path)).await?.map_err(UnitError::from)?),
+        };
+        while let Some(file) = open.take() {
             unit.publish_handed(offset);
             if unit.is(|status| status.is_final()) {
                 // It was cancelled or released meanwhile. A release is still due.
                 return Err(Failed::Again);
             }
-            let (back, piece) = self.read_piece(file, offset).await?;
-            file = back;
+            let (file, piece) = self.read_piece(file, offset).await?;
             if piece.is_empty() {
                 break;
             }
+            open = Some(file);
             offset += piece.len() as u64;
             if send.write_chunk(piece).await.is_err() {
                 // The executor wants no more, and says why.

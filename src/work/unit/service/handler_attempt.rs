@@ -22,7 +22,7 @@ use super::super::super::call::{Call, CallError, CallOptions, call};
 use super::super::executor::{Exit, ExitKind};
 use super::super::job::{Channel, ExitRecord, Usage};
 use super::super::store::faults::{before_write, write_all_at};
-use super::super::store::{make_dir, sync_parent};
+use super::super::store::make_dir_unsynced;
 use super::in_unit::InUnit;
 use super::shared::{Shared, UnitError};
 use crate::id::ServiceName;
@@ -47,7 +47,7 @@ impl Shared {
     pub(super) fn run_handler(self: &Arc<Self>, unit: &Arc<InUnit>, attempt: u32) -> Result<(), String> {
         let begin = || {
             let dir = unit.paths.attempt_path(attempt);
-            make_dir(&dir)?;
+            make_dir_unsynced(&dir)?;
             let lock = unit.paths.lock()?;
             // Creating the outputs would truncate those of an attempt that was begun.
             if unit.paths.is_begun(attempt)? {
@@ -205,6 +205,10 @@ async fn exchange(
     let paths = unit.paths.clone();
     let sending = async {
         let unreadable = |error: io::Error| ExitKind::Handler(format!("cannot read the payload: {error}"));
+        if unit.spec.payload_len == 0 {
+            writer.finish();
+            return Ok(());
+        }
         let mut file = File::open(paths.payload_path()).map_err(unreadable)?;
         loop {
             let piece = shared.blocking(move || {
@@ -285,14 +289,14 @@ impl Written {
 
 fn record(dir: &Path, exit: &Exit, out: &Written) -> io::Result<()> {
     before_write(dir)?;
-    out.file.sync_all()?;
+    if out.len > 0 {
+        out.file.sync_all()?;
+    }
     let record = ExitRecord {
         exit: exit.clone(),
         stdout: Channel { len: out.len, sha256: out.hash.clone().finalize().into() },
         stderr: Channel { len: 0, sha256: Sha256::digest(b"").into() },
         usage: Usage::default(),
     };
-    let path = dir.join("exit");
-    replace(&path, &rmp_serde::to_vec(&record).map_err(io::Error::other)?)?;
-    sync_parent(&path)
+    replace(&dir.join("exit"), &rmp_serde::to_vec(&record).map_err(io::Error::other)?)
 }

@@ -341,8 +341,9 @@ impl Shared {
     /// Compares a unit's journal with what there is of its attempt, and goes on from there.
     pub(super) fn resume_unit(self: &Arc<Self>, unit: &Arc<InUnit>, core: &mut InCore) -> io::Result<()> {
         let nothing = Found { run: RunFile::Absent, locked: false, exit: None };
-        let found = core.machine.attempt().map_or(Ok(nothing), |attempt| unit.paths.found(attempt))?;
-        if let Some(attempt) = core.machine.attempt()
+        let found =
+            core.machine.attempt_on_disk().map_or(Ok(nothing), |attempt| unit.paths.found(attempt))?;
+        if let Some(attempt) = core.machine.attempt_on_disk()
             && found.run == RunFile::Supervisor
             && !found.locked
             && found.exit.is_none()

@@ -142,7 +142,7 @@ impl Shared {
         mut spec: UnitSpec,
         mut copied: Copying,
     ) -> io::Result<Arc<OutUnit>> {
-        if let Some((file, path)) = copied.to.take() {
+        if let Some((file, path)) = copied.to.take().filter(|_| copied.len > 0) {
             before_write(&path)?;
             file.sync_all()?;
         }

@@ -61,12 +61,20 @@ fn beside(path: &Path) -> PathBuf {
 
 /// Makes a directory that only this user may enter, and syncs its name to disk.
 pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
+    if !make_dir_unsynced(path)? {
+        return Ok(());
+    }
+    // One whose name is not synced would not be synced by the next caller either.
+    sync_parent(path).inspect_err(|_| drop(fs::remove_dir(path)))
+}
+
+/// Makes a directory that only this user may enter. Returns whether it is new.
+pub(crate) fn make_dir_unsynced(path: &Path) -> io::Result<bool> {
     match DirBuilder::new().mode(0o700).create(path) {
-        // One whose name is not synced would not be synced by the next caller either.
-        Ok(()) => sync_parent(path).inspect_err(|_| drop(fs::remove_dir(path))),
+        Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             if fs::symlink_metadata(path)?.is_dir() {
-                return Ok(());
+                return Ok(false);
             }
             let text = format!("{}: not a directory", path.display());
             Err(io::Error::new(io::ErrorKind::NotADirectory, text))

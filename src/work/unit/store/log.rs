@@ -5,8 +5,8 @@
 //! frame: length (u32) ‖ CRC-32 of the body (u32) ‖ body: a MessagePack array of entries
 //! ```
 //!
-//! Numbers are big-endian. An append is one frame, one write and one `fdatasync`; the entries of a
-//! frame are there together or not at all. A frame that was cut off by a crash is the last one, was
+//! Numbers are big-endian. An append is one frame and one write, and one `fdatasync` if something
+//! depends on it; the entries of a frame are there together or not at all. A frame that was cut off by a crash is the last one, was
 //! never acted upon, and is cut away when the file is opened. Anything else that does not fit is
 //! damage.
 
@@ -161,6 +161,19 @@ impl Log {
     /// The disk did not take them. The log rejects further entries: after a failed sync the content
     /// of the file is unknown until it is opened again.
     pub(crate) fn append<E: Serialize>(&mut self, path: &Path, entries: &[E]) -> io::Result<()> {
+        self.write(path, entries, true)
+    }
+
+    /// Appends entries to the file, all or none of them. They survive the process, but not a power
+    /// failure before the next [`append`](Self::append).
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append).
+    pub(crate) fn append_unsynced<E: Serialize>(&mut self, path: &Path, entries: &[E]) -> io::Result<()> {
+        self.write(path, entries, false)
+    }
+
+    fn write<E: Serialize>(&mut self, path: &Path, entries: &[E], sync: bool) -> io::Result<()> {
         if self.failed {
             return Err(io::Error::other("an earlier append has failed"));
         }
@@ -169,8 +182,10 @@ impl Log {
         self.failed = true;
         let file = OpenOptions::new().write(true).open(path)?;
         write_all_at(&file, path, &frame, self.end)?;
-        before_write(path)?;
-        file.sync_data()?;
+        if sync {
+            before_write(path)?;
+            file.sync_data()?;
+        }
         self.end += frame.len() as u64;
         self.failed = false;
         Ok(())

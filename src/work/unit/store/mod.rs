@@ -38,7 +38,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use self::dead_keys::DeadKeys;
-pub(crate) use self::files::{make_dir, sync_parent};
+pub(crate) use self::files::{make_dir, make_dir_unsynced, sync_parent};
 pub(crate) use self::paths::UnitPaths;
 pub(crate) use self::unit_dir::{ReservedDir, UnitDir};
 use super::entry::{ExecutorEntry, StoreId, SubmitterEntry, UnitTime};

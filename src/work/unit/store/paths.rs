@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::executor::{Found, RunFile};
 use super::super::job::{ExitRecord, Job};
 use super::faults::before_write;
-use super::files::{create_exclusively, make_dir, sync_parent};
+use super::files::{create_exclusively, make_dir, make_dir_unsynced, sync_parent};
 use crate::mesh::data_dir::datadir::replace;
 
 /// What a `run` file says.
@@ -64,6 +64,10 @@ impl UnitPaths {
     /// is removed.
     pub(crate) fn complete_payload(&self, len: u64, sha256: &[u8; 32]) -> io::Result<bool> {
         let path = self.payload_path();
+        if len == 0 && self.payload_len()? == 0 {
+            // Nobody reads it.
+            return Ok(Sha256::digest(b"")[..] == sha256[..]);
+        }
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         before_write(&path)?;
@@ -99,12 +103,17 @@ impl UnitPaths {
         }
     }
 
-    /// Leaves the job of an attempt for its supervisor.
+    /// Leaves the job of an attempt for its supervisor. It is not synced: the supervisor would not
+    /// survive a power failure either, and for a new one the job is written again.
     pub(crate) fn write_job(&self, attempt: u32, job: &Job) -> io::Result<()> {
         let dir = self.attempt_path(attempt);
-        make_dir(&dir)?;
+        make_dir_unsynced(&dir)?;
         before_write(&dir)?;
-        replace(&dir.join("job"), &rmp_serde::to_vec(job).map_err(io::Error::other)?)
+        let bytes = rmp_serde::to_vec(job).map_err(io::Error::other)?;
+        // A supervisor may be reading the one before.
+        let beside = dir.join("job.new");
+        fs::write(&beside, bytes)?;
+        fs::rename(&beside, dir.join("job"))
     }
 
     /// Asks the supervisor to terminate the command: SIGTERM now, SIGKILL after the grace. A
@@ -188,7 +197,9 @@ impl UnitPaths {
 
     fn create_run(&self, attempt: u32, run: &Run) -> io::Result<()> {
         let dir = self.attempt_path(attempt);
-        make_dir(&dir)?;
+        make_dir_unsynced(&dir)?;
+        // Its name has to be on disk as well as what is in it.
+        sync_parent(&dir)?;
         let bytes = rmp_serde::to_vec(run).map_err(io::Error::other)?;
         create_exclusively(&dir.join("run"), &bytes)
     }

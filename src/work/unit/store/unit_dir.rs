@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::super::entry::JournalEntry;
 use super::faults::before_write;
 use super::files::sync_parent;
 use super::log::{Log, LogError};
@@ -74,9 +75,17 @@ impl UnitDir {
         self.log.end()
     }
 
-    /// Appends entries to the journal, and syncs them to disk.
-    pub(crate) fn append<E: Serialize>(&mut self, entries: &[E]) -> io::Result<()> {
-        if entries.is_empty() { Ok(()) } else { self.log.append(&self.paths.log_path(), entries) }
+    /// Appends entries to the journal, and syncs them to disk if one of them is a promise.
+    pub(crate) fn append<E: JournalEntry>(&mut self, entries: &[E]) -> io::Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let path = self.paths.log_path();
+        if entries.iter().any(JournalEntry::is_promise) {
+            self.log.append(&path, entries)
+        } else {
+            self.log.append_unsynced(&path, entries)
+        }
     }
 
     /// Reads the journal again after an append has failed.
