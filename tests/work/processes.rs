@@ -26,7 +26,10 @@ pub(crate) fn supervisors(below: &Path) -> Vec<Supervisor> {
         let unit = words.get(at + 1).filter(|unit| unit.starts_with(below))?;
         Some(Supervisor { pid, unit: Path::new(unit).file_name()?.to_str()?.parse().ok()? })
     };
-    pids.filter_map(supervisor).collect()
+    let found: Vec<Supervisor> = pids.filter_map(supervisor).collect();
+    // A process that is about to execute a command looks like the supervisor that has forked it.
+    let children: Vec<u32> = found.iter().flat_map(|found| family(found.pid)[1..].to_vec()).collect();
+    found.into_iter().filter(|found| !children.contains(&found.pid)).collect()
 }
 
 /// All that descends from a process, and it.
