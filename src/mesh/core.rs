@@ -15,9 +15,8 @@ use super::data_dir::datadir;
 use super::data_dir::datadir::DataDir;
 use super::data_dir::manifest::Manifest;
 use super::driver::attaching::Attaching;
-use super::driver::converge::{ConvergeError, Convergence, Waiting};
+use super::driver::converge::Waiting;
 use super::driver::expiry::ExpiryWatch;
-use super::driver::explain::NodeExplanation;
 use super::driver::forwarding::RouteCache;
 use super::driver::renewal;
 use super::driver::shutdown::{ShutDown, Shutdown};
@@ -45,12 +44,15 @@ use super::peers::detours::Detours;
 use super::peers::doubt::Doubts;
 use super::peers::paths::Paths;
 use super::peers::{self, Peers};
+use super::report::convergence::{ConvergeError, Convergence};
 use super::report::departures::Departures;
 use super::report::events::{Event, Linked};
+use super::report::explanation::NodeExplanation;
 use super::report::log::{LogLimits, ReachabilityLog};
 use super::report::refusal_log::SharedRefusalLog;
 use super::report::status::{Status, StatusOptions};
 use super::services::at_once::at_once;
+use super::services::certificate;
 use super::services::connection::{Connection, FirstCause};
 use super::services::datagram::{DatagramListener, DatagramSender};
 use super::services::ending::Cause;
@@ -226,7 +228,7 @@ impl Mesh {
         let pool = VerificationPool::new();
         let vetting = Vetting::new(endpoint.clone(), pool.clone(), parts.logs.clone());
         let checks = CredentialChecks::new(pool, notary.clone());
-        let renewals = services.offer(renewal::service(), true).expect("it is the first service of all");
+        let renewals = services.offer(certificate::service(), true).expect("it is the first service of all");
         let peers = Peers::new(
             endpoint.clone(),
             services.clone(),

@@ -22,11 +22,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use self::attaching::Attaching;
-use self::converge::Convergence;
 use self::expiry::ExpiryWatch;
-use self::explain::explain;
 use self::forwarding::{RouteCache, Sources, forwarding_table};
-use self::snapshot::snapshot;
 use self::stub_waiting::StubWaiting;
 use self::verification::CredentialChecks;
 use self::verifying::WaitingQueries;
@@ -46,8 +43,10 @@ use super::links::vetting::Vetting;
 use super::network::roaming::Roaming;
 use super::peers::detours::Detours;
 use super::peers::doubt::Doubts;
-use super::peers::paths::{PathInput, Paths};
+use super::peers::path_input::PathInput;
+use super::peers::paths::Paths;
 use super::peers::{Peers, SWEEP};
+use super::report::convergence::Convergence;
 use super::report::departures::Departures;
 use super::report::events::{Event, Linked};
 use super::report::log::{LogKind, LogLimits, ReachabilityLog};
@@ -548,9 +547,9 @@ impl Driver {
     fn command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Status(options, reply) => {
-                let _ = reply.send(Box::new(snapshot(self, options, now)));
+                let _ = reply.send(Box::new(self.snapshot(options, now)));
             }
-            Command::Explain(node, reply) => drop(reply.send(explain(self, &node, now))),
+            Command::Explain(node, reply) => drop(reply.send(self.explain(&node, now))),
             Command::Query(node, reply) => self.ask(node, reply),
             Command::Verify(node) => self.verify(&node, now),
             Command::Converge(within, reply) => self.converge(within, reply, now),

@@ -1,18 +1,17 @@
 //! What wakes the driver: one of these at a time.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::driver::converge::{ConvergeError, Convergence};
-use super::driver::explain::NodeExplanation;
 use super::driver::snapshot::Snapshot;
-use super::driver::unreachable::UnreachableAddrs;
 use super::links::endings::Turn;
 use super::links::link::LinkId;
-use super::peers::paths::PathInput;
+use super::peers::path_input::PathInput;
+use super::report::convergence::{ConvergeError, Convergence};
+use super::report::explanation::NodeExplanation;
 use super::report::status::{PortMappingStatus, StatusOptions};
 use super::services::ending::Cause;
 use crate::id::{NodeAddr, NodeId};
@@ -20,6 +19,7 @@ use crate::router::{Attachment, AttachmentVerdict, Message};
 use crate::transport::Identity;
 use crate::transport::frame::Frame;
 use crate::transport::handshake::Established;
+use crate::transport::unreachable::Reason;
 
 /// Inputs that wait for the driver, at most; beyond that the links' readers wait, and QUIC's flow control with them.
 pub(crate) const MAX_INPUTS: usize = 1_024;
@@ -57,6 +57,9 @@ pub(crate) enum Input {
     /// A request from this process.
     Command(Command),
 }
+
+/// What was reported of each address; never an IPv4-mapped one.
+pub(crate) type UnreachableAddrs = BTreeMap<SocketAddr, Reason>;
 
 /// Whether the packets of a peer connection get answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -29,10 +29,6 @@ pub(crate) mod services;
 pub(crate) mod view;
 
 pub use crate::transport::settings::MAX_STREAMS;
-pub use driver::converge::{ConvergeError, Convergence};
-pub use driver::explain::{
-    AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation, StreamUse,
-};
 pub use driver::shutdown::ShutDown;
 pub use links::half_open::HandshakeCounts;
 pub(crate) use links::link_cost::LinkCosts;
@@ -41,16 +37,20 @@ pub use links::notary::CertificateNotary;
 pub use links::peer_addr::{InvalidPeerAddr, PeerAddr};
 pub use network::interfaces::{AddressKind, LocalAddress, MAX_LOCAL_ADDRESSES};
 pub use peers::MAX_PEERS;
-pub use peers::detours::Detour;
+pub use report::convergence::{ConvergeError, Convergence};
 pub use report::departures::LeftStatus;
 pub use report::events::Event;
+pub use report::explanation::{
+    AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation, StreamUse,
+};
 pub use report::status::{
-    CertificateStatus, Direction, DuplicateStatus, EdgeStatus, HandshakeStatus, LinkState, LinkStatus,
-    NetworkStatus, NotTrusted, PairStatus, PathsStatus, PeerPath, PeerStatus, PortMappingStatus,
-    ProcessStatus, RecordStatus, RouteStatus, Status, StatusOptions, StubsStatus, WindowStatus,
+    CertificateStatus, DatagramStatus, Detour, Direction, DuplicateStatus, EdgeStatus, HandshakeStatus,
+    LinkState, LinkStatus, NetworkStatus, NotTrusted, PairStatus, PathsStatus, PeerPath, PeerStatus,
+    PortMappingStatus, ProcessStatus, RecordStatus, RouteStatus, Status, StatusOptions, StubsStatus,
+    WindowStatus,
 };
 pub use services::datagram::{
-    Datagram, DatagramError, DatagramListener, DatagramSender, DatagramStatus, MAX_WAITING_DATAGRAMS,
+    Datagram, DatagramError, DatagramListener, DatagramSender, MAX_WAITING_DATAGRAMS,
 };
 pub use services::ending::{EndReason, EndedBy, Ending};
 pub use services::open::{OpenError, OpenOptions};

@@ -13,17 +13,17 @@ use tokio::task::JoinSet;
 use tracing::{Instrument, debug, debug_span};
 
 use super::clock;
-use super::driver::explain::StreamUse;
 use super::input::{Input, PeerAnswers};
 use super::links::vetting::Vetting;
+use super::report::explanation::StreamUse;
+use super::services::Services;
+use super::services::accept::accept_streams;
 use super::services::connection::Connection;
-use super::services::credit::StreamCredit;
 use super::services::datagram::UNHEARD;
 use super::services::ending::{Cause, EndReason};
 use super::services::open::OpenError;
 use super::services::patience::{Absence, Patiences, bounded};
 use super::services::usage::{Lease, StreamLease, Usage};
-use super::services::{Opened, Services};
 use crate::id::{NodeAddr, NodeId};
 use crate::sync::lock;
 use crate::transport::code::CloseCode;
@@ -37,6 +37,7 @@ pub(crate) mod black_holes;
 mod connecting;
 pub(crate) mod detours;
 pub(crate) mod doubt;
+pub(crate) mod path_input;
 pub(crate) mod path_messages;
 pub(crate) mod paths;
 mod room;
@@ -718,43 +719,6 @@ async fn first_to_succeed(
 
 fn no_answer(node: &NodeId, limit: Duration) -> OpenError {
     OpenError::Unreachable { node: node.clone(), why: format!("no answer within {limit:?}") }
-}
-
-/// Passes the streams that come in on a connection to the services, until the connection ends.
-pub(crate) async fn accept_streams(
-    connection: &Connection,
-    node: &NodeId,
-    services: &Services,
-    usage: &Arc<Usage>,
-) -> Cause {
-    tokio::select! {
-        cause = accept_each(connection, node, services, usage) => cause,
-        never = services.windows.follow(connection, node, usage) => match never {},
-        never = services.send_windows.follow(connection, node) => match never {},
-    }
-}
-
-async fn accept_each(
-    connection: &Connection,
-    node: &NodeId,
-    services: &Services,
-    usage: &Arc<Usage>,
-) -> Cause {
-    let credit = Arc::new(StreamCredit::new(connection.clone(), usage.clone()));
-    let mut last = None;
-    loop {
-        let (send, recv) = match connection.accept_bi().await {
-            Ok(halves) => halves,
-            Err(error) => return connection.first_cause().of(&error),
-        };
-        let first = connection.first_cause().clone();
-        let opened = Opened { send, recv, first, lease: usage.incoming(), came: Bytes::new() };
-        credit.accepted();
-        if let Some(opened) = services.dispatch_at_once(node, opened, &credit, &mut last).await {
-            // Bounded by the streams that the connection permits.
-            tokio::spawn(services.clone().dispatch(node.clone(), opened, credit.clone()));
-        }
-    }
 }
 
 #[cfg(test)]

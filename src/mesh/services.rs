@@ -1,7 +1,9 @@
 //! The services that a node offers, and the streams that come in for them.
 
+pub(crate) mod accept;
 pub(crate) mod at_once;
 pub(crate) mod callers;
+pub(crate) mod certificate;
 pub(crate) mod connection;
 pub(crate) mod credit;
 pub(crate) mod datagram;
@@ -13,9 +15,12 @@ pub(crate) mod patience;
 pub(crate) mod receive_window;
 pub(crate) mod refuse;
 pub(crate) mod send_window;
+pub(crate) mod serve_error;
 pub(crate) mod stream;
 pub(crate) mod usage;
 pub(crate) mod window_budget;
+pub(crate) mod window_need;
+pub(crate) mod written;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,9 +41,9 @@ use self::open_streams::OpenStreams;
 use self::receive_window::ReceiveBudget;
 use self::refuse::{ACCEPTED, RefuseCode, RefusedOpen};
 use self::send_window::SendBudget;
+pub use self::serve_error::{MAX_SERVICES, ServeError};
 use self::stream::Stream;
 use self::usage::{StreamLease, Usage};
-use super::driver::renewal;
 use crate::id::{NodeId, ServiceName};
 use crate::sync::lock;
 use crate::transport::code::StreamCode;
@@ -57,8 +62,6 @@ pub const MAX_WAITING: usize = 256;
 const QUEUE_GRACE: Duration = Duration::from_millis(100);
 /// Poll interval of a stream that waits for a place in its caller's share of a queue.
 const SHARE_POLL: Duration = Duration::from_millis(5);
-/// Services that a node offers, at most.
-pub const MAX_SERVICES: usize = 1_024;
 /// How long a stream may take to say what it is for.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -197,21 +200,6 @@ impl Drop for Listener {
     }
 }
 
-/// Why a service cannot be offered. The caller's fault; nothing was changed.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// The node offers it already.
-    #[error("the service {0} is offered already")]
-    Taken(ServiceName),
-    /// The node offers [`MAX_SERVICES`].
-    #[error("a node offers at most {MAX_SERVICES} services")]
-    TooMany,
-    /// The node is shut down.
-    #[error("this node is shut down")]
-    ShutDown,
-}
-
 /// The answer to the header of a stream that is accepted.
 fn acceptance() -> Bytes {
     Bytes::from_static(&[ACCEPTED])
@@ -264,7 +252,7 @@ impl Services {
     }
 
     pub(crate) fn names(&self) -> Vec<ServiceName> {
-        self.lock().offered.keys().filter(|name| name.as_str() != renewal::SERVICE).cloned().collect()
+        self.lock().offered.keys().filter(|name| name.as_str() != certificate::SERVICE).cloned().collect()
     }
 
     /// Accepts no more streams.

@@ -3,219 +3,83 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use serde::{Serialize, Serializer};
-
 use super::{Driver, Role};
 use crate::id::NodeId;
-use crate::mesh::peers::detours::Detour;
-use crate::mesh::report::departures::LeftStatus;
+use crate::mesh::report::explanation::{
+    AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation, StreamUse,
+};
 use crate::mesh::report::status::PeerPath;
-use crate::mesh::services::usage::Usage;
 use crate::punch::{self, Candidate, Checked, NatClass};
-use crate::router::{Claim, ClaimState, Explanation};
-use crate::transport::settings::MAX_STREAMS;
+use crate::router::{ClaimState, Explanation};
 
-/// Why a node is, or is not, reachable, as far as this node knows, and how the packets for it travel.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct NodeExplanation {
-    /// The node.
-    pub node: NodeId,
-    /// What routing knows of it.
-    #[serde(serialize_with = "serialize_route")]
-    pub route: Explanation,
-    /// The nodes that list it as an ephemeral node of theirs, and what was found about that. Claims
-    /// that were rejected are ignored.
-    pub claims: Vec<Claim>,
-    /// How long this node holds back the link to it at most, in milliseconds, because the link flaps. `None` if it does not.
-    pub held_ms: Option<u64>,
-    /// When it left the mesh; `None` if it is there, or is not known to have left.
-    pub left: Option<LeftStatus>,
-    /// The neighbours that its packets may go to, if they go through the mesh.
-    pub next_hops: Vec<NodeId>,
-    /// The neighbours that its packets avoid, because they got no answer through them; `None` if
-    /// they follow the route.
-    pub detour: Option<Detour>,
-    /// How its packets travel; none: they do not, or it is this node.
-    pub path: Option<PathExplanation>,
-    /// The streams between the two nodes; `None` if there is no connection.
-    pub streams: Option<StreamUse>,
-    /// The NATs in front of the two nodes.
-    pub nat: NatPair,
-    /// Where the two may be reached directly.
-    pub candidates: Candidates,
-    /// The last attempts at a direct path, the newest first; at most 16.
-    pub attempts: Vec<AttemptStatus>,
-}
-
-impl NodeExplanation {
-    /// Whether more is known once claims are verified.
-    pub(crate) fn awaits_proof(&self) -> bool {
-        self.claims.iter().any(|claim| matches!(claim.state, ClaimState::Unverified | ClaimState::Pending))
-    }
-}
-
-/// The streams between this node and another.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[non_exhaustive]
-pub struct StreamUse {
-    /// Streams that this node opened and has open.
-    pub opened: usize,
-    /// Streams that the other node opened.
-    pub incoming: usize,
-    /// Opens by this node that wait for a place or for the other node's permission.
-    pub opening: usize,
-    /// How many this node may have open: [`MAX_STREAMS`].
-    pub max: usize,
-    /// Whether new streams have to wait.
-    pub saturated: bool,
-}
-
-impl StreamUse {
-    pub(crate) fn of(usage: &Usage) -> Self {
-        let (opened, opening) = (usage.opened_streams(), usage.waiting());
-        Self {
-            opened,
-            incoming: usage.incoming_streams(),
-            opening,
-            max: MAX_STREAMS,
-            saturated: opening > 0 || opened >= MAX_STREAMS,
+impl Driver {
+    /// Explains a node as the driver sees it.
+    pub(super) fn explain(&self, node: &NodeId, now: Instant) -> NodeExplanation {
+        let route = match &self.role {
+            Role::Full(router) => router.explain(node),
+            Role::Stub(_) if *node == self.id => Explanation::Myself,
+            Role::Stub(_) => Explanation::NoDatabase,
+        };
+        let claims = match &self.role {
+            Role::Full(router) => router.claims(node),
+            Role::Stub(_) => Vec::new(),
+        };
+        let next_hops = match &self.role {
+            Role::Full(router) => {
+                router.table().route(node).map(|route| route.next_hops.clone()).unwrap_or_default()
+            }
+            Role::Stub(_) => self.neighbours.active().keys().cloned().collect(),
+        };
+        let punched = self.paths.puncher().and_then(|puncher| puncher.explain(node));
+        let puncher = self.paths.puncher();
+        let mine = puncher.map(punch::Puncher::class);
+        // A stub has neighbours to send to, which is not to say that they know the way.
+        let routed = !next_hops.is_empty() && matches!(self.role, Role::Full(_));
+        let path = path(self, node, punched.as_ref(), routed, now);
+        let candidates = match (&punched, puncher) {
+            (Some(punched), _) => Candidates {
+                mine: punched.my_candidates.iter().map(candidate).collect(),
+                theirs: punched.their_candidates.iter().map(checked).collect(),
+            },
+            (None, Some(puncher)) => {
+                Candidates { mine: puncher.candidates().iter().map(candidate).collect(), theirs: Vec::new() }
+            }
+            (None, None) => Candidates::default(),
+        };
+        let attempts =
+            punched.as_ref().map(|punched| punched.attempts.iter().map(|a| attempt(a, now)).collect());
+        let held = match &self.role {
+            Role::Full(router) => router.held_until(node),
+            Role::Stub(_) => None,
+        };
+        // One that is listed again is back, whether or not that is proven.
+        let listed = claims.iter().any(|claim| !matches!(claim.state, ClaimState::Rejected(_)));
+        NodeExplanation {
+            node: node.clone(),
+            route,
+            claims,
+            left: self.departures.of(node, now).filter(|_| !listed),
+            held_ms: held.map(|until| millis(until.saturating_duration_since(now)) as u64),
+            next_hops: next_hops.to_vec(),
+            detour: self.detours.of(node, now),
+            path,
+            streams: match self.neighbours.active_link(node) {
+                Some(link) => Some(StreamUse::of(&link.usage)),
+                None => self.peers.streams(node),
+            },
+            nat: NatPair {
+                mine: mine.map(NatClass::as_str),
+                theirs: punched.as_ref().map(|punched| punched.theirs.as_str()),
+            },
+            candidates,
+            attempts: attempts.unwrap_or_default(),
         }
     }
-}
 
-/// How the packets for a node travel, and why.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct PathExplanation {
-    /// How.
-    pub kind: PeerPath,
-    /// Where they go first.
-    pub address: Option<SocketAddr>,
-    /// How the address is known, if the path is direct.
-    pub candidate: Option<&'static str>,
-    /// The smoothed round trip to the node, in milliseconds.
-    pub rtt_ms: Option<f64>,
-    /// For how long they have travelled so, in seconds.
-    pub since_s: Option<f64>,
-    /// Why, for programs: `direct`; `neighbour`; `not-connected`; `off`; `idle`; `trying`; or how the last attempt ended.
-    pub why: &'static str,
-    /// The same as a sentence, for people.
-    pub reason: String,
-}
-
-/// The NATs of two nodes, by name: `unknown`, `public`, `endpoint-independent`, `endpoint-dependent`.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct NatPair {
-    /// That of this node; none: direct paths are off.
-    pub mine: Option<&'static str>,
-    /// That of the other, as it says.
-    pub theirs: Option<&'static str>,
-}
-
-/// Where two nodes may be reached directly.
-#[derive(Clone, Debug, Default, Serialize)]
-#[non_exhaustive]
-pub struct Candidates {
-    /// This node, as it tells its peers.
-    pub mine: Vec<CandidateStatus>,
-    /// The other, with those that were learned from probes.
-    pub theirs: Vec<CandidateStatus>,
-}
-
-/// An address at which a node may be reached directly.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct CandidateStatus {
-    /// The address.
-    pub address: SocketAddr,
-    /// How it is known: `host`, `server-reflexive`, `peer-reflexive`, `mapped` or `external`.
-    pub kind: &'static str,
-    /// Probes sent there in the newest attempt.
-    pub probes: u32,
-    /// The round trip, in milliseconds, if one was answered.
-    pub rtt_ms: Option<f64>,
-}
-
-/// An attempt at a direct path.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct AttemptStatus {
-    /// How long ago it began, in seconds.
-    pub ago_s: f64,
-    /// How long it took, in milliseconds.
-    pub took_ms: f64,
-    /// Why it was made: `traffic`, `retry`, `candidates`, `path-died`, `restart` or `peer`.
-    pub cause: &'static str,
-    /// What became of it: `direct`, `both-endpoint-dependent`, `port-guessing-needed`, `no-candidates`, `no-answer`,
-    /// `peer-silent` or `superseded`.
-    pub outcome: &'static str,
-    /// The same as a sentence, for people.
-    pub reason: &'static str,
-    /// Probes that this node sent.
-    pub probes: u32,
-}
-
-/// Explains a node as `driver` sees it.
-pub(super) fn explain(driver: &Driver, node: &NodeId, now: Instant) -> NodeExplanation {
-    let route = match &driver.role {
-        Role::Full(router) => router.explain(node),
-        Role::Stub(_) if *node == driver.id => Explanation::Myself,
-        Role::Stub(_) => Explanation::NoDatabase,
-    };
-    let claims = match &driver.role {
-        Role::Full(router) => router.claims(node),
-        Role::Stub(_) => Vec::new(),
-    };
-    let next_hops = match &driver.role {
-        Role::Full(router) => {
-            router.table().route(node).map(|route| route.next_hops.clone()).unwrap_or_default()
-        }
-        Role::Stub(_) => driver.neighbours.active().keys().cloned().collect(),
-    };
-    let punched = driver.paths.puncher().and_then(|puncher| puncher.explain(node));
-    let puncher = driver.paths.puncher();
-    let mine = puncher.map(punch::Puncher::class);
-    // A stub has neighbours to send to, which is not to say that they know the way.
-    let routed = !next_hops.is_empty() && matches!(driver.role, Role::Full(_));
-    let path = path(driver, node, punched.as_ref(), routed, now);
-    let candidates = match (&punched, puncher) {
-        (Some(punched), _) => Candidates {
-            mine: punched.my_candidates.iter().map(candidate).collect(),
-            theirs: punched.their_candidates.iter().map(checked).collect(),
-        },
-        (None, Some(puncher)) => {
-            Candidates { mine: puncher.candidates().iter().map(candidate).collect(), theirs: Vec::new() }
-        }
-        (None, None) => Candidates::default(),
-    };
-    let attempts = punched.as_ref().map(|punched| punched.attempts.iter().map(|a| attempt(a, now)).collect());
-    let held = match &driver.role {
-        Role::Full(router) => router.held_until(node),
-        Role::Stub(_) => None,
-    };
-    // One that is listed again is back, whether or not that is proven.
-    let listed = claims.iter().any(|claim| !matches!(claim.state, ClaimState::Rejected(_)));
-    NodeExplanation {
-        node: node.clone(),
-        route,
-        claims,
-        left: driver.departures.of(node, now).filter(|_| !listed),
-        held_ms: held.map(|until| millis(until.saturating_duration_since(now)) as u64),
-        next_hops: next_hops.to_vec(),
-        detour: driver.detours.of(node, now),
-        path,
-        streams: match driver.neighbours.active_link(node) {
-            Some(link) => Some(StreamUse::of(&link.usage)),
-            None => driver.peers.streams(node),
-        },
-        nat: NatPair {
-            mine: mine.map(NatClass::as_str),
-            theirs: punched.as_ref().map(|punched| punched.theirs.as_str()),
-        },
-        candidates,
-        attempts: attempts.unwrap_or_default(),
+    /// Where packets for a node go first, if they go through the mesh.
+    fn relay_of(&self, node: &NodeId) -> Option<SocketAddr> {
+        let forwarding = self.view.borrow().forwarding.clone()?;
+        forwarding.originate_handshake(node.addr()).map(|(hop, _)| canonical(hop.to))
     }
 }
 
@@ -289,90 +153,6 @@ fn attempt(attempt: &punch::Attempt, now: Instant) -> AttemptStatus {
         outcome: attempt.outcome.as_str(),
         reason: attempt.outcome.reason(),
         probes: attempt.probes,
-    }
-}
-
-impl Driver {
-    /// Where packets for a node go first, if they go through the mesh.
-    fn relay_of(&self, node: &NodeId) -> Option<SocketAddr> {
-        let forwarding = self.view.borrow().forwarding.clone()?;
-        forwarding.originate_handshake(node.addr()).map(|(hop, _)| canonical(hop.to))
-    }
-}
-
-/// What people and programs are told of a route.
-#[derive(Serialize)]
-struct RouteView<'a> {
-    /// `myself`, `reachable`, `stub`, `one-way`, `no-transit`, `left`, `unreachable`, `dormant`, `never-heard-of` or
-    /// `no-database`.
-    state: &'static str,
-    reason: String,
-    /// The way, both ends included.
-    way: &'a [NodeId],
-    cost: Option<u64>,
-    hops: Option<u32>,
-}
-
-fn serialize_route<S: Serializer>(explanation: &Explanation, serializer: S) -> Result<S::Ok, S::Error> {
-    let (route, way): (_, &[NodeId]) = match explanation {
-        Explanation::Reachable { route, path, .. } => (Some(route), path),
-        Explanation::Stub { route, .. } => (route.as_ref(), &[]),
-        _ => (None, &[]),
-    };
-    let (state, reason) = route_reason(explanation);
-    let (cost, hops) = (route.map(|route| route.cost), route.map(|route| route.hops));
-    RouteView { state, reason, way, cost, hops }.serialize(serializer)
-}
-
-fn route_reason(explanation: &Explanation) -> (&'static str, String) {
-    match explanation {
-        Explanation::Myself => ("myself", "it is this node".to_owned()),
-        Explanation::Reachable { .. } => {
-            ("reachable", "links that both of their ends list lead to it".to_owned())
-        }
-        Explanation::Stub { of, route: Some(_) } => {
-            ("stub", format!("it is an ephemeral node, attached to {}", list(of)))
-        }
-        Explanation::Stub { of, route: None } => {
-            ("stub", format!("it is an ephemeral node, attached to {}, and there is no route", list(of)))
-        }
-        Explanation::OneWay { claimed_by } => {
-            ("one-way", format!("{} list a link to it, and it does not list them", list(claimed_by)))
-        }
-        Explanation::NoTransit { neighbours, not_permitted, .. } => {
-            let rules = match not_permitted.is_empty() {
-                true => String::new(),
-                false => format!(", or that this node does not permit to ({})", list(not_permitted)),
-            };
-            let next = list(neighbours);
-            (
-                "no-transit",
-                format!(
-                    "every way leads through nodes that carry no others' packets{rules}; it is next to {next}"
-                ),
-            )
-        }
-        Explanation::KnownUnreachable { left: true, .. } => {
-            ("left", "it has shut down and left the mesh".to_owned())
-        }
-        Explanation::KnownUnreachable { neighbours, .. } => (
-            "unreachable",
-            format!("no link leads to it that both ends list; its neighbours were {}", list(neighbours)),
-        ),
-        Explanation::Dormant { known_by } => {
-            ("dormant", format!("nobody is connected to it; {} knew it once", list(known_by)))
-        }
-        Explanation::NeverHeardOf => ("never-heard-of", "no record names it".to_owned()),
-        Explanation::NoDatabase => {
-            ("no-database", "this node is ephemeral and leaves routing to its neighbours".to_owned())
-        }
-    }
-}
-
-fn list(nodes: &[NodeId]) -> String {
-    match nodes {
-        [] => "nobody".to_owned(),
-        nodes => nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", "),
     }
 }
 

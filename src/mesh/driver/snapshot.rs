@@ -5,23 +5,20 @@
 //! thread. Stubs are most of a large mesh; a reader that does not need each of them limits their
 //! number, and then neither side handles the rest.
 
+mod collect;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Driver, Role};
 use crate::id::{Cost, NodeAddr, NodeId};
-use crate::mesh::clock;
-use crate::mesh::links::link::{Link, Phase};
 use crate::mesh::report::status::{
-    CertificateStatus, Direction, EdgeStatus, LinkState, LinkStatus, NetworkStatus, PeerPath, PeerStatus,
-    RecordStatus, RouteStatus, Status, StatusOptions, StubsStatus,
+    Direction, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus, RouteStatus, Status, StubsStatus,
 };
 use crate::mesh::view::LinkView;
-use crate::router::{LinkClass, NeighbourState, Record, Router, Table};
+use crate::router::{LinkClass, Record, Table};
 use crate::switch::ForwardingTable;
-use crate::transport::Identity;
 
 /// What a dormant edge is shown to cost, as the seed had it. It carries no traffic.
 const DORMANT_COST: u32 = 100;
@@ -65,122 +62,6 @@ struct LinkPart {
     since: Instant,
     held_until: Option<Instant>,
     view: Arc<LinkView>,
-}
-
-/// Collects what a status of the mesh is built from. What it visits grows with routers, and with the
-/// stubs that `options` permit it to list, but not with all stubs.
-pub(super) fn snapshot(driver: &Driver, options: StatusOptions, now: Instant) -> Snapshot {
-    let max_stubs = options.max_stubs.unwrap_or(usize::MAX);
-    let router = match &driver.role {
-        Role::Full(router) => Some(&**router),
-        Role::Stub(_) => None,
-    };
-    let small = Status {
-        node_id: driver.id.clone(),
-        instance: format!("{:016x}", driver.start.instance),
-        epoch: driver.start.epoch,
-        version: env!("CARGO_PKG_VERSION"),
-        uptime_ms: millis(now.saturating_duration_since(driver.started)),
-        transit: driver.transit,
-        relays: driver
-            .endpoint
-            .identity()
-            .trust()
-            .relays()
-            .map(|rules| rules.map(ToString::to_string).collect()),
-        ephemeral: router.is_none(),
-        listen: if driver.accept_links { driver.endpoint.socket().bound_addrs() } else { Vec::new() },
-        network: NetworkStatus {
-            addresses: driver.roaming.addresses.clone(),
-            changes: driver.roaming.moves,
-            port_mapping: driver.port_mapping.clone(),
-        },
-        duplicate: router.and_then(crate::mesh::links::twin::status).or_else(|| driver.twin.status()),
-        certificate: certificate(&driver.endpoint.identity()),
-        stubs: StubsStatus {
-            links: driver.neighbours.stub_links(),
-            max_listed: options.max_stubs,
-            ..StubsStatus::default()
-        },
-        links: Vec::new(),
-        routes: Vec::new(),
-        edges: Vec::new(),
-        peers: Vec::new(),
-        records: router.map(|router| records(driver, router)).unwrap_or_default(),
-        left: driver.departures.status(now),
-        paths: driver.paths.status(),
-        detours: driver.detours.count(),
-        switch: driver.endpoint.socket().counters().status(),
-        services: driver.services.names().iter().map(ToString::to_string).collect(),
-        refused_streams: driver.services.overloads(),
-        datagrams: driver.services.datagrams.status(),
-        running_calls: 0,
-        handshakes: driver.handshakes.status(),
-        receive_windows: driver.services.windows.status(),
-        send_windows: driver.services.send_windows.status(),
-    };
-    let linked = |peer: &NodeId| driver.neighbours.active().contains_key(peer);
-    let dialled = driver.dialled.iter().filter_map(|dialled| dialled.status());
-    Snapshot {
-        small,
-        links: links(driver, router, max_stubs),
-        dialled: dialled.filter(|status| !status.peer.as_ref().is_some_and(linked)).collect(),
-        table: router.map(Router::table).unwrap_or_default(),
-        records: router.into_iter().flat_map(Router::database).cloned().collect(),
-        forwarding: driver.view.borrow().forwarding.clone(),
-        peers: peers(driver, now),
-        max_stubs,
-        now,
-    }
-}
-
-fn links(driver: &Driver, router: Option<&Router>, max_stubs: usize) -> Vec<LinkPart> {
-    // Only two routers sync.
-    let synced = |peer: &NodeId| {
-        let state = |router: &Router| router.neighbour_state(peer);
-        router.is_none_or(|router| state(router).is_some_and(|state| state != NeighbourState::Syncing))
-    };
-    let part = |link: &Link| {
-        let phase = driver.neighbours.phase(link.id);
-        let active = phase == Some(Phase::Active);
-        let synced = link.stub || synced(&link.peer);
-        let held_until = router.and_then(|router| router.held_until(&link.peer)).filter(|_| active);
-        LinkPart {
-            peer: link.peer.clone(),
-            addr: link.addr,
-            active,
-            state: state(phase, synced, held_until.is_some()),
-            dialled: link.dialled,
-            stub: link.stub,
-            cost: link.cost,
-            their_cost: link.their_cost,
-            remote: link.remote,
-            observed: link.observed,
-            since: link.since,
-            held_until,
-            view: Arc::clone(&link.view),
-        }
-    };
-    driver.neighbours.routers_and_stubs(max_stubs).map(part).collect()
-}
-
-fn peers(driver: &Driver, now: Instant) -> Vec<PeerStatus> {
-    let ago = |since| now.saturating_duration_since(since).as_secs_f64();
-    let others = driver.peers.views().into_iter().map(|peer| {
-        let direct = driver.paths.path(&peer.node);
-        PeerStatus {
-            via: None,
-            detour: driver.detours.of(&peer.node, now),
-            path: if direct.is_some() { PeerPath::Direct } else { PeerPath::Relayed },
-            address: direct.map(|path| path.to),
-            since_s: driver.paths.since(&peer.node).map(ago),
-            rtt_ms: rtt_ms(peer.rtt),
-            streams: peer.streams,
-            opening: peer.waiting,
-            node: peer.node,
-        }
-    });
-    others.collect()
 }
 
 impl Snapshot {
@@ -336,48 +217,6 @@ impl FirstHops {
     fn of(&self, node: NodeAddr) -> Option<NodeId> {
         let (hop, _) = self.forwarding.as_ref()?.originate(node)?;
         self.names.get(&hop.neighbour).cloned()
-    }
-}
-
-fn certificate(identity: &Identity) -> CertificateStatus {
-    let not_after =
-        identity.not_after().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let left =
-        i64::try_from(not_after).unwrap_or(i64::MAX) - i64::try_from(clock::unix_secs()).unwrap_or(i64::MAX);
-    CertificateStatus {
-        names: identity.ids().to_vec(),
-        not_after,
-        days_left: left.div_euclid(24 * 60 * 60),
-        valid_in_s: identity
-            .not_before()
-            .duration_since(clock::system())
-            .ok()
-            .map(|wait| wait.as_secs().max(1)),
-        fingerprint: identity.fingerprint().to_string(),
-    }
-}
-
-fn state(phase: Option<Phase>, synced: bool, held: bool) -> LinkState {
-    match phase {
-        Some(Phase::Active) if held => LinkState::Held,
-        Some(Phase::Active) if synced => LinkState::Up,
-        Some(Phase::Active | Phase::Waiting) => LinkState::Syncing,
-        Some(Phase::Draining { .. }) | None => LinkState::Draining,
-    }
-}
-
-fn records(driver: &Driver, router: &Router) -> RecordStatus {
-    let counters = router.counters();
-    RecordStatus {
-        verified: counters.records_verified,
-        forged: counters.records_forged,
-        untrusted: counters.records_untrusted,
-        unproven: counters.records_unproven,
-        attachments: counters.attachments_verified,
-        claims_rejected: counters.claims_rejected,
-        credentials_pulled: counters.credentials_pulled,
-        credentials_sent: counters.credentials_sent,
-        not_trusted: driver.distrusted.status(|node| router.record_version(node)),
     }
 }
 

@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::converge::{Asker, Convergence};
+use super::converge::Asker;
+use crate::mesh::report::convergence::Convergence;
 
 /// How much longer than its deadline a waiter waits for the neighbour's answer, which has a way to go.
 const GRACE: Duration = Duration::from_secs(1);
@@ -64,9 +65,9 @@ impl StubWaiting {
 mod tests {
     use tokio::sync::oneshot;
 
-    use super::super::converge::ConvergeError;
     use super::*;
     use crate::mesh::clock;
+    use crate::mesh::report::convergence::ConvergeError;
 
     const PARTIAL: Convergence = Convergence::Partial { count: 2, expected: 3 };
 

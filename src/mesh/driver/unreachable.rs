@@ -1,6 +1,5 @@
 //! What the driver does with reports that packets did not arrive: see [`doubt`](crate::mesh::peers::doubt) for the rules.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,22 +8,19 @@ use tokio::sync::{broadcast, mpsc};
 use tracing::{debug, warn};
 
 use super::Driver;
-use crate::mesh::input::Input;
+use crate::mesh::input::{Input, UnreachableAddrs};
 use crate::mesh::links::link::Link;
 use crate::mesh::peers::doubt::{Due, Report};
 use crate::mesh::report::log::LogKind;
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;
 use crate::transport::renewable::Renewable;
-use crate::transport::unreachable::{Reason, Unreachable};
+use crate::transport::unreachable::Unreachable;
 
 /// How long reports are gathered before the driver gets the next ones: it goes through all links for each batch.
 const GATHER: Duration = Duration::from_millis(20);
 /// Addresses in one batch, at most. Reports about others are dropped; what is still true is reported again.
 const MAX_BATCH: usize = 4_096;
-
-/// What was reported of each address; never an IPv4-mapped one.
-pub(crate) type UnreachableAddrs = BTreeMap<SocketAddr, Reason>;
 
 /// Passes reports on to the driver until it has gone: at once if there was none for a while, else in batches.
 pub(crate) async fn follow_reports(

@@ -1,18 +1,12 @@
 //! Stubs that are used before their attachment is proven here: the router asks for the proof, and
 //! waiting questions are answered once it has arrived.
 
-use std::collections::BTreeSet;
+mod drive;
+
 use std::time::{Duration, Instant};
 
-use tracing::warn;
-
-use super::{Driver, Role};
-use crate::id::{NodeAddr, NodeId};
+use crate::id::NodeId;
 use crate::mesh::links::link::LinkId;
-use crate::mesh::report::events::Event;
-use crate::mesh::report::log::LogKind;
-use crate::router::{ClaimFault, Router};
-use crate::transport::frame::Frame;
 
 /// How long a stub's question waits for the proof that another one is attached.
 const QUERY_WAIT: Duration = Duration::from_secs(1);
@@ -43,70 +37,6 @@ impl WaitingQueries {
     fn take(&mut self, routed: impl Fn(&NodeId) -> bool, now: Instant) -> Vec<(LinkId, NodeId)> {
         let ready = self.0.extract_if(.., |query| query.until <= now || routed(&query.node));
         ready.map(|query| (query.link, query.node)).collect()
-    }
-}
-
-impl Driver {
-    /// A stub asks for a route.
-    pub(crate) fn query(&mut self, id: LinkId, node: NodeId, now: Instant) {
-        let Role::Full(router) = &mut self.role else { return };
-        let pending = router.table().is_claimed(&node) && router.verify_claims(&node, now);
-        if !(pending && self.queries.add(id, &node, now)) {
-            self.answer_query(id, node, now);
-        }
-    }
-
-    /// Answers questions that waited for a proof. Call it when routes are in use.
-    pub(crate) fn answer_queries(&mut self, now: Instant) {
-        let Role::Full(router) = &self.role else { return };
-        let table = router.table();
-        for (id, node) in self.queries.take(|node| table.route(node).is_some(), now) {
-            self.answer_query(id, node, now);
-        }
-    }
-
-    fn answer_query(&self, id: LinkId, node: NodeId, now: Instant) {
-        let (Some(link), Role::Full(router)) = (self.neighbours.link(id), &self.role) else { return };
-        let route = if node == self.id {
-            Some((0, 0))
-        } else {
-            router.table().route(&node).map(|route| (route.cost, route.hops))
-        };
-        // One that is listed as a stub again is back, whether or not that is proven.
-        let absent = route.is_none() && !router.table().is_claimed(&node);
-        let left = absent.then(|| self.departures.of(&node, now)).flatten();
-        let left = left.map(|left| ((left.ago_s * 1_000.0) as u64, left.ephemeral));
-        link.send(&Frame::Answer(node, route, left));
-    }
-
-    /// Somebody here uses a stub.
-    pub(crate) fn verify(&mut self, node: &NodeId, now: Instant) {
-        if let Role::Full(router) = &mut self.role
-            && router.table().is_claimed(node)
-        {
-            router.verify_claims(node, now);
-        }
-    }
-
-    /// Packets wait for these nodes, which others list as stubs.
-    pub(crate) fn wanted(&mut self, addrs: BTreeSet<NodeAddr>, now: Instant) {
-        if let Role::Full(router) = &mut self.role {
-            verify_all(router, addrs, now);
-        }
-    }
-
-    /// A node lists a stub that is not attached to it.
-    pub(crate) fn false_claim(&self, stub: NodeId, by: NodeId, fault: ClaimFault) {
-        if self.logs.admit(LogKind::Claim, &by) {
-            warn!(%stub, %by, why = %fault, "ignored a false claim: the stub is not attached to the node that lists it");
-        }
-        self.emit(Event::FalseClaim { node: stub, by, why: fault });
-    }
-}
-
-fn verify_all(router: &mut Router, addrs: BTreeSet<NodeAddr>, now: Instant) {
-    for addr in addrs {
-        router.verify_claims_about(addr, now);
     }
 }
 

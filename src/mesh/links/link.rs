@@ -15,13 +15,14 @@ use tracing::{Instrument, Span, debug, info_span};
 
 use super::bundle::{Bundle, Part};
 use super::endings::Endings;
+pub(crate) use super::id::{LinkId, Phase};
 use super::vetting::Vetted;
 use crate::id::{Cost, NodeAddr, NodeId};
 use crate::mesh::clock;
 use crate::mesh::driver::verification::{Ahead, Asked, CredentialChecks};
 use crate::mesh::input::Input;
-use crate::mesh::peers::accept_streams;
 use crate::mesh::services::Services;
+use crate::mesh::services::accept::accept_streams;
 use crate::mesh::services::connection::Connection;
 use crate::mesh::services::ending::{Cause, EndReason};
 use crate::mesh::services::usage::Usage;
@@ -39,21 +40,6 @@ const MAX_OUTBOX: usize = 256;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes that the writer takes at a time, at most.
 const WRITE_BATCH: usize = 64 * 1024;
-
-/// A number that a link has within the process, never used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct LinkId(pub(crate) u64);
-
-/// What a link is used for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Phase {
-    /// Connected; the end with the smaller id has not chosen it yet.
-    Waiting,
-    /// It carries the session with its neighbour.
-    Active,
-    /// Another one does; its streams run out.
-    Draining { since: Instant },
-}
 
 /// What a link uses of its node.
 #[derive(Clone, Copy, Debug)]

@@ -10,6 +10,7 @@ pub(crate) mod distrust;
 pub(crate) mod election;
 pub(crate) mod endings;
 pub(crate) mod half_open;
+pub(crate) mod id;
 pub(crate) mod link;
 pub(crate) mod link_cost;
 pub(crate) mod names;

@@ -25,9 +25,9 @@ use tracing::{debug, warn};
 use super::notary;
 use crate::id::NodeId;
 use crate::mesh::clock;
-use crate::mesh::driver::renewal;
 use crate::mesh::driver::verification::VerificationPool;
 use crate::mesh::report::log::{LogKind, LogLimits};
+use crate::mesh::services::certificate;
 use crate::mesh::services::connection::Connection;
 use crate::mesh::services::ending::{Cause, EndReason};
 use crate::router::{Attachment, AttachmentVerdict};
@@ -393,7 +393,8 @@ impl Vetted {
                 let Some(vetted) = self.proof_begins() else { return };
                 let (endpoint, connection) = (endpoint.clone(), self.connection.clone());
                 tokio::spawn(async move {
-                    let proven = renewal::prove(quinn::Connection::clone(&connection), endpoint, RETRY).await;
+                    let proven =
+                        certificate::prove(quinn::Connection::clone(&connection), endpoint, RETRY).await;
                     if let Some(vetted) = vetted.upgrade() {
                         vetted.proof_ended(proven);
                     }

@@ -18,21 +18,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::interfaces::{Interfaces, LocalNetwork};
 use crate::id::NodeId;
-use crate::mesh::driver::Driver;
 use crate::mesh::input::Input;
 use crate::mesh::links::dialler::Dialler;
 use crate::mesh::links::link::LinkId;
-use crate::mesh::report::events::Event;
-use crate::mesh::report::log::LogKind;
 use crate::transport::endpoint::Endpoint;
-use crate::transport::frame::Frame;
 use crate::transport::renewable::Renewable;
 
 mod checks;
+mod drive;
 
 use checks::Checks;
 
@@ -130,7 +127,7 @@ impl Roaming {
         }
     }
 
-    /// When [`ask_links`](Driver::ask_links) is due. Overdue links are looked for with every tick.
+    /// When the next links are to be pinged. Overdue links are looked for with every tick.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         (!self.unasked.is_empty()).then_some(self.changed_at)
     }
@@ -144,58 +141,6 @@ impl Roaming {
         }
         let dialler = self.dialler.clone();
         self.redials.spawn(async move { dialler.dial_once(address, &peer, REDIAL_WITHIN).await });
-    }
-}
-
-impl Driver {
-    /// Asks every link whether it still works.
-    pub(crate) fn network_changed(&mut self, addresses: Vec<IpAddr>, now: Instant) {
-        self.roaming.moves += 1;
-        self.paths_follow_network(now);
-        self.roaming.addresses.clone_from(&addresses);
-        // What was begun before the change may be on its way to nowhere.
-        self.roaming.redials.abort_all();
-        self.roaming.checks = Checks::default();
-        self.roaming.unasked = self.neighbours.links().keys().copied().collect();
-        self.roaming.changed_at = now;
-        self.ask_links(now);
-        self.emit(Event::NetworkChanged { addresses });
-    }
-
-    /// Pings the next links that were not asked since the network changed.
-    pub(crate) fn ask_links(&mut self, now: Instant) {
-        let batch = self.roaming.unasked.len().min(MAX_ASKED_AT_ONCE);
-        for id in self.roaming.unasked.drain(..batch).collect::<Vec<_>>() {
-            let nonce = self.neighbours.next_id().0;
-            let Some(link) = self.neighbours.link(id) else { continue };
-            link.send(&Frame::Ping(nonce));
-            self.roaming.checks.asked(id, nonce, link.connection.rtt(), now);
-        }
-    }
-
-    /// A link has ended.
-    pub(crate) fn forget_link_check(&mut self, id: LinkId) {
-        self.roaming.checks.ended(id);
-    }
-
-    /// A ping was answered.
-    pub(crate) fn link_answered(&mut self, id: LinkId, nonce: u64) {
-        self.roaming.checks.answered(id, nonce);
-    }
-
-    /// Dials those beside themselves that did not answer in time.
-    pub(crate) fn redial_silent_links(&mut self, now: Instant) {
-        while let Some(id) = self.roaming.checks.pop_overdue(now) {
-            let Some(link) = self.neighbours.link(id) else { continue };
-            if link.connection.close_reason().is_some() || self.leaving {
-                continue;
-            }
-            let (peer, address) = (link.peer.clone(), link.remote);
-            if self.logs.admit(LogKind::Link, &peer) {
-                info!(%peer, %address, "no answer since the network changed; dialling again");
-            }
-            self.roaming.redial(peer, address);
-        }
     }
 }
 

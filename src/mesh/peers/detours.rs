@@ -23,10 +23,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use super::MAX_PEERS;
 use crate::id::NodeId;
+use crate::mesh::report::status::Detour;
 
 /// Neighbours that are avoided on the way to one peer; beyond that all count as tried.
 pub(crate) const MAX_AVOIDED: usize = 8;
@@ -111,21 +110,6 @@ pub(crate) struct Settled {
     pub(crate) peer: NodeId,
     pub(crate) avoided: Vec<NodeId>,
     pub(crate) via: NodeId,
-}
-
-/// A detour of this node's packets for a peer: they avoid neighbours through which they got no
-/// answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct Detour {
-    /// The neighbours that are avoided, in the order in which they were tried.
-    pub avoided: Vec<NodeId>,
-    /// The neighbour that is used instead.
-    pub via: NodeId,
-    /// For how long, in seconds.
-    pub since_s: f64,
-    /// Whether the peer answers through it. If not, this is an attempt.
-    pub settled: bool,
 }
 
 impl Detours {

@@ -9,7 +9,7 @@ use quinn::{ReadExactError, RecvStream};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::paths::PathInput;
+use super::path_input::PathInput;
 use crate::id::NodeId;
 use crate::mesh::input::Input;
 use crate::mesh::services::connection::Connection;

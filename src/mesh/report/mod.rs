@@ -1,7 +1,9 @@
-//! What a node reports: its status, its events and its log.
+//! What a node reports: its status, its events its explanations and its log.
 
+pub(crate) mod convergence;
 pub(crate) mod departures;
 pub(crate) mod events;
+pub(crate) mod explanation;
 pub(crate) mod log;
 pub(crate) mod refusal_log;
 pub(crate) mod status;

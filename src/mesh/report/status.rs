@@ -8,8 +8,6 @@ use serde::Serialize;
 use super::departures::LeftStatus;
 use crate::id::NodeId;
 use crate::mesh::links::half_open::HandshakeCounts;
-use crate::mesh::peers::detours::Detour;
-use crate::mesh::services::datagram::DatagramStatus;
 use crate::router::Distrust;
 use crate::switch::SwitchStatus;
 
@@ -411,4 +409,36 @@ pub struct PeerStatus {
     pub streams: usize,
     /// Opens by this node that wait for a place or for the peer's permission.
     pub opening: usize,
+}
+
+/// Counts of datagrams since the node started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DatagramStatus {
+    /// Came in for a service that is offered.
+    pub received: u64,
+    /// Of these, dropped because the listener was too slow.
+    pub overflowed: u64,
+    /// Came in for a service that is not offered, and were dropped.
+    pub unknown_service: u64,
+    /// Could not be read, and were dropped.
+    pub malformed: u64,
+    /// Sent by [`DatagramSender::send`](crate::DatagramSender::send) while 1 MiB waited for the network, so that older datagrams
+    /// to the same node were dropped: one for each, if all have the same length.
+    pub displaced: u64,
+}
+
+/// A detour of this node's packets for a peer: they avoid neighbours through which they got no
+/// answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Detour {
+    /// The neighbours that are avoided, in the order in which they were tried.
+    pub avoided: Vec<NodeId>,
+    /// The neighbour that is used instead.
+    pub via: NodeId,
+    /// For how long, in seconds.
+    pub since_s: f64,
+    /// Whether the peer answers through it. If not, this is an attempt.
+    pub settled: bool,
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use quinn::ConnectionError;
 
 use super::ending::Cause;
-use super::receive_window::WindowNeed;
-use super::send_window::Written;
+use super::window_need::WindowNeed;
+use super::written::Written;
 use crate::transport::code::CloseCode;
 
 /// What a connection shares with its streams: the first cause of its end, and a count of what they

@@ -17,14 +17,14 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use quinn::SendDatagramError;
-use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::connection::Connection;
 use super::ending::Ending;
+use super::serve_error::{MAX_SERVICES, ServeError};
 use super::usage::{Lease, Usage};
-use super::{MAX_SERVICES, ServeError};
 use crate::id::{NodeId, ServiceName};
+use crate::mesh::report::status::DatagramStatus;
 use crate::sync::lock;
 
 /// What waits for one listener, at most, in bytes: then the oldest goes. As much again is in the listener's hands.
@@ -231,23 +231,6 @@ struct Shared {
     overflowed: AtomicU64,
     malformed: AtomicU64,
     displaced: AtomicU64,
-}
-
-/// Counts of datagrams since the node started.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct DatagramStatus {
-    /// Came in for a service that is offered.
-    pub received: u64,
-    /// Of these, dropped because the listener was too slow.
-    pub overflowed: u64,
-    /// Came in for a service that is not offered, and were dropped.
-    pub unknown_service: u64,
-    /// Could not be read, and were dropped.
-    pub malformed: u64,
-    /// Sent by [`DatagramSender::send`] while 1 MiB waited for the network, so that older datagrams
-    /// to the same node were dropped: one for each, if all have the same length.
-    pub displaced: u64,
 }
 
 impl DatagramListeners {

@@ -15,11 +15,9 @@
 //! senders take turns. Others' connections have windows of their own.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quinn::VarInt;
-use tokio::sync::Notify;
 
 use super::connection::Connection;
 use super::usage::Usage;
@@ -37,24 +35,6 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct ReceiveBudget(WindowBudget);
 
-/// Wakes the task that grows a window.
-#[derive(Debug, Default)]
-pub(crate) struct WindowNeed {
-    /// Streams that the window has room for if none is read.
-    fits: AtomicUsize,
-    more: Notify,
-}
-
-impl WindowNeed {
-    /// Notes that one end of the connection has this many streams open.
-    pub(crate) fn note(&self, streams: usize) {
-        // The other end may have some as well, so the exact look comes later.
-        if streams >= self.fits.load(Ordering::Relaxed) {
-            self.more.notify_one();
-        }
-    }
-}
-
 impl ReceiveBudget {
     pub(crate) fn new(limits: ReceiveLimits) -> Self {
         let ReceiveLimits { per_peer, all } = limits;
@@ -67,7 +47,7 @@ impl ReceiveBudget {
         let mut window = self.0.enter(peer);
         let need = connection.need();
         loop {
-            need.more.notified().await;
+            need.noted().await;
             let mut pause = SETTLE;
             loop {
                 tokio::time::sleep(pause).await;
@@ -78,7 +58,7 @@ impl ReceiveBudget {
                 pause = if window.grow(wanted) { SETTLE } else { RETRY };
                 connection.set_receive_window(VarInt::from_u64(window.bytes()).unwrap_or(VarInt::MAX));
                 let fits = window.bytes().saturating_sub(needed(0)) / STREAM_WINDOW;
-                need.fits.store(usize::try_from(fits).unwrap_or(usize::MAX), Ordering::Relaxed);
+                need.fits(fits);
             }
         }
     }

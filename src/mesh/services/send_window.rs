@@ -16,9 +16,6 @@
 //! for when the first is acknowledged.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use tokio::sync::Notify;
 
 use super::connection::Connection;
 use super::window_budget::{WindowBudget, WindowLimits};
@@ -43,7 +40,7 @@ impl SendBudget {
         let mut window = self.0.enter(peer);
         let written = connection.first_cause().written();
         loop {
-            written.review.notified().await;
+            written.review().await;
             let (wanted, pause) = next(window.bytes(), connection.stats().path.cwnd);
             window.grow(wanted);
             connection.set_send_window(window.bytes());
@@ -65,38 +62,6 @@ fn next(bytes: u64, congestion: u64) -> (u64, u64) {
     (wanted, if wanted >= MAX_SEND_WINDOW { u64::MAX } else { wanted / 4 })
 }
 
-/// Counts what is written to the streams of a connection, so that its window is reviewed in time.
-#[derive(Debug)]
-pub(crate) struct Written {
-    /// Bytes since the last review.
-    bytes: AtomicU64,
-    /// The number of bytes at which a review is due.
-    due: AtomicU64,
-    review: Notify,
-}
-
-impl Default for Written {
-    fn default() -> Self {
-        let due = AtomicU64::new(FIRST_SEND_WINDOW / 4);
-        Self { bytes: AtomicU64::new(0), due, review: Notify::new() }
-    }
-}
-
-impl Written {
-    pub(crate) fn add(&self, bytes: u64) {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let due = self.due.load(Ordering::Relaxed);
-        if before < due && due <= before.saturating_add(bytes) {
-            self.review.notify_one();
-        }
-    }
-
-    fn review_after(&self, bytes: u64) {
-        self.due.store(bytes, Ordering::Relaxed);
-        self.bytes.store(0, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,23 +74,5 @@ mod tests {
         assert_eq!(next(1_600_000, 800_000), (1_600_000, 400_000));
         assert_eq!(next(1_600_000, u64::MAX), (MAX_SEND_WINDOW, u64::MAX));
         assert_eq!(next(MAX_SEND_WINDOW, 14_720), (MAX_SEND_WINDOW, u64::MAX));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_review_is_due_once_after_so_many_bytes() {
-        let written = Written::default();
-        let due = async || {
-            let wait = tokio::time::Duration::from_secs(1);
-            tokio::time::timeout(wait, written.review.notified()).await.is_ok()
-        };
-        written.add(FIRST_SEND_WINDOW / 4 - 1);
-        assert!(!due().await);
-        written.add(10);
-        assert!(due().await);
-        written.add(FIRST_SEND_WINDOW);
-        assert!(!due().await, "nobody has looked yet");
-        written.review_after(100);
-        written.add(100);
-        assert!(due().await);
     }
 }
