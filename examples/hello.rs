@@ -1,26 +1,26 @@
 //! Two nodes and an echo service: `cargo run --example hello`.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
-use receptor_quic::{Authority, Node, NodeId};
+use receptor_quic::{Authority, Node};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ca = Authority::new("hello", 1)?;
-    let (alice, bob): (NodeId, NodeId) = ("alice".parse()?, "bob".parse()?);
-    let bob = Node::builder(bob.clone(), ca.issue(&bob, 1)?).listen("127.0.0.1:0".parse()?).start().await?;
-    let mut echo = bob.serve("echo".parse()?)?;
+    let bob = Node::builder("bob", ca.issue("bob", 1)?).listen("127.0.0.1:0").start().await?;
+    let mut echo = bob.serve("echo")?;
     tokio::spawn(async move {
-        while let Some(mut incoming) = echo.accept().await {
-            copy(&mut incoming.stream.recv, &mut incoming.stream.send).await?;
-            incoming.stream.shutdown().await?;
+        while let Some(incoming) = echo.accept().await {
+            let (mut send, mut recv) = incoming.stream.split();
+            copy(&mut recv, &mut send).await?;
+            send.shutdown().await?;
         }
         std::io::Result::Ok(())
     });
 
-    let alice = Node::builder(alice.clone(), ca.issue(&alice, 1)?).peer(bob.local_addrs()[0]).start().await?;
+    let alice = Node::builder("alice", ca.issue("alice", 1)?).peer(bob.local_addrs()[0]).start().await?;
     alice.linked().await?;
-    let mut stream = alice.open(bob.id(), &"echo".parse()?).await?;
+    let mut stream = alice.open("bob", "echo").await?;
     stream.write_all(b"hello, mesh").await?;
     stream.shutdown().await?;
     let mut answer = String::new();

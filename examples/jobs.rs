@@ -21,14 +21,13 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let (controller, worker): (NodeId, NodeId) = ("controller".parse()?, "worker".parse()?);
     let dir = std::env::temp_dir().join(format!("receptor-jobs-{}", std::process::id()));
     let controller = Node::builder(controller.clone(), ca.issue(&controller, 1)?)
-        .listen("127.0.0.1:0".parse()?)
+        .listen("127.0.0.1:0")
         .data_dir(dir.join("controller"))
         .units(UnitsConfig::new())
         .start()
         .await?;
 
-    let unit =
-        controller.submit(worker.clone(), "count:lines".parse()?, "").label("for", "the example").await?;
+    let unit = controller.submit(worker.clone(), "count:lines", "").label("for", "the example").await?;
     println!("submitted: {}", unit.status().summary());
 
     let identity = ca.issue(&worker, 1)?;
@@ -66,7 +65,7 @@ async fn start(
         .peer(controller.local_addrs()[0])
         .data_dir(dir.join("worker"))
         .units(UnitsConfig::new())
-        .command("count:lines".parse()?, count)?
+        .command("count:lines", count)?
         .start()
         .await?;
     Ok(worker)

@@ -1,11 +1,15 @@
 //! Names and numbers that everything else speaks of: parsed once, valid ever after.
 
 use std::borrow::Borrow;
+use std::convert::Infallible;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 
+mod directive;
+
+pub use directive::{Directive, InvalidDirective};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -27,6 +31,12 @@ impl NodeId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// An id for a value that is replaced or rejected before it is used.
+    #[cfg(feature = "node")]
+    pub(crate) fn placeholder() -> Self {
+        Self("invalid".into())
     }
 
     /// The longest suffix, in bytes.
@@ -116,6 +126,12 @@ pub enum InvalidName {
     },
 }
 
+impl From<Infallible> for InvalidName {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
 /// What stands between the base and the suffix of an ephemeral's id.
 const SUFFIX_MARK: char = '~';
 
@@ -157,6 +173,20 @@ macro_rules! name_impls {
             fn try_from(text: &str) -> Result<Self, InvalidName> {
                 $check(text, $kind, Self::MAX_LEN)?;
                 Ok(Self(text.into()))
+            }
+        }
+
+        impl TryFrom<&String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(text: &String) -> Result<Self, InvalidName> {
+                Self::try_from(text.as_str())
+            }
+        }
+
+        impl From<&$name> for $name {
+            fn from(name: &$name) -> Self {
+                name.clone()
             }
         }
 

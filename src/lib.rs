@@ -8,26 +8,26 @@
 //!
 #![cfg_attr(feature = "node", doc = "```rust")]
 #![cfg_attr(not(feature = "node"), doc = "```rust,ignore")]
-//! use receptor_quic::{Authority, Node, NodeId};
+//! use receptor_quic::{Authority, Node};
 //! use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let ca = Authority::new("hello", 1)?;
-//!     let (alice, bob): (NodeId, NodeId) = ("alice".parse()?, "bob".parse()?);
-//!     let bob = Node::builder(bob.clone(), ca.issue(&bob, 1)?).listen("127.0.0.1:0".parse()?).start().await?;
-//!     let mut echo = bob.serve("echo".parse()?)?;
+//!     let bob = Node::builder("bob", ca.issue("bob", 1)?).listen("127.0.0.1:0").start().await?;
+//!     let mut echo = bob.serve("echo")?;
 //!     tokio::spawn(async move {
-//!         while let Some(mut incoming) = echo.accept().await {
-//!             copy(&mut incoming.stream.recv, &mut incoming.stream.send).await?;
-//!             incoming.stream.shutdown().await?;
+//!         while let Some(incoming) = echo.accept().await {
+//!             let (mut send, mut recv) = incoming.stream.split();
+//!             copy(&mut recv, &mut send).await?;
+//!             send.shutdown().await?;
 //!         }
 //!         std::io::Result::Ok(())
 //!     });
 //!
-//!     let alice = Node::builder(alice.clone(), ca.issue(&alice, 1)?).peer(bob.local_addrs()[0]).start().await?;
+//!     let alice = Node::builder("alice", ca.issue("alice", 1)?).peer(bob.local_addrs()[0]).start().await?;
 //!     alice.linked().await?;
-//!     let mut stream = alice.open(bob.id(), &"echo".parse()?).await?;
+//!     let mut stream = alice.open("bob", "echo").await?;
 //!     stream.write_all(b"hello, mesh").await?;
 //!     stream.shutdown().await?;
 //!     let mut answer = String::new();
@@ -127,7 +127,9 @@ mod rng;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use id::{Cost, InvalidCost, InvalidName, NodeAddr, NodeId, ServiceName, Version};
+pub use id::{
+    Cost, Directive, InvalidCost, InvalidDirective, InvalidName, NodeAddr, NodeId, ServiceName, Version,
+};
 
 #[cfg(feature = "node")]
 pub use mesh::{
@@ -136,15 +138,18 @@ pub use mesh::{
     ServeError, ShutDown, Status, StatusOptions, Stream, StreamError,
 };
 #[cfg(feature = "node")]
-pub use node::{MAX_EXTERNAL, MAX_LISTEN, Node, NodeBuilder, NotLinked, SHUTDOWN_GRACE, StartError};
+pub use node::{
+    LookupError, MAX_EXTERNAL, MAX_LISTEN, Node, NodeBuilder, NotLinked, SHUTDOWN_GRACE, StartError,
+};
 #[cfg(feature = "node")]
 pub use router::Explanation;
 #[cfg(feature = "node")]
 pub use transport::{
-    Authority, Identity, Liveness, Refusal, RefusalDetails, RefusalReason, Refuser, RelayRule, Trust,
+    Authority, Identity, InvalidListenAddr, ListenAddr, Liveness, Refusal, RefusalDetails, RefusalReason,
+    Refuser, RelayRule, Trust,
 };
 #[cfg(feature = "node")]
 pub use work::{
-    Call, CallError, CallOptions, Command, CommandStderr, Directive, HandlerError, InheritEnv, Pong, Request,
-    Responder, Response,
+    Call, CallError, CallOptions, Command, CommandStderr, HandlerError, InheritEnv, Pong, Request, Responder,
+    Response,
 };

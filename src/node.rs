@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 
-use crate::id::{Cost, NodeId, ServiceName};
+use crate::id::{Cost, Directive, InvalidDirective, InvalidName, NodeId, ServiceName};
 #[cfg(feature = "testing")]
 use crate::mesh::LocalAddress;
 use crate::mesh::core::{Mesh, Parts};
@@ -25,24 +25,23 @@ use crate::mesh::links::names::{Resolve, SystemResolver};
 use crate::mesh::network::interfaces::Interfaces;
 use crate::mesh::services::usage::Purpose;
 use crate::mesh::{
-    ConvergeError, Convergence, DatagramListener, DatagramSender, Event, LinkCost, LinkCosts, Listener,
-    NodeExplanation, OpenError, OpenOptions, PeerAddr, ServeError, ShutDown, Status, StatusOptions, Stream,
-    clock,
+    ConvergeError, Convergence, DatagramListener, DatagramSender, Event, InvalidPeerAddr, LinkCost,
+    LinkCosts, Listener, NodeExplanation, OpenError, OpenOptions, PeerAddr, ServeError, ShutDown, Status,
+    StatusOptions, Stream, clock,
 };
 use crate::switch::SwitchCounters;
-use crate::transport::bind::Listen;
 use crate::transport::settings::ReceiveLimits;
 use crate::transport::unreachable::Reports;
 use crate::transport::{
-    DEFAULT_PEER_TIMEOUT, Identity, Liveness, PEER_TIMEOUTS, PortOpener, RECEIVE_WINDOWS, Refusal, Socket,
-    bind, random, settings,
+    DEFAULT_PEER_TIMEOUT, Identity, InvalidListenAddr, ListenAddr, Liveness, PEER_TIMEOUTS, PortOpener,
+    RECEIVE_WINDOWS, Refusal, Socket, bind, random, settings,
 };
 use crate::work::unit::{
     Engine, OpenUnitsError, OpenedUnits, SharedRef, Submit, UnitPayload, Units, UnitsConfig,
 };
 use crate::work::{
-    self, Call, CallOptions, Command, Directive, HandlerError, PingError, Pong, RegisterError, Registry,
-    Request, Responder, TraceHop,
+    self, Call, CallOptions, Command, HandlerError, PingError, Pong, RegisterError, Registry, Request,
+    Responder, TraceHop,
 };
 
 /// How long calls and streams may go on after [`Node::shutdown`] was called. Short enough for a supervisor that kills
@@ -76,9 +75,16 @@ struct Inner {
 
 impl Node {
     /// Begins a node with this id, which the identity's certificate must carry.
-    pub fn builder(id: NodeId, identity: Identity) -> NodeBuilder {
+    ///
+    /// The id is a [`NodeId`], or text to be parsed; if that is not valid, [`start`](NodeBuilder::start) fails.
+    pub fn builder(id: impl TryInto<NodeId, Error: Into<InvalidName>>, identity: Identity) -> NodeBuilder {
+        let (id, invalid) = match name(id) {
+            Ok(id) => (id, None),
+            Err(invalid) => (NodeId::placeholder(), Some(invalid.into())),
+        };
         NodeBuilder {
             id,
+            invalid,
             identity,
             listen: Vec::new(),
             peers: Vec::new(),
@@ -156,9 +162,12 @@ impl Node {
     /// Waits until this node has a way to `node`, for as long as it takes. Cancel safe.
     ///
     /// # Errors
-    /// The node is shut down.
-    pub async fn routable(&self, node: &NodeId) -> Result<(), ShutDown> {
-        self.0.mesh.routable(node).await
+    /// The name is not valid, or the node is shut down.
+    pub async fn routable(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+    ) -> Result<(), LookupError> {
+        Ok(self.0.mesh.routable(&name(node)?).await?)
     }
 
     /// Waits until every node that this one can reach has installed the route to it, or for `within`, which counts up to a day.
@@ -194,7 +203,11 @@ impl Node {
     ///
     /// # Errors
     /// [`OpenError`] says whose fault it is and what to do.
-    pub async fn open(&self, node: &NodeId, service: &ServiceName) -> Result<Stream, OpenError> {
+    pub async fn open(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        service: impl TryInto<ServiceName, Error: Into<InvalidName>>,
+    ) -> Result<Stream, OpenError> {
         self.open_with(node, service, OpenOptions::default()).await
     }
 
@@ -204,8 +217,8 @@ impl Node {
     /// As [`open`](Self::open), and [`OpenError::Deadline`].
     pub async fn open_within(
         &self,
-        node: &NodeId,
-        service: &ServiceName,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        service: impl TryInto<ServiceName, Error: Into<InvalidName>>,
         deadline: Duration,
     ) -> Result<Stream, OpenError> {
         let options = OpenOptions { deadline: Some(deadline), ..OpenOptions::default() };
@@ -218,19 +231,22 @@ impl Node {
     /// As [`open_within`](Self::open_within).
     pub async fn open_with(
         &self,
-        node: &NodeId,
-        service: &ServiceName,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        service: impl TryInto<ServiceName, Error: Into<InvalidName>>,
         options: OpenOptions,
     ) -> Result<Stream, OpenError> {
-        self.0.mesh.open(node, service, options, Purpose::Application).await
+        self.0.mesh.open(&name(node)?, &name(service)?, options, Purpose::Application).await
     }
 
     /// Offers a service: streams that other nodes open to it come out of the listener until that is dropped.
     ///
     /// # Errors
     /// The service is offered already, there are too many, or the node is shut down.
-    pub fn serve(&self, service: ServiceName) -> Result<Listener, ServeError> {
-        self.0.mesh.serve(service)
+    pub fn serve(
+        &self,
+        service: impl TryInto<ServiceName, Error: Into<InvalidName>>,
+    ) -> Result<Listener, ServeError> {
+        self.0.mesh.serve(name(service)?)
     }
 
     /// Makes a sender of datagrams to a service of a node: messages of at most a packet each, unreliable, in no order,
@@ -243,23 +259,34 @@ impl Node {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub async fn datagrams(&self, node: &NodeId, service: &ServiceName) -> Result<DatagramSender, OpenError> {
-        self.0.mesh.datagrams(node, service).await
+    pub async fn datagrams(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        service: impl TryInto<ServiceName, Error: Into<InvalidName>>,
+    ) -> Result<DatagramSender, OpenError> {
+        self.0.mesh.datagrams(&name(node)?, &name(service)?).await
     }
 
     /// Takes the datagrams that other nodes send to a service: they come out of the listener until that is dropped.
     ///
     /// # Errors
     /// The node takes datagrams for the service already, or for too many, or is shut down.
-    pub fn serve_datagrams(&self, service: ServiceName) -> Result<DatagramListener, ServeError> {
-        self.0.mesh.serve_datagrams(service)
+    pub fn serve_datagrams(
+        &self,
+        service: impl TryInto<ServiceName, Error: Into<InvalidName>>,
+    ) -> Result<DatagramListener, ServeError> {
+        self.0.mesh.serve_datagrams(name(service)?)
     }
 
     /// Handles calls for a directive with a function.
     ///
     /// # Errors
     /// The directive is handled already, there are too many, or the node is shut down.
-    pub fn handle<F, Fut>(&self, directive: Directive, handler: F) -> Result<(), RegisterError>
+    pub fn handle<F, Fut>(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        handler: F,
+    ) -> Result<(), RegisterError>
     where
         F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
@@ -273,7 +300,11 @@ impl Node {
     ///
     /// # Errors
     /// As [`handle`](Self::handle).
-    pub fn command(&self, directive: Directive, command: Command) -> Result<(), RegisterError> {
+    pub fn command(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        command: Command,
+    ) -> Result<(), RegisterError> {
         self.0.registry.command(directive, command)?;
         self.0.mesh.set_capabilities(|| work::capabilities(&self.0.registry));
         Ok(())
@@ -283,7 +314,11 @@ impl Node {
     ///
     /// # Errors
     /// The call could not be sent. What happens to it afterwards, the call's own errors say.
-    pub async fn call(&self, node: &NodeId, directive: Directive) -> Result<Call, OpenError> {
+    pub async fn call(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+    ) -> Result<Call, OpenError> {
         self.call_with(node, directive, CallOptions::default()).await
     }
 
@@ -293,19 +328,25 @@ impl Node {
     /// As [`call`](Self::call).
     pub async fn call_with(
         &self,
-        node: &NodeId,
-        directive: Directive,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
         options: CallOptions,
     ) -> Result<Call, OpenError> {
-        work::call_node(&self.0.mesh, node, directive, options, Purpose::Application).await
+        let (node, directive) = (name(node)?, parse_directive(directive)?);
+        work::call_node(&self.0.mesh, &node, directive, options, Purpose::Application).await
     }
 
     /// Prepares a unit of work: a job that is handed to `node` as soon as that can be reached, starts
     /// at most once, and outlives every process involved. See [`work::unit`].
     ///
     /// The node needs [units](NodeBuilder::units); otherwise the submission fails.
-    pub fn submit(&self, node: NodeId, directive: Directive, payload: impl Into<UnitPayload>) -> Submit {
-        Submit::new(self.units_shared(), node, directive, payload.into())
+    pub fn submit(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        payload: impl Into<UnitPayload>,
+    ) -> Submit {
+        Submit::parsed(self.units_shared(), name(node), parse_directive(directive), payload.into())
     }
 
     /// The units that this node has submitted, and those that it executes.
@@ -322,16 +363,22 @@ impl Node {
     ///
     /// # Errors
     /// The node could not be asked, or did not answer.
-    pub async fn ping(&self, node: &NodeId) -> Result<Pong, PingError> {
-        work::ping(&self.0.mesh, node).await
+    pub async fn ping(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+    ) -> Result<Pong, PingError> {
+        work::ping(&self.0.mesh, &name(node).map_err(OpenError::from)?).await
     }
 
     /// The nodes that packets for `node` pass, in order, as each of them says itself, with the round trip to each.
     ///
     /// # Errors
     /// There is no route, or a node on the way did not answer.
-    pub async fn trace(&self, node: &NodeId) -> Result<Vec<TraceHop>, PingError> {
-        work::trace(&self.0.mesh, node).await
+    pub async fn trace(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+    ) -> Result<Vec<TraceHop>, PingError> {
+        work::trace(&self.0.mesh, &name(node).map_err(OpenError::from)?).await
     }
 
     /// A snapshot of the node, with everything it knows: on a hub with thousands of stubs, some
@@ -361,9 +408,12 @@ impl Node {
     /// Why a node is, or is not, reachable, as far as this node knows, and how its packets travel.
     ///
     /// # Errors
-    /// The node is shut down.
-    pub async fn explain(&self, node: &NodeId) -> Result<NodeExplanation, ShutDown> {
-        self.0.mesh.explain(node).await
+    /// The name is not valid, or the node is shut down.
+    pub async fn explain(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+    ) -> Result<NodeExplanation, LookupError> {
+        Ok(self.0.mesh.explain(&name(node)?).await?)
     }
 
     /// What happens from now on, until the node is shut down. A listener that falls more than 1,024 events behind misses
@@ -495,8 +545,10 @@ impl std::fmt::Debug for Node {
 #[must_use = "a builder does nothing until it is started"]
 pub struct NodeBuilder {
     id: NodeId,
+    /// The first argument that is not valid.
+    invalid: Option<StartError>,
     identity: Identity,
-    listen: Vec<Listen>,
+    listen: Vec<ListenAddr>,
     peers: Vec<PeerAddr>,
     transit: bool,
     transit_rate: Option<NonZeroU64>,
@@ -528,21 +580,33 @@ impl NodeBuilder {
     ///
     /// `[::]` includes IPv4, unless an IPv4 address is given as well: then each family has sockets of its own. On a host
     /// without IPv6 it is an error; see [`listen_any`](Self::listen_any).
-    pub fn listen(mut self, addr: SocketAddr) -> Self {
-        self.listen.push(Listen::At(addr));
+    ///
+    /// Takes a `SocketAddr`, or text such as `127.0.0.1:0`; `:4433` is [`listen_any`](Self::listen_any). If the text
+    /// is not valid, [`start`](Self::start) fails.
+    pub fn listen(mut self, addr: impl TryInto<ListenAddr, Error: Into<InvalidListenAddr>>) -> Self {
+        match addr.try_into() {
+            Ok(addr) => self.listen.push(addr),
+            Err(invalid) => self.reject(Into::<InvalidListenAddr>::into(invalid)),
+        }
         self
     }
 
     /// Listens on this UDP port of all interfaces, by IPv4 and IPv6, or by IPv4 alone on a host without IPv6. Port 0 lets
     /// the system choose. Counts as one address of [`listen`](Self::listen).
     pub fn listen_any(mut self, port: u16) -> Self {
-        self.listen.push(Listen::Any(port));
+        self.listen.push(ListenAddr::Any(port));
         self
     }
 
     /// Keeps a link to this neighbour. May be given several times.
-    pub fn peer(mut self, peer: impl Into<PeerAddr>) -> Self {
-        self.peers.push(peer.into());
+    ///
+    /// Takes a [`PeerAddr`], a `SocketAddr`, or text such as `relay@host:7400`. If the text is not valid,
+    /// [`start`](Self::start) fails.
+    pub fn peer(mut self, peer: impl TryInto<PeerAddr, Error: Into<InvalidPeerAddr>>) -> Self {
+        match peer.try_into() {
+            Ok(peer) => self.peers.push(peer),
+            Err(invalid) => self.reject(Into::<InvalidPeerAddr>::into(invalid)),
+        }
         self
     }
 
@@ -613,9 +677,17 @@ impl NodeBuilder {
 
     /// What this node says that a link to `neighbour` costs, whoever dials it. Goes over [`cost`](Self::cost); given
     /// twice for a neighbour, the last counts.
-    pub fn cost_to(mut self, neighbour: NodeId, cost: Cost) -> Self {
-        self.costs.to.insert(neighbour, cost);
+    pub fn cost_to(mut self, neighbour: impl TryInto<NodeId, Error: Into<InvalidName>>, cost: Cost) -> Self {
+        match name(neighbour) {
+            Ok(neighbour) => drop(self.costs.to.insert(neighbour, cost)),
+            Err(invalid) => self.reject(invalid),
+        }
         self
+    }
+
+    /// Keeps the first argument that is not valid, for [`start`](Self::start).
+    fn reject(&mut self, invalid: impl Into<StartError>) {
+        self.invalid.get_or_insert_with(|| invalid.into());
     }
 
     /// How eagerly the loss of a neighbour is noticed, on the links that this node dials.
@@ -687,7 +759,11 @@ impl NodeBuilder {
     ///
     /// # Errors
     /// As [`Node::handle`].
-    pub fn handle<F, Fut>(self, directive: Directive, handler: F) -> Result<Self, RegisterError>
+    pub fn handle<F, Fut>(
+        self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        handler: F,
+    ) -> Result<Self, RegisterError>
     where
         F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
@@ -700,7 +776,11 @@ impl NodeBuilder {
     ///
     /// # Errors
     /// As [`Node::handle`].
-    pub fn command(self, directive: Directive, command: Command) -> Result<Self, RegisterError> {
+    pub fn command(
+        self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        command: Command,
+    ) -> Result<Self, RegisterError> {
         self.registry.command(directive, command)?;
         Ok(self)
     }
@@ -776,7 +856,10 @@ impl NodeBuilder {
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O and time.
-    pub async fn start(self) -> Result<Node, StartError> {
+    pub async fn start(mut self) -> Result<Node, StartError> {
+        if let Some(invalid) = self.invalid.take() {
+            return Err(invalid);
+        }
         self.check()?;
         let (epoch, data_dir, manifest) = self.open_data_dir().await?;
         let units = open_units(self.units.clone(), data_dir.clone().zip(self.data_dir.clone())).await?;
@@ -853,7 +936,7 @@ impl NodeBuilder {
             return Err(StartError::TooManyListen);
         }
         for (nth, listen) in self.listen.iter().enumerate() {
-            let shared = |before: &Listen| before.ips().find(|ip| listen.ips().any(|other| other == *ip));
+            let shared = |before: &ListenAddr| before.ips().find(|ip| listen.ips().any(|other| other == *ip));
             if let Some(ip) = self.listen[..nth].iter().find_map(shared) {
                 return Err(StartError::ListenTwice(ip));
             }
@@ -916,6 +999,18 @@ async fn open_units(
     }
 }
 
+/// A name that was given as itself, by reference, or as text.
+fn name<T>(name: impl TryInto<T, Error: Into<InvalidName>>) -> Result<T, InvalidName> {
+    name.try_into().map_err(Into::into)
+}
+
+/// A directive that was given as itself, by reference, or as text.
+fn parse_directive(
+    directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+) -> Result<Directive, InvalidDirective> {
+    directive.try_into().map_err(Into::into)
+}
+
 fn check_identity(id: &NodeId, identity: &Identity) -> Result<(), StartError> {
     if !identity.may_claim(id) {
         return Err(StartError::NotInCertificate { id: id.clone(), names: identity.ids().to_vec() });
@@ -930,6 +1025,15 @@ fn check_identity(id: &NodeId, identity: &Identity) -> Result<(), StartError> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// The id of the node, or of a neighbour, is not valid. The configuration's fault.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
+    /// The address of a neighbour is not valid. The configuration's fault.
+    #[error(transparent)]
+    InvalidPeer(#[from] InvalidPeerAddr),
+    /// An address to listen on is not valid. The configuration's fault.
+    #[error(transparent)]
+    InvalidListen(#[from] InvalidListenAddr),
     /// The certificate is another node's. The configuration's fault.
     #[error("the certificate does not carry the id {id}; it names {}", list(names))]
     NotInCertificate {
@@ -1012,6 +1116,18 @@ pub enum StartError {
     #[error(transparent)]
     Register(#[from] RegisterError),
     /// The node is shut down, and takes no other identity.
+    #[error(transparent)]
+    ShutDown(#[from] ShutDown),
+}
+
+/// Why a node answers no question about another one. Nothing was changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// The name of the node is not valid: the caller's fault.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
+    /// This node is shut down.
     #[error(transparent)]
     ShutDown(#[from] ShutDown),
 }

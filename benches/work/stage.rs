@@ -21,13 +21,13 @@ impl Stage {
             let identity = authority.issue(&id, 1).unwrap();
             Node::builder(id, identity)
         };
-        let relay = builder("relay").listen("127.0.0.1:0".parse().unwrap()).start().await.unwrap();
+        let relay = builder("relay").listen("127.0.0.1:0").start().await.unwrap();
         let peer = |builder: NodeBuilder| builder.peer(relay.local_addrs()[0]);
         let executor = peer(builder("executor"))
             .units(config(dir, "executor"))
-            .command("sh:true".parse().unwrap(), Command::new("/bin/true"))
+            .command("sh:true", Command::new("/bin/true"))
             .unwrap()
-            .handle("fn:nop".parse().unwrap(), |_, _| async { Ok(()) })
+            .handle("fn:nop", |_, _| async { Ok(()) })
             .unwrap();
         let executor = executor.start().await.unwrap();
         let submitter = peer(builder("submitter")).units(config(dir, "submitter")).start().await.unwrap();
@@ -92,8 +92,8 @@ fn config(dir: &Path, name: &str) -> UnitsConfig {
 }
 
 async fn submit(submitter: &Node, directive: &str) -> UnitHandle {
-    let executor = "executor".parse().unwrap();
-    submitter.submit(executor, directive.parse().unwrap(), "").await.unwrap()
+    let executor = "executor";
+    submitter.submit(executor, directive, "").await.unwrap()
 }
 
 async fn run(submitter: &Node, directive: &str) {

@@ -21,7 +21,7 @@ use super::users::User;
 use crate::id::{Cost, NodeId};
 use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
 use crate::node::SHUTDOWN_GRACE;
-use crate::transport::{Liveness, RelayRule};
+use crate::transport::{InvalidListenAddr, ListenAddr, Liveness, RelayRule};
 use crate::work::{self, CommandStderr, Directive, InheritEnv};
 
 /// The checked configuration of a node.
@@ -100,8 +100,12 @@ impl NodeConfig {
         let certs = CERTS.path(args.certs, env).or(file.certs);
         let certs = certs.ok_or_else(|| CERTS.missing("the directory of the certificates"))?.value;
         let listen = over(LISTEN.list(args.listen, env, ',')?, file.listen);
-        let listen: Vec<_> =
-            listen.into_iter().map(|addr| addr.and_then(listen_addr)).collect::<Result<_, _>>()?;
+        let listen: Vec<_> = listen
+            .into_iter()
+            .map(|addr| {
+                addr.and_then(|text| text.parse().map_err(|error: InvalidListenAddr| error.to_string()))
+            })
+            .collect::<Result<_, _>>()?;
         let peers = over(PEER.list(args.peer, env, ',')?, file.peer);
         let peers: Vec<PeerAddr> = peers.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?;
         let lan = with_feature(LAN.text(args.lan, env)?.or(file.lan), "mdns", cfg!(feature = "mdns"))?;
@@ -174,22 +178,6 @@ fn with_feature(switched: Option<Sourced<String>>, feature: &str, built: bool) -
         )),
         on => Ok(on),
     })
-}
-
-/// An address to listen on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ListenAddr {
-    At(SocketAddr),
-    /// `:PORT`: every address of the machine.
-    Any(u16),
-}
-
-fn listen_addr(text: String) -> Result<ListenAddr, String> {
-    let addr = match text.strip_prefix(':') {
-        Some(port) => port.parse().ok().map(ListenAddr::Any),
-        None => text.parse().ok().map(ListenAddr::At),
-    };
-    addr.ok_or_else(|| format!("{text:?}: an address with its UDP port: 0.0.0.0:4433, [::]:4433 or :4433"))
 }
 
 /// An address that others can send to.

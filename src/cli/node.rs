@@ -7,7 +7,7 @@ use std::pin::pin;
 
 use tokio::io::AsyncReadExt;
 
-use super::config::{CommandSpec, ListenAddr, NodeConfig};
+use super::config::{CommandSpec, NodeConfig};
 use super::control::listen::ControlSocket;
 use super::control::server;
 use super::descriptors;
@@ -75,10 +75,7 @@ async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure>
     }
     builder = builder.direct(config.direct);
     builder = config.external.iter().fold(builder, |builder, addr| builder.external_addr(*addr));
-    builder = config.listen.iter().fold(builder, |builder, listen| match *listen {
-        ListenAddr::At(addr) => builder.listen(addr),
-        ListenAddr::Any(port) => builder.listen_any(port),
-    });
+    builder = config.listen.iter().fold(builder, |builder, listen| builder.listen(*listen));
     builder = config.peers.iter().fold(builder, |builder, peer| builder.peer(peer.clone()));
     builder = config.cost_to.iter().fold(builder, |builder, (id, cost)| builder.cost_to(id.clone(), *cost));
     if let Some(rate) = config.transit_rate {

@@ -9,7 +9,7 @@ use rustls::crypto::CryptoProvider;
 
 use super::endpoint::settings::{self, Transports};
 use super::socket::udp::bind;
-use super::socket::udp::bind::Listen;
+use super::socket::udp::bind::ListenAddr;
 use super::socket::udp::unreachable::Reports;
 use super::{Liveness, crypto};
 
@@ -41,7 +41,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// The system refused it.
 pub fn bind(addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-    let socket = bind::bind(&[Listen::At(addr)], &Reports::default())?
+    let socket = bind::bind(&[ListenAddr::At(addr)], &Reports::default())?
         .pop()
         .ok_or_else(|| io::Error::other("one address, one socket"))?;
     Ok(socket)

@@ -33,5 +33,6 @@ pub use identity::{
 };
 pub(crate) use identity::{open_regular, presented::Sighting, signature, verify::credential};
 pub use refusal::{Refusal, RefusalDetails, RefusalReason, Refuser};
+pub use socket::udp::bind::{InvalidListenAddr, ListenAddr};
 pub(crate) use socket::udp::{bind, path_mtu, renewable, unreachable};
 pub(crate) use socket::{PortOpener, Socket, mapped, probes};

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::call::{Call, CallError, CallOptions, call};
-use super::directive::Directive;
 use super::handler::{HandlerError, Request};
 use super::registry::{RegisterError, Registry};
 use super::responder::Responder;
+use crate::id::Directive;
 use crate::id::{NodeId, ServiceName};
 use crate::mesh::core::{Mesh, next_hop};
 use crate::mesh::services::usage::Purpose;

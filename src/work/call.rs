@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::code::Code;
-use super::directive::Directive;
 use super::frame::{CallFrame, FrameError, FrameReader, MAX_RESPONSE_FRAME, ResponseFrame};
+use crate::id::Directive;
 use crate::mesh::{EndReason, Ending, RefuseCode, RefusedOpen, SendHalf, Stream, StreamError};
 use crate::transport::code::StreamCode;
 
@@ -536,7 +536,7 @@ mod tests {
 
     async fn pair() -> Pair {
         let registry = Registry::new();
-        registry.handle("test:echo".parse().unwrap(), echo).unwrap();
+        registry.handle("test:echo", echo).unwrap();
         Pair::new(registry).await
     }
 

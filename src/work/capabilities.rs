@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::directive::Directive;
 use super::registry::Registry;
+use crate::id::Directive;
 
 /// The longest that is advertised, in bytes; directives beyond it are handled, and left out.
 const MAX_LEN: usize = 3 * 1024;
@@ -39,11 +39,11 @@ mod tests {
     fn what_is_advertised_is_read_and_bounded() {
         let registry = Registry::new();
         let handler = async |_, _| Ok(());
-        registry.handle("receptor:ping".parse().unwrap(), handler).unwrap();
-        registry.handle("text:shout".parse().unwrap(), handler).unwrap();
+        registry.handle("receptor:ping", handler).unwrap();
+        registry.handle("text:shout", handler).unwrap();
         assert_eq!(directives(&capabilities(&registry)), ["text:shout".parse().unwrap()]);
         for n in 0..1_000 {
-            registry.handle(format!("many:action-{n:04}").parse().unwrap(), handler).unwrap();
+            registry.handle(format!("many:action-{n:04}"), handler).unwrap();
         }
         let many = capabilities(&registry);
         assert!(many.len() <= MAX_LEN + 5);

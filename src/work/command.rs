@@ -543,7 +543,7 @@ mod tests {
     /// Registered as `test:run`.
     async fn pair(command: Command) -> Pair {
         let registry = Registry::new();
-        registry.command("test:run".parse().unwrap(), command).unwrap();
+        registry.command("test:run", command).unwrap();
         Pair::new(registry).await
     }
 

@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use uuid::Uuid;
 
-use super::directive::Directive;
+use crate::id::Directive;
 use crate::mesh::{RecvHalf, StreamError};
 
 /// The most that one response carries, in bytes: 64 KiB.

@@ -9,10 +9,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::code::Code;
-use super::directive::Directive;
 use super::payload::Payload;
 use super::responder::Responder;
-use crate::id::NodeId;
+use crate::id::{Directive, NodeId};
 use crate::mesh::report::log::LogLimits;
 
 /// A call as its handler gets it.

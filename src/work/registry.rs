@@ -13,12 +13,11 @@ use uuid::Uuid;
 use super::backlog::ResponseBudget;
 use super::code::Code;
 use super::command::Command;
-use super::directive::Directive;
 use super::handler::{Handler, HandlerError, Request};
 use super::inflight::{Inflight, Marker, Waiver};
 use super::responder::Responder;
 use super::serve;
-use crate::id::NodeId;
+use crate::id::{Directive, InvalidDirective, NodeId};
 use crate::mesh::Stream;
 use crate::mesh::report::log::LogLimits;
 use crate::mesh::services::fair;
@@ -188,13 +187,17 @@ impl Registry {
     ///
     /// # Errors
     /// The directive has a handler already, there are too many, or the node is shut down. Nothing was changed.
-    pub fn handle<F, Fut>(&self, directive: Directive, handler: F) -> Result<(), RegisterError>
+    pub fn handle<F, Fut>(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        handler: F,
+    ) -> Result<(), RegisterError>
     where
         F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         self.register(
-            directive,
+            directive.try_into().map_err(Into::into)?,
             Registered { handler: Arc::new(handler), built_in: false, command: None },
             false,
         )
@@ -221,13 +224,17 @@ impl Registry {
     ///
     /// # Errors
     /// There are too many handlers, or the node is shut down. Nothing was changed.
-    pub fn replace<F, Fut>(&self, directive: Directive, handler: F) -> Result<(), RegisterError>
+    pub fn replace<F, Fut>(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        handler: F,
+    ) -> Result<(), RegisterError>
     where
         F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         self.register(
-            directive,
+            directive.try_into().map_err(Into::into)?,
             Registered { handler: Arc::new(handler), built_in: false, command: None },
             true,
         )
@@ -237,7 +244,12 @@ impl Registry {
     ///
     /// # Errors
     /// As [`handle`](Self::handle). Whether the command exists is found out when it is called.
-    pub fn command(&self, directive: Directive, command: Command) -> Result<(), RegisterError> {
+    pub fn command(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        command: Command,
+    ) -> Result<(), RegisterError> {
+        let directive = directive.try_into().map_err(Into::into)?;
         let inflight = self.inner.inflight.clone();
         let run = command.clone();
         let handler = move |request, responder| run.clone().run(request, responder, inflight.clone());
@@ -481,6 +493,9 @@ pub struct StoredResponses {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
+    /// The directive is not valid: the caller's fault.
+    #[error(transparent)]
+    InvalidDirective(#[from] InvalidDirective),
     /// The directive has a handler: remove it first, or replace it.
     #[error("{directive} has a handler already")]
     Taken {

@@ -63,7 +63,7 @@ async fn streams_that_nobody_reads_hold_a_bounded_number_of_bytes() {
     const STREAMS: usize = 1_000;
     let scene = Scene::of(Mesh::builder(["victim-r", "peer-r"]).start().await);
     let victim = scene.mesh.node("victim");
-    let mut listener = victim.serve("unread".parse().unwrap()).unwrap();
+    let mut listener = victim.serve("unread").unwrap();
     let kept = tokio::spawn(async move {
         let mut kept = Vec::new();
         while let Some(incoming) = listener.accept().await {

@@ -44,7 +44,7 @@ impl Two {
         let ca = Authority::new("lifecycle", 1).unwrap();
         let (near_id, far_id) = (id("near"), id("far"));
         let far = Node::builder(far_id.clone(), ca.issue(&far_id, 1).unwrap());
-        let far = using.block_on(far.listen("127.0.0.1:0".parse().unwrap()).start()).unwrap();
+        let far = using.block_on(far.listen("127.0.0.1:0").start()).unwrap();
         serve_silence(&using, &far);
         let near = Node::builder(near_id.clone(), ca.issue(&near_id, 1).unwrap()).peer(far.local_addrs()[0]);
         let near = driving.block_on(async {
@@ -111,7 +111,9 @@ impl Two {
             let node = near.clone();
             waits.push((
                 "routable",
-                tokio::spawn(async move { assert_eq!(node.routable(&id("nobody")).await, Err(ShutDown)) }),
+                tokio::spawn(
+                    async move { assert_eq!(node.routable(&id("nobody")).await, Err(ShutDown.into())) },
+                ),
             ));
             let node = near.clone();
             waits.push(("call", tokio::spawn(async move { endless_call(&node).await })));
@@ -135,12 +137,12 @@ impl Two {
                 let within = near.open_within(&far, &service("s"), LIMIT).await;
                 assert!(matches!(within, Err(OpenError::ShutDown)));
                 assert!(matches!(near.datagrams(&far, &service("s")).await, Err(OpenError::ShutDown)));
-                assert!(matches!(near.call(&far, "a:b".parse().unwrap()).await, Err(OpenError::ShutDown)));
+                assert!(matches!(near.call(&far, "a:b").await, Err(OpenError::ShutDown)));
                 assert!(matches!(near.linked().await, Err(NotLinked::ShutDown)));
-                assert_eq!(near.routable(&far).await, Err(ShutDown));
+                assert_eq!(near.routable(&far).await, Err(ShutDown.into()));
                 assert_eq!(near.converged(LIMIT).await, Err(ConvergeError::ShutDown));
                 assert_eq!(near.status().await.err(), Some(ShutDown));
-                assert_eq!(near.explain(&far).await.err(), Some(ShutDown));
+                assert_eq!(near.explain(&far).await.err(), Some(ShutDown.into()));
                 assert_eq!(near.serve(service("late")).err(), Some(ServeError::ShutDown));
                 assert_eq!(near.serve_datagrams(service("late")).err(), Some(ServeError::ShutDown));
                 assert!(matches!(sender.send(b"gone"), Err(DatagramError::Lost { .. })));
@@ -159,7 +161,7 @@ impl Two {
 fn serve_silence(runtime: &Runtime, node: &Node) {
     let mut listener = node.serve(service("silence")).unwrap();
     let handler = |_, _| std::future::pending::<Result<(), receptor_quic::HandlerError>>();
-    node.handle("test:endless".parse().unwrap(), handler).unwrap();
+    node.handle("test:endless", handler).unwrap();
     runtime.spawn(async move {
         let mut kept = Vec::new();
         while let Some(incoming) = listener.accept().await {
@@ -169,7 +171,7 @@ fn serve_silence(runtime: &Runtime, node: &Node) {
 }
 
 async fn endless_call(node: &Node) {
-    let mut call = node.call(&id("far"), "test:endless".parse().unwrap()).await.unwrap();
+    let mut call = node.call(&id("far"), "test:endless").await.unwrap();
     assert!(matches!(call.next().await, Err(CallError::Lost(_))));
 }
 
@@ -197,7 +199,7 @@ fn a_connection_outlives_the_runtime_of_the_caller_that_made_it() {
     let start = |name: &str, peer: Option<SocketAddr>, transit| {
         let node: NodeId = id(name);
         let builder = Node::builder(node.clone(), ca.issue(&node, 1).unwrap()).transit(transit).direct(false);
-        let builder = builder.listen("127.0.0.1:0".parse().unwrap());
+        let builder = builder.listen("127.0.0.1:0");
         let builder = peer.into_iter().fold(builder, |builder, peer| builder.peer(peer));
         nodes.block_on(builder.start()).unwrap()
     };
@@ -288,9 +290,9 @@ async fn a_handler_may_shut_its_own_node_down() {
             Ok(())
         }
     };
-    b.handle("test:stop".parse().unwrap(), handler).unwrap();
+    b.handle("test:stop", handler).unwrap();
     let start = Instant::now();
-    let mut call = mesh.node("a").call(&id("b"), "test:stop".parse().unwrap()).await.unwrap();
+    let mut call = mesh.node("a").call(&id("b"), "test:stop").await.unwrap();
     let error = call.next().await.unwrap_err();
     assert!(matches!(error, CallError::Leaving { .. }), "the caller learns why: {error:?}");
     timeout(LIMIT, b.shutdown()).await.unwrap();
@@ -310,7 +312,7 @@ async fn a_shutdown_whose_future_is_dropped_goes_on() {
     };
     timeout(LIMIT, unlinked).await.expect("b leaves");
     timeout(LIMIT, async { tokio::join!(b.shutdown(), b.shutdown()) }).await.expect("all share one shutdown");
-    assert_eq!(b.routable(&id("a")).await, Err(ShutDown));
+    assert_eq!(b.routable(&id("a")).await, Err(ShutDown.into()));
 }
 
 #[tokio::test(start_paused = true)]

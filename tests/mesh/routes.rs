@@ -80,7 +80,7 @@ async fn a_random_mesh_of_sixteen_comes_up_from_cold_on_rough_links() {
 #[tokio::test(start_paused = true)]
 async fn a_route_names_the_directives_of_its_node() {
     let mesh = mesh(["a-r", "b-r"]).await;
-    mesh.node("b").handle("text:shout".parse().unwrap(), async |_, _| Ok(())).unwrap();
+    mesh.node("b").handle("text:shout", async |_, _| Ok(())).unwrap();
     let mut seen = Vec::new();
     while seen != ["text:shout"] {
         tokio::time::sleep(Duration::from_millis(10)).await;

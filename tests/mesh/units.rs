@@ -34,11 +34,11 @@ impl Work {
     /// `text:flood`, which writes without end.
     fn serve(self: &Arc<Self>, builder: NodeBuilder) -> NodeBuilder {
         let (shout, wait) = (self.clone(), self.clone());
-        let builder = builder.handle("text:shout".parse().unwrap(), move |request, responder| {
+        let builder = builder.handle("text:shout", move |request, responder| {
             shout.runs.fetch_add(1, Ordering::Relaxed);
             capitals(request, responder)
         });
-        let builder = builder.unwrap().handle("text:wait".parse().unwrap(), move |request, responder| {
+        let builder = builder.unwrap().handle("text:wait", move |request, responder| {
             let work = wait.clone();
             async move {
                 work.runs.fetch_add(1, Ordering::Relaxed);
@@ -47,7 +47,7 @@ impl Work {
                 capitals(request, responder).await
             }
         });
-        builder.unwrap().handle("text:flood".parse().unwrap(), flood).unwrap()
+        builder.unwrap().handle("text:flood", flood).unwrap()
     }
 }
 
@@ -123,10 +123,9 @@ async fn a_unit_runs_through_a_relay_and_its_handler_sees_who_submitted_it() {
     let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
     let edge = start(&mesh, &dir, "edge", &work).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let unit =
-        ctl.submit(id("edge"), "text:shout".parse().unwrap(), "hello").label("job", "7").await.unwrap();
+    let unit = ctl.submit(id("edge"), "text:shout", "hello").label("job", "7").await.unwrap();
     assert_eq!((end(&unit).await, read(&unit).await), (Outcome::Succeeded, b"HELLO".to_vec()));
-    let empty = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "").await.unwrap();
+    let empty = ctl.submit(id("edge"), "text:shout", "").await.unwrap();
     let Outcome::Failed(Failure::Handler(text)) = end(&empty).await else { panic!("{:?}", empty.status()) };
     assert_eq!(text, "ctl sent nothing");
     let mut filter = UnitFilter::default();
@@ -139,7 +138,7 @@ async fn a_unit_runs_through_a_relay_and_its_handler_sees_who_submitted_it() {
 async fn a_unit_waits_for_its_executor_across_a_restart_of_its_submitter() {
     let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let old = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "late").await.unwrap();
+    let old = ctl.submit(id("edge"), "text:shout", "late").await.unwrap();
     let key = old.id();
     stop(ctl).await;
     assert_eq!(old.wait().await, Err(UnitError::ShutDown));
@@ -159,14 +158,14 @@ async fn a_unit_that_was_not_started_in_time_expires_and_never_runs() {
     let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
     let ctl = start(&mesh, &dir, "ctl", &work).await;
     let submitted = Instant::now();
-    let unit = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "x").start_by(Duration::from_secs(9));
+    let unit = ctl.submit(id("edge"), "text:shout", "x").start_by(Duration::from_secs(9));
     let unit = unit.await.unwrap();
     assert_eq!(end(&unit).await, Outcome::Expired);
     let after = submitted.elapsed();
     assert!(after >= Duration::from_secs(9) && after < Duration::from_secs(10), "{after:?}");
     let edge = start(&mesh, &dir, "edge", &work).await;
     ctl.routable(edge.id()).await.unwrap();
-    let next = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "x").await.unwrap();
+    let next = ctl.submit(id("edge"), "text:shout", "x").await.unwrap();
     assert_eq!((end(&next).await, work.runs()), (Outcome::Succeeded, 1));
 }
 
@@ -174,11 +173,11 @@ async fn a_unit_that_was_not_started_in_time_expires_and_never_runs() {
 async fn a_unit_that_is_cancelled_before_it_arrives_never_runs() {
     let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let unit = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "x").await.unwrap();
+    let unit = ctl.submit(id("edge"), "text:shout", "x").await.unwrap();
     unit.cancel(Duration::ZERO).await.unwrap();
     assert_eq!(end(&unit).await, Outcome::Cancelled);
     let _edge = start(&mesh, &dir, "edge", &work).await;
-    let next = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "x").await.unwrap();
+    let next = ctl.submit(id("edge"), "text:shout", "x").await.unwrap();
     assert_eq!((end(&next).await, work.runs()), (Outcome::Succeeded, 1));
 }
 
@@ -187,7 +186,7 @@ async fn a_running_handler_is_cancelled_and_its_followers_end() {
     let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
     let _edge = start(&mesh, &dir, "edge", &work).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let unit = ctl.submit(id("edge"), "text:wait".parse().unwrap(), "x").await.unwrap();
+    let unit = ctl.submit(id("edge"), "text:wait", "x").await.unwrap();
     let mut results = unit.results(ResultsOptions::default());
     assert_eq!(timeout(LONG, results.next()).await.unwrap().unwrap().unwrap(), "ready\n");
     unit.cancel(Duration::ZERO).await.unwrap();
@@ -203,7 +202,7 @@ async fn a_handler_is_cancelled_while_its_output_is_written() {
     let _edge = start(&mesh, &dir, "edge", &work).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
     for _ in 0..10 {
-        let unit = ctl.submit(id("edge"), "text:flood".parse().unwrap(), "x").await.unwrap();
+        let unit = ctl.submit(id("edge"), "text:flood", "x").await.unwrap();
         let mut results = unit.results(ResultsOptions::default());
         timeout(LONG, results.next()).await.expect("it writes in time").unwrap();
         unit.cancel(Duration::ZERO).await.unwrap();
@@ -219,9 +218,9 @@ async fn a_handler_whose_payload_cannot_be_read_fails() {
     limits.max_running = 1;
     let _edge = start_within(&mesh, &dir, "edge", &work, limits).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let first = ctl.submit(id("edge"), "text:wait".parse().unwrap(), "x").await.unwrap();
+    let first = ctl.submit(id("edge"), "text:wait", "x").await.unwrap();
     wait_for(&first, UnitState::Running).await;
-    let second = ctl.submit(id("edge"), "text:wait".parse().unwrap(), "x").await.unwrap();
+    let second = ctl.submit(id("edge"), "text:wait", "x").await.unwrap();
     wait_for(&second, UnitState::Accepted).await;
     let stored = dir.path().join("edge/units/in/node-ctl").join(second.id().to_string());
     std::fs::remove_file(stored.join("payload")).unwrap();
@@ -238,7 +237,7 @@ async fn a_key_is_one_unit_however_often_it_is_submitted() {
     let ctl = start(&mesh, &dir, "ctl", &work).await;
     let submit = |text: &'static str| {
         let key = uuid::Uuid::from_u128(42);
-        ctl.submit(id("edge"), "text:shout".parse().unwrap(), text).key(key).send()
+        ctl.submit(id("edge"), "text:shout", text).key(key).send()
     };
     let (one, two) = tokio::join!(submit("same"), submit("same"));
     assert_eq!(end(&one.unwrap()).await, Outcome::Succeeded);
@@ -250,9 +249,8 @@ async fn a_key_is_one_unit_however_often_it_is_submitted() {
     stop(ctl).await;
     let other = tempfile::tempdir().unwrap();
     let ctl = start(&mesh, &other, "ctl", &work).await;
-    let again = |text: &'static str| {
-        ctl.submit(id("edge"), "text:shout".parse().unwrap(), text).key(uuid::Uuid::from_u128(42)).send()
-    };
+    let again =
+        |text: &'static str| ctl.submit(id("edge"), "text:shout", text).key(uuid::Uuid::from_u128(42)).send();
     let unit = again("other").await.unwrap();
     assert_eq!(end(&unit).await, Outcome::Refused(UnitRefusal::Conflict));
     unit.release(false).await.unwrap();
@@ -266,7 +264,7 @@ async fn a_released_unit_is_gone_at_both_ends_and_its_key_is_dead() {
     let edge = start(&mesh, &dir, "edge", &work).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
     let key = uuid::Uuid::from_u128(42);
-    let submit = || ctl.submit(id("edge"), "text:wait".parse().unwrap(), "x").key(key).send();
+    let submit = || ctl.submit(id("edge"), "text:wait", "x").key(key).send();
     let unit = submit().await.unwrap();
     wait_for(&unit, UnitState::Running).await;
     unit.release(true).await.unwrap();
@@ -284,7 +282,7 @@ async fn a_unit_that_is_released_while_it_is_handed_over_is_gone_soon() {
     let edge = start(&mesh, &dir, "edge", &work).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
     let payload = vec![b'x'; 64 << 20];
-    let unit = ctl.submit(id("edge"), "text:shout".parse().unwrap(), payload).await.unwrap();
+    let unit = ctl.submit(id("edge"), "text:shout", payload).await.unwrap();
     let mut watch = unit.watch();
     while watch.next().await.expect("it is handed over").payload_handed == 0 {}
     assert_eq!(unit.status().state, UnitState::Handing);
@@ -300,12 +298,12 @@ async fn a_unit_that_is_released_while_it_is_handed_over_is_gone_soon() {
 async fn a_node_without_units_refuses_them_at_both_ends() {
     let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let unit = ctl.submit(id("relay"), "text:shout".parse().unwrap(), "x").await.unwrap();
+    let unit = ctl.submit(id("relay"), "text:shout", "x").await.unwrap();
     assert_eq!(end(&unit).await, Outcome::Refused(UnitRefusal::NoUnits));
     let relay = mesh.node("relay");
-    let refused = relay.submit(id("ctl"), "text:shout".parse().unwrap(), "x").await;
+    let refused = relay.submit(id("ctl"), "text:shout", "x").await;
     assert_eq!(refused.err(), Some(SubmitError::NoUnits));
-    let unknown = ctl.submit(id("ctl"), "text:whisper".parse().unwrap(), "x").await.unwrap();
+    let unknown = ctl.submit(id("ctl"), "text:whisper", "x").await.unwrap();
     assert_eq!(end(&unknown).await, Outcome::Refused(UnitRefusal::UnknownDirective));
     let builder = mesh.joiner("edge", &["relay"]).units(UnitsConfig::new());
     let error = builder.start().await.unwrap_err();
@@ -317,7 +315,7 @@ async fn a_handler_that_a_restart_cut_off_is_lost_unless_it_is_idempotent() {
     let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::<Work>::default());
     let edge = start(&mesh, &dir, "edge", &work).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let submit = |text| ctl.submit(id("edge"), "text:wait".parse().unwrap(), text);
+    let submit = |text| ctl.submit(id("edge"), "text:wait", text);
     let once = submit("once").await.unwrap();
     let again = submit("again").idempotent(true).await.unwrap();
     wait_for(&once, UnitState::Running).await;
@@ -335,7 +333,7 @@ async fn units_are_kept_for_as_long_as_they_are_wanted() {
     let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
     let edge = start(&mesh, &dir, "edge", &work).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let unit = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "x").keep_for(Duration::from_secs(20));
+    let unit = ctl.submit(id("edge"), "text:shout", "x").keep_for(Duration::from_secs(20));
     let unit = unit.await.unwrap();
     assert_eq!(end(&unit).await, Outcome::Succeeded);
     let ended = Instant::now();
@@ -352,9 +350,9 @@ async fn a_unit_that_is_not_accepted_says_why_until_it_is() {
     few.max_units_per_submitter = 1;
     let _edge = start_within(&mesh, &dir, "edge", &work, few).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let first = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "first").await.unwrap();
+    let first = ctl.submit(id("edge"), "text:shout", "first").await.unwrap();
     assert_eq!(end(&first).await, Outcome::Succeeded);
-    let second = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "second").await.unwrap();
+    let second = ctl.submit(id("edge"), "text:shout", "second").await.unwrap();
     let mut watch = second.watch();
     let busy = async {
         loop {
@@ -377,7 +375,7 @@ async fn a_unit_that_expires_before_it_is_accepted_says_why() {
     full.reserve_percent = 100;
     let _edge = start_within(&mesh, &dir, "edge", &work, full).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let unit = ctl.submit(id("edge"), "text:shout".parse().unwrap(), "x").start_by(Duration::from_secs(9));
+    let unit = ctl.submit(id("edge"), "text:shout", "x").start_by(Duration::from_secs(9));
     let unit = unit.await.unwrap();
     assert_eq!(end(&unit).await, Outcome::Expired);
     assert_eq!((unit.status().busy, work.runs()), (Some(BusyReason::DiskReserve), 0));
@@ -388,7 +386,7 @@ async fn a_reader_that_waits_for_the_executor_ends_when_the_unit_is_removed() {
     let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
     let edge = start(&mesh, &dir, "edge", &work).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let unit = ctl.submit(id("edge"), "text:wait".parse().unwrap(), "x").await.unwrap();
+    let unit = ctl.submit(id("edge"), "text:wait", "x").await.unwrap();
     let mut results = unit.results(ResultsOptions::default());
     assert_eq!(timeout(LONG, results.next()).await.unwrap().unwrap().unwrap(), "ready\n");
     stop(edge).await;
@@ -408,7 +406,7 @@ async fn a_unit_whose_turn_comes_in_a_shutdown_starts_after_the_restart() {
     one.max_running = 1;
     let edge = start_within(&mesh, &dir, "edge", &work, one).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
-    let submit = async |payload| ctl.submit(id("edge"), "text:wait".parse().unwrap(), payload).await.unwrap();
+    let submit = async |payload| ctl.submit(id("edge"), "text:wait", payload).await.unwrap();
     let first = submit("first").await;
     wait_for(&first, UnitState::Running).await;
     let second = submit("second").await;

@@ -22,19 +22,19 @@ fn handle_endless(node: &Node) {
         responder.send(bytes::Bytes::from_static(b"started")).await?;
         std::future::pending().await
     };
-    node.handle("test:endless".parse().unwrap(), handler).unwrap();
+    node.handle("test:endless", handler).unwrap();
 }
 
 /// A call that has started.
 async fn running(from: &Node, to: &str) -> Call {
-    let mut call = from.call(&id(to), "test:endless".parse().unwrap()).await.unwrap();
+    let mut call = from.call(&id(to), "test:endless").await.unwrap();
     call.next().await.unwrap().unwrap();
     call
 }
 
 /// A call from its beginning to its failure.
 async fn call(from: &Node, to: &str) -> String {
-    match from.call(&id(to), "test:endless".parse().unwrap()).await {
+    match from.call(&id(to), "test:endless").await {
         Ok(mut call) => loop {
             if let Err(error) = call.next().await {
                 return error.to_string();
@@ -118,7 +118,7 @@ async fn a_stream_outlives_an_outage_that_is_shorter_than_the_peer_timeout() {
 /// A call with its own peer timeout that has started.
 async fn running_for(from: &Node, to: &str, seconds: u64) -> Call {
     let options = CallOptions { peer_timeout: Some(Duration::from_secs(seconds)), ..CallOptions::default() };
-    let mut call = from.call_with(&id(to), "test:endless".parse().unwrap(), options).await.unwrap();
+    let mut call = from.call_with(&id(to), "test:endless", options).await.unwrap();
     call.next().await.unwrap().unwrap();
     call
 }
@@ -141,7 +141,7 @@ fn handle_measured(node: &Node) -> mpsc::UnboundedReceiver<Duration> {
             std::future::pending().await
         }
     };
-    node.handle("test:endless".parse().unwrap(), handler).unwrap();
+    node.handle("test:endless", handler).unwrap();
     ends
 }
 

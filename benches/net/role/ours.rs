@@ -160,14 +160,14 @@ impl Nodes {
 fn configured(mut builder: NodeBuilder, settings: &Settings) -> Result<NodeBuilder> {
     // On loopback every node is within reach of every other: with direct paths nothing would be relayed.
     builder = builder.direct(false);
-    builder = builder.transit(settings.has("transit")).listen("127.0.0.1:0".parse()?);
+    builder = builder.transit(settings.has("transit")).listen("127.0.0.1:0");
     for peer in settings.get("peers")?.split_terminator(',') {
         builder = builder.peer(peer.parse::<SocketAddr>()?);
     }
     if let Some(bytes) = settings.parsed("max_datagram")? {
         builder = builder.max_datagram(bytes);
     }
-    Ok(builder.handle(ECHO.parse()?, echo)?)
+    Ok(builder.handle(ECHO, echo)?)
 }
 
 async fn echo(mut request: Request, responder: Responder) -> std::result::Result<(), HandlerError> {
@@ -191,7 +191,7 @@ fn serve(node: &Node) -> Result<()> {
 
 /// Counts the datagrams that come in.
 fn count(node: &Node, datagrams: &Arc<AtomicU64>) -> Result<()> {
-    let (mut listener, datagrams) = (node.serve_datagrams(DATAGRAMS.parse()?)?, datagrams.clone());
+    let (mut listener, datagrams) = (node.serve_datagrams(DATAGRAMS)?, datagrams.clone());
     tokio::spawn(async move {
         while listener.recv().await.is_some() {
             datagrams.fetch_add(1, Ordering::Relaxed);

@@ -112,7 +112,7 @@ impl Peer {
 
     /// Sends datagrams to it.
     pub(super) async fn datagrams(&self) -> Result<DatagramSender> {
-        Ok(self.0.node.datagrams(&self.0.id, &DATAGRAMS.parse()?).await?)
+        Ok(self.0.node.datagrams(&self.0.id, DATAGRAMS).await?)
     }
 
     /// Calls a directive of it.

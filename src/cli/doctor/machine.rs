@@ -7,8 +7,9 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::finding::Finding;
-use crate::cli::config::{ListenAddr, NodeConfig};
+use crate::cli::config::NodeConfig;
 use crate::mesh::data_dir::datadir::create_private_dir;
+use crate::transport::ListenAddr;
 use crate::transport::{Identity, IdentityProblem};
 
 /// The socket buffers that a busy node can use, in bytes.

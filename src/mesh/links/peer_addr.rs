@@ -1,5 +1,6 @@
 //! Where a neighbour is dialled, and who is expected there.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
@@ -88,6 +89,42 @@ impl fmt::Display for PeerAddr {
             write!(f, "{id}@")?;
         }
         f.write_str(&self.host_and_port())
+    }
+}
+
+impl TryFrom<&str> for PeerAddr {
+    type Error = InvalidPeerAddr;
+
+    fn try_from(text: &str) -> Result<Self, InvalidPeerAddr> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for PeerAddr {
+    type Error = InvalidPeerAddr;
+
+    fn try_from(text: &String) -> Result<Self, InvalidPeerAddr> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for PeerAddr {
+    type Error = InvalidPeerAddr;
+
+    fn try_from(text: String) -> Result<Self, InvalidPeerAddr> {
+        text.parse()
+    }
+}
+
+impl From<&Self> for PeerAddr {
+    fn from(peer: &Self) -> Self {
+        peer.clone()
+    }
+}
+
+impl From<Infallible> for InvalidPeerAddr {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::ending::{Cause, EndReason, EndedBy};
 use super::refuse::{RefuseCode, RefusedOpen};
-use crate::id::{NodeId, ServiceName};
+use crate::id::{InvalidDirective, InvalidName, NodeId, ServiceName};
 use crate::transport::Refusal;
 
 /// The version of the header.
@@ -167,6 +167,12 @@ pub(crate) enum Parsed {
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
+    /// The name of the node or of the service is not valid: the caller's fault.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
+    /// The directive is not valid: the caller's fault.
+    #[error(transparent)]
+    InvalidDirective(#[from] InvalidDirective),
     /// The mesh has no route to the node: it is unknown, down, or cut off. Try again when it is reachable.
     #[error("no route to {node}")]
     NoRoute {
@@ -241,7 +247,11 @@ impl OpenError {
             | Self::TooManyStreams { .. }
             | Self::TooManyPeers { .. } => true,
             Self::Refused { why, .. } => why.code.is_transient(),
-            Self::NotTrusted { .. } | Self::Yielded { .. } | Self::ShutDown => false,
+            Self::InvalidName(_)
+            | Self::InvalidDirective(_)
+            | Self::NotTrusted { .. }
+            | Self::Yielded { .. }
+            | Self::ShutDown => false,
         }
     }
 

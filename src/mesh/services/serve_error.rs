@@ -1,6 +1,6 @@
 //! Why a service cannot be offered.
 
-use crate::id::ServiceName;
+use crate::id::{InvalidName, ServiceName};
 
 /// Maximum services that a node offers.
 pub const MAX_SERVICES: usize = 1_024;
@@ -9,6 +9,9 @@ pub const MAX_SERVICES: usize = 1_024;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
+    /// The name of the service is not valid.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
     /// The node offers it already.
     #[error("the service {0} is offered already")]
     Taken(ServiceName),

@@ -281,10 +281,10 @@ async fn a_link_that_was_replaced_says_so_to_all_who_used_it() {
         let scene = Scene::new().await;
         let victim = scene.mesh.node("victim").clone();
         let one = scene.link().await;
-        let service = "s".parse().unwrap();
-        let mut stream = victim.open(&mallory(), &service).await.unwrap();
+        let service = "s";
+        let mut stream = victim.open(&mallory(), service).await.unwrap();
         stream.send.write_all(b"ping").await.unwrap();
-        let datagrams = victim.datagrams(&mallory(), &service).await.unwrap();
+        let datagrams = victim.datagrams(&mallory(), service).await.unwrap();
         datagrams.send(b"first").unwrap();
         let mut two = scene.greet().await;
         two.write(&Frame::Select(2).encode()).await;

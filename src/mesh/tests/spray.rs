@@ -193,8 +193,8 @@ async fn spray(
 
 /// Sends from `a` to `b`; what `b` received.
 async fn transfer(mesh: &Mesh, seed: u64) -> Vec<u8> {
-    let service = "sink".parse().unwrap();
-    let mut listener = mesh.node("b").serve("sink".parse().unwrap()).unwrap();
+    let service = "sink";
+    let mut listener = mesh.node("b").serve("sink").unwrap();
     let receiving = tokio::spawn(async move {
         let mut stream = listener.accept().await.unwrap().stream;
         let mut hash = Sha256::new();
@@ -203,7 +203,7 @@ async fn transfer(mesh: &Mesh, seed: u64) -> Vec<u8> {
         }
         hash.finalize().to_vec()
     });
-    let mut stream = mesh.node("a").open(&id("b"), &service).await.unwrap();
+    let mut stream = mesh.node("a").open(&id("b"), service).await.unwrap();
     stream.send.write_all(&contents(seed)).await.unwrap();
     stream.send.finish();
     receiving.await.unwrap()

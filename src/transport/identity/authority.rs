@@ -21,7 +21,7 @@ use super::identity::{Identity, IdentityError};
 use super::key::{KeyError, PrivateKey, to_pem};
 use super::names::{OTHER_NAME, is_role, uri_of, uri_of_role};
 use super::trust::{Trust, TrustError};
-use crate::id::NodeId;
+use crate::id::{InvalidName, NodeId};
 use crate::transport::clock::{self, DAY, rfc3339};
 
 /// A certificate authority: the root of a mesh and the issuer of its identities.
@@ -168,9 +168,13 @@ impl Authority {
     /// It is valid for both sides of a link.
     ///
     /// # Errors
-    /// The days are out of bounds, the root has expired, or the system has no randomness.
-    pub fn issue(&self, id: &NodeId, valid_days: u32) -> Result<Identity, AuthorityError> {
-        self.issue_at(id, valid_days, clock::system())
+    /// The id is not valid, the days are out of bounds, the root has expired, or the system has no randomness.
+    pub fn issue(
+        &self,
+        id: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        valid_days: u32,
+    ) -> Result<Identity, AuthorityError> {
+        self.issue_at(&id.try_into().map_err(Into::into)?, valid_days, clock::system())
     }
 
     /// Like [`issue`](Self::issue), with roles in the certificate: URIs `receptor-role:NAME`. Nodes
@@ -181,7 +185,7 @@ impl Authority {
     /// Like [`issue`](Self::issue); or a name is not 1 to 64 letters, digits and `._-`.
     pub fn issue_with_roles<'a>(
         &self,
-        id: &NodeId,
+        id: impl TryInto<NodeId, Error: Into<InvalidName>>,
         roles: impl IntoIterator<Item = &'a str>,
         valid_days: u32,
     ) -> Result<Identity, AuthorityError> {
@@ -189,7 +193,7 @@ impl Authority {
         if let Some(bad) = roles.iter().find(|role| !is_role(role)) {
             return Err(AuthorityError::BadRole { role: (*bad).to_owned() });
         }
-        self.issue_for(id, &roles, valid_days, clock::system())
+        self.issue_for(&id.try_into().map_err(Into::into)?, &roles, valid_days, clock::system())
     }
 
     pub(crate) fn issue_at(
@@ -359,6 +363,9 @@ fn dn_value(attribute: &AttributeTypeAndValue) -> Option<DnValue> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthorityError {
+    /// The id that the certificate is to carry is not valid.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
     /// The name is empty or too long.
     #[error("the name of a CA has 1 to {max} characters", max = Authority::MAX_NAME)]
     BadName,

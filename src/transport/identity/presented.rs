@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_certificate_is_named_by_its_ids_and_its_issuer() {
         let ca = Authority::new("their mesh", 1).unwrap();
-        let identity = ca.issue(&"edge-1".parse().unwrap(), 1).unwrap();
+        let identity = ca.issue("edge-1", 1).unwrap();
         let sighting = Sighting::default();
         assert_eq!(sighting.presented(), None);
         sighting.record(&identity.certified().cert[0]);

@@ -1,7 +1,7 @@
 //! The spec of a unit that has ended.
 
-use super::super::directive::Directive;
 use super::spec::UnitSpec;
+use crate::id::Directive;
 use std::collections::BTreeMap;
 
 /// The spec of a unit that has ended, in little memory.

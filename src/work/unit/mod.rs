@@ -8,7 +8,7 @@
 //! # async fn example(node: receptor_quic::Node) -> Result<(), Box<dyn std::error::Error>> {
 //! use receptor_quic::work::unit::ResultsOptions;
 //!
-//! let unit = node.submit("edge-17".parse()?, "backup:run".parse()?, "/srv").label("job", "17").await?;
+//! let unit = node.submit("edge-17", "backup:run", "/srv").label("job", "17").await?;
 //! let mut output = unit.results(ResultsOptions::default());
 //! while let Some(piece) = output.next().await? {
 //!     print!("{}", String::from_utf8_lossy(&piece));

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::super::directive::Directive;
 use super::key::UnitKey;
-use crate::id::NodeId;
+use crate::id::{Directive, NodeId};
 
 /// The accepted units that wait to be started: a queue for each directive, with a turn for each
 /// submitter.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::super::directive::Directive;
+use crate::id::Directive;
 
 /// What a unit asks for. Immutable: the same key with another spec is a
 /// [conflict](super::outcome::UnitRefusal::Conflict).

@@ -25,7 +25,7 @@ fn node(place: &Place, id: &str) -> Result<NodeBuilder> {
 }
 
 async fn listening(builder: NodeBuilder) -> Result<(Node, String)> {
-    let node = builder.listen("127.0.0.1:0".parse()?).start().await?;
+    let node = builder.listen("127.0.0.1:0").start().await?;
     let at = node.local_addrs().first().context("an address")?.to_string();
     Ok((node, at))
 }
@@ -48,7 +48,7 @@ impl System for Receptor {
             }
             false => listening(builder).await?,
         };
-        let mut sink = node.serve("sink".parse()?)?;
+        let mut sink = node.serve("sink")?;
         tokio::spawn(async move {
             while let Some(mut incoming) = sink.accept().await {
                 tokio::spawn(async move {
@@ -62,7 +62,7 @@ impl System for Receptor {
                 });
             }
         });
-        let mut echo = node.serve("echo".parse()?)?;
+        let mut echo = node.serve("echo")?;
         tokio::spawn(async move {
             while let Some(mut incoming) = echo.accept().await {
                 tokio::spawn(async move {

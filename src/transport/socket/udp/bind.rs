@@ -1,7 +1,9 @@
 //! Binding the UDP sockets.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use quinn::AsyncUdpSocket;
@@ -17,16 +19,70 @@ use crate::transport::socket::PortOpener;
 /// and bursts from fast senders overflow the usual 208 KiB.
 const BUFFER: usize = 4 * 1024 * 1024;
 
-/// Where a node listens.
+/// Where a node listens: `IP:PORT`, an IPv6 address in brackets, or `:PORT` for all interfaces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Listen {
+#[non_exhaustive]
+pub enum ListenAddr {
     /// On this address. `[::]` includes IPv4, unless an IPv4 address is given as well.
     At(SocketAddr),
     /// On this port of all interfaces, by IPv4 and IPv6 as far as the host has them.
     Any(u16),
 }
 
-impl Listen {
+/// The text is not a [`ListenAddr`]. The caller's fault; nothing was changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is not an address with its UDP port: 0.0.0.0:4433, [::]:4433 or :4433")]
+pub struct InvalidListenAddr(pub String);
+
+impl From<Infallible> for InvalidListenAddr {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl From<SocketAddr> for ListenAddr {
+    fn from(addr: SocketAddr) -> Self {
+        Self::At(addr)
+    }
+}
+
+impl FromStr for ListenAddr {
+    type Err = InvalidListenAddr;
+
+    fn from_str(text: &str) -> Result<Self, InvalidListenAddr> {
+        let addr = match text.strip_prefix(':') {
+            Some(port) => port.parse().ok().map(Self::Any),
+            None => text.parse().ok().map(Self::At),
+        };
+        addr.ok_or_else(|| InvalidListenAddr(text.to_owned()))
+    }
+}
+
+impl TryFrom<&str> for ListenAddr {
+    type Error = InvalidListenAddr;
+
+    fn try_from(text: &str) -> Result<Self, InvalidListenAddr> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for ListenAddr {
+    type Error = InvalidListenAddr;
+
+    fn try_from(text: &String) -> Result<Self, InvalidListenAddr> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for ListenAddr {
+    type Error = InvalidListenAddr;
+
+    fn try_from(text: String) -> Result<Self, InvalidListenAddr> {
+        text.parse()
+    }
+}
+
+impl ListenAddr {
     /// The addresses that it expands to.
     pub(crate) fn ips(&self) -> impl Iterator<Item = IpAddr> {
         let (first, second) = match self {
@@ -39,7 +95,7 @@ impl Listen {
 
 /// Binds the sockets for `listen`, or one to any port of all interfaces if that is empty. What does not arrive is
 /// reported to `reports`.
-pub(crate) fn bind(listen: &[Listen], reports: &Reports) -> io::Result<Vec<Arc<Renewable>>> {
+pub(crate) fn bind(listen: &[ListenAddr], reports: &Reports) -> io::Result<Vec<Arc<Renewable>>> {
     let sockets = bind_by(listen, open)?;
     sockets.into_iter().map(|socket| Renewable::new(socket, reports.clone()).map(Arc::new)).collect()
 }
@@ -70,16 +126,19 @@ enum Stack {
     Dual,
 }
 
-fn bind_by<S>(listen: &[Listen], open: impl Fn(SocketAddr, Stack) -> io::Result<S>) -> io::Result<Vec<S>> {
-    let listen = if listen.is_empty() { &[Listen::Any(0)] } else { listen };
-    let v4_given = listen.iter().any(|listen| matches!(listen, Listen::At(addr) if addr.is_ipv4()));
+fn bind_by<S>(
+    listen: &[ListenAddr],
+    open: impl Fn(SocketAddr, Stack) -> io::Result<S>,
+) -> io::Result<Vec<S>> {
+    let listen = if listen.is_empty() { &[ListenAddr::Any(0)] } else { listen };
+    let v4_given = listen.iter().any(|listen| matches!(listen, ListenAddr::At(addr) if addr.is_ipv4()));
     let stack = if v4_given { Stack::Single } else { Stack::Dual };
     let bound = |addr, stack| open(addr, stack).map_err(|error| refused(addr, &error));
     let mut sockets = Vec::new();
     for listen in listen {
         match *listen {
-            Listen::At(addr) => sockets.push(bound(addr, stack)?),
-            Listen::Any(port) => {
+            ListenAddr::At(addr) => sockets.push(bound(addr, stack)?),
+            ListenAddr::Any(port) => {
                 let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
                 let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
                 match open(v6, stack) {
@@ -135,17 +194,17 @@ fn refused(addr: SocketAddr, error: &io::Error) -> io::Error {
 mod tests {
     use super::*;
 
-    fn at(addr: &str) -> Listen {
-        Listen::At(addr.parse().unwrap())
+    fn at(addr: &str) -> ListenAddr {
+        ListenAddr::At(addr.parse().unwrap())
     }
 
     /// What is bound on a host with both families.
-    fn bound(listen: &[Listen]) -> Vec<(String, Stack)> {
+    fn bound(listen: &[ListenAddr]) -> Vec<(String, Stack)> {
         bind_by(listen, |addr, stack| Ok((addr.to_string(), stack))).unwrap()
     }
 
     /// The same on a host whose kernel has no IPv6.
-    fn without_ipv6(listen: &[Listen]) -> Result<Vec<String>, String> {
+    fn without_ipv6(listen: &[ListenAddr]) -> Result<Vec<String>, String> {
         let open = |addr: SocketAddr, _| match addr.is_ipv4() {
             true => Ok(addr.to_string()),
             false => Err(Errno::AFNOSUPPORT.into()),
@@ -157,7 +216,7 @@ mod tests {
     fn one_socket_carries_both_families_where_no_ipv4_address_is_given() {
         let dual = |addr: &str| (addr.to_owned(), Stack::Dual);
         assert_eq!(bound(&[]), [dual("[::]:0")]);
-        assert_eq!(bound(&[Listen::Any(4433)]), [dual("[::]:4433")]);
+        assert_eq!(bound(&[ListenAddr::Any(4433)]), [dual("[::]:4433")]);
         assert_eq!(bound(&[at("[::]:1"), at("[::1]:2")]), [dual("[::]:1"), dual("[::1]:2")]);
     }
 
@@ -165,14 +224,14 @@ mod tests {
     fn ipv6_sockets_leave_ipv4_to_the_addresses_that_are_given() {
         let single = |addr: &str| (addr.to_owned(), Stack::Single);
         assert_eq!(bound(&[at("0.0.0.0:1"), at("[::]:1")]), [single("0.0.0.0:1"), single("[::]:1")]);
-        let any = [at("127.0.0.1:1"), Listen::Any(2)];
+        let any = [at("127.0.0.1:1"), ListenAddr::Any(2)];
         assert_eq!(bound(&any), [single("127.0.0.1:1"), single("[::]:2"), single("0.0.0.0:2")]);
     }
 
     #[test]
     fn any_address_is_ipv4_where_there_is_no_ipv6() {
         assert_eq!(without_ipv6(&[]).unwrap(), ["0.0.0.0:0"]);
-        assert_eq!(without_ipv6(&[Listen::Any(4433)]).unwrap(), ["0.0.0.0:4433"]);
+        assert_eq!(without_ipv6(&[ListenAddr::Any(4433)]).unwrap(), ["0.0.0.0:4433"]);
     }
 
     #[test]
@@ -190,8 +249,10 @@ mod tests {
     #[tokio::test]
     async fn both_wildcards_share_a_port() {
         let free = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
-        let listen =
-            [Listen::At(([0, 0, 0, 0], free).into()), Listen::At((Ipv6Addr::UNSPECIFIED, free).into())];
+        let listen = [
+            ListenAddr::At(([0, 0, 0, 0], free).into()),
+            ListenAddr::At((Ipv6Addr::UNSPECIFIED, free).into()),
+        ];
         match bind(&listen, &Reports::default()) {
             Ok(sockets) => assert_eq!(sockets.len(), 2),
             Err(error) => assert!(error.to_string().contains("this host has no IPv6"), "{error}"),

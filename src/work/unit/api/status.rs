@@ -5,11 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::super::directive::Directive;
 use super::super::busy::BusyReason;
 use super::super::outcome::Outcome;
 use super::id::UnitId;
-use crate::id::NodeId;
+use crate::id::{Directive, NodeId};
 
 /// A unit at one moment.
 ///

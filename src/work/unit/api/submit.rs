@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::super::super::directive::Directive;
 use super::super::service::SharedRef;
 use super::super::spec::{InvalidSpec, UnitSpec};
 use super::handle::UnitHandle;
 use super::id::UnitId;
 use super::payload::UnitPayload;
-use crate::id::NodeId;
+use crate::id::{Directive, InvalidDirective, InvalidName, NodeId};
 
 /// A unit that is about to be submitted. Await it, or call [`send`](Self::send).
 ///
@@ -25,6 +24,8 @@ use crate::id::NodeId;
 pub struct Submit {
     shared: Option<SharedRef>,
     submission: Submission,
+    /// What was wrong with the arguments.
+    invalid: Option<SubmitError>,
 }
 
 /// What is submitted.
@@ -45,6 +46,12 @@ pub(crate) struct Submission {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
+    /// The name of the node is not valid: the caller's fault.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
+    /// The directive is not valid: the caller's fault.
+    #[error(transparent)]
+    InvalidDirective(#[from] InvalidDirective),
     /// This node keeps no units. Start it with a data directory, and with units.
     #[error("this node keeps no units: it needs a data directory, and units enabled")]
     NoUnits,
@@ -93,7 +100,21 @@ impl Submit {
             idempotent: false,
             labels: BTreeMap::new(),
         };
-        Self { shared, submission }
+        Self { shared, submission, invalid: None }
+    }
+
+    /// As [`new`](Self::new), with arguments that may be invalid: then sending fails.
+    pub(crate) fn parsed(
+        shared: Option<SharedRef>,
+        node: Result<NodeId, InvalidName>,
+        directive: Result<Directive, InvalidDirective>,
+        payload: UnitPayload,
+    ) -> Self {
+        let (node, invalid_node) = or_placeholder(node, NodeId::placeholder);
+        let (directive, invalid_directive) = or_placeholder(directive, Directive::placeholder);
+        let invalid =
+            invalid_node.map(SubmitError::from).or_else(|| invalid_directive.map(SubmitError::from));
+        Self { invalid, ..Self::new(shared, node, directive, payload) }
     }
 
     /// The unit's id. A new UUID of version 7 by default.
@@ -148,9 +169,20 @@ impl Submit {
     /// # Errors
     /// [`SubmitError`] says whose fault it is.
     pub async fn send(self) -> Result<UnitHandle, SubmitError> {
+        if let Some(invalid) = self.invalid {
+            return Err(invalid);
+        }
         let shared = self.shared.ok_or(SubmitError::NoUnits)?;
         let unit = shared.submit(self.submission).await?;
         Ok(UnitHandle::new(shared, unit))
+    }
+}
+
+/// The value, or a placeholder that is never used and the error.
+fn or_placeholder<T, E>(value: Result<T, E>, placeholder: impl FnOnce() -> T) -> (T, Option<E>) {
+    match value {
+        Ok(value) => (value, None),
+        Err(error) => (placeholder(), Some(error)),
     }
 }
 

@@ -47,8 +47,8 @@ impl Runs {
             responder.send("ready\n".into()).await?;
             std::future::pending().await
         };
-        let builder = builder.handle("text:shout".parse().expect("valid"), shout).expect("it is free");
-        builder.handle("text:wait".parse().expect("valid"), wait).expect("it is free")
+        let builder = builder.handle("text:shout", shout).expect("it is free");
+        builder.handle("text:wait", wait).expect("it is free")
     }
 }
 
@@ -136,7 +136,7 @@ async fn submit(ctl: &Node, directive: &str, payload: &str) -> UnitHandle {
     let key = Uuid::now_v7();
     let mut tries = TRIES;
     loop {
-        let submit = ctl.submit("edge".parse().expect("valid"), directive.parse().expect("valid"), payload);
+        let submit = ctl.submit("edge", directive, payload);
         match submit.key(key).await {
             Err(SubmitError::Disk(_)) if tries > 0 => tries -= 1,
             submitted => return submitted.expect("the disk takes it by now"),

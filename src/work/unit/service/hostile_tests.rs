@@ -99,8 +99,8 @@ async fn one_submitter_cannot_use_up_the_tombstones_of_all() {
 
 /// Cancels a unit that was never offered.
 async fn cancel(node: &Node, id: Uuid) -> Reply {
-    let edge = "edge".parse().expect("valid");
-    let stream = timeout(LONG, node.open(&edge, &service())).await.expect("in time");
+    let edge = "edge";
+    let stream = timeout(LONG, node.open(edge, &service())).await.expect("in time");
     let (mut send, recv) = stream.expect("it is served").split();
     let request = UnitRequest::Cancel { id, grace_ms: 0, start_within_ms: 1_000 };
     send.write_all(&request.encode()).await.expect("it is read");
@@ -131,15 +131,14 @@ async fn start(
         }
     };
     let builder = mesh.joiner(name, &["relay"]).data_dir(dir.path().join(name)).units(config);
-    let builder = builder.handle("text:wait".parse().expect("valid"), wait).expect("it is free");
+    let builder = builder.handle("text:wait", wait).expect("it is free");
     let node = builder.start().await.expect("it starts");
     node.linked().await.expect("it is linked");
     node
 }
 
 async fn submit(node: &Node, executor: &str) -> UnitHandle {
-    let executor = executor.parse().expect("valid");
-    node.submit(executor, "text:wait".parse().expect("valid"), "x").await.expect("it is stored")
+    node.submit(executor, "text:wait", "x").await.expect("it is stored")
 }
 
 async fn end(unit: &UnitHandle) -> Outcome {

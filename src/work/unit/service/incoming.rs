@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedMutexGuard};
 
-use super::super::super::directive::Directive;
 use super::super::api::UnitStatus;
 use super::super::entry::{Answer, ExecutorEntry, Step};
 use super::super::executor::{ExecutorEffect, ExecutorInput, ExecutorUnit, Found, RunFile};
@@ -23,6 +22,7 @@ use super::in_unit::{InCore, InHome, InUnit};
 use super::shared::{Shared, UnitError};
 use super::strays;
 use super::unit_table::{Held, PAGE, UnitTable};
+use crate::id::Directive;
 use crate::sync::lock;
 
 /// Time between two searches for tombstones whose time has passed: they are kept for a day or more.

@@ -160,8 +160,8 @@ async fn a_submission_that_was_given_up_keeps_its_id_until_it_is_over() {
     let scene = Scene::new();
     let submitter = scene.submitter(None).await;
     let submit = |key| {
-        let executor = "executor".parse().unwrap();
-        submitter.submit(executor, "sh:run".parse().unwrap(), "x").key(key).into_future()
+        let executor = "executor";
+        submitter.submit(executor, "sh:run", "x").key(key).into_future()
     };
     for _ in 0..20 {
         let key = uuid::Uuid::now_v7();
@@ -207,7 +207,7 @@ impl Scene {
         let identity = self.authority.issue(&id, 1).expect("a certificate");
         let listen = addr.unwrap_or_else(|| "127.0.0.1:0".parse().expect("valid"));
         let builder = Node::builder(id, identity).listen(listen).units(config);
-        let builder = builder.command("sh:run".parse().expect("valid"), script()).expect("it is free");
+        let builder = builder.command("sh:run", script()).expect("it is free");
         builder.start().await.expect("it starts")
     }
 
@@ -236,8 +236,8 @@ fn script() -> Command {
 
 async fn submit(node: &Node, script: &str, input: &str) -> UnitHandle {
     let payload = format!("{}\n{script}{input}", script.len());
-    let executor = "executor".parse().expect("valid");
-    node.submit(executor, "sh:run".parse().expect("valid"), payload).await.expect("it is stored")
+    let executor = "executor";
+    node.submit(executor, "sh:run", payload).await.expect("it is stored")
 }
 
 async fn wait(unit: &UnitHandle) -> Outcome {

@@ -1,5 +1,6 @@
 //! What a call asks for.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -22,6 +23,12 @@ pub struct Directive(Arc<str>);
 impl Directive {
     /// The longest part, in bytes.
     pub const MAX_PART: usize = 64;
+
+    /// A directive for a value that is rejected before it is used.
+    #[cfg(feature = "node")]
+    pub(crate) fn placeholder() -> Self {
+        Self("invalid:invalid".into())
+    }
 
     /// The directive as text.
     #[must_use]
@@ -109,6 +116,26 @@ impl TryFrom<String> for Directive {
 
     fn try_from(text: String) -> Result<Self, InvalidDirective> {
         Self::try_from(text.as_str())
+    }
+}
+
+impl TryFrom<&String> for Directive {
+    type Error = InvalidDirective;
+
+    fn try_from(text: &String) -> Result<Self, InvalidDirective> {
+        Self::try_from(text.as_str())
+    }
+}
+
+impl From<&Self> for Directive {
+    fn from(directive: &Self) -> Self {
+        directive.clone()
+    }
+}
+
+impl From<Infallible> for InvalidDirective {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 
