@@ -134,8 +134,9 @@ pub use id::{
 #[cfg(feature = "node")]
 pub use mesh::{
     ConvergeError, Convergence, Datagram, DatagramError, DatagramListener, DatagramSender, EndReason,
-    EndedBy, Ending, Event, Incoming, LinkCost, Listener, NodeExplanation, OpenError, OpenOptions, PeerAddr,
-    ServeError, ShutDown, Status, StatusOptions, Stream, StreamError,
+    EndedBy, Ending, Event, Incoming, InvalidPeerAddr, LinkCost, Listener, NodeExplanation, OpenError,
+    OpenOptions, PeerAddr, RecvHalf, RefuseCode, RefusedOpen, SendHalf, ServeError, ShutDown, Status,
+    StatusOptions, Stream, StreamError,
 };
 #[cfg(feature = "node")]
 pub use node::{
@@ -144,12 +145,15 @@ pub use node::{
 #[cfg(feature = "node")]
 pub use router::Explanation;
 #[cfg(feature = "node")]
+pub use transport::code::{CloseCode, StreamCode};
+#[cfg(feature = "node")]
 pub use transport::{
-    Authority, Identity, InvalidListenAddr, ListenAddr, Liveness, Refusal, RefusalDetails, RefusalReason,
-    Refuser, RelayRule, Trust,
+    Authority, AuthorityError, Identity, IdentityError, InvalidListenAddr, ListenAddr, Liveness, Refusal,
+    RefusalDetails, RefusalReason, Refuser, RelayRule, Trust,
 };
 #[cfg(feature = "node")]
 pub use work::{
-    Call, CallError, CallOptions, Command, CommandStderr, HandlerError, InheritEnv, Pong, Request, Responder,
-    Response,
+    Call, CallError, CallOptions, Code, CollectError, Command, CommandStderr, HandlerError, InheritEnv,
+    Payload, PayloadWriter, PingError, Pong, RegisterError, Request, Responder, Response, Responses,
+    RpcError, SendError, TraceHop,
 };

@@ -12,6 +12,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 
 use crate::id::{Cost, Directive, InvalidDirective, InvalidName, NodeId, ServiceName};
@@ -41,7 +43,7 @@ use crate::work::unit::{
 };
 use crate::work::{
     self, Call, CallOptions, Command, HandlerError, PingError, Pong, RegisterError, Registry, Request,
-    Responder, TraceHop,
+    Responder, RpcError, TraceHop,
 };
 
 /// How long calls and streams may go on after [`Node::shutdown`] was called. Short enough for a supervisor that kills
@@ -334,6 +336,108 @@ impl Node {
     ) -> Result<Call, OpenError> {
         let (node, directive) = (name(node)?, parse_directive(directive)?);
         work::call_node(&self.0.mesh, &node, directive, options, Purpose::Application).await
+    }
+
+    /// Calls a directive with a request of serde, and decodes the response: see [`serve_rpc`](Self::serve_rpc).
+    ///
+    /// Gives up after [`RPC_DEADLINE`](work::RPC_DEADLINE); [`rpc_with`](Self::rpc_with) takes another deadline.
+    /// Dropping the future cancels the call: the handler may have run by then.
+    ///
+    /// # Errors
+    /// [`RpcError`] says whose fault it is, and whether the handler may have run.
+    ///
+    /// ```
+    /// use receptor_quic::{Node, RpcError};
+    ///
+    /// async fn sum(node: &Node) -> Result<u64, RpcError> {
+    ///     node.rpc("bob", "math:sum", &[1_u64, 2, 3]).await
+    /// }
+    /// ```
+    pub async fn rpc<Req, Resp>(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        request: &Req,
+    ) -> Result<Resp, RpcError>
+    where
+        Req: Serialize + ?Sized,
+        Resp: DeserializeOwned,
+    {
+        let options = CallOptions { deadline: Some(work::RPC_DEADLINE), ..CallOptions::default() };
+        self.rpc_with(node, directive, request, options).await
+    }
+
+    /// As [`rpc`](Self::rpc), with options; without a deadline in them, the call waits without a limit.
+    ///
+    /// # Errors
+    /// As [`rpc`](Self::rpc).
+    pub async fn rpc_with<Req, Resp>(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        request: &Req,
+        options: CallOptions,
+    ) -> Result<Resp, RpcError>
+    where
+        Req: Serialize + ?Sized,
+        Resp: DeserializeOwned,
+    {
+        let payload = work::encode_request(request)?;
+        let call = self.call_with(node, directive, options).await?;
+        work::decode_response(&call.exchange(payload, work::MAX_RPC).await?)
+    }
+
+    /// Handles typed calls for a directive: the function gets the caller and the decoded request. What it returns is
+    /// the response; any error is a failure at the caller, with its text.
+    ///
+    /// Requests and responses are MessagePack maps of at most [`MAX_RPC`](work::MAX_RPC) bytes each. A request that
+    /// cannot be decoded fails the call without running the function. The function is dropped at its next await when
+    /// the call is over.
+    ///
+    /// # Errors
+    /// As [`handle`](Self::handle).
+    pub fn serve_rpc<Req, Resp, E, F, Fut>(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        handler: F,
+    ) -> Result<(), RegisterError>
+    where
+        Req: DeserializeOwned + Send + 'static,
+        Resp: Serialize + Send + Sync + 'static,
+        E: Into<HandlerError> + Send + 'static,
+        F: Fn(NodeId, Req) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Resp, E>> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        self.handle(directive, move |mut request, responder| {
+            let handler = handler.clone();
+            async move {
+                let decoded: Req = work::read_request(&mut request).await?;
+                let response = handler(request.caller.clone(), decoded).await.map_err(Into::into)?;
+                work::respond(&responder, &response).await
+            }
+        })
+    }
+
+    /// Removes the handler of a directive; calls that run go on. Returns whether there was one. The built-in
+    /// directives, `receptor:…`, cannot be removed.
+    ///
+    /// # Errors
+    /// The directive is not valid.
+    pub fn remove_handler(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+    ) -> Result<bool, InvalidDirective> {
+        let directive = parse_directive(directive)?;
+        let removed = directive.namespace() != "receptor" && self.0.registry.remove(&directive);
+        self.0.mesh.set_capabilities(|| work::capabilities(&self.0.registry));
+        Ok(removed)
+    }
+
+    /// The directives that this node handles, sorted, the built-in ones included.
+    #[must_use]
+    pub fn directives(&self) -> Vec<Directive> {
+        self.0.registry.directives()
     }
 
     /// Prepares a unit of work: a job that is handed to `node` as soon as that can be reached, starts
@@ -783,6 +887,14 @@ impl NodeBuilder {
     ) -> Result<Self, RegisterError> {
         self.registry.command(directive, command)?;
         Ok(self)
+    }
+
+    /// Maximum number of calls that run at the same time: [`DEFAULT_MAX_RUNNING`](work::DEFAULT_MAX_RUNNING), which is
+    /// 1,024, by default. Calls beyond are refused; [`Registry::with_max_running`] has the share of a single caller.
+    /// The built-in directives have places of their own.
+    pub fn max_running_calls(self, max: usize) -> Self {
+        self.registry.set_max_running(max);
+        self
     }
 
     /// Keeps units of work: those that this node [submits](Node::submit), and those that it executes

@@ -49,6 +49,7 @@ mod payload;
 mod process;
 mod registry;
 mod responder;
+mod rpc;
 mod serve;
 mod supervise;
 pub mod unit;
@@ -65,6 +66,8 @@ pub use registry::{
     CallCounts, DEFAULT_MAX_RUNNING, MAX_HANDLERS, RegisterError, Registry, RunningCall, StoredResponses,
 };
 pub use responder::{Responder, ResponseWriter, SendError};
+pub use rpc::{MAX_RPC, RPC_DEADLINE, RpcError};
+pub(crate) use rpc::{decode_response, encode_request, read_request, respond};
 pub use supervise::supervise;
 
 pub use builtin::{ActiveWork, PingError, Pong, TraceHop};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub struct Registry {
 
 struct Inner {
     handlers: RwLock<BTreeMap<Directive, Registered>>,
-    max_running: usize,
+    max_running: AtomicUsize,
     running: Mutex<Table>,
     counters: Counters,
     phase: watch::Sender<Phase>,
@@ -169,7 +169,7 @@ impl Registry {
         Self {
             inner: Arc::new(Inner {
                 handlers: RwLock::default(),
-                max_running,
+                max_running: AtomicUsize::new(max_running),
                 running: Mutex::default(),
                 counters: Counters::default(),
                 phase: watch::Sender::new(Phase::Open),
@@ -268,6 +268,11 @@ impl Registry {
     /// Takes no calls of `directive` any more. False where there was no handler.
     pub fn remove(&self, directive: &Directive) -> bool {
         self.inner.handlers.write().unwrap_or_else(PoisonError::into_inner).remove(directive).is_some()
+    }
+
+    /// Changes how many calls run at the same time. Calls that run go on.
+    pub(crate) fn set_max_running(&self, max_running: usize) {
+        self.inner.max_running.store(max_running, Ordering::Relaxed);
     }
 
     /// The directives that have a handler, sorted.
@@ -400,7 +405,7 @@ impl Registry {
             return Err(Code::Leaving);
         }
         let mut table = self.table();
-        let max = if built_in { MAX_BUILTIN_RUNNING } else { self.inner.max_running };
+        let max = if built_in { MAX_BUILTIN_RUNNING } else { self.inner.max_running.load(Ordering::Relaxed) };
         table.of_kind(built_in).enter(caller.base(), max)?;
         let key = table.next_key;
         table.next_key += 1;

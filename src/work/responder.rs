@@ -65,6 +65,21 @@ impl Responder {
         Ok(())
     }
 
+    /// Answers with `body`, of any length, as the last thing that the handler sends: in responses of at most
+    /// [`MAX_RESPONSE`] bytes, of which the last one marks the success. Waits while the caller reads slowly.
+    ///
+    /// Not cancel safe: if the future is dropped, a part may have been sent.
+    ///
+    /// # Errors
+    /// The call is over.
+    pub async fn reply(&self, body: impl Into<Bytes>) -> Result<(), SendError> {
+        let mut rest: Bytes = body.into();
+        while rest.len() > MAX_RESPONSE {
+            self.send(rest.split_to(MAX_RESPONSE)).await?;
+        }
+        self.set_last(rest)
+    }
+
     /// Writes a stream of bytes as responses: each write is one, of at most [`MAX_RESPONSE`] bytes.
     ///
     /// Nothing is held back. Wrap it into a [`tokio::io::BufWriter`] where writes are small.

@@ -25,6 +25,7 @@ mod restarts;
 mod rng;
 mod roaming;
 mod routes;
+mod rpc;
 mod saturation;
 mod streams;
 mod support;
