@@ -5,19 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use if_addrs::{IfAddr, IfOperStatus};
 use tracing::debug;
 
-use super::{LocalAddress, LocalNetwork, best};
+use super::addresses::{DefaultRoute, LocalAddress, LocalNetwork, best};
 
 /// Bytes of the system's routes that are read, at most. A router with a table of its own has millions.
 #[cfg(target_os = "linux")]
 const MAX_ROUTES: u64 = 256 * 1024;
-
-/// A route to the rest of the world.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct DefaultRoute {
-    pub(crate) interface: String,
-    /// The router; unspecified, where there is none on the way out.
-    pub(crate) gateway: IpAddr,
-}
 
 /// The network as it is now.
 pub(crate) fn look(slept: u64) -> LocalNetwork {
@@ -93,7 +85,9 @@ fn read(path: &str) -> String {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use super::{DefaultRoute, Ipv4Addr, Ipv6Addr};
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use crate::mesh::network::interfaces::addresses::DefaultRoute;
 
     /// RTF_UP and RTF_REJECT of the kernel's route flags.
     const UP: u32 = 0x1;
