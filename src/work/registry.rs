@@ -14,11 +14,9 @@ use super::backlog::ResponseBudget;
 use super::code::Code;
 use super::command::Command;
 use super::handler::{Handler, HandlerError, Request};
-use super::inflight::{Inflight, Marker, Waiver};
+use super::inflight::{Inflight, Marker, Token, Waiver};
 use super::responder::Responder;
-use super::serve;
 use crate::id::{Directive, InvalidDirective, NodeId};
-use crate::mesh::Stream;
 use crate::mesh::report::log::LogLimits;
 use crate::mesh::services::fair;
 use crate::sync::lock;
@@ -333,6 +331,11 @@ impl Registry {
         self.inner.inflight.waive_current()
     }
 
+    /// Counts a call that is being served, for [`idle`](Self::idle).
+    pub(super) fn enter(&self) -> Token {
+        self.inner.inflight.enter()
+    }
+
     /// What marks the handler of one call as such.
     pub(super) fn marker(&self) -> Marker {
         self.inner.inflight.marker()
@@ -341,15 +344,6 @@ impl Registry {
     /// Waits until no call and no command is left, but for calls that were waived.
     pub(crate) async fn idle(&self) {
         self.inner.inflight.none().await;
-    }
-
-    /// Serves one call from `caller` on a stream that was just accepted. Complete when the call is over.
-    ///
-    /// Dropped, it ends the call: the handler is dropped and both directions of the stream are reset.
-    pub(crate) async fn serve(&self, caller: NodeId, stream: Stream) {
-        let _inflight = self.inner.inflight.enter();
-        // A shutdown waits for the call.
-        serve::serve(self, caller, stream.uncounted()).await;
     }
 
     fn register(

@@ -35,7 +35,18 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// How long a finished stream is watched, so that a shutdown does not lose the last response.
 const RECEIPT_WAIT: Duration = Duration::from_secs(5);
 
-pub(super) async fn serve(registry: &Registry, caller: NodeId, stream: Stream) {
+impl Registry {
+    /// Serves one call from `caller` on a stream that was just accepted. Complete when the call is over.
+    ///
+    /// Dropped, it ends the call: the handler is dropped and both directions of the stream are reset.
+    pub(crate) async fn serve(&self, caller: NodeId, stream: Stream) {
+        let _inflight = self.enter();
+        // A shutdown waits for the call.
+        serve(self, caller, stream.uncounted()).await;
+    }
+}
+
+async fn serve(registry: &Registry, caller: NodeId, stream: Stream) {
     let (send, recv) = stream.split();
     let mut reader = FrameReader::new(recv);
     let responses = ResponseSender { send, sent: 0, not_started: false, mid_frame: false, finished: false };
