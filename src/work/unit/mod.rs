@@ -78,6 +78,7 @@ mod submitter;
 pub(super) mod supervisor;
 #[cfg(test)]
 mod tests;
+mod time;
 mod tombstones;
 pub(crate) mod wire;
 #[cfg(test)]
