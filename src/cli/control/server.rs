@@ -1,6 +1,5 @@
 //! The node's side of the control socket.
 
-use std::future::Future;
 use std::io;
 use std::time::Duration;
 
@@ -24,22 +23,19 @@ use crate::cli::local::{Local, exchange};
 use crate::mesh::StatusOptions;
 use crate::work::CallOptions;
 
+mod answer;
 mod units;
+
+use answer::{ANSWER_TIMEOUT, QUESTIONS, answer, answer_while_there, busy, fail, while_there};
 
 /// How long a request may take to come.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long an answer may take to be taken.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait after an accept that failed because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The shortest time between two warnings about accepts that failed.
 const WARN_PAUSE: Duration = Duration::from_secs(60);
-
-/// What keeps the node from answering one more.
-const QUESTIONS: &str = "as many questions as it answers at a time";
 
 /// Serves clients for ever. Dropped, it drops what runs for them: calls are cancelled.
 pub(in crate::cli) async fn serve(socket: &ControlSocket, local: &Local) {
@@ -97,10 +93,6 @@ async fn serve_client(mut stream: UnixStream, local: Local, reception: Reception
     };
 }
 
-fn busy(with: &str) -> Failure {
-    Failure::busy(format!("the node is busy with {with}; nothing was started, try again later"))
-}
-
 fn may_use(who: &UCred) -> bool {
     who.uid() == 0 || who.uid() == rustix::process::geteuid().as_raw()
 }
@@ -154,38 +146,6 @@ async fn too_many_questions(write: &mut (impl AsyncWrite + Unpin)) -> io::Result
 
 fn json(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).expect("plain data is JSON")
-}
-
-/// Works for a client as long as it is there.
-async fn while_there<T>(read: &mut (impl AsyncBufRead + Unpin), work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        result = work => Some(result),
-        // One request a connection: a client that says more is as good as gone.
-        _ = read.read_u8() => None,
-    }
-}
-
-/// Works for a client as long as it is there, and answers it.
-async fn answer_while_there<T: serde::Serialize>(
-    read: &mut (impl AsyncBufRead + Unpin),
-    write: &mut (impl AsyncWrite + Unpin),
-    work: impl Future<Output = Result<T, Failure>>,
-) -> io::Result<()> {
-    match while_there(read, work).await {
-        Some(result) => answer(write, result).await,
-        None => Ok(()),
-    }
-}
-
-async fn answer<T: serde::Serialize>(
-    write: &mut (impl AsyncWrite + Unpin),
-    result: Result<T, Failure>,
-) -> io::Result<()> {
-    timeout(ANSWER_TIMEOUT, write_line(write, &Answer::from(result))).await?
-}
-
-async fn fail(write: &mut (impl AsyncWrite + Unpin), failure: Failure) -> io::Result<()> {
-    answer::<()>(write, Err(failure)).await
 }
 
 async fn serve_send<R, W>(

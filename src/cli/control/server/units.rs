@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::super::protocol::{read_chunk, write_chunks, write_end};
 use super::super::reception::{MAX_UNIT_STREAMS, Reception};
-use super::{ANSWER_TIMEOUT, QUESTIONS, answer, answer_while_there, busy, fail, while_there};
+use super::answer::{ANSWER_TIMEOUT, QUESTIONS, answer, answer_while_there, busy, fail, while_there};
 use crate::cli::exit::Failure;
 use crate::cli::work::id::IdPrefix;
 use crate::cli::work::local::{self, LocalUnits};
