@@ -1,9 +1,10 @@
 //! `receptor work cancel` and `receptor work release`.
 
 use super::args::{CancelArgs, ReleaseArgs};
-use super::client;
 use super::list::{millis, query};
+use super::output::print;
 use super::request::Released;
+use super::socket::client;
 use crate::cli::env::Env;
 use crate::cli::exit::Failure;
 
@@ -20,7 +21,7 @@ pub(super) async fn release(args: ReleaseArgs, env: &Env) -> Result<(), Failure>
 }
 
 fn outcome(released: &Released) -> Result<(), Failure> {
-    super::print(&format!("{} released\n", released.released))?;
+    print(&format!("{} released\n", released.released))?;
     if released.failed == 0 {
         return Ok(());
     }

@@ -1,8 +1,10 @@
 //! `receptor work list` and `receptor work status`.
 
 use super::args::{ListArgs, QueryArgs, StatusArgs};
+use super::output::{json_line, print};
 use super::request::UnitQuery;
-use super::{client, json_line, print, table};
+use super::socket::client;
+use super::table;
 use crate::cli::env::Env;
 use crate::cli::exit::Failure;
 use crate::cli::log::say;

@@ -1,10 +1,10 @@
 //! `receptor work results`: the output of a unit.
 
 use super::args::ResultsArgs;
-use super::client;
 use super::id::IdPrefix;
 use super::reconnect::persist;
 use super::request::ResultsRequest;
+use super::socket::client;
 use super::unit::UnitView;
 use crate::cli::control::client::Client;
 use crate::cli::env::Env;

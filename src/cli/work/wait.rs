@@ -7,10 +7,11 @@ use tokio::time::timeout;
 
 use super::args::WaitArgs;
 use super::id::IdPrefix;
+use super::output::{end_as, json_line, print};
 use super::reconnect::persist;
+use super::socket::client;
 use super::state_line::StateLine;
 use super::unit::UnitView;
-use super::{client, end_as, json_line, print};
 use crate::cli::control::client::Client;
 use crate::cli::env::Env;
 use crate::cli::exit::Failure;
