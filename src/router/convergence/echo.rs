@@ -209,3 +209,45 @@ impl Echoes {
 fn earliest(times: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant> {
     times.into_iter().flatten().fold(None, earlier)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Version;
+
+    const STAMP: Stamp = Stamp { version: Version { epoch: 1, sequence: 1, instance: 1 }, check: 0 };
+
+    fn id(name: &str) -> NodeId {
+        name.parse().expect("a node id")
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs some first instant")]
+    fn echoes() -> (Echoes, Instant) {
+        (Echoes::default(), Instant::now())
+    }
+
+    #[test]
+    fn all_senders_of_a_record_that_waits_are_remembered() {
+        let (mut echoes, now) = echoes();
+        for (origin, from) in [("a", "x"), ("b", "x"), ("a", "y")] {
+            echoes.on_coming(&id(origin), STAMP, &id(from), now);
+        }
+        assert_eq!(echoes.take_coming(&id("a"), STAMP), BTreeSet::from(["x", "y"].map(id)));
+        assert_eq!(echoes.take_coming(&id("b"), STAMP), BTreeSet::from([id("x")]));
+        assert_eq!(echoes.next_expiry(), None);
+    }
+
+    #[test]
+    fn records_that_wait_are_bounded_and_forgotten() {
+        let (mut echoes, now) = echoes();
+        for nth in 0..=MAX_COMING {
+            echoes.on_coming(&id(&format!("n{nth}")), STAMP, &id("x"), now);
+        }
+        assert_eq!(echoes.coming.len(), MAX_COMING);
+        echoes.expire(now + WAVE_LIFE / 2);
+        assert_eq!(echoes.coming.len(), MAX_COMING);
+        assert_eq!(echoes.next_expiry(), Some(now + WAVE_LIFE));
+        echoes.expire(now + WAVE_LIFE);
+        assert_eq!((echoes.coming.len(), echoes.next_expiry()), (0, None));
+    }
+}
