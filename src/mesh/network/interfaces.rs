@@ -9,7 +9,7 @@
 //! The system only says *that* something happened; what there is now is then read anew, as a whole, so that nothing is
 //! missed and nothing has to be pieced together. Bursts are waited out, see [`settle`].
 
-mod addresses;
+pub(super) mod addresses;
 mod settle;
 mod system;
 mod wake;
@@ -22,8 +22,6 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::mesh::clock;
-#[cfg(test)]
-pub(crate) use addresses::DefaultRoute;
 pub(crate) use addresses::LocalNetwork;
 use addresses::best;
 pub use addresses::{AddressKind, LocalAddress, MAX_LOCAL_ADDRESSES};

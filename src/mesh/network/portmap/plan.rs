@@ -72,7 +72,7 @@ fn is_global(ip: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::network::interfaces::DefaultRoute;
+    use crate::mesh::network::interfaces::addresses::DefaultRoute;
 
     fn place(preferred: &[&str], gateway: Option<&str>) -> Place {
         let route =
