@@ -102,9 +102,7 @@ impl NodeConfig {
         let listen = over(LISTEN.list(args.listen, env, ',')?, file.listen);
         let listen: Vec<_> = listen
             .into_iter()
-            .map(|addr| {
-                addr.and_then(|text| text.parse().map_err(|error: InvalidListenAddr| error.to_string()))
-            })
+            .map(|addr| addr.and_then(|text| text.parse().map_err(listen_problem)))
             .collect::<Result<_, _>>()?;
         let peers = over(PEER.list(args.peer, env, ',')?, file.peer);
         let peers: Vec<PeerAddr> = peers.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?;
@@ -178,6 +176,10 @@ fn with_feature(switched: Option<Sourced<String>>, feature: &str, built: bool) -
         )),
         on => Ok(on),
     })
+}
+
+fn listen_problem(InvalidListenAddr(text): InvalidListenAddr) -> String {
+    format!("{text:?}: an address with its UDP port: 0.0.0.0:4433, [::]:4433 or :4433")
 }
 
 /// An address that others can send to.
