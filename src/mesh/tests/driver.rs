@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::attacker::{LONG, Scene, id};
 use super::hub::Stubs;
+use crate::Node;
 use crate::mesh::core::{Mesh, Parts};
 use crate::mesh::driver::Driver;
 use crate::mesh::input::{Command, Input};
@@ -19,7 +20,6 @@ use crate::mesh::network::interfaces::Interfaces;
 use crate::mesh::report::log::LogLimits;
 use crate::mesh::view::View;
 use crate::mesh::{Convergence, clock};
-use crate::node::Node;
 use crate::transport::settings::{MAX_DATAGRAM, ReceiveLimits};
 use crate::transport::unreachable::Reports;
 use crate::transport::{Liveness, Socket};
