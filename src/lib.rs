@@ -148,8 +148,8 @@ pub use router::Explanation;
 pub use transport::code::{CloseCode, StreamCode};
 #[cfg(feature = "node")]
 pub use transport::{
-    Authority, AuthorityError, Identity, IdentityError, InvalidListenAddr, ListenAddr, Liveness, Refusal,
-    RefusalDetails, RefusalReason, Refuser, RelayRule, Trust,
+    Authority, AuthorityError, Congestion, Identity, IdentityError, InvalidListenAddr, ListenAddr, Liveness,
+    Refusal, RefusalDetails, RefusalReason, Refuser, RelayRule, Trust,
 };
 #[cfg(feature = "node")]
 pub use work::{

@@ -35,8 +35,8 @@ use crate::switch::SwitchCounters;
 use crate::transport::settings::ReceiveLimits;
 use crate::transport::unreachable::Reports;
 use crate::transport::{
-    DEFAULT_PEER_TIMEOUT, Identity, InvalidListenAddr, ListenAddr, Liveness, PEER_TIMEOUTS, PortOpener,
-    RECEIVE_WINDOWS, Refusal, Socket, bind, random, settings,
+    Congestion, DEFAULT_PEER_TIMEOUT, Identity, InvalidListenAddr, ListenAddr, Liveness, PEER_TIMEOUTS,
+    PortOpener, RECEIVE_WINDOWS, Refusal, Socket, bind, random, settings,
 };
 use crate::work::unit::{
     Engine, OpenUnitsError, OpenedUnits, SharedRef, Submit, UnitPayload, Units, UnitsConfig,
@@ -98,6 +98,7 @@ impl Node {
             data_dir: None,
             costs: LinkCosts::default(),
             liveness: Liveness::default(),
+            congestion: Congestion::default(),
             peer_timeout: DEFAULT_PEER_TIMEOUT,
             receive_limits: ReceiveLimits::default(),
             max_datagram: settings::MAX_DATAGRAM,
@@ -662,6 +663,7 @@ pub struct NodeBuilder {
     data_dir: Option<PathBuf>,
     costs: LinkCosts,
     liveness: Liveness,
+    congestion: Congestion,
     peer_timeout: Duration,
     receive_limits: ReceiveLimits,
     max_datagram: u16,
@@ -797,6 +799,14 @@ impl NodeBuilder {
     /// How eagerly the loss of a neighbour is noticed, on the links that this node dials.
     pub fn liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
+        self
+    }
+
+    /// Congestion control of what this node sends, on its links and to its peers. By default
+    /// [`Congestion::Westwood`], which keeps its rate on paths with random loss. The other end
+    /// chooses for what it sends.
+    pub fn congestion(mut self, congestion: Congestion) -> Self {
+        self.congestion = congestion;
         self
     }
 
@@ -1018,6 +1028,7 @@ impl NodeBuilder {
             external: self.external,
             costs: self.costs,
             liveness: self.liveness,
+            congestion: self.congestion,
             peer_timeout: self.peer_timeout,
             receive_limits: self.receive_limits,
             max_datagram: self.max_datagram,

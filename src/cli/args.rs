@@ -194,6 +194,10 @@ pub(super) struct NodeArgs {
     /// with fewer keepalives [env: RECEPTOR_LIVENESS] [default: default]
     #[arg(long, value_name = "PROFILE")]
     pub(super) liveness: Option<String>,
+    /// Congestion control of what this node sends: `westwood` keeps its rate on paths with random loss and queues short, `cubic` is
+    /// RFC 9438 [env: RECEPTOR_CONGESTION] [default: westwood]
+    #[arg(long, value_name = "ALGORITHM")]
+    pub(super) congestion: Option<String>,
     /// Grace period for running calls and open streams after the first SIGTERM or Ctrl-C: 500ms, 30s, 2m
     /// [env: RECEPTOR_GRACE] [default: 5s]
     #[arg(long, value_name = "DURATION")]

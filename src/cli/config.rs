@@ -12,16 +12,16 @@ use super::exit::Failure;
 use super::file::{CommandLine, CommandSetting, File, InheritSetting};
 use super::log::LogFormat;
 use super::settings::{
-    CERTS, COMMAND, CONFIG, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN, LISTEN, LIVENESS,
-    LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, RELAYS, Source, Sourced, TRANSIT, TRANSIT_RATE,
-    UNITS, bytes, duration, peer_timeout_of, switch,
+    CERTS, COMMAND, CONFIG, CONGESTION, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN, LISTEN,
+    LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, RELAYS, Source, Sourced, TRANSIT,
+    TRANSIT_RATE, UNITS, bytes, duration, peer_timeout_of, switch,
 };
 use super::units::UnitSettings;
 use super::users::User;
 use crate::id::{Cost, NodeId};
 use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
 use crate::node::SHUTDOWN_GRACE;
-use crate::transport::{InvalidListenAddr, ListenAddr, Liveness, RelayRule};
+use crate::transport::{Congestion, InvalidListenAddr, ListenAddr, Liveness, RelayRule};
 use crate::work::{self, CommandStderr, Directive, InheritEnv};
 
 /// The checked configuration of a node.
@@ -46,6 +46,7 @@ pub(super) struct NodeConfig {
     pub(super) cost: LinkCost,
     pub(super) cost_to: Vec<(NodeId, Cost)>,
     pub(super) liveness: Liveness,
+    pub(super) congestion: Congestion,
     pub(super) grace: Duration,
     pub(super) peer_timeout: Option<Duration>,
     pub(super) log_format: LogFormat,
@@ -74,6 +75,7 @@ impl NodeConfig {
             (COST, self.cost != other.cost),
             (COST_TO, self.cost_to != other.cost_to),
             (LIVENESS, self.liveness != other.liveness),
+            (CONGESTION, self.congestion != other.congestion),
             (GRACE, self.grace != other.grace),
             (LOG_FORMAT, self.log_format != other.log_format),
         ];
@@ -125,6 +127,7 @@ impl NodeConfig {
         let cost = COST.text(args.cost, env)?.or(file.cost);
         let cost_to = over(COST_TO.list(args.cost_to, env, ',')?, file.cost_to);
         let liveness = LIVENESS.text(args.liveness, env)?.or(file.liveness);
+        let congestion = CONGESTION.text(args.congestion, env)?.or(file.congestion);
         let grace = GRACE.text(args.grace, env)?.or(file.grace);
         let peer_timeout = PEER_TIMEOUT.text(args.peer_timeout, env)?.or(file.peer_timeout);
         let units = UNITS.text(args.units, env)?.map(|text| text.and_then(switch)).transpose()?;
@@ -151,6 +154,10 @@ impl NodeConfig {
             cost: cost.map(|cost| cost.and_then(link_cost)).transpose()?.unwrap_or_default(),
             cost_to: cost_to.into_iter().map(|cost| cost.and_then(cost_of_one)).collect::<Result<_, _>>()?,
             liveness: liveness.map(|profile| profile.and_then(profile_of)).transpose()?.unwrap_or_default(),
+            congestion: congestion
+                .map(|algorithm| algorithm.and_then(algorithm_of))
+                .transpose()?
+                .unwrap_or_default(),
             grace: grace.map(|grace| grace.and_then(grace_period)).transpose()?.unwrap_or(SHUTDOWN_GRACE),
             peer_timeout: peer_timeout
                 .map(|timeout| timeout.and_then(|text| peer_timeout_of(&text)))
@@ -207,6 +214,14 @@ fn profile_of(text: String) -> Result<Liveness, String> {
         "default" => Ok(Liveness::Default),
         "metered" => Ok(Liveness::Metered),
         _ => Err(format!("{text:?}: default or metered")),
+    }
+}
+
+fn algorithm_of(text: String) -> Result<Congestion, String> {
+    match text.as_str() {
+        "westwood" => Ok(Congestion::Westwood),
+        "cubic" => Ok(Congestion::Cubic),
+        _ => Err(format!("{text:?}: westwood or cubic")),
     }
 }
 

@@ -45,6 +45,7 @@ pub(super) struct File {
     /// Each as its flag is written.
     pub(super) cost_to: Vec<Sourced<String>>,
     pub(super) liveness: Option<Sourced<String>>,
+    pub(super) congestion: Option<Sourced<String>>,
     pub(super) grace: Option<Sourced<String>>,
     pub(super) peer_timeout: Option<Sourced<String>>,
     pub(super) log_format: Option<Sourced<String>>,
@@ -137,6 +138,7 @@ impl File {
             cost: raw.cost.map(|cost| at.sourced_as(cost, |cost| cost.to_string())),
             cost_to: raw.cost_to.into_iter().map(|(id, cost)| at.cost_to(id, cost)).collect(),
             liveness: raw.liveness.map(|profile| at.sourced(profile)),
+            congestion: raw.congestion.map(|algorithm| at.sourced(algorithm)),
             grace: raw.grace.map(|grace| at.sourced_as(grace, |grace| grace.to_string())),
             peer_timeout: raw
                 .peer_timeout
@@ -174,6 +176,7 @@ struct Raw {
     #[serde(default)]
     cost_to: BTreeMap<Spanned<String>, i64>,
     liveness: Option<Spanned<String>>,
+    congestion: Option<Spanned<String>>,
     grace: Option<Spanned<DurationValue>>,
     peer_timeout: Option<Spanned<DurationValue>>,
     log_format: Option<Spanned<String>>,

@@ -69,7 +69,7 @@ fn yielded_to(config: &NodeConfig, to: &str) -> Failure {
 
 async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure> {
     let mut builder = Node::builder(config.id.clone(), identity).transit(config.transit).cost(config.cost);
-    builder = builder.liveness(config.liveness);
+    builder = builder.liveness(config.liveness).congestion(config.congestion);
     if let Some(timeout) = config.peer_timeout {
         builder = builder.peer_timeout(timeout);
     }

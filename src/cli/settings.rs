@@ -94,6 +94,7 @@ pub(super) const COST: Name = Name { flag: "cost", variable: "RECEPTOR_COST" };
 pub(super) const COST_TO: Name = Name { flag: "cost-to", variable: "RECEPTOR_COST_TO" };
 pub(super) const PEER_TIMEOUT: Name = Name { flag: "peer-timeout", variable: "RECEPTOR_PEER_TIMEOUT" };
 pub(super) const LIVENESS: Name = Name { flag: "liveness", variable: "RECEPTOR_LIVENESS" };
+pub(super) const CONGESTION: Name = Name { flag: "congestion", variable: "RECEPTOR_CONGESTION" };
 pub(super) const GRACE: Name = Name { flag: "grace", variable: "RECEPTOR_GRACE" };
 pub(super) const LOG_FORMAT: Name = Name { flag: "log-format", variable: "RECEPTOR_LOG_FORMAT" };
 pub(super) const CONFIG: Name = Name { flag: "config", variable: "RECEPTOR_CONFIG" };

@@ -71,7 +71,7 @@ use crate::transport::path_mtu::PathMtus;
 use crate::transport::renewable::Renewable;
 use crate::transport::settings::{MAX_STREAMS, ReceiveLimits, Transports};
 use crate::transport::unreachable::Reports;
-use crate::transport::{Identity, Liveness, Refusal, Socket, random};
+use crate::transport::{Congestion, Identity, Liveness, Refusal, Socket, random};
 
 /// Events that a slow listener may fall behind, at most; it then misses the oldest, and is told so.
 pub(crate) const MAX_EVENTS: usize = 1_024;
@@ -119,6 +119,7 @@ pub(crate) struct Parts {
     pub(crate) external: Vec<SocketAddr>,
     pub(crate) costs: LinkCosts,
     pub(crate) liveness: Liveness,
+    pub(crate) congestion: Congestion,
     /// How long a peer may be unreachable before it is given up.
     pub(crate) peer_timeout: Duration,
     /// How many bytes that nobody has read connections may hold.
@@ -214,6 +215,7 @@ impl Mesh {
         let measured = parts.costs.usual == LinkCost::RoundTrip;
         let transports = Transports {
             liveness: parts.liveness,
+            congestion: parts.congestion,
             max_datagram: parts.max_datagram,
             direct: parts.direct,
             measured,

@@ -11,7 +11,7 @@ use super::endpoint::settings::{self, Transports};
 use super::socket::udp::bind;
 use super::socket::udp::bind::ListenAddr;
 use super::socket::udp::unreachable::Reports;
-use super::{Liveness, crypto};
+use super::{Congestion, Liveness, crypto};
 
 /// Maximum UDP payload that a node sends or accepts, in bytes.
 pub const MAX_DATAGRAM: u16 = settings::MAX_DATAGRAM;
@@ -24,7 +24,13 @@ pub const MAX_STREAMS: u32 = settings::STREAM_CREDIT;
 #[must_use]
 pub fn transport(max_datagram: u16, streams: u32) -> TransportConfig {
     let liveness = Liveness::default();
-    let transports = Transports { liveness, max_datagram, direct: false, measured: false };
+    let transports = Transports {
+        liveness,
+        congestion: Congestion::default(),
+        max_datagram,
+        direct: false,
+        measured: false,
+    };
     let mut config = transports.link(MAX_MTU, None);
     config.max_concurrent_bidi_streams(streams.into());
     config

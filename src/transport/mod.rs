@@ -6,6 +6,7 @@ pub(crate) mod backoff;
 pub mod bench;
 pub(crate) mod clock;
 pub mod code;
+pub(crate) mod congestion;
 pub(crate) mod crypto;
 pub(crate) mod endpoint;
 pub(crate) mod frame;
@@ -17,6 +18,7 @@ pub(crate) mod refusal;
 mod socket;
 pub(crate) mod standing;
 
+pub use congestion::Congestion;
 pub use endpoint::settings::{
     DEFAULT_PEER_TIMEOUT, DEFAULT_RECEIVE_MEMORY, DEFAULT_RECEIVE_WINDOW, Liveness, PEER_TIMEOUTS,
     RECEIVE_WINDOWS,

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, TransportConfig, VarInt};
 
-use crate::Liveness;
 use crate::id::{Cost, NodeId, Version};
 use crate::mesh::Status;
 use crate::mesh::clock;
@@ -23,6 +22,7 @@ use crate::transport::path_mtu::PathMtus;
 use crate::transport::settings::Transports;
 use crate::transport::tls::{SERVER_NAME, TlsConfig};
 use crate::transport::{Identity, Socket, settings};
+use crate::{Congestion, Liveness};
 
 /// Longer than any wait in the node.
 pub(super) const LONG: Duration = Duration::from_secs(60);
@@ -143,6 +143,7 @@ impl Scene {
         let socket = Socket::new(vec![udp.clone()], mallory, Arc::default()).unwrap();
         let transports = Transports {
             liveness: Liveness::default(),
+            congestion: Congestion::default(),
             max_datagram: settings::MAX_DATAGRAM,
             direct: true,
             measured: false,

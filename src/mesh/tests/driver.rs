@@ -22,7 +22,7 @@ use crate::mesh::view::View;
 use crate::mesh::{Convergence, clock};
 use crate::transport::settings::{MAX_DATAGRAM, ReceiveLimits};
 use crate::transport::unreachable::Reports;
-use crate::transport::{Liveness, Socket};
+use crate::transport::{Congestion, Liveness, Socket};
 
 /// How long a step waits for an input, as the loop waits for its deadline.
 const STEP: Duration = Duration::from_millis(5);
@@ -76,6 +76,7 @@ impl Stepped {
             external: Vec::new(),
             costs: LinkCosts::default(),
             liveness: Liveness::default(),
+            congestion: Congestion::default(),
             peer_timeout: Duration::from_secs(5),
             receive_limits: ReceiveLimits::default(),
             max_datagram: MAX_DATAGRAM,

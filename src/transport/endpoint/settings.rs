@@ -8,7 +8,7 @@ use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, Va
 
 use super::reset::{self, ResetKey};
 use crate::switch::Header;
-use crate::transport::Identity;
+use crate::transport::{Congestion, Identity};
 
 /// Maximum UDP payload that path MTU discovery tries, in bytes: that of a jumbo frame. Large
 /// datagrams are worth a factor of three on paths that support them; discovery starts at 1,200.
@@ -138,6 +138,7 @@ impl Liveness {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transports {
     pub(crate) liveness: Liveness,
+    pub(crate) congestion: Congestion,
     /// The largest UDP payload, in bytes.
     pub(crate) max_datagram: u16,
     /// Whether peers may speak about direct paths.
@@ -150,7 +151,7 @@ impl Transports {
     /// Transport of links that this node dials over a path with UDP payloads of up to `path_mtu`
     /// bytes. `rtt` is the round-trip time of the previous link; `None` if there was none.
     pub(crate) fn link(&self, path_mtu: u16, rtt: Option<Duration>) -> TransportConfig {
-        let mut config = common(self.max_datagram.min(path_mtu).min(MAX_MTU));
+        let mut config = self.common(self.max_datagram.min(path_mtu).min(MAX_MTU));
         if let Some(rtt) = rtt {
             // Twice as long, for the variance.
             config.initial_rtt((rtt * 2).clamp(RESUMED_RTT, INITIAL_RTT));
@@ -163,7 +164,7 @@ impl Transports {
     /// For connections that neighbours dial. They send the keepalives, which are answered; of both ends' idle timeouts the
     /// shorter counts, which is theirs. Where round trips count, this end must send something that is answered.
     pub(crate) fn accepted_link(&self, path_mtu: u16) -> TransportConfig {
-        let mut config = common(self.max_datagram.min(path_mtu).min(MAX_MTU));
+        let mut config = self.common(self.max_datagram.min(path_mtu).min(MAX_MTU));
         config.keep_alive_interval(self.measured.then(|| Liveness::Default.keepalive()));
         config.max_idle_timeout(Some(idle(Liveness::Metered.idle())));
         config
@@ -172,27 +173,28 @@ impl Transports {
     /// Transport of connections through the switch, which adds a header to each packet; with a
     /// stream in each direction for path messages if direct paths are permitted.
     pub(crate) fn peer(&self, path_mtu: u16) -> TransportConfig {
-        let mut config = common(self.max_datagram.min(path_mtu).saturating_sub(Header::MAX_LEN as u16));
+        let mut config = self.common(self.max_datagram.min(path_mtu).saturating_sub(Header::MAX_LEN as u16));
         config.max_concurrent_uni_streams(VarInt::from_u32(self.direct.into()));
         config.keep_alive_interval(Some(PEER_KEEPALIVE));
         config.max_idle_timeout(Some(idle(PEER_IDLE)));
         config
     }
-}
 
-fn common(max_mtu: u16) -> TransportConfig {
-    let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(max_mtu).minimum_change(max_mtu / MTU_STEPS);
-    let mut config = TransportConfig::default();
-    config
-        .initial_rtt(INITIAL_RTT)
-        .mtu_discovery_config(Some(mtu))
-        .stream_receive_window(window(STREAM_WINDOW))
-        .receive_window(window(FIRST_WINDOW))
-        .send_window(FIRST_SEND_WINDOW)
-        .max_concurrent_bidi_streams(INITIAL_STREAMS.into())
-        .max_concurrent_uni_streams(VarInt::from_u32(0));
-    config
+    fn common(&self, max_mtu: u16) -> TransportConfig {
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(max_mtu).minimum_change(max_mtu / MTU_STEPS);
+        let mut config = TransportConfig::default();
+        config
+            .initial_rtt(INITIAL_RTT)
+            .congestion_controller_factory(self.congestion.factory())
+            .mtu_discovery_config(Some(mtu))
+            .stream_receive_window(window(STREAM_WINDOW))
+            .receive_window(window(FIRST_WINDOW))
+            .send_window(FIRST_SEND_WINDOW)
+            .max_concurrent_bidi_streams(INITIAL_STREAMS.into())
+            .max_concurrent_uni_streams(VarInt::from_u32(0));
+        config
+    }
 }
 
 fn window(bytes: u64) -> VarInt {
