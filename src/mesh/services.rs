@@ -60,8 +60,9 @@ pub const MAX_WAITING: usize = 256;
 /// How long a stream waits for room in the queue of its service. A burst arrives faster than the service's task is
 /// scheduled; a service that has not accepted anything for this long is not being drained.
 const QUEUE_GRACE: Duration = Duration::from_millis(100);
-/// Poll interval of a stream that waits for a place in its caller's share of a queue.
-const SHARE_POLL: Duration = Duration::from_millis(5);
+/// How often the streams of a connection pause for the service's task when their share of its queue is used up. A burst
+/// that a running service keeps up with then needs neither a task nor a timer for each stream.
+const ACCEPT_YIELDS: usize = 2;
 /// How long a stream may take to say what it is for.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -165,7 +166,8 @@ impl Asked {
 
     /// A place in the service's queue; `None` if it is full, the caller has too many streams, or the node leaves.
     fn place(&self, services: &Services, usage: &Usage) -> Option<mpsc::Permit<'_, Queued>> {
-        let admitted = self.service.admits(usage) && self.service.shares(&self.caller);
+        let admitted =
+            self.service.admits(usage) && !self.caller.has_line() && self.service.shares(&self.caller);
         if services.leaving.load(Ordering::Relaxed) || !admitted {
             return None;
         }
@@ -287,8 +289,16 @@ impl Services {
         if !last.as_ref().is_some_and(|last| last.is(&opened.came)) {
             *last = self.find(peer, &opened.came);
         }
-        let place = last.as_ref().and_then(|found| Some((found, found.place(self, credit.usage())?)));
-        let Some((found, place)) = place else { return Some(opened) };
+        let Some(found) = last.as_ref() else { return Some(opened) };
+        let mut place = found.place(self, credit.usage());
+        for _ in 0..ACCEPT_YIELDS {
+            if place.is_some() {
+                break;
+            }
+            tokio::task::yield_now().await;
+            place = found.place(self, credit.usage());
+        }
+        let Some(place) = place else { return Some(opened) };
         if !at_once(opened.send.write_chunk(acceptance())).await.as_ref().is_some_and(is_accepted) {
             return Some(opened);
         }
@@ -377,15 +387,18 @@ impl Services {
         }
         let caller = offered.callers.of(peer);
         let end = tokio::time::Instant::now() + QUEUE_GRACE;
-        while offered.queue.capacity() > 0 && !offered.shares(&caller) {
-            if tokio::time::Instant::now() >= end {
-                return Err(self.overloaded(RefuseCode::CallerLimit));
-            }
-            tokio::time::sleep(SHARE_POLL).await;
-        }
-        let queue = offered.queue.clone();
-        match tokio::time::timeout_at(end, queue.reserve_owned()).await {
-            Ok(Ok(place)) => Ok((place, caller.count())),
+        // In a full queue the share does not matter: the wait below is for the first place of all.
+        let turn = caller.turn(|| offered.queue.capacity() == 0 || offered.shares(&caller));
+        let Ok(turn) = tokio::time::timeout_at(end, turn).await else {
+            let full = offered.queue.capacity() == 0;
+            let code = if full { RefuseCode::Overloaded } else { RefuseCode::CallerLimit };
+            return Err(self.overloaded(code));
+        };
+        let reserved = tokio::time::timeout_at(end, offered.queue.clone().reserve_owned()).await;
+        let counted = caller.count();
+        drop(turn);
+        match reserved {
+            Ok(Ok(place)) => Ok((place, counted)),
             Ok(Err(_withdrawn)) => Err(RefuseCode::UnknownService),
             Err(_) => Err(self.overloaded(RefuseCode::Overloaded)),
         }
