@@ -53,9 +53,9 @@ use crate::transport::settings::{MAX_INCOMING_STREAMS, ReceiveLimits};
 /// [`RefuseCode::Overloaded`] within 100 ms. It is a quarter of what one node may have open, so
 /// that a service that nobody drains does not use up the credit of its callers.
 ///
-/// One caller may have three quarters of them waiting if nobody else has any, and fewer otherwise;
-/// more are refused as [`RefuseCode::CallerLimit`]. Ephemerals that share a certificate count as
-/// one caller.
+/// One caller may have three quarters of them waiting if nobody else has any, and fewer otherwise. More wait in line,
+/// first come, first served, and are refused as [`RefuseCode::CallerLimit`] after the same 100 ms. Ephemerals that share
+/// a certificate count as one caller.
 pub const MAX_WAITING: usize = 256;
 /// How long a stream waits for room in the queue of its service. A burst arrives faster than the service's task is
 /// scheduled; a service that has not accepted anything for this long is not being drained.
