@@ -152,23 +152,35 @@ impl Patience {
 }
 
 /// The patience of one half of a stream, polled beside its reads or writes.
+///
+/// Small, because streams are moved on their way to the application.
 #[derive(Default)]
 pub(crate) struct HalfPatience {
     patience: Option<Patience>,
-    /// Made when something has to be waited for first.
-    waiting: Option<Pin<Box<dyn Future<Output = Cause> + Send + Sync>>>,
-    /// Why the peer was given up, once the half has reported it.
-    ended: Option<Cause>,
+    state: HalfState,
+}
+
+#[derive(Default)]
+enum HalfState {
+    /// Nothing had to be waited for yet.
+    #[default]
+    Idle,
+    Waiting(Pin<Box<dyn Future<Output = Cause> + Send + Sync>>),
+    /// The half has reported why the peer was given up.
+    Ended(Box<Cause>),
 }
 
 impl HalfPatience {
     pub(crate) fn new(patience: Patience) -> Self {
-        Self { patience: Some(patience), ..Self::default() }
+        Self { patience: Some(patience), state: HalfState::Idle }
     }
 
     /// Why the half has ended, if it has reported that before.
     pub(crate) fn ended(&self) -> Option<Cause> {
-        self.ended.clone()
+        match &self.state {
+            HalfState::Ended(cause) => Some((**cause).clone()),
+            HalfState::Idle | HalfState::Waiting(_) => None,
+        }
     }
 
     /// Why the peer was given up, whether or not the half has had to wait. Takes a read lock where
@@ -180,13 +192,15 @@ impl HalfPatience {
     /// Whether the peer is given up. To be polled whenever the half has to wait.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         let Some(patience) = &self.patience else { return Poll::Pending };
-        if let Some(cause) = &self.ended {
-            return Poll::Ready(cause.clone());
+        if matches!(self.state, HalfState::Idle) {
+            self.state = HalfState::Waiting(Box::pin(patience.clone().ended()));
         }
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(patience.clone().ended()));
-        let cause = std::task::ready!(waiting.as_mut().poll(cx));
-        self.waiting = None;
-        self.ended = Some(cause.clone());
+        let cause = match &mut self.state {
+            HalfState::Idle => return Poll::Pending,
+            HalfState::Waiting(waiting) => std::task::ready!(waiting.as_mut().poll(cx)),
+            HalfState::Ended(cause) => return Poll::Ready((**cause).clone()),
+        };
+        self.state = HalfState::Ended(Box::new(cause.clone()));
         Poll::Ready(cause)
     }
 
@@ -219,7 +233,7 @@ impl HalfPatience {
 
 impl std::fmt::Debug for HalfPatience {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HalfPatience").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("HalfPatience").field("ended", &self.ended()).finish_non_exhaustive()
     }
 }
 
