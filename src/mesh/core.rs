@@ -491,8 +491,14 @@ impl Mesh {
         let opening = async {
             let waiting = usage.queue(purpose).ok_or_else(too_many)?;
             let lease = waiting.place().await.waiting_for(patience);
-            let turn = waiting.credit_turn().await;
             let lost = |error| OpenError::lost(node, connection.first_cause().of(&error));
+            // Who had to wait for a place does not have to wait for credit as well if there is some.
+            if usage.may_take_credit()
+                && let Some(halves) = at_once(connection.open_bi()).await
+            {
+                return Ok((halves.map_err(lost)?, lease));
+            }
+            let turn = waiting.credit_turn().await;
             let halves = connection.open_bi().await.map_err(lost)?;
             drop(turn);
             Ok((halves, lease))

@@ -5,15 +5,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::patience::{Patience, Patiences};
+use crate::mesh::clock;
+use crate::sync::lock;
 use crate::transport::settings::{CREDIT_WANTED_AT, MAX_STREAMS};
 
 /// Opens that wait for a place or for credit on one connection; more fail at once.
 pub(crate) const MAX_WAITING_OPENS: usize = 4_096;
+
+/// How long the first open that waits for credit is overtaken by opens that find some.
+const OVERTAKEN_FOR: Duration = Duration::from_millis(10);
 
 /// Keeps a connection in use: one with nothing but expired leases may be closed as idle.
 pub(crate) type Lease = Arc<()>;
@@ -80,8 +85,12 @@ pub(crate) struct Usage {
     noted: AtomicBool,
     /// The peer said that it does not hear this node.
     unheard: AtomicBool,
+    /// Built-in directives that wait for credit.
+    built_ins_waiting: Lease,
     /// Held by the application's open that is next to get credit.
     turn: Mutex<()>,
+    /// When that began to wait.
+    turn_since: std::sync::Mutex<Option<Instant>>,
     /// The peer timeouts of the streams; `None` for a link.
     patiences: Option<Patiences>,
 }
@@ -113,6 +122,7 @@ impl Halves {
 pub(crate) struct Waiting<'a> {
     usage: &'a Usage,
     _counted: Lease,
+    since: Instant,
     purpose: Purpose,
 }
 
@@ -122,7 +132,21 @@ pub(crate) struct CreditTurn<'a> {
     _counted: Lease,
     /// Applications wait in line, so that credit that arrives is not taken by a thousand of them
     /// before a ping sees any.
-    _turn: Option<MutexGuard<'a, ()>>,
+    _turn: Option<Turn<'a>>,
+    _built_in: Option<Lease>,
+}
+
+/// The first place in line.
+#[derive(Debug)]
+struct Turn<'a> {
+    usage: &'a Usage,
+    _first: MutexGuard<'a, ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(&self.usage.turn_since) = None;
+    }
 }
 
 impl Default for Usage {
@@ -136,7 +160,9 @@ impl Default for Usage {
             others: Lease::default(),
             noted: AtomicBool::default(),
             unheard: AtomicBool::default(),
+            built_ins_waiting: Lease::default(),
             turn: Mutex::default(),
+            turn_since: std::sync::Mutex::default(),
             patiences: None,
         }
     }
@@ -173,10 +199,10 @@ impl Usage {
         self.unheard.swap(false, Ordering::Relaxed)
     }
 
-    /// A place for a stream that this node opens, or `None` if all are taken, or others wait for one
-    /// or for credit.
+    /// A place for a stream that this node opens, or `None` if all are taken, others wait for one,
+    /// or others have waited for credit for [`OVERTAKEN_FOR`].
     pub(crate) fn try_open(&self) -> Option<StreamLease> {
-        if held(&self.waiting_for_credit) > 0 {
+        if !self.may_take_credit() {
             return None;
         }
         // While opens wait for a place, no permit is available: it goes from hand to hand.
@@ -184,11 +210,26 @@ impl Usage {
         Some(self.opened.lease(Some(place)))
     }
 
+    /// Whether an open may take the credit that is there, though others wait for some.
+    ///
+    /// Handing credit from one waiting task to the next takes a wake-up each. If every newcomer
+    /// joined the queue, a burst of a thousand opens would be served so for as long as calls follow
+    /// each other. So newcomers overtake, until the first in the queue has waited too long; it gets
+    /// what comes next (as in the eventual fairness of parking_lot's mutexes).
+    pub(crate) fn may_take_credit(&self) -> bool {
+        if held(&self.waiting_for_credit) == 0 {
+            return true;
+        }
+        let overtaken = lock(&self.turn_since).map(|since| clock::now().saturating_duration_since(since));
+        held(&self.built_ins_waiting) == 0 && overtaken.is_none_or(|time| time < OVERTAKEN_FOR)
+    }
+
     /// Queues an open, or returns `None` if [`MAX_WAITING_OPENS`] wait already.
     pub(crate) fn queue(&self, purpose: Purpose) -> Option<Waiting<'_>> {
         (held(&self.waiting) < MAX_WAITING_OPENS).then(|| Waiting {
             usage: self,
             _counted: self.waiting.clone(),
+            since: clock::now(),
             purpose,
         })
     }
@@ -251,12 +292,19 @@ impl<'a> Waiting<'a> {
     /// Waits until this open is the next to take credit. Cancel safe, at the cost of the position
     /// in the queue.
     pub(crate) async fn credit_turn(&self) -> CreditTurn<'a> {
-        let counted = self.usage.waiting_for_credit.clone();
-        let turn = match self.purpose {
-            Purpose::Application => Some(self.usage.turn.lock().await),
-            Purpose::BuiltIn => None,
-        };
-        CreditTurn { _counted: counted, _turn: turn }
+        let usage = self.usage;
+        let counted = usage.waiting_for_credit.clone();
+        match self.purpose {
+            Purpose::Application => {
+                let first = usage.turn.lock().await;
+                *lock(&usage.turn_since) = Some(self.since);
+                CreditTurn { _counted: counted, _built_in: None, _turn: Some(Turn { usage, _first: first }) }
+            }
+            Purpose::BuiltIn => {
+                let built_in = usage.built_ins_waiting.clone();
+                CreditTurn { _counted: counted, _built_in: Some(built_in), _turn: None }
+            }
+        }
     }
 }
 
@@ -332,18 +380,26 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn applications_take_credit_in_turn_and_built_ins_at_once() {
         let usage = Usage::default();
         let first = usage.queue(Purpose::Application).unwrap();
         let second = usage.queue(Purpose::Application).unwrap();
         let turn = first.credit_turn().await;
-        assert!(usage.try_open().is_none(), "others wait for credit");
+        assert!(usage.try_open().is_some(), "it overtakes");
+        tokio::time::advance(OVERTAKEN_FOR).await;
+        assert!(usage.try_open().is_none(), "others have waited long for credit");
         let mut next = Box::pin(second.credit_turn());
         assert!(at_once(next.as_mut()).await.is_none());
         drop(usage.queue(Purpose::BuiltIn).unwrap().credit_turn().await);
         drop(turn);
-        drop(next.await);
+        let turn = next.await;
+        assert!(usage.try_open().is_none(), "the next has waited as long");
+        drop(turn);
+        let built_in = usage.queue(Purpose::BuiltIn).unwrap();
+        let waits = built_in.credit_turn().await;
+        assert!(usage.try_open().is_none(), "built-in directives are not overtaken");
+        drop(waits);
         assert!(usage.try_open().is_some());
     }
 
