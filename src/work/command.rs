@@ -1,16 +1,19 @@
 //! External commands as handlers: payload on stdin, stdout streamed back, exit status in the last response.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
+use std::future::poll_fn;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWriteExt as _, ReadBuf};
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -30,9 +33,6 @@ use crate::work::Directive;
 
 /// How much of stderr is kept for the error text, which leaves room for the status before it.
 const LAST_WORDS: usize = MAX_ERROR_TEXT - 128;
-
-/// Below this capacity a fresh buffer is allocated for stdout.
-const MIN_READ: usize = 4 * 1024;
 
 /// How long the pipes of a command that has exited are read at least, whatever its grace: what it wrote is already there.
 const MIN_DRAIN: Duration = Duration::from_millis(100);
@@ -333,21 +333,20 @@ impl Command {
         mut log: LineLog<'_>,
         mut drain: Drain,
     ) -> Result<Vec<u8>, HandlerError> {
-        let mut words = Vec::with_capacity(2 * LAST_WORDS);
+        let mut words = Vec::new();
         loop {
-            let before = words.len();
-            let mut room = (&mut words).limit(LAST_WORDS);
-            if drain.read(&mut stderr, &mut room).await? == 0 {
+            let piece = drain.read(&mut stderr, LAST_WORDS).await?;
+            if piece.is_empty() {
                 log.finish();
                 return Ok(words);
             }
-            let piece = &words[before..];
+            words.extend_from_slice(&piece);
+            words.drain(..words.len().saturating_sub(LAST_WORDS));
             match self.stderr {
                 CommandStderr::Drop => {}
-                CommandStderr::Log => log.push(piece),
-                CommandStderr::Stream => output.send(Bytes::copy_from_slice(piece)).await?,
+                CommandStderr::Log => log.push(&piece),
+                CommandStderr::Stream => output.send(piece).await?,
             }
-            words.drain(..words.len().saturating_sub(LAST_WORDS));
         }
     }
 }
@@ -363,18 +362,12 @@ struct Output<'a> {
 impl Output<'_> {
     /// Sends stdout as it comes.
     async fn stream(&self, mut stdout: ChildStdout, mut drain: Drain) -> Result<(), HandlerError> {
-        let mut buffer = BytesMut::new();
         loop {
-            // A piece keeps the whole buffer that it is part of.
-            let piece = self.responder.piece();
-            if piece < MAX_RESPONSE || buffer.capacity() < MIN_READ {
-                buffer = BytesMut::with_capacity(piece);
-            }
-            let mut room = (&mut buffer).limit(piece);
-            if drain.read(&mut stdout, &mut room).await? == 0 {
+            let piece = drain.read(&mut stdout, self.responder.piece()).await?;
+            if piece.is_empty() {
                 return Ok(());
             }
-            self.send(buffer.split().freeze()).await?;
+            self.send(piece).await?;
         }
     }
 
@@ -399,25 +392,37 @@ struct Drain {
 }
 
 impl Drain {
-    /// Reads a piece; 0 at the end of the pipe, or once the grace is over and nothing is left that the command wrote.
-    async fn read(
-        &mut self,
-        pipe: &mut (impl AsyncRead + Unpin),
-        room: &mut impl BufMut,
-    ) -> io::Result<usize> {
+    /// Reads at most `max` bytes. The result is empty at the end of the pipe, and after the grace once
+    /// everything that the command wrote has been read. Cancel safe.
+    async fn read(&mut self, pipe: &mut (impl AsyncRead + Unpin), max: usize) -> io::Result<Bytes> {
         if self.late >= MAX_LATE {
-            return Ok(0);
+            return Ok(Bytes::new());
         }
-        let len = tokio::select! {
+        let piece = tokio::select! {
             biased;
-            len = pipe.read_buf(room) => len?,
-            () = over(&mut self.over_at) => 0,
+            piece = poll_fn(|cx| poll_read(Pin::new(pipe), cx, max)) => piece?,
+            () = over(&mut self.over_at) => Bytes::new(),
         };
         if self.over_at.borrow().is_some_and(|at| at <= Instant::now()) {
-            self.late += len;
+            self.late += piece.len();
         }
-        Ok(len)
+        Ok(piece)
     }
+}
+
+thread_local! {
+    /// Scratch buffer for reading pipes. A silent command needs no buffer of its own, and a response
+    /// occupies only the memory of its bytes.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_RESPONSE].into());
+}
+
+/// Reads what is available, up to the smaller of `max` and [`MAX_RESPONSE`] bytes.
+fn poll_read(pipe: Pin<&mut impl AsyncRead>, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<Bytes>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut buffer = ReadBuf::new(&mut scratch[..max.min(MAX_RESPONSE)]);
+        ready!(pipe.poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
+    })
 }
 
 async fn over(at: &mut watch::Receiver<Option<Instant>>) {
