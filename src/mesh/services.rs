@@ -7,6 +7,7 @@ pub(crate) mod certificate;
 pub(crate) mod connection;
 pub(crate) mod credit;
 pub(crate) mod datagram;
+mod datagram_queue;
 pub(crate) mod ending;
 pub(crate) mod fair;
 pub(crate) mod open;

@@ -3,7 +3,8 @@
 //! ```text
 //!   sender ──▶ quinn: 1 MiB, the oldest goes ──▶ network ──▶ quinn ──▶ receiving task of the connection
 //!                                                                            │ by name
-//!                                             listener ◀── queue: 1 MiB, the oldest goes
+//!                                             listener ◀── queue: 1 MiB, the oldest of
+//!                                                          the caller with most goes
 //! ```
 //!
 //! Each is one QUIC datagram: a byte with the length of the service's name, the name, and the payload.
@@ -17,9 +18,10 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use quinn::SendDatagramError;
-use tokio::sync::Notify;
 
 use super::connection::Connection;
+use super::datagram_queue::{Arrived, Queue, Queued};
+pub use super::datagram_queue::{Datagram, MAX_WAITING_DATAGRAMS};
 use super::ending::Ending;
 use super::serve_error::{MAX_SERVICES, ServeError};
 use super::usage::{Lease, Usage};
@@ -27,14 +29,9 @@ use crate::id::{NodeId, ServiceName};
 use crate::mesh::report::status::DatagramStatus;
 use crate::sync::lock;
 
-/// What waits for one listener, at most, in bytes: then the oldest goes. As much again is in the listener's hands.
-pub const MAX_WAITING_DATAGRAMS: usize = 1024 * 1024;
 /// A datagram for no service: its sender got nothing from this node for a while, although it
 /// expected something.
 pub(crate) const UNHEARD: &[u8] = &[0, 1];
-
-/// What a datagram that waits counts for beside its payload.
-const OVERHEAD: usize = 64;
 
 /// Sends datagrams to one service of one node. Made by [`Node::datagrams`](crate::Node::datagrams).
 ///
@@ -165,25 +162,17 @@ impl DatagramError {
     }
 }
 
-/// A datagram that came in for a service.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Datagram {
-    /// The node that sent it, as its certificate says.
-    pub peer: NodeId,
-    /// What it carries. It shares memory with what came in the same packets: copy what is kept for long.
-    pub payload: Bytes,
-}
-
-/// Takes the datagrams that come in for one service, of all nodes. Dropped, it withdraws the service.
+/// Receives the datagrams sent to one service by any node. Dropping it withdraws the service.
 ///
-/// What is not taken in time is lost, the oldest first: see [`MAX_WAITING_DATAGRAMS`].
+/// Up to [`MAX_WAITING_DATAGRAMS`] bytes wait. When the queue is full, each arrival drops the oldest
+/// datagram of a peer that holds more than an equal share, so no peer displaces the datagrams of
+/// others that send less. Ephemeral nodes that share a certificate count as one peer.
 #[derive(Debug)]
 pub struct DatagramListener {
     name: ServiceName,
     queue: Arc<Queue>,
     /// Taken from the queue, all at once.
-    taken: VecDeque<Datagram>,
+    taken: VecDeque<Arrived>,
     listeners: DatagramListeners,
 }
 
@@ -191,15 +180,15 @@ impl DatagramListener {
     /// The next datagram; `None` once the node is shut down. Cancel safe.
     pub async fn recv(&mut self) -> Option<Datagram> {
         loop {
-            if let Some(datagram) = self.taken.pop_front() {
-                return Some(datagram);
+            if let Some(arrived) = self.taken.pop_front() {
+                return Some(arrived.datagram);
             }
             if self.queue.take(&mut self.taken) {
                 return None;
             }
             if self.taken.is_empty() {
-                // A permit is kept for whoever comes late, so nothing is missed between the look and the wait.
-                self.queue.arrived.notified().await;
+                // `Notify` stores a permit, so an arrival between the check and the wait is not missed.
+                self.queue.arrived().await;
             }
         }
     }
@@ -271,6 +260,7 @@ impl DatagramListeners {
 
     /// Hands the datagrams of a connection to the listeners, until the connection ends.
     pub(crate) async fn serve(&self, connection: Connection, peer: NodeId, usage: Arc<Usage>) {
+        let caller = peer.base();
         // Most come for the service that the last one came for: that is looked up without a lock.
         let mut last: Option<(ServiceName, Arc<Queue>)> = None;
         while let Ok(message) = connection.read_datagram().await {
@@ -291,7 +281,7 @@ impl DatagramListeners {
                 last = self.find(name);
             }
             let datagram = Datagram { peer: peer.clone(), payload };
-            let queued = last.as_ref().map_or(Queued::Closed, |(_, queue)| queue.push(datagram));
+            let queued = last.as_ref().map_or(Queued::Closed, |(_, queue)| queue.push(&caller, datagram));
             match queued {
                 Queued::Kept => count(&self.0.received),
                 Queued::Instead(of) => {
@@ -308,77 +298,6 @@ impl DatagramListeners {
         let queue = lock(&self.0.offered).get(&name)?.clone();
         Some((name, queue))
     }
-}
-
-/// What waits for one listener.
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
-    closed: AtomicBool,
-    arrived: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    datagrams: VecDeque<Datagram>,
-    bytes: usize,
-}
-
-/// What became of a datagram for a service that was known.
-#[derive(PartialEq, Eq, Debug)]
-enum Queued {
-    Kept,
-    /// It was kept, and as many older ones dropped.
-    Instead(u64),
-    /// The listener is gone.
-    Closed,
-}
-
-impl Queue {
-    fn push(&self, datagram: Datagram) -> Queued {
-        let mut waiting = lock(&self.waiting);
-        if !self.is_open() {
-            return Queued::Closed;
-        }
-        let first = waiting.datagrams.is_empty();
-        waiting.bytes += size(&datagram);
-        waiting.datagrams.push_back(datagram);
-        let mut dropped = 0;
-        while waiting.bytes > MAX_WAITING_DATAGRAMS
-            && let Some(oldest) = waiting.datagrams.pop_front()
-        {
-            waiting.bytes -= size(&oldest);
-            dropped += 1;
-        }
-        drop(waiting);
-        if first {
-            self.arrived.notify_one();
-        }
-        if dropped == 0 { Queued::Kept } else { Queued::Instead(dropped) }
-    }
-
-    /// Moves all that waits to `into`, which is empty; whether the end has come.
-    fn take(&self, into: &mut VecDeque<Datagram>) -> bool {
-        let mut waiting = lock(&self.waiting);
-        std::mem::swap(&mut waiting.datagrams, into);
-        waiting.bytes = 0;
-        into.is_empty() && !self.is_open()
-    }
-
-    fn close(&self) {
-        let waiting = lock(&self.waiting);
-        self.closed.store(true, Ordering::Relaxed);
-        drop(waiting);
-        self.arrived.notify_one();
-    }
-
-    fn is_open(&self) -> bool {
-        !self.closed.load(Ordering::Relaxed)
-    }
-}
-
-fn size(datagram: &Datagram) -> usize {
-    datagram.payload.len() + OVERHEAD
 }
 
 /// The service's name and the payload.
@@ -422,31 +341,16 @@ mod tests {
         assert!(parse(&[&[64][..], &[b'a'; 64]].concat()));
     }
 
-    #[test]
-    fn the_oldest_make_room_for_the_newest() {
-        let queue = Queue::default();
-        let each = 1_000 + OVERHEAD;
-        let fit = MAX_WAITING_DATAGRAMS / each;
-        for n in 0..fit {
-            assert_eq!(queue.push(datagram(&[n as u8; 1_000])), Queued::Kept);
-        }
-        assert_eq!(queue.push(datagram(&[0xff; 1_000])), Queued::Instead(1));
-        let mut taken = VecDeque::new();
-        assert!(!queue.take(&mut taken));
-        assert_eq!((taken.len(), taken[0].payload[0]), (fit, 1));
-        assert_eq!(taken.back(), Some(&datagram(&[0xff; 1_000])));
-        assert_eq!(queue.push(datagram(b"later")), Queued::Kept);
-    }
-
     #[tokio::test]
     async fn a_listener_takes_what_waits_before_its_end() {
         let listeners = DatagramListeners::default();
         let mut listener = listeners.offer("s".parse().unwrap()).unwrap();
         let taken = listeners.offer("s".parse().unwrap()).unwrap_err();
         assert_eq!(taken, ServeError::Taken("s".parse().unwrap()));
-        listener.queue.push(datagram(b"1"));
+        let caller: NodeId = "a".parse().unwrap();
+        listener.queue.push(&caller, datagram(b"1"));
         listeners.close();
-        assert_eq!(listener.queue.push(datagram(b"2")), Queued::Closed);
+        assert_eq!(listener.queue.push(&caller, datagram(b"2")), Queued::Closed);
         assert_eq!(listener.recv().await, Some(datagram(b"1")));
         assert_eq!(listener.recv().await, None);
         assert_eq!(listener.recv().await, None);
