@@ -64,6 +64,9 @@ const QUEUE_GRACE: Duration = Duration::from_millis(100);
 /// How often the streams of a connection pause for the service's task when their share of its queue is used up. A burst
 /// that a running service keeps up with then needs neither a task nor a timer for each stream.
 const ACCEPT_YIELDS: usize = 2;
+/// Incoming streams of one caller that may keep the packet batches they arrived in: 8 MiB if none of
+/// them is read. Beyond this, payload that follows a header is copied.
+const SHARING_STREAMS: usize = 128;
 /// How long a stream may take to say what it is for.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -203,6 +206,14 @@ impl Drop for Listener {
     }
 }
 
+/// The payload that arrived with the header of a stream, to be held until the stream is read.
+///
+/// It shares a batch of packets of up to 64 KiB. With many streams that nobody reads, each could keep
+/// a batch of its own, so a caller with more than [`SHARING_STREAMS`] gets a copy.
+fn kept(rest: Bytes, usage: &Usage) -> Bytes {
+    if usage.incoming_streams() > SHARING_STREAMS { Bytes::copy_from_slice(&rest) } else { rest }
+}
+
 /// The answer to the header of a stream that is accepted.
 fn acceptance() -> Bytes {
     Bytes::from_static(&[ACCEPTED])
@@ -306,7 +317,7 @@ impl Services {
         if found.wants_credit {
             credit.raise();
         }
-        let rest = opened.came.slice(found.header.len()..);
+        let rest = kept(opened.came.slice(found.header.len()..), credit.usage());
         opened.lease.patience = credit.usage().patience(found.options.peer_timeout);
         let stream = opened.stream(rest).counted(&self.open_streams);
         let incoming = Incoming { peer: peer.clone(), deadline: found.options.deadline, stream };
@@ -362,6 +373,7 @@ impl Services {
         let accepted = tokio::time::timeout(HEADER_TIMEOUT, opened.send.write_chunk(acceptance())).await;
         if accepted.as_ref().is_ok_and(is_accepted) {
             opened.lease.patience = credit.usage().patience(header.options.peer_timeout);
+            let rest = kept(rest, credit.usage());
             let stream = opened.stream(rest).counted(&self.open_streams);
             let incoming = Incoming { peer, deadline: header.options.deadline, stream };
             place.send(Queued { incoming, _counted: counted });
@@ -418,5 +430,27 @@ impl Services {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payload_is_copied_for_a_caller_with_many_streams() {
+        let usage = Usage::default();
+        let batch = Bytes::from(vec![7; 64 * 1024]);
+        let shares = |usage: &Usage| {
+            let rest = kept(batch.slice(100..200), usage);
+            assert_eq!(rest.len(), 100);
+            batch.as_ptr_range().contains(&rest.as_ptr())
+        };
+        let mut streams: Vec<_> = (0..SHARING_STREAMS).map(|_| usage.incoming()).collect();
+        assert!(shares(&usage));
+        streams.push(usage.incoming());
+        assert!(!shares(&usage));
+        streams.pop();
+        assert!(shares(&usage));
     }
 }
