@@ -74,6 +74,9 @@ pub(super) struct Westwood {
     round: Round,
     /// When the newest packet of the current batch of acknowledgements was sent.
     newest: Option<Instant>,
+    /// Bytes of the batch, and those of them by which slow start grows if the window is used.
+    batch: u64,
+    grown: u64,
     /// Losses of packets sent before this are part of a congestion that was answered.
     recovery: Option<Instant>,
     /// Smoothed share of bytes lost.
@@ -130,6 +133,8 @@ impl Westwood {
             queue: Queue::new(now),
             round: Round::new(now),
             newest: None,
+            batch: 0,
+            grown: 0,
             recovery: None,
             loss: 0.0,
             contended: 0,
@@ -217,7 +222,7 @@ impl Westwood {
             self.queue.drained(now);
             return;
         }
-        self.window += self.growth(queued <= short && self.wary == 0);
+        self.window = self.window.saturating_add(self.growth(queued <= short && self.wary == 0));
     }
 
     /// Bytes to add for a round, in which the path had a queue or not.
@@ -245,18 +250,26 @@ impl Controller for Westwood {
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, _: &RttEstimator) {
         self.rate.on_ack(now, bytes);
         self.round.acked += bytes;
+        self.batch += bytes;
         self.newest = Some(self.newest.map_or(sent, |newest| newest.max(sent)));
         let recovering = self.recovery.is_some_and(|recovery| sent <= recovery);
         if !app_limited && !recovering && matches!(self.phase, Phase::SlowStart { .. }) {
-            self.window += bytes;
+            self.grown += bytes;
         }
     }
 
-    fn on_end_acks(&mut self, now: Instant, _: u64, app_limited: bool, _: Option<u64>) {
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _: Option<u64>) {
+        let used = in_flight.saturating_add(std::mem::take(&mut self.batch));
+        let grown = std::mem::take(&mut self.grown);
         let Some(sent) = self.newest.take() else { return };
+        if used >= self.window / 2 {
+            self.window = self.window.saturating_add(grown);
+        }
         self.rate.on_end_acks(now, sent, app_limited);
         self.queue.on_round_trip(now.saturating_duration_since(sent));
-        self.round.limited |= !app_limited;
+        // Not the window has limited what was sent if half of it was free (RFC 9002, section 7.8).
+        // quinn does not call a connection limited by its application that has just sent something.
+        self.round.limited |= !app_limited && used >= self.window / 2;
         if sent >= self.round.start {
             self.end_round(now);
         }
