@@ -117,7 +117,6 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::clock;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -130,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_exceeds_the_lowest_round_trip_is_the_queue() {
-        let now = clock::now();
+        let now = tokio::time::Instant::now().into_std();
         let mut queue = Queue::new(now);
         assert_eq!(round(&mut queue, now, &[40; 20]), Duration::ZERO);
         assert!(!queue.is_long());
@@ -142,7 +141,7 @@ mod tests {
 
     #[test]
     fn jitter_is_not_a_queue() {
-        let now = clock::now();
+        let now = tokio::time::Instant::now().into_std();
         let mut queue = Queue::new(now);
         for _ in 0..20 {
             round(&mut queue, now, &[41, 58, 44, 60, 49, 42, 57, 51]);
@@ -153,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_longer_route_becomes_the_base_after_a_while() {
-        let now = clock::now();
+        let now = tokio::time::Instant::now().into_std();
         let mut queue = Queue::new(now);
         round(&mut queue, now, &[40; 20]);
         let mut at = now;
@@ -167,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_round_without_acknowledgements_says_nothing() {
-        let now = clock::now();
+        let now = tokio::time::Instant::now().into_std();
         assert_eq!(Queue::new(now).next_round(now), None);
     }
 }

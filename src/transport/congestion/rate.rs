@@ -124,7 +124,6 @@ impl DeliveryRate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::clock;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -144,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_steady_flow_has_the_rate_of_its_acknowledgements() {
-        let start = clock::now();
+        let start = tokio::time::Instant::now().into_std();
         let mut rate = DeliveryRate::new(start);
         steady(&mut rate, start, 100, false);
         let seen = rate.bytes_per_second();
@@ -154,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_burst_of_acknowledgements_is_no_higher_rate() {
-        let start = clock::now();
+        let start = tokio::time::Instant::now().into_std();
         let mut rate = DeliveryRate::new(start);
         for at in 0..100 {
             rate.on_sent(start + at * MS);
@@ -169,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_highest_rate_is_forgotten_after_some_rounds() {
-        let start = clock::now();
+        let start = tokio::time::Instant::now().into_std();
         let mut rate = DeliveryRate::new(start);
         steady(&mut rate, start, 100, false);
         for _ in 0..ROUNDS - 1 {
@@ -182,7 +181,7 @@ mod tests {
 
     #[test]
     fn no_more_instants_are_kept_than_the_bound() {
-        let start = clock::now();
+        let start = tokio::time::Instant::now().into_std();
         let mut rate = DeliveryRate::new(start);
         for at in 0..3 * MAX_POINTS as u32 {
             rate.on_sent(start + at * MS);
