@@ -18,7 +18,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         std::io::Result::Ok(())
     });
 
-    let alice = Node::builder("alice", ca.issue("alice", 1)?).peer(bob.local_addrs()[0]).start().await?;
+    let alice =
+        Node::builder("alice", ca.issue("alice", 1)?).peer(bob.local_addrs()[0]).start().await?;
     alice.linked().await?;
     let mut stream = alice.open("bob", "echo").await?;
     stream.write_all(b"hello, mesh").await?;

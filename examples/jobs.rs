@@ -1,7 +1,7 @@
 //! A job that outlives the node that runs it: `cargo run --example jobs`.
 //!
-//! A controller submits a job to a worker that is not there yet. The worker comes, starts it, and is
-//! restarted in the middle of it; the job goes on, and all of its output arrives.
+//! A controller submits a job to a worker that is not there yet. The worker comes, starts it, and
+//! is restarted in the middle of it; the job goes on, and all of its output arrives.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
@@ -27,7 +27,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .start()
         .await?;
 
-    let unit = controller.submit(worker.clone(), "count:lines", "").label("for", "the example").await?;
+    let unit =
+        controller.submit(worker.clone(), "count:lines", "").label("for", "the example").await?;
     println!("submitted: {}", unit.status().summary());
 
     let identity = ca.issue(&worker, 1)?;
@@ -60,7 +61,8 @@ async fn start(
     controller: &Node,
     dir: &Path,
 ) -> Result<Node, Box<dyn Error>> {
-    let count = Command::new("sh").args(["-c", "for i in 1 2 3 4 5; do echo line $i; sleep 0.3; done"]);
+    let count =
+        Command::new("sh").args(["-c", "for i in 1 2 3 4 5; do echo line $i; sleep 0.3; done"]);
     let worker = Node::builder(id.clone(), identity.clone())
         .peer(controller.local_addrs()[0])
         .data_dir(dir.join("worker"))

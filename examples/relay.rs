@@ -1,8 +1,8 @@
-//! A relay from the library alone:
-//! `cargo run --example relay -- --id relay-1 --certs DIR --listen 0.0.0.0:7400 [--peer [ID@]HOST:PORT]...`
+//! A relay from the library alone: `cargo run --example relay -- --id relay-1 --certs DIR --listen
+//! 0.0.0.0:7400 [--peer [ID@]HOST:PORT]...`
 //!
-//! It carries other nodes' packets, and offers nothing itself. SIGUSR1 prints its status as JSON; SIGTERM and Ctrl-C end
-//! it in order.
+//! It carries other nodes' packets, and offers nothing itself. SIGUSR1 prints its status as JSON;
+//! SIGTERM and Ctrl-C end it in order.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
 
 use std::net::SocketAddr;
@@ -12,8 +12,7 @@ use std::process::ExitCode;
 use receptor_quic::{Identity, Node, NodeId, PeerAddr};
 use tokio::signal::unix::{SignalKind, signal};
 
-const USAGE: &str =
-    "usage: relay --id ID --certs DIR [--listen ADDR:PORT]... [--peer [ID@]HOST:PORT]... [--data-dir DIR]";
+const USAGE: &str = "usage: relay --id ID --certs DIR [--listen ADDR:PORT]... [--peer [ID@]HOST:PORT]... [--data-dir DIR]";
 
 struct Settings {
     id: NodeId,
@@ -88,7 +87,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Settings, String> {
         match flag.as_str() {
             "--id" => id = Some(value.parse::<NodeId>().map_err(|problem| bad(&problem))?),
             "--certs" => certs = Some(PathBuf::from(&value)),
-            "--listen" => listen.push(value.parse::<SocketAddr>().map_err(|problem| bad(&problem))?),
+            "--listen" => {
+                listen.push(value.parse::<SocketAddr>().map_err(|problem| bad(&problem))?)
+            }
             "--peer" => peers.push(value.parse::<PeerAddr>().map_err(|problem| bad(&problem))?),
             "--data-dir" => data_dir = Some(PathBuf::from(&value)),
             _ => return Err(format!("unknown flag {flag}")),

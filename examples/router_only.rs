@@ -22,14 +22,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The controller and the relay have a link, and so have the relay and the edge.
     for (a, b, cost) in [(0, 1, 1), (1, 2, 4)] {
         for (me, other) in [(a, b), (b, a)] {
-            let (neighbour, instance) = (routers[other].id().clone(), routers[other].version().instance);
-            let up =
-                SessionUp { neighbour, instance, cost: Cost::try_from(cost)?, kind: NeighbourKind::Full };
+            let (neighbour, instance) =
+                (routers[other].id().clone(), routers[other].version().instance);
+            let up = SessionUp {
+                neighbour,
+                instance,
+                cost: Cost::try_from(cost)?,
+                kind: NeighbourKind::Full,
+            };
             routers[me].handle_session_up(up, now)?;
         }
     }
 
-    // The whole of a driver: drain, deliver, sleep until the next deadline. Here, for a second of made-up time.
+    // The whole of a driver: drain, deliver, sleep until the next deadline. Here, for a second of
+    // made-up time.
     let end = now + Duration::from_secs(1);
     while now < end {
         let mut mail = Vec::new();
@@ -43,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             while router.poll_event().is_some() {}
         }
         for (from, to, frame) in &mail {
-            let router = routers.iter_mut().find(|router| router.id() == to).ok_or("no such router")?;
+            let router =
+                routers.iter_mut().find(|router| router.id() == to).ok_or("no such router")?;
             if let Some(message) = Message::decode(frame)? {
                 router.handle_message(from, message, now)?;
             }

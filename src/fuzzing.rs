@@ -110,7 +110,9 @@ pub fn work(bytes: &[u8]) {
             assert_eq!(CallFrame::decode(&call.encode()[4..]), Ok(call));
         }
         1 => {
-            let Ok(response) = ResponseFrame::decode(&Bytes::copy_from_slice(bytes)) else { return };
+            let Ok(response) = ResponseFrame::decode(&Bytes::copy_from_slice(bytes)) else {
+                return;
+            };
             assert!(response.body.len() <= bytes.len());
         }
         _ => {
@@ -120,8 +122,8 @@ pub fn work(bytes: &[u8]) {
     }
 }
 
-/// Frames of units. The first byte says which. What was read is written, and read again as the same;
-/// details of later versions become known ones the first time.
+/// Frames of units. The first byte says which. What was read is written, and read again as the
+/// same; details of later versions become known ones the first time.
 pub fn unit(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     match kind % 3 {
@@ -131,22 +133,28 @@ pub fn unit(bytes: &[u8]) {
             assert_eq!(again.expect("what was written is read"), request);
         }
         1 => {
-            let again =
-                |reply: &Reply| Reply::decode(&reply.encode()[4..]).expect("what was written is read");
+            let again = |reply: &Reply| {
+                Reply::decode(&reply.encode()[4..]).expect("what was written is read")
+            };
             let Ok(reply) = Reply::decode(bytes) else { return };
             let known = again(&reply);
             assert_eq!(again(&known), known);
         }
         _ => {
             let Ok(subscription) = Subscription::decode(bytes) else { return };
-            assert_eq!(Subscription::decode(&subscription.encode()[4..]).expect("it is read"), subscription);
+            assert_eq!(
+                Subscription::decode(&subscription.encode()[4..]).expect("it is read"),
+                subscription
+            );
         }
     }
 }
 
 /// A datagram of a peer.
 pub fn datagram(bytes: &[u8]) {
-    if let Some((name, payload)) = crate::mesh::services::datagram::parse(&Bytes::copy_from_slice(bytes)) {
+    if let Some((name, payload)) =
+        crate::mesh::services::datagram::parse(&Bytes::copy_from_slice(bytes))
+    {
         assert_eq!(1 + name.len() + payload.len(), bytes.len());
     }
 }
@@ -205,8 +213,10 @@ pub fn text(bytes: &[u8]) {
     let shown = readable(bytes);
     assert!(!shown.chars().any(char::is_control));
     for code in [0_u32, 0x03, 0x08, 0x12a, 0x12e] {
-        let close =
-            quinn::ApplicationClose { error_code: code.into(), reason: Bytes::copy_from_slice(bytes) };
+        let close = quinn::ApplicationClose {
+            error_code: code.into(),
+            reason: Bytes::copy_from_slice(bytes),
+        };
         let error = quinn::ConnectionError::ApplicationClosed(close);
         if let Some(refusal) = Refusal::from_connection_error(&error) {
             assert!(!refusal.to_string().chars().any(char::is_control), "{refusal}");
@@ -236,11 +246,18 @@ pub fn announcement(bytes: &[u8]) {
         let octets: [u8; 16] = b[..16].try_into().expect("16 bytes");
         SocketAddr::from((octets, port(b[16])))
     });
-    let mine =
-        [("192.168.1.5", 24), ("2001:db8:1::5", 64), ("127.0.0.1", 8), ("10.0.0.1", 0), ("fe80::1", 64)];
+    let mine = [
+        ("192.168.1.5", 24),
+        ("2001:db8:1::5", 64),
+        ("127.0.0.1", 8),
+        ("10.0.0.1", 0),
+        ("fe80::1", 64),
+    ];
     let mine: Vec<_> = mine
         .iter()
-        .map(|(ip, prefix)| crate::mesh::LocalAddress::new(ip.parse().expect("an address"), *prefix, "eth0"))
+        .map(|(ip, prefix)| {
+            crate::mesh::LocalAddress::new(ip.parse().expect("an address"), *prefix, "eth0")
+        })
         .collect();
     let tried = crate::mesh::network::lan::on_segment(v4.chain(v6), &mine);
     assert!(tried.len() <= 8);
@@ -356,7 +373,12 @@ impl Links {
                 let answered = usize::from(which) % self.pings.len().max(1);
                 let Some((link, nonce)) = self.pings.get(answered).copied() else { return };
                 // Now and then an answer to what was not asked.
-                self.election.answered(link, nonce.wrapping_add(u64::from(how == 255)), &self.wires, now)
+                self.election.answered(
+                    link,
+                    nonce.wrapping_add(u64::from(how == 255)),
+                    &self.wires,
+                    now,
+                )
             }
             4 => {
                 let Some(link) = self.pick(which) else { return };

@@ -14,12 +14,14 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-/// The name of a node: 1–128 bytes of ASCII letters, digits and `._-:@`; of an ephemeral node also `NAME~SUFFIX`.
+/// The name of a node: 1–128 bytes of ASCII letters, digits and `._-:@`; of an ephemeral node also
+/// `NAME~SUFFIX`.
 ///
-/// A node proves its id with a certificate that carries it. An ephemeral may add a suffix of 1–16 lower-case ASCII letters
-/// and digits to the [base](Self::base) that its certificate carries, so that any number of them run at a time under one
-/// certificate. Whatever decides by id (certificates, deny and allow lists, permissions) decides by the base. Ids are compared byte by byte; there is no case folding.
-/// Cloning is cheap (a reference count).
+/// A node proves its id with a certificate that carries it. An ephemeral may add a suffix of 1–16
+/// lower-case ASCII letters and digits to the [base](Self::base) that its certificate carries, so
+/// that any number of them run at a time under one certificate. Whatever decides by id
+/// (certificates, deny and allow lists, permissions) decides by the base. Ids are compared byte by
+/// byte; there is no case folding. Cloning is cheap (a reference count).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(Arc<str>);
 
@@ -60,7 +62,8 @@ impl NodeId {
     /// The id of an ephemeral with the base of this id and another suffix.
     ///
     /// # Errors
-    /// The suffix is not 1–16 lower-case ASCII letters and digits, or the id would be longer than [`MAX_LEN`](Self::MAX_LEN).
+    /// The suffix is not 1–16 lower-case ASCII letters and digits, or the id would be longer than
+    /// [`MAX_LEN`](Self::MAX_LEN).
     pub fn with_suffix(&self, suffix: &str) -> Result<Self, InvalidName> {
         Self::try_from(format!("{}{SUFFIX_MARK}{suffix}", self.base()))
     }
@@ -108,7 +111,9 @@ pub enum InvalidName {
         len: usize,
     },
     /// The text has a character that is not allowed.
-    #[error("a {kind} is made of ASCII letters, digits and `._-:@`; {found:?} at byte {at} is none of them")]
+    #[error(
+        "a {kind} is made of ASCII letters, digits and `._-:@`; {found:?} at byte {at} is none of them"
+    )]
     BadCharacter {
         /// What the text was to name.
         kind: &'static str,
@@ -136,7 +141,9 @@ impl From<Infallible> for InvalidName {
 const SUFFIX_MARK: char = '~';
 
 fn check_node_id(text: &str, kind: &'static str, max: usize) -> Result<(), InvalidName> {
-    let Some((base, suffix)) = text.split_once(SUFFIX_MARK) else { return check_name(text, kind, max) };
+    let Some((base, suffix)) = text.split_once(SUFFIX_MARK) else {
+        return check_name(text, kind, max);
+    };
     check_name(base, kind, max)?;
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     if suffix.is_empty() || suffix.len() > NodeId::MAX_SUFFIX || !suffix.bytes().all(allowed) {
@@ -295,7 +302,8 @@ impl fmt::Debug for NodeAddr {
 
 /// What it costs to send over a link: 1 to 65,535, smaller is better. The default is 1.
 ///
-/// The bound keeps the sum over any path far from overflow, and a hostile record from outweighing honest ones.
+/// The bound keeps the sum over any path far from overflow, and a hostile record from outweighing
+/// honest ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Cost(NonZeroU32);
@@ -349,8 +357,11 @@ impl fmt::Display for Cost {
 
 /// The version of a record, compared epoch first, then sequence, then instance.
 ///
-/// The instance is drawn at random at each process start, so that the versions of two processes are never equal.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+/// The instance is drawn at random at each process start, so that the versions of two processes are
+/// never equal.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
 pub struct Version {
     /// Greater than that of any earlier start of the node, as far as the node knows.
     pub epoch: u64,
@@ -404,7 +415,9 @@ mod tests {
     fn an_address_is_the_head_of_the_hash_of_the_id() {
         // printf controller | sha256sum
         assert_eq!(NodeId::try_from("controller").unwrap().addr().to_string(), "c1472135b14c77c8");
-        assert!(include_str!("../docs/protocol.md").contains("| `controller` | `c1472135b14c77c8` |"));
+        assert!(
+            include_str!("../docs/protocol.md").contains("| `controller` | `c1472135b14c77c8` |")
+        );
     }
 
     #[test]

@@ -25,7 +25,8 @@
 //!         std::io::Result::Ok(())
 //!     });
 //!
-//!     let alice = Node::builder("alice", ca.issue("alice", 1)?).peer(bob.local_addrs()[0]).start().await?;
+//!     let alice =
+//!         Node::builder("alice", ca.issue("alice", 1)?).peer(bob.local_addrs()[0]).start().await?;
 //!     alice.linked().await?;
 //!     let mut stream = alice.open("bob", "echo").await?;
 //!     stream.write_all(b"hello, mesh").await?;
@@ -128,15 +129,16 @@ mod rng;
 pub mod testing;
 
 pub use id::{
-    Cost, Directive, InvalidCost, InvalidDirective, InvalidName, NodeAddr, NodeId, ServiceName, Version,
+    Cost, Directive, InvalidCost, InvalidDirective, InvalidName, NodeAddr, NodeId, ServiceName,
+    Version,
 };
 
 #[cfg(feature = "node")]
 pub use mesh::{
-    ConvergeError, Convergence, Datagram, DatagramError, DatagramListener, DatagramSender, EndReason,
-    EndedBy, Ending, Event, Incoming, InvalidPeerAddr, LinkCost, Listener, NodeExplanation, OpenError,
-    OpenOptions, PeerAddr, RecvHalf, RefuseCode, RefusedOpen, SendHalf, ServeError, ShutDown, Status,
-    StatusOptions, Stream, StreamError,
+    ConvergeError, Convergence, Datagram, DatagramError, DatagramListener, DatagramSender,
+    EndReason, EndedBy, Ending, Event, Incoming, InvalidPeerAddr, LinkCost, Listener,
+    NodeExplanation, OpenError, OpenOptions, PeerAddr, RecvHalf, RefuseCode, RefusedOpen, SendHalf,
+    ServeError, ShutDown, Status, StatusOptions, Stream, StreamError,
 };
 #[cfg(feature = "node")]
 pub use node::{
@@ -148,12 +150,12 @@ pub use router::Explanation;
 pub use transport::code::{CloseCode, StreamCode};
 #[cfg(feature = "node")]
 pub use transport::{
-    Authority, AuthorityError, Congestion, Identity, IdentityError, InvalidListenAddr, ListenAddr, Liveness,
-    Refusal, RefusalDetails, RefusalReason, Refuser, RelayRule, Trust,
+    Authority, AuthorityError, Congestion, Identity, IdentityError, InvalidListenAddr, ListenAddr,
+    Liveness, Refusal, RefusalDetails, RefusalReason, Refuser, RelayRule, Trust,
 };
 #[cfg(feature = "node")]
 pub use work::{
-    Call, CallError, CallOptions, Code, CollectError, Command, CommandStderr, HandlerError, InheritEnv,
-    Payload, PayloadWriter, PingError, Pong, RegisterError, Request, Responder, Response, Responses,
-    RpcError, SendError, TraceHop,
+    Call, CallError, CallOptions, Code, CollectError, Command, CommandStderr, HandlerError,
+    InheritEnv, Payload, PayloadWriter, PingError, Pong, RegisterError, Request, Responder,
+    Response, Responses, RpcError, SendError, TraceHop,
 };

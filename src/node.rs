@@ -28,43 +28,45 @@ use crate::mesh::network::interfaces::Interfaces;
 use crate::mesh::services::usage::Purpose;
 use crate::mesh::{
     ConvergeError, Convergence, DatagramListener, DatagramSender, Event, InvalidPeerAddr, LinkCost,
-    LinkCosts, Listener, NodeExplanation, OpenError, OpenOptions, PeerAddr, ServeError, ShutDown, Status,
-    StatusOptions, Stream, clock,
+    LinkCosts, Listener, NodeExplanation, OpenError, OpenOptions, PeerAddr, ServeError, ShutDown,
+    Status, StatusOptions, Stream, clock,
 };
 use crate::switch::SwitchCounters;
 use crate::transport::settings::ReceiveLimits;
 use crate::transport::unreachable::Reports;
 use crate::transport::{
-    Congestion, DEFAULT_PEER_TIMEOUT, Identity, InvalidListenAddr, ListenAddr, Liveness, PEER_TIMEOUTS,
-    PortOpener, RECEIVE_WINDOWS, Refusal, Socket, bind, random, settings,
+    Congestion, DEFAULT_PEER_TIMEOUT, Identity, InvalidListenAddr, ListenAddr, Liveness,
+    PEER_TIMEOUTS, PortOpener, RECEIVE_WINDOWS, Refusal, Socket, bind, random, settings,
 };
 use crate::work::unit::{
     Engine, OpenUnitsError, OpenedUnits, SharedRef, Submit, UnitPayload, Units, UnitsConfig,
 };
 use crate::work::{
-    self, Call, CallOptions, Command, HandlerError, PingError, Pong, RegisterError, Registry, Request,
-    Responder, RpcError, TraceHop,
+    self, Call, CallOptions, Command, HandlerError, PingError, Pong, RegisterError, Registry,
+    Request, Responder, RpcError, TraceHop,
 };
 
-/// How long calls and streams may go on after [`Node::shutdown`] was called. Short enough for a supervisor that kills
-/// after ten seconds, as Docker does; [`Node::shutdown_within`] takes another.
+/// How long calls and streams may go on after [`Node::shutdown`] was called. Short enough for a
+/// supervisor that kills after ten seconds, as Docker does; [`Node::shutdown_within`] takes
+/// another.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Sockets that a node listens on, at most.
 pub const MAX_LISTEN: usize = 8;
 /// External addresses of a node, at most.
 pub const MAX_EXTERNAL: usize = 8;
 
-/// How long [`NodeBuilder::start`] waits for the data directory: a node of this process that was shut down a moment ago may
-/// still be writing its last state.
+/// How long [`NodeBuilder::start`] waits for the data directory: a node of this process that was
+/// shut down a moment ago may still be writing its last state.
 const DATA_DIR_WAIT: Duration = Duration::from_secs(1);
 /// Poll interval for the directory's lock, which has no notification.
 const DATA_DIR_POLL: Duration = Duration::from_millis(20);
 
 /// A node of the mesh.
 ///
-/// Clones are cheap and share the node. When the last one is dropped, the node is closed at once: its neighbours see the
-/// connections end, and streams fail. [`shutdown`](Self::shutdown) is the orderly way. A handler that holds a clone of
-/// the node that it is registered with keeps it alive until then.
+/// Clones are cheap and share the node. When the last one is dropped, the node is closed at once:
+/// its neighbours see the connections end, and streams fail. [`shutdown`](Self::shutdown) is the
+/// orderly way. A handler that holds a clone of the node that it is registered with keeps it alive
+/// until then.
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
 
@@ -78,8 +80,12 @@ struct Inner {
 impl Node {
     /// Begins a node with this id, which the identity's certificate must carry.
     ///
-    /// The id is a [`NodeId`], or text to be parsed; if that is not valid, [`start`](NodeBuilder::start) fails.
-    pub fn builder(id: impl TryInto<NodeId, Error: Into<InvalidName>>, identity: Identity) -> NodeBuilder {
+    /// The id is a [`NodeId`], or text to be parsed; if that is not valid,
+    /// [`start`](NodeBuilder::start) fails.
+    pub fn builder(
+        id: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        identity: Identity,
+    ) -> NodeBuilder {
         let (id, invalid) = match name(id) {
             Ok(id) => (id, None),
             Err(invalid) => (NodeId::placeholder(), Some(invalid.into())),
@@ -128,19 +134,21 @@ impl Node {
         self.0.mesh.local_addrs()
     }
 
-    /// Reports to the node that nothing listens at `addr`, as ICMP does. The virtual network carries no ICMP.
+    /// Reports to the node that nothing listens at `addr`, as ICMP does. The virtual network
+    /// carries no ICMP.
     #[cfg(feature = "testing")]
     pub fn report_closed_port(&self, addr: SocketAddr) {
         self.0.mesh.report_closed_port(addr);
     }
 
-    /// Waits until the node is part of the mesh: synced with a neighbour or, as an ephemeral, attached to one.
+    /// Waits until the node is part of the mesh: synced with a neighbour or, as an ephemeral,
+    /// attached to one.
     ///
     /// A node without configured peers waits until somebody links to it. Cancel safe.
     ///
     /// # Errors
-    /// Every configured peer has refused this node, or is refused by it: the node goes on trying all the same. Or the node
-    /// was shut down, or has yielded its id to another live process.
+    /// Every configured peer has refused this node, or is refused by it: the node goes on trying
+    /// all the same. Or the node was shut down, or has yielded its id to another live process.
     pub async fn linked(&self) -> Result<(), NotLinked> {
         let yielded_to = || self.0.mesh.view().borrow().yielded_to.clone();
         self.0.mesh.linked().await.map_err(|refusals| match yielded_to() {
@@ -150,12 +158,12 @@ impl Node {
         })
     }
 
-    /// Waits until this node has yielded its id to another live process, and returns where that is, for people. From then on
-    /// the node has no links and stays silent: shut it down, and start it again when the other process is gone. `None` once
-    /// the node is shut down. Cancel safe.
+    /// Waits until this node has yielded its id to another live process, and returns where that is,
+    /// for people. From then on the node has no links and stays silent: shut it down, and start it
+    /// again when the other process is gone. `None` once the node is shut down. Cancel safe.
     ///
-    /// A node that a neighbour merely [refuses](crate::mesh::DuplicateStatus::refused) because of another process has not
-    /// yielded: it keeps trying, and is back when the other one is gone.
+    /// A node that a neighbour merely [refuses](crate::mesh::DuplicateStatus::refused) because of
+    /// another process has not yielded: it keeps trying, and is back when the other one is gone.
     pub async fn yielded(&self) -> Option<String> {
         let mut view = self.0.mesh.view();
         let over = view.wait_for(|view| view.closed || view.yielded_to.is_some()).await;
@@ -173,15 +181,17 @@ impl Node {
         Ok(self.0.mesh.routable(&name(node)?).await?)
     }
 
-    /// Waits until every node that this one can reach has installed the route to it, or for `within`, which counts up to a day.
+    /// Waits until every node that this one can reach has installed the route to it, or for
+    /// `within`, which counts up to a day.
     ///
-    /// [`Convergence::Converged`] means that each of them answered a record of this node that is younger than the call, and
-    /// had put the route to use before: what they send to this node from now on has a way. It says nothing of what
-    /// cannot be reached: the far side of a partition that is not noticed yet is still waited for, and one that is
-    /// noticed is not. It holds for the moment; links may break the next. Nodes that this one has not heard of yet are asked, too, if
-    /// they become reachable meanwhile. A node that is not linked is all of its mesh, and converged at once: wait
-    /// for [`linked`](Self::linked) first. [`Convergence::Partial`] comes when the time is over; the mesh goes on converging all the
-    /// same.
+    /// [`Convergence::Converged`] means that each of them answered a record of this node that is
+    /// younger than the call, and had put the route to use before: what they send to this node from
+    /// now on has a way. It says nothing of what cannot be reached: the far side of a partition
+    /// that is not noticed yet is still waited for, and one that is noticed is not. It holds for
+    /// the moment; links may break the next. Nodes that this one has not heard of yet are asked,
+    /// too, if they become reachable meanwhile. A node that is not linked is all of its mesh, and
+    /// converged at once: wait for [`linked`](Self::linked) first. [`Convergence::Partial`] comes
+    /// when the time is over; the mesh goes on converging all the same.
     ///
     /// For an ephemeral node its neighbour asks, and the nodes that answer know where it is
     /// attached; each fetches the proof when it first uses the ephemeral. The call waits up to a
@@ -189,8 +199,8 @@ impl Node {
     /// An ephemeral needs this only where others begin: what it sends itself works from the moment
     /// that it is linked.
     ///
-    /// Cancel safe: dropping the future gives the request up. It costs a flood and its answers, two messages a link; up
-    /// to 1,024 calls at a time share them.
+    /// Cancel safe: dropping the future gives the request up. It costs a flood and its answers, two
+    /// messages a link; up to 1,024 calls at a time share them.
     ///
     /// # Errors
     /// Too many wait, or the node leaves, has yielded its id, or is shut down.
@@ -200,9 +210,9 @@ impl Node {
 
     /// Opens a stream to a service of a node, whether it is a neighbour, far away, or this one.
     ///
-    /// Returns as soon as the request is on its way: on a connection that is up no round trip is spent before data
-    /// flows. What the other side answers shows at the first read, or with [`Stream::accepted`]. If there is no route,
-    /// one is waited for, for a second. Cancel safe.
+    /// Returns as soon as the request is on its way: on a connection that is up no round trip is
+    /// spent before data flows. What the other side answers shows at the first read, or with
+    /// [`Stream::accepted`]. If there is no route, one is waited for, for a second. Cancel safe.
     ///
     /// # Errors
     /// [`OpenError`] says whose fault it is and what to do.
@@ -241,7 +251,8 @@ impl Node {
         self.0.mesh.open(&name(node)?, &name(service)?, options, Purpose::Application).await
     }
 
-    /// Offers a service: streams that other nodes open to it come out of the listener until that is dropped.
+    /// Offers a service: streams that other nodes open to it come out of the listener until that is
+    /// dropped.
     ///
     /// # Errors
     /// The service is offered already, there are too many, or the node is shut down.
@@ -252,13 +263,13 @@ impl Node {
         self.0.mesh.serve(name(service)?)
     }
 
-    /// Makes a sender of datagrams to a service of a node: messages of at most a packet each, unreliable, in no order,
-    /// and sealed end to end. The node is connected to first, if it is not yet; if there is no route, one is waited for,
-    /// for a second. Cancel safe.
+    /// Makes a sender of datagrams to a service of a node: messages of at most a packet each,
+    /// unreliable, in no order, and sealed end to end. The node is connected to first, if it is not
+    /// yet; if there is no route, one is waited for, for a second. Cancel safe.
     ///
-    /// Whether the node takes datagrams for the service, nobody says: those that it does not take are dropped there,
-    /// and [counted](crate::mesh::DatagramStatus). Services of datagrams and of streams have nothing to do with each
-    /// other, whatever their names.
+    /// Whether the node takes datagrams for the service, nobody says: those that it does not take
+    /// are dropped there, and [counted](crate::mesh::DatagramStatus). Services of datagrams and of
+    /// streams have nothing to do with each other, whatever their names.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -270,7 +281,8 @@ impl Node {
         self.0.mesh.datagrams(&name(node)?, &name(service)?).await
     }
 
-    /// Takes the datagrams that other nodes send to a service: they come out of the listener until that is dropped.
+    /// Takes the datagrams that other nodes send to a service: they come out of the listener until
+    /// that is dropped.
     ///
     /// # Errors
     /// The node takes datagrams for the service already, or for too many, or is shut down.
@@ -313,7 +325,8 @@ impl Node {
         Ok(())
     }
 
-    /// Calls a directive on a node. The payload is written and the responses are read with the [`Call`].
+    /// Calls a directive on a node. The payload is written and the responses are read with the
+    /// [`Call`].
     ///
     /// # Errors
     /// The call could not be sent. What happens to it afterwards, the call's own errors say.
@@ -339,10 +352,11 @@ impl Node {
         work::call_node(&self.0.mesh, &node, directive, options, Purpose::Application).await
     }
 
-    /// Calls a directive with a request of serde, and decodes the response: see [`serve_rpc`](Self::serve_rpc).
+    /// Calls a directive with a request of serde, and decodes the response: see
+    /// [`serve_rpc`](Self::serve_rpc).
     ///
-    /// Gives up after [`RPC_DEADLINE`](work::RPC_DEADLINE); [`rpc_with`](Self::rpc_with) takes another deadline.
-    /// Dropping the future cancels the call: the handler may have run by then.
+    /// Gives up after [`RPC_DEADLINE`](work::RPC_DEADLINE); [`rpc_with`](Self::rpc_with) takes
+    /// another deadline. Dropping the future cancels the call: the handler may have run by then.
     ///
     /// # Errors
     /// [`RpcError`] says whose fault it is, and whether the handler may have run.
@@ -368,7 +382,8 @@ impl Node {
         self.rpc_with(node, directive, request, options).await
     }
 
-    /// As [`rpc`](Self::rpc), with options; without a deadline in them, the call waits without a limit.
+    /// As [`rpc`](Self::rpc), with options; without a deadline in them, the call waits without a
+    /// limit.
     ///
     /// # Errors
     /// As [`rpc`](Self::rpc).
@@ -388,12 +403,12 @@ impl Node {
         work::decode_response(&call.exchange(payload, work::MAX_RPC).await?)
     }
 
-    /// Handles typed calls for a directive: the function gets the caller and the decoded request. What it returns is
-    /// the response; any error is a failure at the caller, with its text.
+    /// Handles typed calls for a directive: the function gets the caller and the decoded request.
+    /// What it returns is the response; any error is a failure at the caller, with its text.
     ///
-    /// Requests and responses are MessagePack maps of at most [`MAX_RPC`](work::MAX_RPC) bytes each. A request that
-    /// cannot be decoded fails the call without running the function. The function is dropped at its next await when
-    /// the call is over.
+    /// Requests and responses are MessagePack maps of at most [`MAX_RPC`](work::MAX_RPC) bytes
+    /// each. A request that cannot be decoded fails the call without running the function. The
+    /// function is dropped at its next await when the call is over.
     ///
     /// # Errors
     /// As [`handle`](Self::handle).
@@ -414,14 +429,15 @@ impl Node {
             let handler = handler.clone();
             async move {
                 let decoded: Req = work::read_request(&mut request).await?;
-                let response = handler(request.caller.clone(), decoded).await.map_err(Into::into)?;
+                let response =
+                    handler(request.caller.clone(), decoded).await.map_err(Into::into)?;
                 work::respond(&responder, &response).await
             }
         })
     }
 
-    /// Removes the handler of a directive; calls that run go on. Returns whether there was one. The built-in
-    /// directives, `receptor:…`, cannot be removed.
+    /// Removes the handler of a directive; calls that run go on. Returns whether there was one. The
+    /// built-in directives, `receptor:…`, cannot be removed.
     ///
     /// # Errors
     /// The directive is not valid.
@@ -441,8 +457,8 @@ impl Node {
         self.0.registry.directives()
     }
 
-    /// Prepares a unit of work: a job that is handed to `node` as soon as that can be reached, starts
-    /// at most once, and outlives every process involved. See [`work::unit`].
+    /// Prepares a unit of work: a job that is handed to `node` as soon as that can be reached,
+    /// starts at most once, and outlives every process involved. See [`work::unit`].
     ///
     /// The node needs [units](NodeBuilder::units); otherwise the submission fails.
     pub fn submit(
@@ -475,7 +491,8 @@ impl Node {
         work::ping(&self.0.mesh, &name(node).map_err(OpenError::from)?).await
     }
 
-    /// The nodes that packets for `node` pass, in order, as each of them says itself, with the round trip to each.
+    /// The nodes that packets for `node` pass, in order, as each of them says itself, with the
+    /// round trip to each.
     ///
     /// # Errors
     /// There is no route, or a node on the way did not answer.
@@ -521,8 +538,8 @@ impl Node {
         Ok(self.0.mesh.explain(&name(node)?).await?)
     }
 
-    /// What happens from now on, until the node is shut down. A listener that falls more than 1,024 events behind misses
-    /// the oldest, and gets an error that says how many.
+    /// What happens from now on, until the node is shut down. A listener that falls more than 1,024
+    /// events behind misses the oldest, and gets an error that says how many.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.0.mesh.events()
@@ -530,31 +547,41 @@ impl Node {
 
     /// Shows another identity for the same id from now on, and accepts others by its trust.
     ///
-    /// The new certificate is proven to the peer of every live connection, which is judged by the newest certificate that its
-    /// peer has proven: certificates and CAs can be replaced for good without losing a stream, one node after the other. A
-    /// connection whose newest certificate the new trust does not accept is closed, at once where the peer is denied or its
-    /// certificate revoked, and after 1.5 s where a renewed certificate may be on its way. Handshakes that began
-    /// before are judged again when they complete. Returns at once; the connections are dealt with on another task.
+    /// The new certificate is proven to the peer of every live connection, which is judged by the
+    /// newest certificate that its peer has proven: certificates and CAs can be replaced for good
+    /// without losing a stream, one node after the other. A connection whose newest certificate the
+    /// new trust does not accept is closed, at once where the peer is denied or its certificate
+    /// revoked, and after 1.5 s where a renewed certificate may be on its way. Handshakes that
+    /// began before are judged again when they complete. Returns at once; the connections are dealt
+    /// with on another task.
     ///
     /// # Errors
-    /// The certificate does not carry the node's id: the old identity stays in use. Or the node is shut down.
+    /// The certificate does not carry the node's id: the old identity stays in use. Or the node is
+    /// shut down.
     pub async fn reload(&self, identity: Identity) -> Result<(), StartError> {
         check_identity(self.id(), &identity)?;
         Ok(self.0.mesh.reload(identity).await?)
     }
 
-    /// Waits until the node is linked, if it dials anybody, and has converged; says in the log if it has not.
+    /// Waits until the node is linked, if it dials anybody, and has converged; says in the log if
+    /// it has not.
     async fn settle(&self, within: Duration, dials: bool) {
         let start = tokio::time::Instant::now();
         if dials {
             match tokio::time::timeout(within, self.linked()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => return tracing::warn!(node = %self.id(), %error, "started without a link"),
-                Err(_) => return tracing::warn!(node = %self.id(), ?within, "started without a link"),
+                Ok(Err(error)) => {
+                    return tracing::warn!(node = %self.id(), %error, "started without a link");
+                }
+                Err(_) => {
+                    return tracing::warn!(node = %self.id(), ?within, "started without a link");
+                }
             }
         }
         match self.converged(within.saturating_sub(start.elapsed())).await {
-            Ok(Convergence::Converged { count }) => tracing::info!(node = %self.id(), count, "converged"),
+            Ok(Convergence::Converged { count }) => {
+                tracing::info!(node = %self.id(), count, "converged")
+            }
             Ok(Convergence::Partial { count, expected }) => {
                 tracing::warn!(node = %self.id(), count, expected, "started before all nodes have its route");
             }
@@ -562,30 +589,34 @@ impl Node {
         }
     }
 
-    /// Leaves in order, with a grace period of [`SHUTDOWN_GRACE`]: as [`shutdown_within`](Self::shutdown_within).
+    /// Leaves in order, with a grace period of [`SHUTDOWN_GRACE`]: as
+    /// [`shutdown_within`](Self::shutdown_within).
     pub async fn shutdown(&self) {
         self.shutdown_within(SHUTDOWN_GRACE).await;
     }
 
     /// Leaves in order, and frees the port.
     ///
-    /// From the first poll on, new calls and streams are refused with [`RefuseCode::Leaving`](crate::mesh::RefuseCode).
-    /// Calls and streams that are open may end for up to `grace`, those that this node has opened included; a stream has
-    /// ended when both directions are finished and delivered, reset or stopped, whether or not it is still held. What
-    /// is left then ends with the code `leaving`: calls get it as their last response, streams by the close of their
-    /// connection. Then the node withdraws from the mesh and closes its connections. Takes at most 15 seconds more than
-    /// `grace`, which is cut to a day, and a few milliseconds more than a round trip if nothing is left.
+    /// From the first poll on, new calls and streams are refused with
+    /// [`RefuseCode::Leaving`](crate::mesh::RefuseCode). Calls and streams that are open may end
+    /// for up to `grace`, those that this node has opened included; a stream has ended when both
+    /// directions are finished and delivered, reset or stopped, whether or not it is still held.
+    /// What is left then ends with the code `leaving`: calls get it as their last response, streams
+    /// by the close of their connection. Then the node withdraws from the mesh and closes its
+    /// connections. Takes at most 15 seconds more than `grace`, which is cut to a day, and a few
+    /// milliseconds more than a round trip if nothing is left.
     ///
-    /// [Units](crate::work::unit) are not started any more. Commands of those that run go on, and the
-    /// node finds them again when it is started again; functions end as calls do.
+    /// [Units](crate::work::unit) are not started any more. Commands of those that run go on, and
+    /// the node finds them again when it is started again; functions end as calls do.
     ///
-    /// The shutdown runs on a task of its own, on the runtime that drives the node: dropping the future does not
-    /// interrupt it. Calls that come while it runs share its outcome, and the earliest end of a grace period counts.
-    /// Afterwards the methods of all clones return errors that say that the node is shut down.
+    /// The shutdown runs on a task of its own, on the runtime that drives the node: dropping the
+    /// future does not interrupt it. Calls that come while it runs share its outcome, and the
+    /// earliest end of a grace period counts. Afterwards the methods of all clones return errors
+    /// that say that the node is shut down.
     ///
-    /// Within a handler of this node, the handler's own call is not waited for; it is cut off after all others, and its
-    /// caller gets [`CallError::Leaving`](crate::CallError::Leaving). To answer the caller first, spawn the shutdown and
-    /// return from the handler.
+    /// Within a handler of this node, the handler's own call is not waited for; it is cut off after
+    /// all others, and its caller gets [`CallError::Leaving`](crate::CallError::Leaving). To answer
+    /// the caller first, spawn the shutdown and return from the handler.
     pub async fn shutdown_within(&self, grace: Duration) {
         let _waiver = self.0.registry.waive_own_call();
         let shutdown = self.0.mesh.shutdown();
@@ -681,15 +712,19 @@ pub struct NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// Listens on this UDP address; port 0 lets the system choose. May be given up to [`MAX_LISTEN`] times, each with
-    /// another IP address. Without any, the node only dials: it uses any port, and answers nobody who dials it.
+    /// Listens on this UDP address; port 0 lets the system choose. May be given up to
+    /// [`MAX_LISTEN`] times, each with another IP address. Without any, the node only dials: it
+    /// uses any port, and answers nobody who dials it.
     ///
-    /// `[::]` includes IPv4, unless an IPv4 address is given as well: then each family has sockets of its own. On a host
-    /// without IPv6 it is an error; see [`listen_any`](Self::listen_any).
+    /// `[::]` includes IPv4, unless an IPv4 address is given as well: then each family has sockets
+    /// of its own. On a host without IPv6 it is an error; see [`listen_any`](Self::listen_any).
     ///
-    /// Takes a `SocketAddr`, or text such as `127.0.0.1:0`; `:4433` is [`listen_any`](Self::listen_any). If the text
-    /// is not valid, [`start`](Self::start) fails.
-    pub fn listen(mut self, addr: impl TryInto<ListenAddr, Error: Into<InvalidListenAddr>>) -> Self {
+    /// Takes a `SocketAddr`, or text such as `127.0.0.1:0`; `:4433` is
+    /// [`listen_any`](Self::listen_any). If the text is not valid, [`start`](Self::start) fails.
+    pub fn listen(
+        mut self,
+        addr: impl TryInto<ListenAddr, Error: Into<InvalidListenAddr>>,
+    ) -> Self {
         match addr.try_into() {
             Ok(addr) => self.listen.push(addr),
             Err(invalid) => self.reject(Into::<InvalidListenAddr>::into(invalid)),
@@ -697,8 +732,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Listens on this UDP port of all interfaces, by IPv4 and IPv6, or by IPv4 alone on a host without IPv6. Port 0 lets
-    /// the system choose. Counts as one address of [`listen`](Self::listen).
+    /// Listens on this UDP port of all interfaces, by IPv4 and IPv6, or by IPv4 alone on a host
+    /// without IPv6. Port 0 lets the system choose. Counts as one address of
+    /// [`listen`](Self::listen).
     pub fn listen_any(mut self, port: u16) -> Self {
         self.listen.push(ListenAddr::Any(port));
         self
@@ -706,8 +742,8 @@ impl NodeBuilder {
 
     /// Keeps a link to this neighbour. May be given several times.
     ///
-    /// Takes a [`PeerAddr`], a `SocketAddr`, or text such as `relay@host:7400`. If the text is not valid,
-    /// [`start`](Self::start) fails.
+    /// Takes a [`PeerAddr`], a `SocketAddr`, or text such as `relay@host:7400`. If the text is not
+    /// valid, [`start`](Self::start) fails.
     pub fn peer(mut self, peer: impl TryInto<PeerAddr, Error: Into<InvalidPeerAddr>>) -> Self {
         match peer.try_into() {
             Ok(peer) => self.peers.push(peer),
@@ -716,31 +752,35 @@ impl NodeBuilder {
         self
     }
 
-    /// Whether the node carries other nodes' packets. Off by default: relays grant it, edges do not.
+    /// Whether the node carries other nodes' packets. Off by default: relays grant it, edges do
+    /// not.
     pub fn transit(mut self, transit: bool) -> Self {
         self.transit = transit;
         self
     }
 
-    /// What each neighbour may have sent on to others, in bytes a second, headers included; packets beyond that are dropped,
-    /// and counted as `rate_limited`. No limit by default. Half a second's worth may come at once, or a second's after a
-    /// silence; what ends at this node is not limited.
+    /// What each neighbour may have sent on to others, in bytes a second, headers included; packets
+    /// beyond that are dropped, and counted as `rate_limited`. No limit by default. Half a second's
+    /// worth may come at once, or a second's after a silence; what ends at this node is not
+    /// limited.
     pub fn transit_rate(mut self, bytes_per_second: NonZeroU64) -> Self {
         self.transit_rate = Some(bytes_per_second);
         self
     }
 
-    /// Makes the node an ephemeral: it dials, has no record and no database of its own, and leaves nothing behind.
+    /// Makes the node an ephemeral: it dials, has no record and no database of its own, and leaves
+    /// nothing behind.
     pub fn ephemeral(mut self, ephemeral: bool) -> Self {
         self.ephemeral = ephemeral;
         self
     }
 
-    /// Makes the node an [ephemeral](Self::ephemeral) named `NAME~SUFFIX`, where NAME is the base of its id and the suffix is
-    /// drawn at random, so that any number of them run at a time under one certificate. Others see the whole id;
-    /// [`NodeId::base`] is what the certificate carries.
+    /// Makes the node an [ephemeral](Self::ephemeral) named `NAME~SUFFIX`, where NAME is the base
+    /// of its id and the suffix is drawn at random, so that any number of them run at a time under
+    /// one certificate. Others see the whole id; [`NodeId::base`] is what the certificate carries.
     ///
-    /// Every node of the mesh must run a version that knows such ids; nodes of older versions close links over them.
+    /// Every node of the mesh must run a version that knows such ids; nodes of older versions close
+    /// links over them.
     pub fn one_shot(mut self) -> Self {
         let suffix = format!("{:012x}", random::bits() >> 16);
         self.ephemeral = true;
@@ -749,41 +789,48 @@ impl NodeBuilder {
         self
     }
 
-    /// Whether the node looks for direct paths to the peers that it has traffic with, and takes them, where they are no neighbours. On by
-    /// default, off for ephemeral nodes, which are seldom there for long enough. Off, all packets for such peers go through
-    /// other nodes, and both ends say why.
+    /// Whether the node looks for direct paths to the peers that it has traffic with, and takes
+    /// them, where they are no neighbours. On by default, off for ephemeral nodes, which are seldom
+    /// there for long enough. Off, all packets for such peers go through other nodes, and both ends
+    /// say why.
     pub fn direct(mut self, direct: bool) -> Self {
         self.direct = Some(direct);
         self
     }
 
-    /// An address at which others reach this node's UDP port, where they cannot see that themselves: a static mapping of the
-    /// NAT in front. Peers try it for direct paths. May be given up to [`MAX_EXTERNAL`] times.
+    /// An address at which others reach this node's UDP port, where they cannot see that
+    /// themselves: a static mapping of the NAT in front. Peers try it for direct paths. May be
+    /// given up to [`MAX_EXTERNAL`] times.
     pub fn external_addr(mut self, addr: SocketAddr) -> Self {
         self.external.push(addr);
         self
     }
 
-    /// Where the node keeps its epoch and its connection manifest between runs. Without, it keeps nothing, and is
-    /// recognised after a restart all the same; it then needs one flood more.
+    /// Where the node keeps its epoch and its connection manifest between runs. Without, it keeps
+    /// nothing, and is recognised after a restart all the same; it then needs one flood more.
     ///
-    /// The directory is created if it does not exist, and locked while the node runs: a second node with the same
-    /// directory does not start. A directory that cannot be written costs a warning, and the node runs without it.
+    /// The directory is created if it does not exist, and locked while the node runs: a second node
+    /// with the same directory does not start. A directory that cannot be written costs a warning,
+    /// and the node runs without it.
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(dir.into());
         self
     }
 
-    /// What this node says that its links cost: a [`Cost`], 1 by default, or [`LinkCost::RoundTrip`]. The larger of the
-    /// two ends' counts.
+    /// What this node says that its links cost: a [`Cost`], 1 by default, or
+    /// [`LinkCost::RoundTrip`]. The larger of the two ends' counts.
     pub fn cost(mut self, cost: impl Into<LinkCost>) -> Self {
         self.costs.usual = cost.into();
         self
     }
 
-    /// What this node says that a link to `neighbour` costs, whoever dials it. Goes over [`cost`](Self::cost); given
-    /// twice for a neighbour, the last counts.
-    pub fn cost_to(mut self, neighbour: impl TryInto<NodeId, Error: Into<InvalidName>>, cost: Cost) -> Self {
+    /// What this node says that a link to `neighbour` costs, whoever dials it. Goes over
+    /// [`cost`](Self::cost); given twice for a neighbour, the last counts.
+    pub fn cost_to(
+        mut self,
+        neighbour: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        cost: Cost,
+    ) -> Self {
         match name(neighbour) {
             Ok(neighbour) => drop(self.costs.to.insert(neighbour, cost)),
             Err(invalid) => self.reject(invalid),
@@ -851,19 +898,20 @@ impl NodeBuilder {
         self
     }
 
-    /// Sends UDP payloads of at most so many bytes, however much the path carries: at least 1,226. For benches, where
-    /// loopback would carry jumbo frames.
+    /// Sends UDP payloads of at most so many bytes, however much the path carries: at least 1,226.
+    /// For benches, where loopback would carry jumbo frames.
     #[doc(hidden)]
     pub fn max_datagram(mut self, bytes: u16) -> Self {
         self.max_datagram = bytes.min(settings::MAX_DATAGRAM);
         self
     }
 
-    /// Has [`start`](Self::start) wait, for `within` at most, until the node is linked and has [`converged`](Node::converged).
-    /// By default it does not wait.
+    /// Has [`start`](Self::start) wait, for `within` at most, until the node is linked and has
+    /// [`converged`](Node::converged). By default it does not wait.
     ///
-    /// A mesh that is not converged by then is no error: the node is started, a warning is logged, and
-    /// [`Node::converged`] can be asked again. Dropping the future stops the node. A node without configured peers does not wait for somebody to link to it.
+    /// A mesh that is not converged by then is no error: the node is started, a warning is logged,
+    /// and [`Node::converged`] can be asked again. Dropping the future stops the node. A node
+    /// without configured peers does not wait for somebody to link to it.
     pub fn wait_converged(mut self, within: Duration) -> Self {
         self.wait_converged = Some(within);
         self
@@ -899,38 +947,42 @@ impl NodeBuilder {
         Ok(self)
     }
 
-    /// Maximum number of calls that run at the same time: [`DEFAULT_MAX_RUNNING`](work::DEFAULT_MAX_RUNNING), which is
-    /// 1,024, by default. Calls beyond are refused; [`Registry::with_max_running`] has the share of a single caller.
-    /// The built-in directives have places of their own.
+    /// Maximum number of calls that run at the same time:
+    /// [`DEFAULT_MAX_RUNNING`](work::DEFAULT_MAX_RUNNING), which is 1,024, by default. Calls beyond
+    /// are refused; [`Registry::with_max_running`] has the share of a single caller. The built-in
+    /// directives have places of their own.
     pub fn max_running_calls(self, max: usize) -> Self {
         self.registry.set_max_running(max);
         self
     }
 
-    /// Keeps units of work: those that this node [submits](Node::submit), and those that it executes
-    /// for others. Needs a [data directory](Self::data_dir), or a directory in the configuration;
-    /// off by default.
+    /// Keeps units of work: those that this node [submits](Node::submit), and those that it
+    /// executes for others. Needs a [data directory](Self::data_dir), or a directory in the
+    /// configuration; off by default.
     pub fn units(mut self, config: UnitsConfig) -> Self {
         self.units = Some(config);
         self
     }
 
-    /// Whether nodes on the local network are found and linked to, by multicast DNS. Off by default.
+    /// Whether nodes on the local network are found and linked to, by multicast DNS. Off by
+    /// default.
     ///
-    /// A node that listens on an address other than loopback is announced there as well: with its id, its port, and
-    /// its addresses on the segment, and nothing else. Whoever is found, up to 32 nodes, is dialled, and authenticated as any other
-    /// neighbour. An announcement is taken back at [`Node::shutdown`]; else it ends within two minutes.
+    /// A node that listens on an address other than loopback is announced there as well: with its
+    /// id, its port, and its addresses on the segment, and nothing else. Whoever is found, up to 32
+    /// nodes, is dialled, and authenticated as any other neighbour. An announcement is taken back
+    /// at [`Node::shutdown`]; else it ends within two minutes.
     #[cfg(feature = "mdns")]
     pub fn lan(mut self, lan: bool) -> Self {
         self.lan = lan;
         self
     }
 
-    /// Whether a UDP port of the router is mapped to this node's, by PCP, NAT-PMP or UPnP IGD, whatever the router speaks. Off
-    /// by default.
+    /// Whether a UDP port of the router is mapped to this node's, by PCP, NAT-PMP or UPnP IGD,
+    /// whatever the router speaks. Off by default.
     ///
-    /// The mapping lasts an hour, is renewed at half of that, asked for anew when the network changes, and removed at
-    /// [`Node::shutdown`]. That there is none is no error: why, stands in [`Status`], under `network`.
+    /// The mapping lasts an hour, is renewed at half of that, asked for anew when the network
+    /// changes, and removed at [`Node::shutdown`]. That there is none is no error: why, stands in
+    /// [`Status`], under `network`.
     #[cfg(feature = "portmap")]
     pub fn map_port(mut self, map_port: bool) -> Self {
         self.map_port = map_port;
@@ -944,8 +996,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Opens fresh local ports for direct paths with this function, beside the sockets that were [given](Self::socket).
-    /// Default: none can be opened.
+    /// Opens fresh local ports for direct paths with this function, beside the sockets that were
+    /// [given](Self::socket). Default: none can be opened.
     #[cfg(feature = "testing")]
     pub fn fresh_ports(
         mut self,
@@ -955,10 +1007,14 @@ impl NodeBuilder {
         self
     }
 
-    /// Uses these as the machine's addresses instead of asking the system: for the virtual network. Each new list is a change of
-    /// the network. Needs a tokio runtime. Without, a node on sockets of its own knows no addresses, and sees no changes.
+    /// Uses these as the machine's addresses instead of asking the system: for the virtual network.
+    /// Each new list is a change of the network. Needs a tokio runtime. Without, a node on sockets
+    /// of its own knows no addresses, and sees no changes.
     #[cfg(feature = "testing")]
-    pub fn local_addresses(mut self, addresses: tokio::sync::watch::Receiver<Vec<LocalAddress>>) -> Self {
+    pub fn local_addresses(
+        mut self,
+        addresses: tokio::sync::watch::Receiver<Vec<LocalAddress>>,
+    ) -> Self {
         self.interfaces = Some(Interfaces::given(addresses));
         self
     }
@@ -970,8 +1026,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Checks the settings, binds, and starts the node's tasks on the current tokio runtime. Returns at once: links
-    /// come up in the background, see [`Node::linked`]; [`wait_converged`](Self::wait_converged) has it wait for them.
+    /// Checks the settings, binds, and starts the node's tasks on the current tokio runtime.
+    /// Returns at once: links come up in the background, see [`Node::linked`];
+    /// [`wait_converged`](Self::wait_converged) has it wait for them.
     ///
     /// # Errors
     /// A setting is wrong, or the system refused something. Nothing is left running.
@@ -984,7 +1041,8 @@ impl NodeBuilder {
         }
         self.check()?;
         let (epoch, data_dir, manifest) = self.open_data_dir().await?;
-        let units = open_units(self.units.clone(), data_dir.clone().zip(self.data_dir.clone())).await?;
+        let units =
+            open_units(self.units.clone(), data_dir.clone().zip(self.data_dir.clone())).await?;
         let accept_links = !self.listen.is_empty() || self.sockets.is_some();
         let reports = Reports::default();
         let (sockets, renewable, port_opener) = match self.sockets {
@@ -993,7 +1051,8 @@ impl NodeBuilder {
                 let bound = bind::bind(&self.listen, &reports)?;
                 let port_opener = bind::port_opener(&bound, &reports);
                 let renewable = bound.iter().map(Arc::downgrade).collect();
-                let sockets = bound.into_iter().map(|socket| socket as Arc<dyn quinn::AsyncUdpSocket>);
+                let sockets =
+                    bound.into_iter().map(|socket| socket as Arc<dyn quinn::AsyncUdpSocket>);
                 (sockets.collect(), renewable, port_opener)
             }
         };
@@ -1059,7 +1118,9 @@ impl NodeBuilder {
             return Err(StartError::TooManyListen);
         }
         for (nth, listen) in self.listen.iter().enumerate() {
-            let shared = |before: &ListenAddr| before.ips().find(|ip| listen.ips().any(|other| other == *ip));
+            let shared = |before: &ListenAddr| {
+                before.ips().find(|ip| listen.ips().any(|other| other == *ip))
+            };
             if let Some(ip) = self.listen[..nth].iter().find_map(shared) {
                 return Err(StartError::ListenTwice(ip));
             }
@@ -1073,7 +1134,9 @@ impl NodeBuilder {
         if self.external.len() > MAX_EXTERNAL {
             return Err(StartError::TooManyExternal);
         }
-        if let Some(addr) = self.external.iter().find(|addr| addr.ip().is_unspecified() || addr.port() == 0) {
+        if let Some(addr) =
+            self.external.iter().find(|addr| addr.ip().is_unspecified() || addr.port() == 0)
+        {
             return Err(StartError::NotExternal(*addr));
         }
         if self.id.suffix().is_some() && !self.ephemeral {
@@ -1112,7 +1175,10 @@ async fn open_units(
 ) -> Result<Option<OpenedUnits>, StartError> {
     let Some(config) = config else { return Ok(None) };
     let opened = tokio::task::spawn_blocking(move || {
-        OpenedUnits::open(config, data_dir.as_ref().map(|(dir, path)| (dir.clone(), path.as_path())))
+        OpenedUnits::open(
+            config,
+            data_dir.as_ref().map(|(dir, path)| (dir.clone(), path.as_path())),
+        )
     });
     match opened.await {
         Ok(Ok(opened)) => Ok(Some(opened)),
@@ -1136,7 +1202,10 @@ fn parse_directive(
 
 fn check_identity(id: &NodeId, identity: &Identity) -> Result<(), StartError> {
     if !identity.may_claim(id) {
-        return Err(StartError::NotInCertificate { id: id.clone(), names: identity.ids().to_vec() });
+        return Err(StartError::NotInCertificate {
+            id: id.clone(),
+            names: identity.ids().to_vec(),
+        });
     }
     if let Err(problem) = identity.check(clock::system()) {
         tracing::warn!(node = %id, %problem, "certificate");
@@ -1189,9 +1258,12 @@ pub enum StartError {
     #[error("a node has at most {MAX_EXTERNAL} external addresses")]
     TooManyExternal,
     /// Nobody can send there.
-    #[error("{0} is no address that others can send to: an external address has an IP address and a port")]
+    #[error(
+        "{0} is no address that others can send to: an external address has an IP address and a port"
+    )]
     NotExternal(SocketAddr),
-    /// The id has a suffix, which only those of ephemeral nodes may have. The configuration's fault.
+    /// The id has a suffix, which only those of ephemeral nodes may have. The configuration's
+    /// fault.
     #[error("only an ephemeral node may have a suffix in its id, and {0} is to be none")]
     SuffixedId(NodeId),
     /// An ephemeral takes no links, so it must dial.
@@ -1209,8 +1281,8 @@ pub enum StartError {
         /// The process that uses it, if it is known. It may be this one.
         pid: Option<u32>,
     },
-    /// The data directory does not exist and cannot be created. (One that exists and cannot be written is not an error: the
-    /// node logs a warning and runs without it.)
+    /// The data directory does not exist and cannot be created. (One that exists and cannot be
+    /// written is not an error: the node logs a warning and runs without it.)
     #[error("cannot create the data directory {}: {error}", path.display())]
     DataDir {
         /// The directory.
@@ -1262,8 +1334,8 @@ pub enum NotLinked {
     /// No configured peer and this node accept each other; each with the reason.
     #[error("{}", refusals(.0))]
     Refused(Vec<(PeerAddr, Refusal)>),
-    /// Another live process has this node's id, and keeps it. Stop one of the two, or give it another id, and start
-    /// this one again.
+    /// Another live process has this node's id, and keeps it. Stop one of the two, or give it
+    /// another id, and start this one again.
     #[error("this node has yielded its id to another live process, at {to}")]
     Yielded {
         /// Where the other process is, as far as it is known.

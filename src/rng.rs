@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// SplitMix64: a small generator with full period 2⁶⁴, good enough for dice and no good for secrets.
+/// SplitMix64: a small generator with full period 2⁶⁴, good enough for dice and no good for
+/// secrets.
 #[derive(Debug)]
 pub(crate) struct SplitMix64(u64);
 
@@ -71,7 +72,10 @@ mod tests {
     fn the_sequence_is_the_published_one() {
         let mut rng = SplitMix64::new(1_234_567);
         let drawn = [rng.next(), rng.next(), rng.next()];
-        assert_eq!(drawn, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+        assert_eq!(
+            drawn,
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
     }
 
     #[test]

@@ -145,7 +145,8 @@ pub(crate) async fn junk_chains(target: Target, ready: Ready) {
     ready.now();
     loop {
         ticks.tick().await;
-        let connecting = member.endpoint.connect_with(config.clone(), target.relay, "receptor").unwrap();
+        let connecting =
+            member.endpoint.connect_with(config.clone(), target.relay, "receptor").unwrap();
         handshakes.spawn(async {
             // The server judges the chain after the client has finished.
             if let Ok(connection) = connecting.await {

@@ -117,7 +117,11 @@ pub(crate) const ATTACKS: &[Case] = &[
         bars: Bars { p99: None, gap: 5_000.0, ..BARS },
         ..BASE
     },
-    Case { name: "F6-stubs", attack: |target, ready| Box::pin(attack::stub_churn(target, ready)), ..BASE },
+    Case {
+        name: "F6-stubs",
+        attack: |target, ready| Box::pin(attack::stub_churn(target, ready)),
+        ..BASE
+    },
     Case {
         name: "F6-frames",
         attack: |target, ready| Box::pin(attack::frames_without_end(target, ready)),
@@ -182,7 +186,8 @@ impl Running {
         let (ready, is_ready) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 tokio::select! {
                     () = attack(target, Ready(ready)) => {}

@@ -44,7 +44,11 @@ pub(crate) fn work(stage: &Stage, window: Duration) -> Work {
         thread::sleep(window.saturating_sub(began.elapsed()));
         // One that hangs panics, and has failed.
         let succeeded = |threads: Vec<thread::ScopedJoinHandle<'_, bool>>| {
-            threads.into_iter().map(|thread| thread.join().unwrap_or(false)).filter(|ok| *ok).count()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or(false))
+                .filter(|ok| *ok)
+                .count()
         };
         Work { newcomers: succeeded(newcomers), calls: succeeded(calls) }
     })
@@ -90,7 +94,8 @@ impl Pinger {
     pub(crate) fn start(stage: &Stage, from: &[String]) -> Self {
         let args = ["ping", "b", "--count", "1000000", "--interval", PING_INTERVAL, "--json"];
         let mut command = stage.world.command(&args);
-        let mut child = command.args(from).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            command.args(from).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         // The attack must not begin before the pair is connected.
         lines.next().expect("b answers before the attack");
@@ -120,7 +125,12 @@ impl Pings {
     fn of(replies: &[Reply], since: f64, until: f64) -> Self {
         let within: Vec<&Reply> = replies.iter().filter(|reply| reply.sent_at >= since).collect();
         let (Some(first), Some(last)) = (within.first(), within.last()) else {
-            return Self { p99: f64::INFINITY, median: f64::INFINITY, gap: until - since, ..Self::default() };
+            return Self {
+                p99: f64::INFINITY,
+                median: f64::INFINITY,
+                gap: until - since,
+                ..Self::default()
+            };
         };
         let answered = within.len();
         let sent = (last.serial - first.serial + 1) as usize;

@@ -16,8 +16,9 @@
 //! The first row is the same load without an attack. The CPU that an attack causes is the victim's
 //! share of a core minus that of the first row.
 //!
-//! The exit status is 1 if a row misses a bar, and 2 if the arguments are wrong or the row without an
-//! attack misses one: such a machine is too busy to judge anything. A bench that cannot go on panics.
+//! The exit status is 1 if a row misses a bar, and 2 if the arguments are wrong or the row without
+//! an attack misses one: such a machine is too busy to judge anything. A bench that cannot go on
+//! panics.
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 #![expect(clippy::print_stderr, reason = "so is what went wrong")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a bench that cannot go on has failed")]

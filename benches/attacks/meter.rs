@@ -22,8 +22,12 @@ impl Meter {
         let stat = self.read("stat");
         // The name of the program is in parentheses and may contain anything.
         let (_, fields) = stat.rsplit_once(')').expect("stat has a name");
-        let ticks: u64 =
-            fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+        let ticks: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().unwrap())
+            .sum();
         Duration::from_millis(ticks * 1_000 / TICKS)
     }
 
@@ -38,13 +42,16 @@ impl Meter {
     }
 
     pub(crate) fn reset_peak(self) {
-        fs::write(format!("/proc/{}/clear_refs", self.pid), "5").expect("the peak of a child can be reset");
+        fs::write(format!("/proc/{}/clear_refs", self.pid), "5")
+            .expect("the peak of a child can be reset");
     }
 
     fn status(self, field: &str) -> u64 {
         let status = self.read("status");
-        let line =
-            status.lines().find_map(|line| line.strip_prefix(field)).expect("a field of /proc/PID/status");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field))
+            .expect("a field of /proc/PID/status");
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1_024
     }
 

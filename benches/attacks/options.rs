@@ -34,8 +34,11 @@ impl Options {
                 "--bench" => judged = true,
                 "--seconds" => {
                     let value = args.next().and_then(|value| value.parse().ok());
-                    seconds =
-                        Some(value.filter(|n| (1..=3_600).contains(n)).ok_or("--seconds takes 1 to 3600")?);
+                    seconds = Some(
+                        value
+                            .filter(|n| (1..=3_600).contains(n))
+                            .ok_or("--seconds takes 1 to 3600")?,
+                    );
                 }
                 "--help" | "-h" => return Ok(Parsed::Help),
                 flag if flag.starts_with('-') => unknown = Some(arg),
@@ -47,7 +50,8 @@ impl Options {
             if let Some(flag) = unknown {
                 return Err(format!("unknown option {flag}; see --help"));
             }
-            let known = |begin: &String| ATTACKS.iter().any(|case| case.name.starts_with(begin.as_str()));
+            let known =
+                |begin: &String| ATTACKS.iter().any(|case| case.name.starts_with(begin.as_str()));
             if let Some(begin) = attacks.iter().find(|begin| !known(begin)) {
                 return Err(format!("no attack is called {begin}"));
             }

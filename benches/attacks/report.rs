@@ -26,8 +26,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) const HEADER: &'static str =
-        "attack       new    calls  pings        p50 ms   p99 ms   gap ms   RSS MiB  CPU    caused  log";
+    pub(crate) const HEADER: &'static str = "attack       new    calls  pings        p50 ms   p99 ms   gap ms   RSS MiB  CPU    caused  log";
 
     /// The bars that it misses, with the figures.
     pub(crate) fn missed(&self, case: &Case) -> Vec<String> {
@@ -35,10 +34,12 @@ impl Row {
         let attempts = ATTEMPTS as usize;
         let lost = self.pings.sent - self.pings.answered;
         let above = |what: &str, value: f64, most: Option<f64>| {
-            most.filter(|most| value > *most).map(|most| format!("{what} {value:.2}, at most {most}"))
+            most.filter(|most| value > *most)
+                .map(|most| format!("{what} {value:.2}, at most {most}"))
         };
-        let below =
-            |what: &str, count: usize| (count < attempts).then(|| format!("{count} of {attempts} {what}"));
+        let below = |what: &str, count: usize| {
+            (count < attempts).then(|| format!("{count} of {attempts} {what}"))
+        };
         [
             below("new connections", self.newcomers),
             below("calls", self.calls),

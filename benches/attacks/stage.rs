@@ -38,15 +38,28 @@ impl Stage {
     pub(crate) fn start(relay_cost: u16) -> Self {
         let world = World::of(&["relay", "a", "b", "guest", "mallory", "greedy"]);
         let cost = relay_cost.to_string();
-        let relay = Observed::start(&world, "relay", &["--transit", "--no-direct", "--cost", &cost]);
+        let relay =
+            Observed::start(&world, "relay", &["--transit", "--no-direct", "--cost", &cost]);
         let peer = format!("relay@{}", relay.node.addr());
         let a = Observed::start(&world, "a", &["--no-direct", "--peer", &peer]);
         // `wait` and `flood` end with their node: their standard streams do.
-        let commands =
-            ["--command", "quick:work=true", "--command", "wait:work=cat", "--command", "flood:work=yes"];
-        let b = Observed::start(&world, "b", &[&["--no-direct", "--peer", &peer][..], &commands].concat());
+        let commands = [
+            "--command",
+            "quick:work=true",
+            "--command",
+            "wait:work=cat",
+            "--command",
+            "flood:work=yes",
+        ];
+        let b = Observed::start(
+            &world,
+            "b",
+            &[&["--no-direct", "--peer", &peer][..], &commands].concat(),
+        );
         let stage = Self { world, relay, a, b };
-        until("a reaches b", || (finish(&mut stage.call("quick:work")).code == Some(0)).then_some(()));
+        until("a reaches b", || {
+            (finish(&mut stage.call("quick:work")).code == Some(0)).then_some(())
+        });
         stage
     }
 
@@ -71,7 +84,8 @@ impl Stage {
 
     pub(crate) fn identity(&self, name: &str) -> (NodeId, Identity) {
         let node = id(name);
-        let identity = Identity::load(&self.world.path("certs"), &node).expect("the world has certificates");
+        let identity =
+            Identity::load(&self.world.path("certs"), &node).expect("the world has certificates");
         (node, identity)
     }
 }

@@ -17,7 +17,8 @@ pub(crate) struct Udp(UdpSocket);
 impl Udp {
     /// A socket on a free port of loopback.
     pub(crate) async fn bind() -> Arc<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
+        let socket =
+            UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
         Arc::new(Self(socket))
     }
 }

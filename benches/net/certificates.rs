@@ -1,5 +1,5 @@
-//! The certificates of both sides: an authority of the crate for ours, and for the baseline one of the same kind whose
-//! certificates carry a host name, as rustls by itself wants it.
+//! The certificates of both sides: an authority of the crate for ours, and for the baseline one of
+//! the same kind whose certificates carry a host name, as rustls by itself wants it.
 
 use std::path::Path;
 

@@ -33,8 +33,14 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Parsed> {
-        let mut options =
-            Self { measured: false, quick: false, runs: 0, json: None, svg: None, cases: Vec::new() };
+        let mut options = Self {
+            measured: false,
+            quick: false,
+            runs: 0,
+            json: None,
+            svg: None,
+            cases: Vec::new(),
+        };
         let mut unknown = None;
         let mut args = args;
         while let Some(arg) = args.next() {
@@ -62,7 +68,10 @@ impl Options {
             };
         }
         let known = |case: &String| {
-            crate::case::CASES.iter().flat_map(|known| known.rows).any(|row| row.starts_with(case.as_str()))
+            crate::case::CASES
+                .iter()
+                .flat_map(|known| known.rows)
+                .any(|row| row.starts_with(case.as_str()))
         };
         if let Some(case) = options.cases.iter().find(|case| options.measured && !known(case)) {
             return Err(format!("no case is called {case}").into());

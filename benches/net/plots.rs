@@ -91,7 +91,8 @@ fn latency(distributions: &[Distribution]) -> Chart {
 fn both(rows: &[Row], cases: &[&str], names: [&str; 2]) -> Vec<Series> {
     let found = || {
         let place = |row: &Row| cases.iter().position(|case| *case == row.case);
-        let mut found: Vec<_> = rows.iter().filter_map(|row| Some((place(row)? as f64, row))).collect();
+        let mut found: Vec<_> =
+            rows.iter().filter_map(|row| Some((place(row)? as f64, row))).collect();
         found.sort_by(|a, b| a.0.total_cmp(&b.0));
         found
     };

@@ -1,4 +1,5 @@
-//! One process of the bench: this program again, in a role, asked by lines and watched through /proc.
+//! One process of the bench: this program again, in a role, asked by lines and watched through
+//! /proc.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -25,8 +26,9 @@ impl Process {
         let mut child = Command::new(std::env::current_exe()?)
             .args([role::FLAG, role])
             .args(args.iter().map(|(key, value)| format!("{key}={value}")))
-            // An endpoint allocates megabytes that it hardly touches. Once one was freed, glibc takes the next from the
-            // heap, and clears all of it: a millisecond that is nobody's. A fixed threshold keeps it from doing so.
+            // An endpoint allocates megabytes that it hardly touches. Once one was freed, glibc
+            // takes the next from the heap, and clears all of it: a millisecond that is nobody's. A
+            // fixed threshold keeps it from doing so.
             .env("MALLOC_MMAP_THRESHOLD_", "4194304")
             .env("MALLOC_TRIM_THRESHOLD_", "67108864")
             .stdin(Stdio::piped())
@@ -56,7 +58,8 @@ impl Process {
     }
 
     fn answer(&self) -> Result<String> {
-        let line = self.lines.recv_timeout(TIMEOUT).map_err(|error| format!("{}: {error}", self.name))?;
+        let line =
+            self.lines.recv_timeout(TIMEOUT).map_err(|error| format!("{}: {error}", self.name))?;
         match line.split_once(' ') {
             Some(("ok", rest)) => Ok(rest.to_owned()),
             None if line == "ok" => Ok(String::new()),
@@ -64,7 +67,8 @@ impl Process {
         }
     }
 
-    /// CPU-seconds that it used so far, user's and system's; not a number where the system does not say.
+    /// CPU-seconds that it used so far, user's and system's; not a number where the system does not
+    /// say.
     pub(crate) fn cpu(&self) -> f64 {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
         let nanos = |task: std::io::Result<std::fs::DirEntry>| {

@@ -41,7 +41,11 @@ impl Report {
                 spread(&row.baseline),
                 row.ratio(),
                 goal,
-                format!("{} : {}", number(median_of(&row.ours_cpu)), number(median_of(&row.baseline_cpu))),
+                format!(
+                    "{} : {}",
+                    number(median_of(&row.ours_cpu)),
+                    number(median_of(&row.baseline_cpu))
+                ),
             );
         } else {
             println!("{}: works", row.case);

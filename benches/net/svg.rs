@@ -57,7 +57,10 @@ impl Chart {
     }
 
     fn draw_onto(&self, svg: &mut String, x: &Axis, y: &Axis) -> std::fmt::Result {
-        write!(svg, r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">"#)?;
+        write!(
+            svg,
+            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">"#
+        )?;
         writeln!(svg, "<title>{}</title><style>{STYLE}</style>", self.title)?;
         writeln!(svg, r#"<rect class="ground" width="{WIDTH}" height="{HEIGHT}"/>"#)?;
         writeln!(svg, r#"<text class="title" x="{LEFT}" y="26">{}</text>"#, self.title)?;
@@ -65,14 +68,28 @@ impl Chart {
         for (value, text) in &y.ticks {
             let at = y.place(*value);
             writeln!(svg, r#"<path class="grid" d="M{LEFT} {at:.1}H{}"/>"#, WIDTH - RIGHT)?;
-            writeln!(svg, r#"<text x="{}" y="{:.1}" text-anchor="end">{text}</text>"#, LEFT - 8.0, at + 4.0)?;
+            writeln!(
+                svg,
+                r#"<text x="{}" y="{:.1}" text-anchor="end">{text}</text>"#,
+                LEFT - 8.0,
+                at + 4.0
+            )?;
         }
         for (value, text) in &x.ticks {
             let at = x.place(*value);
-            writeln!(svg, r#"<text x="{at:.1}" y="{}" text-anchor="middle">{text}</text>"#, floor + 20.0)?;
+            writeln!(
+                svg,
+                r#"<text x="{at:.1}" y="{}" text-anchor="middle">{text}</text>"#,
+                floor + 20.0
+            )?;
         }
         let centre = f64::midpoint(LEFT, WIDTH - RIGHT);
-        writeln!(svg, r#"<text x="{centre}" y="{}" text-anchor="middle">{}</text>"#, HEIGHT - 12.0, self.x)?;
+        writeln!(
+            svg,
+            r#"<text x="{centre}" y="{}" text-anchor="middle">{}</text>"#,
+            HEIGHT - 12.0,
+            self.x
+        )?;
         writeln!(
             svg,
             r#"<text transform="translate(18 {middle}) rotate(-90)" text-anchor="middle">{}</text>"#,
@@ -80,7 +97,10 @@ impl Chart {
         )?;
         let mut legend = LEFT;
         for (nth, (series, colour)) in self.series.iter().zip(COLOURS).enumerate() {
-            writeln!(svg, r#"<rect x="{legend:.0}" y="46" width="12" height="12" fill="{colour}"/>"#)?;
+            writeln!(
+                svg,
+                r#"<rect x="{legend:.0}" y="46" width="12" height="12" fill="{colour}"/>"#
+            )?;
             writeln!(svg, r#"<text x="{:.0}" y="57">{}</text>"#, legend + 18.0, series.name)?;
             legend += 40.0 + 7.2 * series.name.chars().count() as f64;
             match self.bars {
@@ -123,8 +143,15 @@ impl Chart {
     }
 }
 
-fn draw_line(svg: &mut String, x: &Axis, y: &Axis, series: &Series, colour: &str) -> std::fmt::Result {
-    let places: Vec<_> = series.points.iter().map(|point| (x.place(point.0), y.place(point.1))).collect();
+fn draw_line(
+    svg: &mut String,
+    x: &Axis,
+    y: &Axis,
+    series: &Series,
+    colour: &str,
+) -> std::fmt::Result {
+    let places: Vec<_> =
+        series.points.iter().map(|point| (x.place(point.0), y.place(point.1))).collect();
     let path: Vec<_> = places.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
     writeln!(svg, r#"<path class="line" stroke="{colour}" d="M{}"/>"#, path.join("L"))?;
     // More points than these are a curve.
@@ -146,18 +173,24 @@ impl Axis {
     fn linear(values: impl Iterator<Item = f64>, places: (f64, f64)) -> Self {
         let most = values.fold(0.0, f64::max).max(f64::MIN_POSITIVE);
         let power = 10_f64.powf((most / 5.0).log10().floor());
-        let step =
-            [1.0, 2.0, 2.5, 5.0, 10.0].map(|part| part * power).into_iter().find(|step| step * 5.0 >= most);
+        let step = [1.0, 2.0, 2.5, 5.0, 10.0]
+            .map(|part| part * power)
+            .into_iter()
+            .find(|step| step * 5.0 >= most);
         let step = step.unwrap_or(most / 5.0);
         let count = (most / step).ceil() as u32;
-        let ticks = (0..=count).map(|nth| f64::from(nth) * step).map(|value| (value, short(value))).collect();
+        let ticks = (0..=count)
+            .map(|nth| f64::from(nth) * step)
+            .map(|value| (value, short(value)))
+            .collect();
         Self { ticks, values: (0.0, f64::from(count) * step), places, log: false }
     }
 
     /// With ticks at 1, 2 and 5 times the powers of ten.
     fn log(values: impl Iterator<Item = f64>, places: (f64, f64)) -> Self {
-        let (least, most) =
-            values.fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(value), most.max(value)));
+        let (least, most) = values.fold((f64::INFINITY, 0.0_f64), |(least, most), value| {
+            (least.min(value), most.max(value))
+        });
         let (least, most) = (least.max(f64::MIN_POSITIVE), most.max(least * 1.01));
         let powers = least.log10().floor() as i32..=most.log10().ceil() as i32;
         let ticks = powers
@@ -169,7 +202,8 @@ impl Axis {
     }
 
     fn names(names: &[String], places: (f64, f64)) -> Self {
-        let ticks = names.iter().enumerate().map(|(nth, name)| (nth as f64, name.clone())).collect();
+        let ticks =
+            names.iter().enumerate().map(|(nth, name)| (nth as f64, name.clone())).collect();
         Self { ticks, values: (-0.5, names.len() as f64 - 0.5), places, log: false }
     }
 

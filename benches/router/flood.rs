@@ -1,4 +1,5 @@
-//! One update, from the bytes of the frame that comes to those of the frames that go, without paths.
+//! One update, from the bytes of the frame that comes to those of the frames that go, without
+//! paths.
 
 use std::cell::{Cell, RefCell};
 
@@ -21,7 +22,11 @@ pub(crate) fn bench(criterion: &mut Criterion, largest: usize) {
             mesh.changed(1 + last.get() as usize % of, 1 + last.get())
         };
         group.bench_function(format!("accept/{nodes}, tree kept"), |b| {
-            b.iter_batched(|| next(FEW), |frame| bench.borrow_mut().take(&frame), BatchSize::SmallInput);
+            b.iter_batched(
+                || next(FEW),
+                |frame| bench.borrow_mut().take(&frame),
+                BatchSize::SmallInput,
+            );
         });
         // More origins than trees are kept: each is searched for anew.
         if nodes >= 10_000 {

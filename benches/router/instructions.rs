@@ -1,5 +1,5 @@
-//! Cases that `benches/instructions.sh` counts the instructions of: run twice with different numbers of repetitions, so that
-//! what is left of the difference is the case alone.
+//! Cases that `benches/instructions.sh` counts the instructions of: run twice with different
+//! numbers of repetitions, so that what is left of the difference is the case alone.
 
 use std::hint::black_box;
 
@@ -23,8 +23,9 @@ pub(crate) fn run(case: &str) {
     let mesh = Mesh::new(NODES, Costs::Default);
     if name == "decode" {
         let bytes = sealed(mesh.draft(1, 1, 0)).advertisement().bytes().clone();
-        return (0..times)
-            .for_each(|_| drop(black_box(Record::decode(&Advertisement::new(black_box(bytes.clone()))))));
+        return (0..times).for_each(|_| {
+            drop(black_box(Record::decode(&Advertisement::new(black_box(bytes.clone())))))
+        });
     }
     let mut bench = Bench::linked(&mesh);
     // The trees of these few are kept after the first round.

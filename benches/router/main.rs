@@ -1,6 +1,8 @@
-//! What the router costs: in time, by criterion; in memory, printed first; and in instructions, see `benches/instructions.sh`.
+//! What the router costs: in time, by criterion; in memory, printed first; and in instructions, see
+//! `benches/instructions.sh`.
 //!
-//! `cargo bench --no-default-features --bench router`. With `-- --test` everything runs once, at small sizes.
+//! `cargo bench --no-default-features --bench router`. With `-- --test` everything runs once, at
+//! small sizes.
 
 use criterion::Criterion;
 

@@ -2,13 +2,17 @@
 
 use crate::mesh::{Bench, Costs, DEGREE, Mesh};
 
-/// Prints the bytes for each of `nodes` records, alone and with paths, alternates and table. Only Linux tells.
+/// Prints the bytes for each of `nodes` records, alone and with paths, alternates and table. Only
+/// Linux tells.
 #[expect(clippy::print_stdout, reason = "it is the result")]
 pub(crate) fn print(nodes: usize) {
     let mesh = Mesh::new(nodes, Costs::Default);
     let mut bench = Bench::alone(0);
     let Some(before) = resident() else { return };
-    bench.fill(mesh.neighbours(0).next().expect("it has links"), (1..nodes).map(|n| mesh.frame(n, 1)));
+    bench.fill(
+        mesh.neighbours(0).next().expect("it has links"),
+        (1..nodes).map(|n| mesh.frame(n, 1)),
+    );
     let filled = resident().unwrap_or(before);
     let linked = Bench::linked(&mesh);
     let all = resident().unwrap_or(filled);

@@ -24,8 +24,8 @@ pub(crate) enum Costs {
     Drawn,
 }
 
-/// Who is linked to whom: the union of random rings through all nodes, so all have [`DEGREE`] links but for the few that
-/// two rings share.
+/// Who is linked to whom: the union of random rings through all nodes, so all have [`DEGREE`] links
+/// but for the few that two rings share.
 pub(crate) struct Mesh {
     /// Peers and costs, ascending by peer.
     links: Vec<Vec<(usize, u32)>>,
@@ -65,7 +65,8 @@ impl Mesh {
         self.links[of].iter().map(|link| link.0)
     }
 
-    /// What a node says of itself under this sequence, at `dearer` for its first link than otherwise.
+    /// What a node says of itself under this sequence, at `dearer` for its first link than
+    /// otherwise.
     pub(crate) fn draft(&self, of: usize, sequence: u64, dearer: u32) -> Draft {
         let mut draft = Draft::new(id(of), Version { epoch: 1, sequence, instance: of as u64 });
         let links = self.links[of].iter().enumerate().map(|(at, &(to, cost))| Link {
@@ -82,7 +83,8 @@ impl Mesh {
         update(self.draft(of, sequence, 0))
     }
 
-    /// A record that differs from others of its node in the capabilities alone, which costs no paths.
+    /// A record that differs from others of its node in the capabilities alone, which costs no
+    /// paths.
     pub(crate) fn changed(&self, of: usize, sequence: u64) -> Vec<u8> {
         let mut draft = self.draft(of, sequence, 0);
         draft.capabilities = sequence.to_be_bytes().to_vec().into();
@@ -107,7 +109,8 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Without sessions and records. Comparisons at rest are put off for good, so that they do not fall into a measure.
+    /// Without sessions and records. Comparisons at rest are put off for good, so that they do not
+    /// fall into a measure.
     pub(crate) fn alone(node: usize) -> Self {
         const NEVER: Duration = Duration::from_secs(1 << 30);
         let mut config = Config::new(id(node), 1, node as u64, node as u64);
@@ -147,7 +150,12 @@ impl Bench {
     /// A session whose databases are equal.
     fn session(&mut self, with: usize) {
         let (neighbour, kind) = (id(with), NeighbourKind::Full);
-        let up = SessionUp { neighbour: neighbour.clone(), instance: with as u64, cost: Cost::DEFAULT, kind };
+        let up = SessionUp {
+            neighbour: neighbour.clone(),
+            instance: with as u64,
+            cost: Cost::DEFAULT,
+            kind,
+        };
         self.router.handle_session_up(up, self.now).expect("there is room");
         let mut digest = Message::Digest { digest: Digest::default(), count: 0 };
         while let Some(transmit) = self.router.poll_transmit() {
@@ -197,12 +205,15 @@ impl Bench {
         }
     }
 
-    /// Takes a frame from the first neighbour, as a program does with the bytes from its stream: decodes it, handles it, and
-    /// encodes what goes to the others, the ids that are announced a moment later among it. Returns the bytes sent.
+    /// Takes a frame from the first neighbour, as a program does with the bytes from its stream:
+    /// decodes it, handles it, and encodes what goes to the others, the ids that are announced a
+    /// moment later among it. Returns the bytes sent.
     pub(crate) fn take(&mut self, frame: &[u8]) -> usize {
         let mut bytes = 0;
         let message = decode(frame);
-        self.router.handle_message(&self.neighbours[0], message, self.now).expect("it keeps the protocol");
+        self.router
+            .handle_message(&self.neighbours[0], message, self.now)
+            .expect("it keeps the protocol");
         self.drain(|message| bytes += message.encode().len());
         self.now += Duration::from_millis(50);
         self.router.handle_timeout(self.now);
@@ -213,11 +224,14 @@ impl Bench {
     /// The same for a frame to which nothing is to be said.
     pub(crate) fn take_duplicate(&mut self, frame: &[u8]) {
         let message = decode(frame);
-        self.router.handle_message(&self.neighbours[0], message, self.now).expect("it keeps the protocol");
+        self.router
+            .handle_message(&self.neighbours[0], message, self.now)
+            .expect("it keeps the protocol");
         self.drain(|_| {});
     }
 
-    /// Makes paths wanted, by a link that becomes dearer and cheaper again by turns; [`find`](Self::find) computes them.
+    /// Makes paths wanted, by a link that becomes dearer and cheaper again by turns;
+    /// [`find`](Self::find) computes them.
     pub(crate) fn change_cost(&mut self, mesh: &Mesh, sequence: u64) {
         let of = mesh.nodes() / 2;
         self.now += Duration::from_secs(10);

@@ -21,7 +21,8 @@ pub(crate) fn bench(criterion: &mut Criterion, largest: usize) {
     group.finish();
 }
 
-/// Nodes 0 and 1 with the same records from node 2, which has gone, but for some that node 0 has in a newer version.
+/// Nodes 0 and 1 with the same records from node 2, which has gone, but for some that node 0 has in
+/// a newer version.
 fn pair(frames: &[Vec<u8>], newer: &[Vec<u8>]) -> [Bench; 2] {
     let mut pair = [Bench::alone(0), Bench::alone(1)];
     for (bench, newer) in pair.iter_mut().zip([newer, &[]]) {

@@ -38,7 +38,8 @@ pub(crate) fn measure(report: &mut Report, dir: &Path, measured: bool) {
             "goal",
             Bar::AtMost(1_024.0),
         );
-        let (full_start, empty_start) = (full_start.as_secs_f64() * 1e3, empty_start.as_secs_f64() * 1e3);
+        let (full_start, empty_start) =
+            (full_start.as_secs_f64() * 1e3, empty_start.as_secs_f64() * 1e3);
         report.row(
             &format!("start, {name}"),
             "ms",

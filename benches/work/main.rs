@@ -104,7 +104,14 @@ async fn run(options: &Options, dir: &std::path::Path, report: &mut Report) {
         submits.push(started.elapsed());
     }
     let rate = some as f64 / begun.elapsed().as_secs_f64();
-    report.row("submit, one after another", "1/s", rate, 1.0 / sync, "fdatasync", Bar::AtLeast(300.0));
+    report.row(
+        "submit, one after another",
+        "1/s",
+        rate,
+        1.0 / sync,
+        "fdatasync",
+        Bar::AtLeast(300.0),
+    );
     stage.settle().await;
 
     for (name, directive, base, base_name) in [
@@ -122,12 +129,26 @@ async fn run(options: &Options, dir: &std::path::Path, report: &mut Report) {
     }
 
     let rate = stage.many("sh:true", some * 10, SUBMITTERS).await;
-    report.row("commands, 16 submitters", "1/s", rate, processes, "2 processes", Bar::AtLeast(300.0));
+    report.row(
+        "commands, 16 submitters",
+        "1/s",
+        rate,
+        processes,
+        "2 processes",
+        Bar::AtLeast(300.0),
+    );
 
     tokio::time::sleep(if options.measured { SETTLE } else { Duration::ZERO }).await;
     let (before, held) = (resident("self"), stage.held());
     let rate = stage.many("fn:nop", options.units, SUBMITTERS).await;
-    report.row("handlers, 16 submitters", "1/s", rate, 1.0 / sync, "fdatasync", Bar::AtLeast(2_000.0));
+    report.row(
+        "handlers, 16 submitters",
+        "1/s",
+        rate,
+        1.0 / sync,
+        "fdatasync",
+        Bar::AtLeast(2_000.0),
+    );
     tokio::time::sleep(if options.measured { SETTLE } else { Duration::ZERO }).await;
     let grown = resident("self").saturating_sub(before) as f64 / (stage.held() - held) as f64;
     report.row("memory of a unit and end", "B", grown, 1_024.0, "goal", Bar::AtMost(1_024.0));

@@ -24,7 +24,15 @@ impl Report {
     }
 
     /// Adds a row: our figure, and what the machine takes for the same without units.
-    pub(crate) fn row(&mut self, case: &str, unit: &str, ours: f64, base: f64, base_name: &str, bar: Bar) {
+    pub(crate) fn row(
+        &mut self,
+        case: &str,
+        unit: &str,
+        ours: f64,
+        base: f64,
+        base_name: &str,
+        bar: Bar,
+    ) {
         if !self.measured {
             return println!("{case}: works");
         }

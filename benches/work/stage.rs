@@ -30,7 +30,8 @@ impl Stage {
             .handle("fn:nop", |_, _| async { Ok(()) })
             .unwrap();
         let executor = executor.start().await.unwrap();
-        let submitter = peer(builder("submitter")).units(config(dir, "submitter")).start().await.unwrap();
+        let submitter =
+            peer(builder("submitter")).units(config(dir, "submitter")).start().await.unwrap();
         Self { submitter, relay, executor }
     }
 

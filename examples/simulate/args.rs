@@ -92,7 +92,8 @@ impl Args {
         let mut args = Self::new();
         let mut arguments = arguments.flat_map(split_at_equals);
         while let Some(name) = arguments.next() {
-            let mut value = || arguments.next().ok_or_else(|| format!("{name}: a value is missing"));
+            let mut value =
+                || arguments.next().ok_or_else(|| format!("{name}: a value is missing"));
             let named = |error: String| format!("{name}: {error}");
             match name.as_str() {
                 "--topology" => args.topology = value()?.parse().map_err(named)?,
@@ -105,7 +106,9 @@ impl Args {
                 "--event" => args.event = value()?.parse().map_err(named)?,
                 "--events" => args.events = number(&value()?, 1, 1_000_000).map_err(named)?,
                 "--churn" => args.churn = number(&value()?, 0.0, 10_000.0).map_err(named)?,
-                "--swallow" => args.swallow = Some(number(&value()?, 1, 1_000_000_000).map_err(named)?),
+                "--swallow" => {
+                    args.swallow = Some(number(&value()?, 1, 1_000_000_000).map_err(named)?)
+                }
                 "--json" => args.json = true,
                 "--svg" => args.svg = Some(value()?.into()),
                 "--help" | "-h" => args.help = true,
@@ -139,7 +142,11 @@ fn split_at_equals(argument: String) -> Vec<String> {
     }
 }
 
-fn number<T: FromStr + PartialOrd + std::fmt::Display>(text: &str, least: T, most: T) -> Result<T, String> {
+fn number<T: FromStr + PartialOrd + std::fmt::Display>(
+    text: &str,
+    least: T,
+    most: T,
+) -> Result<T, String> {
     match text.parse() {
         Ok(number) if number >= least && number <= most => Ok(number),
         _ => Err(format!("{text:?} is no number from {least} to {most}")),
@@ -147,7 +154,8 @@ fn number<T: FromStr + PartialOrd + std::fmt::Display>(text: &str, least: T, mos
 }
 
 fn range(text: &str) -> Result<(Duration, Duration), String> {
-    let wrong = || format!("{text:?} is no MIN..MAX in milliseconds, such as 5..50 or 20 or 0.5..2");
+    let wrong =
+        || format!("{text:?} is no MIN..MAX in milliseconds, such as 5..50 or 20 or 0.5..2");
     let (least, most) = text.split_once("..").unwrap_or((text, text));
     let millis = |text: &str| number(text, 0.0, 60_000.0).map_err(|_| wrong());
     let (least, most) = (millis(least)?, millis(most)?);

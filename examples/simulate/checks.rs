@@ -68,7 +68,12 @@ pub(crate) fn check(world: &World) -> Findings {
 }
 
 /// The `count` nodes that are nearest to one, by number of node.
-pub(crate) fn near(nodes: usize, links: &[(usize, usize)], start: usize, count: usize) -> Vec<bool> {
+pub(crate) fn near(
+    nodes: usize,
+    links: &[(usize, usize)],
+    start: usize,
+    count: usize,
+) -> Vec<bool> {
     let far = distances(&adjacency(nodes, links.iter().copied()), start);
     let mut order: Vec<usize> = (0..nodes).collect();
     order.sort_by_key(|node| far[*node]);
@@ -98,9 +103,11 @@ impl<'a> Truth<'a> {
     fn of(world: &'a World) -> Self {
         let links = adjacency(world.nodes.len(), world.links());
         let distance = (0..links.len()).map(|source| distances(&links, source)).collect();
-        let own =
-            |node: usize| world.nodes[node].router.database().find(|r| r.origin == world.nodes[node].id);
-        let records = world.nodes.iter().zip(0..).map(|(node, at)| if node.alive { own(at) } else { None });
+        let own = |node: usize| {
+            world.nodes[node].router.database().find(|r| r.origin == world.nodes[node].id)
+        };
+        let records =
+            world.nodes.iter().zip(0..).map(|(node, at)| if node.alive { own(at) } else { None });
         Self { links, distance, records: records.collect() }
     }
 
@@ -119,13 +126,19 @@ fn own_record(world: &World, truth: &Truth<'_>, node: usize, findings: &mut Find
         return;
     };
     let said: Vec<usize> = record.links.iter().map(|link| World::number_of(&link.peer)).collect();
-    let plain = record.links.iter().all(|link| link.class == LinkClass::Active && link.cost == Cost::DEFAULT);
+    let plain = record
+        .links
+        .iter()
+        .all(|link| link.class == LinkClass::Active && link.cost == Cost::DEFAULT);
     if said != truth.links[node] || !plain {
-        findings
-            .complain(node, || format!("{} says links {said:?}, in truth {:?}", me.id, truth.links[node]));
+        findings.complain(node, || {
+            format!("{} says links {said:?}, in truth {:?}", me.id, truth.links[node])
+        });
     }
     if record.version != me.router.version() {
-        findings.complain(node, || format!("{} holds {} of itself, not its newest", me.id, record.version));
+        findings.complain(node, || {
+            format!("{} holds {} of itself, not its newest", me.id, record.version)
+        });
     }
 }
 
@@ -139,7 +152,8 @@ fn database(world: &World, truth: &Truth<'_>, node: usize, findings: &mut Findin
     let (mut digest, mut expected) = (Digest::default(), Digest::default());
     for origin in (0..held.len()).filter(|origin| truth.connected(node, *origin)) {
         digest = held[origin].map_or(digest, |record| digest.with(record.advertisement()));
-        expected = truth.records[origin].map_or(expected, |record| expected.with(record.advertisement()));
+        expected =
+            truth.records[origin].map_or(expected, |record| expected.with(record.advertisement()));
         if held[origin] != truth.records[origin] {
             let versions = [held[origin], truth.records[origin]].map(|record| {
                 record.map_or_else(|| "nothing".to_owned(), |record| record.version.to_string())
@@ -155,28 +169,36 @@ fn database(world: &World, truth: &Truth<'_>, node: usize, findings: &mut Findin
     }
 }
 
-/// Every route is as short as the true links allow, and each of its next hops is one link nearer to the target: so no
-/// walk visits a node twice, whichever next hops it takes. All of equal cost are there, up to eight, lowest names first.
+/// Every route is as short as the true links allow, and each of its next hops is one link nearer to
+/// the target: so no walk visits a node twice, whichever next hops it takes. All of equal cost are
+/// there, up to eight, lowest names first.
 fn routes(world: &World, truth: &Truth<'_>, node: usize, findings: &mut Findings) {
     let me = &world.nodes[node].id;
     let table = world.nodes[node].router.table();
-    let connected = (0..world.nodes.len()).filter(|other| truth.connected(node, *other)).count() - 1;
+    let connected =
+        (0..world.nodes.len()).filter(|other| truth.connected(node, *other)).count() - 1;
     findings.expected += connected as u64;
     let mut found = 0;
     for route in table.iter() {
         let target = World::number_of(&route.id);
         if !truth.connected(node, target) {
-            findings.complain(node, || format!("{me} has a route to {}, which is not connected", route.id));
+            findings.complain(node, || {
+                format!("{me} has a route to {}, which is not connected", route.id)
+            });
             continue;
         }
         found += 1;
         let distance = truth.distance[node][target];
         if route.cost != u64::from(distance) || route.hops != distance {
-            findings
-                .complain(node, || format!("{me} to {} costs {}, in truth {distance}", route.id, route.cost));
+            findings.complain(node, || {
+                format!("{me} to {} costs {}, in truth {distance}", route.id, route.cost)
+            });
         }
-        let nearer =
-            truth.links[node].iter().copied().filter(|hop| truth.distance[*hop][target] < distance).take(8);
+        let nearer = truth.links[node]
+            .iter()
+            .copied()
+            .filter(|hop| truth.distance[*hop][target] < distance)
+            .take(8);
         if !route.next_hops.iter().map(World::number_of).eq(nearer.clone()) {
             let (hops, nearer) = (&route.next_hops, nearer.collect::<Vec<_>>());
             findings.complain(node, || {
@@ -193,14 +215,16 @@ fn routes(world: &World, truth: &Truth<'_>, node: usize, findings: &mut Findings
 /// Nothing is left to be done but to forget.
 fn idle(router: &Router, node: usize, findings: &mut Findings) {
     let me = router.id();
-    for view in router.neighbours().filter(|view| view.state != NeighbourState::Up || view.backlog > 0) {
-        findings
-            .complain(node, || format!("{me} to {}: {:?}, {} to be sent", view.id, view.state, view.backlog));
-    }
-    if let Some(deadline) = router
-        .poll_timeout()
-        .filter(|deadline| !matches!(deadline.reason, DeadlineReason::Expire | DeadlineReason::Audit))
+    for view in
+        router.neighbours().filter(|view| view.state != NeighbourState::Up || view.backlog > 0)
     {
+        findings.complain(node, || {
+            format!("{me} to {}: {:?}, {} to be sent", view.id, view.state, view.backlog)
+        });
+    }
+    if let Some(deadline) = router.poll_timeout().filter(|deadline| {
+        !matches!(deadline.reason, DeadlineReason::Expire | DeadlineReason::Audit)
+    }) {
         findings.complain(node, || format!("{me} is not at rest: {:?}", deadline.reason));
     }
 }

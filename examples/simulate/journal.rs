@@ -63,7 +63,9 @@ impl Journal {
         if self.steps.is_multiple_of(STEPS) && self.reported.elapsed() > Duration::from_secs(2) {
             self.reported = wall();
             let (wall, age) = (self.wall().as_secs(), self.age(now).as_secs_f64());
-            eprintln!("  {wall:4} s: {nodes} nodes, {age:.3} s of virtual time, {messages} messages");
+            eprintln!(
+                "  {wall:4} s: {nodes} nodes, {age:.3} s of virtual time, {messages} messages"
+            );
         }
     }
 }

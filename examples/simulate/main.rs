@@ -1,6 +1,8 @@
-//! Many routers in virtual time: what an update costs, how long it takes, and whether all agree afterwards.
+//! Many routers in virtual time: what an update costs, how long it takes, and whether all agree
+//! afterwards.
 //!
-//! `cargo run --release --no-default-features --example simulate -- --nodes 100 --event restart`; `--help` lists the rest.
+//! `cargo run --release --no-default-features --example simulate -- --nodes 100 --event restart`;
+//! `--help` lists the rest.
 
 mod args;
 mod checks;

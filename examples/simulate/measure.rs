@@ -105,7 +105,9 @@ impl Meter {
         totals.messages += 1;
         let flood = match message {
             Message::Update(_) | Message::Delta(_) => count(&mut totals.payloads, 1),
-            Message::Have(entries) | Message::Offer(entries) => count(&mut totals.ids, entries.len()),
+            Message::Have(entries) | Message::Offer(entries) => {
+                count(&mut totals.ids, entries.len())
+            }
             Message::Want(origins) => count(&mut totals.pulls, origins.len()),
             Message::Echo(_) => count(&mut totals.echoes, 1),
             Message::Nack(_) => true,
@@ -114,8 +116,15 @@ impl Meter {
         *if flood { &mut totals.flood_bytes } else { &mut totals.compare_bytes } += bytes as u64;
     }
 
-    /// Looks at what the router of a node has done; all its counters start at zero when it restarts.
-    pub(crate) fn on_counters(&mut self, number: usize, version: Version, now_at: Counters, now: Instant) {
+    /// Looks at what the router of a node has done; all its counters start at zero when it
+    /// restarts.
+    pub(crate) fn on_counters(
+        &mut self,
+        number: usize,
+        version: Version,
+        now_at: Counters,
+        now: Instant,
+    ) {
         if self.counters.len() <= number {
             self.counters.resize(number + 1, Counters::default());
         }
@@ -125,15 +134,25 @@ impl Meter {
         self.totals.originations += spoke;
         self.totals.path_runs += grown(before.path_runs, now_at.path_runs);
         if spoke > 0 && self.follows() {
-            self.waves.insert((number, version), Wave { started: Some(now), depth: HashMap::new() });
+            self.waves
+                .insert((number, version), Wave { started: Some(now), depth: HashMap::new() });
             self.learned(number, now);
         }
     }
 
     /// A node took an update from another.
-    pub(crate) fn on_accepted(&mut self, node: usize, from: usize, update: (usize, Version), now: Instant) {
+    pub(crate) fn on_accepted(
+        &mut self,
+        node: usize,
+        from: usize,
+        update: (usize, Version),
+        now: Instant,
+    ) {
         // Updates from before the event are at their first node here.
-        let wave = self.waves.entry(update).or_insert_with(|| Wave { started: None, depth: HashMap::new() });
+        let wave = self
+            .waves
+            .entry(update)
+            .or_insert_with(|| Wave { started: None, depth: HashMap::new() });
         let depth = wave.depth.get(&from).map_or(1, |depth| depth + 1);
         wave.depth.entry(node).or_insert(depth);
         self.rounds = self.rounds.max(depth);

@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use receptor_quic::NodeId;
-use receptor_quic::router::{Attachment, AttachmentVerdict, CredentialName, Notary, Proof, Verdict};
+use receptor_quic::router::{
+    Attachment, AttachmentVerdict, CredentialName, Notary, Proof, Verdict,
+};
 
-/// Bytes of a signature: as many as one by P-256 has in a certificate's form, eight more than one by Ed25519.
+/// Bytes of a signature: as many as one by P-256 has in a certificate's form, eight more than one
+/// by Ed25519.
 const SIGNATURE: usize = 72;
 /// How long an attachment holds.
 const LIFE: Duration = Duration::from_secs(7_200);
 
-/// Signs by a hash, at the length of a true signature. Credentials are short: they are pulled once, before anything is
-/// measured.
+/// Signs by a hash, at the length of a true signature. Credentials are short: they are pulled once,
+/// before anything is measured.
 #[derive(Debug)]
 pub(crate) struct Notional(NodeId);
 
@@ -31,7 +34,13 @@ impl Notary for Notional {
         Some(CredentialName::of(record).0.iter().copied().cycle().take(SIGNATURE).collect())
     }
 
-    fn verify(&self, origin: &NodeId, record: &[u8], proof: &Proof, credential: Option<&[u8]>) -> Verdict {
+    fn verify(
+        &self,
+        origin: &NodeId,
+        record: &[u8],
+        proof: &Proof,
+        credential: Option<&[u8]>,
+    ) -> Verdict {
         match credential {
             None => Verdict::NeedsCredential,
             Some(name)

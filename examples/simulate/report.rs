@@ -70,13 +70,16 @@ impl<'a> Report<'a> {
             ("reachable_pairs", findings.reachable.to_string()),
             ("expected_pairs", findings.expected.to_string()),
         ];
-        let fields: Vec<String> = fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        let fields: Vec<String> =
+            fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
         format!("{{{}}}", fields.join(","))
     }
 
     pub(crate) fn text(&self) -> String {
         let mut out = String::new();
-        self.head(&mut out).and_then(|()| self.figures(&mut out)).expect("a string takes everything");
+        self.head(&mut out)
+            .and_then(|()| self.figures(&mut out))
+            .expect("a string takes everything");
         out
     }
 
@@ -114,7 +117,13 @@ impl<'a> Report<'a> {
             cold.totals.payloads as f64 / (args.nodes * args.nodes) as f64,
             self.outcome.cold_wall.as_secs_f64()
         )?;
-        writeln!(out, "\n{} x {}: {}", self.outcome.events.len(), args.event.name(), args.event.story())?;
+        writeln!(
+            out,
+            "\n{} x {}: {}",
+            self.outcome.events.len(),
+            args.event.name(),
+            args.event.story()
+        )?;
         if args.churn > 0.0 {
             writeln!(out, "meanwhile {} links a second go down, and return after 2 s", args.churn)?;
         }
@@ -124,15 +133,24 @@ impl<'a> Report<'a> {
     fn figures(&self, out: &mut String) -> std::fmt::Result {
         let (totals, findings) = (&self.totals, &self.outcome.findings);
         let flooded = (2 * self.links + 1).saturating_sub(self.nodes);
-        let mut row =
-            |name: &str, value: String, note: String| writeln!(out, "  {name:28}{value:>12}  {note}");
-        row("updates", totals.originations.to_string(), "records made in answer to the events".into())?;
+        let mut row = |name: &str, value: String, note: String| {
+            writeln!(out, "  {name:28}{value:>12}  {note}")
+        };
+        row(
+            "updates",
+            totals.originations.to_string(),
+            "records made in answer to the events".into(),
+        )?;
         row(
             "payloads per update",
             rounded(self.per_update(totals.payloads)),
             format!("a tree: {} (n-1); plain flooding: {flooded} (2E-n+1)", self.nodes - 1),
         )?;
-        row("ids per update", rounded(self.per_update(totals.ids)), "\"I hold this version\"".into())?;
+        row(
+            "ids per update",
+            rounded(self.per_update(totals.ids)),
+            "\"I hold this version\"".into(),
+        )?;
         row(
             "pulls per update",
             rounded(self.per_update(totals.pulls)),
@@ -153,11 +171,17 @@ impl<'a> Report<'a> {
         };
         row("time", format!("{} ms", rounded(millis(self.time))), format!("virtual: {of}"))?;
         row("path computations", totals.path_runs.to_string(), "of all nodes together".into())?;
-        row("echo messages", totals.echoes.to_string(), "answers from below; n-1 for a wave".into())?;
-        let answers: Vec<Answer> = self.outcome.events.iter().filter_map(|event| event.answer).collect();
+        row(
+            "echo messages",
+            totals.echoes.to_string(),
+            "answers from below; n-1 for a wave".into(),
+        )?;
+        let answers: Vec<Answer> =
+            self.outcome.events.iter().filter_map(|event| event.answer).collect();
         if !answers.is_empty() {
             let well = answers.iter().filter(|answer| answer.converged).count();
-            let first = answers.iter().filter(|answer| answer.converged && answer.waves == 1).count();
+            let first =
+                answers.iter().filter(|answer| answer.converged && answer.waves == 1).count();
             row(
                 "converged",
                 well.to_string(),
@@ -166,7 +190,11 @@ impl<'a> Report<'a> {
         }
         let pairs = format!("of {} pairs that the links connect", findings.expected);
         row("routes", findings.reachable.to_string(), pairs)?;
-        row("wall time", format!("{:.1} s", self.wall.as_secs_f64()), "of this machine, all in all".into())?;
+        row(
+            "wall time",
+            format!("{:.1} s", self.wall.as_secs_f64()),
+            "of this machine, all in all".into(),
+        )?;
         if findings.is_fine() {
             writeln!(
                 out,

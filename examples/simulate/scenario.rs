@@ -1,4 +1,5 @@
-//! What happens to the mesh: a cold start, then one event after the other, each measured and checked.
+//! What happens to the mesh: a cold start, then one event after the other, each measured and
+//! checked.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use crate::checks::{self, Findings};
 use crate::measure::{Answer, Measured};
 use crate::world::World;
 
-/// By then, in virtual time, the mesh must be at rest: more than the longest hold, less than records are kept.
+/// By then, in virtual time, the mesh must be at rest: more than the longest hold, less than
+/// records are kept.
 const REST: Duration = Duration::from_secs(600);
 /// After that, routers have forgotten that a link was lost, and hold it back no more.
 const FORGET: Duration = Duration::from_secs(301);
@@ -165,8 +167,8 @@ impl<'a> Scenario<'a> {
         Outcome { cold_start, cold_wall, events, scene, drawn_links, findings }
     }
 
-    /// All nodes start at once, over links without latency, however slow they are later: this is the cheapest way to
-    /// get there.
+    /// All nodes start at once, over links without latency, however slow they are later: this is
+    /// the cheapest way to get there.
     fn cold_start(&mut self) -> Measured {
         let world = &mut self.world;
         world.meter.start(self.args.nodes, false, world.now);
@@ -231,8 +233,12 @@ impl<'a> Scenario<'a> {
             return None;
         }
         let answer = self.world.answer.take();
-        if self.args.churn == 0.0 && answer.is_none_or(|answer| answer.waves != 1 || !answer.converged) {
-            self.world.journal.fail(format!("in a quiet mesh the answer to converge was {answer:?}"));
+        if self.args.churn == 0.0
+            && answer.is_none_or(|answer| answer.waves != 1 || !answer.converged)
+        {
+            self.world
+                .journal
+                .fail(format!("in a quiet mesh the answer to converge was {answer:?}"));
         }
         answer
     }
@@ -246,7 +252,8 @@ impl<'a> Scenario<'a> {
         self.rest();
     }
 
-    /// Half of the nodes, next to each other, lose all links to the others. Both sides change. Gives the lost links.
+    /// Half of the nodes, next to each other, lose all links to the others. Both sides change.
+    /// Gives the lost links.
     fn part(&mut self) -> Vec<(usize, usize)> {
         let world = &mut self.world;
         let links: Vec<(usize, usize)> = world.links().collect();

@@ -60,8 +60,10 @@ impl Picture<'_> {
             let fill = at.map_or_else(|| "white".to_owned(), |at| colour(at, last));
             let (ring, width) =
                 if self.outcome.scene.contains(&node) { ("black", 3.0) } else { ("#667", 0.5) };
-            let title =
-                at.map_or_else(|| "nothing".to_owned(), |at| format!("{:.1} ms", at.as_secs_f64() * 1e3));
+            let title = at.map_or_else(
+                || "nothing".to_owned(),
+                |at| format!("{:.1} ms", at.as_secs_f64() * 1e3),
+            );
             writeln!(
                 out,
                 "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" fill=\"{fill}\" stroke=\"{ring}\" \
@@ -75,7 +77,10 @@ impl Picture<'_> {
         let (last, top) = (self.last(), SIZE + 15.0);
         for step in 0..100_u32 {
             let (x, fill) = (20.0 + f64::from(step) * 4.0, colour(last * step / 100, last));
-            writeln!(out, "<rect x=\"{x}\" y=\"{top}\" width=\"4\" height=\"18\" fill=\"{fill}\"/>")?;
+            writeln!(
+                out,
+                "<rect x=\"{x}\" y=\"{top}\" width=\"4\" height=\"18\" fill=\"{fill}\"/>"
+            )?;
         }
         let (args, last) = (self.args, last.as_secs_f64() * 1e3);
         let text = top + 45.0;
@@ -152,7 +157,8 @@ fn in_pods(nodes: usize) -> Vec<Point> {
     pods.flatten().take(nodes).collect()
 }
 
-/// Ring by ring around where it began, in an order that keeps nodes near those they were reached from.
+/// Ring by ring around where it began, in an order that keeps nodes near those they were reached
+/// from.
 fn on_rings(links: &[(usize, usize)], nodes: usize, starts: &[usize]) -> Vec<Point> {
     let far = checks::distances_from(nodes, links, starts);
     let deepest = far.iter().copied().filter(|far| *far != u32::MAX).max().unwrap_or(0).max(1);

@@ -105,8 +105,8 @@ fn random(links: &mut Links, nodes: std::ops::Range<usize>, degree: usize, rng: 
     let (start, count) = (nodes.start, nodes.len());
     (1..count).for_each(|n| link(links, start + rng.below(n), start + n));
     let before = links.len().saturating_sub(count.saturating_sub(1));
-    let wanted =
-        before + (count * degree / 2).clamp(count.saturating_sub(1), count * count.saturating_sub(1) / 2);
+    let wanted = before
+        + (count * degree / 2).clamp(count.saturating_sub(1), count * count.saturating_sub(1) / 2);
     while links.len() < wanted {
         link(links, start + rng.below(count), start + rng.below(count));
     }
@@ -145,7 +145,8 @@ fn pods(links: &mut Links, nodes: usize, degree: usize, rng: &mut Rng) {
     }
 }
 
-/// Preferential attachment: each node links to some that are there, the well-linked ones first of all.
+/// Preferential attachment: each node links to some that are there, the well-linked ones first of
+/// all.
 fn scale_free(links: &mut Links, nodes: usize, degree: usize, rng: &mut Rng) {
     let each = (degree / 2).max(1);
     let mut ends: Vec<usize> = vec![0];

@@ -1,7 +1,8 @@
 //! Virtual time: a queue of what happens next, the routers, and the sessions between them.
 //!
-//! Sessions are ordered, with random latency; what is in flight when one ends is lost, and its two ends see the end each
-//! at its own time. Streams take whatever they are given at once. Every message passes through its bytes.
+//! Sessions are ordered, with random latency; what is in flight when one ends is lost, and its two
+//! ends see the end each at its own time. Streams take whatever they are given at once. Every
+//! message passes through its bytes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -147,7 +148,8 @@ impl World {
         Router::new(config, self.now)
     }
 
-    /// Another process with the same id, which remembers nothing, without sessions. Its clock is off by milliseconds.
+    /// Another process with the same id, which remembers nothing, without sessions. Its clock is
+    /// off by milliseconds.
     pub(crate) fn boot(&mut self, number: usize, clock: i64) {
         let id = self.nodes[number].id.clone();
         self.nodes[number].router = self.router(&id, clock);
@@ -156,10 +158,12 @@ impl World {
         self.drain(number);
     }
 
-    /// The process is gone at once. Gives the nodes that it was linked to, each of which notices at its own time.
+    /// The process is gone at once. Gives the nodes that it was linked to, each of which notices at
+    /// its own time.
     pub(crate) fn kill(&mut self, number: usize) -> Vec<usize> {
         self.journal.note(self.now, || format!("{} dies", self.nodes[number].id));
-        let sessions: Vec<usize> = self.live_sessions().filter(|at| self.sessions[*at].has(number)).collect();
+        let sessions: Vec<usize> =
+            self.live_sessions().filter(|at| self.sessions[*at].has(number)).collect();
         let peers = sessions.iter().map(|at| self.sessions[*at].other(number)).collect();
         sessions.into_iter().for_each(|session| self.end(session));
         let node = &mut self.nodes[number];
@@ -171,7 +175,8 @@ impl World {
 
     /// Brings up a session between living nodes that have none.
     pub(crate) fn connect(&mut self, a: usize, b: usize) {
-        let linked = self.live_sessions().any(|at| self.sessions[at].has(a) && self.sessions[at].has(b));
+        let linked =
+            self.live_sessions().any(|at| self.sessions[at].has(a) && self.sessions[at].has(b));
         if linked || !self.nodes[a].alive || !self.nodes[b].alive {
             return;
         }
@@ -190,10 +195,12 @@ impl World {
 
     /// Ends the session between two nodes, if there is one.
     pub(crate) fn cut(&mut self, (a, b): (usize, usize)) {
-        let found = self.live_sessions().find(|at| self.sessions[*at].has(a) && self.sessions[*at].has(b));
+        let found =
+            self.live_sessions().find(|at| self.sessions[*at].has(a) && self.sessions[*at].has(b));
         if let Some(session) = found {
-            self.journal
-                .note(self.now, || format!("link {}-{} goes down", self.nodes[a].id, self.nodes[b].id));
+            self.journal.note(self.now, || {
+                format!("link {}-{} goes down", self.nodes[a].id, self.nodes[b].id)
+            });
             self.end(session);
         }
     }
@@ -228,9 +235,12 @@ impl World {
     }
 
     fn on_answer(&mut self, number: usize, answered: ConvergeRequest, converged: bool) {
-        if let Some(asking) = self.asking.take_if(|ask| (ask.number, ask.request) == (number, answered)) {
+        if let Some(asking) =
+            self.asking.take_if(|ask| (ask.number, ask.request) == (number, answered))
+        {
             let waves = self.nodes[number].router.counters().waves - asking.waves;
-            self.answer = Some(Answer { after: self.now - asking.since, waves: waves.max(1), converged });
+            self.answer =
+                Some(Answer { after: self.now - asking.since, waves: waves.max(1), converged });
         }
     }
 

@@ -1,5 +1,5 @@
-//! The command line as typed. Values are validated later, together with those of the environment and
-//! the file, so that an error can name the source of a value.
+//! The command line as typed. Values are validated later, together with those of the environment
+//! and the file, so that an error can name the source of a value.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,8 +85,8 @@ Examples:
 pub(super) enum CertCommand {
     /// Create a certificate authority: DIR/ca.crt and DIR/ca.key
     ///
-    /// Every node of the mesh trusts ca.crt. The holder of ca.key can admit nodes: keep it on the issuing machine, not on the nodes.
-    /// Existing files are never overwritten.
+    /// Every node of the mesh trusts ca.crt. The holder of ca.key can admit nodes: keep it on the
+    /// issuing machine, not on the nodes. Existing files are never overwritten.
     Init {
         /// Directory for the files; created if missing
         #[arg(long, value_name = "DIR")]
@@ -100,8 +100,8 @@ pub(super) enum CertCommand {
     },
     /// Issue a node's certificate and key: DIR/NODE.crt and DIR/NODE.key
     ///
-    /// The node needs these two files and DIR/ca.crt. Existing files are never overwritten: to renew, move the old ones away first.
-    /// A running node loads the new ones on SIGHUP.
+    /// The node needs these two files and DIR/ca.crt. Existing files are never overwritten: to
+    /// renew, move the old ones away first. A running node loads the new ones on SIGHUP.
     Issue {
         /// Node id: 1 to 128 letters, digits and `._-:@`
         #[arg(value_name = "NODE")]
@@ -129,21 +129,24 @@ pub(super) struct NodeArgs {
     /// Node id; must be a name in the certificate [env: RECEPTOR_ID]
     #[arg(long, value_name = "ID")]
     pub(super) id: Option<String>,
-    /// Directory with ca.crt, ID.crt and ID.key, as written by `receptor cert` [env: RECEPTOR_CERTS]
+    /// Directory with ca.crt, ID.crt and ID.key, as written by `receptor cert` [env:
+    /// RECEPTOR_CERTS]
     #[arg(long, value_name = "DIR")]
     pub(super) certs: Option<PathBuf>,
-    /// UDP address to accept links on: `0.0.0.0:4433`, `[::]:4433`, or `:4433` for all addresses of the machine; port 0 selects a free
-    /// port. Repeatable [env: RECEPTOR_LISTEN, comma-separated] [default: none, the node only dials out]
+    /// UDP address to accept links on: `0.0.0.0:4433`, `[::]:4433`, or `:4433` for all addresses of
+    /// the machine; port 0 selects a free port. Repeatable [env: RECEPTOR_LISTEN, comma-separated]
+    /// [default: none, the node only dials out]
     #[arg(long, value_name = "ADDR")]
     pub(super) listen: Vec<String>,
-    /// Node to link to and stay linked to: relay.example:4433, or relay-1@relay.example:4433 to accept only that id.
-    /// Repeatable [env: RECEPTOR_PEER, comma-separated]
+    /// Node to link to and stay linked to: relay.example:4433, or relay-1@relay.example:4433 to
+    /// accept only that id. Repeatable [env: RECEPTOR_PEER, comma-separated]
     #[arg(long, value_name = "[ID@]HOST:PORT")]
     pub(super) peer: Vec<String>,
     /// Forward traffic for other nodes [env: RECEPTOR_TRANSIT, true or false] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) transit: Option<String>,
-    /// Per-neighbour transit rate limit in bytes/s, with suffixes k, M and G (10M) [env: RECEPTOR_TRANSIT_RATE] [default: no limit]
+    /// Per-neighbour transit rate limit in bytes/s, with suffixes k, M and G (10M) [env:
+    /// RECEPTOR_TRANSIT_RATE] [default: no limit]
     #[arg(long, value_name = "BYTES/S", allow_negative_numbers = true)]
     pub(super) transit_rate: Option<String>,
     /// Nodes that this node accepts as relays: id patterns like `relay-*`, or `role:NAME` for
@@ -151,63 +154,70 @@ pub(super) struct NodeArgs {
     /// [env: RECEPTOR_RELAYS, comma-separated] [default: every member]
     #[arg(long, value_name = "RULE")]
     pub(super) relays: Vec<String>,
-    /// Disable direct paths: reach nodes that are not neighbours only through relays [env: RECEPTOR_NO_DIRECT, true or false]
-    /// [default: false]
+    /// Disable direct paths: reach nodes that are not neighbours only through relays [env:
+    /// RECEPTOR_NO_DIRECT, true or false] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) no_direct: Option<String>,
     /// External address of this node's UDP port, if a NAT forwards one to it: `203.0.113.7:4433`.
-    /// Repeatable [env: RECEPTOR_EXTERNAL, comma-separated] [default: none, neighbours report the address they observe]
+    /// Repeatable [env: RECEPTOR_EXTERNAL, comma-separated] [default: none, neighbours report the
+    /// address they observe]
     #[arg(long, value_name = "ADDR")]
     pub(super) external: Vec<String>,
-    /// Discover nodes on the local network by multicast DNS and link to them; a node that listens also announces itself
-    /// [env: RECEPTOR_LAN, true or false] [default: false]
+    /// Discover nodes on the local network by multicast DNS and link to them; a node that listens
+    /// also announces itself [env: RECEPTOR_LAN, true or false] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) lan: Option<String>,
-    /// Request a UDP port mapping from the router by PCP, NAT-PMP or UPnP; `receptor status` shows the result [env: RECEPTOR_MAP_PORT,
-    /// true or false] [default: false]
+    /// Request a UDP port mapping from the router by PCP, NAT-PMP or UPnP; `receptor status` shows
+    /// the result [env: RECEPTOR_MAP_PORT, true or false] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) map_port: Option<String>,
-    /// Serve an external command: the payload is its standard input, its standard output the response. The command line is split like
-    /// a shell does, but not run by a shell. Repeatable [env: RECEPTOR_COMMAND, one per line]
+    /// Serve an external command: the payload is its standard input, its standard output the
+    /// response. The command line is split like a shell does, but not run by a shell. Repeatable
+    /// [env: RECEPTOR_COMMAND, one per line]
     #[arg(long, value_name = "NS:ACTION=CMDLINE")]
     pub(super) command: Vec<String>,
-    /// Directory for state that survives a restart; created if missing [env: RECEPTOR_DATA_DIR] [default: none, state is not kept]
+    /// Directory for state that survives a restart; created if missing [env: RECEPTOR_DATA_DIR]
+    /// [default: none, state is not kept]
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
-    /// Keep units of work: those submitted here with `receptor work`, and those that others submit to this node. Needs a data
-    /// directory; the limits are in the configuration file [env: RECEPTOR_UNITS, true or false] [default: false, or true if
-    /// the file has a table of units]
+    /// Keep units of work: those submitted here with `receptor work`, and those that others submit
+    /// to this node. Needs a data directory; the limits are in the configuration file [env:
+    /// RECEPTOR_UNITS, true or false] [default: false, or true if the file has a table of units]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) units: Option<String>,
-    /// Control socket for `receptor status` and other commands on this machine [env: RECEPTOR_CONTROL] [default:
-    /// $XDG_RUNTIME_DIR/receptor/ID.sock; otherwise /run/receptor/ID.sock for root, /tmp/receptor-UID/ID.sock for other users]
+    /// Control socket for `receptor status` and other commands on this machine [env:
+    /// RECEPTOR_CONTROL] [default: $XDG_RUNTIME_DIR/receptor/ID.sock; otherwise
+    /// /run/receptor/ID.sock for root, /tmp/receptor-UID/ID.sock for other users]
     #[arg(long, value_name = "PATH")]
     pub(super) control: Option<PathBuf>,
-    /// Cost of this node's links, 1 to 65535, or `round-trip` to derive it from the round-trip time. Traffic takes the path of lowest
-    /// cost; of the costs that the two ends of a link announce, the larger applies [env: RECEPTOR_COST] [default: 1]
+    /// Cost of this node's links, 1 to 65535, or `round-trip` to derive it from the round-trip
+    /// time. Traffic takes the path of lowest cost; of the costs that the two ends of a link
+    /// announce, the larger applies [env: RECEPTOR_COST] [default: 1]
     #[arg(long, value_name = "N|round-trip", allow_negative_numbers = true)]
     pub(super) cost: Option<String>,
-    /// Cost of the link to one neighbour, regardless of which end dialled. Repeatable [env: RECEPTOR_COST_TO, comma-separated]
+    /// Cost of the link to one neighbour, regardless of which end dialled. Repeatable [env:
+    /// RECEPTOR_COST_TO, comma-separated]
     #[arg(long, value_name = "ID=N")]
     pub(super) cost_to: Vec<String>,
-    /// Liveness profile of the links that this node dials: `default` detects the loss of a neighbour within 5 s, `metered` within 65 s
-    /// with fewer keepalives [env: RECEPTOR_LIVENESS] [default: default]
+    /// Liveness profile of the links that this node dials: `default` detects the loss of a
+    /// neighbour within 5 s, `metered` within 65 s with fewer keepalives [env: RECEPTOR_LIVENESS]
+    /// [default: default]
     #[arg(long, value_name = "PROFILE")]
     pub(super) liveness: Option<String>,
-    /// Congestion control of what this node sends: `westwood` keeps its rate on paths with random loss and queues short, `cubic` is
-    /// RFC 9438 [env: RECEPTOR_CONGESTION] [default: westwood]
+    /// Congestion control of what this node sends: `westwood` keeps its rate on paths with random
+    /// loss and queues short, `cubic` is RFC 9438 [env: RECEPTOR_CONGESTION] [default: westwood]
     #[arg(long, value_name = "ALGORITHM")]
     pub(super) congestion: Option<String>,
-    /// Grace period for running calls and open streams after the first SIGTERM or Ctrl-C: 500ms, 30s, 2m
-    /// [env: RECEPTOR_GRACE] [default: 5s]
+    /// Grace period for running calls and open streams after the first SIGTERM or Ctrl-C: 500ms,
+    /// 30s, 2m [env: RECEPTOR_GRACE] [default: 5s]
     #[arg(long, value_name = "DURATION")]
     pub(super) grace: Option<String>,
     /// Time after its last packet at which streams and calls to a node without a route end, if it
     /// is not a neighbour: 500ms to 10m [env: RECEPTOR_PEER_TIMEOUT] [default: 5s]
     #[arg(long, value_name = "DURATION")]
     pub(super) peer_timeout: Option<String>,
-    /// Log format: text or json. Logs go to standard error and are filtered by RUST_LOG (default: info) [env: RECEPTOR_LOG_FORMAT]
-    /// [default: text]
+    /// Log format: text or json. Logs go to standard error and are filtered by RUST_LOG (default:
+    /// info) [env: RECEPTOR_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(super) log_format: Option<String>,
     /// Configuration file with these settings [env: RECEPTOR_CONFIG] [default: none]
@@ -265,16 +275,19 @@ Examples:
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Where it runs")]
 pub(super) struct PlaceArgs {
-    /// Control socket of a node on this machine [env: RECEPTOR_CONTROL] [default: the only socket in the default directory]
+    /// Control socket of a node on this machine [env: RECEPTOR_CONTROL] [default: the only socket
+    /// in the default directory]
     #[arg(long, value_name = "PATH", conflicts_with_all = ["id", "certs", "peer"])]
     pub(super) control: Option<PathBuf>,
-    /// Join the mesh as an ephemeral node with this id instead; requires --certs and --peer [env: RECEPTOR_ID]
+    /// Join the mesh as an ephemeral node with this id instead; requires --certs and --peer [env:
+    /// RECEPTOR_ID]
     #[arg(long, value_name = "ID")]
     pub(super) id: Option<String>,
     /// Directory with the ephemeral node's ca.crt, ID.crt and ID.key [env: RECEPTOR_CERTS]
     #[arg(long, value_name = "DIR")]
     pub(super) certs: Option<PathBuf>,
-    /// Node that the ephemeral node links to; repeatable, the first to answer is used [env: RECEPTOR_PEER]
+    /// Node that the ephemeral node links to; repeatable, the first to answer is used [env:
+    /// RECEPTOR_PEER]
     #[arg(long, value_name = "[ID@]HOST:PORT")]
     pub(super) peer: Vec<String>,
 }
@@ -284,10 +297,12 @@ pub(super) struct StatusArgs {
     /// Print JSON, with every detail
     #[arg(long)]
     pub(super) json: bool,
-    /// Maximum number of stubs (ephemeral nodes) in each list, or `all`; more are counted [default: 16; with --json: all]
+    /// Maximum number of stubs (ephemeral nodes) in each list, or `all`; more are counted [default:
+    /// 16; with --json: all]
     #[arg(long, value_name = "N", value_parser = max_stubs)]
     pub(super) stubs: Option<MaxStubs>,
-    /// First wait until all reachable nodes have the route to this one. On timeout, print the status and exit with 3
+    /// First wait until all reachable nodes have the route to this one. On timeout, print the
+    /// status and exit with 3
     #[arg(long)]
     pub(super) wait_converged: bool,
     /// Timeout of --wait-converged in seconds
@@ -363,14 +378,16 @@ pub(super) struct SendArgs {
     /// Directive to execute
     #[arg(value_name = "NS:ACTION")]
     pub(super) directive: Directive,
-    /// Payload: a text, `-` for standard input, or `@FILE` for a file. Streamed, any size [default: empty]
+    /// Payload: a text, `-` for standard input, or `@FILE` for a file. Streamed, any size [default:
+    /// empty]
     #[arg(value_name = "PAYLOAD", allow_hyphen_values = true)]
     pub(super) payload: Option<std::ffi::OsString>,
-    /// Cancel the work after this time, including the wait for a busy node: `30`, `1.5` (seconds), `500ms`, `15m`, `12h`
-    /// [default: no limit]
+    /// Cancel the work after this time, including the wait for a busy node: `30`, `1.5` (seconds),
+    /// `500ms`, `15m`, `12h` [default: no limit]
     #[arg(long, short = 't', value_name = "DURATION", allow_negative_numbers = true, value_parser = time_limit)]
     pub(super) timeout: Option<Duration>,
-    /// Wait this long for the node while it is unreachable, at both ends: 500ms to 10m [default: as each node is set]
+    /// Wait this long for the node while it is unreachable, at both ends: 500ms to 10m [default: as
+    /// each node is set]
     #[arg(long, value_name = "DURATION", value_parser = peer_timeout_of)]
     pub(super) peer_timeout: Option<Duration>,
     /// Do not show progress on standard error
@@ -420,7 +437,10 @@ pub(super) enum MaxStubs {
 fn max_stubs(text: &str) -> Result<MaxStubs, String> {
     match text {
         "all" => Ok(MaxStubs::All),
-        number => number.parse().map(MaxStubs::AtMost).map_err(|_| "expected a number or `all`".to_owned()),
+        number => number
+            .parse()
+            .map(MaxStubs::AtMost)
+            .map_err(|_| "expected a number or `all`".to_owned()),
     }
 }
 
@@ -465,7 +485,8 @@ mod tests {
 
     #[test]
     fn a_negative_number_is_a_bad_value_and_not_an_unknown_flag() {
-        let cost = match Args::try_parse_from("receptor node --cost -1".split(' ')).unwrap().command {
+        let cost = match Args::try_parse_from("receptor node --cost -1".split(' ')).unwrap().command
+        {
             Command::Node(args) => args.cost,
             other => panic!("{other:?}"),
         };

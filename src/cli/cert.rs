@@ -16,7 +16,9 @@ pub(super) fn run(command: CertCommand) -> Result<(), Failure> {
         CertCommand::Issue { node, dir, days, role } => issue(&dir, &node, &role, days)?,
     };
     let mut out = io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::output(&error))
 }
 
 fn init(dir: &Path, name: &str, days: u32) -> Result<String, Failure> {
@@ -35,7 +37,8 @@ next: receptor cert issue NODE --dir {dir}
 fn issue(dir: &Path, node: &NodeId, roles: &[String], days: u32) -> Result<String, Failure> {
     let authority = Authority::load(dir).map_err(Failure::usage)?;
     let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
-    let shown = if roles.is_empty() { String::new() } else { format!(", with role {}", roles.join(", ")) };
+    let shown =
+        if roles.is_empty() { String::new() } else { format!(", with role {}", roles.join(", ")) };
     let identity = authority.issue_with_roles(node, roles, days).map_err(Failure::usage)?;
     identity.save(dir, node).map_err(Failure::failed)?;
     let dir = dir.display();

@@ -12,9 +12,9 @@ use super::exit::Failure;
 use super::file::{CommandLine, CommandSetting, File, InheritSetting};
 use super::log::LogFormat;
 use super::settings::{
-    CERTS, COMMAND, CONFIG, CONGESTION, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN, LISTEN,
-    LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, RELAYS, Source, Sourced, TRANSIT,
-    TRANSIT_RATE, UNITS, bytes, duration, peer_timeout_of, switch,
+    CERTS, COMMAND, CONFIG, CONGESTION, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN,
+    LISTEN, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, RELAYS, Source, Sourced,
+    TRANSIT, TRANSIT_RATE, UNITS, bytes, duration, peer_timeout_of, switch,
 };
 use super::units::UnitSettings;
 use super::users::User;
@@ -107,17 +107,21 @@ impl NodeConfig {
             .map(|addr| addr.and_then(|text| text.parse().map_err(listen_problem)))
             .collect::<Result<_, _>>()?;
         let peers = over(PEER.list(args.peer, env, ',')?, file.peer);
-        let peers: Vec<PeerAddr> = peers.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?;
-        let lan = with_feature(LAN.text(args.lan, env)?.or(file.lan), "mdns", cfg!(feature = "mdns"))?;
+        let peers: Vec<PeerAddr> =
+            peers.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?;
+        let lan =
+            with_feature(LAN.text(args.lan, env)?.or(file.lan), "mdns", cfg!(feature = "mdns"))?;
         if listen.is_empty() && peers.is_empty() && !lan {
             return Err(Failure::usage(
                 "a node without a neighbour is of no use: give an address to take links at (--listen) or a node to link to (--peer)",
             ));
         }
         let map_port = MAP_PORT.text(args.map_port, env)?.or(file.map_port);
-        let transit = TRANSIT.text(args.transit, env)?.map(|text| text.and_then(switch)).transpose()?;
+        let transit =
+            TRANSIT.text(args.transit, env)?.map(|text| text.and_then(switch)).transpose()?;
         let transit_rate = TRANSIT_RATE.text(args.transit_rate, env)?.or(file.transit_rate);
-        let no_direct = NO_DIRECT.text(args.no_direct, env)?.map(|text| text.and_then(switch)).transpose()?;
+        let no_direct =
+            NO_DIRECT.text(args.no_direct, env)?.map(|text| text.and_then(switch)).transpose()?;
         let relays = over(RELAYS.list(args.relays, env, ',')?, file.relays);
         let external = over(EXTERNAL.list(args.external, env, ',')?, file.external);
         let control = match CONTROL.path(args.control, env).or(file.control) {
@@ -152,13 +156,22 @@ impl NodeConfig {
             data_dir,
             control,
             cost: cost.map(|cost| cost.and_then(link_cost)).transpose()?.unwrap_or_default(),
-            cost_to: cost_to.into_iter().map(|cost| cost.and_then(cost_of_one)).collect::<Result<_, _>>()?,
-            liveness: liveness.map(|profile| profile.and_then(profile_of)).transpose()?.unwrap_or_default(),
+            cost_to: cost_to
+                .into_iter()
+                .map(|cost| cost.and_then(cost_of_one))
+                .collect::<Result<_, _>>()?,
+            liveness: liveness
+                .map(|profile| profile.and_then(profile_of))
+                .transpose()?
+                .unwrap_or_default(),
             congestion: congestion
                 .map(|algorithm| algorithm.and_then(algorithm_of))
                 .transpose()?
                 .unwrap_or_default(),
-            grace: grace.map(|grace| grace.and_then(grace_period)).transpose()?.unwrap_or(SHUTDOWN_GRACE),
+            grace: grace
+                .map(|grace| grace.and_then(grace_period))
+                .transpose()?
+                .unwrap_or(SHUTDOWN_GRACE),
             peer_timeout: peer_timeout
                 .map(|timeout| timeout.and_then(|text| peer_timeout_of(&text)))
                 .transpose()?,
@@ -175,7 +188,11 @@ fn over<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
 }
 
 /// A switch, off by default, that a build without the feature cannot turn on.
-fn with_feature(switched: Option<Sourced<String>>, feature: &str, built: bool) -> Result<bool, Failure> {
+fn with_feature(
+    switched: Option<Sourced<String>>,
+    feature: &str,
+    built: bool,
+) -> Result<bool, Failure> {
     let Some(switched) = switched else { return Ok(false) };
     switched.and_then(|text| match switch(text)? {
         true if !built => Err(format!(
@@ -191,7 +208,10 @@ fn listen_problem(InvalidListenAddr(text): InvalidListenAddr) -> String {
 
 /// An address that others can send to.
 fn external_addr(text: String) -> Result<SocketAddr, String> {
-    let addr = text.parse().ok().filter(|addr: &SocketAddr| !addr.ip().is_unspecified() && addr.port() != 0);
+    let addr = text
+        .parse()
+        .ok()
+        .filter(|addr: &SocketAddr| !addr.ip().is_unspecified() && addr.port() != 0);
     addr.ok_or_else(|| format!("{text:?}: an IP address with the UDP port there: 203.0.113.7:4433"))
 }
 
@@ -269,16 +289,19 @@ fn twice(source: Source, directive: &Directive) -> Failure {
 fn command_spec(setting: Sourced<CommandSetting>) -> Result<CommandSpec, Failure> {
     let Sourced { value: setting, source } = setting;
     let run = Sourced::new((setting.directive, setting.run), source.clone());
-    let (directive, mut command) = run.and_then(|(directive, line)| command_line(&directive, line))?;
+    let (directive, mut command) =
+        run.and_then(|(directive, line)| command_line(&directive, line))?;
     if let Some(max) = setting.max_output {
         let limit = |text: String| {
-            bytes(&text).ok_or_else(|| format!("{text:?}: a number of bytes, from 1, such as 500k or 10M"))
+            bytes(&text)
+                .ok_or_else(|| format!("{text:?}: a number of bytes, from 1, such as 500k or 10M"))
         };
         command = command.max_output(max.and_then(limit)?.get());
     }
     if let Some(grace) = setting.grace {
-        command = command
-            .kill_grace(grace.and_then(|text| duration(&text).map_err(|why| format!("{text:?}: {why}")))?);
+        command = command.kill_grace(
+            grace.and_then(|text| duration(&text).map_err(|why| format!("{text:?}: {why}")))?,
+        );
     }
     command = match setting.inherit_env {
         None => command,
@@ -292,8 +315,9 @@ fn command_spec(setting: Sourced<CommandSetting>) -> Result<CommandSpec, Failure
         command = command.dir(dir);
     }
     if let Some(user) = setting.user {
-        let user =
-            user.and_then(|text| runnable_as(User::find(&text)?, rustix::process::geteuid().as_raw()))?;
+        let user = user.and_then(|text| {
+            runnable_as(User::find(&text)?, rustix::process::geteuid().as_raw())
+        })?;
         command = as_user(command, user);
     }
     // After the user's own settings, which take precedence.
@@ -308,11 +332,11 @@ fn command_spec(setting: Sourced<CommandSetting>) -> Result<CommandSpec, Failure
 }
 
 fn command_line(directive: &str, line: CommandLine) -> Result<(Directive, work::Command), String> {
-    let directive = directive.parse::<Directive>().map_err(|why| format!("{directive:?}: {why}"))?;
+    let directive =
+        directive.parse::<Directive>().map_err(|why| format!("{directive:?}: {why}"))?;
     let words = match line {
-        CommandLine::Text(text) => {
-            shlex::split(&text).ok_or_else(|| format!("{text:?}: a quote or an escape is not closed"))?
-        }
+        CommandLine::Text(text) => shlex::split(&text)
+            .ok_or_else(|| format!("{text:?}: a quote or an escape is not closed"))?,
         CommandLine::Words(words) => words,
     };
     let mut words = words.into_iter();
@@ -339,7 +363,11 @@ fn as_user(command: work::Command, user: User) -> work::Command {
         None => command,
     };
     // A node that is that user already needs no privilege for it.
-    if rustix::process::geteuid().as_raw() == user.uid { command } else { command.user(user.uid, user.gid) }
+    if rustix::process::geteuid().as_raw() == user.uid {
+        command
+    } else {
+        command.user(user.uid, user.gid)
+    }
 }
 
 fn env_variable(variable: (String, String)) -> Result<(String, String), String> {
@@ -389,8 +417,14 @@ mod tests {
     #[test]
     fn a_grace_period_has_a_unit_or_is_in_seconds() {
         let grace = |text: &str| resolve(NodeArgs { grace: Some(text.to_owned()), ..flags() });
-        let lengths =
-            [("0", 0), ("30", 30_000), ("0.5", 500), ("500ms", 500), ("30s", 30_000), ("2m", 120_000)];
+        let lengths = [
+            ("0", 0),
+            ("30", 30_000),
+            ("0.5", 500),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("2m", 120_000),
+        ];
         for (text, millis) in lengths {
             assert_eq!(grace(text).unwrap().grace, Duration::from_millis(millis), "{text}");
         }
@@ -407,13 +441,22 @@ mod tests {
     fn a_flag_goes_over_the_environment_and_that_over_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r.toml");
-        std::fs::write(&path, "id = \"file\"\ncost = 3\nlisten = [\"127.0.0.1:3\"]\ncerts = \"certs\"")
-            .unwrap();
+        std::fs::write(
+            &path,
+            "id = \"file\"\ncost = 3\nlisten = [\"127.0.0.1:3\"]\ncerts = \"certs\"",
+        )
+        .unwrap();
         let config = path.to_str().unwrap();
-        let env = Env::from([("RECEPTOR_ID", "env"), ("RECEPTOR_COST", "2"), ("RECEPTOR_CONFIG", config)]);
-        let config =
-            NodeConfig::resolve(NodeArgs { id: Some("flag".to_owned()), ..NodeArgs::default() }, &env)
-                .unwrap();
+        let env = Env::from([
+            ("RECEPTOR_ID", "env"),
+            ("RECEPTOR_COST", "2"),
+            ("RECEPTOR_CONFIG", config),
+        ]);
+        let config = NodeConfig::resolve(
+            NodeArgs { id: Some("flag".to_owned()), ..NodeArgs::default() },
+            &env,
+        )
+        .unwrap();
         assert_eq!(config.id.as_str(), "flag");
         assert_eq!(config.cost, Cost::try_from(2).unwrap().into());
         assert_eq!(config.listen, [ListenAddr::At("127.0.0.1:3".parse().unwrap())]);
@@ -432,40 +475,56 @@ mod tests {
     fn a_bad_value_names_its_flag_and_what_is_allowed() {
         let bad = |args| error(args);
         assert!(
-            bad(NodeArgs { id: Some("a/b".to_owned()), ..flags() }).starts_with("--id: \"a/b\": a node id")
+            bad(NodeArgs { id: Some("a/b".to_owned()), ..flags() })
+                .starts_with("--id: \"a/b\": a node id")
         );
         assert!(
-            bad(NodeArgs { listen: vec!["4433".to_owned()], ..flags() }).starts_with("--listen: \"4433\": ")
+            bad(NodeArgs { listen: vec!["4433".to_owned()], ..flags() })
+                .starts_with("--listen: \"4433\": ")
         );
         assert!(
-            bad(NodeArgs { cost: Some("0".to_owned()), ..flags() }).contains("1 to 65535, or `round-trip`")
+            bad(NodeArgs { cost: Some("0".to_owned()), ..flags() })
+                .contains("1 to 65535, or `round-trip`")
         );
         assert!(
-            bad(NodeArgs { cost_to: vec!["b".to_owned()], ..flags() }).starts_with("--cost-to: \"b\": ID=N")
+            bad(NodeArgs { cost_to: vec!["b".to_owned()], ..flags() })
+                .starts_with("--cost-to: \"b\": ID=N")
         );
-        assert!(bad(NodeArgs { cost_to: vec!["b=-1".to_owned()], ..flags() }).contains("1 to 65535"));
+        assert!(
+            bad(NodeArgs { cost_to: vec!["b=-1".to_owned()], ..flags() }).contains("1 to 65535")
+        );
         assert!(
             bad(NodeArgs { peer: vec!["nowhere".to_owned()], ..flags() })
                 .starts_with("--peer: \"nowhere\": ")
         );
         let rate = Some("0M".to_owned());
         assert!(bad(NodeArgs { transit_rate: rate, ..flags() }).contains("such as 500k or 10M"));
-        assert!(bad(NodeArgs { transit: Some("yes".to_owned()), ..flags() }).contains("`true` or `false`"));
-        assert!(bad(NodeArgs { no_direct: Some("yes".to_owned()), ..flags() }).starts_with("--no-direct: "));
+        assert!(
+            bad(NodeArgs { transit: Some("yes".to_owned()), ..flags() })
+                .contains("`true` or `false`")
+        );
+        assert!(
+            bad(NodeArgs { no_direct: Some("yes".to_owned()), ..flags() })
+                .starts_with("--no-direct: ")
+        );
         for external in ["203.0.113.7", "0.0.0.0:4433", "203.0.113.7:0", "name:1"] {
             let args = NodeArgs { external: vec![external.to_owned()], ..flags() };
             assert!(bad(args).starts_with(&format!("--external: {external:?}: ")));
         }
-        assert!(bad(NodeArgs { log_format: Some("xml".to_owned()), ..flags() }).contains("`text` or `json`"));
+        assert!(
+            bad(NodeArgs { log_format: Some("xml".to_owned()), ..flags() })
+                .contains("`text` or `json`")
+        );
     }
 
     #[test]
     fn what_was_not_built_in_is_an_error_only_when_it_is_turned_on() {
-        for (name, built) in [("mdns", cfg!(feature = "mdns")), ("portmap", cfg!(feature = "portmap"))] {
+        for (name, built) in
+            [("mdns", cfg!(feature = "mdns")), ("portmap", cfg!(feature = "portmap"))]
+        {
             let with = |text: &str| match name {
-                "mdns" => {
-                    resolve(NodeArgs { lan: Some(text.to_owned()), ..flags() }).map(|config| config.lan)
-                }
+                "mdns" => resolve(NodeArgs { lan: Some(text.to_owned()), ..flags() })
+                    .map(|config| config.lan),
                 _ => resolve(NodeArgs { map_port: Some(text.to_owned()), ..flags() })
                     .map(|config| config.map_port),
             };
@@ -474,7 +533,11 @@ mod tests {
                 Ok(on) => assert!(on && built),
                 Err(error) => {
                     assert!(!built);
-                    assert!(error.text.contains(&format!("without the feature `{name}`")), "{}", error.text);
+                    assert!(
+                        error.text.contains(&format!("without the feature `{name}`")),
+                        "{}",
+                        error.text
+                    );
                 }
             }
             assert!(with("yes").unwrap_err().text.contains("`true` or `false`"));
@@ -493,7 +556,8 @@ mod tests {
         };
         let config = resolve(args).unwrap();
         assert_eq!(config.cost, LinkCost::RoundTrip);
-        let to: Vec<_> = config.cost_to.iter().map(|(id, cost)| (id.as_str(), cost.get())).collect();
+        let to: Vec<_> =
+            config.cost_to.iter().map(|(id, cost)| (id.as_str(), cost.get())).collect();
         assert_eq!(to, [("relay-1", 9), ("a@b:c", 1)]);
     }
 
@@ -535,7 +599,8 @@ mod tests {
 
     #[test]
     fn a_command_line_is_split_as_a_shell_does_it() {
-        let commands = |command: &str| resolve(NodeArgs { command: vec![command.to_owned()], ..flags() });
+        let commands =
+            |command: &str| resolve(NodeArgs { command: vec![command.to_owned()], ..flags() });
         let specs = commands("a:b=grep -e 'two words' x=y").unwrap().commands;
         assert_eq!(specs[0].command, work::Command::new("grep").args(["-e", "two words", "x=y"]));
         assert!(commands("a:b=echo 'open").unwrap_err().text.contains("not closed"));
@@ -576,7 +641,10 @@ mod tests {
             .stderr(CommandStderr::Stream);
         assert_eq!(commands.unwrap()[0].command, expected);
         let all = resolve_file("inherit-env = true\n").unwrap();
-        assert_eq!(all[0].command, work::Command::new("cat").arg("-u").inherit_env(InheritEnv::All));
+        assert_eq!(
+            all[0].command,
+            work::Command::new("cat").arg("-u").inherit_env(InheritEnv::All)
+        );
         for (bad, allowed) in [
             ("max-output = 0", "such as 500k or 10M"),
             ("grace = -1", "a duration"),

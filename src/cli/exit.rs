@@ -85,7 +85,8 @@ impl Failure {
         self.text.is_empty()
     }
 
-    /// Says why on standard error, and makes the exit status of it. The quiet failure is a success: the reader had enough.
+    /// Says why on standard error, and makes the exit status of it. The quiet failure is a success:
+    /// the reader had enough.
     pub(super) fn report(&self) -> ExitCode {
         if self.is_quiet() {
             return ExitCode::SUCCESS;
@@ -113,7 +114,14 @@ mod tests {
 
     #[test]
     fn the_table_has_a_row_for_every_exit_status() {
-        let all = [Exit::Failed, Exit::Usage, Exit::Unreachable, Exit::Refused, Exit::Yielded, Exit::Busy];
+        let all = [
+            Exit::Failed,
+            Exit::Usage,
+            Exit::Unreachable,
+            Exit::Refused,
+            Exit::Yielded,
+            Exit::Busy,
+        ];
         for exit in all {
             assert!(EXIT_STATUS.contains(&format!("\n  {}  ", exit as u8)), "{exit:?}");
         }

@@ -12,13 +12,20 @@ use super::text::{Cell, Colour, Paint, Table, escape, escape_json, millis, span}
 
 /// Prints what the place knows of the node: for people, or as JSON with every detail.
 pub(super) async fn run(args: ExplainArgs, env: &Env) -> Result<(), Failure> {
-    let explained = Place::with(args.place, env, async |place| place.explain(&args.node).await).await?;
-    let view = ExplainView::deserialize(&explained)
-        .map_err(|error| Failure::failed(format!("cannot parse the node's explanation: {error}")))?;
-    let text =
-        if args.json { escape_json(&format!("{explained:#}\n")) } else { view.render(Paint::for_stdout()) };
+    let explained =
+        Place::with(args.place, env, async |place| place.explain(&args.node).await).await?;
+    let view = ExplainView::deserialize(&explained).map_err(|error| {
+        Failure::failed(format!("cannot parse the node's explanation: {error}"))
+    })?;
+    let text = if args.json {
+        escape_json(&format!("{explained:#}\n"))
+    } else {
+        view.render(Paint::for_stdout())
+    };
     let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))?;
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::output(&error))?;
     match view.path {
         None if view.route.state != "myself" => {
             Err(Failure::unreachable(format!("{} is unreachable", args.node)))
@@ -369,7 +376,9 @@ Attempts at a direct path
     #[test]
     fn an_explanation_of_another_version_is_shown_as_far_as_it_goes() {
         assert!(render(json!({ "node": "old", "new_field": 1 })).starts_with("old  "));
-        assert!(render(json!({ "path": { "kind": "relayed" } })).contains("path         relayed\n"));
+        assert!(
+            render(json!({ "path": { "kind": "relayed" } })).contains("path         relayed\n")
+        );
     }
 
     #[test]

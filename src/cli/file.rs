@@ -20,7 +20,8 @@ mod value;
 use units::{RawUnits, UnitsSetting};
 use value::{DurationValue, Location, RateValue, UserValue, line_of};
 
-/// The most that a configuration file may have, in bytes: 1 MiB. A longer one is another kind of file.
+/// The most that a configuration file may have, in bytes: 1 MiB. A longer one is another kind of
+/// file.
 const MAX_LEN: u64 = 1024 * 1024;
 
 /// The settings of a configuration file. Every value knows its line.
@@ -350,11 +351,17 @@ mod tests {
         assert_eq!(file.data_dir.unwrap().value, Path::new("/var/lib/receptor"));
         assert_eq!(file.peer.iter().map(|peer| line(&peer.source)).collect::<Vec<_>>(), [6, 7]);
         assert_eq!(file.cost.unwrap().value, "7");
-        assert_eq!((file.cost_to[0].value.as_str(), line(&file.cost_to[0].source)), ("relay-1=9", 16));
+        assert_eq!(
+            (file.cost_to[0].value.as_str(), line(&file.cost_to[0].source)),
+            ("relay-1=9", 16)
+        );
         assert_eq!(
             file.command
                 .iter()
-                .map(|command| (line(&command.source), (&*command.value.directive, &command.value.run)))
+                .map(|command| (
+                    line(&command.source),
+                    (&*command.value.directive, &command.value.run)
+                ))
                 .collect::<Vec<_>>(),
             [
                 (19, ("text:upper", &CommandLine::Text("tr a-z A-Z".to_owned()))),
@@ -366,7 +373,10 @@ mod tests {
     #[test]
     fn an_unknown_key_is_an_error_that_says_where_and_what_is_allowed() {
         let text = error("id = \"a\"\n\nlisten-on = []\n");
-        assert!(text.starts_with("/etc/receptor/r.toml, line 3: unknown field `listen-on`"), "{text}");
+        assert!(
+            text.starts_with("/etc/receptor/r.toml, line 3: unknown field `listen-on`"),
+            "{text}"
+        );
         assert!(text.contains("`listen`") && text.contains("`log-format`"), "{text}");
     }
 
@@ -374,7 +384,8 @@ mod tests {
     fn a_value_of_the_wrong_type_is_an_error_that_says_where_and_what_is_allowed() {
         let text = error("id = \"a\"\ntransit = \"yes\"\n");
         assert!(
-            text.starts_with("/etc/receptor/r.toml, line 2: ") && text.contains("expected a boolean"),
+            text.starts_with("/etc/receptor/r.toml, line 2: ")
+                && text.contains("expected a boolean"),
             "{text}"
         );
         let text = error("[command]\n\n\"a:b\" = 7\n");
@@ -402,7 +413,8 @@ mod tests {
             "#,
         )
         .unwrap();
-        let dump = file.command.iter().find(|command| command.value.directive == "db:dump").unwrap();
+        let dump =
+            file.command.iter().find(|command| command.value.directive == "db:dump").unwrap();
         assert!(dump.source.to_string().ends_with("line 5"), "{}", dump.source);
         let dump = &dump.value;
         let text = |setting: &Option<Sourced<String>>| setting.as_ref().unwrap().value.clone();
@@ -418,7 +430,10 @@ mod tests {
     #[test]
     fn a_mistake_in_a_command_says_where_and_what_is_allowed() {
         let text = error("id = \"a\"\n\n[command.\"a:b\"]\nrun = \"cat\"\nmax-ouput = 7\n");
-        assert!(text.starts_with("/etc/receptor/r.toml, line 5: unknown field `max-ouput`"), "{text}");
+        assert!(
+            text.starts_with("/etc/receptor/r.toml, line 5: unknown field `max-ouput`"),
+            "{text}"
+        );
         assert!(text.contains("`max-output`") && text.contains("`inherit-env`"), "{text}");
         let text = error("[command.\"a:b\"]\nstderr = \"log\"\n");
         assert!(text.contains("line 1: missing field `run`"), "{text}");

@@ -20,12 +20,12 @@ pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
     out.write_all(&script).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
 }
 
-/// Writes `receptor.1` and a page for each subcommand, for example `receptor-node.1`. Existing pages
-/// are replaced.
+/// Writes `receptor.1` and a page for each subcommand, for example `receptor-node.1`. Existing
+/// pages are replaced.
 pub(super) fn man(dir: &Path) -> Result<(), Failure> {
-    fs::create_dir_all(dir)
-        .and_then(|()| clap_mangen::generate_to(Args::command(), dir))
-        .map_err(|error| Failure::failed(format!("cannot write manual pages to {}: {error}", dir.display())))
+    fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Args::command(), dir)).map_err(
+        |error| Failure::failed(format!("cannot write manual pages to {}: {error}", dir.display())),
+    )
 }
 
 #[cfg(test)]
@@ -39,11 +39,15 @@ mod tests {
         let pages: Vec<_> = ["", "-node", "-cert", "-cert-issue", "-send", "-man"]
             .into_iter()
             .map(|command| {
-                fs::read_to_string(dir.path().join(format!("made/here/receptor{command}.1"))).unwrap()
+                fs::read_to_string(dir.path().join(format!("made/here/receptor{command}.1")))
+                    .unwrap()
             })
             .collect();
         assert!(pages.iter().all(|page| page.contains(".TH receptor")), "{}", pages[0]);
         assert!(pages[1].contains("RECEPTOR_LISTEN"));
-        assert!(man(&dir.path().join("made/here/receptor.1")).is_err(), "a file is not a directory");
+        assert!(
+            man(&dir.path().join("made/here/receptor.1")).is_err(),
+            "a file is not a directory"
+        );
     }
 }

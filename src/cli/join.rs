@@ -27,12 +27,14 @@ pub(super) fn is_set_up(env: &Env) -> bool {
         && PEER.list(Vec::new(), env, ',').is_ok_and(|peers| !peers.is_empty())
 }
 
-/// Starts an ephemeral node and waits until it is linked. It keeps nothing, and serves no control socket.
+/// Starts an ephemeral node and waits until it is linked. It keeps nothing, and serves no control
+/// socket.
 pub(super) async fn join(args: PlaceArgs, env: &Env) -> Result<Local, Failure> {
     let id = ID.text(args.id, env)?.ok_or_else(|| ID.missing("the ephemeral node's id"))?;
     let id: NodeId = id.parse()?;
-    let certs =
-        CERTS.path(args.certs, env).ok_or_else(|| CERTS.missing("the directory of the certificates"))?;
+    let certs = CERTS
+        .path(args.certs, env)
+        .ok_or_else(|| CERTS.missing("the directory of the certificates"))?;
     let peers = PEER.list(args.peer, env, ',')?;
     if peers.is_empty() {
         return Err(PEER.missing("a node to link to"));
@@ -58,7 +60,9 @@ pub(super) async fn join(args: PlaceArgs, env: &Env) -> Result<Local, Failure> {
                 .into_iter()
                 .filter_map(|link| Some(format!("; {}: {}", link.address, link.last_error?)));
             let why: String = why.collect();
-            Err(Failure::unreachable(format!("no link within {JOIN_TIMEOUT:?} to any of {names}{why}")))
+            Err(Failure::unreachable(format!(
+                "no link within {JOIN_TIMEOUT:?} to any of {names}{why}"
+            )))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! JSON documents that travel through the control socket as text.
 //!
-//! The status of a hub with thousands of stubs is megabytes of JSON. It is written once, by the node, and read once, into
-//! what the client needs of it.
+//! The status of a hub with thousands of stubs is megabytes of JSON. It is written once, by the
+//! node, and read once, into what the client needs of it.
 
 use std::cell::Cell;
 
@@ -31,8 +31,8 @@ impl Document {
         serde_json::from_str(self.0.get())
     }
 
-    /// Lines for a terminal: indented by two, and characters that could steer the terminal are escaped as JSON escapes
-    /// them.
+    /// Lines for a terminal: indented by two, and characters that could steer the terminal are
+    /// escaped as JSON escapes them.
     pub(super) fn pretty(&self) -> String {
         pretty(self.0.get())
     }

@@ -15,7 +15,9 @@ use super::work::local::LocalUnits;
 use crate::id::NodeId;
 use crate::mesh::{Convergence, EndReason, OpenError, RefuseCode, StatusOptions};
 use crate::node::Node;
-use crate::work::{ActiveWork, Call, CallError, CallOptions, Directive, PayloadWriter, PingError, Pong};
+use crate::work::{
+    ActiveWork, Call, CallError, CallOptions, Directive, PayloadWriter, PingError, Pong,
+};
 
 /// How long an ephemeral node waits for another that it is to explain.
 const EXPLAIN_PING: Duration = Duration::from_secs(5);
@@ -69,14 +71,15 @@ impl Local {
         Self { node }
     }
 
-    /// The status, as a document. It is written on a blocking thread: that of a hub takes milliseconds.
+    /// The status, as a document. It is written on a blocking thread: that of a hub takes
+    /// milliseconds.
     pub(super) async fn status(&self, options: StatusOptions) -> Result<Document, Failure> {
         let status = self.node.status_with(options).await.map_err(Failure::failed)?;
         tokio::task::spawn_blocking(move || Document::of(&status)).await.map_err(Failure::failed)
     }
 
-    /// What the node knows of another. An ephemeral node knows little until it has asked: by a ping,
-    /// unless its neighbour says that the other one has left.
+    /// What the node knows of another. An ephemeral node knows little until it has asked: by a
+    /// ping, unless its neighbour says that the other one has left.
     pub(super) async fn explain(&self, node: &NodeId) -> Result<Value, Failure> {
         let explained = self.explained(node).await?;
         let known = |field: &str| !explained[field].is_null();
@@ -130,7 +133,8 @@ impl Local {
     }
 }
 
-/// Sends the payload and hands on the responses, both at the same time, until the call has ended. Dropped, it cancels the call.
+/// Sends the payload and hands on the responses, both at the same time, until the call has ended.
+/// Dropped, it cancels the call.
 pub(super) async fn exchange(
     call: Call,
     mut payload: impl Source,
@@ -157,7 +161,8 @@ pub(super) async fn exchange(
     }
 }
 
-/// Sends the payload. A handler that takes no more of it is no failure: the responses say how the call went.
+/// Sends the payload. A handler that takes no more of it is no failure: the responses say how the
+/// call went.
 async fn upload(payload: &mut impl Source, writer: &mut PayloadWriter) -> Result<(), Failure> {
     while let Some(piece) = payload.next().await? {
         if writer.write_chunk(piece).await.is_err() {
@@ -199,15 +204,20 @@ fn open_failure(error: OpenError) -> Failure {
 fn call_failure(error: CallError) -> Failure {
     match &error {
         CallError::Overloaded | CallError::CallerLimit => Failure::busy(error),
-        CallError::Refused(why) if matches!(why.code, RefuseCode::Overloaded | RefuseCode::CallerLimit) => {
+        CallError::Refused(why)
+            if matches!(why.code, RefuseCode::Overloaded | RefuseCode::CallerLimit) =>
+        {
             Failure::busy(error)
         }
-        CallError::Lost(ending) if matches!(ending.why, EndReason::NotTrusted(_)) => Failure::refused(error),
+        CallError::Lost(ending) if matches!(ending.why, EndReason::NotTrusted(_)) => {
+            Failure::refused(error)
+        }
         CallError::Refused(why) if why.code == RefuseCode::NotAllowed => Failure::refused(error),
         // The node has gone, or is going: another attempt needs another node, or this one back.
-        CallError::Lost(_) | CallError::NoLastResponse | CallError::Leaving { .. } | CallError::Deadline => {
-            Failure::unreachable(error)
-        }
+        CallError::Lost(_)
+        | CallError::NoLastResponse
+        | CallError::Leaving { .. }
+        | CallError::Deadline => Failure::unreachable(error),
         _ => Failure::failed(error),
     }
 }

@@ -4,8 +4,9 @@
 //!   threads of the runtime ──▶ queue: 1 MiB, overflow is dropped ──▶ writer thread ──▶ standard error
 //! ```
 //!
-//! A stopped terminal or a blocked log collector would otherwise block the node at its next line, its
-//! signal handlers included. When the reader resumes, a line reports the number of lines dropped.
+//! A stopped terminal or a blocked log collector would otherwise block the node at its next line,
+//! its signal handlers included. When the reader resumes, a line reports the number of lines
+//! dropped.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::VecDeque;
@@ -16,7 +17,8 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Log lines that wait for the reader of standard error, in bytes: seconds of a busy node at `debug`.
+/// Log lines that wait for the reader of standard error, in bytes: seconds of a busy node at
+/// `debug`.
 const MAX_QUEUE: usize = 1024 * 1024;
 /// Maximum time that process exit waits for a reader of standard error.
 const FLUSH_WAIT: Duration = Duration::from_millis(500);
@@ -78,8 +80,8 @@ pub(super) fn flush() {
 
 fn start(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let ansi =
-        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let ansi = io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let queue = STDERR.get_or_init(|| Queue::spawn(format, io::stderr())).clone();
     // The default hook writes to standard error itself, and would wait for its reader.
     std::panic::set_hook(Box::new(|panic| {
@@ -126,8 +128,8 @@ struct State {
 }
 
 impl Queue {
-    /// Starts the thread that writes. Without one, nothing is written: a process that cannot start a thread starts no
-    /// node either.
+    /// Starts the thread that writes. Without one, nothing is written: a process that cannot start
+    /// a thread starts no node either.
     fn spawn(format: LogFormat, out: impl Write + Send + 'static) -> Self {
         let queue = Self::new(format);
         let writer = queue.clone();
@@ -194,7 +196,8 @@ impl Queue {
     }
 
     fn wait_empty(&self, within: Duration) {
-        let busy = |state: &mut State| state.writing || !state.lines.is_empty() || state.dropped > 0;
+        let busy =
+            |state: &mut State| state.writing || !state.lines.is_empty() || state.dropped > 0;
         drop(self.0.written.wait_timeout_while(self.lock(), within, busy));
     }
 
@@ -278,7 +281,10 @@ mod tests {
         for n in 0..room {
             assert_eq!(read(&reader), line(n));
         }
-        assert_eq!(read(&reader), "receptor: 50 log lines dropped: standard error was not read in time\n");
+        assert_eq!(
+            read(&reader),
+            "receptor: 50 log lines dropped: standard error was not read in time\n"
+        );
         write!(queue.make_writer(), "again").unwrap();
         assert_eq!(read(&reader), "again");
         queue.wait_empty(LIMIT);

@@ -1,4 +1,5 @@
-//! The fields of log lines, as text in which nothing from the network can steer a terminal or forge a line.
+//! The fields of log lines, as text in which nothing from the network can steer a terminal or forge
+//! a line.
 
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::FormatFields;
@@ -6,7 +7,8 @@ use tracing_subscriber::fmt::format::debug_fn;
 
 use super::text::escape;
 
-/// Formats fields as `name=value`, with every control character of the value escaped, line ends included.
+/// Formats fields as `name=value`, with every control character of the value escaped, line ends
+/// included.
 pub(super) fn escaped() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     debug_fn(|writer, field, value| {
         let text = format!("{value:?}");

@@ -9,9 +9,10 @@
 //!   └─▶ status, ping, trace, send ─┴── place: local or remote ───────┘
 //! ```
 //!
-//! `node` runs a node and serves its control socket. `status`, `ping`, `trace` and `send` run on a place: a running
-//! node behind its socket, or an ephemeral one that joins for this one thing. Everything that touches a node for them is in
-//! `local`, which the socket's server uses as well, so that both ways do the same.
+//! `node` runs a node and serves its control socket. `status`, `ping`, `trace` and `send` run on a
+//! place: a running node behind its socket, or an ephemeral one that joins for this one thing.
+//! Everything that touches a node for them is in `local`, which the socket's server uses as well,
+//! so that both ways do the same.
 
 mod args;
 mod cert;
@@ -115,7 +116,10 @@ fn client<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Fai
 /// Maximum time for tasks to be dropped at exit; an immediate stop kills commands then.
 const WIND_UP: Duration = Duration::from_secs(1);
 
-fn block_on<T>(future: impl Future<Output = Result<T, Failure>>, wind_up: Duration) -> Result<T, Failure> {
+fn block_on<T>(
+    future: impl Future<Output = Result<T, Failure>>,
+    wind_up: Duration,
+) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

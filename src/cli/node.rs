@@ -17,8 +17,8 @@ use super::signals::{self, Stop};
 use crate::node::Node;
 use crate::transport::{Identity, IdentityError};
 
-/// Runs a node, and its control socket, until SIGTERM or Ctrl-C; then drains and withdraws. Another one, more than a
-/// second later, exits at once; during the start, the first one does.
+/// Runs a node, and its control socket, until SIGTERM or Ctrl-C; then drains and withdraws. Another
+/// one, more than a second later, exits at once; during the start, the first one does.
 ///
 /// `again` reads the configuration as it is now.
 pub(super) async fn run(
@@ -68,7 +68,8 @@ fn yielded_to(config: &NodeConfig, to: &str) -> Failure {
 }
 
 async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure> {
-    let mut builder = Node::builder(config.id.clone(), identity).transit(config.transit).cost(config.cost);
+    let mut builder =
+        Node::builder(config.id.clone(), identity).transit(config.transit).cost(config.cost);
     builder = builder.liveness(config.liveness).congestion(config.congestion);
     if let Some(timeout) = config.peer_timeout {
         builder = builder.peer_timeout(timeout);
@@ -77,7 +78,10 @@ async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure>
     builder = config.external.iter().fold(builder, |builder, addr| builder.external_addr(*addr));
     builder = config.listen.iter().fold(builder, |builder, listen| builder.listen(*listen));
     builder = config.peers.iter().fold(builder, |builder, peer| builder.peer(peer.clone()));
-    builder = config.cost_to.iter().fold(builder, |builder, (id, cost)| builder.cost_to(id.clone(), *cost));
+    builder = config
+        .cost_to
+        .iter()
+        .fold(builder, |builder, (id, cost)| builder.cost_to(id.clone(), *cost));
     if let Some(rate) = config.transit_rate {
         builder = builder.transit_rate(rate);
     }
@@ -112,7 +116,8 @@ fn announce(node: &Node, socket: &ControlSocket, dials_only: bool) {
     let mut out = io::stdout();
     let place = if dials_only { DIALLING } else { LISTENING };
     // A node runs on without anyone reading along.
-    let _ = writeln!(out, "receptor node {id}{place}{addrs}{CONTROL}{socket}").and_then(|()| out.flush());
+    let _ = writeln!(out, "receptor node {id}{place}{addrs}{CONTROL}{socket}")
+        .and_then(|()| out.flush());
 }
 
 const LISTENING: &str = ", listening on ";
@@ -128,8 +133,7 @@ pub(super) fn announced_addrs(line: &str) -> Option<Vec<SocketAddr>> {
 
 /// Takes the certificates as they are on disk now; keeps the old ones if they cannot be used.
 async fn renew(config: &NodeConfig, node: &Node) {
-    let keep =
-        |error: &dyn Error| tracing::error!(%error, "certificates not reloaded; the old ones stay in use");
+    let keep = |error: &dyn Error| tracing::error!(%error, "certificates not reloaded; the old ones stay in use");
     match load(config).await {
         Ok(identity) => match node.reload(identity).await {
             Ok(()) => tracing::info!("certificates reloaded"),
@@ -151,7 +155,8 @@ async fn load(config: &NodeConfig) -> Result<Identity, IdentityError> {
     Ok(identity.with_trust(trust))
 }
 
-/// Logs what has changed in the configuration since the start. A reload replaces certificates alone.
+/// Logs what has changed in the configuration since the start. A reload replaces certificates
+/// alone.
 fn compare(running: &NodeConfig, now: Result<NodeConfig, Failure>) {
     match now.map(|now| running.differences(&now).join(", ")) {
         Ok(changed) if changed.is_empty() => {}
@@ -180,7 +185,8 @@ mod tests {
 
     #[test]
     fn a_parent_reads_the_addresses_in_the_announcement() {
-        let line = "receptor node a, listening on 127.0.0.1:1 [::1]:2, control socket /run/x y.sock";
+        let line =
+            "receptor node a, listening on 127.0.0.1:1 [::1]:2, control socket /run/x y.sock";
         assert_eq!(
             announced_addrs(line),
             Some(vec!["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()])

@@ -29,7 +29,8 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// Does one thing on a place, and leaves it in order: also when the thing failed, and on Ctrl-C.
+    /// Does one thing on a place, and leaves it in order: also when the thing failed, and on
+    /// Ctrl-C.
     pub(super) async fn with<T>(
         args: PlaceArgs,
         env: &Env,
@@ -71,11 +72,16 @@ impl Place {
     }
 
     /// The status: all of it as a [`Document`](super::json::Document), or what a view takes of it.
-    pub(super) async fn status<T: DeserializeOwned>(&self, options: StatusOptions) -> Result<T, Failure> {
+    pub(super) async fn status<T: DeserializeOwned>(
+        &self,
+        options: StatusOptions,
+    ) -> Result<T, Failure> {
         match self {
             Self::Remote(client) => client.status(options).await,
             Self::Local(local) => local.status(options).await?.read().map_err(|error| {
-                Failure::failed(format!("this node's own status is not understood, which is a bug: {error}"))
+                Failure::failed(format!(
+                    "this node's own status is not understood, which is a bug: {error}"
+                ))
             }),
         }
     }
@@ -95,7 +101,11 @@ impl Place {
         }
     }
 
-    pub(super) async fn ping(&self, node: &NodeId, timeout: Duration) -> Result<PingReply, Failure> {
+    pub(super) async fn ping(
+        &self,
+        node: &NodeId,
+        timeout: Duration,
+    ) -> Result<PingReply, Failure> {
         match self {
             Self::Remote(client) => client.ping(node, timeout).await,
             Self::Local(local) => local.ping(node, timeout).await,
@@ -120,7 +130,9 @@ impl Place {
         queued: impl FnOnce(),
     ) -> Result<(), Failure> {
         match self {
-            Self::Remote(client) => client.send(node, &directive, options, payload, responses, queued).await,
+            Self::Remote(client) => {
+                client.send(node, &directive, options, payload, responses, queued).await
+            }
             Self::Local(local) => {
                 exchange(local.call(node, directive, options).await?, payload, responses).await
             }

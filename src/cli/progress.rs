@@ -22,7 +22,8 @@ const NEWEST: f64 = 0.3;
 /// Moves to the start of the line and erases it.
 pub(super) const ERASE: &str = "\r\x1b[K";
 
-/// The progress of one call. Clones share it; the last one that is dropped leaves the terminal without the line.
+/// The progress of one call. Clones share it; the last one that is dropped leaves the terminal
+/// without the line.
 #[derive(Clone, Debug)]
 pub(super) struct Progress(Arc<Shared>);
 
@@ -52,7 +53,8 @@ struct Counts {
 }
 
 impl Progress {
-    /// Shows progress if standard error is a terminal, unless `quiet`. `total` is the size of the payload, if it is known.
+    /// Shows progress if standard error is a terminal, unless `quiet`. `total` is the size of the
+    /// payload, if it is known.
     pub(super) fn new(total: Option<u64>, quiet: bool) -> Self {
         let state = Mutex::new(State { total, ..State::default() });
         let on = !quiet && io::stderr().is_terminal();
@@ -145,7 +147,8 @@ impl State {
             let _ = write!(line, " of {}", bytes(total as f64));
         }
         let _ = write!(line, ", received {}, {}/s", bytes(received as f64), bytes(rate));
-        if let Some(left) = self.total.and_then(|total| time_left(total.saturating_sub(sent), rate)) {
+        if let Some(left) = self.total.and_then(|total| time_left(total.saturating_sub(sent), rate))
+        {
             let _ = write!(line, ", {} left", span(left));
         }
         line
@@ -256,6 +259,10 @@ mod tests {
         assert_eq!(rate.update(counts(1_000), start + Duration::from_secs(1)), 1_000.0);
         let slower = rate.update(counts(1_000), start + Duration::from_secs(2));
         assert!(slower < 1_000.0 && slower > 0.0, "{slower}");
-        assert_eq!(rate.update(counts(1_000), start + Duration::from_secs(2)), slower, "no time has passed");
+        assert_eq!(
+            rate.update(counts(1_000), start + Duration::from_secs(2)),
+            slower,
+            "no time has passed"
+        );
     }
 }

@@ -26,7 +26,8 @@ pub(super) async fn run(args: SendArgs, env: &Env) -> Result<(), Failure> {
     let options = CallOptions { deadline: args.timeout, peer_timeout: args.peer_timeout };
     Place::with(args.place, env, async |place| {
         let (payload, responses) = (progress.sending(payload), progress.receiving(responses));
-        let call = place.send(&args.node, args.directive, options, payload, responses, || progress.queued());
+        let call = place
+            .send(&args.node, args.directive, options, payload, responses, || progress.queued());
         tokio::select! {
             result = call => result,
             never = progress.show() => never,
@@ -48,7 +49,9 @@ impl Payload {
         let argument = argument.unwrap_or_default();
         match argument.as_bytes() {
             b"-" => Self::Stdin,
-            [b'@', path @ ..] => Self::File(Path::new(std::ffi::OsStr::from_bytes(path)).to_owned()),
+            [b'@', path @ ..] => {
+                Self::File(Path::new(std::ffi::OsStr::from_bytes(path)).to_owned())
+            }
             _ => Self::Text(argument.into_vec()),
         }
     }
@@ -62,7 +65,9 @@ impl Payload {
                 let size = text.len() as u64;
                 (Box::pin(std::io::Cursor::new(text)), "the payload".to_owned(), Some(size))
             }
-            Self::Stdin => (Box::pin(tokio::io::stdin()), "standard input".to_owned(), rest_of_stdin()),
+            Self::Stdin => {
+                (Box::pin(tokio::io::stdin()), "standard input".to_owned(), rest_of_stdin())
+            }
             Self::File(path) => {
                 let name = path.display().to_string();
                 let open = async {
@@ -70,7 +75,8 @@ impl Payload {
                     let found = file.metadata().await?;
                     std::io::Result::Ok((file, found.is_file().then_some(found.len())))
                 };
-                let (file, size) = open.await.map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+                let (file, size) =
+                    open.await.map_err(|error| Failure::usage(format!("{name}: {error}")))?;
                 (Box::pin(file), name, size)
             }
         };

@@ -80,7 +80,8 @@ pub(super) const CERTS: Name = Name { flag: "certs", variable: "RECEPTOR_CERTS" 
 pub(super) const LISTEN: Name = Name { flag: "listen", variable: "RECEPTOR_LISTEN" };
 pub(super) const PEER: Name = Name { flag: "peer", variable: "RECEPTOR_PEER" };
 pub(super) const TRANSIT: Name = Name { flag: "transit", variable: "RECEPTOR_TRANSIT" };
-pub(super) const TRANSIT_RATE: Name = Name { flag: "transit-rate", variable: "RECEPTOR_TRANSIT_RATE" };
+pub(super) const TRANSIT_RATE: Name =
+    Name { flag: "transit-rate", variable: "RECEPTOR_TRANSIT_RATE" };
 pub(super) const RELAYS: Name = Name { flag: "relays", variable: "RECEPTOR_RELAYS" };
 pub(super) const NO_DIRECT: Name = Name { flag: "no-direct", variable: "RECEPTOR_NO_DIRECT" };
 pub(super) const EXTERNAL: Name = Name { flag: "external", variable: "RECEPTOR_EXTERNAL" };
@@ -92,7 +93,8 @@ pub(super) const UNITS: Name = Name { flag: "units", variable: "RECEPTOR_UNITS" 
 pub(super) const CONTROL: Name = Name { flag: "control", variable: "RECEPTOR_CONTROL" };
 pub(super) const COST: Name = Name { flag: "cost", variable: "RECEPTOR_COST" };
 pub(super) const COST_TO: Name = Name { flag: "cost-to", variable: "RECEPTOR_COST_TO" };
-pub(super) const PEER_TIMEOUT: Name = Name { flag: "peer-timeout", variable: "RECEPTOR_PEER_TIMEOUT" };
+pub(super) const PEER_TIMEOUT: Name =
+    Name { flag: "peer-timeout", variable: "RECEPTOR_PEER_TIMEOUT" };
 pub(super) const LIVENESS: Name = Name { flag: "liveness", variable: "RECEPTOR_LIVENESS" };
 pub(super) const CONGESTION: Name = Name { flag: "congestion", variable: "RECEPTOR_CONGESTION" };
 pub(super) const GRACE: Name = Name { flag: "grace", variable: "RECEPTOR_GRACE" };
@@ -101,7 +103,11 @@ pub(super) const CONFIG: Name = Name { flag: "config", variable: "RECEPTOR_CONFI
 
 impl Name {
     /// A text: from the flag, else from the environment.
-    pub(super) fn text(self, flag: Option<String>, env: &Env) -> Result<Option<Sourced<String>>, Failure> {
+    pub(super) fn text(
+        self,
+        flag: Option<String>,
+        env: &Env,
+    ) -> Result<Option<Sourced<String>>, Failure> {
         match flag {
             Some(text) => Ok(Some(Sourced::new(text, Source::Flag(self.flag)))),
             None => self.variable(env),
@@ -110,7 +116,8 @@ impl Name {
 
     /// A path: from the flag, else from the environment.
     pub(super) fn path(self, flag: Option<PathBuf>, env: &Env) -> Option<Sourced<PathBuf>> {
-        let from_env = || Some(Sourced::new(env.get(self.variable)?.into(), Source::Env(self.variable)));
+        let from_env =
+            || Some(Sourced::new(env.get(self.variable)?.into(), Source::Env(self.variable)));
         flag.map(|path| Sourced::new(path, Source::Flag(self.flag))).or_else(from_env)
     }
 
@@ -123,7 +130,10 @@ impl Name {
         separator: char,
     ) -> Result<Vec<Sourced<String>>, Failure> {
         if !flags.is_empty() {
-            return Ok(flags.into_iter().map(|text| Sourced::new(text, Source::Flag(self.flag))).collect());
+            return Ok(flags
+                .into_iter()
+                .map(|text| Sourced::new(text, Source::Flag(self.flag)))
+                .collect());
         }
         let Some(Sourced { value, source }) = self.variable(env)? else { return Ok(Vec::new()) };
         let items = value.split(separator).map(str::trim).filter(|item| !item.is_empty());
@@ -157,7 +167,8 @@ pub(super) fn switch(text: String) -> Result<bool, String> {
 /// The longest time that can be set.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 86_400);
 
-/// A span of time in text: `90`, `1.5` (seconds), or a number with a unit: `500ms`, `90s`, `15m`, `12h`, `7d`.
+/// A span of time in text: `90`, `1.5` (seconds), or a number with a unit: `500ms`, `90s`, `15m`,
+/// `12h`, `7d`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -179,7 +190,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A number of bytes in text, with an optional letter for thousands, millions or thousands of millions: `500k`, `10M`, `2G`.
+/// A number of bytes in text, with an optional letter for thousands, millions or thousands of
+/// millions: `500k`, `10M`, `2G`.
 pub(super) fn bytes(text: &str) -> Option<NonZeroU64> {
     let (number, factor) = match text.as_bytes().last()? {
         b'k' => (&text[..text.len() - 1], 1_000),
@@ -196,7 +208,11 @@ pub(super) fn peer_timeout_of(text: &str) -> Result<Duration, String> {
     if PEER_TIMEOUTS.contains(&timeout) {
         return Ok(timeout);
     }
-    Err(format!("{text:?}: a duration from {:?} to {:?}", PEER_TIMEOUTS.start(), PEER_TIMEOUTS.end()))
+    Err(format!(
+        "{text:?}: a duration from {:?} to {:?}",
+        PEER_TIMEOUTS.start(),
+        PEER_TIMEOUTS.end()
+    ))
 }
 
 #[cfg(test)]
@@ -225,7 +241,9 @@ mod tests {
     #[test]
     fn a_list_in_the_environment_is_split_and_a_list_of_flags_is_not() {
         let env = Env::from([("RECEPTOR_LISTEN", "a:1, b:2,")]);
-        let values = |list: Vec<Sourced<String>>| list.into_iter().map(|item| item.value).collect::<Vec<_>>();
+        let values = |list: Vec<Sourced<String>>| {
+            list.into_iter().map(|item| item.value).collect::<Vec<_>>()
+        };
         assert_eq!(values(LISTEN.list(Vec::new(), &env, ',').unwrap()), ["a:1", "b:2"]);
         assert_eq!(values(LISTEN.list(vec!["c,d".to_owned()], &env, ',').unwrap()), ["c,d"]);
     }
@@ -236,7 +254,8 @@ mod tests {
         assert_eq!(port(Source::Flag("cost")), "--cost: \"x\": invalid digit found in string");
         assert!(port(Source::Env("RECEPTOR_COST")).starts_with("RECEPTOR_COST: "));
         assert!(
-            port(Source::File { path: "/etc/r.toml".into(), line: 3 }).starts_with("/etc/r.toml, line 3: ")
+            port(Source::File { path: "/etc/r.toml".into(), line: 3 })
+                .starts_with("/etc/r.toml, line 3: ")
         );
     }
 
@@ -247,6 +266,9 @@ mod tests {
             ["0", "1.5", "500ms", "90s", "15m", "12h", "1d"].map(ms),
             [0, 1_500, 500, 90_000, 900_000, 43_200_000, 86_400_000].map(Some)
         );
-        assert_eq!(["", "s", "-1", "1w", "NaN", "inf", "1e9", "1.2.3", "367d", "1 s"].map(ms), [None; 10]);
+        assert_eq!(
+            ["", "s", "-1", "1w", "NaN", "inf", "1e9", "1.2.3", "367d", "1 s"].map(ms),
+            [None; 10]
+        );
     }
 }

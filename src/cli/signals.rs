@@ -19,11 +19,14 @@ pub(super) struct Stop {
 
 impl Stop {
     pub(super) fn watch() -> Result<Self, Failure> {
-        Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: watch(SignalKind::terminate())?,
+            interrupt: watch(SignalKind::interrupt())?,
+        })
     }
 
-    /// Waits for one of them that is not the first one's echo: `timeout`, terminals and supervisors that signal a
-    /// process and its group send two at once. Cancel safe.
+    /// Waits for one of them that is not the first one's echo: `timeout`, terminals and supervisors
+    /// that signal a process and its group send two at once. Cancel safe.
     pub(super) async fn wait_again(&mut self) {
         let first = Instant::now();
         loop {

@@ -17,7 +17,8 @@ use crate::mesh::{Convergence, StatusOptions};
 pub(super) async fn run(args: StatusArgs, env: &Env) -> Result<(), Failure> {
     let options = options(&args);
     let look = async |place: &Place| {
-        let waited = if args.wait_converged { Some(place.converged(args.timeout).await?) } else { None };
+        let waited =
+            if args.wait_converged { Some(place.converged(args.timeout).await?) } else { None };
         let text = if args.json {
             place.status::<Document>(options).await?.pretty() + "\n"
         } else {
@@ -27,7 +28,9 @@ pub(super) async fn run(args: StatusArgs, env: &Env) -> Result<(), Failure> {
     };
     let (waited, text) = Place::with(args.place, env, look).await?;
     let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))?;
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::output(&error))?;
     match waited {
         Some(Convergence::Partial { count, expected }) => Err(Failure::unreachable(format!(
             "not converged within {:?}: {count} of {expected} nodes are known to have the route to this one",
@@ -120,8 +123,11 @@ impl HandshakesView {
     /// One line for display. `None` if no neighbour exceeded its share and nothing was dropped.
     fn line(&self) -> Option<String> {
         let all = [&self.links, &self.greeting, &self.peers];
-        let sum = |count: fn(&HandshakeView) -> u64| all.into_iter().map(count).fold(0, u64::saturating_add);
-        let (retried, displaced, silent) = (sum(|v| v.retried), sum(|v| v.displaced), sum(|v| v.silent));
+        let sum = |count: fn(&HandshakeView) -> u64| {
+            all.into_iter().map(count).fold(0, u64::saturating_add)
+        };
+        let (retried, displaced, silent) =
+            (sum(|v| v.retried), sum(|v| v.displaced), sum(|v| v.silent));
         let under_way = sum(|v| v.half_open as u64);
         (retried > 0 || displaced > 0 || silent > 0).then(|| {
             format!("{under_way} under way; {retried} had to prove their address, {displaced} displaced, {silent} fell silent")
@@ -168,9 +174,13 @@ pub(super) struct PortMappingView {
 impl PortMappingView {
     pub(super) fn line(&self) -> String {
         match (&self.external, &self.protocol, &self.why) {
-            (Some(external), Some(protocol), _) => format!("{} by {}", escape(external), escape(protocol)),
+            (Some(external), Some(protocol), _) => {
+                format!("{} by {}", escape(external), escape(protocol))
+            }
             (_, _, Some(why)) => format!("no ({})", escape(why)),
-            _ if self.state == "not-needed" => "not needed: the machine has a public address".to_owned(),
+            _ if self.state == "not-needed" => {
+                "not needed: the machine has a public address".to_owned()
+            }
             _ => escape(&self.state).into_owned(),
         }
     }
@@ -314,11 +324,14 @@ impl StatusView {
         if let Some(days) = self.certificate.days_left {
             let left = match days {
                 _ if self.certificate.valid_in_s.is_some() => {
-                    let wait = span(self.certificate.valid_in_s.unwrap_or_default().saturating_mul(1_000));
+                    let wait =
+                        span(self.certificate.valid_in_s.unwrap_or_default().saturating_mul(1_000));
                     paint.paint(Colour::Red, &format!("not valid yet, but in {wait}"))
                 }
                 days if days < 0 => paint.paint(Colour::Red, "expired"),
-                days if days < FEW_DAYS => paint.paint(Colour::Yellow, &format!("{days} days left")),
+                days if days < FEW_DAYS => {
+                    paint.paint(Colour::Yellow, &format!("{days} days left"))
+                }
                 days => format!("{days} days left"),
             };
             text += &format!("  certificate  {left}\n");
@@ -342,7 +355,8 @@ impl StatusView {
     }
 
     fn links(&self) -> Table<'_> {
-        let mut table = Table::new(["PEER", "STATE", "DIRECTION", "ADDRESS", "ROUND TRIP", "COST", "UP", ""]);
+        let mut table =
+            Table::new(["PEER", "STATE", "DIRECTION", "ADDRESS", "ROUND TRIP", "COST", "UP", ""]);
         for link in &self.links {
             let colour = match link.state.as_str() {
                 "up" => Colour::Green,
@@ -350,7 +364,8 @@ impl StatusView {
                 _ => Colour::Yellow,
             };
             let held = link.held_ms.map(|held| format!("flapping; held for up to {}", span(held)));
-            let trouble = held.as_deref().or(link.last_error.as_deref()).filter(|_| link.state != "up");
+            let trouble =
+                held.as_deref().or(link.last_error.as_deref()).filter(|_| link.state != "up");
             table.row([
                 Cell::plain(or_dash(link.peer.clone())),
                 Cell::plain(&link.state).coloured(colour),
@@ -440,7 +455,8 @@ impl StatusView {
     fn switch(&self, paint: Paint) -> String {
         let SwitchView { forwarded, delivered, direct, relayed, dropped } = &self.switch;
         let dropped: Vec<_> = dropped.iter().filter(|(_, count)| **count > 0).collect();
-        let reasons: Vec<_> = dropped.iter().map(|(why, count)| format!("{count} {}", escape(why))).collect();
+        let reasons: Vec<_> =
+            dropped.iter().map(|(why, count)| format!("{count} {}", escape(why))).collect();
         let total: u64 = dropped.iter().map(|(_, count)| **count).sum();
         let reasons = if total == 0 { String::new() } else { format!(" ({})", reasons.join(", ")) };
         let head = paint.paint(Colour::Bold, "Switched packets");
@@ -448,7 +464,9 @@ impl StatusView {
             (0, 0) => String::new(),
             _ => format!("  its own: {direct} sent directly, {relayed} by relays\n"),
         };
-        format!("\n{head}\n  {forwarded} forwarded, {delivered} delivered, {total} dropped{reasons}\n{own}")
+        format!(
+            "\n{head}\n  {forwarded} forwarded, {delivered} delivered, {total} dropped{reasons}\n{own}"
+        )
     }
 }
 
@@ -511,11 +529,9 @@ Switched packets
 
     #[test]
     fn stubs_that_no_list_has_are_counted() {
-        let stubs =
-            json!({ "reachable": 3, "links": 2, "attached": { "hub": 3, "relay": 1 }, "max_listed": 2 });
+        let stubs = json!({ "reachable": 3, "links": 2, "attached": { "hub": 3, "relay": 1 }, "max_listed": 2 });
         let text = render(json!({ "node_id": "hub", "stubs": stubs }));
-        let line =
-            "  stubs        3 reachable; the lists below have the first 2, with --stubs all every one\n";
+        let line = "  stubs        3 reachable; the lists below have the first 2, with --stubs all every one\n";
         assert!(text.contains(line), "{text}");
         assert!(
             text.contains("\nStubs\n  ATTACHED TO  STUBS\n  hub          3\n  relay        1\n"),
@@ -539,14 +555,17 @@ Switched packets
         let keeps = "another live process with this id at 192.0.2.1:1 has yielded or was refused";
         assert!(with(false).contains(&format!("  duplicate    {keeps}\n")), "{}", with(false));
         let refused = render(json!({ "duplicate": { "address": "192.0.2.1:1", "refused": true } }));
-        let text = "is refused because another live process has this id at 192.0.2.1:1; it tries again";
+        let text =
+            "is refused because another live process has this id at 192.0.2.1:1; it tries again";
         assert!(refused.contains(text), "{refused}");
     }
 
     #[test]
     fn how_it_goes_with_the_routers_port_is_shown_where_it_was_asked_for() {
-        let render = |mapping| render(json!({ "node_id": "a", "network": { "port_mapping": mapping } }));
-        let mapped = json!({ "state": "mapped", "external": "203.0.113.7:4433", "protocol": "pcp" });
+        let render =
+            |mapping| render(json!({ "node_id": "a", "network": { "port_mapping": mapping } }));
+        let mapped =
+            json!({ "state": "mapped", "external": "203.0.113.7:4433", "protocol": "pcp" });
         assert!(render(mapped).contains("  port mapped  203.0.113.7:4433 by pcp\n"));
         let failed = json!({ "state": "failed", "why": "UPnP: no answer" });
         assert!(render(failed).contains("  port mapped  no (UPnP: no answer)\n"));

@@ -1,4 +1,5 @@
-//! Text for people: aligned columns, colours on a terminal only, and nothing that could steer the terminal.
+//! Text for people: aligned columns, colours on a terminal only, and nothing that could steer the
+//! terminal.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -14,9 +14,12 @@ use super::text::{Cell, Paint, Table, millis};
 /// Prints the nodes on the way, from the first after this end to the last.
 pub(super) async fn run(args: TraceArgs, env: &Env) -> Result<(), Failure> {
     let hops = Place::with(args.place, env, async |place| place.trace(&args.node).await).await?;
-    let text = if args.json { format!("{}\n", json!(hops)) } else { render(&hops, Paint::for_stdout()) };
+    let text =
+        if args.json { format!("{}\n", json!(hops)) } else { render(&hops, Paint::for_stdout()) };
     let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::output(&error))
 }
 
 fn render(hops: &[Hop], paint: Paint) -> String {
@@ -39,6 +42,9 @@ mod tests {
     fn hops_are_numbered_from_this_end() {
         let hop = |node: &str, rtt_ms| Hop { node: node.parse().unwrap(), rtt_ms };
         let text = render(&[hop("relay-1", Some(12.34)), hop("b", None)], Paint::off());
-        assert_eq!(text, "  HOP  NODE     ROUND TRIP\n  1    relay-1  12.3 ms\n  2    b        -\n");
+        assert_eq!(
+            text,
+            "  HOP  NODE     ROUND TRIP\n  1    relay-1  12.3 ms\n  2    b        -\n"
+        );
     }
 }

@@ -16,8 +16,8 @@ impl User {
     ///
     /// Only `/etc/passwd` is read: users of a directory service are given as `UID:GID`.
     pub(super) fn find(text: &str) -> Result<Self, String> {
-        let passwd =
-            std::fs::read_to_string("/etc/passwd").map_err(|error| format!("/etc/passwd: {error}"))?;
+        let passwd = std::fs::read_to_string("/etc/passwd")
+            .map_err(|error| format!("/etc/passwd: {error}"))?;
         Self::find_in(text, &passwd)
     }
 
@@ -55,11 +55,13 @@ fn entries(passwd: &str) -> impl Iterator<Item = User> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# comment\nwork:x:1001:1002::/srv/work:/bin/false\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\n# comment\nwork:x:1001:1002::/srv/work:/bin/false\n";
 
     #[test]
     fn a_user_is_found_by_name_by_uid_or_given_in_numbers() {
-        let work = User { uid: 1001, gid: 1002, entry: Some(("work".to_owned(), "/srv/work".into())) };
+        let work =
+            User { uid: 1001, gid: 1002, entry: Some(("work".to_owned(), "/srv/work".into())) };
         assert_eq!(User::find_in("work", PASSWD), Ok(work.clone()));
         assert_eq!(User::find_in("1001", PASSWD), Ok(work.clone()));
         assert_eq!(User::find_in("1001:7", PASSWD), Ok(User { gid: 7, ..work }));
@@ -71,6 +73,8 @@ mod tests {
         for unknown in ["nobody-here", "77", "", "# comment"] {
             assert!(User::find_in(unknown, PASSWD).unwrap_err().contains("UID:GID"), "{unknown}");
         }
-        assert!(User::find_in("a:b", PASSWD).unwrap_err().contains("a user name, a uid, or UID:GID"));
+        assert!(
+            User::find_in("a:b", PASSWD).unwrap_err().contains("a user name, a uid, or UID:GID")
+        );
     }
 }

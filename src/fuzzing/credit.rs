@@ -100,7 +100,13 @@ impl World {
         self.opened += 1;
         let wants_credit = lease.wants_credit();
         let (opener, acceptor) = (Some(lease), None);
-        self.streams.push_back(Stream { wants_credit, accepted: false, header: false, opener, acceptor });
+        self.streams.push_back(Stream {
+            wants_credit,
+            accepted: false,
+            header: false,
+            opener,
+            acceptor,
+        });
     }
 
     /// QUIC accepts streams in order.
@@ -117,8 +123,11 @@ impl World {
 
     /// Headers arrive in any order.
     fn header(&mut self, at: usize) {
-        let Some(stream) = self.streams.get_mut(at).filter(|stream| stream.accepted) else { return };
-        if !std::mem::replace(&mut stream.header, true) && stream.wants_credit && self.gate.wanted() {
+        let Some(stream) = self.streams.get_mut(at).filter(|stream| stream.accepted) else {
+            return;
+        };
+        if !std::mem::replace(&mut stream.header, true) && stream.wants_credit && self.gate.wanted()
+        {
             self.raise();
         }
     }

@@ -34,7 +34,8 @@ fn places(ops: impl Iterator<Item = [u8; 3]>) {
     let mut held: BTreeMap<u64, [u128; 2]> = BTreeMap::new();
     for [what, broad, narrow] in ops {
         if what % 4 == 0 {
-            let Some(number) = held.keys().nth(usize::from(broad) % held.len().max(1)).copied() else {
+            let Some(number) = held.keys().nth(usize::from(broad) % held.len().max(1)).copied()
+            else {
                 continue;
             };
             held.remove(&number);
@@ -66,7 +67,8 @@ fn places(ops: impl Iterator<Item = [u8; 3]>) {
 /// Windows never exceed the limits of their peers or of all together.
 fn windows(ops: impl Iterator<Item = [u8; 3]>) {
     const KIB: u64 = 1 << 10;
-    const LIMITS: WindowLimits = WindowLimits { first: 10 * KIB, per_peer: 2_000 * KIB, all: 5_000 * KIB };
+    const LIMITS: WindowLimits =
+        WindowLimits { first: 10 * KIB, per_peer: 2_000 * KIB, all: 5_000 * KIB };
     let budget = WindowBudget::new(LIMITS);
     let mut windows: Vec<(NodeId, Window)> = Vec::new();
     for [what, which, how] in ops {
@@ -76,13 +78,18 @@ fn windows(ops: impl Iterator<Item = [u8; 3]>) {
                 let window = budget.enter(&peer);
                 windows.push((peer.base(), window));
             }
-            1 if !windows.is_empty() => drop(windows.swap_remove(usize::from(which) % windows.len())),
+            1 if !windows.is_empty() => {
+                drop(windows.swap_remove(usize::from(which) % windows.len()))
+            }
             _ if !windows.is_empty() => {
                 let at = usize::from(which) % windows.len();
                 let (before, wanted) = (windows[at].1.bytes(), u64::from(how) * 20 * KIB);
                 let reached = windows[at].1.grow(wanted);
                 let after = windows[at].1.bytes();
-                assert!(before <= after && after <= before.max(wanted), "{before} to {after} of {wanted}");
+                assert!(
+                    before <= after && after <= before.max(wanted),
+                    "{before} to {after} of {wanted}"
+                );
                 assert_eq!(reached, after >= wanted);
             }
             _ => {}
@@ -140,8 +147,9 @@ fn responses(ops: impl Iterator<Item = [u8; 3]>) {
         let total: usize = calls.iter().flat_map(|call| &call.waiting).sum();
         assert_eq!(budget.held().0, total);
         assert!(total <= RESPONSE_MEMORY, "{total} bytes");
-        let stores =
-            |name: &str| calls.iter().any(|call| call.caller.as_str() == name && !call.waiting.is_empty());
+        let stores = |name: &str| {
+            calls.iter().any(|call| call.caller.as_str() == name && !call.waiting.is_empty())
+        };
         for idle in ["a", "b", "c", "d"].into_iter().filter(|name| !stores(name)) {
             let (backlog, _queue) = budget.backlog(&idle.parse().expect("a node id"));
             assert_eq!(backlog.piece(), MAX_RESPONSE, "{idle} has no room");

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// What a call asks for: `namespace:action`, each part 1–64 bytes of ASCII letters, digits and `._-`.
+/// What a call asks for: `namespace:action`, each part 1–64 bytes of ASCII letters, digits and
+/// `._-`.
 ///
-/// Parsed once, valid ever after. Compared byte by byte, without case folding. Cloning is cheap (a reference count).
+/// Parsed once, valid ever after. Compared byte by byte, without case folding. Cloning is cheap (a
+/// reference count).
 ///
 /// ```
 /// let directive: receptor_quic::work::Directive = "files:list".parse()?;
@@ -180,8 +182,14 @@ mod tests {
         assert_eq!(parse("ping"), Err(InvalidDirective::NoColon));
         assert_eq!(parse(":ping"), Err(InvalidDirective::Empty { part: "namespace" }));
         assert_eq!(parse("a:"), Err(InvalidDirective::Empty { part: "action" }));
-        assert_eq!(parse("a:b:c"), Err(InvalidDirective::BadCharacter { part: "action", found: ':' }));
-        assert_eq!(parse("ä:b"), Err(InvalidDirective::BadCharacter { part: "namespace", found: 'ä' }));
+        assert_eq!(
+            parse("a:b:c"),
+            Err(InvalidDirective::BadCharacter { part: "action", found: ':' })
+        );
+        assert_eq!(
+            parse("ä:b"),
+            Err(InvalidDirective::BadCharacter { part: "namespace", found: 'ä' })
+        );
         assert!(parse(&format!("{0}:{0}", "x".repeat(64))).is_ok());
         assert_eq!(
             parse(&format!("x:{}", "x".repeat(65))),

@@ -80,14 +80,17 @@ const ROUTE_WAIT: Duration = Duration::from_secs(1);
 /// How long an explanation waits for the proofs of claims about a stub: an answer is asked for
 /// twice, a second each.
 const EXPLAIN_WAIT: Duration = Duration::from_millis(2_500);
-/// How long an open without a deadline waits for a place or for credit, and [`CREDIT_ROUND_TRIPS`] on top of it.
+/// How long an open without a deadline waits for a place or for credit, and [`CREDIT_ROUND_TRIPS`]
+/// on top of it.
 const PLACE_WAIT: Duration = Duration::from_millis(750);
-/// Round trips that pass, at worst, until the other end has permitted as many streams as it ever does: one with the first
-/// streams, one with the permission, and as much for packets that are lost.
+/// Round trips that pass, at worst, until the other end has permitted as many streams as it ever
+/// does: one with the first streams, one with the permission, and as much for packets that are
+/// lost.
 const CREDIT_ROUND_TRIPS: u32 = 4;
 /// How long the neighbours have to take the node's last words.
 const LEAVE_WAIT: Duration = Duration::from_secs(2);
-/// How long the driver may take to end, a little longer than it waits for connections; and the system to free the port.
+/// How long the driver may take to end, a little longer than it waits for connections; and the
+/// system to free the port.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
 const PORT_WAIT: Duration = Duration::from_millis(500);
 
@@ -114,7 +117,8 @@ pub(crate) struct Parts {
     pub(crate) peers: Vec<PeerAddr>,
     pub(crate) transit: bool,
     pub(crate) ephemeral: bool,
-    /// Whether direct paths are looked for, and the addresses that the operator has configured for them.
+    /// Whether direct paths are looked for, and the addresses that the operator has configured for
+    /// them.
     pub(crate) direct: bool,
     pub(crate) external: Vec<SocketAddr>,
     pub(crate) costs: LinkCosts,
@@ -133,7 +137,8 @@ pub(crate) struct Parts {
     pub(crate) logs: LogLimits,
 }
 
-/// A running mesh; clones share it. When the last one is dropped, the mesh is closed, without a farewell.
+/// A running mesh; clones share it. When the last one is dropped, the mesh is closed, without a
+/// farewell.
 #[derive(Clone)]
 pub(crate) struct Mesh(Arc<Inner>);
 
@@ -221,8 +226,9 @@ impl Mesh {
             measured,
         };
         let path_mtus = PathMtus::new(!parts.renewable.is_empty());
-        let endpoint =
-            Arc::new(Endpoint::new(socket, parts.identity, transports, path_mtus)?.with_suffix_of(&parts.id));
+        let endpoint = Arc::new(
+            Endpoint::new(socket, parts.identity, transports, path_mtus)?.with_suffix_of(&parts.id),
+        );
         let services = Services::new(parts.receive_limits);
         let dialled: Vec<_> = parts.peers.into_iter().map(Dialled::new).collect();
         let (inputs, queue) = mpsc::channel(MAX_INPUTS);
@@ -230,7 +236,8 @@ impl Mesh {
         let pool = VerificationPool::new();
         let vetting = Vetting::new(endpoint.clone(), pool.clone(), parts.logs.clone());
         let checks = CredentialChecks::new(pool, notary.clone());
-        let renewals = services.offer(certificate::service(), true).expect("it is the first service of all");
+        let renewals =
+            services.offer(certificate::service(), true).expect("it is the first service of all");
         let peers = Peers::new(
             endpoint.clone(),
             services.clone(),
@@ -242,7 +249,13 @@ impl Mesh {
         let paths = match parts.direct {
             true => {
                 let real_time = !parts.renewable.is_empty();
-                Paths::new(parts.id.clone(), parts.interfaces.watch(), parts.external, real_time, now)
+                Paths::new(
+                    parts.id.clone(),
+                    parts.interfaces.watch(),
+                    parts.external,
+                    real_time,
+                    now,
+                )
             }
             false => Paths::off(),
         };
@@ -365,7 +378,9 @@ impl Mesh {
         let outside = Outside::default();
         #[cfg(feature = "mdns")]
         if parts.lan {
-            span.in_scope(|| outside.find_on_lan(&parts.id, parts.accept_links, &dialler, &parts.interfaces));
+            span.in_scope(|| {
+                outside.find_on_lan(&parts.id, parts.accept_links, &dialler, &parts.interfaces)
+            });
         }
         #[cfg(feature = "portmap")]
         if parts.map_port {
@@ -376,8 +391,13 @@ impl Mesh {
         }
         let follow = unreachable::follow_reports(parts.reports.subscribe(), inputs.clone());
         tokio::spawn(follow.instrument(span.clone()));
-        let follow =
-            roaming::follow(parts.interfaces, endpoint.clone(), parts.renewable, moves, inputs.clone());
+        let follow = roaming::follow(
+            parts.interfaces,
+            endpoint.clone(),
+            parts.renewable,
+            moves,
+            inputs.clone(),
+        );
         tokio::spawn(follow.instrument(span.clone()));
         for peer in &dialled {
             tokio::spawn(dialler.clone().keep_linked(peer.clone()).instrument(span.clone()));
@@ -427,12 +447,14 @@ impl Mesh {
         self.0.services.offer(service, false)
     }
 
-    /// Offers the service of calls, which accepts streams of callers who have no credit left for others.
+    /// Offers the service of calls, which accepts streams of callers who have no credit left for
+    /// others.
     pub(crate) fn serve_calls(&self, service: ServiceName) -> Result<Listener, ServeError> {
         self.0.services.offer(service, true)
     }
 
-    /// Opens a stream to a service of a node. Returns once the header is on its way: the answer comes with the data.
+    /// Opens a stream to a service of a node. Returns once the header is on its way: the answer
+    /// comes with the data.
     pub(crate) async fn open(
         &self,
         node: &NodeId,
@@ -452,7 +474,8 @@ impl Mesh {
         options: OpenOptions,
         purpose: Purpose,
     ) -> Result<Stream, OpenError> {
-        // Fast path: a connection, a place and credit are there. Nothing has to be watched while nothing is waited for.
+        // Fast path: a connection, a place and credit are there. Nothing has to be watched while
+        // nothing is waited for.
         if let Some((connection, lease)) = self.ready(node, options.peer_timeout)
             && let Some(halves) = at_once(connection.open_bi()).await
         {
@@ -476,7 +499,8 @@ impl Mesh {
         within(options.deadline, opening).await
     }
 
-    /// Opens a stream where something has to be waited for: a route, a connection, a place, or credit.
+    /// Opens a stream where something has to be waited for: a route, a connection, a place, or
+    /// credit.
     async fn open_in_turn(
         &self,
         node: &NodeId,
@@ -492,7 +516,8 @@ impl Mesh {
             let waiting = usage.queue(purpose).ok_or_else(too_many)?;
             let lease = waiting.place().await.waiting_for(patience);
             let lost = |error| OpenError::lost(node, connection.first_cause().of(&error));
-            // Who had to wait for a place does not have to wait for credit as well if there is some.
+            // Who had to wait for a place does not have to wait for credit as well if there is
+            // some.
             if usage.may_take_credit()
                 && let Some(halves) = at_once(connection.open_bi()).await
             {
@@ -523,7 +548,8 @@ impl Mesh {
         begin(node, halves, connection.first_cause(), lease, header).await
     }
 
-    /// A sender of datagrams to a service of a node, on the link or the peer connection, made now if there is none.
+    /// A sender of datagrams to a service of a node, on the link or the peer connection, made now
+    /// if there is none.
     pub(crate) async fn datagrams(
         &self,
         node: &NodeId,
@@ -540,13 +566,20 @@ impl Mesh {
     }
 
     /// Takes datagrams for a service.
-    pub(crate) fn serve_datagrams(&self, service: ServiceName) -> Result<DatagramListener, ServeError> {
+    pub(crate) fn serve_datagrams(
+        &self,
+        service: ServiceName,
+    ) -> Result<DatagramListener, ServeError> {
         self.0.services.datagrams.offer(service)
     }
 
     /// The link to a neighbour, or the peer connection to another node, and a place for a stream
     /// with this peer timeout, if both are there now.
-    fn ready(&self, node: &NodeId, peer_timeout: Option<Duration>) -> Option<(Arc<Connection>, StreamLease)> {
+    fn ready(
+        &self,
+        node: &NodeId,
+        peer_timeout: Option<Duration>,
+    ) -> Option<(Arc<Connection>, StreamLease)> {
         let view = self.0.view.borrow();
         if view.closed || (view.yielded_to.is_some() && *node != self.0.id) {
             return None;
@@ -567,7 +600,10 @@ impl Mesh {
     ) -> Result<(Arc<Connection>, Arc<Usage>, Lease), OpenError> {
         let mut view = self.0.view.clone();
         let known = |view: &Arc<View>| {
-            view.closed || *node == self.0.id || live_link(view, node).is_some() || has_route(view, node)
+            view.closed
+                || *node == self.0.id
+                || live_link(view, node).is_some()
+                || has_route(view, node)
         };
         let waiting = async {
             tokio::select! {
@@ -597,7 +633,8 @@ impl Mesh {
     async fn ask_for_route(&self, node: &NodeId) -> Option<(u64, u32)> {
         let asking = async {
             loop {
-                if let Ok(Some(route)) = self.ask(|reply| Command::Query(node.clone(), reply)).await {
+                if let Ok(Some(route)) = self.ask(|reply| Command::Query(node.clone(), reply)).await
+                {
                     return route;
                 }
                 tokio::time::sleep(ROUTE_WAIT / 5).await;
@@ -606,12 +643,14 @@ impl Mesh {
         tokio::time::timeout(ROUTE_WAIT, asking).await.ok()
     }
 
-    /// Waits until this node can open no more streams to `node`, because it is shut down or has yielded its id.
+    /// Waits until this node can open no more streams to `node`, because it is shut down or has
+    /// yielded its id.
     async fn barred(&self, node: &NodeId) -> OpenError {
         let mut view = self.0.view.clone();
         // A node that has yielded still reaches itself.
         let yields = *node != self.0.id;
-        let ended = view.wait_for(|view| view.closed || (yields && view.yielded_to.is_some())).await;
+        let ended =
+            view.wait_for(|view| view.closed || (yields && view.yielded_to.is_some())).await;
         let to = ended.ok().filter(|view| !view.closed).and_then(|view| view.yielded_to.clone());
         to.map_or(OpenError::ShutDown, |to| OpenError::Yielded { to })
     }
@@ -625,7 +664,10 @@ impl Mesh {
     pub(crate) async fn routable(&self, node: &NodeId) -> Result<(), ShutDown> {
         let mut view = self.0.view.clone();
         let known = |view: &Arc<View>| {
-            view.closed || *node == self.0.id || live_link(view, node).is_some() || has_route(view, node)
+            view.closed
+                || *node == self.0.id
+                || live_link(view, node).is_some()
+                || has_route(view, node)
         };
         let closed = tokio::select! {
             biased;
@@ -649,7 +691,8 @@ impl Mesh {
         }
     }
 
-    /// The neighbour that packets for a node go to, and the cost and hops, as far as this node knows.
+    /// The neighbour that packets for a node go to, and the cost and hops, as far as this node
+    /// knows.
     pub(crate) fn next_hop(&self, node: &NodeId) -> Option<(NodeId, u64, u32)> {
         next_hop(&self.0.view.borrow(), node)
     }
@@ -659,7 +702,8 @@ impl Mesh {
         self.0.view.clone()
     }
 
-    /// Waits until the node is part of the mesh, or every configured peer has refused it. An empty error: it never will.
+    /// Waits until the node is part of the mesh, or every configured peer has refused it. An empty
+    /// error: it never will.
     pub(crate) async fn linked(&self) -> Result<(), Vec<(PeerAddr, Refusal)>> {
         let mut events = self.events();
         let mut view = self.0.view.clone();
@@ -718,7 +762,11 @@ impl Mesh {
         // The claims about a stub are verified when somebody asks for it.
         let mut view = self.0.view.clone();
         let verified = async {
-            self.0.inputs.send(Input::Command(Command::Verify(node.clone()))).await.map_err(|_| ShutDown)?;
+            self.0
+                .inputs
+                .send(Input::Command(Command::Verify(node.clone())))
+                .await
+                .map_err(|_| ShutDown)?;
             loop {
                 view.changed().await.map_err(|_| ShutDown)?;
                 let known = self.ask(|reply| Command::Explain(node.clone(), reply)).await?;
@@ -736,13 +784,14 @@ impl Mesh {
         answer.unwrap_or(Err(ConvergeError::ShutDown))
     }
 
-    /// Replaces what the node advertises of itself. `current` is called under a lock, so that of two changes at once
-    /// the later one to be made is also the later one to be seen.
+    /// Replaces what the node advertises of itself. `current` is called under a lock, so that of
+    /// two changes at once the later one to be made is also the later one to be seen.
     pub(crate) fn set_capabilities(&self, current: impl FnOnce() -> bytes::Bytes) {
         self.0.capabilities.send_modify(|capabilities| *capabilities = current());
     }
 
-    /// Shows another identity from now on, proves it on live connections, and closes those that it does not accept.
+    /// Shows another identity from now on, proves it on live connections, and closes those that it
+    /// does not accept.
     pub(crate) async fn reload(&self, identity: Identity) -> Result<(), ShutDown> {
         self.0.vetting.reload(identity.clone());
         let reload = Input::Command(Command::Reload(Box::new(identity)));
@@ -759,7 +808,8 @@ impl Mesh {
         self.0.runtime.spawn(task.instrument(info_span!("node", id = %self.0.id)));
     }
 
-    /// Waits until all streams have ended, and what this node had finished sending was delivered. For one caller.
+    /// Waits until all streams have ended, and what this node had finished sending was delivered.
+    /// For one caller.
     pub(crate) async fn streams_ended(&self) {
         self.0.services.open_streams.ended().await;
     }
@@ -769,7 +819,8 @@ impl Mesh {
         self.0.services.leave();
     }
 
-    /// Withdraws, waits for the neighbours to hear it, and closes. The port is free afterwards, whatever handles are left.
+    /// Withdraws, waits for the neighbours to hear it, and closes. The port is free afterwards,
+    /// whatever handles are left.
     pub(crate) async fn leave(&self) {
         self.refuse_streams();
         self.0.peers.close().await;
@@ -780,8 +831,10 @@ impl Mesh {
             let _ = view.wait_for(|view| view.links.is_empty() || view.closed).await;
         };
         // A neighbour that does not listen is not waited for.
-        let _ =
-            tokio::time::timeout(LEAVE_WAIT, async { tokio::join!(farewell, self.0.outside.ended()) }).await;
+        let _ = tokio::time::timeout(LEAVE_WAIT, async {
+            tokio::join!(farewell, self.0.outside.ended())
+        })
+        .await;
         self.0.life.send_replace(true);
         let mut view = self.0.view.clone();
         // The view's sender is the driver's, and goes when that has let go of the port.
@@ -790,7 +843,10 @@ impl Mesh {
         let _ = tokio::time::timeout(PORT_WAIT, self.0.endpoint.socket().released()).await;
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ShutDown> {
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, ShutDown> {
         let (reply, answer) = oneshot::channel();
         self.0.inputs.send(Input::Command(command(reply))).await.map_err(|_| ShutDown)?;
         answer.await.map_err(|_| ShutDown)
@@ -823,9 +879,9 @@ async fn within<T>(
 ) -> Result<T, OpenError> {
     match deadline {
         None => opening.await,
-        Some(deadline) => {
-            tokio::time::timeout(deadline, opening).await.unwrap_or(Err(OpenError::Deadline(deadline)))
-        }
+        Some(deadline) => tokio::time::timeout(deadline, opening)
+            .await
+            .unwrap_or(Err(OpenError::Deadline(deadline))),
     }
 }
 
@@ -853,7 +909,9 @@ async fn begin(
     };
     match written {
         Ok(()) => Ok(Stream::opened(send, recv, first).leased(lease)),
-        Err(quinn::WriteError::ConnectionLost(error)) => Err(OpenError::lost(node, first.of(&error))),
+        Err(quinn::WriteError::ConnectionLost(error)) => {
+            Err(OpenError::lost(node, first.of(&error)))
+        }
         Err(error) => Err(OpenError::Unreachable { node: node.clone(), why: error.to_string() }),
     }
 }

@@ -64,7 +64,8 @@ use crate::transport::handshake::Established;
 use crate::transport::probes::ReceivedProbe;
 use crate::transport::{Identity, Refusal};
 
-/// How often things are looked at that tell nobody when they change: neighbours' addresses, drained links, held packets.
+/// How often things are looked at that tell nobody when they change: neighbours' addresses, drained
+/// links, held packets.
 const TICK: Duration = Duration::from_millis(HoldQueue::TICK_MILLIS);
 /// Minimum interval between two publications of links and routes while inputs keep coming.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
@@ -76,8 +77,8 @@ const PUBLISHED_IN_A_MILLISECOND: usize = 50;
 const MAX_PUBLISH_PAUSE: Duration = Duration::from_millis(40);
 /// Inputs that are handled in a row before a waiting probe gets its turn.
 const INPUTS_IN_A_ROW: u32 = 16;
-/// How long the driver works before it yields to the tasks that read and write the links. What takes time in proportion to
-/// the links is done in batches that are shorter than this.
+/// How long the driver works before it yields to the tasks that read and write the links. What
+/// takes time in proportion to the links is done in batches that are shorter than this.
 const MAX_TURN: Duration = Duration::from_millis(1);
 /// How long the connections have to end before the port is let go of.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
@@ -139,8 +140,8 @@ pub(super) struct Driver {
     pub(super) doubts: Doubts,
     pub(super) twin: ReportedTwin,
     pub(super) roaming: Roaming,
-    /// How it goes with the mapping of a port of the router, if one is asked for: where it is mapped, it is an address to be
-    /// reached at.
+    /// How it goes with the mapping of a port of the router, if one is asked for: where it is
+    /// mapped, it is an address to be reached at.
     pub(super) port_mapping: Option<PortMappingStatus>,
     pub(super) signing_failed: bool,
     pub(super) departures: Departures,
@@ -186,8 +187,13 @@ impl Driver {
     ///
     /// `life` ends the driver when it turns true, or when its sender is dropped.
     ///
-    /// Dropped before, with its runtime or by a panic, it closes the node at once, without a farewell.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Input>, mut life: watch::Receiver<bool>) {
+    /// Dropped before, with its runtime or by a panic, it closes the node at once, without a
+    /// farewell.
+    pub(super) async fn run(
+        mut self,
+        mut queue: mpsc::Receiver<Input>,
+        mut life: watch::Receiver<bool>,
+    ) {
         let mut probes = self.endpoint.socket().probes().receiver();
         let wanted = self.endpoint.socket().wanted();
         let mut in_a_row = 0;
@@ -203,7 +209,8 @@ impl Driver {
             }
             let deadline = self.next_timeout();
             // The select prefers inputs; a full queue of them must not keep probes waiting.
-            let probe_first = if in_a_row >= INPUTS_IN_A_ROW { waiting_probe(&mut probes) } else { None };
+            let probe_first =
+                if in_a_row >= INPUTS_IN_A_ROW { waiting_probe(&mut probes) } else { None };
             in_a_row = if in_a_row >= INPUTS_IN_A_ROW { 0 } else { in_a_row + 1 };
             let input = match probe_first {
                 Some(probe) => Some(Input::Path(PathInput::Probe(probe))),
@@ -232,14 +239,15 @@ impl Driver {
         // Whoever still asks something learns at once that nobody answers.
         drop((queue, probes));
         self.close(dropped);
-        // The port is let go of when `self` is dropped. Neighbours that do not hear the end are not waited for.
+        // The port is let go of when `self` is dropped. Neighbours that do not hear the end are not
+        // waited for.
         let _ = tokio::time::timeout(CLOSE_WAIT, self.endpoint.wait_idle()).await;
     }
 
     /// Ends everything that hangs on the driver: no handle waits for it any more.
     ///
-    /// Nothing here needs a task: quinn's may be gone already, together with this one. To close a connection wakes
-    /// all who wait on its streams and datagrams.
+    /// Nothing here needs a task: quinn's may be gone already, together with this one. To close a
+    /// connection wakes all who wait on its streams and datagrams.
     fn close(&mut self, dropped: bool) {
         let (code, why) = match dropped {
             true => (CloseCode::Dropped, "dropped without a shutdown"),
@@ -279,7 +287,9 @@ impl Driver {
         match input {
             Input::Established(established) => self.arrived(*established, now),
             Input::Frame { link, frame } => self.frame(link, frame, now),
-            Input::Attached { link, attachment, verdict } => self.attached(link, *attachment, verdict, now),
+            Input::Attached { link, attachment, verdict } => {
+                self.attached(link, *attachment, verdict, now)
+            }
             Input::Route { link, message } => self.route_frame(link, message, now),
             Input::Written { link } => self.written(link, now),
             Input::Finished { link } => self.finished(link),
@@ -303,7 +313,9 @@ impl Driver {
             return;
         }
         if self.yielded.is_some() {
-            established.connection.close(CloseCode::DuplicateId.to_quic(), b"this node has yielded its id");
+            established
+                .connection
+                .close(CloseCode::DuplicateId.to_quic(), b"this node has yielded its id");
             return;
         }
         let stub = matches!(self.role, Role::Stub(_));
@@ -314,7 +326,9 @@ impl Driver {
             return;
         }
         // The handshake was judged by the trust of its time, and that may have changed since.
-        let Ok(vetted) = self.vetting.admit(&established.connection, &established.hello.id) else { return };
+        let Ok(vetted) = self.vetting.admit(&established.connection, &established.hello.id) else {
+            return;
+        };
         let id = self.neighbours.next_id();
         let node = Surroundings {
             inputs: &self.inputs,
@@ -386,9 +400,10 @@ impl Driver {
 
     fn route_frame(&mut self, id: LinkId, message: router::Message, now: Instant) {
         let Some(link) = self.neighbours.if_active(id) else { return };
-        // Between the choice of another link and its arrival at the other end, this one's session is over. So it is once
-        // this node has closed the link, or the process at its other end is known to be gone, whatever of it was read before.
-        // Where the neighbour has closed it, its last frames still count.
+        // Between the choice of another link and its arrival at the other end, this one's session
+        // is over. So it is once this node has closed the link, or the process at its other end is
+        // known to be gone, whatever of it was read before. Where the neighbour has closed it, its
+        // last frames still count.
         let closed = link
             .connection
             .ended()
@@ -408,7 +423,8 @@ impl Driver {
         }
     }
 
-    /// The neighbour has finished its control stream, and every frame before that was handled: it leaves.
+    /// The neighbour has finished its control stream, and every frame before that was handled: it
+    /// leaves.
     fn finished(&self, id: LinkId) {
         if let Some(link) = self.neighbours.link(id) {
             let left = Cause::other(EndReason::ShutDown);
@@ -418,13 +434,17 @@ impl Driver {
 
     fn link_closed(&mut self, id: LinkId, why: &Cause, now: Instant) {
         let active = self.neighbours.if_active(id).map(|link| (link.peer.clone(), link.stub));
-        if let (true, Some((peer, _)), Role::Full(router)) = (why.is_announced(), &active, &mut self.role) {
+        if let (true, Some((peer, _)), Role::Full(router)) =
+            (why.is_announced(), &active, &mut self.role)
+        {
             // The close may overtake the record that says so.
             router.handle_leaving(peer, now);
         }
         let refusal = self.neighbours.link(id).and_then(|link| link.vetted.refusal().cloned());
-        let ended =
-            self.neighbours.link(id).and_then(|link| Some((link.connection.close_reason()?, link.observed)));
+        let ended = self
+            .neighbours
+            .link(id)
+            .and_then(|link| Some((link.connection.close_reason()?, link.observed)));
         if let Some((error, seen_at)) = ended {
             self.on_refused_as_twin(&error, seen_at);
         }
@@ -437,9 +457,9 @@ impl Driver {
             // Its record says so as well, unless it is a stub, or the last frames were lost.
             self.departures.left(peer, stub, now);
         }
-        // The search for new paths can take its time, or be put off: until then alternates serve, from now on.
-        // Nothing travels by way of a stub. In a storm the table is replaced as often as at any other time, since
-        // making it takes time in proportion to all links.
+        // The search for new paths can take its time, or be put off: until then alternates serve,
+        // from now on. Nothing travels by way of a stub. In a storm the table is replaced as often
+        // as at any other time, since making it takes time in proportion to all links.
         let forwards = active.as_ref().is_some_and(|(_, stub)| !stub);
         if forwards && now >= self.withdrawn + self.publish_pause() {
             self.withdrawn = now;
@@ -451,8 +471,14 @@ impl Driver {
         self.apply(changes, now);
     }
 
-    /// Reports the end of a neighbour's session, if its beginning was reported. A refusal of this node says more.
-    fn report_down(&mut self, (peer, stub): (&NodeId, bool), why: &Cause, refusal: Option<Refusal>) {
+    /// Reports the end of a neighbour's session, if its beginning was reported. A refusal of this
+    /// node says more.
+    fn report_down(
+        &mut self,
+        (peer, stub): (&NodeId, bool),
+        why: &Cause,
+        refusal: Option<Refusal>,
+    ) {
         if self.linked.down(peer) {
             let why = refusal.map_or_else(|| why.to_string(), |refusal| refusal.to_string());
             if stub {
@@ -487,11 +513,17 @@ impl Driver {
         self.paths.observed(&peer, Some(link.observed), now);
         if let Role::Full(router) = &mut self.role {
             if self.neighbours.active().len() == 1 {
-                let observed = SocketAddr::new(link.observed.ip().to_canonical(), link.observed.port());
+                let observed =
+                    SocketAddr::new(link.observed.ip().to_canonical(), link.observed.port());
                 router.set_place(&observed.to_string());
             }
             let kind = if link.stub { NeighbourKind::Stub } else { NeighbourKind::Full };
-            let up = SessionUp { neighbour: peer.clone(), instance: link.instance, cost: link.cost, kind };
+            let up = SessionUp {
+                neighbour: peer.clone(),
+                instance: link.instance,
+                cost: link.cost,
+                kind,
+            };
             if let Err(error) = router.handle_session_up(up, now) {
                 if self.logs.admit(LogKind::Closed, &peer) {
                     warn!(%peer, %error, "closing a link: the router rejects the session");
@@ -569,7 +601,8 @@ impl Driver {
     /// A stub passes a question on to its neighbour.
     fn ask(&mut self, node: NodeId, reply: Asker) {
         let Role::Stub(stub) = &mut self.role else { return };
-        let Some(link) = self.neighbours.active().values().find_map(|id| self.neighbours.link(*id)) else {
+        let Some(link) = self.neighbours.active().values().find_map(|id| self.neighbours.link(*id))
+        else {
             return;
         };
         if stub.queries.values().map(Vec::len).sum::<usize>() < MAX_QUERIES {
@@ -641,7 +674,8 @@ impl Driver {
                 !askers.is_empty()
             });
         }
-        // A neighbour behind a NAT may have a new address; quinn follows it, and the switch must, too.
+        // A neighbour behind a NAT may have a new address; quinn follows it, and the switch must,
+        // too.
         self.changed |= self.neighbours.follow_addresses();
         if let Role::Full(router) = &mut self.role {
             for (peer, cost) in self.neighbours.measure(now) {
@@ -668,7 +702,8 @@ impl Driver {
         }
     }
 
-    /// Takes everything that the router has to say. What it says of its routes to others holds when they hear it.
+    /// Takes everything that the router has to say. What it says of its routes to others holds when
+    /// they hear it.
     pub(super) fn drain(&mut self, now: Instant) {
         self.drain_paths(now);
         while let Role::Full(router) = &mut self.role
@@ -679,7 +714,8 @@ impl Driver {
         while let Role::Full(router) = &mut self.role
             && let Some(transmit) = router.poll_transmit()
         {
-            // Others will rely on the table that this vouches for. All other messages can go before it is in use.
+            // Others will rely on the table that this vouches for. All other messages can go before
+            // it is in use.
             if matches!(transmit.message, router::Message::Echo(_)) {
                 self.publish_now(now);
             }
@@ -689,7 +725,8 @@ impl Driver {
         }
     }
 
-    /// Publishes what has changed: at once if nothing else waits and links are few, and not more often than needed in a storm.
+    /// Publishes what has changed: at once if nothing else waits and links are few, and not more
+    /// often than needed in a storm.
     pub(super) fn publish_changes(&mut self, idle: bool, now: Instant) {
         let pause = self.publish_pause();
         let pause = if idle { pause } else { pause.max(PUBLISH_EVERY) };
@@ -779,7 +816,10 @@ impl Driver {
             }
             Routing::SyncStalled(peer) => {
                 if let Some(link) = self.neighbours.active_link(&peer) {
-                    link.close(CloseCode::RoutingViolation, "the databases could not be brought together");
+                    link.close(
+                        CloseCode::RoutingViolation,
+                        "the databases could not be brought together",
+                    );
                 }
             }
             Routing::Violation { neighbour, error } => {
@@ -847,11 +887,10 @@ impl Driver {
         let routes = self.routes.of(&table);
         let forwarding = Some(self.publish_forwarding(routes));
         let stub = matches!(self.role, Role::Stub(_));
-        let links = self
-            .neighbours
-            .active()
-            .iter()
-            .filter_map(|(peer, id)| Some((peer.clone(), self.neighbours.link(*id)?.view.clone())));
+        let links =
+            self.neighbours.active().iter().filter_map(|(peer, id)| {
+                Some((peer.clone(), self.neighbours.link(*id)?.view.clone()))
+            });
         let view = View {
             links: links.collect(),
             table,

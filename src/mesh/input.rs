@@ -21,7 +21,8 @@ use crate::transport::frame::Frame;
 use crate::transport::handshake::Established;
 use crate::transport::unreachable::Reason;
 
-/// Inputs that wait for the driver, at most; beyond that the links' readers wait, and QUIC's flow control with them.
+/// Inputs that wait for the driver, at most; beyond that the links' readers wait, and QUIC's flow
+/// control with them.
 pub(crate) const MAX_INPUTS: usize = 1_024;
 
 /// What wakes the driver.
@@ -52,7 +53,10 @@ pub(crate) enum Input {
     /// The network reports that packets to these addresses do not arrive.
     Unreachable(UnreachableAddrs),
     /// How it goes with the mapping of a port of the router.
-    #[cfg_attr(not(feature = "portmap"), expect(dead_code, reason = "told by the feature `portmap`"))]
+    #[cfg_attr(
+        not(feature = "portmap"),
+        expect(dead_code, reason = "told by the feature `portmap`")
+    )]
     PortMapping(PortMappingStatus),
     /// A request from this process.
     Command(Command),
@@ -89,10 +93,11 @@ pub(crate) enum Command {
     Query(NodeId, oneshot::Sender<Option<(u64, u32)>>),
     /// Ask for the proof of those that list this node as their stub: it is used, and has no route.
     Verify(NodeId),
-    /// Whether all nodes have the route to this one, within this time. A requester that has gone ends the request.
+    /// Whether all nodes have the route to this one, within this time. A requester that has gone
+    /// ends the request.
     Converge(Duration, oneshot::Sender<Result<Convergence, ConvergeError>>),
-    /// The certificates were reloaded: records are signed and verified with them, and links that would not be accepted
-    /// any more are closed.
+    /// The certificates were reloaded: records are signed and verified with them, and links that
+    /// would not be accepted any more are closed.
     Reload(Box<Identity>),
     /// Withdraw, and say when that is on its way.
     Leave(oneshot::Sender<()>),

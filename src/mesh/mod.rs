@@ -1,10 +1,11 @@
 //! The mesh: neighbours, peers, services and streams.
 //!
-//! One task, the driver, owns all that changes: the router, the links, the contests between links. It waits for one
-//! `Input`, hands it to whom it concerns, drains what comes out, and sleeps until the next deadline. It reads the
-//! clock once an input, and everything below gets the time by argument; beside it only the diallers, which time their
-//! attempts, and the peer connections, for their age, ask `clock`. What others need to read the driver publishes as a
-//! whole: the switch's table to the socket, the `View` to those who open streams.
+//! One task, the driver, owns all that changes: the router, the links, the contests between links.
+//! It waits for one `Input`, hands it to whom it concerns, drains what comes out, and sleeps until
+//! the next deadline. It reads the clock once an input, and everything below gets the time by
+//! argument; beside it only the diallers, which time their attempts, and the peer connections, for
+//! their age, ask `clock`. What others need to read the driver publishes as a whole: the switch's
+//! table to the socket, the `View` to those who open streams.
 //!
 //! ```text
 //!   dialler ─┐                                    ┌─▶ socket: forwarding table
@@ -41,13 +42,14 @@ pub use report::convergence::{ConvergeError, Convergence};
 pub use report::departures::LeftStatus;
 pub use report::events::Event;
 pub use report::explanation::{
-    AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation, StreamUse,
+    AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation,
+    StreamUse,
 };
 pub use report::status::{
-    CertificateStatus, DatagramStatus, Detour, Direction, DuplicateStatus, EdgeStatus, HandshakeStatus,
-    LinkState, LinkStatus, NetworkStatus, NotTrusted, PairStatus, PathsStatus, PeerPath, PeerStatus,
-    PortMappingStatus, ProcessStatus, RecordStatus, RouteStatus, Status, StatusOptions, StubsStatus,
-    WindowStatus,
+    CertificateStatus, DatagramStatus, Detour, Direction, DuplicateStatus, EdgeStatus,
+    HandshakeStatus, LinkState, LinkStatus, NetworkStatus, NotTrusted, PairStatus, PathsStatus,
+    PeerPath, PeerStatus, PortMappingStatus, ProcessStatus, RecordStatus, RouteStatus, Status,
+    StatusOptions, StubsStatus, WindowStatus,
 };
 pub use services::datagram::{
     Datagram, DatagramError, DatagramListener, DatagramSender, MAX_WAITING_DATAGRAMS,

@@ -1,4 +1,5 @@
-//! Connections to nodes that are no neighbours, through the switch: opened on demand, kept for a while, bounded.
+//! Connections to nodes that are no neighbours, through the switch: opened on demand, kept for a
+//! while, bounded.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -61,7 +62,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much longer a caller waits for an attempt to connect than the attempt takes at most.
 const ATTEMPT_GRACE: Duration = Duration::from_millis(50);
 /// How long a handshake may go without an end before the peer counts as silent, and again after
-/// each such time. Two packets were sent by then, and a peer behind two satellite hops has answered.
+/// each such time. Two packets were sent by then, and a peer behind two satellite hops has
+/// answered.
 const HANDSHAKE_SILENCE: Duration = Duration::from_millis(600);
 /// Attempts at one connection, one more after each [`HANDSHAKE_SILENCE`]; the first to come through
 /// is used (as in RFC 8305). Each has a congestion window and timers of its own: those of an older
@@ -72,8 +74,8 @@ const MAX_ATTEMPTS: u32 = 4;
 const YOUNG: Duration = Duration::from_secs(5);
 /// How recent a packet of the peer must be to say which neighbour its packets come through.
 const RECENT: Duration = Duration::from_secs(1);
-/// Sweeps that a connection survives without any use at the end that opened it. The other end waits twice as long, so
-/// that the two do not close it while one of them begins to use it.
+/// Sweeps that a connection survives without any use at the end that opened it. The other end waits
+/// twice as long, so that the two do not close it while one of them begins to use it.
 const IDLE_SWEEPS: u32 = 4;
 /// A connection younger than this, when the peer's new record comes, is with the new process.
 const RESTART_WINDOW: Duration = Duration::from_secs(1);
@@ -173,15 +175,27 @@ impl Peers {
     ) -> Self {
         let runtime = Handle::current();
         let (slots, shut, arrivals) = (Arc::default(), Arc::default(), Arc::default());
-        Self { endpoint, services, vetting, slots, runtime, shut, inputs, answers, patience, arrivals }
+        Self {
+            endpoint,
+            services,
+            vetting,
+            slots,
+            runtime,
+            shut,
+            inputs,
+            answers,
+            patience,
+            arrivals,
+        }
     }
 
     /// The connection to `node`, made now if there is none, and a lease that keeps it.
     ///
     /// `peer_timeout` is how long the node may take to answer, [`CONNECT_TIMEOUT`] at most.
     ///
-    /// Cancel safe: the attempt runs on a task of its own and goes on without its callers, so that the next one finds it
-    /// further, or done. At most one per peer, for at most [`CONNECT_TIMEOUT`]; all who wait for it share its failure.
+    /// Cancel safe: the attempt runs on a task of its own and goes on without its callers, so that
+    /// the next one finds it further, or done. At most one per peer, for at most
+    /// [`CONNECT_TIMEOUT`]; all who wait for it share its failure.
     pub(crate) async fn connection(
         &self,
         node: &NodeId,
@@ -222,7 +236,8 @@ impl Peers {
         self.runtime.spawn(async move {
             let mut attempt = Attempt { slot: &slot, outcome: Some(Err(OpenError::ShutDown)) };
             let connected = peers.connect(&node, limit).await;
-            attempt.outcome = Some(connected.and_then(|connection| peers.adopt(&node, &slot, &connection)));
+            attempt.outcome =
+                Some(connected.and_then(|connection| peers.adopt(&node, &slot, &connection)));
             drop((attempt, lease));
         });
     }
@@ -255,7 +270,8 @@ impl Peers {
         let begin = tokio::time::Instant::now();
         for nth in 0.. {
             if nth < MAX_ATTEMPTS {
-                self.attempt(node, nth, &mut attempts).map_err(|error| unreachable(error.to_string()))?;
+                self.attempt(node, nth, &mut attempts)
+                    .map_err(|error| unreachable(error.to_string()))?;
             }
             let until = HANDSHAKE_SILENCE.saturating_mul(nth + 1).min(limit);
             match first_to_succeed(&mut attempts, begin + until).await {
@@ -268,7 +284,9 @@ impl Peers {
                 Some(Ok(Err((error, sighting)))) => {
                     return Err(match Refusal::from_connection_error(&error) {
                         Some(why) => {
-                            let why = why.naming(&self.endpoint.identity()).presenting(sighting.presented());
+                            let why = why
+                                .naming(&self.endpoint.identity())
+                                .presenting(sighting.presented());
                             OpenError::NotTrusted { node: node.clone(), why }
                         }
                         None => OpenError::lost(node, Cause::of(&error)),
@@ -320,7 +338,8 @@ impl Peers {
         }
         // The usual hop was only slow. The end of this handshake goes by another one, though, and
         // the peer discards packets that overtake it: they wait for a probe timeout then.
-        let (sender, input) = (self.answers.clone(), Input::PeerAnswers { peer: node.clone(), answers });
+        let (sender, input) =
+            (self.answers.clone(), Input::PeerAnswers { peer: node.clone(), answers });
         tokio::spawn(async move {
             tokio::time::sleep(took).await;
             // If this fails, the node is shut down.
@@ -328,7 +347,8 @@ impl Peers {
         });
     }
 
-    /// Takes a connection that a peer has opened; its address says which of its certified names it uses.
+    /// Takes a connection that a peer has opened; its address says which of its certified names it
+    /// uses.
     pub(crate) fn accepted(&self, connection: &Authenticated) {
         let Some(addr) = overlay::node_addr(connection.remote_address()) else { return };
         let suffix = tls::peer_suffix(connection);
@@ -338,20 +358,26 @@ impl Peers {
         };
         let mut names = certified_names(connection).into_iter().filter_map(whole);
         let Some(node) = names.find(|name| name.addr() == addr) else {
-            connection
-                .close(CloseCode::WrongName.to_quic(), b"no id in the certificate has the source address");
+            connection.close(
+                CloseCode::WrongName.to_quic(),
+                b"no id in the certificate has the source address",
+            );
             return;
         };
         match self.slot(&node) {
             // What is not trusted any more has been closed.
             Ok((slot, _lease)) => drop(self.adopt(&node, &slot, connection)),
-            Err(_) => connection.close(CloseCode::Overloaded.to_quic(), b"too many peer connections"),
+            Err(_) => {
+                connection.close(CloseCode::Overloaded.to_quic(), b"too many peer connections")
+            }
         }
     }
 
-    /// Serves what the peer opens on the connection, and keeps the connection for streams the other way.
+    /// Serves what the peer opens on the connection, and keeps the connection for streams the other
+    /// way.
     ///
-    /// The handshake was judged by the trust of its time; where that has changed since, the connection may be refused.
+    /// The handshake was judged by the trust of its time; where that has changed since, the
+    /// connection may be refused.
     fn adopt(
         &self,
         node: &NodeId,
@@ -388,7 +414,8 @@ impl Peers {
         let span = debug_span!("peer", %node);
         debug!(parent: &span, "connected");
         let datagrams = self.services.datagrams.clone();
-        let (receiving, from, usage) = (Connection::clone(connection), node.clone(), slot.usage.clone());
+        let (receiving, from, usage) =
+            (Connection::clone(connection), node.clone(), slot.usage.clone());
         self.runtime.spawn(async move { datagrams.serve(receiving, from, usage).await });
         let endpoint = self.endpoint.clone();
         let adopted = connection.clone();
@@ -427,16 +454,16 @@ impl Peers {
         }
     }
 
-    /// Samples all connections, and closes unused ones with peers that have been silent for too long.
-    /// A peer in use is reported as silent `ahead` of the time that somebody without a route to it
-    /// would give it up.
+    /// Samples all connections, and closes unused ones with peers that have been silent for too
+    /// long. A peer in use is reported as silent `ahead` of the time that somebody without a route
+    /// to it would give it up.
     fn sample(&self, ahead: Duration, now: Instant) -> Samples {
         let mut samples = Samples::default();
         for (node, slot) in lock(&self.slots).iter() {
             let (mut last_heard, mut answers) = (None, None);
             let unheard_there = slot.usage.take_unheard();
-            // A handshake that the client repeats although this end is done with it is a complaint as
-            // well. A client sees such packets of its other attempts.
+            // A handshake that the client repeats although this end is done with it is a complaint
+            // as well. A client sees such packets of its other attempts.
             let handshake = self.endpoint.socket().take_handshake(node.addr());
             let elsewhere = || self.heard_elsewhere(node);
             // Every connection is sampled, so that its counts are there when they matter.
@@ -479,9 +506,8 @@ impl Peers {
                 slot.close_stale(PEER_DEAD_AFTER.max(self.patience), now);
             }
             if last_heard >= PEER_DEAD_AFTER && !slot.usage.in_use() {
-                slot.give_up(Absence { unheard: last_heard, unreachable: None }, |silence| Absence {
-                    unheard: silence.unheard(now),
-                    unreachable: None,
+                slot.give_up(Absence { unheard: last_heard, unreachable: None }, |silence| {
+                    Absence { unheard: silence.unheard(now), unreachable: None }
                 });
             }
             if slot.is_silent(last_heard, ahead) {
@@ -518,8 +544,8 @@ impl Peers {
         slot.give_up(least, absence)
     }
 
-    /// Closes the connections that nobody has used for a while, and forgets the peers without any. To be called every
-    /// [`SWEEP`].
+    /// Closes the connections that nobody has used for a while, and forgets the peers without any.
+    /// To be called every [`SWEEP`].
     pub(crate) fn sweep(&self) {
         let mut gone = Vec::new();
         let mut slots = lock(&self.slots);
@@ -548,8 +574,8 @@ impl Peers {
         }
     }
 
-    /// Says farewell to every peer, while the links are up: the packets that say so travel over them, and are given the
-    /// time for that.
+    /// Says farewell to every peer, while the links are up: the packets that say so travel over
+    /// them, and are given the time for that.
     pub(crate) async fn close(&self) {
         let mut farthest = None;
         for slot in lock(&self.slots).values() {
@@ -582,15 +608,20 @@ impl Peers {
         }
     }
 
-    /// The node has another process than before: what is connected to the one before is closed, since whoever opened a
-    /// stream on it would wait for its end. What is connected just now is the new process's.
+    /// The node has another process than before: what is connected to the one before is closed,
+    /// since whoever opened a stream on it would wait for its end. What is connected just now is
+    /// the new process's.
     pub(crate) fn restarted(&self, node: &NodeId) {
         let Some(slot) = lock(&self.slots).get(node).cloned() else { return };
         let lately = clock::now().checked_sub(RESTART_WINDOW);
         for kept in lock(&slot.connections).iter() {
             if lately.is_some_and(|lately| kept.since < lately) {
                 let restarted = Cause::other(EndReason::Restarted);
-                kept.connection.close_because(restarted, CloseCode::Replaced, "the peer has restarted");
+                kept.connection.close_because(
+                    restarted,
+                    CloseCode::Replaced,
+                    "the peer has restarted",
+                );
             }
         }
     }
@@ -621,7 +652,9 @@ impl Peers {
         let mut slots = lock(&self.slots);
         let place = match slots.contains_key(node) {
             true => Room::Free,
-            false => room(slots.iter().map(|(node, slot)| (node, slot.usage.in_use())), node, MAX_PEERS),
+            false => {
+                room(slots.iter().map(|(node, slot)| (node, slot.usage.in_use())), node, MAX_PEERS)
+            }
         };
         if place == Room::None {
             return Err(OpenError::TooManyPeers { max: MAX_PEERS });
@@ -655,8 +688,8 @@ impl Slot {
         }
     }
 
-    /// Whether the peer is in use, and a stream gives it up in less than `ahead` if there is no route
-    /// to it. Forgets the timeouts of streams that have ended.
+    /// Whether the peer is in use, and a stream gives it up in less than `ahead` if there is no
+    /// route to it. Forgets the timeouts of streams that have ended.
     fn is_silent(&self, last_heard: Duration, ahead: Duration) -> bool {
         // Also asked while the peer is not in use: otherwise the timeouts of short streams pile up.
         let shortest = self.usage.patiences().map_or(Duration::MAX, Patiences::shortest);
@@ -674,7 +707,11 @@ impl Slot {
 
     /// Ends the streams that give up a peer that has been absent for this long, and the connections
     /// whose absence is longer than the most patient stream waits; returns why, if there were any.
-    fn give_up(&self, peer: Absence, mut of: impl FnMut(&mut Silence) -> Absence) -> Option<&'static str> {
+    fn give_up(
+        &self,
+        peer: Absence,
+        mut of: impl FnMut(&mut Silence) -> Absence,
+    ) -> Option<&'static str> {
         let longest = self.usage.patiences()?.give_up(peer);
         let mut closed = None;
         for kept in lock(&self.connections).iter_mut().filter(|kept| kept.is_live()) {
@@ -690,7 +727,10 @@ impl Slot {
     }
 
     fn live(&self) -> Option<Arc<Connection>> {
-        lock(&self.connections).iter().find(|kept| kept.is_live()).map(|kept| kept.connection.clone())
+        lock(&self.connections)
+            .iter()
+            .find(|kept| kept.is_live())
+            .map(|kept| kept.connection.clone())
     }
 }
 

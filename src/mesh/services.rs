@@ -54,18 +54,20 @@ use crate::transport::settings::{MAX_INCOMING_STREAMS, ReceiveLimits};
 /// [`RefuseCode::Overloaded`] within 100 ms. It is a quarter of what one node may have open, so
 /// that a service that nobody drains does not use up the credit of its callers.
 ///
-/// One caller may have three quarters of them waiting if nobody else has any, and fewer otherwise. More wait in line,
-/// first come, first served, and are refused as [`RefuseCode::CallerLimit`] after the same 100 ms. Ephemerals that share
-/// a certificate count as one caller.
+/// One caller may have three quarters of them waiting if nobody else has any, and fewer otherwise.
+/// More wait in line, first come, first served, and are refused as [`RefuseCode::CallerLimit`]
+/// after the same 100 ms. Ephemerals that share a certificate count as one caller.
 pub const MAX_WAITING: usize = 256;
-/// How long a stream waits for room in the queue of its service. A burst arrives faster than the service's task is
-/// scheduled; a service that has not accepted anything for this long is not being drained.
+/// How long a stream waits for room in the queue of its service. A burst arrives faster than the
+/// service's task is scheduled; a service that has not accepted anything for this long is not being
+/// drained.
 const QUEUE_GRACE: Duration = Duration::from_millis(100);
-/// How often the streams of a connection pause for the service's task when their share of its queue is used up. A burst
-/// that a running service keeps up with then needs neither a task nor a timer for each stream.
+/// How often the streams of a connection pause for the service's task when their share of its queue
+/// is used up. A burst that a running service keeps up with then needs neither a task nor a timer
+/// for each stream.
 const ACCEPT_YIELDS: usize = 2;
-/// Incoming streams of one caller that may keep the packet batches they arrived in: 8 MiB if none of
-/// them is read. Beyond this, payload that follows a header is copied.
+/// Incoming streams of one caller that may keep the packet batches they arrived in: 8 MiB if none
+/// of them is read. Beyond this, payload that follows a header is copied.
 const SHARING_STREAMS: usize = 128;
 /// How long a stream may take to say what it is for.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -97,8 +99,8 @@ struct State {
 struct Offered {
     queue: mpsc::Sender<Queued>,
     callers: Arc<Callers>,
-    /// Whether it accepts streams beyond [`MAX_INCOMING_STREAMS`], because it bounds its work itself and serves the
-    /// built-in directives.
+    /// Whether it accepts streams beyond [`MAX_INCOMING_STREAMS`], because it bounds its work
+    /// itself and serves the built-in directives.
     reserved: bool,
 }
 
@@ -151,7 +153,8 @@ impl Opened {
     }
 }
 
-/// What a stream asked for. Kept for the next one, which mostly asks for the same: that needs no lock, and no look at the name.
+/// What a stream asked for. Kept for the next one, which mostly asks for the same: that needs no
+/// lock, and no look at the name.
 pub(crate) struct Asked {
     /// The whole header.
     header: Bytes,
@@ -163,15 +166,18 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Whether a stream that begins like this asks for the same; not once the service has been withdrawn.
+    /// Whether a stream that begins like this asks for the same; not once the service has been
+    /// withdrawn.
     fn is(&self, came: &Bytes) -> bool {
         came.starts_with(&self.header) && !self.service.queue.is_closed()
     }
 
-    /// A place in the service's queue; `None` if it is full, the caller has too many streams, or the node leaves.
+    /// A place in the service's queue; `None` if it is full, the caller has too many streams, or
+    /// the node leaves.
     fn place(&self, services: &Services, usage: &Usage) -> Option<mpsc::Permit<'_, Queued>> {
-        let admitted =
-            self.service.admits(usage) && !self.caller.has_line() && self.service.shares(&self.caller);
+        let admitted = self.service.admits(usage)
+            && !self.caller.has_line()
+            && self.service.shares(&self.caller);
         if services.leaving.load(Ordering::Relaxed) || !admitted {
             return None;
         }
@@ -179,7 +185,8 @@ impl Asked {
     }
 }
 
-/// Takes the streams that come in for one service. Dropped, it withdraws the service; streams that wait are reset.
+/// Takes the streams that come in for one service. Dropped, it withdraws the service; streams that
+/// wait are reset.
 #[derive(Debug)]
 pub struct Listener {
     name: ServiceName,
@@ -208,8 +215,8 @@ impl Drop for Listener {
 
 /// The payload that arrived with the header of a stream, to be held until the stream is read.
 ///
-/// It shares a batch of packets of up to 64 KiB. With many streams that nobody reads, each could keep
-/// a batch of its own, so a caller with more than [`SHARING_STREAMS`] gets a copy.
+/// It shares a batch of packets of up to 64 KiB. With many streams that nobody reads, each could
+/// keep a batch of its own, so a caller with more than [`SHARING_STREAMS`] gets a copy.
 fn kept(rest: Bytes, usage: &Usage) -> Bytes {
     if usage.incoming_streams() > SHARING_STREAMS { Bytes::copy_from_slice(&rest) } else { rest }
 }
@@ -247,7 +254,8 @@ impl Services {
         }
     }
 
-    /// Offers a service. One that is `reserved` accepts streams of callers who have no credit left for others.
+    /// Offers a service. One that is `reserved` accepts streams of callers who have no credit left
+    /// for others.
     pub(crate) fn offer(&self, name: ServiceName, reserved: bool) -> Result<Listener, ServeError> {
         let mut state = self.lock();
         if self.leaving.load(Ordering::Relaxed) {
@@ -266,7 +274,12 @@ impl Services {
     }
 
     pub(crate) fn names(&self) -> Vec<ServiceName> {
-        self.lock().offered.keys().filter(|name| name.as_str() != certificate::SERVICE).cloned().collect()
+        self.lock()
+            .offered
+            .keys()
+            .filter(|name| name.as_str() != certificate::SERVICE)
+            .cloned()
+            .collect()
     }
 
     /// Accepts no more streams.
@@ -284,9 +297,9 @@ impl Services {
         self.datagrams.close();
     }
 
-    /// Passes a stream that `peer` opened to the service that it asks for, if nothing has to be waited for. Otherwise
-    /// returns it for [`dispatch`](Self::dispatch), with what was read of it. `last` is what the stream before it asked
-    /// for, which is usually the same.
+    /// Passes a stream that `peer` opened to the service that it asks for, if nothing has to be
+    /// waited for. Otherwise returns it for [`dispatch`](Self::dispatch), with what was read of it.
+    /// `last` is what the stream before it asked for, which is usually the same.
     pub(crate) async fn dispatch_at_once(
         &self,
         peer: &NodeId,
@@ -325,7 +338,8 @@ impl Services {
         None
     }
 
-    /// What the header at the start of a stream asks for, if it is all there, and the service is offered.
+    /// What the header at the start of a stream asks for, if it is all there, and the service is
+    /// offered.
     fn find(&self, peer: &NodeId, came: &Bytes) -> Option<Asked> {
         let Parsed::Header(Ok(header), rest) = OpenHeader::parse(came) else { return None };
         let service = self.lock().offered.get(&header.service)?.clone();
@@ -342,7 +356,12 @@ impl Services {
     }
 
     /// Passes a stream that `peer` opened to the service that it asks for, or refuses it.
-    pub(crate) async fn dispatch(self, peer: NodeId, mut opened: Opened, credit: Arc<StreamCredit>) {
+    pub(crate) async fn dispatch(
+        self,
+        peer: NodeId,
+        mut opened: Opened,
+        credit: Arc<StreamCredit>,
+    ) {
         let reading = OpenHeader::read(std::mem::take(&mut opened.came), &mut opened.recv);
         let Ok(Some((header, rest))) = tokio::time::timeout(HEADER_TIMEOUT, reading).await else {
             debug!(%peer, "a stream did not say what it is for");
@@ -355,7 +374,9 @@ impl Services {
                 if header.wants_credit {
                     credit.raise();
                 }
-                self.place(&peer, &header.service, credit.usage()).await.map(|place| (place, header))
+                self.place(&peer, &header.service, credit.usage())
+                    .await
+                    .map(|place| (place, header))
             }
             Err(code) => Err(code),
         };
@@ -370,7 +391,8 @@ impl Services {
                 return;
             }
         };
-        let accepted = tokio::time::timeout(HEADER_TIMEOUT, opened.send.write_chunk(acceptance())).await;
+        let accepted =
+            tokio::time::timeout(HEADER_TIMEOUT, opened.send.write_chunk(acceptance())).await;
         if accepted.as_ref().is_ok_and(is_accepted) {
             opened.lease.patience = credit.usage().patience(header.options.peer_timeout);
             let rest = kept(rest, credit.usage());

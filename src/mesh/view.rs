@@ -33,9 +33,11 @@ pub(crate) struct View {
 impl View {
     /// Whether there is a way to the node: a link, a route or a direct path.
     pub(crate) fn reaches(&self, node: &NodeId) -> bool {
-        let linked = || self.links.get(node).is_some_and(|link| link.connection.close_reason().is_none());
+        let linked =
+            || self.links.get(node).is_some_and(|link| link.connection.close_reason().is_none());
         // The address is a hash, and rarely asked for.
-        let direct = || self.forwarding.as_ref().is_some_and(|forwarding| forwarding.is_direct(node.addr()));
+        let direct =
+            || self.forwarding.as_ref().is_some_and(|forwarding| forwarding.is_direct(node.addr()));
         self.table.route(node).is_some() || linked() || direct()
     }
 

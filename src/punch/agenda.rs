@@ -29,7 +29,8 @@ pub(crate) struct Agenda {
 }
 
 impl Agenda {
-    /// Puts what the peer waits for in place of what it waited for before. Says whether its rounds have changed.
+    /// Puts what the peer waits for in place of what it waited for before. Says whether its rounds
+    /// have changed.
     pub(crate) fn set(&mut self, peer: &NodeId, new: Dues) -> bool {
         let old = self.dues.remove(peer).unwrap_or_default();
         for (set, old, new) in [

@@ -28,15 +28,20 @@ impl Config {
 // The seed is a secret: it does not go into logs.
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Config").field("me", &self.me).field("timers", &self.timers).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("me", &self.me)
+            .field("timers", &self.timers)
+            .finish_non_exhaustive()
     }
 }
 
-/// Durations of everything that waits. They are each node's own; nodes with different ones work together.
+/// Durations of everything that waits. They are each node's own; nodes with different ones work
+/// together.
 #[derive(Clone, Debug)]
 pub struct Timers {
-    /// How long before a volley is due its probes are given out, for the caller to send them at [`Probe::at`]. Default:
-    /// zero. Timers of runtimes are exact to a millisecond, and where NATs are near, that is not enough.
+    /// How long before a volley is due its probes are given out, for the caller to send them at
+    /// [`Probe::at`]. Default: zero. Timers of runtimes are exact to a millisecond, and where NATs
+    /// are near, that is not enough.
     ///
     /// [`Probe::at`]: super::Probe::at
     pub lead: Duration,
@@ -44,8 +49,8 @@ pub struct Timers {
     /// is 200 per second or some 18 KB/s. With a longer interval, many peers at once take longer to
     /// reach.
     pub pace: Duration,
-    /// How long an answer to an offer, or an offer after a request, is awaited; after half of it the question is repeated
-    /// once. Default: 5 s: a relayed round trip with losses.
+    /// How long an answer to an offer, or an offer after a request, is awaited; after half of it
+    /// the question is repeated once. Default: 5 s: a relayed round trip with losses.
     pub answer: Duration,
     /// How long changes of this node's candidates are collected before they are announced. Default:
     /// 200 ms.
@@ -55,16 +60,16 @@ pub struct Timers {
     pub flowing: Duration,
     /// How often the path in use is probed while packets flow. Default: 1 s.
     pub check: Duration,
-    /// How often a path is probed otherwise, be it in use or a spare one. Default: 5 s. NATs forget a UDP mapping after 30 s at the
-    /// earliest, most of them.
+    /// How often a path is probed otherwise, be it in use or a spare one. Default: 5 s. NATs forget
+    /// a UDP mapping after 30 s at the earliest, most of them.
     pub keep: Duration,
     /// Interval between probes of a path after an unanswered one. Default: 250 ms.
     pub doubt: Duration,
-    /// How long a path may leave probes unanswered before it is dead. Default: 3 s. Shorter: a burst of loss kills a good
-    /// path.
+    /// How long a path may leave probes unanswered before it is dead. Default: 3 s. Shorter: a
+    /// burst of loss kills a good path.
     pub dead: Duration,
-    /// How long the paths of a pair without packets are kept. Default: 10 min. Afterwards the first packets are relayed
-    /// again, until a new round has found a path.
+    /// How long the paths of a pair without packets are kept. Default: 10 min. Afterwards the first
+    /// packets are relayed again, until a new round has found a path.
     pub let_go: Duration,
     /// How long to wait after a failed round; doubles with each further failure. Default: 10 s.
     pub retry: Duration,

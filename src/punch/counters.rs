@@ -13,9 +13,9 @@ pub struct Counters {
     pub rounds: u64,
     /// Rounds by outcome, in the order of [`Outcome::ALL`](super::Outcome::ALL).
     pub outcomes: [u64; 7],
-    /// Rounds that had an outcome other than [`Superseded`](super::Outcome::Superseded), and how many of them were
-    /// [`Direct`](super::Outcome::Direct), by this node's class and the peer's, in the order of
-    /// [`NatClass::ALL`](super::NatClass::ALL).
+    /// Rounds that had an outcome other than [`Superseded`](super::Outcome::Superseded), and how
+    /// many of them were [`Direct`](super::Outcome::Direct), by this node's class and the peer's,
+    /// in the order of [`NatClass::ALL`](super::NatClass::ALL).
     pub pairs: [[Pair; 4]; 4],
     /// Total time from the start of a round to its path, over successful rounds.
     pub time_to_direct: Duration,
@@ -51,7 +51,8 @@ pub struct Counters {
     pub messages_stale: u64,
     /// Offers and requests of peers received too fast, which waited or were replaced by newer ones.
     pub messages_delayed: u64,
-    /// Volleys sent: first probes that left at the same moment as the peer's, as measured over the relays.
+    /// Volleys sent: first probes that left at the same moment as the peer's, as measured over the
+    /// relays.
     pub volleys: u64,
     /// Paths that became valid.
     pub paths_opened: u64,

@@ -25,8 +25,9 @@ pub enum Event {
         /// What became of it.
         attempt: Attempt,
     },
-    /// Open up to so many UDP ports beside the node's own, any that are free, on IPv4, and report them with
-    /// [`Puncher::ports_opened`](super::Puncher::ports_opened) at once: none is an answer, too.
+    /// Open up to so many UDP ports beside the node's own, any that are free, on IPv4, and report
+    /// them with [`Puncher::ports_opened`](super::Puncher::ports_opened) at once: none is an
+    /// answer, too.
     OpenPorts {
         /// The peer that they are for.
         peer: NodeId,

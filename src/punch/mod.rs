@@ -3,9 +3,9 @@
 //!
 //! Two nodes whose traffic is relayed find out whether they can reach each other directly, by the
 //! connectivity checks of ICE (RFC 8445) without its agents and pairs: each end probes the other's
-//! addresses from its one UDP socket, both at the same time (RFC 5128 §3.3), and an address that answers
-//! becomes a path. [`Puncher`] does this for all peers of a node. It sends none of their traffic, and no
-//! operation waits for it.
+//! addresses from its one UDP socket, both at the same time (RFC 5128 §3.3), and an address that
+//! answers becomes a path. [`Puncher`] does this for all peers of a node. It sends none of their
+//! traffic, and no operation waits for it.
 //!
 //! # A round
 //!
@@ -24,38 +24,38 @@
 //!     │ answer ──────────────────────────────────────────────────────────────▶│ bob's path is valid
 //! ```
 //!
-//! 1. **Candidates** are gathered: interface addresses, addresses observed by neighbours, port mappings
-//!    and configured addresses. The observed addresses also determine the class of the NAT
+//! 1. **Candidates** are gathered: interface addresses, addresses observed by neighbours, port
+//!    mappings and configured addresses. The observed addresses also determine the class of the NAT
 //!    ([`NatClass`], terms of RFC 4787).
-//! 2. **A round** starts when packets flow to a peer without a path; again when candidates change, a
-//!    path dies, or the network changes; and after a failure with exponential backoff. One end sends
-//!    the offer; the other end requests it. If both ends are behind NATs, they agree on the moment of
-//!    their first probes, and retry from fresh ports if that fails: see `volley`.
-//! 3. **Probes** ([`Probe`]) are sent to each candidate at once and then at growing intervals, paced over
-//!    the whole node. Each has a counter and a MAC under the round's key. The source of an authentic
-//!    probe becomes a candidate too (peer-reflexive): that is how both ends find a peer whose NAT uses
-//!    another address for each destination.
-//! 4. **A path** is valid when an answer to a probe of this node arrives from the probed address. Each
-//!    end validates it separately.
-//! 5. **The choice** is the path of the shortest round trip, with hysteresis. Up to three paths are kept
-//!    warm.
-//! 6. **Liveness**: paths are probed as long as they are kept. One that does not answer is in doubt: it is
-//!    probed more often, left for another one that answers, and dead after three seconds. Packets are
-//!    relayed then, and a new round starts. A path whose address may be gone, at either end, is left at
-//!    once until it answers.
-//! 7. **The outcome** of every round is recorded with its reason: [`Puncher::explain`] reports why packets
-//!    take their path.
+//! 2. **A round** starts when packets flow to a peer without a path; again when candidates change,
+//!    a path dies, or the network changes; and after a failure with exponential backoff. One end
+//!    sends the offer; the other end requests it. If both ends are behind NATs, they agree on the
+//!    moment of their first probes, and retry from fresh ports if that fails: see `volley`.
+//! 3. **Probes** ([`Probe`]) are sent to each candidate at once and then at growing intervals,
+//!    paced over the whole node. Each has a counter and a MAC under the round's key. The source of
+//!    an authentic probe becomes a candidate too (peer-reflexive): that is how both ends find a
+//!    peer whose NAT uses another address for each destination.
+//! 4. **A path** is valid when an answer to a probe of this node arrives from the probed address.
+//!    Each end validates it separately.
+//! 5. **The choice** is the path of the shortest round trip, with hysteresis. Up to three paths are
+//!    kept warm.
+//! 6. **Liveness**: paths are probed as long as they are kept. One that does not answer is in
+//!    doubt: it is probed more often, left for another one that answers, and dead after three
+//!    seconds. Packets are relayed then, and a new round starts. A path whose address may be gone,
+//!    at either end, is left at once until it answers.
+//! 7. **The outcome** of every round is recorded with its reason: [`Puncher::explain`] reports why
+//!    packets take their path.
 //!
 //! # Attacks
 //!
-//! A stranger cannot forge, replay or reflect a probe to any effect. A neighbour that reports a false
-//! address adds one candidate that does not answer. A peer can announce addresses of bystanders: each
-//! round probes at most 32 candidates, at most 18 times per IP address, and at most 64 pairs of fresh
-//! ports in each of 23 further volleys, with one probe each, which the peer has to request one by one. It
-//! can fake the source of its probes: at most 8 such addresses are probed in a round, 4 per IP address, 15
-//! times each, and answers are bounded and as long as their probes. Rounds that a peer can cause are
-//! rate-limited. A peer that answers through a third host only turns that host into a relay of encrypted
-//! packets.
+//! A stranger cannot forge, replay or reflect a probe to any effect. A neighbour that reports a
+//! false address adds one candidate that does not answer. A peer can announce addresses of
+//! bystanders: each round probes at most 32 candidates, at most 18 times per IP address, and at
+//! most 64 pairs of fresh ports in each of 23 further volleys, with one probe each, which the peer
+//! has to request one by one. It can fake the source of its probes: at most 8 such addresses are
+//! probed in a round, 4 per IP address, 15 times each, and answers are bounded and as long as their
+//! probes. Rounds that a peer can cause are rate-limited. A peer that answers through a third host
+//! only turns that host into a relay of encrypted packets.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -103,8 +103,8 @@ use peer::session::{Context, Session};
 use random::Random;
 use wire::probe::Content;
 
-/// Minimum interval between probes of paths over all peers. They precede those of candidates, which are
-/// paced by [`Timers::pace`].
+/// Minimum interval between probes of paths over all peers. They precede those of candidates, which
+/// are paced by [`Timers::pace`].
 const WATCH_PACE: Duration = Duration::from_millis(1);
 
 /// Establishes, keeps and probes the direct paths of one node to all its peers.
@@ -113,14 +113,14 @@ const WATCH_PACE: Duration = Duration::from_millis(1);
 /// - **getters** (`&self`);
 /// - **`handle_*`**: input from the network, and time;
 /// - **commands** (`set_*`, [`observed`](Self::observed), [`connected`](Self::connected),
-///   [`disconnected`](Self::disconnected), [`sent`](Self::sent), [`restart`](Self::restart)): input from
-///   this node;
+///   [`disconnected`](Self::disconnected), [`sent`](Self::sent), [`restart`](Self::restart)): input
+///   from this node;
 /// - **`poll_*`**: output.
 ///
 /// **The drain rule**: after every `handle_*` or command, call [`poll_event`](Self::poll_event),
-/// [`poll_message`](Self::poll_message) and [`poll_probe`](Self::poll_probe) until each returns `None`,
-/// then sleep until [`poll_timeout`](Self::poll_timeout) or the next input. `now` never decreases from one
-/// call to the next.
+/// [`poll_message`](Self::poll_message) and [`poll_probe`](Self::poll_probe) until each returns
+/// `None`, then sleep until [`poll_timeout`](Self::poll_timeout) or the next input. `now` never
+/// decreases from one call to the next.
 #[derive(Debug)]
 pub struct Puncher {
     config: Config,
@@ -139,7 +139,8 @@ pub struct Puncher {
 }
 
 impl Puncher {
-    /// The most peers at once. For more, [`connected`](Self::connected) does nothing: their packets are relayed.
+    /// The most peers at once. For more, [`connected`](Self::connected) does nothing: their packets
+    /// are relayed.
     pub const MAX_PEERS: usize = 1_024;
 
     /// A puncher without peers.
@@ -194,8 +195,8 @@ impl Puncher {
         self.candidates_changed(changed, now);
     }
 
-    /// A peer connection is up. One that was up before with this peer is forgotten, and its paths with it. Nothing is tried before packets
-    /// flow, see [`sent`](Self::sent).
+    /// A peer connection is up. One that was up before with this peer is forgotten, and its paths
+    /// with it. Nothing is tried before packets flow, see [`sent`](Self::sent).
     pub fn connected(&mut self, peer: &NodeId, role: Role, now: Instant) {
         self.disconnected(peer, now);
         if self.sessions.len() >= Self::MAX_PEERS || *peer == self.config.me {
@@ -231,7 +232,8 @@ impl Puncher {
     /// forged: the paths there are probed at once, and left if they do not answer within a fraction
     /// of a second.
     pub fn unreachable(&mut self, is_reported: impl Fn(SocketAddr) -> bool, now: Instant) {
-        let concerned = self.sessions.iter().filter(|(_, session)| session.has_path_to(&is_reported));
+        let concerned =
+            self.sessions.iter().filter(|(_, session)| session.has_path_to(&is_reported));
         let peers: Vec<_> = concerned.map(|(peer, _)| peer.clone()).collect();
         for peer in peers {
             self.with(&peer, now, |session, context| session.reported(&is_reported, context.now));
@@ -272,7 +274,8 @@ impl Puncher {
         {
             return Err(MessageError::RoundInUse);
         }
-        let taken = self.with(peer, now, |session, context| session.handle_message(message, context));
+        let taken =
+            self.with(peer, now, |session, context| session.handle_message(message, context));
         taken.ok_or(MessageError::NoSession)??;
         self.out.counters.messages_received += 1;
         Ok(())
@@ -295,14 +298,20 @@ impl Puncher {
         taken
     }
 
-    fn take_probe(&mut self, arrival: Arrival, datagram: &[u8], now: Instant) -> Result<(), ProbeError> {
+    fn take_probe(
+        &mut self,
+        arrival: Arrival,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<(), ProbeError> {
         let content = Content::parse(datagram)?;
         if !is_unicast(arrival.from) {
             return Err(ProbeError::Malformed);
         }
         let peer = self.agenda.peer_of(content.round).ok_or(ProbeError::UnknownRound)?.clone();
-        let taken = self
-            .with(&peer, now, |session, context| session.handle_probe(content, datagram, arrival, context));
+        let taken = self.with(&peer, now, |session, context| {
+            session.handle_probe(content, datagram, arrival, context)
+        });
         taken.ok_or(ProbeError::UnknownRound)?
     }
 
@@ -334,8 +343,10 @@ impl Puncher {
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let output = (!self.out.is_empty()).then_some((self.now, DeadlineReason::Output));
         let tell = self.tell_at.map(|at| (at, DeadlineReason::Candidates));
-        let watch = self.agenda.first_watch().map(|at| (at.max(self.watch_at), DeadlineReason::Probe));
-        let check = self.agenda.first_check().map(|at| (at.max(self.check_at), DeadlineReason::Probe));
+        let watch =
+            self.agenda.first_watch().map(|at| (at.max(self.watch_at), DeadlineReason::Probe));
+        let check =
+            self.agenda.first_check().map(|at| (at.max(self.check_at), DeadlineReason::Probe));
         let timer = self.agenda.first_timer().map(|at| (at, DeadlineReason::Peer));
         let first = [output, tell, watch, check, timer].into_iter().flatten().min();
         first.map(|(at, reason)| Deadline { at, reason })
@@ -399,8 +410,8 @@ impl Puncher {
         Some(self.sessions.get(peer)?.explain(&self.own, self.now, &self.config.timers))
     }
 
-    /// This node's NAT: that of IPv4, or that of IPv6 where no neighbour sees the node at an IPv4 address. A change of what
-    /// neighbours see is in it after [`Timers::debounce`].
+    /// This node's NAT: that of IPv4, or that of IPv6 where no neighbour sees the node at an IPv4
+    /// address. A change of what neighbours see is in it after [`Timers::debounce`].
     #[must_use]
     pub fn class(&self) -> NatClass {
         self.own.class()

@@ -2,8 +2,8 @@
 
 use super::wire::probe::Content;
 use super::{
-    Answer, Candidate, CandidateKind, Message, NatClass, Offer, PathCookie, Probe, ProbeKey, Role, Terms,
-    Volley,
+    Answer, Candidate, CandidateKind, Message, NatClass, Offer, PathCookie, Probe, ProbeKey, Role,
+    Terms, Volley,
 };
 
 const ROUND: u64 = 0xfedc_ba98_7654_3210;

@@ -4,8 +4,8 @@ use super::Router;
 use super::paths::spf::Paths;
 
 impl Router {
-    /// Searches the shortest paths over the records that are held, changes nothing, and tells how many nodes are reached.
-    /// For benches: [`table`](Self::table) has the paths.
+    /// Searches the shortest paths over the records that are held, changes nothing, and tells how
+    /// many nodes are reached. For benches: [`table`](Self::table) has the paths.
     #[doc(hidden)]
     #[must_use]
     pub fn search_paths(&self) -> usize {

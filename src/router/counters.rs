@@ -36,7 +36,8 @@ pub struct Counters {
     pub claims_false: u64,
     /// Updates that came faster than their origin may speak, and were delayed.
     pub updates_delayed: u64,
-    /// Updates that the cache of seen ids saved from being decoded, and changes that give a record seen before.
+    /// Updates that the cache of seen ids saved from being decoded, and changes that give a record
+    /// seen before.
     pub seen_hits: u64,
     /// Updates given to neighbours as whole records.
     pub updates_sent: u64,
@@ -44,8 +45,8 @@ pub struct Counters {
     pub deltas_sent: u64,
     /// Changes that gave a record, which then counts like one that came whole.
     pub deltas_applied: u64,
-    /// Changes from a copy that is not held, or that gave another record than they said; the neighbour was asked for the whole
-    /// record, if it had not been before.
+    /// Changes from a copy that is not held, or that gave another record than they said; the
+    /// neighbour was asked for the whole record, if it had not been before.
     pub deltas_failed: u64,
     /// Ids given to neighbours, in HAVE messages.
     pub ids_sent: u64,
@@ -55,7 +56,8 @@ pub struct Counters {
     pub buckets_sent: u64,
     /// Digests under a key of their own given to neighbours, to find corruption.
     pub audits_sent: u64,
-    /// Such digests of neighbours that differed again after a repetition: the records were checked, and compared.
+    /// Such digests of neighbours that differed again after a repetition: the records were checked,
+    /// and compared.
     pub audit_mismatches: u64,
     /// Records that were no longer what they had been when they were stored, and were dropped.
     pub records_corrupted: u64,

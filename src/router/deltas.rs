@@ -11,7 +11,12 @@ use super::record::delta::Delta;
 use crate::id::NodeId;
 
 impl Router {
-    pub(super) fn on_delta(&mut self, from: &NodeId, delta: &Delta, now: Instant) -> Result<(), PeerError> {
+    pub(super) fn on_delta(
+        &mut self,
+        from: &NodeId,
+        delta: &Delta,
+        now: Instant,
+    ) -> Result<(), PeerError> {
         delta.check()?;
         let (origin, stamp) = (&delta.origin, delta.stamp());
         self.echoes.on_shown(origin, stamp, from);
@@ -25,7 +30,8 @@ impl Router {
             // The whole that was asked for will be this copy or a newer one.
             _ if self.pulls.is_asking(from, origin) => self.want_whole(from, delta, now),
             _ => {
-                let waiting = self.parked.get(origin, from).filter(|waiting| waiting.stamp() == delta.base());
+                let waiting =
+                    self.parked.get(origin, from).filter(|waiting| waiting.stamp() == delta.base());
                 let base = waiting.or_else(|| self.database.get(origin));
                 match base.and_then(|base| delta.apply(base)) {
                     Some(result) => {

@@ -23,8 +23,9 @@ pub struct Transmit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The table was replaced: [`Router::table`](super::Router::table) gives the new one. A change of the paths replaces it
-    /// once, and once more when the alternates to them are found, each time only if a route differs.
+    /// The table was replaced: [`Router::table`](super::Router::table) gives the new one. A change
+    /// of the paths replaces it once, and once more when the alternates to them are found, each
+    /// time only if a route differs.
     TableChanged,
     /// The node is in the table now, and was not before.
     NodeReachable(NodeId),
@@ -34,12 +35,12 @@ pub enum Event {
     NodeLeft(NodeId),
     /// The node's record is of another process than before.
     NodeRestarted(NodeId),
-    /// The session with this neighbour has synced; the link is advertised from now on, unless [`Event::LinkHeld`]
-    /// follows.
+    /// The session with this neighbour has synced; the link is advertised from now on, unless
+    /// [`Event::LinkHeld`] follows.
     Synced(NodeId),
     /// The link to this neighbour was lost several times within
-    /// [`Timers::flap_memory`](super::Timers::flap_memory), is up again, and is not advertised until
-    /// then: flap damping. Another path leads to the neighbour, or it is a stub.
+    /// [`Timers::flap_memory`](super::Timers::flap_memory), is up again, and is not advertised
+    /// until then: flap damping. Another path leads to the neighbour, or it is a stub.
     LinkHeld {
         /// The neighbour.
         neighbour: NodeId,
@@ -49,11 +50,12 @@ pub enum Event {
     /// The hold of the link to this neighbour has ended, because its time is over or because no
     /// other path leads to a router any more. The link is advertised from now on.
     LinkReleased(NodeId),
-    /// The session with this neighbour has not synced, and nothing came from it for the stall time. The neighbour's
-    /// fault; close the session.
+    /// The session with this neighbour has not synced, and nothing came from it for the stall time.
+    /// The neighbour's fault; close the session.
     SyncStalled(NodeId),
-    /// What this neighbour sent before turned out to break the protocol, once it could be verified. The neighbour's fault:
-    /// close its session, as for an error of [`Router::handle_message`](super::Router::handle_message).
+    /// What this neighbour sent before turned out to break the protocol, once it could be verified.
+    /// The neighbour's fault: close its session, as for an error of
+    /// [`Router::handle_message`](super::Router::handle_message).
     Violation {
         /// The neighbour.
         neighbour: NodeId,
@@ -89,7 +91,8 @@ pub enum Event {
     /// A stub that was listed by another node, and to which there was no route, is not listed any
     /// more.
     StubUnlisted(NodeId),
-    /// The notary could not sign this node's record. It is asked again a second later; until then this node does not speak.
+    /// The notary could not sign this node's record. It is asked again a second later; until then
+    /// this node does not speak.
     SigningFailed,
     /// Two ids have the same address. The one known first stays; the other is refused.
     AddressCollision {
@@ -98,13 +101,14 @@ pub enum Event {
         /// The id that was refused.
         refused: NodeId,
     },
-    /// A newer record of this node's own id was seen, from before its start; its version was overtaken.
+    /// A newer record of this node's own id was seen, from before its start; its version was
+    /// overtaken.
     Resynced {
         /// The version that was seen.
         seen: Version,
     },
-    /// Every node that this one could reach, both when the wave of its record began and when it ended, had installed the route of
-    /// that record or a newer one at some time since the request.
+    /// Every node that this one could reach, both when the wave of its record began and when it
+    /// ended, had installed the route of that record or a newer one at some time since the request.
     Converged {
         /// Which request this answers.
         request: ConvergeRequest,
@@ -115,8 +119,8 @@ pub enum Event {
     Partial {
         /// Which request this answers.
         request: ConvergeRequest,
-        /// The most nodes that answered one wave, this one among them, as far as it knows: what a node has gathered below it
-        /// comes all at once.
+        /// The most nodes that answered one wave, this one among them, as far as it knows: what a
+        /// node has gathered below it comes all at once.
         count: u64,
         /// How many nodes this one can reach, itself among them.
         expected: u64,
@@ -124,8 +128,8 @@ pub enum Event {
     /// Another live process has this node's own id, which is proven. Reported once for each.
     ///
     /// If this one yields, it originates nothing more: give the neighbours a moment to take what
-    /// [`Router::poll_transmit`](super::Router::poll_transmit) gave, then close all sessions. Do not leave: a withdrawal
-    /// would erase the other one.
+    /// [`Router::poll_transmit`](super::Router::poll_transmit) gave, then close all sessions. Do
+    /// not leave: a withdrawal would erase the other one.
     DuplicateId(Duplicate),
     /// A bound was hit. Reported once until the router was below it again.
     LimitHit(Limit),
@@ -135,11 +139,13 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Limit {
-    /// [`Limits::origins`](super::Limits::origins): an unreachable record was dropped early, or a new one refused.
+    /// [`Limits::origins`](super::Limits::origins): an unreachable record was dropped early, or a
+    /// new one refused.
     Origins,
     /// [`Limits::record`](super::Limits::record): this node's own record was cut.
     Record,
-    /// [`Limits::capabilities`](super::Limits::capabilities): this node's own capabilities were left out.
+    /// [`Limits::capabilities`](super::Limits::capabilities): this node's own capabilities were
+    /// left out.
     Capabilities,
     /// [`Limits::epoch_ahead`](super::Limits::epoch_ahead): a record was ignored.
     EpochAhead,
@@ -154,7 +160,8 @@ pub enum SessionError {
     /// The neighbour has this node's own id. The configuration's fault; close the session.
     #[error("a node cannot link to itself")]
     SelfLink,
-    /// The neighbour's address is that of another known node. Nobody's fault; close the session, and rename one.
+    /// The neighbour's address is that of another known node. Nobody's fault; close the session,
+    /// and rename one.
     #[error("the address of {refused} is that of {known}")]
     AddressCollision {
         /// The id that is known.
@@ -162,14 +169,16 @@ pub enum SessionError {
         /// The id that was refused.
         refused: NodeId,
     },
-    /// [`Limits::active_links`](super::Limits::active_links) or [`Limits::stub_links`](super::Limits::stub_links) is
-    /// reached. Close the session; try again when there are fewer.
+    /// [`Limits::active_links`](super::Limits::active_links) or
+    /// [`Limits::stub_links`](super::Limits::stub_links) is reached. Close the session; try again
+    /// when there are fewer.
     #[error("at most {max} links of this kind")]
     TooManyLinks {
         /// The bound.
         max: usize,
     },
-    /// A router's id has a suffix, which only those of stubs may have. The neighbour's fault; close the session.
+    /// A router's id has a suffix, which only those of stubs may have. The neighbour's fault; close
+    /// the session.
     #[error("only a stub may have a suffix in its id, and {0} is none")]
     SuffixedId(NodeId),
     /// This node is leaving. Close the session.
@@ -180,12 +189,13 @@ pub enum SessionError {
     Yielded,
 }
 
-/// Why a message was not taken. The sender's fault unless said otherwise: close its session with a named code. What the
-/// session brought before stays; the router serves the others on.
+/// Why a message was not taken. The sender's fault unless said otherwise: close its session with a
+/// named code. What the session brought before stays; the router serves the others on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
-    /// The caller's fault: there is no session with this neighbour. Nothing was changed; drop the message.
+    /// The caller's fault: there is no session with this neighbour. Nothing was changed; drop the
+    /// message.
     #[error("there is no session with {0}")]
     NoSession(NodeId),
     /// A stub has no part in routing.
@@ -200,7 +210,8 @@ pub enum PeerError {
     /// An update held no valid record. Nothing was changed.
     #[error("bad record: {0}")]
     BadRecord(#[from] DecodeError),
-    /// A record is not of its origin: nobody who had verified it could have sent it. Nothing was changed.
+    /// A record is not of its origin: nobody who had verified it could have sent it. Nothing was
+    /// changed.
     #[error("the record of {0} is forged")]
     Forged(NodeId),
     /// A record came without a proof, where all are signed. Nothing was changed.
@@ -258,6 +269,7 @@ pub enum DeadlineReason {
     Attachment,
     /// Something is to be forgotten.
     Expire,
-    /// Records are to be compared under a fresh key, as every hour. A node at rest has this deadline alone.
+    /// Records are to be compared under a fresh key, as every hour. A node at rest has this
+    /// deadline alone.
     Audit,
 }

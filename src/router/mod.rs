@@ -78,16 +78,19 @@ use proof::refusals::Refusals;
 /// Four families of methods:
 /// - **getters** (`&self`) look and change nothing;
 /// - **`handle_*`** take what happened: sessions, messages, time;
-/// - **commands** (`set_*`, [`converge`](Self::converge), [`leave`](Self::leave)) take what this node wants;
+/// - **commands** (`set_*`, [`converge`](Self::converge), [`leave`](Self::leave)) take what this
+///   node wants;
 /// - **`poll_*`** give what is to be done.
 ///
-/// **The drain rule**: after every `handle_*` or command, call [`poll_event`](Self::poll_event) until it gives none, then
-/// [`poll_transmit`](Self::poll_transmit) until it gives none, then sleep until [`poll_timeout`](Self::poll_timeout) or the
-/// next input. The table of an [`Event::TableChanged`] must be in use before a [`Message::Echo`] that is polled after it
-/// is sent: it tells others that this node has the route. `now` never goes back from one call to the next.
+/// **The drain rule**: after every `handle_*` or command, call [`poll_event`](Self::poll_event)
+/// until it gives none, then [`poll_transmit`](Self::poll_transmit) until it gives none, then sleep
+/// until [`poll_timeout`](Self::poll_timeout) or the next input. The table of an
+/// [`Event::TableChanged`] must be in use before a [`Message::Echo`] that is polled after it is
+/// sent: it tells others that this node has the route. `now` never goes back from one call to the
+/// next.
 ///
-/// No call blocks, and the work of each is bounded by the size of the database. Dropping a router tells nobody; call
-/// [`leave`](Self::leave) before to leave in order.
+/// No call blocks, and the work of each is bounded by the size of the database. Dropping a router
+/// tells nobody; call [`leave`](Self::leave) before to leave in order.
 #[derive(Debug)]
 pub struct Router {
     config: Config,
@@ -182,19 +185,22 @@ impl Router {
         &self.config.id
     }
 
-    /// The version of this node's newest record; if it has not spoken yet, the one that its first record will stand above.
+    /// The version of this node's newest record; if it has not spoken yet, the one that its first
+    /// record will stand above.
     #[must_use]
     pub fn version(&self) -> Version {
         self.origin.version()
     }
 
-    /// The table as it is now. Readers can keep it; a change makes a new one and an [`Event::TableChanged`].
+    /// The table as it is now. Readers can keep it; a change makes a new one and an
+    /// [`Event::TableChanged`].
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table)
     }
 
-    /// All records that are held, ascending by origin, this node's own among them once it has spoken.
+    /// All records that are held, ascending by origin, this node's own among them once it has
+    /// spoken.
     pub fn database(&self) -> impl Iterator<Item = &Record> {
         self.database.iter()
     }
@@ -215,7 +221,8 @@ impl Router {
         self.credentials.iter()
     }
 
-    /// The other live process with this node's id that was proven last, and which of the two yields.
+    /// The other live process with this node's id that was proven last, and which of the two
+    /// yields.
     #[must_use]
     pub fn duplicate(&self) -> Option<&Duplicate> {
         self.twins.duplicate()
@@ -230,7 +237,8 @@ impl Router {
 
 /// What happened.
 impl Router {
-    /// A session came up. One with the same neighbour that was up before is replaced: what was in flight on it is lost.
+    /// A session came up. One with the same neighbour that was up before is replaced: what was in
+    /// flight on it is lost.
     ///
     /// # Errors
     /// The session is not taken; the variant says why. Close it. The state is as before.
@@ -267,19 +275,27 @@ impl Router {
         self.settle(now);
     }
 
-    /// A message came from a neighbour, over the session that is up now. Messages of one session are handled in the order in
-    /// which they were sent; those that come late from an older session must be dropped.
+    /// A message came from a neighbour, over the session that is up now. Messages of one session
+    /// are handled in the order in which they were sent; those that come late from an older session
+    /// must be dropped.
     ///
     /// # Errors
     /// The neighbour broke the protocol: close the session, and call
-    /// [`handle_session_down`](Self::handle_session_down). What the session brought before stays valid.
-    pub fn handle_message(&mut self, from: &NodeId, message: Message, now: Instant) -> Result<(), PeerError> {
+    /// [`handle_session_down`](Self::handle_session_down). What the session brought before stays
+    /// valid.
+    pub fn handle_message(
+        &mut self,
+        from: &NodeId,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), PeerError> {
         self.receive(from, message, now)?;
         self.settle(now);
         Ok(())
     }
 
-    /// The stream to this neighbour took all that [`poll_transmit`](Self::poll_transmit) gave for it: there can be more.
+    /// The stream to this neighbour took all that [`poll_transmit`](Self::poll_transmit) gave for
+    /// it: there can be more.
     pub fn handle_writable(&mut self, neighbour: &NodeId, now: Instant) {
         self.neighbours.on_writable(neighbour);
         self.last_now = now;
@@ -294,8 +310,8 @@ impl Router {
 
 /// Commands.
 impl Router {
-    /// Changes what this node says about itself. Above [`Limits::capabilities`] it says nothing, and
-    /// [`Event::LimitHit`] tells.
+    /// Changes what this node says about itself. Above [`Limits::capabilities`] it says nothing,
+    /// and [`Event::LimitHit`] tells.
     pub fn set_capabilities(&mut self, capabilities: Bytes, now: Instant) {
         let fits = self.origin.set_capabilities(capabilities);
         self.note_limit(Limit::Capabilities, !fits);
@@ -304,13 +320,15 @@ impl Router {
 
     /// Changes the neighbours known from the connection manifest, connected or not.
     pub fn set_dormant(&mut self, dormant: Vec<NodeId>, now: Instant) {
-        // What is no news must not make a record that then carries the news of stubs before their time.
+        // What is no news must not make a record that then carries the news of stubs before their
+        // time.
         if self.origin.set_dormant(dormant) {
             self.change(now);
         }
     }
 
-    /// Changes what it costs to send to a neighbour, until its session is replaced. Without a session, nothing happens.
+    /// Changes what it costs to send to a neighbour, until its session is replaced. Without a
+    /// session, nothing happens.
     pub fn set_cost(&mut self, neighbour: &NodeId, cost: Cost, now: Instant) {
         if let Some(session) = self.neighbours.get_mut(neighbour) {
             session.cost = cost;
@@ -326,22 +344,24 @@ impl Router {
         self.change(now);
     }
 
-    /// Where this process is, for people: the address at which a neighbour sees it. Opaque to the router, cut to
-    /// [`Override::MAX_PLACE`] bytes. It is told to others only in a record that overrides another process's.
+    /// Where this process is, for people: the address at which a neighbour sees it. Opaque to the
+    /// router, cut to [`Override::MAX_PLACE`] bytes. It is told to others only in a record that
+    /// overrides another process's.
     pub fn set_place(&mut self, place: &str) {
         self.twins.set_place(place);
     }
 
-    /// Changes who signs this node's records and verifies those of others. With another credential than before, this node
-    /// speaks anew, so that the mesh learns it; what it holds of others stays.
+    /// Changes who signs this node's records and verifies those of others. With another credential
+    /// than before, this node speaks anew, so that the mesh learns it; what it holds of others
+    /// stays.
     pub fn set_notary(&mut self, notary: Arc<dyn Notary>, now: Instant) {
         self.change_notary(notary, now);
         self.settle(now);
     }
 
-    /// Leaves the mesh in order: a last record without links goes out to all neighbours. Drain the router, see that the
-    /// streams took what it gave, then close the sessions. It cannot be taken back; new sessions are refused. A node that
-    /// has yielded its id says nothing.
+    /// Leaves the mesh in order: a last record without links goes out to all neighbours. Drain the
+    /// router, see that the streams took what it gave, then close the sessions. It cannot be taken
+    /// back; new sessions are refused. A node that has yielded its id says nothing.
     pub fn leave(&mut self, now: Instant) {
         self.end_all_requests();
         self.origin.leave(now);
@@ -357,10 +377,12 @@ impl Router {
 
 /// What is to be done.
 impl Router {
-    /// The next message to send. Messages for one neighbour must reach it in this order, or its session must end.
+    /// The next message to send. Messages for one neighbour must reach it in this order, or its
+    /// session must end.
     ///
     /// For each neighbour at most a window of messages is given ([`Limits::window_messages`],
-    /// [`Limits::window_bytes`]) until [`handle_writable`](Self::handle_writable) says that the stream took them.
+    /// [`Limits::window_bytes`]) until [`handle_writable`](Self::handle_writable) says that the
+    /// stream took them.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         let transmit = self.neighbours.poll_transmit(&self.database, self.last_now)?;
@@ -373,7 +395,9 @@ impl Router {
             Message::Digest { .. } => self.counters.digests_sent += 1,
             Message::Buckets(_) => self.counters.buckets_sent += 1,
             Message::Rekeyed { .. } => self.counters.audits_sent += 1,
-            Message::Summary { entries, .. } => self.counters.summary_entries_sent += entries.len() as u64,
+            Message::Summary { entries, .. } => {
+                self.counters.summary_entries_sent += entries.len() as u64
+            }
             Message::Echo(_) => self.counters.echoes_sent += 1,
             Message::Want(_) | Message::Nack(_) | Message::SyncEnd => {}
             Message::CredentialWant(_) | Message::Credential { .. } => {}
@@ -388,7 +412,8 @@ impl Router {
         self.events.pop_front()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called, and why. Output that waits means now.
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called, and why. Output that waits
+    /// means now.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         use DeadlineReason as Why;
@@ -399,7 +424,10 @@ impl Router {
             (output.then_some(now), Why::Output),
             (originate, Why::Originate),
             (self.schedule.next_timeout(), Why::ShortestPaths),
-            (self.alternates.next_timeout().filter(|_| !self.schedule.is_wanted()), Why::Alternates),
+            (
+                self.alternates.next_timeout().filter(|_| !self.schedule.is_wanted()),
+                Why::Alternates,
+            ),
             (self.neighbours.next_announce(), Why::Announce),
             (self.pulls.next_timeout(), Why::Pull),
             (self.parked.next_timeout(), Why::Accept),
@@ -436,7 +464,9 @@ impl Router {
         if up.kind == NeighbourKind::Full && up.neighbour.suffix().is_some() {
             return Err(SessionError::SuffixedId(up.neighbour.clone()));
         }
-        if let Some(known) = self.holder_of(up.neighbour.addr()).filter(|known| *known != up.neighbour) {
+        if let Some(known) =
+            self.holder_of(up.neighbour.addr()).filter(|known| *known != up.neighbour)
+        {
             return Err(SessionError::AddressCollision { known, refused: up.neighbour.clone() });
         }
         let replaces = self.neighbours.get(&up.neighbour).is_some_and(|old| old.kind == up.kind);
@@ -467,7 +497,12 @@ impl Router {
     }
 
     /// Ends a session, which `by` replaces if given.
-    fn end_session(&mut self, id: &NodeId, by: Option<&SessionUp>, now: Instant) -> Option<Neighbour> {
+    fn end_session(
+        &mut self,
+        id: &NodeId,
+        by: Option<&SessionUp>,
+        now: Instant,
+    ) -> Option<Neighbour> {
         let old = self.neighbours.remove(id)?;
         let continued = by.is_some_and(|up| continues(&old, up));
         if old.kind == NeighbourKind::Stub {
@@ -491,7 +526,8 @@ impl Router {
         if continued {
             return Some(old);
         }
-        // What replaces a session and does not continue it is another process: a restart, and no flap.
+        // What replaces a session and does not continue it is another process: a restart, and no
+        // flap.
         if by.is_none() && matches!(old.state, NeighbourState::Up | NeighbourState::Held(_)) {
             self.neighbours.on_loss(id, old.instance, now);
         }

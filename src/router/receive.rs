@@ -28,8 +28,14 @@ const STUBS_LOST_IN_AN_UPDATE: usize = 250;
 const MISMATCHES_BELIEVED: u8 = 3;
 
 impl Router {
-    pub(super) fn receive(&mut self, from: &NodeId, message: Message, now: Instant) -> Result<(), PeerError> {
-        let session = self.neighbours.get_mut(from).ok_or_else(|| PeerError::NoSession(from.clone()))?;
+    pub(super) fn receive(
+        &mut self,
+        from: &NodeId,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), PeerError> {
+        let session =
+            self.neighbours.get_mut(from).ok_or_else(|| PeerError::NoSession(from.clone()))?;
         if session.kind == NeighbourKind::Stub {
             return Err(PeerError::StubSpoke);
         }
@@ -80,7 +86,8 @@ impl Router {
         }
     }
 
-    /// The neighbour was quiet and said what it can reach. If this node is quiet too, both should agree.
+    /// The neighbour was quiet and said what it can reach. If this node is quiet too, both should
+    /// agree.
     fn on_quiet_digest(&mut self, from: &NodeId, digest: Digest, count: u64, now: Instant) {
         let (mine, _) = self.database.reachable_digest();
         let quiet = self.quiet.is_quiet();
@@ -175,7 +182,9 @@ impl Router {
     }
 
     fn on_sync_end(&mut self, from: &NodeId, now: Instant) -> Result<(), PeerError> {
-        if self.neighbours.get(from).is_none_or(|session| session.got_end) || self.credentials.ends(from) {
+        if self.neighbours.get(from).is_none_or(|session| session.got_end)
+            || self.credentials.ends(from)
+        {
             return Err(PeerError::SyncEndedTwice);
         }
         if !self.credentials.holds_end(from) {
@@ -258,12 +267,19 @@ impl Router {
         Record::decode_sharing(advertisement, |name| graph.held(name))
     }
 
-    /// A copy of this node's own record, or its stamp alone, came back. One of a process before this one is overtaken.
+    /// A copy of this node's own record, or its stamp alone, came back. One of a process before
+    /// this one is overtaken.
     ///
-    /// Once this process has spoken, another process's record is needed for that, not only its stamp: it may prove that
-    /// the other one is alive, and two that overtake each other's stamps would never see. `record` is one that is
-    /// verified, where records are signed.
-    pub(super) fn on_own(&mut self, from: &NodeId, stamp: Stamp, record: Option<&Record>, now: Instant) {
+    /// Once this process has spoken, another process's record is needed for that, not only its
+    /// stamp: it may prove that the other one is alive, and two that overtake each other's stamps
+    /// would never see. `record` is one that is verified, where records are signed.
+    pub(super) fn on_own(
+        &mut self,
+        from: &NodeId,
+        stamp: Stamp,
+        record: Option<&Record>,
+        now: Instant,
+    ) {
         let (id, held) = (self.id().clone(), self.database.stamp(self.id()));
         let other = stamp.version.instance != self.config.instance;
         let certain = record.is_some() || self.config.notary.is_none();
@@ -287,14 +303,19 @@ impl Router {
         }
     }
 
-    fn on_newer(&mut self, from: &NodeId, record: Record, now: Instant) -> Result<Admission, PeerError> {
+    fn on_newer(
+        &mut self,
+        from: &NodeId,
+        record: Record,
+        now: Instant,
+    ) -> Result<Admission, PeerError> {
         if self.is_too_far_ahead(record.version) {
             self.counters.updates_refused += 1;
             return Ok(Admission::Done);
         }
         if record.leaving && self.database.get(&record.origin).is_none() {
-            // There is nothing to take back. Kept and repeated, it could go round in the mesh for ever, forgotten at
-            // each node before it comes again.
+            // There is nothing to take back. Kept and repeated, it could go round in the mesh for
+            // ever, forgotten at each node before it comes again.
             self.counters.updates_stale += 1;
             return Ok(Admission::Done);
         }
@@ -327,7 +348,8 @@ impl Router {
         room.is_ok()
     }
 
-    /// Stores a record that is newer than what is held, and sees that all neighbours get it but the one it came from.
+    /// Stores a record that is newer than what is held, and sees that all neighbours get it but the
+    /// one it came from.
     pub(super) fn store(&mut self, record: Record, from: Option<&NodeId>, now: Instant) {
         let (origin, stamp) = (record.origin.clone(), record.stamp());
         let farewell = self.is_farewell(&record);
@@ -354,9 +376,11 @@ impl Router {
         let eager = self.flood.eager(&ways, &origin, withdrawn.as_ref());
         let announce_at = self.flood.announce_at(now);
         // Without a tree, all would send it to all: who lacks it asks instead.
-        let treeless = from.is_some() && eager == Eager::All && self.config.flood == FloodMode::Tree;
-        // Neighbours that have not spoken yet, as far as this node knows, but that the origin names as its own, get the
-        // record from the origin itself. In a dense mesh that starts all at once, everybody else would send it, too.
+        let treeless =
+            from.is_some() && eager == Eager::All && self.config.flood == FloodMode::Tree;
+        // Neighbours that have not spoken yet, as far as this node knows, but that the origin names
+        // as its own, get the record from the origin itself. In a dense mesh that starts all at
+        // once, everybody else would send it, too.
         let graph = self.database.graph();
         let record = withdrawn.as_ref().or_else(|| self.database.get(&origin));
         let tells = record.filter(|_| from.is_some() && self.config.flood == FloodMode::Tree);
@@ -376,10 +400,15 @@ impl Router {
             if payload && !told {
                 session.outbox.owe_newer(&origin, synced);
             } else if echo {
-                // At once, and even if the neighbour shows that it holds the record: it waits for this.
+                // At once, and even if the neighbour shows that it holds the record: it waits for
+                // this.
                 session.outbox.tell(origin.clone(), id);
             } else {
-                return if session.outbox.announce(origin.clone(), id) { Owes::Later } else { Owes::Nothing };
+                return if session.outbox.announce(origin.clone(), id) {
+                    Owes::Later
+                } else {
+                    Owes::Nothing
+                };
             }
             Owes::Now
         });
@@ -421,7 +450,8 @@ impl Router {
     }
 
     pub(super) fn is_too_far_ahead(&mut self, version: Version) -> bool {
-        let ahead = version.epoch > self.config.epoch.saturating_add(self.config.limits.epoch_ahead);
+        let ahead =
+            version.epoch > self.config.epoch.saturating_add(self.config.limits.epoch_ahead);
         self.note_limit(Limit::EpochAhead, ahead);
         ahead
     }
@@ -471,8 +501,12 @@ mod tests {
     fn a_session_whose_address_is_taken_is_refused() {
         let (mut router, now) = router();
         router.on_newer(&id("n"), record("known", &[]).with_addr(id("twin").addr()), now).unwrap();
-        let up =
-            SessionUp { neighbour: id("twin"), instance: 1, cost: Cost::DEFAULT, kind: NeighbourKind::Stub };
+        let up = SessionUp {
+            neighbour: id("twin"),
+            instance: 1,
+            cost: Cost::DEFAULT,
+            kind: NeighbourKind::Stub,
+        };
         let (known, refused) = (id("known"), id("twin"));
         let refusal = SessionError::AddressCollision { known, refused };
         assert_eq!(router.handle_session_up(up, now), Err(refusal));

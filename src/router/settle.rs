@@ -1,4 +1,5 @@
-//! What follows from a change: this node's own record, paths, comparisons, and what is to be forgotten.
+//! What follows from a change: this node's own record, paths, comparisons, and what is to be
+//! forgotten.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use crate::id::{NodeId, Version};
 const SIGN_AGAIN: Duration = Duration::from_secs(1);
 
 impl Router {
-    /// What is due after any input. First this node speaks, then it computes: a flood never waits for paths.
+    /// What is due after any input. First this node speaks, then it computes: a flood never waits
+    /// for paths.
     pub(super) fn settle(&mut self, now: Instant) {
         self.last_now = now;
         self.ask_for_wave(now);
@@ -31,7 +33,9 @@ impl Router {
             Effect::Paths => self.compute_paths(now),
             Effect::Stubs => self.build_table(now),
             Effect::None => {
-                if !self.schedule.is_wanted() && self.alternates.next_timeout().is_some_and(|at| at <= now) {
+                if !self.schedule.is_wanted()
+                    && self.alternates.next_timeout().is_some_and(|at| at <= now)
+                {
                     self.search_alternates(now);
                 }
             }
@@ -98,8 +102,12 @@ impl Router {
         let Some(next) = self.origin.poll(links, now) else { return };
         self.note_limit(Limit::Record, next.cut);
         let mut draft = next.draft;
-        let same =
-            |held: &Draft| Draft { version: Version::default(), echo: false, over: None, ..held.clone() };
+        let same = |held: &Draft| Draft {
+            version: Version::default(),
+            echo: false,
+            over: None,
+            ..held.clone()
+        };
         let held = self.database.get(&self.config.id);
         if !next.forced && held.is_some_and(|held| same(held) == same(&draft)) {
             return;
@@ -118,7 +126,8 @@ impl Router {
         };
         let record = record.with_proof(proof);
         self.store(record.clone(), None, now);
-        let lists = |stub: &NodeId| record.link(stub).is_some_and(|link| link.class == LinkClass::Stub);
+        let lists =
+            |stub: &NodeId| record.link(stub).is_some_and(|link| link.class == LinkClass::Stub);
         self.stub_damping.on_spoken(lists, now);
         if let Some(duplicate) = self.twins.on_spoken(&record) {
             self.event(Event::DuplicateId(duplicate));
@@ -131,7 +140,8 @@ impl Router {
         let source = graph.number(self.id()).filter(|_| !self.origin.is_leaving());
         let usable = |from, to| Some(from) != source || self.uses_link(graph.id(to));
         let paths = source.map(|source| Paths::find(graph, source, usable));
-        let connected = paths.as_ref().map_or_else(Vec::new, |paths| spf::connected(graph, paths, usable));
+        let connected =
+            paths.as_ref().map_or_else(Vec::new, |paths| spf::connected(graph, paths, usable));
         match (source, &paths) {
             (Some(source), Some(paths)) => {
                 self.alternates.on_paths(graph, source, paths, now);
@@ -148,7 +158,8 @@ impl Router {
         self.release_needed(now);
     }
 
-    /// Makes the table of the paths and alternates as they are. Other stubs on the same paths need no more than that.
+    /// Makes the table of the paths and alternates as they are. Other stubs on the same paths need
+    /// no more than that.
     fn build_table(&mut self, now: Instant) {
         let graph = self.database.graph();
         let stubs = self.neighbours.stubs().filter(|(id, _)| !self.has_moved(id));
@@ -156,7 +167,8 @@ impl Router {
         let paths = self.paths.as_ref().map(|paths| (paths, self.standby.as_ref()));
         let suspects = RefCell::default();
         let standing = |stub: &NodeId, record: &Record| self.standing(stub, record, &suspects, now);
-        let (mut table, collisions) = Table::build(graph, paths, self.id(), stubs, standing, &self.table);
+        let (mut table, collisions) =
+            Table::build(graph, paths, self.id(), stubs, standing, &self.table);
         if self.standby.is_none() {
             // Those of routes that did not change stay until they are found anew.
             table.keep_alternates(&self.table, |id| self.uses_link(id));
@@ -176,11 +188,14 @@ impl Router {
         let (Some(paths), Some(source)) = (&self.paths, graph.number(self.id())) else { return };
         let (neighbours, me) = (&self.neighbours, source);
         let usable = |from: u32, to: u32| {
-            (from != me || neighbours.uses(graph.id(to))) && (to != me || neighbours.uses(graph.id(from)))
+            (from != me || neighbours.uses(graph.id(to)))
+                && (to != me || neighbours.uses(graph.id(from)))
         };
         self.counters.alternate_runs += 1;
         let rest = Schedule::rest(graph);
-        let Some(found) = self.alternates.step(graph, source, paths, usable, rest, now) else { return };
+        let Some(found) = self.alternates.step(graph, source, paths, usable, rest, now) else {
+            return;
+        };
         self.standby = Some(found);
         self.build_table(now);
     }
@@ -209,7 +224,8 @@ impl Router {
         let (digest, count) = self.database.reachable_digest();
         for id in self.neighbours.full() {
             let Some(session) = self.neighbours.get_mut(&id) else { continue };
-            let told = compare == Compare::News && session.told == Some(digest) && !session.owes_digest;
+            let told =
+                compare == Compare::News && session.told == Some(digest) && !session.owes_digest;
             if !session.is_synced() || told {
                 continue;
             }

@@ -2,19 +2,21 @@
 
 use super::Router;
 
-/// How much a router holds, by count. For status pages, and for tests that nothing is left behind: once nothing changes
-/// any more, and what is to be forgotten is forgotten, all of this follows from the nodes and links that are reachable.
+/// How much a router holds, by count. For status pages, and for tests that nothing is left behind:
+/// once nothing changes any more, and what is to be forgotten is forgotten, all of this follows
+/// from the nodes and links that are reachable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sizes {
-    /// Records, one per origin, reachable or not. At most [`Limits::origins`](super::Limits::origins) and this node's own.
+    /// Records, one per origin, reachable or not. At most
+    /// [`Limits::origins`](super::Limits::origins) and this node's own.
     pub records: usize,
     /// Nodes of the graph that paths are found in: as many as records.
     pub vertices: usize,
     /// Sessions, stubs included.
     pub sessions: usize,
-    /// Messages that neighbours are still to be sent, or what will be made into them: nothing once all was said. At
-    /// most a few per origin and session.
+    /// Messages that neighbours are still to be sent, or what will be made into them: nothing once
+    /// all was said. At most a few per origin and session.
     pub owed: usize,
     /// Records that neighbours announced and that are awaited. At most
     /// [`Limits::origins`](super::Limits::origins) for each neighbour, and four times as many in
@@ -30,8 +32,8 @@ pub struct Sizes {
     pub claims: usize,
     /// Neighbours whose lost links are remembered for up to
     /// [`Timers::flap_memory`](super::Timers::flap_memory): at most
-    /// [`Limits::active_links`](super::Limits::active_links) routers, 4,096 stubs and 4,096 base ids
-    /// of stubs.
+    /// [`Limits::active_links`](super::Limits::active_links) routers, 4,096 stubs and 4,096 base
+    /// ids of stubs.
     pub flaps: usize,
     /// Trees of floods that are kept. At most 1,024.
     pub trees: usize,

@@ -27,7 +27,8 @@ impl<T> Backlog<T> {
     /// The most packets that wait.
     pub const MAX_PACKETS: usize = 512;
 
-    /// Whether there is a place for a packet of `source`: the queue is not full, and the source has not got its share of it.
+    /// Whether there is a place for a packet of `source`: the queue is not full, and the source has
+    /// not got its share of it.
     #[must_use]
     pub fn has_place_for(&self, source: NodeAddr) -> bool {
         let has = self.of.get(&source).copied().unwrap_or_default();
@@ -125,6 +126,9 @@ mod tests {
             backlog.push(if i % 2 == 0 { GREEDY } else { MODEST }, i);
         }
         assert_eq!(backlog.front(), Some(&0));
-        assert_eq!((0..9).map(|_| backlog.pop().unwrap()).collect::<Vec<_>>(), (0..9).collect::<Vec<_>>());
+        assert_eq!(
+            (0..9).map(|_| backlog.pop().unwrap()).collect::<Vec<_>>(),
+            (0..9).collect::<Vec<_>>()
+        );
     }
 }

@@ -103,7 +103,10 @@ impl SwitchCounters {
             relayed_bytes: count(&self.relayed_bytes),
             direct: count(&self.direct),
             direct_bytes: count(&self.direct_bytes),
-            dropped: DropReason::ALL.into_iter().map(|r| (r, count(&self.dropped[r as usize]))).collect(),
+            dropped: DropReason::ALL
+                .into_iter()
+                .map(|r| (r, count(&self.dropped[r as usize])))
+                .collect(),
         }
     }
 }
@@ -142,6 +145,9 @@ mod tests {
             counters.dropped(reason, 1 + i as u64);
         }
         let status = counters.status();
-        assert_eq!(status.dropped.values().copied().collect::<Vec<_>>(), (1..=11).collect::<Vec<_>>());
+        assert_eq!(
+            status.dropped.values().copied().collect::<Vec<_>>(),
+            (1..=11).collect::<Vec<_>>()
+        );
     }
 }

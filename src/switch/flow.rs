@@ -17,9 +17,13 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// The one of `hops` that the flow ranks highest. Two multiplications for each; none for the only one.
+    /// The one of `hops` that the flow ranks highest. Two multiplications for each; none for the
+    /// only one.
     #[inline]
-    pub(super) fn choose<T>(self, mut hops: impl Iterator<Item = (NodeAddr, T)>) -> Option<(NodeAddr, T)> {
+    pub(super) fn choose<T>(
+        self,
+        mut hops: impl Iterator<Item = (NodeAddr, T)>,
+    ) -> Option<(NodeAddr, T)> {
         let mut best = hops.next()?;
         let Some(second) = hops.next() else { return Some(best) };
         let flow = self.hash();
@@ -63,7 +67,8 @@ mod tests {
     }
 
     fn chosen(flow: u64, hops: &[u64]) -> u64 {
-        let flow = Flow { source: addr(1_000_000 + flow / 40), destination: addr(2_000_000 + flow % 40) };
+        let flow =
+            Flow { source: addr(1_000_000 + flow / 40), destination: addr(2_000_000 + flow % 40) };
         flow.choose(hops.iter().map(|&hop| (addr(hop), hop))).unwrap().1
     }
 
@@ -98,6 +103,10 @@ mod tests {
     fn a_choice_upstream_does_not_decide_the_one_downstream() {
         let upstream: Vec<u64> = (0..8_000).filter(|&flow| chosen(flow, &[1, 2]) == 1).collect();
         let again = upstream.iter().filter(|&&flow| chosen(flow, &[3, 4]) == 3).count();
-        assert!(again.abs_diff(upstream.len() / 2) < upstream.len() / 10, "{again} of {}", upstream.len());
+        assert!(
+            again.abs_diff(upstream.len() / 2) < upstream.len() / 10,
+            "{again} of {}",
+            upstream.len()
+        );
     }
 }

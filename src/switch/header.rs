@@ -18,7 +18,9 @@ use crate::id::NodeAddr;
 ///
 /// The receiver draws them and announces them in HELLO. A node that is not a neighbour cannot
 /// inject packets, and a neighbour whose NAT assigns a new port is still recognised.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Cookie(pub [u8; 8]);
 
 // A cookie is a credential: it must not appear in logs.
@@ -85,8 +87,8 @@ impl Header {
     pub const TYPE_FROM_STUB: u8 = 0x02;
     /// The type byte of a packet to a node for a stub that is attached there.
     pub const TYPE_TO_STUB: u8 = 0x03;
-    /// Packets whose first byte is below this are the mesh's own; QUIC packets have the fixed bit (RFC 9000 §17), which
-    /// is 0x40, since the endpoint does not grease it.
+    /// Packets whose first byte is below this are the mesh's own; QUIC packets have the fixed bit
+    /// (RFC 9000 §17), which is 0x40, since the endpoint does not grease it.
     pub const FIRST_QUIC_BYTE: u8 = 0x40;
 
     /// Reads the header at the start of a packet.
@@ -218,14 +220,20 @@ mod tests {
         let to_stub = header(Attachment::Stub(NodeAddr(*b"the-stub")));
         for (header, kind) in [(from_stub, 0x02), (to_stub, 0x03)] {
             let hex: String = header.encode().iter().map(|byte| format!("{byte:02x}")).collect();
-            assert!(include_str!("../../docs/protocol.md").contains(&hex), "not on the page: {hex}");
+            assert!(
+                include_str!("../../docs/protocol.md").contains(&hex),
+                "not on the page: {hex}"
+            );
             let mut packet = header.encode().to_vec();
             assert_eq!((packet[0], packet.len()), (kind, Header::MAX_LEN));
             assert_eq!(Header::decode(&packet), Err(HeaderError::TooShort));
             packet.push(0x40);
             assert_eq!(Header::decode(&packet), Ok(header));
         }
-        assert_eq!((from_stub.end(), to_stub.end()), (NodeAddr(*b"to-there"), NodeAddr(*b"the-stub")));
+        assert_eq!(
+            (from_stub.end(), to_stub.end()),
+            (NodeAddr(*b"to-there"), NodeAddr(*b"the-stub"))
+        );
     }
 
     #[test]
@@ -251,7 +259,10 @@ mod tests {
         let mut packet = header.encode().to_vec();
         packet.extend_from_slice(b"@payload");
         Header::rewrite(&mut packet, Cookie([9; 8]));
-        assert_eq!(Header::decode(&packet), Ok(Header { hop_limit: 1, cookie: Cookie([9; 8]), ..header }));
+        assert_eq!(
+            Header::decode(&packet),
+            Ok(Header { hop_limit: 1, cookie: Cookie([9; 8]), ..header })
+        );
         assert!(packet.ends_with(b"@payload"));
     }
 }

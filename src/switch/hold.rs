@@ -38,7 +38,9 @@ impl HoldQueue {
     #[must_use]
     pub fn push(&mut self, packet: HeldPacket) -> bool {
         let len = packet.packet.len();
-        if self.old.len() + self.young.len() >= Self::MAX_PACKETS || self.bytes + len > Self::MAX_BYTES {
+        if self.old.len() + self.young.len() >= Self::MAX_PACKETS
+            || self.bytes + len > Self::MAX_BYTES
+        {
             return false;
         }
         self.bytes += len;

@@ -36,7 +36,8 @@ impl Meter {
     #[must_use]
     pub fn take(&mut self, neighbour: NodeAddr, bytes: usize) -> bool {
         let used = self.used.get(&neighbour).copied().unwrap_or_default();
-        // The last run may overdraw, so that a rate below a run's length does not let nothing through.
+        // The last run may overdraw, so that a rate below a run's length does not let nothing
+        // through.
         if used >= self.burst() {
             return false;
         }

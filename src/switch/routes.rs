@@ -64,8 +64,10 @@ impl Routes {
         alternates: impl IntoIterator<Item = Place>,
         hop_limit: u8,
     ) {
-        let mut route = Route { hop_limit, stub: false, next_hops: 0, alternates: 0, places: [Place(0); _] };
-        for (place, slot) in next_hops.into_iter().take(Self::MAX_NEXT_HOPS).zip(&mut route.places) {
+        let mut route =
+            Route { hop_limit, stub: false, next_hops: 0, alternates: 0, places: [Place(0); _] };
+        for (place, slot) in next_hops.into_iter().take(Self::MAX_NEXT_HOPS).zip(&mut route.places)
+        {
             *slot = place;
             route.next_hops += 1;
         }
@@ -100,10 +102,13 @@ impl Routes {
         self.claimed.get(&node).is_some_and(|barred| *barred)
     }
 
-    /// Whether a node is a stub that is reached through this neighbour: a next hop or an alternate of its route.
+    /// Whether a node is a stub that is reached through this neighbour: a next hop or an alternate
+    /// of its route.
     pub(super) fn is_stub_behind(&self, node: NodeAddr, neighbour: NodeAddr) -> bool {
         let route = self.routes.get(&node).filter(|route| route.stub);
-        route.zip(self.places.get(&neighbour)).is_some_and(|(route, place)| route.ways().contains(place))
+        route
+            .zip(self.places.get(&neighbour))
+            .is_some_and(|(route, place)| route.ways().contains(place))
     }
 
     pub(super) fn get(&self, destination: NodeAddr) -> Option<&Route> {
@@ -131,8 +136,8 @@ impl Route {
         self.ways().iter().any(|way| way.0 as usize == place)
     }
 
-    /// The neighbour for packets of a flow, of those that `usable` gives: the next hop that the flow ranks highest, or,
-    /// if there is none, the best alternate.
+    /// The neighbour for packets of a flow, of those that `usable` gives: the next hop that the
+    /// flow ranks highest, or, if there is none, the best alternate.
     #[inline]
     pub(super) fn choose<T: Copy>(
         &self,
@@ -171,6 +176,9 @@ mod tests {
             route.choose(flow, |place| (place >= gone).then_some((addr(place as u8), place)))
         };
         assert!(chosen(0).is_some_and(|place| place < 8));
-        assert_eq!([chosen(7), chosen(8), chosen(11), chosen(12)], [Some(7), Some(10), Some(11), None]);
+        assert_eq!(
+            [chosen(7), chosen(8), chosen(11), chosen(12)],
+            [Some(7), Some(10), Some(11), None]
+        );
     }
 }

@@ -204,7 +204,8 @@ impl ForwardingTable {
             _ if destination == self.me => return Decision::Deliver,
             _ => {}
         }
-        let of_stub = || [ingress.neighbour, destination].iter().any(|node| self.stubs.contains(node));
+        let of_stub =
+            || [ingress.neighbour, destination].iter().any(|node| self.stubs.contains(node));
         if !self.transit && !of_stub() {
             return Decision::Drop(DropReason::TransitDenied);
         }
@@ -235,7 +236,8 @@ impl ForwardingTable {
         let source = header.source;
         if self.stubs.contains(&from.neighbour) {
             // A stub cannot have replies sent to a node that it is not attached to.
-            let attached_here = !matches!(header.attachment, Attachment::Source(node) if node != self.me);
+            let attached_here =
+                !matches!(header.attachment, Attachment::Source(node) if node != self.me);
             return source == from.neighbour && attached_here;
         }
         // A stub that claims this neighbour may be newer than the neighbour's record. One that is
@@ -318,8 +320,8 @@ impl ForwardingTable {
         self.find(flow, ingress).map(|(hop, _)| hop)
     }
 
-    /// The next hop and the hop limit of a packet of this node; the peer itself if there is a direct
-    /// path.
+    /// The next hop and the hop limit of a packet of this node; the peer itself if there is a
+    /// direct path.
     #[must_use]
     pub fn originate(&self, destination: NodeAddr) -> Option<(NextHop, u8)> {
         if let Some(hop) = self.direct.get(&destination) {
@@ -328,8 +330,9 @@ impl ForwardingTable {
         self.find_own(destination, destination)
     }
 
-    /// As [`originate`](Self::originate), but by the mesh where that has a route, even if there is a direct path: for handshakes,
-    /// since the process at the end of the path may be gone, and another one in its place.
+    /// As [`originate`](Self::originate), but by the mesh where that has a route, even if there is
+    /// a direct path: for handshakes, since the process at the end of the path may be gone, and
+    /// another one in its place.
     #[must_use]
     pub fn originate_handshake(&self, destination: NodeAddr) -> Option<(NextHop, u8)> {
         self.find_own(destination, destination).or_else(|| self.originate(destination))
@@ -400,7 +403,8 @@ mod tests {
     fn linked(transit: bool, ways: &[(NodeAddr, &[NodeAddr], &[NodeAddr])]) -> ForwardingTable {
         let mut routes = Routes::default();
         for (destination, next_hops, alternates) in ways {
-            let mut places = |of: &[NodeAddr]| of.iter().map(|&via| routes.place(via)).collect::<Vec<_>>();
+            let mut places =
+                |of: &[NodeAddr]| of.iter().map(|&via| routes.place(via)).collect::<Vec<_>>();
             let (next_hops, alternates) = (places(next_hops), places(alternates));
             routes.insert(*destination, next_hops, alternates, 12);
         }
@@ -432,15 +436,24 @@ mod tests {
         assert_eq!(drop(packet(Cookie([99; 8]), LEFT, FAR)), DropReason::UnknownCookie);
         assert_eq!(drop(packet(FROM_LEFT, FAR, RIGHT)), DropReason::ForgedSource);
         assert_eq!(drop(packet(FROM_RIGHT, ME, LEFT)), DropReason::ForgedSource);
-        assert_eq!(drop(Header { hop_limit: 1, ..packet(FROM_LEFT, LEFT, FAR) }), DropReason::HopLimit);
-        assert_eq!(drop(Header { hop_limit: 0, ..packet(FROM_LEFT, LEFT, FAR) }), DropReason::HopLimit);
+        assert_eq!(
+            drop(Header { hop_limit: 1, ..packet(FROM_LEFT, LEFT, FAR) }),
+            DropReason::HopLimit
+        );
+        assert_eq!(
+            drop(Header { hop_limit: 0, ..packet(FROM_LEFT, LEFT, FAR) }),
+            DropReason::HopLimit
+        );
     }
 
     #[test]
     fn an_edge_takes_its_own_packets_and_carries_nobody_elses() {
         let table = relay(false);
         assert_eq!(table.decide(&packet(FROM_RIGHT, FAR, ME)), Decision::Deliver);
-        assert_eq!(table.decide(&packet(FROM_RIGHT, FAR, LEFT)), Decision::Drop(DropReason::TransitDenied));
+        assert_eq!(
+            table.decide(&packet(FROM_RIGHT, FAR, LEFT)),
+            Decision::Drop(DropReason::TransitDenied)
+        );
     }
 
     #[test]
@@ -468,11 +481,19 @@ mod tests {
         table.link(hop(LEFT));
         assert_eq!(table.reply(&header, LEFT), Some((hop(LEFT), 12)));
         let around = Some((hop(LEFT), DETOUR_HOP_LIMIT));
-        assert_eq!(table.reply(&packet(FROM_LEFT, ME, RIGHT), LEFT), around, "the longer way round");
+        assert_eq!(
+            table.reply(&packet(FROM_LEFT, ME, RIGHT), LEFT),
+            around,
+            "the longer way round"
+        );
         table.detour(FAR, hop(RIGHT), vec![], None);
         assert_eq!(table.reply(&header, LEFT), Some((hop(LEFT), 12)), "the peer's choice is newer");
         table.detour(FAR, hop(RIGHT), vec![LEFT], Some(RIGHT));
-        assert_eq!(table.reply(&header, LEFT), None, "nothing returns through a neighbour that is avoided");
+        assert_eq!(
+            table.reply(&header, LEFT),
+            None,
+            "nothing returns through a neighbour that is avoided"
+        );
         assert_eq!([LEFT, ME].map(|at| table.attachment(FAR, at)), [RIGHT, ME]);
     }
 
@@ -502,9 +523,11 @@ mod tests {
         let mut table = ForwardingTable::new(ME, true, Arc::new(routes));
         table.link(hop(RIGHT));
         table.admit(FROM_LEFT, Ingress { neighbour: LEFT, transit: false });
-        let (forward, forged) = (Decision::Forward(hop(RIGHT)), Decision::Drop(DropReason::ForgedSource));
+        let (forward, forged) =
+            (Decision::Forward(hop(RIGHT)), Decision::Drop(DropReason::ForgedSource));
         let decided = |table: &ForwardingTable| {
-            [near, far, elsewhere, node, unknown].map(|source| table.decide(&packet(FROM_LEFT, source, FAR)))
+            [near, far, elsewhere, node, unknown]
+                .map(|source| table.decide(&packet(FROM_LEFT, source, FAR)))
         };
         assert_eq!(decided(&table), [forward, forward, forged, forged, forged]);
         // A stub sends its own packets only, whatever others say of it.
@@ -530,7 +553,10 @@ mod tests {
         let from_left = packet(FROM_LEFT, LEFT, FAR);
         assert_eq!((table.decide(&from_left), table.originate(FAR)), (Decision::Hold, None));
         table.link(hop(LEFT));
-        assert_eq!((table.decide(&from_left), table.originate(FAR)), (Decision::Hold, Some((hop(LEFT), 12))));
+        assert_eq!(
+            (table.decide(&from_left), table.originate(FAR)),
+            (Decision::Hold, Some((hop(LEFT), 12)))
+        );
         assert_eq!(table.decide(&packet(FROM_RIGHT, FAR, FAR)), Decision::Forward(hop(LEFT)));
         table.link(hop(THIRD));
         assert_eq!(table.decide(&from_left), Decision::Forward(hop(THIRD)));
@@ -565,7 +591,10 @@ mod tests {
         assert!(table.is_direct(FAR));
         assert_eq!(table.originate(FAR), Some((direct, 1)));
         assert_eq!(table.decide(&packet(FROM_LEFT, LEFT, FAR)), Decision::Forward(hop(RIGHT)));
-        assert_eq!(table.next_hop(Flow { source: LEFT, destination: FAR }, Some(LEFT)), Some(hop(RIGHT)));
+        assert_eq!(
+            table.next_hop(Flow { source: LEFT, destination: FAR }, Some(LEFT)),
+            Some(hop(RIGHT))
+        );
         // Without a route as well.
         let mut alone = ForwardingTable::new(ME, true, Arc::default());
         alone.direct(direct);
@@ -589,9 +618,15 @@ mod tests {
             let drop = |header| table.decide(&header);
             assert_eq!(drop(packet(FROM_FAR, LEFT, ME)), Decision::Drop(DropReason::ForgedSource));
             assert_eq!(drop(packet(FROM_FAR, ME, ME)), Decision::Drop(DropReason::ForgedSource));
-            assert_eq!(drop(packet(FROM_FAR, FAR, LEFT)), Decision::Drop(DropReason::TransitDenied));
+            assert_eq!(
+                drop(packet(FROM_FAR, FAR, LEFT)),
+                Decision::Drop(DropReason::TransitDenied)
+            );
             // Another path's cookie does not serve, nor one that was guessed.
-            assert_eq!(drop(packet(Cookie([15; 8]), FAR, ME)), Decision::Drop(DropReason::UnknownCookie));
+            assert_eq!(
+                drop(packet(Cookie([15; 8]), FAR, ME)),
+                Decision::Drop(DropReason::UnknownCookie)
+            );
         }
     }
 
@@ -599,11 +634,13 @@ mod tests {
 
     #[test]
     fn packets_for_a_stub_go_to_the_node_it_is_attached_to_which_delivers_them() {
-        let to_stub = |cookie, at| Header { attachment: Attachment::Stub(STUB), ..packet(cookie, LEFT, at) };
+        let to_stub =
+            |cookie, at| Header { attachment: Attachment::Stub(STUB), ..packet(cookie, LEFT, at) };
         // Nodes on the way need no route to the stub.
         let mut table = relay(true);
         assert_eq!(table.decide(&to_stub(FROM_LEFT, FAR)), Decision::Forward(hop(RIGHT)));
-        // The node it is attached to has one, as long as it is attached, whether or not it carries transit.
+        // The node it is attached to has one, as long as it is attached, whether or not it carries
+        // transit.
         assert_eq!(table.decide(&to_stub(FROM_LEFT, ME)), Decision::Drop(DropReason::NoRoute));
         for transit in [true, false] {
             table = linked(transit, &[(LEFT, &[LEFT], &[]), (STUB, &[STUB], &[])]);

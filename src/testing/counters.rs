@@ -15,14 +15,17 @@ pub struct NetCounters {
     pub lost: u64,
     /// Datagrams longer than [`LinkQuality::mtu`](super::LinkQuality::mtu).
     pub oversized: u64,
-    /// Datagrams that found the queue of their link full ([`LinkQuality::queue`](super::LinkQuality::queue)),
-    /// or 64 MiB on their way to their destination already.
+    /// Datagrams that found the queue of their link full
+    /// ([`LinkQuality::queue`](super::LinkQuality::queue)), or 64 MiB on their way to their
+    /// destination already.
     pub dropped_full: u64,
     /// Datagrams that found the receive buffer of their destination full (4 MiB unread).
     pub dropped_unread: u64,
-    /// Datagrams stopped by a cut, a partition or an isolation, on their way when it came or sent later.
+    /// Datagrams stopped by a cut, a partition or an isolation, on their way when it came or sent
+    /// later.
     pub dropped_partitioned: u64,
-    /// Datagrams to an address that nothing was bound to, or no longer when they would have arrived.
+    /// Datagrams to an address that nothing was bound to, or no longer when they would have
+    /// arrived.
     pub unreachable: u64,
     /// Datagrams that a NAT or a firewall filtered in either direction.
     pub filtered: u64,

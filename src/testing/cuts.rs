@@ -29,6 +29,8 @@ impl Cuts {
     }
 
     pub(super) fn blocks(&self, from: Spot, to: Spot) -> bool {
-        self.pairs.contains(&(from, to)) || self.isolated.contains(&from) || self.isolated.contains(&to)
+        self.pairs.contains(&(from, to))
+            || self.isolated.contains(&from)
+            || self.isolated.contains(&to)
     }
 }

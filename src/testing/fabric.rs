@@ -1,4 +1,5 @@
-//! The state behind a network's handles: who is bound where, and what happens to a datagram between them.
+//! The state behind a network's handles: who is bound where, and what happens to a datagram between
+//! them.
 
 use super::counters::NetCounters;
 use super::cuts::Cuts;
@@ -83,8 +84,8 @@ impl Fabric {
         Ok((id, home.address))
     }
 
-    /// Frees the socket's address. What was on its way to it is unreachable. The inbox is for the caller to
-    /// drop, outside of any lock.
+    /// Frees the socket's address. What was on its way to it is unreachable. The inbox is for the
+    /// caller to drop, outside of any lock.
     pub(super) fn unbind(&mut self, id: SocketId) -> Option<Inbox> {
         let inbox = self.inboxes.remove(&id)?;
         self.counters.unreachable += inbox.in_flight() as u64;
@@ -99,7 +100,12 @@ impl Fabric {
     }
 
     /// Moves a socket elsewhere. What is on its way to it is unreachable.
-    pub(super) fn move_to(&mut self, id: SocketId, new: Endpoint, now: Instant) -> io::Result<SocketAddr> {
+    pub(super) fn move_to(
+        &mut self,
+        id: SocketId,
+        new: Endpoint,
+        now: Instant,
+    ) -> io::Result<SocketAddr> {
         let new = self.free_address(new)?;
         let inbox = self.inboxes.get_mut(&id).ok_or(io::ErrorKind::AddrNotAvailable)?;
         settle(inbox, &mut self.counters, now);
@@ -127,7 +133,8 @@ impl Fabric {
         parent: Option<GatewayId>,
         behaviour: NatBehaviour,
     ) -> (GatewayId, Realm) {
-        let number = u16::try_from(self.gateways.len() + 1).expect("a network has fewer than 65,536 NATs");
+        let number =
+            u16::try_from(self.gateways.len() + 1).expect("a network has fewer than 65,536 NATs");
         let address = match (parent, behaviour.mapping) {
             (_, Mapping::Untranslated) => firewalled(number, 1),
             (None, _) => self.public_address(),
@@ -140,7 +147,16 @@ impl Fabric {
         }
         let table = TranslationTable::default();
         let (hosts, nats, blocked) = (0, 0, None);
-        self.gateways.push(Gateway { behaviour, blocked, address, outer, inner, table, hosts, nats });
+        self.gateways.push(Gateway {
+            behaviour,
+            blocked,
+            address,
+            outer,
+            inner,
+            table,
+            hosts,
+            nats,
+        });
         (id, inner)
     }
 
@@ -154,7 +170,8 @@ impl Fabric {
         gateway.hosts = gateway.hosts.checked_add(1).expect("fewer than 65,536 hosts behind a NAT");
         let host = gateway.hosts + 1;
         if gateway.translates() {
-            return Ipv4Addr::from_bits(Ipv4Addr::new(192, 168, 1, 0).to_bits() + u32::from(host)).into();
+            return Ipv4Addr::from_bits(Ipv4Addr::new(192, 168, 1, 0).to_bits() + u32::from(host))
+                .into();
         }
         let ip = firewalled(gateway.inner.0 as u16, host);
         let outer = gateway.outer.spot(ip);
@@ -183,7 +200,12 @@ impl Fabric {
     }
 
     /// Sends the datagrams of a transmit, and says whom to wake, outside of any lock.
-    pub(super) fn send(&mut self, id: SocketId, transmit: &Transmit<'_>, now: Instant) -> Option<Waker> {
+    pub(super) fn send(
+        &mut self,
+        id: SocketId,
+        transmit: &Transmit<'_>,
+        now: Instant,
+    ) -> Option<Waker> {
         let home = self.home(id)?;
         let destination = home.realm.endpoint(transmit.destination).address;
         let contents = Bytes::copy_from_slice(transmit.contents);
@@ -202,7 +224,8 @@ impl Fabric {
         }
     }
 
-    /// Lets the gateways decide about what has reached them by now, and says whom to wake, outside of any lock.
+    /// Lets the gateways decide about what has reached them by now, and says whom to wake, outside
+    /// of any lock.
     pub(super) fn advance(&mut self, now: Instant) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while let Some((at, Leg { gateway, side, mut parcel, .. })) = self.transit.pop(now) {
@@ -231,7 +254,8 @@ impl Fabric {
             let blocks = |from: SocketAddr| self.cuts.blocks(to.realm.spot(from.ip()), to);
             self.counters.dropped_partitioned += inbox.intercept(blocks);
         }
-        self.counters.dropped_partitioned += self.transit.intercept(|from, to| self.cuts.blocks(from, to));
+        self.counters.dropped_partitioned +=
+            self.transit.intercept(|from, to| self.cuts.blocks(from, to));
     }
 
     pub(super) fn counters(&mut self, now: Instant) -> NetCounters {
@@ -278,7 +302,8 @@ impl Fabric {
             return Some(Next::Gateway(id, Side::Outer));
         }
         // The way out; who is at home is not looked for elsewhere.
-        let uplink = to.realm.0.checked_sub(1).map(GatewayId).filter(|_| !self.is_inhabited(to.spot()))?;
+        let uplink =
+            to.realm.0.checked_sub(1).map(GatewayId).filter(|_| !self.is_inhabited(to.spot()))?;
         Some(Next::Gateway(uplink, Side::Inner))
     }
 
@@ -315,7 +340,8 @@ impl Fabric {
         if address.ip().is_unspecified() {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
-        let ports = if address.port() == 0 { EPHEMERAL_PORTS } else { address.port()..=address.port() };
+        let ports =
+            if address.port() == 0 { EPHEMERAL_PORTS } else { address.port()..=address.port() };
         ports
             .map(|port| realm.endpoint(SocketAddr::new(address.ip(), port)))
             .find(|home| !self.addresses.contains_key(home))

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 /// Bytes that a socket holds unread; what arrives on top is dropped, as in a kernel.
 pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// Bytes that may be on their way to one socket: the network's memory is finite where a link's delay is not.
+/// Bytes that may be on their way to one socket: the network's memory is finite where a link's
+/// delay is not.
 pub(super) const MAX_IN_FLIGHT: usize = 64 << 20;
 
 /// One socket's end of the network.
@@ -121,7 +122,8 @@ impl Inbox {
         (before - self.in_flight.len()) as u64
     }
 
-    /// Remembers whom to wake. The waker it replaces is for the caller to drop, outside of any lock.
+    /// Remembers whom to wake. The waker it replaces is for the caller to drop, outside of any
+    /// lock.
     pub(super) fn register(&mut self, waker: &Waker) -> Option<Waker> {
         if self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             return None;
@@ -141,10 +143,16 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const SOURCE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+    const SOURCE: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
     fn datagram(len: usize) -> Parcel {
-        Parcel { source: SOURCE, destination: SOURCE, ecn: None, contents: Bytes::from(vec![0; len]) }
+        Parcel {
+            source: SOURCE,
+            destination: SOURCE,
+            ecn: None,
+            contents: Bytes::from(vec![0; len]),
+        }
     }
 
     fn inbox() -> Inbox {
@@ -161,7 +169,8 @@ mod tests {
         assert_eq!(inbox.settle(now).datagrams, 2);
         assert_eq!(inbox.next_due(), Some(later));
         inbox.settle(later);
-        let lengths: Vec<_> = std::iter::from_fn(|| inbox.pop()).map(|d| d.contents.len()).collect();
+        let lengths: Vec<_> =
+            std::iter::from_fn(|| inbox.pop()).map(|d| d.contents.len()).collect();
         assert_eq!(lengths, [20, 30, 10]);
         assert_eq!((inbox.in_flight_bytes, inbox.arrived_bytes), (0, 0));
     }

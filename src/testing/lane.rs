@@ -49,12 +49,18 @@ impl Lane {
     }
 
     /// When the last byte leaves, or `None` if the queue has no room.
-    fn put_on_the_wire(&mut self, len: usize, quality: &LinkQuality, now: Instant) -> Option<Instant> {
+    fn put_on_the_wire(
+        &mut self,
+        len: usize,
+        quality: &LinkQuality,
+        now: Instant,
+    ) -> Option<Instant> {
         let Some(bandwidth) = quality.bandwidth else { return Some(now) };
         if bandwidth == 0 {
             return None;
         }
-        let wait = self.busy_until.map_or(Duration::ZERO, |busy| busy.saturating_duration_since(now));
+        let wait =
+            self.busy_until.map_or(Duration::ZERO, |busy| busy.saturating_duration_since(now));
         let backlog = wait.as_nanos() * u128::from(bandwidth) / NANOS;
         if backlog > 0 && backlog + len as u128 > quality.queue as u128 {
             return None;
@@ -90,13 +96,15 @@ mod tests {
     #[test]
     fn latency_alone_delays_all_alike() {
         let now = Instant::now();
-        let fate = Lane::default().send(1_000, &LinkQuality::default(), &mut SplitMix64::new(0), now);
+        let fate =
+            Lane::default().send(1_000, &LinkQuality::default(), &mut SplitMix64::new(0), now);
         assert_eq!(fate, Fate::Arrives(now + MS));
     }
 
     #[test]
     fn bandwidth_spaces_datagrams_and_the_queue_drops_its_tail() {
-        let quality = LinkQuality { bandwidth: Some(1_000_000), queue: 3_000, ..LinkQuality::default() };
+        let quality =
+            LinkQuality { bandwidth: Some(1_000_000), queue: 3_000, ..LinkQuality::default() };
         let fates = arrivals(&quality, 0, 5);
         let dues = dues(&fates);
         assert_eq!(dues.len(), 3);
@@ -107,7 +115,8 @@ mod tests {
 
     #[test]
     fn the_queue_empties_as_time_passes() {
-        let quality = LinkQuality { bandwidth: Some(1_000_000), queue: 1_000, ..LinkQuality::default() };
+        let quality =
+            LinkQuality { bandwidth: Some(1_000_000), queue: 1_000, ..LinkQuality::default() };
         let (mut lane, mut rng, now) = (Lane::default(), SplitMix64::new(0), Instant::now());
         assert_eq!(lane.send(1_000, &quality, &mut rng, now), Fate::Arrives(now + 2 * MS));
         assert_eq!(lane.send(1_000, &quality, &mut rng, now), Fate::QueueFull);

@@ -50,7 +50,8 @@ impl MeshBuilder {
         self.with_part(Part::Edge, names)
     }
 
-    /// Nodes that are ephemeral, under exactly these names. They dial, so each must be the first name of a link.
+    /// Nodes that are ephemeral, under exactly these names. They dial, so each must be the first
+    /// name of a link.
     ///
     /// # Panics
     /// A name is not a node id.
@@ -58,7 +59,8 @@ impl MeshBuilder {
         self.with_part(Part::Ephemeral, names)
     }
 
-    /// Starts the nodes. Returns when every node has a route to every other one, which must be possible.
+    /// Starts the nodes. Returns when every node has a route to every other one, which must be
+    /// possible.
     ///
     /// # Panics
     /// As [`mesh`].
@@ -218,11 +220,12 @@ impl Mesh {
         let id: NodeId = name.parse().expect("a node id");
         let identity = self.authority.issue(&id, 1).expect("the CA can issue");
         let fresh = socket.clone();
-        let builder = Node::builder(id, identity).socket(socket).fresh_ports(move || Ok(fresh.sibling()?));
+        let builder =
+            Node::builder(id, identity).socket(socket).fresh_ports(move || Ok(fresh.sibling()?));
         let builder = builder.direct(false);
-        peers
-            .iter()
-            .fold(builder, |builder, peer| builder.peer(self.peer_addr(&peer.parse().expect("a node id"))))
+        peers.iter().fold(builder, |builder, peer| {
+            builder.peer(self.peer_addr(&peer.parse().expect("a node id")))
+        })
     }
 
     /// Removes a node from the mesh without stopping it. Its address is free for
@@ -282,7 +285,8 @@ impl Mesh {
         self.network.rejoin(ip);
         let socket = self.network.bind(SocketAddr::new(ip, 0)).expect("a free port");
         self.addrs.insert(id.clone(), socket.address());
-        let peers: Vec<NodeId> = peers.iter().map(|peer| peer.parse().expect("a node id")).collect();
+        let peers: Vec<NodeId> =
+            peers.iter().map(|peer| peer.parse().expect("a node id")).collect();
         let node = self.start_with(&id, socket, &peers, |builder| builder).await;
         self.nodes.insert(id, node);
     }
@@ -297,7 +301,8 @@ impl Mesh {
         self.network.rejoin(addr.ip());
         let socket = self.network.bind(addr).expect("the address is free");
         let id: NodeId = name.parse().expect("a node id");
-        let peers: Vec<NodeId> = peers.iter().map(|peer| peer.parse().expect("a node id")).collect();
+        let peers: Vec<NodeId> =
+            peers.iter().map(|peer| peer.parse().expect("a node id")).collect();
         let node = self.start_with(&id, socket, &peers, |builder| builder).await;
         self.nodes.insert(id, node);
     }
@@ -332,14 +337,16 @@ impl Mesh {
         settings: impl FnOnce(NodeBuilder) -> NodeBuilder,
     ) -> Node {
         let identity = self.identities.entry(id.clone());
-        let identity = identity.or_insert_with(|| self.authority.issue(id, 1).expect("the CA can issue"));
+        let identity =
+            identity.or_insert_with(|| self.authority.issue(id, 1).expect("the CA can issue"));
         let identity = identity.clone();
         let part = self.parts.get(id).copied().unwrap_or_default();
         let builder = Node::builder(id.clone(), identity)
             .transit(part == Part::Relay)
             .ephemeral(part == Part::Ephemeral);
         let builder = settings(builder.socket(socket).direct(false));
-        let builder = peers.iter().fold(builder, |builder, peer| builder.peer(self.peer_addr(peer)));
+        let builder =
+            peers.iter().fold(builder, |builder, peer| builder.peer(self.peer_addr(peer)));
         builder.start().await.expect("a node can be started")
     }
 

@@ -15,11 +15,11 @@
 //!             every "no" drops the datagram and counts it by reason
 //! ```
 //!
-//! A [`Network`] binds [`VirtualSocket`]s, which quinn takes in place of a UDP socket. What happens to a
-//! datagram on its way is decided when it is sent: by the [`LinkQuality`] between the two *hosts* (an IP
-//! address is a host), by cuts, and by one random generator that the network is seeded with. There is no
-//! background task: each receiving socket keeps what is on its way to it, in order of arrival, and sleeps
-//! until the first of it is due.
+//! A [`Network`] binds [`VirtualSocket`]s, which quinn takes in place of a UDP socket. What happens
+//! to a datagram on its way is decided when it is sent: by the [`LinkQuality`] between the two
+//! *hosts* (an IP address is a host), by cuts, and by one random generator that the network is
+//! seeded with. There is no background task: each receiving socket keeps what is on its way to it,
+//! in order of arrival, and sleeps until the first of it is due.
 //!
 //! # NATs
 //!
@@ -30,9 +30,9 @@
 //!                    10.0.0.1      2001:db8:3::2 (behind a firewall)
 //! ```
 //!
-//! [`Network::nat`] puts a [`Nat`] between the Internet and hosts with addresses of their own; it can have others behind
-//! it. It decides when a datagram reaches it, for which there is one task a network. It can be flushed, renumbered and
-//! blocked, and its access link be made as bad as any.
+//! [`Network::nat`] puts a [`Nat`] between the Internet and hosts with addresses of their own; it
+//! can have others behind it. It decides when a datagram reaches it, for which there is one task a
+//! network. It can be flushed, renumbered and blocked, and its access link be made as bad as any.
 //!
 //! ```
 //! use receptor_quic::testing::{LinkQuality, NatKind, Network};
@@ -57,27 +57,29 @@
 //!
 //! # Virtual time
 //!
-//! The network reads tokio's clock. On a paused clock (`#[tokio::test(start_paused = true)]`) time stands
-//! still while any task can run, then jumps to the next timer: a minute of idling takes no time at all, and
-//! latencies are exact. What to know:
+//! The network reads tokio's clock. On a paused clock (`#[tokio::test(start_paused = true)]`) time
+//! stands still while any task can run, then jumps to the next timer: a minute of idling takes no
+//! time at all, and latencies are exact. What to know:
 //!
-//! - Only a current-thread runtime can pause its clock. On a multi-thread runtime the network works too, in
-//!   real time.
-//! - Time does not advance while a `spawn_blocking` task runs, and a task that waits for something outside of
-//!   the runtime (a real socket, a thread, a child process) is not waited for: time races ahead of it.
-//! - Tokio's timers tick in milliseconds: a datagram arrives at the first whole millisecond after it is due.
-//!   Bandwidth is reckoned in nanoseconds all the same.
+//! - Only a current-thread runtime can pause its clock. On a multi-thread runtime the network works
+//!   too, in real time.
+//! - Time does not advance while a `spawn_blocking` task runs, and a task that waits for something
+//!   outside of the runtime (a real socket, a thread, a child process) is not waited for: time
+//!   races ahead of it.
+//! - Tokio's timers tick in milliseconds: a datagram arrives at the first whole millisecond after
+//!   it is due. Bandwidth is reckoned in nanoseconds all the same.
 //! - Give quinn [`TokioRuntime`](quinn::TokioRuntime); it reads the same clock.
 //!
 //! # Determinism
 //!
-//! The same seed and the same sends, at the same times, give the same deliveries. For a whole run to repeat
-//! itself, what is above the network must repeat too:
+//! The same seed and the same sends, at the same times, give the same deliveries. For a whole run
+//! to repeat itself, what is above the network must repeat too:
 //!
 //! - Quinn draws its own randomness unless `EndpointConfig::rng_seed` is set.
-//! - A `ClientConfig` used before holds tickets and tokens that make the next handshake another one.
-//! - Keep the certificates: two made alike differ in length now and then, and so do ECDSA signatures. Ed25519
-//!   signatures do not.
+//! - A `ClientConfig` used before holds tickets and tokens that make the next handshake another
+//!   one.
+//! - Keep the certificates: two made alike differ in length now and then, and so do ECDSA
+//!   signatures. Ed25519 signatures do not.
 //! - `tokio::select!` polls in random order unless it is `biased`.
 //!
 //! # Example

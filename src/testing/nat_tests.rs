@@ -1,6 +1,8 @@
 //! NATs under sockets: what passes them, and when.
 
-use super::{Blocked, LinkQuality, Mapping, Nat, NatBehaviour, NatKind, NetCounters, Network, VirtualSocket};
+use super::{
+    Blocked, LinkQuality, Mapping, Nat, NatBehaviour, NatKind, NetCounters, Network, VirtualSocket,
+};
 use quinn::{
     AsyncUdpSocket,
     udp::{RecvMeta, Transmit},
@@ -19,7 +21,10 @@ async fn a_host_behind_a_nat_reaches_the_internet_and_is_answered() {
         let start = Instant::now();
         send(&host, relay.address(), b"hello");
         let (seen, text) = recv(&relay).await;
-        assert_eq!((seen.ip(), text.as_slice(), start.elapsed()), (nat.address(), &b"hello"[..], 2 * MS));
+        assert_eq!(
+            (seen.ip(), text.as_slice(), start.elapsed()),
+            (nat.address(), &b"hello"[..], 2 * MS)
+        );
         assert_eq!(seen.port() == host.address().port(), kind != NatKind::Symmetric, "{kind:?}");
         send(&relay, seen, b"welcome");
         assert_eq!(recv(&host).await, (relay.address(), b"welcome".to_vec()));
@@ -225,7 +230,12 @@ async fn every_datagram_is_accounted_for_behind_lossy_nats() {
     let network = Network::new(3);
     let behaviour = NatBehaviour { mapping: Mapping::AddressDependent, ..NatBehaviour::default() };
     let (relay, nat) = (network.bind_host(), network.nat(behaviour));
-    nat.set_access(LinkQuality { loss: 0.3, jitter: 20 * MS, reorder: true, ..LinkQuality::default() });
+    nat.set_access(LinkQuality {
+        loss: 0.3,
+        jitter: 20 * MS,
+        reorder: true,
+        ..LinkQuality::default()
+    });
     let host = nat.host();
     for _ in 0..100 {
         send(&host, relay.address(), b"x");
@@ -273,8 +283,9 @@ fn send(socket: &VirtualSocket, destination: SocketAddr, contents: &[u8]) {
 async fn recv(socket: &VirtualSocket) -> (SocketAddr, Vec<u8>) {
     let mut buffer = vec![0; 2_000];
     let mut meta = [RecvMeta::default()];
-    let receiving =
-        std::future::poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta));
+    let receiving = std::future::poll_fn(|cx| {
+        socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta)
+    });
     receiving.await.unwrap();
     (meta[0].addr, buffer[..meta[0].len].to_vec())
 }

@@ -16,16 +16,17 @@ use tokio::time::Instant;
 
 /// A virtual network, cheap to clone: all clones and all sockets are of the same network.
 ///
-/// An IP address is a host; quality and faults are those between two hosts, whatever the ports, and sockets
-/// of one host share a link from the host to itself. IPv4-mapped IPv6 addresses mean the IPv4 ones,
-/// everywhere.
+/// An IP address is a host; quality and faults are those between two hosts, whatever the ports, and
+/// sockets of one host share a link from the host to itself. IPv4-mapped IPv6 addresses mean the
+/// IPv4 ones, everywhere.
 ///
-/// A host is on the Internet, or behind a [`Nat`](super::Nat), where it has an address that holds only there. Addresses in the calls
-/// below are those of the Internet: a host behind a NAT stands there with the NAT's.
+/// A host is on the Internet, or behind a [`Nat`](super::Nat), where it has an address that holds
+/// only there. Addresses in the calls below are those of the Internet: a host behind a NAT stands
+/// there with the NAT's.
 ///
-/// Changes of quality apply to what is sent later; faults also to what is on its way. Both may be set before
-/// anything is bound there, and stay when the socket is gone, so that a restarted host finds the network as
-/// it was.
+/// Changes of quality apply to what is sent later; faults also to what is on its way. Both may be
+/// set before anything is bound there, and stay when the socket is gone, so that a restarted host
+/// finds the network as it was.
 ///
 /// Use it from within the tokio runtime whose clock counts. No call blocks or waits.
 #[derive(Clone)]
@@ -35,8 +36,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network without sockets, all links of [default quality](LinkQuality::default). The seed decides
-    /// every random loss and delay, in order of sending.
+    /// A network without sockets, all links of [default quality](LinkQuality::default). The seed
+    /// decides every random loss and delay, in order of sending.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { seed, fabric: Arc::new(Mutex::new(Fabric::new(seed))) }
@@ -48,14 +49,15 @@ impl Network {
         self.seed
     }
 
-    /// Sets the quality of all links of the Internet that have none of their own. See [`Nat::set_lan`](super::Nat::set_lan) for the others.
+    /// Sets the quality of all links of the Internet that have none of their own. See
+    /// [`Nat::set_lan`](super::Nat::set_lan) for the others.
     pub fn set_default(&self, quality: LinkQuality) {
         self.fabric().wires.set_default(Realm::INTERNET, quality);
     }
 
-    /// Puts an access link between a host and all others: what it sends passes the access link, then the link to the
-    /// other host, then the other's access link if that has one. Each direction has all of the quality to itself, and
-    /// everything that goes that way shares it.
+    /// Puts an access link between a host and all others: what it sends passes the access link,
+    /// then the link to the other host, then the other's access link if that has one. Each
+    /// direction has all of the quality to itself, and everything that goes that way shares it.
     pub fn set_access(&self, host: IpAddr, quality: LinkQuality) {
         self.fabric().wires.set_access(internet(host), quality, quality);
     }
@@ -71,8 +73,8 @@ impl Network {
         self.fabric().wires.set_quality(internet(from), internet(to), quality);
     }
 
-    /// Cuts every host of `a` from every host of `b`, both ways. Within each side nothing changes, and a host
-    /// on both sides is cut from itself too.
+    /// Cuts every host of `a` from every host of `b`, both ways. Within each side nothing changes,
+    /// and a host on both sides is cut from itself too.
     pub fn partition(&self, a: &[IpAddr], b: &[IpAddr]) {
         let pairs = a.iter().flat_map(|a| b.iter().flat_map(|b| [(*a, *b), (*b, *a)]));
         self.cut_all(pairs);
@@ -92,7 +94,12 @@ impl Network {
     /// contents, such as a relay that forwards nothing while its links are up, or a path that loses
     /// what is long. One rule per direction; a later one replaces it. Counted as
     /// [`NetCounters::lost`].
-    pub fn lose_where(&self, from: IpAddr, to: IpAddr, loses: impl FnMut(&[u8]) -> bool + Send + 'static) {
+    pub fn lose_where(
+        &self,
+        from: IpAddr,
+        to: IpAddr,
+        loses: impl FnMut(&[u8]) -> bool + Send + 'static,
+    ) {
         self.fabric().sieve.set(internet(from), internet(to), Some(Box::new(loses)));
     }
 
@@ -117,7 +124,8 @@ impl Network {
         self.fabric().cuts.rejoin(internet(host));
     }
 
-    /// Undoes cuts between two hosts, in both directions and however they were made. Isolated hosts stay so.
+    /// Undoes cuts between two hosts, in both directions and however they were made. Isolated hosts
+    /// stay so.
     pub fn restore(&self, a: IpAddr, b: IpAddr) {
         let (a, b) = (internet(a), internet(b));
         let mut fabric = self.fabric();
@@ -130,20 +138,21 @@ impl Network {
         self.fabric().cuts = super::cuts::Cuts::default();
     }
 
-    /// Moves a socket to another address, as a NAT does that forgets its mapping: the socket keeps working
-    /// and does not notice; others see its datagrams come from the new address, which is returned (port 0
-    /// takes a free one), and those sent to the old one go nowhere. If the IP address changes, the links are
-    /// those of the new host.
+    /// Moves a socket to another address, as a NAT does that forgets its mapping: the socket keeps
+    /// working and does not notice; others see its datagrams come from the new address, which is
+    /// returned (port 0 takes a free one), and those sent to the old one go nowhere. If the IP
+    /// address changes, the links are those of the new host.
     ///
     /// # Errors
     ///
     /// Both are the caller's fault, and nothing has changed:
-    /// [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) if nothing is bound at `old`, or `new` is
-    /// unspecified; [`AddrInUse`](io::ErrorKind::AddrInUse) if `new` is taken.
+    /// [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) if nothing is bound at `old`, or `new`
+    /// is unspecified; [`AddrInUse`](io::ErrorKind::AddrInUse) if `new` is taken.
     pub fn rebind(&self, old: SocketAddr, new: SocketAddr) -> io::Result<SocketAddr> {
         let mut fabric = self.fabric();
-        let socket =
-            fabric.socket_at(Realm::INTERNET.endpoint(old)).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let socket = fabric
+            .socket_at(Realm::INTERNET.endpoint(old))
+            .ok_or(io::ErrorKind::AddrNotAvailable)?;
         fabric.move_to(socket, Realm::INTERNET.endpoint(new), Instant::now())
     }
 
@@ -238,7 +247,9 @@ mod tests {
         let start = Instant::now();
         let address = receiver.address();
         let receiving =
-            tokio::spawn(async move { (recv(&receiver).await, Instant::now(), recv(&receiver).await) });
+            tokio::spawn(
+                async move { (recv(&receiver).await, Instant::now(), recv(&receiver).await) },
+            );
         send(&far, address, b"late", None);
         tokio::time::sleep(10 * MS).await;
         send(&near, address, b"early", None);
@@ -360,16 +371,24 @@ mod tests {
 
     type Received = (SocketAddr, Vec<u8>, Option<EcnCodepoint>);
 
-    fn send(socket: &VirtualSocket, destination: SocketAddr, contents: &[u8], segment_size: Option<usize>) {
+    fn send(
+        socket: &VirtualSocket,
+        destination: SocketAddr,
+        contents: &[u8],
+        segment_size: Option<usize>,
+    ) {
         let ecn = Some(EcnCodepoint::Ect0);
-        socket.try_send(&Transmit { destination, ecn, contents, segment_size, src_ip: None }).unwrap();
+        socket
+            .try_send(&Transmit { destination, ecn, contents, segment_size, src_ip: None })
+            .unwrap();
     }
 
     async fn recv(socket: &VirtualSocket) -> Vec<Received> {
         let mut buffers = vec![vec![0; 2_000]; 4];
         let mut meta = [RecvMeta::default(); 4];
         let received = std::future::poll_fn(|cx| {
-            let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+            let mut slices: Vec<_> =
+                buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
             socket.poll_recv(cx, &mut slices, &mut meta)
         });
         let received = received.await.unwrap();

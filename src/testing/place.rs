@@ -39,7 +39,9 @@ impl Place {
                 Ok(Realm::INTERNET.endpoint(SocketAddr::new(address.ip(), port)))
             }
             Self::Internet(address) => Ok(Realm::INTERNET.endpoint(*address)),
-            Self::Behind(nat) if !nat.network.is(network) => Err(io::ErrorKind::AddrNotAvailable.into()),
+            Self::Behind(nat) if !nat.network.is(network) => {
+                Err(io::ErrorKind::AddrNotAvailable.into())
+            }
             Self::Behind(nat) => {
                 let ip = network.fabric().next_inner(nat.id);
                 Ok(nat.inner.endpoint(SocketAddr::new(ip, port)))
@@ -49,15 +51,16 @@ impl Place {
 }
 
 impl VirtualSocket {
-    /// Moves the host elsewhere, as a phone that leaves the Wi-Fi does: the old address is gone at once, with what is
-    /// on its way to it; the new one, which is returned, is there at once. Unlike a [`Network::rebind`] the host
-    /// notices: see [`interface`](Self::interface).
+    /// Moves the host elsewhere, as a phone that leaves the Wi-Fi does: the old address is gone at
+    /// once, with what is on its way to it; the new one, which is returned, is there at once.
+    /// Unlike a [`Network::rebind`] the host notices: see [`interface`](Self::interface).
     ///
     /// # Errors
     ///
-    /// Both are the caller's fault, and nothing has changed: [`AddrInUse`](io::ErrorKind::AddrInUse) if another socket
-    /// is there, [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for an unspecified address, or a NAT of another
-    /// network.
+    /// Both are the caller's fault, and nothing has changed:
+    /// [`AddrInUse`](io::ErrorKind::AddrInUse) if another socket is there,
+    /// [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for an unspecified address, or a NAT
+    /// of another network.
     pub fn roam(&self, to: impl Into<Place>) -> io::Result<SocketAddr> {
         let port = self.address().port();
         self.move_to(to.into().endpoint(port, self.network())?)

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// Starts the task unless it runs.
 pub(super) fn start(fabric: &Arc<Mutex<Fabric>>) {
-    let pumped = std::mem::replace(&mut fabric.lock().expect("no holder of this lock panics").pumped, true);
+    let pumped =
+        std::mem::replace(&mut fabric.lock().expect("no holder of this lock panics").pumped, true);
     if !pumped {
         tokio::spawn(run(Arc::downgrade(fabric)));
     }

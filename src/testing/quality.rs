@@ -17,26 +17,27 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LinkQuality {
-    /// Time from the end of sending to arrival. Default 1 ms. Virtual time has a resolution of 1 ms, see the
-    /// [module](super#virtual-time).
+    /// Time from the end of sending to arrival. Default 1 ms. Virtual time has a resolution of 1
+    /// ms, see the [module](super#virtual-time).
     pub latency: Duration,
-    /// Up to this much is added to the latency of each datagram, uniformly at random. Default zero. It does
-    /// not reorder datagrams unless [`reorder`](Self::reorder) says so: one that is early waits for those
-    /// before it.
+    /// Up to this much is added to the latency of each datagram, uniformly at random. Default zero.
+    /// It does not reorder datagrams unless [`reorder`](Self::reorder) says so: one that is early
+    /// waits for those before it.
     pub jitter: Duration,
     /// Whether jitter may put datagrams of one direction out of order. Default false.
     pub reorder: bool,
-    /// The share of datagrams lost at random, from 0 to 1. Default 0. Values beyond count as the nearest
-    /// bound, NaN as 0. A lost datagram takes its share of the bandwidth.
+    /// The share of datagrams lost at random, from 0 to 1. Default 0. Values beyond count as the
+    /// nearest bound, NaN as 0. A lost datagram takes its share of the bandwidth.
     pub loss: f64,
-    /// Payload bytes a second. Default `None`, unlimited. `Some(0)` carries nothing: the queue is always
-    /// full.
+    /// Payload bytes a second. Default `None`, unlimited. `Some(0)` carries nothing: the queue is
+    /// always full.
     pub bandwidth: Option<u64>,
-    /// The longest datagram carried, in bytes of UDP payload; longer ones vanish, as on a path that does not
-    /// fragment. Default [`ETHERNET_MTU`](Self::ETHERNET_MTU).
+    /// The longest datagram carried, in bytes of UDP payload; longer ones vanish, as on a path that
+    /// does not fragment. Default [`ETHERNET_MTU`](Self::ETHERNET_MTU).
     pub mtu: usize,
-    /// Bytes that may wait for the bandwidth, the datagram being sent included; what comes on top is dropped.
-    /// A datagram that finds the link idle is always sent. Default 1 MiB. No effect with unlimited bandwidth.
+    /// Bytes that may wait for the bandwidth, the datagram being sent included; what comes on top
+    /// is dropped. A datagram that finds the link idle is always sent. Default 1 MiB. No effect
+    /// with unlimited bandwidth.
     pub queue: usize,
 }
 

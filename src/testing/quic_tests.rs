@@ -2,7 +2,8 @@
 
 use super::{LinkQuality, NetCounters, Network};
 use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, ServerConfig, TransportConfig,
+    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, ServerConfig,
+    TransportConfig,
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -26,7 +27,8 @@ async fn a_handshake_takes_its_round_trips_of_virtual_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_takes_the_time_that_the_bandwidth_allows() {
-    let quality = LinkQuality { bandwidth: Some(1 << 20), latency: 5 * MS, ..LinkQuality::default() };
+    let quality =
+        LinkQuality { bandwidth: Some(1 << 20), latency: 5 * MS, ..LinkQuality::default() };
     let (elapsed, _) = transfer(&Pair::new(2, quality), 1 << 20).await;
     assert_within(elapsed, 1_000 * MS, 1_300 * MS);
 }
@@ -179,7 +181,8 @@ impl Pair {
     }
 }
 
-/// Sends this many bytes to the server and says when it had them all, and what became of all datagrams.
+/// Sends this many bytes to the server and says when it had them all, and what became of all
+/// datagrams.
 async fn transfer(pair: &Pair, len: usize) -> (Duration, NetCounters) {
     let (connection, accepted) = pair.connected().await;
     let start = Instant::now();
@@ -219,7 +222,8 @@ impl Tls {
 
         let certificate = self.certificate.der().clone();
         let key = rustls::pki_types::PrivatePkcs8KeyDer::from(self.key.serialize_der());
-        let mut server = ServerConfig::with_single_cert(vec![certificate.clone()], key.into()).unwrap();
+        let mut server =
+            ServerConfig::with_single_cert(vec![certificate.clone()], key.into()).unwrap();
         server.transport_config(Arc::clone(&transport));
 
         let mut roots = rustls::RootCertStore::empty();

@@ -31,40 +31,45 @@ pub(super) const HOST_PORT: u16 = 7400;
 /// Hosts that [`Network::bind_host`] can name: 10.0.0.1 to 10.255.255.254.
 const HOSTS: u32 = (1 << 24) - 2;
 
-/// A UDP socket of a [`Network`], made by [`Network::bind`], [`Network::bind_host`] or [`Nat::host`](super::Nat::host); give it to
-/// [`quinn::Endpoint::new_with_abstract_socket`], or to a wrapper of your own.
+/// A UDP socket of a [`Network`], made by [`Network::bind`], [`Network::bind_host`] or
+/// [`Nat::host`](super::Nat::host); give it to [`quinn::Endpoint::new_with_abstract_socket`], or to
+/// a wrapper of your own.
 ///
-/// Sending never blocks and never fails: what the network does not carry, it drops and counts. Receiving
-/// gives one datagram per buffer, with its ECN bits and the sender's address; an IPv4 sender is reported as
-/// IPv4, also on a socket bound to an IPv6 address. Destinations may be IPv4-mapped.
+/// Sending never blocks and never fails: what the network does not carry, it drops and counts.
+/// Receiving gives one datagram per buffer, with its ECN bits and the sender's address; an IPv4
+/// sender is reported as IPv4, also on a socket bound to an IPv6 address. Destinations may be
+/// IPv4-mapped.
 ///
-/// Receiving uses a timer of the tokio runtime it is polled in. One task at a time can wait to receive.
-/// Dropping the socket frees its address; what is on its way to it, or unread, is gone.
+/// Receiving uses a timer of the tokio runtime it is polled in. One task at a time can wait to
+/// receive. Dropping the socket frees its address; what is on its way to it, or unread, is gone.
 #[derive(Debug)]
 pub struct VirtualSocket {
     network: Network,
     id: SocketId,
     local: SocketAddr,
-    /// Wakes the receiver when the next datagram arrives; made at first need, as it belongs to a runtime.
+    /// Wakes the receiver when the next datagram arrives; made at first need, as it belongs to a
+    /// runtime.
     timer: Mutex<Option<Pin<Box<Sleep>>>>,
     interface: watch::Sender<Option<SocketAddr>>,
 }
 
 impl Network {
-    /// Binds a socket. Port 0 takes the lowest free one from 49152. Dropping the socket frees the address.
+    /// Binds a socket. Port 0 takes the lowest free one from 49152. Dropping the socket frees the
+    /// address.
     ///
     /// # Errors
     ///
-    /// Both are the caller's fault, and nothing has changed: [`AddrInUse`](io::ErrorKind::AddrInUse) if a
-    /// socket is bound there, or no port is free; [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for
-    /// `0.0.0.0` and `::`, since a virtual socket has one address.
+    /// Both are the caller's fault, and nothing has changed:
+    /// [`AddrInUse`](io::ErrorKind::AddrInUse) if a socket is bound there, or no port is free;
+    /// [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for `0.0.0.0` and `::`, since a
+    /// virtual socket has one address.
     pub fn bind(&self, address: SocketAddr) -> io::Result<Arc<VirtualSocket>> {
         let (id, address) = self.fabric().bind(Realm::INTERNET.endpoint(address))?;
         Ok(Arc::new(VirtualSocket::new(self.clone(), id, address)))
     }
 
-    /// Binds port 7400 of the first host of 10.0.0.0/8 that has no socket: 10.0.0.1:7400, 10.0.0.2:7400 and
-    /// so on.
+    /// Binds port 7400 of the first host of 10.0.0.0/8 that has no socket: 10.0.0.1:7400,
+    /// 10.0.0.2:7400 and so on.
     ///
     /// # Panics
     ///
@@ -86,11 +91,18 @@ impl Network {
 
 impl VirtualSocket {
     pub(super) fn new(network: Network, id: SocketId, local: SocketAddr) -> Self {
-        Self { network, id, local, timer: Mutex::new(None), interface: watch::Sender::new(Some(local)) }
+        Self {
+            network,
+            id,
+            local,
+            timer: Mutex::new(None),
+            interface: watch::Sender::new(Some(local)),
+        }
     }
 
-    /// Where others in the same network reach this socket: what it was bound to, or what [`Network::rebind`] or
-    /// [`roam`](Self::roam) made of it since. Behind a NAT, others than its neighbours do not reach it there.
+    /// Where others in the same network reach this socket: what it was bound to, or what
+    /// [`Network::rebind`] or [`roam`](Self::roam) made of it since. Behind a NAT, others than its
+    /// neighbours do not reach it there.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.network.fabric().home(self.id).map_or(self.local, |home| home.address)
@@ -147,7 +159,8 @@ impl VirtualSocket {
         self.interface.subscribe()
     }
 
-    /// Completes when the first datagram on its way is due. Pending, and without a timer, if there is none.
+    /// Completes when the first datagram on its way is due. Pending, and without a timer, if there
+    /// is none.
     fn poll_due(&self, due: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(due) = due else { return Poll::Pending };
         let mut timer = self.timer.lock().expect("no holder of this lock panics");
@@ -195,7 +208,8 @@ impl AsyncUdpSocket for VirtualSocket {
         }
     }
 
-    /// What the socket was bound to. Like a host behind a NAT, it does not notice a [`Network::rebind`].
+    /// What the socket was bound to. Like a host behind a NAT, it does not notice a
+    /// [`Network::rebind`].
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.local)
     }
@@ -212,20 +226,22 @@ impl AsyncUdpSocket for VirtualSocket {
 impl Drop for VirtualSocket {
     fn drop(&mut self) {
         let unbound = self.network.fabric().unbind(self.id);
-        // Its waker may hold the last reference to a task with sockets of its own: the lock is free by now.
+        // Its waker may hold the last reference to a task with sockets of its own: the lock is free
+        // by now.
         drop(unbound);
     }
 }
 
-/// Copies what has arrived into the buffers, and says how many of them hold a datagram now. What is longer
-/// than its buffer is cut short.
+/// Copies what has arrived into the buffers, and says how many of them hold a datagram now. What is
+/// longer than its buffer is cut short.
 fn receive(inbox: &mut Inbox, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> usize {
     let mut received = 0;
     for (buf, meta) in bufs.iter_mut().zip(meta) {
         let Some(datagram) = inbox.pop() else { break };
         let len = datagram.contents.len().min(buf.len());
         buf[..len].copy_from_slice(&datagram.contents[..len]);
-        *meta = RecvMeta { addr: datagram.source, len, stride: len, ecn: datagram.ecn, dst_ip: None };
+        *meta =
+            RecvMeta { addr: datagram.source, len, stride: len, ecn: datagram.ecn, dst_ip: None };
         received += 1;
     }
     received

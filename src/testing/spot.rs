@@ -14,7 +14,10 @@ impl Realm {
     }
 
     pub(super) fn endpoint(self, address: SocketAddr) -> Endpoint {
-        Endpoint { realm: self, address: SocketAddr::new(address.ip().to_canonical(), address.port()) }
+        Endpoint {
+            realm: self,
+            address: SocketAddr::new(address.ip().to_canonical(), address.port()),
+        }
     }
 }
 

@@ -18,7 +18,8 @@ use super::identity::signature::{self, SignatureError, Signer};
 use super::identity::verify::PeerRole;
 use super::identity::verify::credential::{self, MAX_CREDENTIAL};
 
-/// What every signed message begins with: a signature over an authenticator is one over nothing else.
+/// What every signed message begins with: a signature over an authenticator is one over nothing
+/// else.
 const CONTEXT: &[u8] = b"receptor-quic authenticator 1\0";
 /// The label of the TLS exporter that ties an authenticator to its connection.
 const EXPORTER: &[u8] = b"EXPORTER receptor-quic authenticator";
@@ -77,7 +78,8 @@ impl Binding {
 
     fn of(connection: &Connection, signer: PeerRole) -> Self {
         let mut exporter = [0; 32];
-        // It fails only before the handshake is complete, and a connection that is not complete proves nothing.
+        // It fails only before the handshake is complete, and a connection that is not complete
+        // proves nothing.
         let _ = connection.export_keying_material(&mut exporter, EXPORTER, b"");
         Self { exporter, signer }
     }
@@ -116,7 +118,8 @@ impl Authenticator {
         hash(&self.credential)
     }
 
-    /// The chain, if its owner is at that end of that connection. Whether the chain is trusted is another question.
+    /// The chain, if its owner is at that end of that connection. Whether the chain is trusted is
+    /// another question.
     pub(crate) fn verify(
         &self,
         binding: &Binding,
@@ -162,9 +165,10 @@ mod tests {
         for name in ["othername", "uri", "dns", "p384", "chained"] {
             let proof = Authenticator::new(&identity(name), &BINDING).unwrap();
             assert_eq!(proof.verify(&BINDING).unwrap(), chain(name), "{name}");
-            for other in
-                [Binding { exporter: [8; 32], ..BINDING }, Binding { signer: PeerRole::Acceptor, ..BINDING }]
-            {
+            for other in [
+                Binding { exporter: [8; 32], ..BINDING },
+                Binding { signer: PeerRole::Acceptor, ..BINDING },
+            ] {
                 assert_eq!(proof.verify(&other), Err(AuthenticatorError::Forged), "{name}");
             }
         }
@@ -180,9 +184,12 @@ mod tests {
 
     #[test]
     fn junk_is_unreadable() {
-        for credential in [vec![], vec![0xff; 40], vec![0x91, 0xc4, 0], vec![0; MAX_CREDENTIAL + 1]] {
-            let junk =
-                Authenticator { credential: credential.into(), signature: Bytes::from_static(b"junk") };
+        for credential in [vec![], vec![0xff; 40], vec![0x91, 0xc4, 0], vec![0; MAX_CREDENTIAL + 1]]
+        {
+            let junk = Authenticator {
+                credential: credential.into(),
+                signature: Bytes::from_static(b"junk"),
+            };
             assert_eq!(junk.verify(&BINDING), Err(AuthenticatorError::Unreadable));
         }
     }
@@ -191,7 +198,8 @@ mod tests {
     fn the_signed_message_is_the_one_on_the_protocol_page() {
         let page = include_str!("../../docs/protocol.md");
         let proof =
-            Authenticator::sign(Bytes::from_static(b"credential"), &fixed_signer(), &BINDING).unwrap();
+            Authenticator::sign(Bytes::from_static(b"credential"), &fixed_signer(), &BINDING)
+                .unwrap();
         let hex: String = proof.signature.iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(page.contains(&hex), "not on the page: {hex}");
     }

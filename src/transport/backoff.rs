@@ -4,10 +4,11 @@ use std::time::Duration;
 
 /// The delays between dial attempts: none at first, then exponential with full jitter.
 ///
-/// The upper bound of the draw doubles from [`FIRST`](Self::FIRST) up to a cap: [`FRESH_CAP`](Self::FRESH_CAP) as long as the peer was linked
-/// less than [`FRESH_FOR`](Self::FRESH_FOR) ago, so that a relay that restarts finds its edges back within seconds, and
-/// [`CAP`](Self::CAP) otherwise, so that a peer that is gone costs little. Full jitter keeps a thousand edges from
-/// dialling a returning relay in step.
+/// The upper bound of the draw doubles from [`FIRST`](Self::FIRST) up to a cap:
+/// [`FRESH_CAP`](Self::FRESH_CAP) as long as the peer was linked less than
+/// [`FRESH_FOR`](Self::FRESH_FOR) ago, so that a relay that restarts finds its edges back within
+/// seconds, and [`CAP`](Self::CAP) otherwise, so that a peer that is gone costs little. Full jitter
+/// keeps a thousand edges from dialling a returning relay in step.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Backoff {
     attempts: u32,
@@ -53,7 +54,8 @@ impl Backoff {
 
     /// A delay below `bound`, uniformly distributed if `draw` is.
     pub(crate) fn jittered(bound: Duration, draw: u64) -> Duration {
-        // The top 32 bits are as random as all of them, and keep the product within u128 and the result exact enough.
+        // The top 32 bits are as random as all of them, and keep the product within u128 and the
+        // result exact enough.
         Duration::from_nanos(((bound.as_nanos() * u128::from(draw >> 32)) >> 32) as u64)
     }
 

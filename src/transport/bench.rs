@@ -1,4 +1,5 @@
-//! What the bench of the network needs that no caller does: quinn by itself, set as this crate sets it.
+//! What the bench of the network needs that no caller does: quinn by itself, set as this crate sets
+//! it.
 
 use std::io;
 use std::net::SocketAddr;

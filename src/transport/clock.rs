@@ -6,8 +6,8 @@ use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use x509_cert::der::DateTime;
 
-/// The time by the wall clock. Under tokio's paused clock it advances with virtual time, so that certificates expire there
-/// as well; otherwise the two clocks agree and the difference is nothing.
+/// The time by the wall clock. Under tokio's paused clock it advances with virtual time, so that
+/// certificates expire there as well; otherwise the two clocks agree and the difference is nothing.
 #[expect(clippy::disallowed_methods, reason = "the one reading of the wall clock")]
 pub(crate) fn system() -> SystemTime {
     let (tokio, machine) = (tokio::time::Instant::now().into_std(), Instant::now());

@@ -90,8 +90,8 @@ codes! {
         AddressCollision = 0x0d => "the id's address collides with another node's",
         /// A node linked to itself.
         SelfLink = 0x0e => "a node cannot link to itself",
-        /// The certificate is revoked. Development versions before 0.1.0 use this code for every certificate that
-        /// they no longer accept.
+        /// The certificate is revoked. Development versions before 0.1.0 use this code for every
+        /// certificate that they no longer accept.
         Revoked = 0x0f => "the certificate is revoked",
         /// An ephemeral node does not accept links.
         NotListening = 0x10 => "the node takes no links",
@@ -160,7 +160,10 @@ mod tests {
     /// The page may say more of a code than its text does.
     fn assert_same(page: &[String], known: &[String]) {
         for (at, row) in page.iter().enumerate() {
-            assert!(known.get(at).is_some_and(|known| row.starts_with(known)), "not in the code: {row}");
+            assert!(
+                known.get(at).is_some_and(|known| row.starts_with(known)),
+                "not in the code: {row}"
+            );
         }
         assert_eq!(known.get(page.len()), None, "not on the page");
     }
@@ -170,7 +173,9 @@ mod tests {
         code: impl Fn(u64) -> C,
         is_unknown: impl Fn(&C) -> bool,
     ) -> Vec<String> {
-        let known = (0..0x1_0000).map(|number| (number, code(number))).filter(|(_, code)| !is_unknown(code));
+        let known = (0..0x1_0000)
+            .map(|number| (number, code(number)))
+            .filter(|(_, code)| !is_unknown(code));
         let row = |(number, code): (u64, C)| {
             let name = serde_json::to_value(&code).unwrap();
             format!("| `{number:#04x}` | {} | {code}", name.as_str().unwrap())
@@ -184,6 +189,9 @@ mod tests {
             .lines()
             .skip_while(|line| !line.starts_with('|'))
             .take_while(|line| line.starts_with('|'));
-        table.filter(|line| line.starts_with("| `0x") && !line.contains('–')).map(str::to_owned).collect()
+        table
+            .filter(|line| line.starts_with("| `0x") && !line.contains('–'))
+            .map(str::to_owned)
+            .collect()
     }
 }

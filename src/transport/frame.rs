@@ -25,7 +25,8 @@ pub(crate) const VERSIONS: &[u16] = &[1];
 
 /// Maximum length of a frame of unknown type in bytes; it is read and skipped.
 const MAX_UNKNOWN: usize = 64 * 1024;
-/// The longest message of ROUTE2, in bytes; each of its types has its own limit below that, which the router knows.
+/// The longest message of ROUTE2, in bytes; each of its types has its own limit below that, which
+/// the router knows.
 const MAX_ROUTE2: usize = 72 * 1024;
 /// The types that belong to ROUTE2.
 const ROUTE2: RangeInclusive<u8> = 0x10..=0x3f;
@@ -49,7 +50,8 @@ pub(crate) struct Hello {
     pub(crate) instance: u64,
     /// The cost of the link announced by the sender.
     pub(crate) cost: Cost,
-    /// Whether the sender is a stub: it keeps no database, and is an entry in the receiver's record.
+    /// Whether the sender is a stub: it keeps no database, and is an entry in the receiver's
+    /// record.
     pub(crate) stub: bool,
     /// Whether the sender forwards packets of other nodes (transit).
     pub(crate) transit: bool,
@@ -75,8 +77,8 @@ pub(crate) enum Frame {
     Pong(u64),
     /// From a stub: is there a route to this node?
     Query(NodeId),
-    /// To a stub: the cost and hops to the node, if there is a route; otherwise, if the node has left
-    /// the mesh, for how many milliseconds it has been gone, and whether it was ephemeral.
+    /// To a stub: the cost and hops to the node, if there is a route; otherwise, if the node has
+    /// left the mesh, for how many milliseconds it has been gone, and whether it was ephemeral.
     Answer(NodeId, Option<(u64, u32)>, Option<(u64, bool)>),
     /// To a stub: it is part of the mesh now, which knows this many nodes.
     Attached(u64),
@@ -88,7 +90,8 @@ pub(crate) enum Frame {
     Observed(SocketAddr),
     /// A certificate that this end has renewed, with the proof that it is this end's.
     Authenticator(Authenticator),
-    /// Another live process has tried to link here with your id, and was refused: its instance and its address, if known.
+    /// Another live process has tried to link here with your id, and was refused: its instance and
+    /// its address, if known.
     Twin(u64, String),
     /// From a stub: its proof that it is attached to the receiver.
     Attach(SignedStatement),
@@ -244,7 +247,8 @@ impl Frame {
             frame_type::AUTHENTICATOR => {
                 type Fields = (u8, serde_bytes::ByteBuf, serde_bytes::ByteBuf);
                 let (_, credential, signature) = unpack::<Fields>(body)?;
-                let (credential, signature) = (credential.into_vec().into(), signature.into_vec().into());
+                let (credential, signature) =
+                    (credential.into_vec().into(), signature.into_vec().into());
                 Self::Authenticator(Authenticator { credential, signature })
             }
             frame_type::TWIN => {
@@ -252,7 +256,8 @@ impl Frame {
                 Self::Twin(instance, address)
             }
             frame_type::ATTACH => {
-                type Fields = (u8, serde_bytes::ByteBuf, serde_bytes::ByteBuf, serde_bytes::ByteBuf);
+                type Fields =
+                    (u8, serde_bytes::ByteBuf, serde_bytes::ByteBuf, serde_bytes::ByteBuf);
                 let (_, statement, signature, credential) = unpack::<Fields>(body)?;
                 let [statement, signature, credential] =
                     [statement, signature, credential].map(|bytes| bytes.into_vec().into());
@@ -267,7 +272,8 @@ impl Frame {
 /// The type of a frame: the first element of its array.
 fn peek_type(body: &[u8]) -> Result<u8, FrameError> {
     let malformed = |what: &str| FrameError::Malformed(what.to_owned());
-    let ([0x91..=0x9f, rest @ ..] | [0xdc, _, _, rest @ ..] | [0xdd, _, _, _, _, rest @ ..]) = body else {
+    let ([0x91..=0x9f, rest @ ..] | [0xdc, _, _, rest @ ..] | [0xdd, _, _, _, _, rest @ ..]) = body
+    else {
         return Err(malformed("not an array with a type"));
     };
     match rest {
@@ -277,7 +283,8 @@ fn peek_type(body: &[u8]) -> Result<u8, FrameError> {
 }
 
 fn decode_hello(body: &[u8]) -> Result<Hello, FrameError> {
-    type Fields = (u8, Vec<u16>, NodeId, u64, u64, Cost, bool, bool, String, serde_bytes::ByteBuf, String);
+    type Fields =
+        (u8, Vec<u16>, NodeId, u64, u64, Cost, bool, bool, String, serde_bytes::ByteBuf, String);
     let (_, versions, id, epoch, instance, cost, stub, transit, observed, cookie, agent) =
         unpack::<Fields>(body)?;
     let observed = self::observed(&observed)?;
@@ -290,9 +297,9 @@ fn decode_hello(body: &[u8]) -> Result<Hello, FrameError> {
 }
 
 fn observed(address: &str) -> Result<SocketAddr, FrameError> {
-    address
-        .parse()
-        .map_err(|_| FrameError::Malformed("the observed address is not a socket address".to_owned()))
+    address.parse().map_err(|_| {
+        FrameError::Malformed("the observed address is not a socket address".to_owned())
+    })
 }
 
 fn pack<T: Serialize>(value: &T) -> Vec<u8> {
@@ -360,7 +367,10 @@ impl FrameReader {
                 Some(chunk) => self.buffer.extend_from_slice(&chunk.bytes),
                 None if self.buffer.is_empty() => return Ok(None),
                 None => {
-                    return Err(FrameError::Malformed("the stream ended inside a frame".to_owned()).into());
+                    return Err(FrameError::Malformed(
+                        "the stream ended inside a frame".to_owned(),
+                    )
+                    .into());
                 }
             }
         }
@@ -370,7 +380,8 @@ impl FrameReader {
     fn take_body(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some((len, rest)) = self.buffer.split_first_chunk::<4>() else { return Ok(None) };
         let len = u32::from_be_bytes(*len) as usize;
-        // Refused by its length alone, before the rest of it is kept; the type is in the first bytes.
+        // Refused by its length alone, before the rest of it is kept; the type is in the first
+        // bytes.
         let (frame_type, max) = match peek_type(rest) {
             Ok(frame_type) => (frame_type, max_len(frame_type)),
             Err(_) => (u8::MAX, max_frame()),
@@ -473,7 +484,8 @@ mod tests {
 
     #[test]
     fn the_limits_on_the_protocol_page_are_those_of_the_code() {
-        let (_, page) = include_str!("../../docs/protocol.md").split_once("### Frame types").unwrap();
+        let (_, page) =
+            include_str!("../../docs/protocol.md").split_once("### Frame types").unwrap();
         for (shown, frame_type) in [
             ("`0x00`", 0x00),
             ("`0x01`", 0x01),
@@ -493,7 +505,10 @@ mod tests {
     #[test]
     fn unknown_types_and_trailing_fields_are_skipped() {
         assert_eq!(decode(&pack(&(0x0e_u8, "later"))), Ok(None));
-        assert_eq!(decode(&pack(&(frame_type::PING, 7_u64, "later", [1, 2]))), Ok(Some(Frame::Ping(7))));
+        assert_eq!(
+            decode(&pack(&(frame_type::PING, 7_u64, "later", [1, 2]))),
+            Ok(Some(Frame::Ping(7)))
+        );
     }
 
     #[test]
@@ -506,7 +521,9 @@ mod tests {
         for _ in 0..20_000 {
             let mut bytes = whole.clone();
             for _ in 0..3 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 let at = (state >> 33) as usize % bytes.len();
                 bytes[at] = (state >> 24) as u8;
             }

@@ -55,7 +55,10 @@ pub(crate) async fn dial(
 }
 
 /// Answers a HELLO.
-pub(crate) async fn accept(connection: Authenticated, own: Hello) -> Result<Established, HandshakeError> {
+pub(crate) async fn accept(
+    connection: Authenticated,
+    own: Hello,
+) -> Result<Established, HandshakeError> {
     let unfinished = Unfinished(Some(Connection::clone(&connection)));
     let (mut control, recv) = connection.accept_bi().await?;
     let _ = control.set_priority(i32::MAX);
@@ -85,7 +88,10 @@ impl Drop for Unfinished {
     }
 }
 
-async fn read_hello(connection: &Connection, frames: &mut FrameReader) -> Result<Hello, HandshakeError> {
+async fn read_hello(
+    connection: &Connection,
+    frames: &mut FrameReader,
+) -> Result<Hello, HandshakeError> {
     match frames.next().await {
         Ok(Some(Frame::Hello(hello))) => Ok(*hello),
         Ok(_) => Err(refuse(connection, HandshakeError::NoHello)),
@@ -136,7 +142,8 @@ fn refuse(connection: &Connection, error: HandshakeError) -> HandshakeError {
     error
 }
 
-/// Why two nodes did not become neighbours. The connection is closed; what next depends on whose fault it is.
+/// Why two nodes did not become neighbours. The connection is closed; what next depends on whose
+/// fault it is.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum HandshakeError {
     #[error("{0}")]

@@ -30,8 +30,8 @@ pub(crate) use identity::testdata;
 pub(crate) use identity::verify;
 pub use identity::{
     Authority, AuthorityError, FileError, Fingerprint, Identity, IdentityError, IdentityProblem,
-    InvalidFingerprint, InvalidRelayRule, KeyError, MAX_PEM_FILE, NameKind, NamesError, NodeName, RelayRule,
-    Trust, TrustError, id_for_address, ids_in_certificate, roles_in_certificate,
+    InvalidFingerprint, InvalidRelayRule, KeyError, MAX_PEM_FILE, NameKind, NamesError, NodeName,
+    RelayRule, Trust, TrustError, id_for_address, ids_in_certificate, roles_in_certificate,
 };
 pub(crate) use identity::{open_regular, presented::Sighting, signature, verify::credential};
 pub use refusal::{Refusal, RefusalDetails, RefusalReason, Refuser};

@@ -1,7 +1,8 @@
 //! How quinn sees a peer that is reached through the switch: as an IPv6 address.
 //!
-//! The address is a fixed unique-local prefix (RFC 4193), `fd72:6563:6570:746f`, followed by the 8 bytes of the node
-//! address. It exists inside the process only; no interface has it, and packets that claim to come from it are dropped.
+//! The address is a fixed unique-local prefix (RFC 4193), `fd72:6563:6570:746f`, followed by the 8
+//! bytes of the node address. It exists inside the process only; no interface has it, and packets
+//! that claim to come from it are dropped.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -85,9 +86,12 @@ mod tests {
         assert_eq!(node_addr(socket_addr(node)), Some(node));
         assert_eq!(node_addr("[fd72:6563:6570:7470::1]:1".parse().unwrap()), None);
         assert_eq!(node_addr("10.0.0.1:1".parse().unwrap()), None);
-        for kind in
-            [FlowKind::Routed, FlowKind::Own, FlowKind::Attached(0), FlowKind::Attached(MAX_ATTACHMENTS)]
-        {
+        for kind in [
+            FlowKind::Routed,
+            FlowKind::Own,
+            FlowKind::Attached(0),
+            FlowKind::Attached(MAX_ATTACHMENTS),
+        ] {
             let addr = flow_addr(node, kind);
             assert_eq!((node_addr(addr), flow_kind(addr)), (Some(node), kind));
         }

@@ -1,8 +1,10 @@
-//! Why a connection was refused for reasons of identity, as either end sees it: one table of reasons, texts and remedies.
+//! Why a connection was refused for reasons of identity, as either end sees it: one table of
+//! reasons, texts and remedies.
 //!
-//! The end that refuses closes the connection with the number of a TLS alert, or a close code, and a text; both ends get
-//! both. In TLS 1.3 the dialler's handshake is complete before the acceptor has seen the dialler's certificate: for the
-//! dialler, a refusal may come as the close of a connection that was up for a moment.
+//! The end that refuses closes the connection with the number of a TLS alert, or a close code, and
+//! a text; both ends get both. In TLS 1.3 the dialler's handshake is complete before the acceptor
+//! has seen the dialler's certificate: for the dialler, a refusal may come as the close of a
+//! connection that was up for a moment.
 
 use std::fmt;
 use std::ops::Deref;
@@ -133,8 +135,14 @@ impl Refusal {
     pub const MAX_REASON: usize = 1_000;
 
     fn new(reason: RefusalReason, by: Refuser) -> Self {
-        let details =
-            RefusalDetails { reason, by, ids: Vec::new(), issuer: None, certificate: None, roots: None };
+        let details = RefusalDetails {
+            reason,
+            by,
+            ids: Vec::new(),
+            issuer: None,
+            certificate: None,
+            roots: None,
+        };
         Self(Box::new(details))
     }
 
@@ -143,7 +151,8 @@ impl Refusal {
         Self::new(reason, Refuser::ThisNode)
     }
 
-    /// The refusal behind the end of a connection; `None` if it was none, but a loss, a timeout or an orderly close.
+    /// The refusal behind the end of a connection; `None` if it was none, but a loss, a timeout or
+    /// an orderly close.
     #[must_use]
     pub fn from_connection_error(error: &ConnectionError) -> Option<Self> {
         let reason = match error {
@@ -166,10 +175,14 @@ impl Refusal {
         Some(Self::new(reason?, by))
     }
 
-    /// Whether the other node refused (its view of our certificate), and not this one (our view of theirs).
+    /// Whether the other node refused (its view of our certificate), and not this one (our view of
+    /// theirs).
     #[must_use]
     pub fn by_peer(error: &ConnectionError) -> bool {
-        matches!(error, ConnectionError::ConnectionClosed(_) | ConnectionError::ApplicationClosed(_))
+        matches!(
+            error,
+            ConnectionError::ConnectionClosed(_) | ConnectionError::ApplicationClosed(_)
+        )
     }
 
     /// Names the files of this node's identity, where it was loaded from files, and, if it is this
@@ -197,7 +210,8 @@ impl Refusal {
         }
     }
 
-    /// The certificate by its file, its ids and its issuer, in parentheses, as far as they are known.
+    /// The certificate by its file, its ids and its issuer, in parentheses, as far as they are
+    /// known.
     fn write_certificate(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.certificate.as_ref().filter(|_| self.by == Refuser::OtherNode);
         // A wrong name is shown with the names.
@@ -326,13 +340,17 @@ impl RefusalReason {
             Some(Unusable::NotPinned) => Self::NotPinned,
             Some(Unusable::ChainTooLong) => Self::ChainTooLong,
             Some(Unusable::RepeatedSubject) => Self::RepeatedSubject,
-            Some(Unusable::Malformed) | None => Self::BadCertificate { reason: without_debug(reason) },
+            Some(Unusable::Malformed) | None => {
+                Self::BadCertificate { reason: without_debug(reason) }
+            }
         }
     }
 
     pub(crate) fn from_close_code(code: CloseCode, reason: &[u8]) -> Option<Self> {
         match code {
-            CloseCode::WrongName => Some(WrongName::parse(&readable(reason)).unwrap_or_default().into()),
+            CloseCode::WrongName => {
+                Some(WrongName::parse(&readable(reason)).unwrap_or_default().into())
+            }
             CloseCode::Denied => Some(Self::Denied),
             CloseCode::Revoked => Some(Self::Revoked),
             CloseCode::DuplicateId => Some(Self::DuplicateId),
@@ -347,7 +365,10 @@ impl RefusalReason {
 
     /// Whether it is the certificate that is at fault, or the trust in it.
     fn is_of_certificate(&self) -> bool {
-        !matches!(self, Self::NoClientCertificate | Self::WrongAlpn | Self::DuplicateId | Self::Other { .. })
+        !matches!(
+            self,
+            Self::NoClientCertificate | Self::WrongAlpn | Self::DuplicateId | Self::Other { .. }
+        )
     }
 }
 
@@ -380,7 +401,9 @@ impl fmt::Display for RefusalReason {
             Self::WrongAlpn => "the two nodes have no application protocol in common",
             Self::Denied => "it is on the deny list, or not on the allow list",
             Self::DuplicateId => "another live node has this id",
-            Self::WrongPurpose => "its extended key usage does not permit this side of a connection",
+            Self::WrongPurpose => {
+                "its extended key usage does not permit this side of a connection"
+            }
             Self::CaCertificate => Unusable::CaCertificate.as_str(),
             Self::UnsupportedSignature => Unusable::UnsupportedSignature.as_str(),
             Self::Constrained => Unusable::Constrained.as_str(),
@@ -437,7 +460,10 @@ mod tests {
             RefusalReason::from_handshake(0x100 + u64::from(alert), reason.as_bytes()).unwrap()
         };
         assert_eq!(of(48, ""), RefusalReason::UnknownCa);
-        assert_eq!(of(45, "certificate expired: verification time 5 (UNIX)"), RefusalReason::Expired);
+        assert_eq!(
+            of(45, "certificate expired: verification time 5 (UNIX)"),
+            RefusalReason::Expired
+        );
         assert_eq!(of(45, ""), RefusalReason::Expired);
         assert_eq!(
             of(45, "certificate not valid yet: verification time 5 (UNIX)"),
@@ -450,7 +476,10 @@ mod tests {
         assert_eq!(of(49, ""), RefusalReason::Denied);
         assert_eq!(of(43, "invalid peer certificate: InvalidPurpose"), RefusalReason::WrongPurpose);
         for alert in [42, 46, 51] {
-            assert_eq!(of(alert, "why"), RefusalReason::BadCertificate { reason: "why".to_owned() });
+            assert_eq!(
+                of(alert, "why"),
+                RefusalReason::BadCertificate { reason: "why".to_owned() }
+            );
         }
         assert_eq!(of(40, "why"), RefusalReason::Other { reason: "why".to_owned() });
     }
@@ -468,11 +497,20 @@ mod tests {
     fn close_codes_of_the_mesh_are_refusals_too() {
         let names = WrongName { expected: Some(id("a")), found: vec![id("b")] };
         let text = names.to_string();
-        assert_eq!(RefusalReason::from_close_code(CloseCode::WrongName, text.as_bytes()), Some(names.into()));
+        assert_eq!(
+            RefusalReason::from_close_code(CloseCode::WrongName, text.as_bytes()),
+            Some(names.into())
+        );
         let unknown = RefusalReason::WrongName { expected: None, found: Vec::new() };
         assert_eq!(RefusalReason::from_close_code(CloseCode::WrongName, b"\xff"), Some(unknown));
-        assert_eq!(RefusalReason::from_close_code(CloseCode::Denied, b""), Some(RefusalReason::Denied));
-        assert_eq!(RefusalReason::from_close_code(CloseCode::Revoked, b""), Some(RefusalReason::Revoked));
+        assert_eq!(
+            RefusalReason::from_close_code(CloseCode::Denied, b""),
+            Some(RefusalReason::Denied)
+        );
+        assert_eq!(
+            RefusalReason::from_close_code(CloseCode::Revoked, b""),
+            Some(RefusalReason::Revoked)
+        );
     }
 
     #[test]
@@ -494,9 +532,18 @@ mod tests {
         let of = |alert: u8, text: &str| RefusalReason::from_alert(alert, text);
         assert_eq!(of(46, debug), RefusalReason::UnsupportedSignature);
         assert_eq!(of(46, "Other(OtherError(CaUsedAsEndEntity))"), RefusalReason::CaCertificate);
-        assert_eq!(of(46, "Other(OtherError(PathLenConstraintViolated))"), RefusalReason::Constrained);
-        for text in ["invalid peer certificate: BadSignature", "Other(OtherError(Foo { bar: 1 }))", "a::B"] {
-            assert_eq!(of(42, text), RefusalReason::BadCertificate { reason: String::new() }, "{text}");
+        assert_eq!(
+            of(46, "Other(OtherError(PathLenConstraintViolated))"),
+            RefusalReason::Constrained
+        );
+        for text in
+            ["invalid peer certificate: BadSignature", "Other(OtherError(Foo { bar: 1 }))", "a::B"]
+        {
+            assert_eq!(
+                of(42, text),
+                RefusalReason::BadCertificate { reason: String::new() },
+                "{text}"
+            );
             assert_eq!(of(40, text), RefusalReason::Other { reason: String::new() }, "{text}");
         }
         for unusable in ["it is the certificate of a CA", "its public key is not pinned"] {
@@ -524,7 +571,9 @@ mod tests {
             let what = reason.to_string();
             let mut ours = Refusal::here(reason.clone());
             (ours.0.by, ours.0.certificate) = (Refuser::OtherNode, Some("/etc/a.crt".to_owned()));
-            let start = format!("the other node refused the certificate of this node (/etc/a.crt): {what}; ");
+            let start = format!(
+                "the other node refused the certificate of this node (/etc/a.crt): {what}; "
+            );
             assert!(ours.to_string().starts_with(&start), "{ours}");
             let theirs = Refusal::here(reason);
             let start = format!("this node refused the certificate of the other node: {what}; ");
@@ -532,14 +581,16 @@ mod tests {
             assert!(theirs.to_string().len() > start.len(), "there is a remedy: {theirs}");
             // The other end of a live connection learns the same reason.
             let told = RefusalReason::from_close_code(theirs.close_code(), what.as_bytes());
-            let same =
-                |told: RefusalReason| told == theirs.reason || theirs.reason == RefusalReason::WrongPurpose;
+            let same = |told: RefusalReason| {
+                told == theirs.reason || theirs.reason == RefusalReason::WrongPurpose
+            };
             assert!(told.is_some_and(same), "{theirs}");
         }
-        let presented = Presented { ids: vec![id("edge-1")], issuer: Some("CN=their mesh".to_owned()) };
-        let here = Refusal::here(RefusalReason::UnknownCa).presenting(Some(presented.clone())).to_string();
-        let start =
-            "this node refused the certificate of the other node (id edge-1, issued by CN=their mesh): ";
+        let presented =
+            Presented { ids: vec![id("edge-1")], issuer: Some("CN=their mesh".to_owned()) };
+        let here =
+            Refusal::here(RefusalReason::UnknownCa).presenting(Some(presented.clone())).to_string();
+        let start = "this node refused the certificate of the other node (id edge-1, issued by CN=their mesh): ";
         assert!(here.starts_with(start), "{here}");
         let no_certificate = Refusal::here(RefusalReason::WrongAlpn).presenting(Some(presented));
         assert_eq!((&no_certificate.ids, &no_certificate.issuer), (&Vec::new(), &None));

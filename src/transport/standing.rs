@@ -5,7 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
 
-use super::authenticator::{Authenticator, AuthenticatorError, Binding, CredentialHash, chain_hash};
+use super::authenticator::{
+    Authenticator, AuthenticatorError, Binding, CredentialHash, chain_hash,
+};
 use super::clock;
 use super::identity::Trust;
 use super::identity::verify::PeerVerifier;
@@ -15,8 +17,9 @@ use crate::id::NodeId;
 
 /// The newest certificate that a peer has proven, by which its connection is judged.
 ///
-/// A renewed certificate can arrive before this node trusts its issuer: the steps of a CA rotation race between nodes. The
-/// last one that was not accepted is kept and judged again whenever the connection is.
+/// A renewed certificate can arrive before this node trusts its issuer: the steps of a CA rotation
+/// race between nodes. The last one that was not accepted is kept and judged again whenever the
+/// connection is.
 #[derive(Debug)]
 pub(crate) struct Standing {
     node: NodeId,
@@ -37,7 +40,8 @@ pub(crate) enum Offered {
     Accepted,
     /// It is not accepted at present; it is kept.
     Kept,
-    /// It came too soon after the one before; it is kept until [`Standing::OFFER_EVERY`] has passed.
+    /// It came too soon after the one before; it is kept until [`Standing::OFFER_EVERY`] has
+    /// passed.
     Early,
 }
 
@@ -46,7 +50,11 @@ impl Standing {
     pub(crate) const OFFER_EVERY: Duration = Duration::from_secs(1);
 
     /// `proven` is the chain of the handshake, `binding` what the peer signs.
-    pub(crate) fn new(node: NodeId, binding: Binding, proven: Vec<CertificateDer<'static>>) -> Self {
+    pub(crate) fn new(
+        node: NodeId,
+        binding: Binding,
+        proven: Vec<CertificateDer<'static>>,
+    ) -> Self {
         let hash = chain_hash(&proven);
         Self { node, binding, proven, hash, pending: None, next_offer: None }
     }
@@ -102,8 +110,8 @@ impl Standing {
         Ok(Offered::Accepted)
     }
 
-    /// Whether the newest certificate is accepted at this time, and until when that is so unless trust changes, in seconds
-    /// since 1970.
+    /// Whether the newest certificate is accepted at this time, and until when that is so unless
+    /// trust changes, in seconds since 1970.
     ///
     /// # Errors
     /// It is not accepted, and why.
@@ -129,7 +137,8 @@ impl Standing {
         let Some((own, intermediates)) = chain.split_first() else {
             return Err(Refusal::here(RefusalReason::NoClientCertificate));
         };
-        // The expected id is the one that the connection was made for: a certificate for another is not a renewal.
+        // The expected id is the one that the connection was made for: a certificate for another is
+        // not a renewal.
         PeerVerifier::new(trust.clone(), Some(self.node.clone()))
             .verify(own, intermediates, self.binding.signer, clock::unix(wall))
             .map(drop)

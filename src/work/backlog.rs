@@ -189,7 +189,11 @@ impl Backlog {
         Ok(charge.map(|charge| Reserved { permit, charge, beyond: None }))
     }
 
-    async fn reserve_for(&self, permit: OwnedPermit<Waiting>, bytes: usize) -> Result<Reserved, Closed> {
+    async fn reserve_for(
+        &self,
+        permit: OwnedPermit<Waiting>,
+        bytes: usize,
+    ) -> Result<Reserved, Closed> {
         if let Some(charge) = self.budget.charge(&self.caller, bytes) {
             return Ok(Reserved { permit, charge, beyond: None });
         }

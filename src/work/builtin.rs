@@ -113,13 +113,15 @@ struct RouteReply {
 /// Serves calls, and handles the built-in directives.
 pub(crate) fn spawn(mesh: &Mesh, registry: &Registry) -> Result<(), SpawnError> {
     let served = registry.clone();
-    registry
-        .handle_built_in(builtin(PING), move |request, responder| pong(served.clone(), request, responder))?;
+    registry.handle_built_in(builtin(PING), move |request, responder| {
+        pong(served.clone(), request, responder)
+    })?;
     let view = mesh.view();
     registry.handle_built_in(builtin(ROUTE), move |mut request, responder| {
         let view = view.clone();
         async move {
-            let text = request.payload.collect(NodeId::MAX_LEN).await.map_err(HandlerError::from)?;
+            let text =
+                request.payload.collect(NodeId::MAX_LEN).await.map_err(HandlerError::from)?;
             let text = String::from_utf8_lossy(&text);
             let node = NodeId::try_from(text.trim()).map_err(HandlerError::from)?;
             let next_hop = next_hop(&view.borrow(), &node).map(|(neighbour, ..)| neighbour);
@@ -162,7 +164,8 @@ pub(crate) async fn call_node(
     purpose: Purpose,
 ) -> Result<Call, OpenError> {
     let CallOptions { deadline, peer_timeout } = options;
-    let stream = mesh.open(node, &service(), OpenOptions { deadline, peer_timeout }, purpose).await?;
+    let stream =
+        mesh.open(node, &service(), OpenOptions { deadline, peer_timeout }, purpose).await?;
     call(stream, directive, Uuid::now_v7(), options).await.map_err(|error| match error {
         CallError::Lost(ending) => OpenError::lost(node, ending.cause()),
         CallError::Deadline => OpenError::Deadline(deadline.unwrap_or_default()),
@@ -188,21 +191,28 @@ pub(crate) async fn ping(mesh: &Mesh, node: &NodeId) -> Result<Pong, PingError> 
 /// Follows the next hops to a node, asking each for the one after it.
 pub(crate) async fn trace(mesh: &Mesh, node: &NodeId) -> Result<Vec<TraceHop>, PingError> {
     let mut hops: Vec<TraceHop> = Vec::new();
-    let mut next =
-        if node == mesh.id() { Some(node.clone()) } else { mesh.next_hop(node).map(|(hop, ..)| hop) };
+    let mut next = if node == mesh.id() {
+        Some(node.clone())
+    } else {
+        mesh.next_hop(node).map(|(hop, ..)| hop)
+    };
     while let Some(hop) = next.take() {
         let pong = ping(mesh, &hop).await;
         let reached = hop == *node;
         let looped = hops.iter().any(|before| before.node == hop);
         let answered = pong.is_ok();
-        hops.push(TraceHop { node: hop.clone(), rtt_ms: pong.as_ref().ok().map(|pong| pong.rtt_ms) });
+        hops.push(TraceHop {
+            node: hop.clone(),
+            rtt_ms: pong.as_ref().ok().map(|pong| pong.rtt_ms),
+        });
         match pong {
             Err(error) if reached => return Err(error),
             _ if reached => return Ok(hops),
             _ if looped || !answered || hops.len() >= MAX_TRACE => break,
             _ => {}
         }
-        let reply: RouteReply = ask(mesh, &hop, ROUTE, Bytes::from(String::from(node.clone()))).await?;
+        let reply: RouteReply =
+            ask(mesh, &hop, ROUTE, Bytes::from(String::from(node.clone()))).await?;
         next = reply.next_hop;
     }
     Err(OpenError::NoRoute { node: node.clone() }.into())
@@ -224,7 +234,11 @@ async fn ask<T: for<'de> Deserialize<'de>>(
         .map_err(|error| PingError::BadReply { node: node.clone(), why: error.to_string() })
 }
 
-async fn pong(registry: Registry, mut request: Request, responder: Responder) -> Result<(), HandlerError> {
+async fn pong(
+    registry: Registry,
+    mut request: Request,
+    responder: Responder,
+) -> Result<(), HandlerError> {
     let payload = request.payload.collect(MAX_BUILTIN).await.map_err(HandlerError::from)?;
     let initial_time =
         serde_json::from_slice::<PingRequest>(&payload).map_or(0, |request| request.initial_time);

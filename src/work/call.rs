@@ -21,8 +21,8 @@ use crate::transport::code::StreamCode;
 pub struct CallOptions {
     /// How long the call may take, all in all, from now on: no limit by default.
     ///
-    /// It goes along to the executor, which gives up by its own clock; the caller gives up by its own. Whole
-    /// milliseconds; parts of one are rounded up.
+    /// It goes along to the executor, which gives up by its own clock; the caller gives up by its
+    /// own. Whole milliseconds; parts of one are rounded up.
     pub deadline: Option<Duration>,
     /// How long the call waits for a node that is unreachable: without a route to it and without a
     /// packet from it. From 0.5 s to 10 min; other values are brought within these bounds. By
@@ -48,8 +48,14 @@ pub(crate) async fn call(
     let frame = CallFrame { id, directive, deadline: options.deadline };
     let (send, recv) = stream.split();
     let mut payload = PayloadWriter { send, finished: false };
-    let responses =
-        Responses { reader: FrameReader::new(recv), id, deadline, serial: 0, received: 0, ended: None };
+    let responses = Responses {
+        reader: FrameReader::new(recv),
+        id,
+        deadline,
+        serial: 0,
+        received: 0,
+        ended: None,
+    };
     let written = async {
         match payload.send.write_all(&frame.encode()).await {
             // The executor refuses the call: its answer, among the responses, says why.
@@ -64,8 +70,9 @@ pub(crate) async fn call(
 
 /// A call that was made: the payload goes out, the responses come in, both at the same time.
 ///
-/// The executor may begin to answer before it has the whole payload, and may wait for the end of the payload before it
-/// answers: write the payload from another task than the one that reads, or finish it first where it is small.
+/// The executor may begin to answer before it has the whole payload, and may wait for the end of
+/// the payload before it answers: write the payload from another task than the one that reads, or
+/// finish it first where it is small.
 ///
 /// Dropping the call cancels it: the executor drops the handler, or kills the command.
 #[derive(Debug)]
@@ -100,10 +107,12 @@ impl Call {
     /// Cancels the call. As dropping it.
     pub fn cancel(self) {}
 
-    /// Sends `payload`, which is all, and gathers what comes back, at most `limit` bytes. Dropped, it cancels the call.
+    /// Sends `payload`, which is all, and gathers what comes back, at most `limit` bytes. Dropped,
+    /// it cancels the call.
     ///
     /// # Errors
-    /// As [`Responses::collect`]. Where the executor did not want all of the payload, its answer says how it went.
+    /// As [`Responses::collect`]. Where the executor did not want all of the payload, its answer
+    /// says how it went.
     pub async fn exchange(self, payload: Bytes, limit: usize) -> Result<Bytes, CallError> {
         let (mut writer, responses) = self.split();
         let write = async move {
@@ -132,11 +141,13 @@ impl Call {
     }
 }
 
-/// The payload of a call, on its way out. It implements [`AsyncWrite`], whose `shutdown` finishes it.
+/// The payload of a call, on its way out. It implements [`AsyncWrite`], whose `shutdown` finishes
+/// it.
 ///
-/// Dropped before it is finished, it cuts the payload off: the handler gets an error in place of the end, or the call is
-/// [cancelled](CallError::Cancelled) where it has not yet arrived. A write fails
-/// with [`StreamError::Stopped`] where the executor wants no more of it; how the call went is in the responses.
+/// Dropped before it is finished, it cuts the payload off: the handler gets an error in place of
+/// the end, or the call is [cancelled](CallError::Cancelled) where it has not yet arrived. A write
+/// fails with [`StreamError::Stopped`] where the executor wants no more of it; how the call went is
+/// in the responses.
 #[derive(Debug)]
 pub struct PayloadWriter {
     send: SendHalf,
@@ -168,7 +179,11 @@ impl PayloadWriter {
 }
 
 impl AsyncWrite for PayloadWriter {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.send).poll_write(cx, buf)
     }
 
@@ -226,7 +241,8 @@ impl Responses {
         }
     }
 
-    /// Gathers the bodies of all responses, at most `limit` bytes. Not cancel safe: dropped, it cancels the call.
+    /// Gathers the bodies of all responses, at most `limit` bytes. Not cancel safe: dropped, it
+    /// cancels the call.
     ///
     /// # Errors
     /// The call failed, or there are more than `limit` bytes; then it is cancelled.
@@ -246,7 +262,9 @@ impl Responses {
 
     async fn next_frame(&mut self) -> Result<ResponseFrame, CallError> {
         match self.reader.next(MAX_RESPONSE_FRAME).await {
-            Ok(Some(frame)) => ResponseFrame::decode(&frame).map_err(|error| protocol(error.to_string())),
+            Ok(Some(frame)) => {
+                ResponseFrame::decode(&frame).map_err(|error| protocol(error.to_string()))
+            }
             Ok(None) => Err(CallError::NoLastResponse),
             Err(FrameError::Stream(error)) => Err(CallError::from_stream(error, self.received)),
             Err(error @ (FrameError::TooLong { .. } | FrameError::Truncated)) => {
@@ -258,13 +276,18 @@ impl Responses {
     fn accept(&mut self, frame: ResponseFrame) -> Result<Response, CallError> {
         let expected = self.serial + 1;
         if frame.serial != expected {
-            return Err(protocol(format!("response {} where {expected} was expected", frame.serial)));
+            return Err(protocol(format!(
+                "response {} where {expected} was expected",
+                frame.serial
+            )));
         }
         self.serial = expected;
         match (frame.last, frame.code.map(Code::from_number)) {
             (false, None) => {}
             (true, Some(Code::Success)) => {}
-            (false, Some(_)) => return Err(protocol("a code in a response that is not the last".to_owned())),
+            (false, Some(_)) => {
+                return Err(protocol("a code in a response that is not the last".to_owned()));
+            }
             (true, None) => return Err(protocol("a last response without a code".to_owned())),
             (true, Some(code)) => return Err(CallError::from_code(code, frame)),
         }
@@ -273,7 +296,11 @@ impl Responses {
     }
 
     fn end(&mut self, error: &CallError) {
-        let why = if *error == CallError::Deadline { StreamCode::Deadline } else { StreamCode::Cancelled };
+        let why = if *error == CallError::Deadline {
+            StreamCode::Deadline
+        } else {
+            StreamCode::Cancelled
+        };
         self.reader.recv_mut().stop(why);
         self.ended = Some(Err(error.clone()));
     }
@@ -293,7 +320,8 @@ impl Drop for Responses {
 pub struct Response {
     /// Counts the call's responses, from 1.
     pub serial: u64,
-    /// No other follows: the handler did its work. A call that fails ends with a [`CallError`] instead.
+    /// No other follows: the handler did its work. A call that fails ends with a [`CallError`]
+    /// instead.
     pub last: bool,
     /// What it carries, at most 64 KiB; the last one often nothing.
     pub body: Bytes,
@@ -302,7 +330,8 @@ pub struct Response {
 /// Why a call failed. The responses that came before stand.
 ///
 /// [`may_have_started`](Self::may_have_started) says whether the call may have had effects, and
-/// [`is_transient`](Self::is_transient) whether another attempt may go better. A retry that must not do the work twice:
+/// [`is_transient`](Self::is_transient) whether another attempt may go better. A retry that must
+/// not do the work twice:
 ///
 /// ```
 /// use receptor_quic::{CallError, Directive, Node, NodeId};
@@ -320,7 +349,8 @@ pub struct Response {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The node has no handler for the directive: the caller's fault, or the node has changed. The call was not started.
+    /// The node has no handler for the directive: the caller's fault, or the node has changed. The
+    /// call was not started.
     #[error("the node does not handle this directive; the call was not started")]
     UnknownDirective,
     /// The node runs as many calls as it may. The call was not started; try again later.
@@ -331,10 +361,12 @@ pub enum CallError {
     /// ended.
     #[error("the node runs as many calls of this caller as it may; the call was not started")]
     CallerLimit,
-    /// The node did not accept the call's stream. The call was not started; the code says what to do.
+    /// The node did not accept the call's stream. The call was not started; the code says what to
+    /// do.
     #[error("{0}; the call was not started")]
     Refused(RefusedOpen),
-    /// The executor does not speak this version of calls. The call was not started; upgrade one of the two nodes.
+    /// The executor does not speak this version of calls. The call was not started; upgrade one of
+    /// the two nodes.
     #[error("the executor does not support the call: {error}; the call was not started")]
     UnknownVersion {
         /// The executor's words.
@@ -365,11 +397,13 @@ pub enum CallError {
     /// The deadline passed, here or there. The executor ends the call as well.
     #[error("the deadline passed; the call may have been started")]
     Deadline,
-    /// The stream ended without a last response: the executor's side broke off. How the call went is unknown.
+    /// The stream ended without a last response: the executor's side broke off. How the call went
+    /// is unknown.
     #[error("the responses ended without a last one; the call may have been started")]
     NoLastResponse,
     /// The stream or the connection was lost. How the call went is unknown, unless
-    /// [`may_have_started`](Self::may_have_started) rules it out. The bytes are those of the responses before.
+    /// [`may_have_started`](Self::may_have_started) rules it out. The bytes are those of the
+    /// responses before.
     #[error("{}", lost(.0))]
     Lost(Ending),
     /// There were more bytes than the limit. The call was cancelled.
@@ -386,8 +420,9 @@ pub enum CallError {
 impl CallError {
     /// Whether the executor may have started the call, so that it may have had effects.
     ///
-    /// `false` only if it certainly has not: it refused the call, its command could not be started, or it refused this node
-    /// before it read anything. `true` in all other cases, also where nobody can know.
+    /// `false` only if it certainly has not: it refused the call, its command could not be started,
+    /// or it refused this node before it read anything. `true` in all other cases, also where
+    /// nobody can know.
     #[must_use]
     pub fn may_have_started(&self) -> bool {
         match self {
@@ -397,7 +432,9 @@ impl CallError {
             | Self::Refused(_)
             | Self::UnknownVersion { .. } => false,
             Self::Leaving { may_have_started } => *may_have_started,
-            Self::Failed { code, .. } => !matches!(code, Code::CommandNotFound | Code::CommandNotStarted),
+            Self::Failed { code, .. } => {
+                !matches!(code, Code::CommandNotFound | Code::CommandNotStarted)
+            }
             Self::Lost(ending) => may_have_started(ending),
             Self::Panicked
             | Self::Cancelled
@@ -408,9 +445,9 @@ impl CallError {
         }
     }
 
-    /// Whether another attempt may succeed without anybody changing a setting or the program: the node was overloaded,
-    /// leaving or unreachable, or the deadline passed. It is safe to repeat only what may be done twice, or what has certainly
-    /// [not started](Self::may_have_started).
+    /// Whether another attempt may succeed without anybody changing a setting or the program: the
+    /// node was overloaded, leaving or unreachable, or the deadline passed. It is safe to repeat
+    /// only what may be done twice, or what has certainly [not started](Self::may_have_started).
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -431,8 +468,8 @@ impl CallError {
         }
     }
 
-    /// Who ended the call, why, and how many bytes of responses came before, where its stream or connection ended;
-    /// `None` if the executor answered, or the caller gave up.
+    /// Who ended the call, why, and how many bytes of responses came before, where its stream or
+    /// connection ended; `None` if the executor answered, or the caller gave up.
     #[must_use]
     pub fn ending(&self) -> Option<Ending> {
         match self {
@@ -488,7 +525,8 @@ fn may_have_started(ending: &Ending) -> bool {
 }
 
 fn lost(ending: &Ending) -> String {
-    let started = if may_have_started(ending) { "it may have been started" } else { "it was not started" };
+    let started =
+        if may_have_started(ending) { "it may have been started" } else { "it was not started" };
     format!("the call was lost: {ending}; {started}")
 }
 
@@ -544,7 +582,8 @@ mod tests {
     async fn a_payload_comes_back_while_it_is_written_and_little_of_it_is_held_on_the_way() {
         const PIECES: usize = 128;
         let pair = pair().await;
-        let (mut payload, mut responses) = pair.call("test:echo", CallOptions::default()).await.split();
+        let (mut payload, mut responses) =
+            pair.call("test:echo", CallOptions::default()).await.split();
         let underway = Arc::new(AtomicUsize::new(0));
         let sent_underway = underway.clone();
         let writer = tokio::spawn(async move {
@@ -553,7 +592,8 @@ mod tests {
             for n in 0..PIECES {
                 let piece = Bytes::from(vec![n as u8; MAX_RESPONSE]);
                 hash.update(&piece);
-                peak = peak.max(sent_underway.fetch_add(piece.len(), Ordering::Relaxed) + piece.len());
+                peak =
+                    peak.max(sent_underway.fetch_add(piece.len(), Ordering::Relaxed) + piece.len());
                 payload.write_chunk(piece).await.unwrap();
             }
             payload.finish();
@@ -568,7 +608,8 @@ mod tests {
         }
         let (sent_hash, peak) = writer.await.unwrap();
         assert_eq!((total, hash.finalize()), (PIECES * MAX_RESPONSE, sent_hash));
-        // Each direction holds a window at both ends; then the queue, and one piece in each pair of hands.
+        // Each direction holds a window at both ends; then the queue, and one piece in each pair of
+        // hands.
         let bound = 4 * STREAM_WINDOW as usize + (RESPONSE_QUEUE + 4) * MAX_RESPONSE;
         assert!(peak <= bound, "{peak} bytes were under way, more than {bound}");
     }
@@ -596,7 +637,10 @@ mod tests {
         let call = pair.call("test:echo", CallOptions::default()).await;
         assert_eq!(call.exchange(payload.clone(), payload.len()).await, Ok(payload.clone()));
         let call = pair.call("test:echo", CallOptions::default()).await;
-        assert_eq!(call.exchange(payload, 1 << 20).await, Err(CallError::TooLong { limit: 1 << 20 }));
+        assert_eq!(
+            call.exchange(payload, 1 << 20).await,
+            Err(CallError::TooLong { limit: 1 << 20 })
+        );
         pair.registry.idle().await;
         assert_eq!((pair.registry.counts().succeeded, pair.registry.counts().cancelled), (1, 1));
     }
@@ -604,11 +648,14 @@ mod tests {
     #[tokio::test]
     async fn a_payload_that_is_dropped_unfinished_is_an_error_for_the_handler() {
         let pair = pair().await;
-        let (mut payload, mut responses) = pair.call("test:echo", CallOptions::default()).await.split();
+        let (mut payload, mut responses) =
+            pair.call("test:echo", CallOptions::default()).await.split();
         payload.write_chunk("x".into()).await.unwrap();
         responses.next().await.unwrap();
         drop(payload);
-        let Err(CallError::Failed { code: Code::Failed, error, serial: 2 }) = responses.next().await else {
+        let Err(CallError::Failed { code: Code::Failed, error, serial: 2 }) =
+            responses.next().await
+        else {
             panic!("a cut payload must fail the call");
         };
         assert!(error.contains("reset the stream") && error.contains("cancelled"), "{error}");
@@ -641,7 +688,10 @@ mod tests {
                 response(1, false, Some(0)),
                 |error| matches!(error, CallError::Protocol(why) if why.contains("not the last")),
             ),
-            (vec![0xff; 64], |error| matches!(error, CallError::Protocol(why) if why.contains("at most"))),
+            (
+                vec![0xff; 64],
+                |error| matches!(error, CallError::Protocol(why) if why.contains("at most")),
+            ),
             (vec![0, 0, 0, 2, 0xc1, 0xc1], |error| matches!(error, CallError::Protocol(_))),
         ];
         let pair = pair().await;
@@ -650,7 +700,8 @@ mod tests {
             served.send.write_all(&bytes).await.unwrap();
             served.send.finish();
             let id = new_id();
-            let call = call(calling, "a:b".parse().unwrap(), id, CallOptions::default()).await.unwrap();
+            let call =
+                call(calling, "a:b".parse().unwrap(), id, CallOptions::default()).await.unwrap();
             let (_payload, mut responses) = call.split();
             let error = loop {
                 match responses.next().await {
@@ -671,14 +722,17 @@ mod tests {
         call.payload.write_chunk("x".into()).await.unwrap();
         call.next().await.unwrap();
         pair.executor.close(0u32.into(), b"");
-        assert!(matches!(call.next().await, Err(CallError::Lost(ending)) if ending.by == EndedBy::Other));
+        assert!(
+            matches!(call.next().await, Err(CallError::Lost(ending)) if ending.by == EndedBy::Other)
+        );
         pair.registry.idle().await;
         assert_eq!(pair.registry.counts().cancelled, 1);
     }
 
     #[test]
     fn codes_of_later_versions_are_failures() {
-        let frame = ResponseFrame { serial: 4, last: true, code: Some(77), ..ResponseFrame::default() };
+        let frame =
+            ResponseFrame { serial: 4, last: true, code: Some(77), ..ResponseFrame::default() };
         let error = CallError::from_code(Code::Unknown(77), frame);
         let text = "unknown code 77".to_owned();
         assert_eq!(error, CallError::Failed { code: Code::Unknown(77), error: text, serial: 4 });

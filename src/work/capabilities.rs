@@ -8,7 +8,8 @@ use crate::id::Directive;
 /// The longest that is advertised, in bytes; directives beyond it are handled, and left out.
 const MAX_LEN: usize = 3 * 1024;
 
-/// A MessagePack array of the directives, in order, without the built-in ones, which every node has.
+/// A MessagePack array of the directives, in order, without the built-in ones, which every node
+/// has.
 pub(crate) fn capabilities(registry: &Registry) -> Bytes {
     let mut room = MAX_LEN;
     let directives: Vec<Directive> = registry
@@ -26,7 +27,8 @@ pub(crate) fn capabilities(registry: &Registry) -> Bytes {
     rmp_serde::to_vec(&directives).expect("writing plain data to a vector cannot fail").into()
 }
 
-/// The directives in another node's capabilities; none if they are of a kind that this version does not know.
+/// The directives in another node's capabilities; none if they are of a kind that this version does
+/// not know.
 pub(crate) fn directives(capabilities: &[u8]) -> Vec<Directive> {
     rmp_serde::from_slice(capabilities).unwrap_or_default()
 }

@@ -4,7 +4,8 @@ use std::fmt;
 
 /// How a call ended, as the executor says it in the last response.
 ///
-/// The set is closed: handlers fail with [`Failed`](Self::Failed) and say the rest in the error text.
+/// The set is closed: handlers fail with [`Failed`](Self::Failed) and say the rest in the error
+/// text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Code {

@@ -1,4 +1,5 @@
-//! External commands as handlers: payload on stdin, stdout streamed back, exit status in the last response.
+//! External commands as handlers: payload on stdin, stdout streamed back, exit status in the last
+//! response.
 
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
@@ -34,11 +35,12 @@ use crate::work::Directive;
 /// How much of stderr is kept for the error text, which leaves room for the status before it.
 const LAST_WORDS: usize = MAX_ERROR_TEXT - 128;
 
-/// How long the pipes of a command that has exited are read at least, whatever its grace: what it wrote is already there.
+/// How long the pipes of a command that has exited are read at least, whatever its grace: what it
+/// wrote is already there.
 const MIN_DRAIN: Duration = Duration::from_millis(100);
 
-/// How much is read from each pipe once the grace is over: a pipe holds no more than this unless root has raised
-/// `fs.pipe-max-size`, so all of it that the command itself wrote is read.
+/// How much is read from each pipe once the grace is over: a pipe holds no more than this unless
+/// root has raised `fs.pipe-max-size`, so all of it that the command itself wrote is read.
 const MAX_LATE: usize = 1024 * 1024;
 
 /// Lines of stderr that one call may log.
@@ -46,8 +48,8 @@ const MAX_LOGGED_LINES: u32 = 1_000;
 /// Bytes of a logged line. A longer one is logged in pieces.
 const MAX_LOGGED_LINE: usize = 4 * 1024;
 
-/// The variables of the node's environment that a command inherits by default: where programs are and how text and time are
-/// formatted, and nothing that could be a secret.
+/// The variables of the node's environment that a command inherits by default: where programs are
+/// and how text and time are formatted, and nothing that could be a secret.
 const MINIMAL: [&str; 17] = [
     "HOME",
     "LANG",
@@ -74,43 +76,50 @@ const OF_THE_USER: [&str; 4] = ["HOME", "LOGNAME", "SHELL", "USER"];
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum InheritEnv {
-    /// `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `TERM`, `TMPDIR`, `TZ`, `LANG`, `LANGUAGE` and `LC_…`, as far as they are
-    /// set. With [`Command::user`], without those that describe the node's user.
+    /// `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `TERM`, `TMPDIR`, `TZ`, `LANG`, `LANGUAGE` and
+    /// `LC_…`, as far as they are set. With [`Command::user`], without those that describe the
+    /// node's user.
     #[default]
     Minimal,
     /// All of them, secrets included.
     All,
-    /// These, as far as they are set. An empty list is a valid choice: the system then looks programs up in its default path.
+    /// These, as far as they are set. An empty list is a valid choice: the system then looks
+    /// programs up in its default path.
     Only(Vec<OsString>),
 }
 
-/// What becomes of a command's stderr while it runs. Its last 4 KiB are a part of the error text in any case.
+/// What becomes of a command's stderr while it runs. Its last 4 KiB are a part of the error text in
+/// any case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum CommandStderr {
     /// It is dropped.
     #[default]
     Drop,
-    /// Each line is logged by the node, at level INFO: at most 1,000 lines per call, of at most 4 KiB each.
+    /// Each line is logged by the node, at level INFO: at most 1,000 lines per call, of at most 4
+    /// KiB each.
     Log,
-    /// It is sent to the caller among the output, in the order in which the node reads the two, as `2>&1` would.
+    /// It is sent to the caller among the output, in the order in which the node reads the two, as
+    /// `2>&1` would.
     Stream,
 }
 
 /// An external command that handles a directive: a new process for each call, without a shell.
 ///
-/// The payload goes to its stdin, and its stdout comes back as it is written, in responses of at most 64 KiB. It need not
-/// read its stdin. Its environment is what it [inherits](Self::inherit_env), what [`env`](Self::env) adds, and
-/// `RECEPTOR_CALLER`, `RECEPTOR_CALL_ID` and `RECEPTOR_DIRECTIVE`; its working directory is the node's, unless
+/// The payload goes to its stdin, and its stdout comes back as it is written, in responses of at
+/// most 64 KiB. It need not read its stdin. Its environment is what it
+/// [inherits](Self::inherit_env), what [`env`](Self::env) adds, and `RECEPTOR_CALLER`,
+/// `RECEPTOR_CALL_ID` and `RECEPTOR_DIRECTIVE`; its working directory is the node's, unless
 /// [`dir`](Self::dir) sets another.
 ///
-/// The call succeeds when the command exits with status 0, with or without output. Otherwise the caller gets the status or
-/// the signal, and the last 4 KiB of stderr.
+/// The call succeeds when the command exits with status 0, with or without output. Otherwise the
+/// caller gets the status or the signal, and the last 4 KiB of stderr.
 ///
-/// The command leads a process group of its own. When the call is over before the command is, the whole group gets SIGTERM,
-/// and SIGKILL after the [grace](Self::kill_grace). When the command has exited, processes that it left behind have the
-/// grace to close its stdout and stderr, which ends the call at once. After the grace the call ends even if they still write,
-/// and those that are left get SIGTERM, and SIGKILL after the grace.
+/// The command leads a process group of its own. When the call is over before the command is, the
+/// whole group gets SIGTERM, and SIGKILL after the [grace](Self::kill_grace). When the command has
+/// exited, processes that it left behind have the grace to close its stdout and stderr, which ends
+/// the call at once. After the grace the call ends even if they still write, and those that are
+/// left get SIGTERM, and SIGKILL after the grace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Command {
     program: OsString,
@@ -163,23 +172,25 @@ impl Command {
         self
     }
 
-    /// Sets what the command inherits of the node's environment: [`InheritEnv::Minimal`] by default, since the environment
-    /// of a service often holds secrets.
+    /// Sets what the command inherits of the node's environment: [`InheritEnv::Minimal`] by
+    /// default, since the environment of a service often holds secrets.
     #[must_use]
     pub fn inherit_env(mut self, inherit: InheritEnv) -> Self {
         self.inherit_env = inherit;
         self
     }
 
-    /// Sets the working directory: the node's by default. A program with a relative path is looked up there.
+    /// Sets the working directory: the node's by default. A program with a relative path is looked
+    /// up there.
     #[must_use]
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
         self
     }
 
-    /// Runs the command as another user, without supplementary groups: as the node's user by default. The system permits
-    /// this to root alone; without the privilege each call fails with [`Code::CommandNotStarted`].
+    /// Runs the command as another user, without supplementary groups: as the node's user by
+    /// default. The system permits this to root alone; without the privilege each call fails with
+    /// [`Code::CommandNotStarted`].
     #[must_use]
     pub fn user(mut self, uid: u32, gid: u32) -> Self {
         self.user = Some((uid, gid));
@@ -193,16 +204,16 @@ impl Command {
         self
     }
 
-    /// Limits what the command may send to the caller, in bytes: no limit by default. A command that writes more is killed,
-    /// and the call fails with [`Code::CommandOutputTooLong`].
+    /// Limits what the command may send to the caller, in bytes: no limit by default. A command
+    /// that writes more is killed, and the call fails with [`Code::CommandOutputTooLong`].
     #[must_use]
     pub fn max_output(mut self, bytes: u64) -> Self {
         self.max_output = Some(bytes);
         self
     }
 
-    /// Sets how long the process group has between SIGTERM and SIGKILL, and how long what a command leaves behind may hold
-    /// its output open: 2 s by default.
+    /// Sets how long the process group has between SIGTERM and SIGKILL, and how long what a command
+    /// leaves behind may hold its output open: 2 s by default.
     #[must_use]
     pub fn kill_grace(mut self, grace: Duration) -> Self {
         self.kill_grace = grace;
@@ -222,10 +233,16 @@ impl Command {
         let Request { caller, directive, payload, logs, .. } = request;
         let (exited, has_exited) = watch::channel(None);
         let drain = Drain { over_at: has_exited, late: 0 };
-        let output = Output { responder: &responder, max: self.max_output, sent: AtomicU64::new(0) };
+        let output =
+            Output { responder: &responder, max: self.max_output, sent: AtomicU64::new(0) };
         let feed = feed(payload, pipes.stdin);
         let stdout = output.stream(pipes.stdout, drain.clone());
-        let stderr = self.read_stderr(pipes.stderr, &output, LineLog::new(&caller, &directive, &logs), drain);
+        let stderr = self.read_stderr(
+            pipes.stderr,
+            &output,
+            LineLog::new(&caller, &directive, &logs),
+            drain,
+        );
         let exit = async {
             let status = process.wait().await?;
             exited.send_replace(Some(Instant::now() + self.kill_grace.max(MIN_DRAIN)));
@@ -283,7 +300,9 @@ impl Command {
             env,
             dir: self.dir.clone(),
             user: self.user,
-            output_limit: self.max_output.map_or(limits.max_output, |max| max.min(limits.max_output)),
+            output_limit: self
+                .max_output
+                .map_or(limits.max_output, |max| max.min(limits.max_output)),
             run_for_ms: spec.run_for_ms.into_iter().chain(limits.max_run_for.map(ms)).min(),
             grace_ms: ms(self.kill_grace),
         }
@@ -304,7 +323,9 @@ impl Command {
     fn not_started(&self, error: &io::Error) -> HandlerError {
         let code = Code::CommandNotStarted;
         let (code, text) = match (error.kind(), &self.dir, self.user) {
-            (io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, Some(dir), _) if !dir.is_dir() => {
+            (io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, Some(dir), _)
+                if !dir.is_dir() =>
+            {
                 (code, format!("{code}: there is no working directory {}", dir.display()))
             }
             (io::ErrorKind::NotFound, ..) => {
@@ -392,8 +413,8 @@ struct Drain {
 }
 
 impl Drain {
-    /// Reads at most `max` bytes. The result is empty at the end of the pipe, and after the grace once
-    /// everything that the command wrote has been read. Cancel safe.
+    /// Reads at most `max` bytes. The result is empty at the end of the pipe, and after the grace
+    /// once everything that the command wrote has been read. Cancel safe.
     async fn read(&mut self, pipe: &mut (impl AsyncRead + Unpin), max: usize) -> io::Result<Bytes> {
         if self.late >= MAX_LATE {
             return Ok(Bytes::new());
@@ -411,13 +432,17 @@ impl Drain {
 }
 
 thread_local! {
-    /// Scratch buffer for reading pipes. A silent command needs no buffer of its own, and a response
-    /// occupies only the memory of its bytes.
+    /// Scratch buffer for reading pipes. A silent command needs no buffer of its own, and a
+    /// response occupies only the memory of its bytes.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_RESPONSE].into());
 }
 
 /// Reads what is available, up to the smaller of `max` and [`MAX_RESPONSE`] bytes.
-fn poll_read(pipe: Pin<&mut impl AsyncRead>, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<Bytes>> {
+fn poll_read(
+    pipe: Pin<&mut impl AsyncRead>,
+    cx: &mut Context<'_>,
+    max: usize,
+) -> Poll<io::Result<Bytes>> {
     SCRATCH.with_borrow_mut(|scratch| {
         let mut buffer = ReadBuf::new(&mut scratch[..max.min(MAX_RESPONSE)]);
         ready!(pipe.poll_read(cx, &mut buffer))?;
@@ -497,7 +522,8 @@ fn verdict(status: ExitStatus) -> Result<(), Code> {
     }
 }
 
-/// Waits for `done`, and feeds meanwhile. Feeding may end before, or never; its failure is the failure of all.
+/// Waits for `done`, and feeds meanwhile. Feeding may end before, or never; its failure is the
+/// failure of all.
 async fn run_beside<T>(
     feed: impl Future<Output = Result<(), StreamError>>,
     mut done: impl Future<Output = Result<T, HandlerError>> + Unpin,
@@ -510,7 +536,8 @@ async fn run_beside<T>(
     done.await
 }
 
-/// Copies the payload to stdin, and closes it at the end. A command that does not want all of it is right to do so.
+/// Copies the payload to stdin, and closes it at the end. A command that does not want all of it is
+/// right to do so.
 ///
 /// Where the payload was cut off, stdin stays open: it must not look as if this had been all.
 async fn feed(mut payload: Payload, stdin: SharedStdin) -> Result<(), StreamError> {
@@ -584,14 +611,18 @@ mod tests {
         Pid::from_raw(text.lines().next().unwrap().parse().unwrap()).unwrap()
     }
 
-    /// Whether a process of the group runs. The dead that wait to be reaped by the system's first process do not count.
+    /// Whether a process of the group runs. The dead that wait to be reaped by the system's first
+    /// process do not count.
     fn exists(group: Pid) -> bool {
-        let Ok(processes) = std::fs::read_dir("/proc") else { return test_kill_process_group(group).is_ok() };
+        let Ok(processes) = std::fs::read_dir("/proc") else {
+            return test_kill_process_group(group).is_ok();
+        };
         let group = group.as_raw_nonzero().to_string();
         processes.flatten().any(|process| {
             // pid (name) state parent group …; a process that has ended meanwhile cannot be read.
             let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-            let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+            let fields: Vec<&str> =
+                stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
             matches!(fields[..], [state, _, of, ..] if of == group && !"ZX".contains(state))
         })
     }
@@ -655,15 +686,21 @@ mod tests {
         let result = run(sh("kill -9 $$"), "").await;
         assert_eq!(result, failed(Code::CommandKilled(9), "the command was killed by signal 9", 1));
 
-        let Err(CallError::Failed { error, .. }) = run(sh("seq 10000 >&2; exit 1"), "").await else {
+        let Err(CallError::Failed { error, .. }) = run(sh("seq 10000 >&2; exit 1"), "").await
+        else {
             panic!("exit 1 is a failure");
         };
-        assert!(error.ends_with("\n9999\n10000") && error.len() <= MAX_ERROR_TEXT, "{}", error.len());
+        assert!(
+            error.ends_with("\n9999\n10000") && error.len() <= MAX_ERROR_TEXT,
+            "{}",
+            error.len()
+        );
     }
 
     #[tokio::test]
     async fn a_command_that_cannot_be_started_says_so() {
-        let Err(CallError::Failed { code, error, .. }) = run(Command::new("/no/such/command"), "").await
+        let Err(CallError::Failed { code, error, .. }) =
+            run(Command::new("/no/such/command"), "").await
         else {
             panic!("there is no such command");
         };
@@ -693,7 +730,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_that_writes_too_much_is_killed() {
-        let Err(CallError::Failed { code, .. }) = run(Command::new("yes").max_output(100_000), "").await
+        let Err(CallError::Failed { code, .. }) =
+            run(Command::new("yes").max_output(100_000), "").await
         else {
             panic!("yes never ends");
         };
@@ -703,7 +741,8 @@ mod tests {
     #[tokio::test]
     async fn a_caller_that_goes_away_ends_the_whole_process_group() {
         // The grace is longer than the wait: SIGTERM has to be enough.
-        let pair = pair(sh("sleep 1000 & echo $$; wait").kill_grace(Duration::from_secs(1000))).await;
+        let pair =
+            pair(sh("sleep 1000 & echo $$; wait").kill_grace(Duration::from_secs(1000))).await;
         let mut call = call(&pair).await;
         let group = group_of(&mut call).await;
         drop(call);
@@ -734,7 +773,8 @@ mod tests {
     async fn a_deadline_ends_commands_too() {
         let pair = pair(sh("echo $$; sleep 1000")).await;
         let deadline = Some(Duration::from_millis(500));
-        let mut call = pair.call("test:run", CallOptions { deadline, ..CallOptions::default() }).await;
+        let mut call =
+            pair.call("test:run", CallOptions { deadline, ..CallOptions::default() }).await;
         let group = group_of(&mut call).await;
         assert_eq!(call.next().await, Err(CallError::Deadline));
         gone(group).await;
@@ -762,7 +802,8 @@ mod tests {
         let path = dir.path().canonicalize().unwrap();
         let result = run(Command::new("pwd").dir(&path), "").await;
         assert_eq!(result, Ok(format!("{}\n", path.display()).into()));
-        let Err(CallError::Failed { code, error, .. }) = run(Command::new("pwd").dir("/no/such"), "").await
+        let Err(CallError::Failed { code, error, .. }) =
+            run(Command::new("pwd").dir("/no/such"), "").await
         else {
             panic!("there is no such directory");
         };
@@ -772,7 +813,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_runs_as_its_user_or_says_why_not() {
-        let result = run(sh("id -u; id -g; id -G; echo ${HOME-none}").user(12_345, 12_346), "").await;
+        let result =
+            run(sh("id -u; id -g; id -G; echo ${HOME-none}").user(12_345, 12_346), "").await;
         if rustix::process::geteuid().is_root() {
             assert_eq!(result, Ok("12345\n12346\n12346\nnone\n".into()));
         } else {

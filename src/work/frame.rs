@@ -1,7 +1,8 @@
 //! The frames of a call on the wire, and reading them from a stream.
 //!
-//! Each frame is a big-endian u32 length and a MessagePack array. Fields that a later version adds at the end are
-//! skipped. Decoding is total: it fails, but neither panics nor allocates more than the frame's limit.
+//! Each frame is a big-endian u32 length and a MessagePack array. Fields that a later version adds
+//! at the end are skipped. Decoding is total: it fails, but neither panics nor allocates more than
+//! the frame's limit.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,13 +23,15 @@ pub const MAX_ERROR_TEXT: usize = 4 * 1024;
 /// The version of the CALL frame.
 pub(crate) const VERSION: u8 = 1;
 
-/// The longest CALL frame. A call of this version has at most 163 bytes; the rest is for later ones.
+/// The longest CALL frame. A call of this version has at most 163 bytes; the rest is for later
+/// ones.
 pub(crate) const MAX_CALL_FRAME: usize = 4 * 1024;
 
 /// The longest response frame: a full body, a full error text, and what comes around them.
 pub(crate) const MAX_RESPONSE_FRAME: usize = MAX_RESPONSE + 2 * MAX_ERROR_TEXT;
 
-/// How deep the values of a frame may nest. The frames of this version need 2; the default of 1024 can overflow a stack.
+/// How deep the values of a frame may nest. The frames of this version need 2; the default of 1024
+/// can overflow a stack.
 const MAX_DEPTH: usize = 16;
 
 /// How much is asked of the stream at once.
@@ -47,9 +50,9 @@ impl CallFrame {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let id = serde_bytes::Bytes::new(self.id.as_bytes());
         // Rounded up, so that a short deadline is not an expired one.
-        let deadline_ms = self
-            .deadline
-            .map(|deadline| u64::try_from(deadline.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
+        let deadline_ms = self.deadline.map(|deadline| {
+            u64::try_from(deadline.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+        });
         let mut frame = vec![0; 4];
         rmp_serde::encode::write(&mut frame, &(VERSION, id, self.directive.as_str(), deadline_ms))
             .expect("plain values encode, and a Vec takes them");
@@ -115,8 +118,8 @@ impl<'de> Deserialize<'de> for AnyCall {
     }
 }
 
-/// `[serial, last, code or nil, error or nil, body]`, what comes from the executor. A last response to a call that was not
-/// started has one more element, `false`.
+/// `[serial, last, code or nil, error or nil, body]`, what comes from the executor. A last response
+/// to a call that was not started has one more element, `false`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResponseFrame {
     pub(crate) serial: u64,
@@ -133,8 +136,11 @@ impl ResponseFrame {
     pub(crate) fn encode_head(&self) -> Vec<u8> {
         debug_assert!(self.body.len() <= MAX_RESPONSE, "a body has at most {MAX_RESPONSE} bytes");
         let mut frame = vec![0; 4];
-        rmp_serde::encode::write(&mut frame, &(self.serial, self.last, self.code, self.error.as_deref()))
-            .expect("plain values encode, and a Vec takes them");
+        rmp_serde::encode::write(
+            &mut frame,
+            &(self.serial, self.last, self.code, self.error.as_deref()),
+        )
+        .expect("plain values encode, and a Vec takes them");
         // The array has a fifth element, written by hand so that the body need not be copied.
         frame[4] += 1;
         match self.body.len() {
@@ -194,7 +200,10 @@ impl<'de> Deserialize<'de> for ResponseFields<'de> {
                 f.write_str("a response")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ResponseFields<'de>, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> Result<ResponseFields<'de>, A::Error> {
                 let serial = field(&mut seq, "serial")?;
                 let last = field(&mut seq, "last")?;
                 let code = field(&mut seq, "code")?;
@@ -223,7 +232,9 @@ pub(crate) fn cut_error_text(text: &str) -> String {
     format!("{}{CUT}", &text[..end])
 }
 
-pub(super) fn decode<'de, T: Deserialize<'de>>(frame: &'de [u8]) -> Result<T, rmp_serde::decode::Error> {
+pub(super) fn decode<'de, T: Deserialize<'de>>(
+    frame: &'de [u8],
+) -> Result<T, rmp_serde::decode::Error> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(frame);
     deserializer.set_max_depth(MAX_DEPTH);
     T::deserialize(&mut deserializer)
@@ -263,7 +274,8 @@ impl FrameReader {
         Self { recv, chunk: Bytes::new(), part: BytesMut::new(), len: None }
     }
 
-    /// The next frame without its length; `None` where the stream ends between two frames. Cancel safe.
+    /// The next frame without its length; `None` where the stream ends between two frames. Cancel
+    /// safe.
     ///
     /// A frame that came in one chunk is not copied, any other once.
     pub(crate) async fn next(&mut self, limit: usize) -> Result<Option<Bytes>, FrameError> {
@@ -383,7 +395,10 @@ mod tests {
 
     #[test]
     fn the_bytes_of_responses_are_as_documented() {
-        assert_eq!(hex(&response(b"hello").encode_head()), "0000000c".to_owned() + "9501c2c0c0" + "c405");
+        assert_eq!(
+            hex(&response(b"hello").encode_head()),
+            "0000000c".to_owned() + "9501c2c0c0" + "c405"
+        );
         let last = ResponseFrame {
             last: true,
             code: Some(1),
@@ -392,7 +407,8 @@ mod tests {
             ..ResponseFrame::default()
         };
         assert_eq!(hex(&last.encode_head()), "0000000b".to_owned() + "95cd012cc301a26e6f" + "c400");
-        let success = ResponseFrame { last: true, code: Some(0), serial: 2, ..ResponseFrame::default() };
+        let success =
+            ResponseFrame { last: true, code: Some(0), serial: 2, ..ResponseFrame::default() };
         assert_eq!(hex(&success.encode_head()), "00000007".to_owned() + "9502c300c0" + "c400");
         let refused = ResponseFrame {
             last: true,
@@ -401,8 +417,14 @@ mod tests {
             not_started: true,
             ..ResponseFrame::default()
         };
-        assert_eq!(hex(&refused.encode_head()), "00000008".to_owned() + "9601c307c0" + "c400" + "c2");
-        assert_eq!(ResponseFrame::decode(&refused.encode_head().split_off(4).into()).unwrap(), refused);
+        assert_eq!(
+            hex(&refused.encode_head()),
+            "00000008".to_owned() + "9601c307c0" + "c400" + "c2"
+        );
+        assert_eq!(
+            ResponseFrame::decode(&refused.encode_head().split_off(4).into()).unwrap(),
+            refused
+        );
         for response in [response(b"hello"), last, success, refused] {
             assert_on_page(&response.encode_head());
         }
@@ -412,7 +434,8 @@ mod tests {
     fn a_response_of_any_length_comes_back_as_it_was_and_its_body_is_not_copied() {
         for len in [0, 1, 0xff, 0x100, 0xffff, MAX_RESPONSE] {
             let response = response(&vec![7; len]);
-            let frame = Bytes::from([&response.encode_head()[..], &response.body].concat()).slice(4..);
+            let frame =
+                Bytes::from([&response.encode_head()[..], &response.body].concat()).slice(4..);
             let decoded = ResponseFrame::decode(&frame).unwrap();
             assert_eq!(decoded, response);
             if len > 0 {
@@ -429,7 +452,8 @@ mod tests {
         let call = rmp_serde::to_vec(&(2, "all different")).unwrap();
         assert_eq!(CallFrame::decode(&call), Err(BadCall::Version(2)));
         let response =
-            rmp_serde::to_vec(&(1, true, 0, (), serde_bytes::Bytes::new(b"x"), true, "later")).unwrap();
+            rmp_serde::to_vec(&(1, true, 0, (), serde_bytes::Bytes::new(b"x"), true, "later"))
+                .unwrap();
         assert_eq!(ResponseFrame::decode(&response.into()).unwrap().body, "x");
     }
 

@@ -30,7 +30,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// How long the call may still take; `None` without a deadline. When it is over, the handler is dropped.
+    /// How long the call may still take; `None` without a deadline. When it is over, the handler is
+    /// dropped.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
@@ -72,7 +73,8 @@ impl<E: Error> From<E> for HandlerError {
         let mut source = error.source();
         while let Some(cause) = source {
             let cause_text = cause.to_string();
-            // Errors that are transparent, or that name their source themselves, would say it twice.
+            // Errors that are transparent, or that name their source themselves, would say it
+            // twice.
             if !text.ends_with(&cause_text) {
                 write!(text, ": {cause_text}").expect("a String takes any text");
             }

@@ -1,6 +1,7 @@
 //! Counting what is under way, so that a shutdown can wait for it.
 //!
-//! A handler that shuts its own node down would wait for itself: its call is marked, and can be waived.
+//! A handler that shuts its own node down would wait for itself: its call is marked, and can be
+//! waived.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

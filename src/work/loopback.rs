@@ -51,14 +51,16 @@ impl Pair {
         let mut server =
             quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).unwrap()));
         server.transport_config(transport.clone());
-        let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).unwrap()));
+        let mut client =
+            quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).unwrap()));
         client.transport_config(transport);
 
         let loopback = (Ipv6Addr::LOCALHOST, 0).into();
         let executor_endpoint = quinn::Endpoint::server(server, loopback).unwrap();
         let caller_endpoint = quinn::Endpoint::client(loopback).unwrap();
-        let connecting =
-            caller_endpoint.connect_with(client, executor_endpoint.local_addr().unwrap(), &name).unwrap();
+        let connecting = caller_endpoint
+            .connect_with(client, executor_endpoint.local_addr().unwrap(), &name)
+            .unwrap();
         let accepting = async { executor_endpoint.accept().await.unwrap().await.unwrap() };
         let (caller, executor) = tokio::join!(async { connecting.await.unwrap() }, accepting);
         Self { caller, executor, registry, _endpoints: [caller_endpoint, executor_endpoint] }

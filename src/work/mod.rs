@@ -1,6 +1,7 @@
 //! Work: directives, calls and commands over mesh streams.
 //!
-//! A **call** asks another node for a [`Directive`]. It is one bidirectional stream to that node's service `work`:
+//! A **call** asks another node for a [`Directive`]. It is one bidirectional stream to that node's
+//! service `work`:
 //!
 //! ```text
 //!   caller                                    executor
@@ -14,9 +15,9 @@
 //!     │◀─────────────────────────────────────────│ end
 //! ```
 //!
-//! Both directions stream, with QUIC's backpressure: neither side holds more than a few pieces of 64 KiB. Nothing is a
-//! success but a last response with code 0. The end of the payload means that all of it was there; a payload that was cut off
-//! is an error.
+//! Both directions stream, with QUIC's backpressure: neither side holds more than a few pieces of
+//! 64 KiB. Nothing is a success but a last response with code 0. The end of the payload means that
+//! all of it was there; a payload that was cut off is an error.
 //!
 //! **Who ends a call, and how the others learn it**
 //!
@@ -63,7 +64,8 @@ pub use frame::{MAX_ERROR_TEXT, MAX_RESPONSE};
 pub use handler::{HandlerError, Request};
 pub use payload::{CollectError, Payload};
 pub use registry::{
-    CallCounts, DEFAULT_MAX_RUNNING, MAX_HANDLERS, RegisterError, Registry, RunningCall, StoredResponses,
+    CallCounts, DEFAULT_MAX_RUNNING, MAX_HANDLERS, RegisterError, Registry, RunningCall,
+    StoredResponses,
 };
 pub use responder::{Responder, ResponseWriter, SendError};
 pub use rpc::{MAX_RPC, RPC_DEADLINE, RpcError};

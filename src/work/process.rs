@@ -23,7 +23,8 @@ static STARTS: Semaphore = Semaphore::const_new(4);
 /// How long a process group that was killed may take to vanish.
 const KILLED_WAIT: Duration = Duration::from_secs(1);
 
-/// A child process that leads a process group. Dropped, it gets SIGTERM with all its group, and SIGKILL after the grace.
+/// A child process that leads a process group. Dropped, it gets SIGTERM with all its group, and
+/// SIGKILL after the grace.
 #[derive(Debug)]
 pub(super) struct Process {
     /// Taken when the process is given up.
@@ -60,30 +61,46 @@ impl Process {
     ///
     /// The thread that starts a process waits until the process executes its program. A worker of
     /// the runtime must not: a caller that starts hundreds at once would stop the node.
-    pub(super) async fn start(command: Command, grace: Duration, token: Token) -> io::Result<(Self, Pipes)> {
+    pub(super) async fn start(
+        command: Command,
+        grace: Duration,
+        token: Token,
+    ) -> io::Result<(Self, Pipes)> {
         let _turn = STARTS.acquire().await.expect("it is never closed");
         let started = tokio::task::spawn_blocking(move || Self::spawn(command, grace, token)).await;
         started.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     fn spawn(mut command: Command, grace: Duration, token: Token) -> io::Result<(Self, Pipes)> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
         let mut child = command.spawn()?;
         let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let group = Group { id: id.expect("a child that nobody waited for has an id"), ended: false };
+        let group =
+            Group { id: id.expect("a child that nobody waited for has an id"), ended: false };
         let pipes = Pipes {
             stdin: Arc::new(Mutex::new(child.stdin.take())),
             stdout: child.stdout.take().expect("stdout is piped"),
             stderr: child.stderr.take().expect("stderr is piped"),
         };
-        let leader =
-            Leader { child, group, exited: false, grace, _stdin: pipes.stdin.clone(), _token: token };
+        let leader = Leader {
+            child,
+            group,
+            exited: false,
+            grace,
+            _stdin: pipes.stdin.clone(),
+            _token: token,
+        };
         Ok((Self { leader: Some(leader) }, pipes))
     }
 
     /// Waits until the process has ended. Its group may live on. Cancel safe.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
-        let leader = self.leader.as_mut().expect("the leader is there until the process is dropped");
+        let leader =
+            self.leader.as_mut().expect("the leader is there until the process is dropped");
         let status = leader.child.wait().await?;
         leader.exited = true;
         Ok(status)
@@ -110,7 +127,8 @@ impl Leader {
         self.group.signal(Signal::TERM);
         if timeout(self.grace, self.gone()).await.is_err() {
             self.group.signal(Signal::KILL);
-            // Nothing more can be done about what survives this: it is in the kernel, or waits to be reaped by others.
+            // Nothing more can be done about what survives this: it is in the kernel, or waits to
+            // be reaped by others.
             let _ = timeout(KILLED_WAIT, self.gone()).await;
         }
         self.group.ended = true;

@@ -27,17 +27,19 @@ pub const MAX_HANDLERS: usize = 1024;
 /// How many calls run at the same time by default: 1024.
 pub const DEFAULT_MAX_RUNNING: usize = 1024;
 
-/// Built-in directives that are answered at the same time, beside the calls that run. An answer takes no longer than its
-/// frames take to travel, unless the caller does not read it.
+/// Built-in directives that are answered at the same time, beside the calls that run. An answer
+/// takes no longer than its frames take to travel, unless the caller does not read it.
 const MAX_BUILTIN_RUNNING: usize = 256;
 
-/// How long a shutdown waits for what it cut off: last responses to be received, commands to be killed.
+/// How long a shutdown waits for what it cut off: last responses to be received, commands to be
+/// killed.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(5);
 
 /// What a node handles: a handler for each directive, and the calls that run.
 ///
-/// Cloning is cheap; the clones are one registry. A handler that is replaced or removed finishes the calls it has.
-/// Dropping the last clone does not end calls that run; [`shutdown`](Self::shutdown) does.
+/// Cloning is cheap; the clones are one registry. A handler that is replaced or removed finishes
+/// the calls it has. Dropping the last clone does not end calls that run;
+/// [`shutdown`](Self::shutdown) does.
 #[derive(Clone)]
 pub struct Registry {
     inner: Arc<Inner>,
@@ -159,9 +161,9 @@ impl Registry {
     /// places of their own: a node that runs as many calls as it may still answers a ping.
     ///
     /// A call that runs costs two tasks and the responses that wait for its caller: up to 256 KiB
-    /// while all calls together store less than [`RESPONSE_MEMORY`](super::RESPONSE_MEMORY) and the caller less than its
-    /// share, one response otherwise. A caller that reads nothing of many calls slows these down,
-    /// and no others.
+    /// while all calls together store less than [`RESPONSE_MEMORY`](super::RESPONSE_MEMORY) and the
+    /// caller less than its share, one response otherwise. A caller that reads nothing of many
+    /// calls slows these down, and no others.
     #[must_use]
     pub fn with_max_running(max_running: usize) -> Self {
         Self {
@@ -180,11 +182,13 @@ impl Registry {
 
     /// Handles `directive` with `handler`, from the next call on.
     ///
-    /// The handler runs as a task of its own for each call. Returning `Ok` is success at the caller; returning an error,
-    /// or panicking, is a failure there. When the call is over before it returns, it is dropped at its next await.
+    /// The handler runs as a task of its own for each call. Returning `Ok` is success at the
+    /// caller; returning an error, or panicking, is a failure there. When the call is over before
+    /// it returns, it is dropped at its next await.
     ///
     /// # Errors
-    /// The directive has a handler already, there are too many, or the node is shut down. Nothing was changed.
+    /// The directive has a handler already, there are too many, or the node is shut down. Nothing
+    /// was changed.
     pub fn handle<F, Fut>(
         &self,
         directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
@@ -250,8 +254,10 @@ impl Registry {
         let directive = directive.try_into().map_err(Into::into)?;
         let inflight = self.inner.inflight.clone();
         let run = command.clone();
-        let handler = move |request, responder| run.clone().run(request, responder, inflight.clone());
-        let registered = Registered { handler: Arc::new(handler), built_in: false, command: Some(command) };
+        let handler =
+            move |request, responder| run.clone().run(request, responder, inflight.clone());
+        let registered =
+            Registered { handler: Arc::new(handler), built_in: false, command: Some(command) };
         self.register(directive, registered, false)
     }
 
@@ -265,7 +271,12 @@ impl Registry {
 
     /// Takes no calls of `directive` any more. False where there was no handler.
     pub fn remove(&self, directive: &Directive) -> bool {
-        self.inner.handlers.write().unwrap_or_else(PoisonError::into_inner).remove(directive).is_some()
+        self.inner
+            .handlers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(directive)
+            .is_some()
     }
 
     /// Changes how many calls run at the same time. Calls that run go on.
@@ -307,10 +318,11 @@ impl Registry {
         self.inner.counters.snapshot()
     }
 
-    /// Takes no new calls, lets those that run finish for `grace`, and cuts off the rest, whose callers get [`Code::Leaving`].
+    /// Takes no new calls, lets those that run finish for `grace`, and cuts off the rest, whose
+    /// callers get [`Code::Leaving`].
     ///
-    /// Complete when no call and no command is left, at the latest 5 s after `grace`. There is no way back. Cancel safe:
-    /// dropped, the registry takes no calls, and those that run go on.
+    /// Complete when no call and no command is left, at the latest 5 s after `grace`. There is no
+    /// way back. Cancel safe: dropped, the registry takes no calls, and those that run go on.
     pub async fn shutdown(&self, grace: Duration) {
         self.drain();
         // Whether or not all have ended: a call whose handler waits for the others is still there.
@@ -326,7 +338,8 @@ impl Registry {
         self.enter_phase(Phase::Draining);
     }
 
-    /// Within a handler of this registry: has [`idle`](Self::idle) not wait for its call until this is dropped.
+    /// Within a handler of this registry: has [`idle`](Self::idle) not wait for its call until this
+    /// is dropped.
     pub(crate) fn waive_own_call(&self) -> Option<Waiver> {
         self.inner.inflight.waive_current()
     }
@@ -399,7 +412,11 @@ impl Registry {
             return Err(Code::Leaving);
         }
         let mut table = self.table();
-        let max = if built_in { MAX_BUILTIN_RUNNING } else { self.inner.max_running.load(Ordering::Relaxed) };
+        let max = if built_in {
+            MAX_BUILTIN_RUNNING
+        } else {
+            self.inner.max_running.load(Ordering::Relaxed)
+        };
         table.of_kind(built_in).enter(caller.base(), max)?;
         let key = table.next_key;
         table.next_key += 1;
@@ -482,7 +499,8 @@ pub struct RunningCall {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredResponses {
-    /// Their bytes: at most [`RESPONSE_MEMORY`](super::RESPONSE_MEMORY), and one response for each call.
+    /// Their bytes: at most [`RESPONSE_MEMORY`](super::RESPONSE_MEMORY), and one response for each
+    /// call.
     pub bytes: usize,
     /// How often a response found its caller's share used up. The count only grows.
     pub limited: u64,

@@ -16,8 +16,8 @@ use crate::sync::lock;
 
 /// How a handler answers: each [`send`](Self::send) is a response with the next serial, from 1.
 ///
-/// The last response is not sent by the handler but follows from what it returns. Clones answer the same call; what they
-/// send after the handler returned is refused.
+/// The last response is not sent by the handler but follows from what it returns. Clones answer the
+/// same call; what they send after the handler returned is refused.
 #[derive(Clone, Debug)]
 pub struct Responder {
     backlog: Backlog,
@@ -50,7 +50,8 @@ impl Responder {
         self.backlog.piece()
     }
 
-    /// Sets what the last response carries when the handler succeeds: nothing by default, at most [`MAX_RESPONSE`] bytes.
+    /// Sets what the last response carries when the handler succeeds: nothing by default, at most
+    /// [`MAX_RESPONSE`] bytes.
     ///
     /// An answer of one piece goes out as one response this way.
     ///
@@ -65,8 +66,9 @@ impl Responder {
         Ok(())
     }
 
-    /// Answers with `body`, of any length, as the last thing that the handler sends: in responses of at most
-    /// [`MAX_RESPONSE`] bytes, of which the last one marks the success. Waits while the caller reads slowly.
+    /// Answers with `body`, of any length, as the last thing that the handler sends: in responses
+    /// of at most [`MAX_RESPONSE`] bytes, of which the last one marks the success. Waits while the
+    /// caller reads slowly.
     ///
     /// Not cancel safe: if the future is dropped, a part may have been sent.
     ///
@@ -88,10 +90,11 @@ impl Responder {
         ResponseWriter { backlog: self.backlog.clone(), state: State::Idle }
     }
 
-    /// Waits until the call is over: the caller went away or cancelled, the deadline passed, the node stopped waiting, or
-    /// the handler returned.
+    /// Waits until the call is over: the caller went away or cancelled, the deadline passed, the
+    /// node stopped waiting, or the handler returned.
     ///
-    /// The handler itself is dropped then, at its next await. This is for tasks and threads that it started.
+    /// The handler itself is dropped then, at its next await. This is for tasks and threads that it
+    /// started.
     pub async fn cancelled(&self) {
         self.over.wait().await;
     }
@@ -139,7 +142,11 @@ enum State {
 }
 
 impl AsyncWrite for ResponseWriter {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -152,7 +159,8 @@ impl AsyncWrite for ResponseWriter {
                     Some(place) => place,
                     None => {
                         let backlog = self.backlog.clone();
-                        self.state = State::Waiting(Box::pin(async move { backlog.reserve(wanted).await }));
+                        self.state =
+                            State::Waiting(Box::pin(async move { backlog.reserve(wanted).await }));
                         continue;
                     }
                 },

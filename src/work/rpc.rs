@@ -68,7 +68,8 @@ impl RpcError {
 
 /// Encodes a request. Maps carry the names of fields, so that fields can be added later.
 pub(crate) fn encode_request(request: &(impl Serialize + ?Sized)) -> Result<Bytes, RpcError> {
-    let bytes = rmp_serde::to_vec_named(request).map_err(|error| RpcError::Encode(error.to_string()))?;
+    let bytes =
+        rmp_serde::to_vec_named(request).map_err(|error| RpcError::Encode(error.to_string()))?;
     if bytes.len() > MAX_RPC {
         return Err(RpcError::TooLong { len: bytes.len() });
     }
@@ -81,14 +82,19 @@ pub(crate) fn decode_response<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rp
 }
 
 /// Reads the request of a typed call at its handler.
-pub(crate) async fn read_request<T: DeserializeOwned>(request: &mut Request) -> Result<T, HandlerError> {
+pub(crate) async fn read_request<T: DeserializeOwned>(
+    request: &mut Request,
+) -> Result<T, HandlerError> {
     let bytes = request.payload.collect(MAX_RPC).await?;
     rmp_serde::from_slice(&bytes)
         .map_err(|error| HandlerError::new(format!("cannot decode the request: {error}")))
 }
 
 /// Sends the response of a typed call.
-pub(crate) async fn respond(responder: &Responder, response: &impl Serialize) -> Result<(), HandlerError> {
+pub(crate) async fn respond(
+    responder: &Responder,
+    response: &impl Serialize,
+) -> Result<(), HandlerError> {
     let bytes = rmp_serde::to_vec_named(response)
         .map_err(|error| HandlerError::new(format!("cannot encode the response: {error}")))?;
     if bytes.len() > MAX_RPC {

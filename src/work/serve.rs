@@ -36,9 +36,11 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 const RECEIPT_WAIT: Duration = Duration::from_secs(5);
 
 impl Registry {
-    /// Serves one call from `caller` on a stream that was just accepted. Complete when the call is over.
+    /// Serves one call from `caller` on a stream that was just accepted. Complete when the call is
+    /// over.
     ///
-    /// Dropped, it ends the call: the handler is dropped and both directions of the stream are reset.
+    /// Dropped, it ends the call: the handler is dropped and both directions of the stream are
+    /// reset.
     pub(crate) async fn serve(&self, caller: NodeId, stream: Stream) {
         let _inflight = self.enter();
         // A shutdown waits for the call.
@@ -49,7 +51,8 @@ impl Registry {
 async fn serve(registry: &Registry, caller: NodeId, stream: Stream) {
     let (send, recv) = stream.split();
     let mut reader = FrameReader::new(recv);
-    let responses = ResponseSender { send, sent: 0, not_started: false, mid_frame: false, finished: false };
+    let responses =
+        ResponseSender { send, sent: 0, not_started: false, mid_frame: false, finished: false };
     let call = match read_call(registry.phase(), &mut reader).await {
         Ok(call) => call,
         Err(refusal) => return refuse(registry, &caller, refusal, reader, responses).await,
@@ -175,7 +178,12 @@ struct CallParts {
 }
 
 impl Running {
-    fn start(handler: Arc<dyn Handler>, parts: CallParts, registry: &Registry, span: &tracing::Span) -> Self {
+    fn start(
+        handler: Arc<dyn Handler>,
+        parts: CallParts,
+        registry: &Registry,
+        span: &tracing::Span,
+    ) -> Self {
         let CallParts { caller, call, reader, responses } = parts;
         let (end, over) = over::pair();
         let (backlog, bodies) = registry.responses().backlog(&caller);
@@ -247,7 +255,10 @@ impl Running {
 
     /// A handler's result, or what its task came to. A panic's text stays here: it was not meant
     /// for the caller.
-    fn verdict(&self, result: Result<Result<(), HandlerError>, JoinError>) -> Result<(), HandlerError> {
+    fn verdict(
+        &self,
+        result: Result<Result<(), HandlerError>, JoinError>,
+    ) -> Result<(), HandlerError> {
         let error = match result {
             Ok(result) => return result,
             Err(error) => error,
@@ -259,7 +270,10 @@ impl Running {
                 }
                 Err(HandlerError::with_code(Code::Panicked, Code::Panicked.to_string()))
             }
-            Err(_) => Err(HandlerError::with_code(Code::Leaving, "the executor's runtime is shutting down")),
+            Err(_) => Err(HandlerError::with_code(
+                Code::Leaving,
+                "the executor's runtime is shutting down",
+            )),
         }
     }
 
@@ -275,7 +289,8 @@ impl Running {
             Outcome::CutOff(why) => {
                 tracing::debug!(%why, "the call is cut off");
                 self.cut_off(*why);
-                let code = if *why == StreamCode::Deadline { Code::Deadline } else { Code::Leaving };
+                let code =
+                    if *why == StreamCode::Deadline { Code::Deadline } else { Code::Leaving };
                 self.responses.send_last_in_time(code, &code.to_string(), *why).await;
             }
         }
@@ -327,7 +342,12 @@ impl ResponseSender {
         self.write(ResponseFrame { serial, body, ..ResponseFrame::default() }).await
     }
 
-    async fn send_last(&mut self, code: Code, error: Option<&str>, body: Bytes) -> Result<(), StreamError> {
+    async fn send_last(
+        &mut self,
+        code: Code,
+        error: Option<&str>,
+        body: Bytes,
+    ) -> Result<(), StreamError> {
         let (serial, code, error) = (self.sent + 1, Some(code.number()), error.map(cut_error_text));
         let not_started = self.not_started;
         self.write(ResponseFrame { serial, last: true, code, error, body, not_started }).await?;
@@ -394,7 +414,8 @@ mod tests {
         CallOptions { deadline: Some(Duration::from_millis(deadline_ms)), ..CallOptions::default() }
     }
 
-    /// A handler that never returns, tells that it was started, and tells by a closed channel that it was dropped.
+    /// A handler that never returns, tells that it was started, and tells by a closed channel that
+    /// it was dropped.
     async fn endless(registry: Registry) -> (Pair, mpsc::Receiver<()>) {
         let (alive, watch) = mpsc::channel(8);
         let handler = move |_: Request, responder: Responder| {
@@ -424,13 +445,15 @@ mod tests {
         let registry = Registry::new();
         registry.handle(directive("test:fail"), failing).unwrap();
         registry.handle(directive("test:panic"), panicking).unwrap();
-        let early =
-            |_: Request, _: Responder| -> std::future::Ready<Result<(), HandlerError>> { panic!("early") };
+        let early = |_: Request, _: Responder| -> std::future::Ready<Result<(), HandlerError>> {
+            panic!("early")
+        };
         registry.handle(directive("test:early"), early).unwrap();
         let pair = Pair::new(registry).await;
 
         let call = pair.call("test:fail", CallOptions::default()).await;
-        let expected = CallError::Failed { code: Code::Failed, error: "out of paper".to_owned(), serial: 1 };
+        let expected =
+            CallError::Failed { code: Code::Failed, error: "out of paper".to_owned(), serial: 1 };
         assert_eq!(call.collect(0).await, Err(expected));
 
         let mut call = pair.call("test:panic", CallOptions::default()).await;
@@ -562,7 +585,8 @@ mod tests {
             async move {
                 tokio::spawn(async move {
                     responder.cancelled().await;
-                    let late = (responder.send(Bytes::new()).await, responder.set_last(Bytes::new()));
+                    let late =
+                        (responder.send(Bytes::new()).await, responder.set_last(Bytes::new()));
                     told.send(late).await
                 });
                 Ok(())
@@ -570,7 +594,10 @@ mod tests {
         };
         registry.handle(directive("test:late"), handler).unwrap();
         let pair = Pair::new(registry).await;
-        assert_eq!(pair.call("test:late", CallOptions::default()).await.collect(0).await, Ok(Bytes::new()));
+        assert_eq!(
+            pair.call("test:late", CallOptions::default()).await.collect(0).await,
+            Ok(Bytes::new())
+        );
         assert_eq!(hear.recv().await.unwrap(), (Err(SendError::Over), Err(SendError::Over)));
     }
 
@@ -597,7 +624,8 @@ mod tests {
         let (pair, _alive) = endless(Registry::new()).await;
         let mut stream = pair.served().await;
         let deadline = Some(Duration::from_millis(1));
-        let call = CallFrame { id: uuid::Uuid::nil(), directive: directive("test:endless"), deadline };
+        let call =
+            CallFrame { id: uuid::Uuid::nil(), directive: directive("test:endless"), deadline };
         stream.send.write_all(&call.encode()).await.unwrap();
         let last = last_response(stream).await;
         assert_eq!((last.code, last.error.as_deref()), (Some(6), Some("the deadline passed")));
@@ -634,7 +662,8 @@ mod tests {
             let pair = Pair::new(registry).await;
             let mut stream = pair.served().await;
             let deadline = (!leaving).then_some(Duration::from_millis(30));
-            let call = CallFrame { id: uuid::Uuid::nil(), directive: directive("test:flood"), deadline };
+            let call =
+                CallFrame { id: uuid::Uuid::nil(), directive: directive("test:flood"), deadline };
             stream.send.write_all(&call.encode()).await.unwrap();
             // The answer of the mesh is not there: what is read first are responses.
             while pair.registry.running().is_empty() && pair.registry.counts().expired == 0 {
@@ -647,7 +676,10 @@ mod tests {
             // The last response found no room in the window, so that the reset has to say it.
             let expected = if leaving { StreamCode::Leaving } else { StreamCode::Deadline };
             let error = last_error(stream).await;
-            assert!(matches!(error, StreamError::Reset { code, .. } if code == expected), "{error:?}");
+            assert!(
+                matches!(error, StreamError::Reset { code, .. } if code == expected),
+                "{error:?}"
+            );
         }
     }
 
@@ -676,7 +708,8 @@ mod tests {
 
         let registry = pair.registry.clone();
         let mut phase = registry.phase();
-        let shutdown = tokio::spawn(async move { registry.shutdown(Duration::from_millis(200)).await });
+        let shutdown =
+            tokio::spawn(async move { registry.shutdown(Duration::from_millis(200)).await });
         phase.wait_for(|phase| *phase == Phase::Draining).await.unwrap();
         let late = pair.call("test:polite", CallOptions::default()).await;
         assert_eq!(late.collect(0).await, Err(CallError::Leaving { may_have_started: false }));
@@ -694,11 +727,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_call_ends_the_stream_with_a_named_code_and_does_nothing_else() {
-        let good = CallFrame { id: uuid::Uuid::nil(), directive: directive("test:endless"), deadline: None }
-            .encode();
+        let good = CallFrame {
+            id: uuid::Uuid::nil(),
+            directive: directive("test:endless"),
+            deadline: None,
+        }
+        .encode();
         let bad_directive =
             rmp_serde::to_vec(&(1, serde_bytes::Bytes::new(&[0; 16]), "no colon", ())).unwrap();
-        let short_id = rmp_serde::to_vec(&(1, serde_bytes::Bytes::new(&[0; 15]), "a:b", ())).unwrap();
+        let short_id =
+            rmp_serde::to_vec(&(1, serde_bytes::Bytes::new(&[0; 15]), "a:b", ())).unwrap();
         let framed = |frame: &[u8]| [&(frame.len() as u32).to_be_bytes()[..], frame].concat();
         let cases = [
             vec![],
@@ -736,7 +774,10 @@ mod tests {
         stream.send.write_all(&[0, 0, 0, 3, 0x92, 2, 0xc3]).await.unwrap();
         let last = last_response(stream).await;
         assert_eq!(last.code, Some(Code::BadCall.number()));
-        assert_eq!(last.error.unwrap(), "calls of version 2 are not spoken here, only of version 1");
+        assert_eq!(
+            last.error.unwrap(),
+            "calls of version 2 are not spoken here, only of version 1"
+        );
     }
 
     #[tokio::test]

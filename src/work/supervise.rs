@@ -36,9 +36,9 @@ static CAN_SUPERVISE: AtomicBool = AtomicBool::new(false);
 /// node's units; without either, the node accepts no commands as units. Supervisors exist on Linux
 /// only; elsewhere this function does nothing.
 ///
-/// The process needs about 1.4 MiB of memory of its own. It runs on one thread, in a session of its own, and ends with status 0 once the end of
-/// the command is on disk. It ends with 1 and a line on standard error if the command could not be
-/// supervised.
+/// The process needs about 1.4 MiB of memory of its own. It runs on one thread, in a session of its
+/// own, and ends with status 0 once the end of the command is on disk. It ends with 1 and a line on
+/// standard error if the command could not be supervised.
 pub fn supervise() {
     CAN_SUPERVISE.store(true, Ordering::Relaxed);
     #[cfg(target_os = "linux")]
@@ -59,8 +59,10 @@ fn run(unit: Option<std::ffi::OsString>, attempt: Option<std::ffi::OsString>) ->
 
     let attempt = attempt.and_then(|attempt| attempt.to_str()?.parse().ok());
     let (Some(unit), Some(attempt)) = (unit, attempt) else {
-        let _ =
-            writeln!(std::io::stderr(), "receptor: {ARGUMENT} is for nodes: it takes a unit and an attempt");
+        let _ = writeln!(
+            std::io::stderr(),
+            "receptor: {ARGUMENT} is for nodes: it takes a unit and an attempt"
+        );
         return 2;
     };
     let unit = Path::new(&unit);
@@ -68,7 +70,11 @@ fn run(unit: Option<std::ffi::OsString>, attempt: Option<std::ffi::OsString>) ->
         Ok(()) | Err(NotSupervised::Taken) => 0,
         Err(NotSupervised::Io(error)) => {
             // Nobody may be listening.
-            let _ = writeln!(std::io::stderr(), "receptor: cannot supervise {}: {error}", unit.display());
+            let _ = writeln!(
+                std::io::stderr(),
+                "receptor: cannot supervise {}: {error}",
+                unit.display()
+            );
             1
         }
     }

@@ -8,12 +8,20 @@ use crate::harness::World;
 #[test]
 fn init_and_issue_make_keys_that_only_their_owner_can_read() {
     let world = World::empty();
-    let said = world.run(&["cert", "init", "--dir", "certs", "--name", "test mesh", "--days", "10"]).ok();
+    let said =
+        world.run(&["cert", "init", "--dir", "certs", "--name", "test mesh", "--days", "10"]).ok();
     assert!(said.contains("valid for 10 days") && said.contains("receptor cert issue"), "{said}");
     let said = world.run(&["cert", "issue", "edge-1", "--dir", "certs", "--days", "5"]).ok();
-    assert!(said.contains("valid for 5 days") && said.contains("receptor node --id edge-1"), "{said}");
+    assert!(
+        said.contains("valid for 5 days") && said.contains("receptor node --id edge-1"),
+        "{said}"
+    );
     for key in ["certs/ca.key", "certs/edge-1.key"] {
-        assert_eq!(fs::metadata(world.path(key)).unwrap().permissions().mode() & 0o777, 0o600, "{key}");
+        assert_eq!(
+            fs::metadata(world.path(key)).unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{key}"
+        );
     }
     for certificate in ["certs/ca.crt", "certs/edge-1.crt"] {
         assert!(fs::read_to_string(world.path(certificate)).unwrap().contains("BEGIN CERTIFICATE"));
@@ -36,7 +44,10 @@ fn keys_that_are_there_are_not_overwritten() {
     assert!(said.contains("exists already"), "{said}");
     let said = world.run(&["cert", "issue", "edge-1", "--dir", "certs"]).failed(1);
     assert!(said.contains("certs/edge-1.key"), "{said}");
-    assert_eq!(before, ["certs/ca.key", "certs/edge-1.key"].map(|key| fs::read(world.path(key)).unwrap()));
+    assert_eq!(
+        before,
+        ["certs/ca.key", "certs/edge-1.key"].map(|key| fs::read(world.path(key)).unwrap())
+    );
 }
 
 #[test]

@@ -29,7 +29,8 @@ fn a_socket_behind_which_nobody_is_is_unreachable() {
 fn a_node_does_not_replace_a_socket_that_is_served() {
     let world = World::of(&["a"]);
     let _served = UnixListener::bind(world.path("c.sock")).unwrap();
-    let args = ["node", "--id", "a", "--certs", "certs", "--listen", "127.0.0.1:0", "--control", "c.sock"];
+    let args =
+        ["node", "--id", "a", "--certs", "certs", "--listen", "127.0.0.1:0", "--control", "c.sock"];
     let said = world.run(&args).failed(2);
     assert!(said.contains("c.sock") && said.contains("runs a node behind it"), "{said}");
 }
@@ -58,7 +59,9 @@ fn answer(node: &Node, request: &[u8]) -> String {
 fn what_is_no_request_is_answered_and_harms_nobody() {
     let world = World::of(&["a"]);
     let node = world.node("a", &[]);
-    for request in ["garbage\n", "{}\n", "{\"do\":\"dance\"}\n", "{\"do\":\"ping\",\"node\":\"a/b\"}\n"] {
+    for request in
+        ["garbage\n", "{}\n", "{\"do\":\"dance\"}\n", "{\"do\":\"ping\",\"node\":\"a/b\"}\n"]
+    {
         let said = answer(&node, request.as_bytes());
         assert!(said.starts_with("{\"failed\":{\"exit\":\"usage\""), "{request}: {said}");
     }
@@ -82,12 +85,16 @@ fn a_node_whose_socket_another_starter_locked_does_not_start() {
     let world = World::of(&["a", "b"]);
     let first = world.node("a", &["--data-dir", "data"]);
     let control = first.control().display().to_string();
-    let args = |id: &'static str| ["node", "--id", id, "--certs", "certs", "--listen", "127.0.0.1:0"];
+    let args =
+        |id: &'static str| ["node", "--id", id, "--certs", "certs", "--listen", "127.0.0.1:0"];
     let pid = first.pid();
     let said = world.run(&[&args("b")[..], &["--control", &control]].concat()).failed(2);
     assert!(said.contains(&format!("process {pid} runs a node")), "{said}");
     let said = world.run(&[&args("b")[..], &["--data-dir", "data"]].concat()).failed(2);
-    assert!(said.contains("data directory data is used by") && said.contains(&pid.to_string()), "{said}");
+    assert!(
+        said.contains("data directory data is used by") && said.contains(&pid.to_string()),
+        "{said}"
+    );
     world.run(&["status"]).ok();
 }
 
@@ -112,7 +119,9 @@ fn a_doctor_does_not_join_beside_a_node_that_does_not_answer() {
     assert_eq!(said.code, Some(1));
     let said = String::from_utf8(said.stdout).unwrap();
     assert!(said.contains(&format!("process {} is this node", node.pid())), "{said}");
-    let status = world.run(&["status", "--json", "--control", &relay.control().display().to_string()]).json();
+    let status = world
+        .run(&["status", "--json", "--control", &relay.control().display().to_string()])
+        .json();
     assert!(status["duplicate"].is_null());
 }
 

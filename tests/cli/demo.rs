@@ -14,7 +14,9 @@ fn the_demo_does_all_it_shows_and_leaves_nothing() {
     fs::create_dir(world.path("tmp")).unwrap();
     let mut command = world.command(&["demo"]);
     let said = crate::harness::finish(command.env("TMPDIR", world.path("tmp"))).ok();
-    for shown in ["6 of 6 up", "→ edge-2", "WORK FOR AN EDGE", "killed", "checksum agrees", "cleaned up"] {
+    for shown in
+        ["6 of 6 up", "→ edge-2", "WORK FOR AN EDGE", "killed", "checksum agrees", "cleaned up"]
+    {
         assert!(said.contains(shown), "no {shown:?} in {said}");
     }
     assert_eq!(fs::read_dir(world.path("tmp")).unwrap().count(), 0, "a file is left");

@@ -17,8 +17,8 @@ struct Pair {
 impl Pair {
     fn start() -> Self {
         let world = World::of(&["executor", "caller"]);
-        let executor =
-            world.node("executor", &["--command", "test:wait=sh -c 'echo started; exec sleep 1000'"]);
+        let executor = world
+            .node("executor", &["--command", "test:wait=sh -c 'echo started; exec sleep 1000'"]);
         let peer = format!("executor@{}", executor.addr());
         let caller = world.node("caller", &["--peer", &peer]);
         let pair = Self { world, executor, _caller: caller };
@@ -37,9 +37,13 @@ impl Pair {
     /// A call that has started.
     fn call(&self) -> Child {
         let socket = self.socket();
-        let mut command = self.world.command(&["send", "executor", "test:wait", "--control", &socket]);
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let mut command =
+            self.world.command(&["send", "executor", "test:wait", "--control", &socket]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("the call answers");

@@ -1,4 +1,5 @@
-//! Runs the binary: commands to their end, nodes in the background. Nothing waits for ever, nothing is left behind.
+//! Runs the binary: commands to their end, nodes in the background. Nothing waits for ever, nothing
+//! is left behind.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -123,8 +124,12 @@ pub(crate) fn finish(command: &mut Command) -> Done {
 
 pub(crate) fn finish_with_input(command: &mut Command, input: &[u8]) -> Done {
     let name = format!("{command:?}");
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let pid = pid(&child);
     let input = input.to_vec();
@@ -168,7 +173,10 @@ impl Node {
         let (logged, log) = channel();
         thread::spawn(move || {
             // To the end, whether or not anybody listens: the node must not run into a full pipe.
-            BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| drop(logged.send(line)))
+            BufReader::new(stderr)
+                .lines()
+                .map_while(Result::ok)
+                .for_each(|line| drop(logged.send(line)))
         });
         match lines.recv_timeout(LIMIT) {
             Ok(announced) => Self { child, lines, log, announced },

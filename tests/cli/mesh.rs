@@ -83,8 +83,10 @@ fn status_ping_trace_and_send_work_through_a_socket_and_as_an_ephemeral_node() {
         assert_eq!(status.contains("leaves routing to its neighbours"), me == "tool", "{status}");
         assert!(run(&["explain", "edge"], place).ok().contains("edge"));
 
-        let replies = run(&["ping", "edge", "--count", "2", "--interval", "0.01", "--json"], place).ok();
-        let replies: Vec<Value> = replies.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let replies =
+            run(&["ping", "edge", "--count", "2", "--interval", "0.01", "--json"], place).ok();
+        let replies: Vec<Value> =
+            replies.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(replies.iter().map(|reply| reply["serial"].clone()).collect::<Vec<_>>(), [1, 2]);
         assert!(
             replies.iter().all(|reply| reply["node"] == "edge" && reply["rtt_ms"].is_f64()),
@@ -184,7 +186,8 @@ fn a_node_that_nobody_knows_ends_with_3() {
         }
         let said = mesh.world.run(&mesh.on(&["explain", "nobody"], place)).failed(3);
         assert!(said.contains("nobody"), "{said}");
-        let said = mesh.world.run(&mesh.on(&["send", "nobody", "text:upper", "x"], place)).failed(3);
+        let said =
+            mesh.world.run(&mesh.on(&["send", "nobody", "text:upper", "x"], place)).failed(3);
         assert!(said.contains("nobody"), "{said}");
     }
 }
@@ -224,7 +227,9 @@ fn a_certificate_of_another_authority_ends_with_4() {
     let mesh = Mesh::start();
     let stranger = World::of(&["tool"]);
     let peer = mesh.relay.addr();
-    let said = stranger.run(&["ping", "relay", "--id", "tool", "--certs", "certs", "--peer", peer]).failed(4);
+    let said = stranger
+        .run(&["ping", "relay", "--id", "tool", "--certs", "certs", "--peer", peer])
+        .failed(4);
     assert!(said.contains(peer), "{said}");
 }
 
@@ -232,8 +237,10 @@ fn a_certificate_of_another_authority_ends_with_4() {
 fn another_node_than_the_expected_one_ends_with_4() {
     let mesh = Mesh::start();
     let peer = format!("edge@{}", mesh.relay.addr());
-    let said =
-        mesh.world.run(&["ping", "relay", "--id", "tool", "--certs", "certs", "--peer", &peer]).failed(4);
+    let said = mesh
+        .world
+        .run(&["ping", "relay", "--id", "tool", "--certs", "certs", "--peer", &peer])
+        .failed(4);
     assert!(said.contains("edge"), "{said}");
 }
 
@@ -259,8 +266,12 @@ fn an_interrupted_command_cancels_its_work() {
     let mesh = Mesh::start();
     for place in &mesh.places() {
         let mut command = mesh.world.command(&mesh.on(&["send", "edge", "test:wait", "-"], place));
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "started\n");
@@ -270,7 +281,9 @@ fn an_interrupted_command_cancels_its_work() {
         let mut said = String::new();
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert!(said.contains("interrupted"), "{said}");
-        until("the work is cancelled", || (mesh.status("edge")["running_calls"] == 0).then_some(()));
+        until("the work is cancelled", || {
+            (mesh.status("edge")["running_calls"] == 0).then_some(())
+        });
     }
 }
 
@@ -278,11 +291,13 @@ fn an_interrupted_command_cancels_its_work() {
 fn status_waits_until_all_have_the_route() {
     let mesh = Mesh::start();
     for place in mesh.places() {
-        let status = mesh.world.run(&mesh.on(&["status", "--wait-converged", "--json"], &place)).json();
+        let status =
+            mesh.world.run(&mesh.on(&["status", "--wait-converged", "--json"], &place)).json();
         assert!(status["node_id"].is_string(), "{status}");
     }
     mesh.relay.signal(Signal::STOP);
-    let args = ["status", "--wait-converged", "--timeout", "0.2", "--control", &mesh.socket("edge")];
+    let args =
+        ["status", "--wait-converged", "--timeout", "0.2", "--control", &mesh.socket("edge")];
     let done = mesh.world.run(&args);
     mesh.relay.signal(Signal::CONT);
     assert!(String::from_utf8_lossy(&done.stdout).starts_with("edge  "), "{done:?}");
@@ -320,7 +335,10 @@ fn two_edges_go_direct_and_explain_says_so_and_why_not_where_it_is_switched_off(
     );
     run("ping left", "stubborn").ok();
     let text = run("explain left", "stubborn").ok();
-    assert!(text.contains("relayed by ") && text.contains("direct paths are off at this node"), "{text}");
+    assert!(
+        text.contains("relayed by ") && text.contains("direct paths are off at this node"),
+        "{text}"
+    );
     run("explain nobody", "left").failed(3);
 }
 
@@ -331,7 +349,8 @@ fn three_hundred_calls_at_once_all_end_with_their_own_result() {
     let calls: Vec<_> = (0..300)
         .map(|n| {
             let text = format!("call {n}");
-            let mut command = mesh.world.command(&mesh.on(&["send", "edge", "text:upper", &text], &place));
+            let mut command =
+                mesh.world.command(&mesh.on(&["send", "edge", "text:upper", &text], &place));
             (n, command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
         })
         .collect();

@@ -45,8 +45,8 @@ fn sigterm_and_sigint_end_a_node_in_order_and_its_socket_goes() {
 #[test]
 fn a_node_that_leaves_lets_running_work_end() {
     let world = World::of(&["a"]);
-    let node =
-        world.node("a", &["--command", "test:wait=sh -c 'echo started; read line; echo \"got $line\"'"]);
+    let node = world
+        .node("a", &["--command", "test:wait=sh -c 'echo started; read line; echo \"got $line\"'"]);
     let mut send = world.command(&["send", "a", "test:wait", "-"]);
     let mut send = send.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(send.stdout.take().unwrap()).lines().map(Result::unwrap);
@@ -65,9 +65,11 @@ fn a_node_that_leaves_lets_running_work_end() {
 #[test]
 fn a_second_signal_ends_a_node_at_once_and_its_commands_with_it() {
     let world = World::of(&["a"]);
-    // A command that takes no notice of SIGTERM makes the node wait. The pipe ends when the command and its child do.
+    // A command that takes no notice of SIGTERM makes the node wait. The pipe ends when the command
+    // and its child do.
     let alive = world.fifo("alive");
-    world.write("wait.sh", "trap '' TERM; exec 3>alive; echo started; while :; do sleep 1000; done");
+    world
+        .write("wait.sh", "trap '' TERM; exec 3>alive; echo started; while :; do sleep 1000; done");
     let node = world.node("a", &["--command", "test:wait=sh wait.sh"]);
     let mut send = world.command(&["send", "a", "test:wait"]);
     let mut send = send.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -116,7 +118,8 @@ fn settings_come_from_a_file_and_the_environment() {
 fn sighup_takes_the_new_certificate() {
     let world = World::of(&["a"]);
     let node = world.node("a", &[]);
-    let fingerprint = || world.run(&["status", "--json"]).json()["certificate"]["fingerprint"].clone();
+    let fingerprint =
+        || world.run(&["status", "--json"]).json()["certificate"]["fingerprint"].clone();
     let old = fingerprint();
     assert_ne!(old, Value::Null);
     for file in ["certs/a.crt", "certs/a.key"] {
@@ -136,7 +139,8 @@ fn a_reader_that_goes_away_is_no_panic() {
     let _node = world.node("a", &[]);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut child = world.command(&["status"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        world.command(&["status"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -147,7 +151,8 @@ fn a_reader_that_goes_away_is_no_panic() {
 fn a_standard_error_that_nobody_reads_holds_nothing_up() {
     let world = World::of(&["a", "b"]);
     let b = world.node("b", &["--command", "test:echo=cat"]);
-    let args = ["node", "--id", "a", "--certs", "certs", "--peer", b.addr(), "--command", "test:echo=cat"];
+    let args =
+        ["node", "--id", "a", "--certs", "certs", "--peer", b.addr(), "--command", "test:echo=cat"];
     let mut command = world.command(&args);
     command.env("RUST_LOG", "trace");
     let (a, mut stderr) = Node::start_unread(command);
@@ -183,7 +188,9 @@ fn what_is_no_regular_file_is_refused_as_key_and_as_settings() {
     let world = World::of(&["a"]);
     let fifo = |name: &str| {
         let _ = fs::remove_file(world.path(name));
-        assert!(std::process::Command::new("mkfifo").arg(world.path(name)).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mkfifo").arg(world.path(name)).status().unwrap().success()
+        );
     };
     fifo("r.toml");
     let args = ["node", "--id", "a", "--certs", "certs", "--listen", "127.0.0.1:0"];
@@ -209,6 +216,10 @@ fn the_grace_period_is_a_setting() {
     let start = Instant::now();
     node.signal(Signal::TERM);
     assert_eq!(node.ended(), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(5), "the default would have waited: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "the default would have waited: {:?}",
+        start.elapsed()
+    );
     assert_eq!(send.wait().unwrap().code(), Some(3));
 }

@@ -48,7 +48,8 @@ fn a_file_that_is_not_there_is_named() {
 
 #[test]
 fn certificates_that_are_not_there_are_named() {
-    let said = World::empty().run(&["node", "--id", "a", "--certs", "certs", "--listen", ":0"]).failed(2);
+    let said =
+        World::empty().run(&["node", "--id", "a", "--certs", "certs", "--listen", ":0"]).failed(2);
     assert!(said.contains("certs/a.crt"), "{said}");
 }
 

@@ -39,7 +39,8 @@ fn a_relay_that_was_killed_is_left_because_its_host_says_so() {
         links.iter().filter(|link| link["state"] == "up").count()
     };
     let socket = controller.control().display().to_string();
-    let ping = || world.run(&["ping", "edge", "--count", "1", "--timeout", "0.3", "--control", &socket]);
+    let ping =
+        || world.run(&["ping", "edge", "--count", "1", "--timeout", "0.3", "--control", &socket]);
     let via = until("two ways to the edge", || {
         ping();
         let (near, far) = (status(&controller), status(&edge));
@@ -65,7 +66,8 @@ fn every_listen_address_answers_though_one_includes_the_others() {
     assert_eq!(ports.len(), 2, "{addrs}");
     for port in ports {
         let peer = format!("relay@127.0.0.1:{port}");
-        let args = ["ping", "relay", "--count", "1", "--id", "me", "--certs", "certs", "--peer", &peer];
+        let args =
+            ["ping", "relay", "--count", "1", "--id", "me", "--certs", "certs", "--peer", &peer];
         world.run(&args).ok();
     }
 }

@@ -49,7 +49,8 @@ fn responses_cannot_steer_a_terminal_unless_they_may() {
     {
         let terminal = Terminal::new();
         let mut command = world.command(&["send", "a", "echo:bytes", payload]);
-        let status = command.args(flag).stdout(terminal.output()).stderr(Stdio::null()).status().unwrap();
+        let status =
+            command.args(flag).stdout(terminal.output()).stderr(Stdio::null()).status().unwrap();
         drop(command);
         assert!(status.success());
         assert_eq!(terminal.shown(), expected);
@@ -65,7 +66,8 @@ fn a_long_call_shows_its_progress_and_leaves_the_line_empty() {
     for (flag, shows) in [(None, true), (Some("--quiet"), false)] {
         let terminal = Terminal::new();
         let mut command = world.command(&["send", "a", "test:slow", "hello"]);
-        let status = command.args(flag).stdout(Stdio::null()).stderr(terminal.output()).status().unwrap();
+        let status =
+            command.args(flag).stdout(Stdio::null()).stderr(terminal.output()).status().unwrap();
         drop(command);
         assert!(status.success());
         let shown = terminal.shown();
@@ -82,7 +84,10 @@ fn an_error_text_from_a_command_cannot_forge_a_line() {
     let said = world.run(&["send", "a", "test:forge"]).failed(1);
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines.iter().filter(|line| line.starts_with("receptor: ")).count(), 1, "{said}");
-    assert!(lines[1..].iter().all(|line| line.starts_with("  | ")) && !said.contains('\x1b'), "{said}");
+    assert!(
+        lines[1..].iter().all(|line| line.starts_with("  | ")) && !said.contains('\x1b'),
+        "{said}"
+    );
 }
 
 #[test]

@@ -15,7 +15,10 @@ fn hello() -> &'static str {
 
 #[test]
 fn the_readme_shows_the_hello_example_as_it_is() {
-    assert!(README.contains(&format!("```rust\n{}\n```", hello())), "paste examples/hello.rs into README.md");
+    assert!(
+        README.contains(&format!("```rust\n{}\n```", hello())),
+        "paste examples/hello.rs into README.md"
+    );
 }
 
 #[test]
@@ -51,15 +54,22 @@ fn links_between_pages_lead_somewhere() {
     ];
     for page in pages.map(|page| root.join(page)) {
         let text = std::fs::read_to_string(&page).unwrap();
-        let inline =
-            text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
-        let references = text.split("\n[").skip(1).filter_map(|rest| rest.lines().next()?.split_once("]: "));
+        let inline = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(')'))
+            .map(|(target, _)| target);
+        let references =
+            text.split("\n[").skip(1).filter_map(|rest| rest.lines().next()?.split_once("]: "));
         for target in inline.chain(references.map(|(_, target)| target)) {
             let file = target.split('#').next().unwrap();
-            // The README is read on crates.io, too: its links are absolute, to the source at docs.rs.
+            // The README is read on crates.io, too: its links are absolute, to the source at
+            // docs.rs.
             let there = match file.strip_prefix(PACKAGE) {
                 Some(file) => root.join(file).exists(),
-                None => file.is_empty() || file.contains("://") || page.with_file_name(file).exists(),
+                None => {
+                    file.is_empty() || file.contains("://") || page.with_file_name(file).exists()
+                }
             };
             assert!(there, "{} links to {target}", page.display());
         }
@@ -89,7 +99,9 @@ fn the_units_the_containers_and_their_page_agree_on_how_a_node_stops() {
         assert!(read(file).lines().any(|line| line == "grace = \"15s\""), "{file}");
     }
     assert!(read("container/Containerfile").contains("RECEPTOR_GRACE=15s"));
-    assert!(page.contains("end for 15 s") && units.iter().all(|unit| unit.contains("15 s for calls")));
+    assert!(
+        page.contains("end for 15 s") && units.iter().all(|unit| unit.contains("15 s for calls"))
+    );
 }
 
 #[test]
@@ -135,7 +147,12 @@ fn named_tests(page: &str) -> Vec<&str> {
     let word = |text: &&str| {
         text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
-    page.split('`').skip(1).step_by(2).filter(word).filter(|name| name.matches('_').count() >= 3).collect()
+    page.split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(word)
+        .filter(|name| name.matches('_').count() >= 3)
+        .collect()
 }
 
 #[test]
@@ -159,7 +176,8 @@ fn the_security_page_lists_the_attacks_that_are_not_withstood_yet() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
     let mut ignored = Vec::new();
     for entry in std::fs::read_dir(root).expect("the package has its tests") {
-        let source = std::fs::read_to_string(entry.expect("a folder can be listed").path()).expect("text");
+        let source =
+            std::fs::read_to_string(entry.expect("a folder can be listed").path()).expect("text");
         for (_, after) in source.match_indices("#[ignore").map(|(at, _)| source.split_at(at)) {
             let (_, name) = after.split_once("async fn ").expect("a test follows");
             ignored.extend(name.split('(').next().map(str::to_owned));

@@ -51,7 +51,9 @@ async fn calls_that_never_end_leave_room_for_those_of_others() {
     let mut served = 0;
     for _ in 0..20 {
         let call = scene.mesh.node("caller").call(&to, directive("quick:work"));
-        let Ok(Ok(call)) = tokio::time::timeout(Duration::from_secs(5), call).await else { continue };
+        let Ok(Ok(call)) = tokio::time::timeout(Duration::from_secs(5), call).await else {
+            continue;
+        };
         served += usize::from(call.exchange(bytes::Bytes::new(), 1_024).await.is_ok());
     }
     assert_eq!(served, 20);
@@ -86,7 +88,8 @@ async fn streams_that_nobody_reads_hold_a_bounded_number_of_bytes() {
             let _ = tokio::time::timeout(Duration::from_secs(20), send.write_all(&open)).await;
             let mut taken = 0;
             let piece = [0; 16 * 1024];
-            while let Ok(Ok(count)) = tokio::time::timeout(Duration::from_secs(20), send.write(&piece)).await
+            while let Ok(Ok(count)) =
+                tokio::time::timeout(Duration::from_secs(20), send.write(&piece)).await
             {
                 taken += count;
             }

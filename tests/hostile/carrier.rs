@@ -54,13 +54,16 @@ impl Carrier {
 
     /// Sends a datagram as it is. It is lost if the socket's buffer is full.
     pub(crate) fn send(&self, destination: SocketAddr, contents: &[u8]) {
-        let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };
+        let transmit =
+            Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };
         let _ = self.udp.try_send(&transmit);
     }
 
     /// Sends a switched packet over the uplink.
     pub(crate) fn switch(&self, destination: NodeAddr, payload: &[u8]) {
-        let Some(Uplink { to, cookie, source, attachment }) = *self.uplink.lock().unwrap() else { return };
+        let Some(Uplink { to, cookie, source, attachment }) = *self.uplink.lock().unwrap() else {
+            return;
+        };
         let header = Header { hop_limit: HOP_LIMIT, cookie, destination, source, attachment };
         self.send(to, &[&*header.encode(), payload].concat());
     }
@@ -86,7 +89,9 @@ impl AsyncUdpSocket for Carrier {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some(node) = node_behind(transmit.destination) else { return self.udp.try_send(transmit) };
+        let Some(node) = node_behind(transmit.destination) else {
+            return self.udp.try_send(transmit);
+        };
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len());
         transmit.contents.chunks(segment).for_each(|packet| self.switch(node, packet));
         Ok(())

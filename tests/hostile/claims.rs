@@ -15,7 +15,8 @@ use crate::scene::Scene;
 #[tokio::test(start_paused = true)]
 async fn a_false_claim_of_an_ephemeral_takes_nothing_from_it() {
     // The liar is nearer than the genuine one.
-    let mesh = Mesh::builder(["stub-r1", "r1-r3", "r3-r2", "peer-r2"]).ephemeral(["stub"]).start().await;
+    let mesh =
+        Mesh::builder(["stub-r1", "r1-r3", "r3-r2", "peer-r2"]).ephemeral(["stub"]).start().await;
     let scene = Scene::of(mesh);
     assert_eq!(scene.pings(3, "stub", "peer").await, 3);
     let link = scene.mallory.link(scene.addr("r2"), EDGE).await;
@@ -54,9 +55,14 @@ async fn a_false_claim_is_reported_and_explained() {
     }
     // Who has nothing to do with either finds out when asked.
     let explained = scene.mesh.node("peer").explain(&id("stub")).await.unwrap();
-    let state = |by: &str| explained.claims.iter().find(|claim| claim.by == id(by)).map(|claim| claim.state);
+    let state = |by: &str| {
+        explained.claims.iter().find(|claim| claim.by == id(by)).map(|claim| claim.state)
+    };
     assert_eq!(state("r1"), Some(ClaimState::Proven));
-    assert!(matches!(state(scene.mallory.id.as_str()), Some(ClaimState::Rejected(_))), "{explained:?}");
+    assert!(
+        matches!(state(scene.mallory.id.as_str()), Some(ClaimState::Rejected(_))),
+        "{explained:?}"
+    );
     assert_eq!(explained.next_hops, [id("r2")]);
 }
 
@@ -92,7 +98,8 @@ async fn a_claim_of_an_absent_name_attracts_nothing() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     scene.mallory.carrier.take_received();
     let absent = id("absent");
-    let ping = tokio::time::timeout(Duration::from_secs(30), scene.mesh.node("a").ping(&absent)).await;
+    let ping =
+        tokio::time::timeout(Duration::from_secs(30), scene.mesh.node("a").ping(&absent)).await;
     assert!(matches!(ping, Ok(Err(_))), "{ping:?}");
     let attracted = scene.mallory.carrier.take_received();
     assert!(attracted.is_empty(), "{} packets went to the liar", attracted.len());

@@ -6,7 +6,8 @@ use receptor_quic::Version;
 use receptor_quic::id::Cost;
 use receptor_quic::mesh::LinkState;
 use receptor_quic::router::{
-    Advertisement, CredentialName, Digest, Draft, Link as Edge, LinkClass, Message, Notary as _, Proof,
+    Advertisement, CredentialName, Digest, Draft, Link as Edge, LinkClass, Message, Notary as _,
+    Proof,
 };
 use receptor_quic::testing::mesh;
 
@@ -29,12 +30,17 @@ async fn frames_without_end_delay_nobody_and_fill_no_log() {
         ("SELECT", |_, n| framed(&(frame::SELECT, n))),
         ("QUERY", |_, n| framed(&(frame::QUERY, format!("node-{n}")))),
         ("CONVERGE", |_, n| framed(&(frame::CONVERGE, n))),
-        ("OBSERVED", |_, n| framed(&(frame::OBSERVED, format!("192.0.2.{}:{}", n % 250, 1 + n % 60_000)))),
+        ("OBSERVED", |_, n| {
+            framed(&(frame::OBSERVED, format!("192.0.2.{}:{}", n % 250, 1 + n % 60_000)))
+        }),
         ("an unknown type", |_, n| framed(&(0x3e_u8, n, "x".repeat(500)))),
         ("DIGEST", |_, n| message(&Message::Digest { digest: Digest(n.into()), count: n })),
         ("WANT", |_, n| message(&Message::Want(vec![id(&format!("node-{n}"))]))),
         ("CREDENTIAL-WANT", |_, n| {
-            message(&Message::CredentialWant(vec![(id("peer"), CredentialName::of(&n.to_be_bytes()))]))
+            message(&Message::CredentialWant(vec![(
+                id("peer"),
+                CredentialName::of(&n.to_be_bytes()),
+            )]))
         }),
         ("UPDATE", |mallory, n| message(&Message::Update(record(mallory, n)))),
     ];
@@ -52,7 +58,8 @@ async fn reports_of_other_processes_fill_no_log() {
 async fn flood(what: &str, make: MakeFrame) {
     let scene = Scene::of(mesh(["victim-peer", "other-victim"]).await);
     let log = Log::open();
-    let Link { connection, mut control, frames, .. } = scene.mallory.link(scene.addr("victim"), EDGE).await;
+    let Link { connection, mut control, frames, .. } =
+        scene.mallory.link(scene.addr("victim"), EDGE).await;
     // It reads what it gets, so that nothing makes the victim wait.
     tokio::spawn(frames.discard());
     let flood = async {
@@ -115,8 +122,19 @@ async fn a_member_cannot_take_the_id_of_another() {
     scene.mallory.id = id("peer");
     let connection = scene.mallory.connect(scene.addr("victim")).await.unwrap();
     let (mut control, _recv) = connection.open_bi().await.unwrap();
-    let hello =
-        (frame::HELLO, [1], "peer", 1, 2, 1, false, true, "10.0.0.9:1", serde_bytes::Bytes::new(&[3; 8]), "");
+    let hello = (
+        frame::HELLO,
+        [1],
+        "peer",
+        1,
+        2,
+        1,
+        false,
+        true,
+        "10.0.0.9:1",
+        serde_bytes::Bytes::new(&[3; 8]),
+        "",
+    );
     control.write_all(&framed(&hello)).await.unwrap();
     // WRONG_NAME.
     assert_eq!(close_code(&connection).await, 0x03);

@@ -14,7 +14,8 @@ fn kept_inputs_and_their_kin_break_no_decoder() {
         println!("no inputs to play again: this is not the repository");
         return;
     }
-    let mutations = std::env::var("RECEPTOR_FUZZ").map_or(MADE, |count| count.parse().expect("a number"));
+    let mutations =
+        std::env::var("RECEPTOR_FUZZ").map_or(MADE, |count| count.parse().expect("a number"));
     for (name, target) in TARGETS {
         let seeds = read(&fuzz.join("corpus").join(name));
         assert!(!seeds.is_empty(), "no inputs of {name}");

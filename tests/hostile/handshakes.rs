@@ -22,7 +22,8 @@ const SECONDS: u64 = 12;
 
 #[tokio::test(start_paused = true)]
 async fn first_packets_through_the_mesh_keep_nobody_out() {
-    let mesh = Mesh::builder(["victim-r", "peer-r"]).without_transit(["victim", "peer"]).start().await;
+    let mesh =
+        Mesh::builder(["victim-r", "peer-r"]).without_transit(["victim", "peer"]).start().await;
     let scene = Scene::of(mesh);
     let log = Log::open();
     let link = scene.mallory.link(scene.addr("r"), EDGE).await;
@@ -103,7 +104,8 @@ async fn a_chain_of_namesakes_costs_its_victim_little() {
         let before = cpu_nanos();
         for _ in 0..times {
             let config = client_config(Some(credentials));
-            let connection = scene.mallory.endpoint.connect_with(config, to, "receptor").unwrap().await;
+            let connection =
+                scene.mallory.endpoint.connect_with(config, to, "receptor").unwrap().await;
             // The server judges the chain after the client has finished.
             if let Ok(connection) = connection {
                 connection.closed().await;
@@ -135,7 +137,8 @@ fn cpu_nanos() -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn connections_that_stop_after_the_handshake_leave_room_for_others() {
-    let mesh = Mesh::builder(["victim-r", "peer-r"]).without_transit(["victim", "peer"]).start().await;
+    let mesh =
+        Mesh::builder(["victim-r", "peer-r"]).without_transit(["victim", "peer"]).start().await;
     let scene = Scene::of(mesh);
     let _link = scene.mallory.link(scene.addr("r"), EDGE).await;
     let mut links = Vec::new();
@@ -149,7 +152,11 @@ async fn connections_that_stop_after_the_handshake_leave_room_for_others() {
     assert_eq!(scene.newcomers(20, "r", "victim").await, 20);
     tokio::time::sleep(Duration::from_secs(30)).await;
     let open = |connections: &[Result<quinn::Connection, _>]| {
-        connections.iter().flatten().filter(|connection| connection.close_reason().is_none()).count()
+        connections
+            .iter()
+            .flatten()
+            .filter(|connection| connection.close_reason().is_none())
+            .count()
     };
     // Links must say HELLO in time; of one peer a few connections may be kept.
     assert_eq!(open(&links), 0);

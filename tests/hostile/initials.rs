@@ -24,7 +24,8 @@ impl Initials {
             let runtime = Arc::new(quinn::TokioRuntime);
             let config = EndpointConfig::default();
             let endpoint =
-                quinn::Endpoint::new_with_abstract_socket(config, None, socket.clone(), runtime).unwrap();
+                quinn::Endpoint::new_with_abstract_socket(config, None, socket.clone(), runtime)
+                    .unwrap();
             let config = client_config(None);
             let to = SocketAddr::from(([10, 0, 0, 1], 7400));
             let connect = |_| endpoint.connect_with(config.clone(), to, "receptor").unwrap();

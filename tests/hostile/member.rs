@@ -118,7 +118,8 @@ impl Member {
         let neighbour: NodeId = neighbour.parse().unwrap();
         let cookie = Cookie(cookie.as_slice().try_into().unwrap());
         let source = self.id.addr();
-        let attachment = if role.stub { Attachment::Source(neighbour.addr()) } else { Attachment::None };
+        let attachment =
+            if role.stub { Attachment::Source(neighbour.addr()) } else { Attachment::None };
         self.carrier.set_uplink(Uplink { to, cookie, source, attachment });
         Link { connection, control, frames, neighbour, instance, cookie }
     }
@@ -171,7 +172,8 @@ impl Frames {
 
 /// The code that the other side closes with.
 pub(crate) async fn close_code(connection: &Connection) -> u64 {
-    let closed = tokio::time::timeout(LONG, connection.closed()).await.expect("the connection is closed");
+    let closed =
+        tokio::time::timeout(LONG, connection.closed()).await.expect("the connection is closed");
     let code = match &closed {
         ConnectionError::ApplicationClosed(close) => Some(close.error_code.into_inner()),
         _ => None,
@@ -188,12 +190,17 @@ pub(crate) fn framed<T: Serialize>(fields: &T) -> Vec<u8> {
 /// The type of a frame, from its body.
 pub(crate) fn frame_type(body: &[u8]) -> u8 {
     match body {
-        [0x90..=0x9f, 0xcc, number, ..] | [0x90..=0x9f, number, ..] | [0xdc, _, _, number, ..] => *number,
+        [0x90..=0x9f, 0xcc, number, ..] | [0x90..=0x9f, number, ..] | [0xdc, _, _, number, ..] => {
+            *number
+        }
         _ => u8::MAX,
     }
 }
 
-pub(crate) fn endpoint(socket: Arc<Carrier>, server: Option<quinn::ServerConfig>) -> quinn::Endpoint {
+pub(crate) fn endpoint(
+    socket: Arc<Carrier>,
+    server: Option<quinn::ServerConfig>,
+) -> quinn::Endpoint {
     let mut config = EndpointConfig::default();
     config.grease_quic_bit(false);
     let runtime = Arc::new(quinn::TokioRuntime);

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use quinn::AsyncUdpSocket as _;
 use quinn::udp::RecvMeta;
-use receptor_quic::punch::{Candidate, CandidateKind, Message, NatClass, Offer, PathCookie, ProbeKey, Terms};
+use receptor_quic::punch::{
+    Candidate, CandidateKind, Message, NatClass, Offer, PathCookie, ProbeKey, Terms,
+};
 use receptor_quic::testing::{Mesh, Network, VirtualSocket};
 
 use crate::member::{EDGE, id};
@@ -21,7 +23,8 @@ const AMPLIFICATION: usize = 4;
 #[tokio::test(start_paused = true)]
 async fn an_offer_turns_few_bytes_to_the_bystanders_that_it_names() {
     let network = Network::new(3);
-    let mesh = Mesh::with(network.clone(), ["victim-r", "peer-r"], |builder| builder.direct(true)).await;
+    let mesh =
+        Mesh::with(network.clone(), ["victim-r", "peer-r"], |builder| builder.direct(true)).await;
     let scene = Scene::of(mesh);
     let heard = Arc::new(AtomicUsize::new(0));
     let bystanders: Vec<_> = (0..32).map(|_| network.bind_host()).collect();
@@ -34,8 +37,10 @@ async fn an_offer_turns_few_bytes_to_the_bystanders_that_it_names() {
 
     let connection = scene.mallory.connect_peer(&id("victim")).await.unwrap();
     let mut stream = connection.open_uni().await.unwrap();
-    let candidate =
-        |socket: &Arc<VirtualSocket>| Candidate { addr: socket.address(), kind: CandidateKind::Host };
+    let candidate = |socket: &Arc<VirtualSocket>| Candidate {
+        addr: socket.address(),
+        kind: CandidateKind::Host,
+    };
     let terms = Terms {
         class: NatClass::EndpointDependent,
         cookie: PathCookie([1; 8]),
@@ -59,7 +64,8 @@ async fn an_offer_turns_few_bytes_to_the_bystanders_that_it_names() {
 async fn listen(socket: Arc<VirtualSocket>, heard: Arc<AtomicUsize>) {
     let (mut buffer, mut meta) = (vec![0; 2_048], [RecvMeta::default()]);
     loop {
-        let received = poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta));
+        let received =
+            poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta));
         if received.await.is_ok() {
             heard.fetch_add(meta[0].len, Ordering::Relaxed);
         }

@@ -50,7 +50,12 @@ impl Puppet {
         };
         let (orders, received) = mpsc::unbounded_channel();
         let forger = Forger::new(member);
-        Self { id: member.id.clone(), forger, orders, task: tokio::spawn(run(config, links, received)) }
+        Self {
+            id: member.id.clone(),
+            forger,
+            orders,
+            task: tokio::spawn(run(config, links, received)),
+        }
     }
 
     pub(crate) fn order(&self, order: impl FnOnce(&mut Router, Instant) + Send + 'static) {
@@ -66,7 +71,10 @@ impl Puppet {
             let neighbour = stub;
             let up = SessionUp { neighbour, instance, cost, kind: NeighbourKind::Stub };
             router.handle_session_up(up, now).unwrap();
-            assert!(router.set_attachment(proof, Duration::from_secs(3_000), now), "the puppet lists it");
+            assert!(
+                router.set_attachment(proof, Duration::from_secs(3_000), now),
+                "the puppet lists it"
+            );
         });
     }
 

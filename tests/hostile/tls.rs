@@ -28,7 +28,9 @@ impl Credentials {
 }
 
 /// A client that shows these credentials, or none.
-pub(crate) fn client(credentials: Option<&Credentials>) -> Arc<quinn::crypto::rustls::QuicClientConfig> {
+pub(crate) fn client(
+    credentials: Option<&Credentials>,
+) -> Arc<quinn::crypto::rustls::QuicClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -36,7 +38,9 @@ pub(crate) fn client(credentials: Option<&Credentials>) -> Arc<quinn::crypto::ru
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyServer));
     let mut config = match credentials {
-        Some(shown) => builder.with_client_auth_cert(shown.chain.clone(), shown.key.clone_key()).unwrap(),
+        Some(shown) => {
+            builder.with_client_auth_cert(shown.chain.clone(), shown.key.clone_key()).unwrap()
+        }
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -91,6 +95,8 @@ impl ServerCertVerifier for AnyServer {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
+        rustls::crypto::ring::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

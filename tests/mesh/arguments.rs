@@ -5,8 +5,8 @@ use receptor_quic::testing::mesh;
 use receptor_quic::work::RegisterError;
 use receptor_quic::work::unit::SubmitError;
 use receptor_quic::{
-    Authority, CallError, InvalidDirective, InvalidListenAddr, InvalidName, ListenAddr, LookupError, Node,
-    OpenError, ServeError, StartError,
+    Authority, CallError, InvalidDirective, InvalidListenAddr, InvalidName, ListenAddr,
+    LookupError, Node, OpenError, ServeError, StartError,
 };
 
 #[tokio::test(start_paused = true)]
@@ -62,7 +62,14 @@ async fn a_node_does_not_start_with_invalid_text() {
     assert!(
         matches!(started, Err(StartError::InvalidListen(InvalidListenAddr(text))) if text == "localhost:0")
     );
-    builder().listen("127.0.0.1:0").peer("relay@localhost:7400").start().await.unwrap().shutdown().await;
+    builder()
+        .listen("127.0.0.1:0")
+        .peer("relay@localhost:7400")
+        .start()
+        .await
+        .unwrap()
+        .shutdown()
+        .await;
 }
 
 #[test]

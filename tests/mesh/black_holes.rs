@@ -30,7 +30,8 @@ async fn back(from: &Node, to: &str) -> Duration {
 
 async fn pair() -> Mesh {
     let mesh = mesh(["a-r1", "a-r2", "b-r1", "b-r2"]).await;
-    mesh.network().set_default(LinkQuality { latency: Duration::from_millis(5), ..LinkQuality::default() });
+    mesh.network()
+        .set_default(LinkQuality { latency: Duration::from_millis(5), ..LinkQuality::default() });
     serve_echo(mesh.node("b"));
     mesh
 }
@@ -135,7 +136,8 @@ async fn a_dead_peer_is_blamed_on_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn an_ephemeral_with_two_neighbours_avoids_a_black_hole() {
-    let mesh = Mesh::builder(["s-r1", "s-r2", "r1-b", "r2-b", "r1-r2"]).ephemeral(["s"]).start().await;
+    let mesh =
+        Mesh::builder(["s-r1", "s-r2", "r1-b", "r2-b", "r1-r2"]).ephemeral(["s"]).start().await;
     mesh.node("s").ping(&id("b")).await.unwrap();
     let hole = via(mesh.node("s"), "b").await;
     mesh.swallow(&hole);
@@ -155,7 +157,9 @@ async fn a_longer_way_round_is_taken_where_no_alternate_exists() {
 }
 
 /// What was reported as avoided.
-fn avoided(events: &mut tokio::sync::broadcast::Receiver<Event>) -> Vec<(NodeId, Vec<NodeId>, NodeId)> {
+fn avoided(
+    events: &mut tokio::sync::broadcast::Receiver<Event>,
+) -> Vec<(NodeId, Vec<NodeId>, NodeId)> {
     let mut found = Vec::new();
     while let Ok(event) = events.try_recv() {
         if let Event::NextHopAvoided { peer, avoided, via } = event {

@@ -23,7 +23,10 @@ async fn the_last_joiner_of_a_row_hears_when_all_have_its_route() {
     last.linked().await.unwrap();
     assert_eq!(last.converged(WITHIN).await, Ok(Convergence::Converged { count: 5 }));
     for node in mesh.nodes() {
-        assert!(node.status().await.unwrap().routes.iter().any(|route| route.node == id("n5")), "{node:?}");
+        assert!(
+            node.status().await.unwrap().routes.iter().any(|route| route.node == id("n5")),
+            "{node:?}"
+        );
     }
     assert!(start.elapsed() < WITHIN, "{:?}", start.elapsed());
 }
@@ -33,7 +36,10 @@ async fn start_waits_if_it_is_told_to() {
     let mesh = row_of_four().await;
     let last = mesh.joiner("n5", &["n4"]).wait_converged(WITHIN).start().await.unwrap();
     for node in mesh.nodes() {
-        assert!(node.status().await.unwrap().routes.iter().any(|route| route.node == id("n5")), "{node:?}");
+        assert!(
+            node.status().await.unwrap().routes.iter().any(|route| route.node == id("n5")),
+            "{node:?}"
+        );
     }
     last.ping(&id("n1")).await.unwrap();
 }
@@ -43,7 +49,8 @@ async fn start_does_not_fail_for_want_of_a_mesh() {
     let mesh = row_of_four().await;
     mesh.network().isolate(mesh.addr("n4").ip());
     let start = Instant::now();
-    let node = mesh.joiner("n5", &["n4"]).wait_converged(Duration::from_secs(2)).start().await.unwrap();
+    let node =
+        mesh.joiner("n5", &["n4"]).wait_converged(Duration::from_secs(2)).start().await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 2);
     assert_eq!(
         node.converged(WITHIN).await,
@@ -59,7 +66,10 @@ async fn a_partition_that_nobody_has_noticed_yet_is_waited_for_to_the_end() {
     let start = Instant::now();
     let verdict = mesh.node("n1").converged(Duration::from_secs(1)).await;
     assert_eq!(start.elapsed().as_secs(), 1);
-    assert!(matches!(verdict, Ok(Convergence::Partial { count: 1..=3, expected: 4 })), "{verdict:?}");
+    assert!(
+        matches!(verdict, Ok(Convergence::Partial { count: 1..=3, expected: 4 })),
+        "{verdict:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,7 +86,10 @@ async fn a_stub_has_its_neighbour_ask() {
     }
     mesh.network().isolate(mesh.addr("n4").ip());
     let verdict = stub.converged(Duration::from_secs(1)).await;
-    assert!(matches!(verdict, Ok(Convergence::Partial { count: 1..=3, expected: 4 })), "{verdict:?}");
+    assert!(
+        matches!(verdict, Ok(Convergence::Partial { count: 1..=3, expected: 4 })),
+        "{verdict:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,8 @@ async fn a_cost_can_be_said_of_one_neighbour_whoever_dials() {
     let b = mesh.joiner("b", &[]).peer(addr).start().await.unwrap();
     b.routable(&id("a")).await.unwrap();
     let status = b.status().await.unwrap();
-    let costs: Vec<_> = status.routes.iter().map(|route| (route.node.as_str(), route.cost)).collect();
+    let costs: Vec<_> =
+        status.routes.iter().map(|route| (route.node.as_str(), route.cost)).collect();
     assert_eq!(costs, [("a", 9), ("r", 7)]);
     assert_eq!(status.links[0].cost, Some(7));
 }
@@ -26,7 +27,8 @@ async fn a_cost_can_be_said_of_one_neighbour_whoever_dials() {
 async fn by_round_trips_traffic_takes_the_fast_relay_and_jitter_moves_nothing() {
     let (mesh, _b, _relays) = fast_and_slow().await;
     let a = mesh.node("a");
-    // The first round trips that were measured may have been long ones; a lower cost is told later than a higher one.
+    // The first round trips that were measured may have been long ones; a lower cost is told later
+    // than a higher one.
     tokio::time::sleep(Duration::from_secs(600)).await;
     let mut told = edges(a).await;
     let mut changes = 0;

@@ -1,7 +1,8 @@
-//! Many edges behind one relay: punching settles, and the relay is left with what keeps connections alive.
+//! Many edges behind one relay: punching settles, and the relay is left with what keeps connections
+//! alive.
 //!
-//! `RECEPTOR_EDGES=200` plays it with so many edges. Most of the time is spent on starting them: each verifies the record of
-//! each other one.
+//! `RECEPTOR_EDGES=200` plays it with so many edges. Most of the time is spent on starting them:
+//! each verifies the record of each other one.
 
 use std::time::Duration;
 
@@ -19,19 +20,22 @@ const EDGES: usize = 100;
 const CALLERS: usize = 20;
 /// How often each calls each other one.
 const EVERY: Duration = Duration::from_secs(4);
-/// From the first calls on: every pair that can be direct is so, and the others have begun to back off.
+/// From the first calls on: every pair that can be direct is so, and the others have begun to back
+/// off.
 const SETTLING: Duration = Duration::from_secs(60);
 const WINDOW: Duration = Duration::from_secs(60);
-/// After the last call a connection is closed by the end that opened it after 60 to 75 s, by the other one after twice that at most.
+/// After the last call a connection is closed by the end that opened it after 60 to 75 s, by the
+/// other one after twice that at most.
 const FORGOTTEN: Duration = Duration::from_secs(150);
 
-/// Attempts of a relayed pair in a window after settling: by then the wait is 40 s, give or take a quarter, and it doubles.
+/// Attempts of a relayed pair in a window after settling: by then the wait is 40 s, give or take a
+/// quarter, and it doubles.
 const RETRIES: usize = 2;
-/// Probes and answers of one end of a direct pair, a second: one probe of the path in use, one in 5 s of each of two spares, and
-/// as many answers.
+/// Probes and answers of one end of a direct pair, a second: one probe of the path in use, one in 5
+/// s of each of two spares, and as many answers.
 const PROBES_PER_SECOND: f64 = 2.8;
-/// Packets of an otherwise silent connection through the relay, a second: each end sends a keepalive every 4 s, which is
-/// acknowledged. Half of that again for those that are closed.
+/// Packets of an otherwise silent connection through the relay, a second: each end sends a
+/// keepalive every 4 s, which is acknowledged. Half of that again for those that are closed.
 const KEEPALIVES_PER_SECOND: f64 = 1.5;
 /// Such a packet is some 70 bytes long, with the relay's header.
 const KEEPALIVE_BYTES: f64 = 100.0;
@@ -41,9 +45,10 @@ const KEEPALIVE_BYTES: f64 = 100.0;
 const MAPPINGS_PER_PEER: usize = 8;
 
 #[tokio::test(start_paused = true)]
-async fn edges_behind_one_relay_that_all_call_each_other_settle_and_leave_the_relay_its_keepalives() {
-    let edges =
-        std::env::var("RECEPTOR_EDGES").map_or(EDGES, |edges| edges.parse().expect("a number of edges"));
+async fn edges_behind_one_relay_that_all_call_each_other_settle_and_leave_the_relay_its_keepalives()
+{
+    let edges = std::env::var("RECEPTOR_EDGES")
+        .map_or(EDGES, |edges| edges.parse().expect("a number of edges"));
     let crowd = Crowd::new(edges).await;
     let idle = crowd.during(WINDOW, async {}).await;
     assert_eq!(idle, Load::default(), "nobody calls, and nobody carries or probes anything");
@@ -53,7 +58,8 @@ async fn edges_behind_one_relay_that_all_call_each_other_settle_and_leave_the_re
     let (mut direct, mut relayed) = (0_u32, 0_u32);
     for (near, far) in crowd.pairs() {
         let path = near.explain(far).await.path.unwrap();
-        let expected = if near.can_be_direct_with(far) { PeerPath::Direct } else { PeerPath::Relayed };
+        let expected =
+            if near.can_be_direct_with(far) { PeerPath::Direct } else { PeerPath::Relayed };
         assert_eq!(path.kind, expected, "{:?} to {:?}: {}", near.kind, far.kind, path.why);
         *if expected == PeerPath::Direct { &mut direct } else { &mut relayed } += 1;
     }
@@ -63,7 +69,11 @@ async fn edges_behind_one_relay_that_all_call_each_other_settle_and_leave_the_re
     println!("settled: {settled:?}, {direct} direct ends, {relayed} relayed ones");
     for (near, far) in crowd.pairs() {
         let explained = near.explain(far).await;
-        let lately = explained.attempts.iter().filter(|attempt| attempt.ago_s < WINDOW.as_secs_f64()).count();
+        let lately = explained
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.ago_s < WINDOW.as_secs_f64())
+            .count();
         let most = if near.can_be_direct_with(far) { 0 } else { RETRIES };
         assert!(lately <= most, "{:?} to {:?}: {lately} attempts", near.kind, far.kind);
     }
@@ -72,7 +82,11 @@ async fn edges_behind_one_relay_that_all_call_each_other_settle_and_leave_the_re
         assert_eq!(status.peers.len(), CALLERS, "the others that call, and the relay");
         assert_eq!(status.routes.len(), edges);
         let mappings = edge.nat.mappings();
-        assert!(mappings <= 1 + MAPPINGS_PER_PEER * CALLERS, "{:?}: {mappings} mappings", edge.kind);
+        assert!(
+            mappings <= 1 + MAPPINGS_PER_PEER * CALLERS,
+            "{:?}: {mappings} mappings",
+            edge.kind
+        );
     }
 
     // Those that do so directly go on calling.
@@ -159,8 +173,11 @@ impl Crowd {
             let nat = network.nat(kind);
             let latency = Duration::from_millis(5 + nth as u64 % 40);
             nat.set_access(LinkQuality { latency, ..LinkQuality::default() });
-            let builder = mesh.joiner_on(nat.host(), &format!("edge{nth}"), &["relay"]).direct(true);
-            starting.spawn(async move { (nth, Edge { kind, nat, node: builder.start().await.unwrap() }) });
+            let builder =
+                mesh.joiner_on(nat.host(), &format!("edge{nth}"), &["relay"]).direct(true);
+            starting.spawn(async move {
+                (nth, Edge { kind, nat, node: builder.start().await.unwrap() })
+            });
         }
         let mut edges = starting.join_all().await;
         edges.sort_by_key(|(nth, _)| *nth);
@@ -181,7 +198,10 @@ impl Crowd {
     /// All ordered pairs of those that call.
     fn pairs(&self) -> impl Iterator<Item = (&Edge, &Edge)> {
         let different = |(near, far): &(&Edge, &Edge)| near.node.id() != far.node.id();
-        self.callers.iter().flat_map(|near| self.callers.iter().map(move |far| (near, far))).filter(different)
+        self.callers
+            .iter()
+            .flat_map(|near| self.callers.iter().map(move |far| (near, far)))
+            .filter(different)
     }
 
     /// Has the pairs that are chosen call for a time, spread evenly.
@@ -220,8 +240,11 @@ impl Crowd {
 
     async fn load(&self) -> Load {
         let relay = self.mesh.node("relay").status().await.unwrap().switch;
-        let mut load =
-            Load { forwarded: relay.forwarded, forwarded_bytes: relay.forwarded_bytes, ..Load::default() };
+        let mut load = Load {
+            forwarded: relay.forwarded,
+            forwarded_bytes: relay.forwarded_bytes,
+            ..Load::default()
+        };
         for edge in &self.callers {
             let paths = edge.paths().await;
             load.attempts += paths.attempts;

@@ -1,4 +1,5 @@
-//! Direct paths between nodes that are no neighbours: packets move to them and back, and streams do not notice.
+//! Direct paths between nodes that are no neighbours: packets move to them and back, and streams do
+//! not notice.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -127,9 +128,13 @@ async fn a_stream_goes_on_through_the_relay_when_its_path_is_cut_and_back_when_i
     tokio::time::sleep(Duration::from_secs(1)).await;
     edges.cut();
     let longest = transfer.await.unwrap();
-    assert!(longest > Duration::from_secs(1), "the path in use was the one that was cut: {longest:?}");
+    assert!(
+        longest > Duration::from_secs(1),
+        "the path in use was the one that was cut: {longest:?}"
+    );
     assert!(longest <= STALL, "stalled for {longest:?}");
-    while !matches!(events.recv().await.unwrap(), Event::PathDown { peer, .. } if peer == id("b")) {}
+    while !matches!(events.recv().await.unwrap(), Event::PathDown { peer, .. } if peer == id("b")) {
+    }
     assert_eq!(explain(&edges.a, "b").await.path.unwrap().kind, PeerPath::Relayed);
     let [a, b] = edges.ips();
     edges.mesh.network().restore(a, b);
@@ -190,11 +195,15 @@ async fn a_path_outlives_the_relay_and_serves_new_streams_for_as_long_as_it_live
     let longest = transfer(stream, 64).await;
     assert!(longest < Duration::from_secs(1), "{longest:?}");
     // The mesh has no way, and the path is all that is left.
-    assert_eq!(serde_json::to_value(explain(&edges.a, "b").await).unwrap()["route"]["state"], "unreachable");
+    assert_eq!(
+        serde_json::to_value(explain(&edges.a, "b").await).unwrap()["route"]["state"],
+        "unreachable"
+    );
     let mut stream = edges.a.open(&id("b"), &service("echo")).await.unwrap();
     edges.cut();
     stream.write_all(b"lost").await.unwrap();
-    let error = timeout(Duration::from_secs(30), stream.recv.read_chunk(9)).await.unwrap().unwrap_err();
+    let error =
+        timeout(Duration::from_secs(30), stream.recv.read_chunk(9)).await.unwrap().unwrap_err();
     assert!(error.ending().is_some_and(|ending| ending.is_unreachable()), "{error:?}");
     let error = edges.a.open(&id("b"), &service("echo")).await.unwrap_err();
     assert_eq!(error, OpenError::NoRoute { node: id("b") });
@@ -230,7 +239,10 @@ async fn assert_silent(node: &Node, peer: &str) {
     assert_eq!(path.kind, PeerPath::Relayed);
     assert!(["peer-silent", "trying"].contains(&path.why), "{}", path.why);
     let outcomes: Vec<_> = explained.attempts.iter().map(|attempt| attempt.outcome).collect();
-    assert!(!outcomes.is_empty() && outcomes.iter().all(|outcome| *outcome == "peer-silent"), "{outcomes:?}");
+    assert!(
+        !outcomes.is_empty() && outcomes.iter().all(|outcome| *outcome == "peer-silent"),
+        "{outcomes:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,7 +258,8 @@ async fn a_peer_that_was_started_anew_is_called_without_delay_and_direct_again()
     let mut edges = Edges::new().await;
     for n in 1..4 {
         edges.go_direct().await;
-        // Connections within two seconds of each other count as opened by both ends at the same time.
+        // Connections within two seconds of each other count as opened by both ends at the same
+        // time.
         tokio::time::sleep(Duration::from_secs(3)).await;
         let host = edges.b.local_addrs()[0];
         // The old process goes where nobody hears it: there is no farewell.
@@ -256,7 +269,8 @@ async fn a_peer_that_was_started_anew_is_called_without_delay_and_direct_again()
         let socket = edges.mesh.network().bind(host).unwrap();
         edges.b = edges.mesh.joiner_on(socket, "b", &["r"]).direct(true).start().await.unwrap();
         serve_echo(&edges.b);
-        // The relay looks for a second whether the old process is there, and the other end has a path to it until then.
+        // The relay looks for a second whether the old process is there, and the other end has a
+        // path to it until then.
         edges.b.linked().await.unwrap();
         edges.b.converged(Duration::from_secs(10)).await.unwrap();
         let start = Instant::now();
@@ -293,7 +307,8 @@ async fn a_strangers_packets_and_probes_change_nothing() {
     let probe = vec![0x04; 64];
     for contents in [&packet, &probe] {
         let destination = edges.b.local_addrs()[0];
-        let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };
+        let transmit =
+            Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };
         for _ in 0..10 {
             stranger.try_send(&transmit).unwrap();
         }

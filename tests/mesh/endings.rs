@@ -11,8 +11,8 @@ use receptor_quic::mesh::{EndReason, EndedBy, Ending, RefuseCode};
 use receptor_quic::testing::{Mesh, mesh};
 use receptor_quic::transport::RefusalReason;
 use receptor_quic::{
-    Call, CallError, DatagramSender, Directive, Event, HandlerError, Node, OpenError, Request, Responder,
-    Stream, StreamError,
+    Call, CallError, DatagramSender, Directive, Event, HandlerError, Node, OpenError, Request,
+    Responder, Stream, StreamError,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
@@ -39,7 +39,8 @@ enum What {
 use EndedBy::{Network, Other, This};
 use What::*;
 
-/// What happens, who is blamed, and why: the same for every observer, over a link and over a peer connection.
+/// What happens, who is blamed, and why: the same for every observer, over a link and over a peer
+/// connection.
 const TABLE: [(What, EndedBy, &str); 8] = [
     (PeerShutDown, Other, "shut down"),
     (PeerDropped, Other, "dropped"),
@@ -191,7 +192,11 @@ async fn deny(mesh: &Mesh, by: &str, whom: &str) {
 fn assert_ending(ending: Option<Ending>, by: EndedBy, why: &str, bytes: u64, context: &str) {
     assert!(ending.is_some(), "{context}: the end of nothing");
     let Some(ending) = ending else { return };
-    assert_eq!((ending.by, name(&ending.why), ending.bytes), (by, why, bytes), "{context}: {ending}");
+    assert_eq!(
+        (ending.by, name(&ending.why), ending.bytes),
+        (by, why, bytes),
+        "{context}: {ending}"
+    );
 }
 
 fn name(why: &EndReason) -> &'static str {
@@ -236,7 +241,10 @@ async fn a_peer_connection_with_a_stream_or_a_call_is_not_idle() {
     uses.write.read_exact(&mut [0; 4]).await.unwrap();
     uses.datagrams.send(b"still").unwrap();
     assert!(timeout(Duration::from_secs(1), uses.call.next()).await.is_err(), "the call goes on");
-    assert!(timeout(Duration::from_secs(1), uses.half.recv.read_chunk(8)).await.is_err(), "the half goes on");
+    assert!(
+        timeout(Duration::from_secs(1), uses.half.recv.read_chunk(8)).await.is_err(),
+        "the half goes on"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -341,7 +349,8 @@ async fn events_and_registrations_end_with_the_node() {
     assert_eq!(node.open(&id("r"), &service("echo")).await.unwrap_err(), OpenError::ShutDown);
 }
 
-/// Every other node knows within 100 ms that `leaver` has left, and says so in `explain`, `status` and an event.
+/// Every other node knows within 100 ms that `leaver` has left, and says so in `explain`, `status`
+/// and an event.
 async fn assert_leave_is_known(mesh: &Mesh, leaver: &str, others: &[&Node]) {
     let mut events: Vec<_> = others.iter().map(|node| node.events()).collect();
     mesh.node(leaver).shutdown().await;
@@ -406,7 +415,8 @@ async fn leaves_in_a_row_are_each_known_with_one_neighbour() {
 #[tokio::test(start_paused = true)]
 async fn leaves_in_a_row_are_each_known_with_three_neighbours() {
     let mut mesh = mesh(["a-r1", "a-r2", "a-r3", "r1-r2", "r2-r3", "c-r3", "d-r1"]).await;
-    assert_leaves_in_a_row_are_known(&mut mesh, &["r1", "r2", "r3"], &["r1", "r2", "r3", "c", "d"]).await;
+    assert_leaves_in_a_row_are_known(&mut mesh, &["r1", "r2", "r3"], &["r1", "r2", "r3", "c", "d"])
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,7 +76,8 @@ async fn a_node_that_refuses_transit_carries_its_own_ephemerals_packets() {
 /// Two relays between an edge and the ephemerals, 10 ms apart.
 async fn far_mesh() -> Mesh {
     let network = Network::new(5);
-    network.set_default(LinkQuality { latency: Duration::from_millis(10), ..LinkQuality::default() });
+    network
+        .set_default(LinkQuality { latency: Duration::from_millis(10), ..LinkQuality::default() });
     Mesh::on(network, ["edge-r1", "r1-r2"]).await
 }
 
@@ -136,7 +137,8 @@ async fn one_shots_at_the_same_time_share_a_certificate() {
     // Who stays is in the record soon, and is reached.
     mesh.node("edge").routable(guests[7].id()).await.unwrap();
     mesh.node("edge").ping(guests[7].id()).await.unwrap();
-    let ids: std::collections::BTreeSet<_> = guests.iter().map(|guest| guest.id().clone()).collect();
+    let ids: std::collections::BTreeSet<_> =
+        guests.iter().map(|guest| guest.id().clone()).collect();
     assert_eq!(ids.len(), 20);
 }
 

@@ -27,7 +27,10 @@ async fn a_stream_survives_the_death_of_its_relay() {
     let via = status.peers.iter().find(|peer| peer.node == b).unwrap().via.clone().unwrap();
     mesh.kill(via.as_str());
     let longest = transfer.await.unwrap();
-    assert!(longest > Duration::from_millis(300), "the relay in use was the one that died: {longest:?}");
+    assert!(
+        longest > Duration::from_millis(300),
+        "the relay in use was the one that died: {longest:?}"
+    );
     // The flow avoids it long before the link to it is declared dead.
     assert!(longest < Duration::from_millis(1_500), "stalled for {longest:?}");
 }
@@ -67,7 +70,8 @@ async fn forged_reports_about_a_live_link_change_nothing() {
         mesh.node("a").report_closed_port(relay);
         // The right host and the wrong port, and nobody at all.
         mesh.node("a").report_closed_port(std::net::SocketAddr::new(relay.ip(), 9));
-        mesh.node("a").report_closed_port(std::net::SocketAddr::from(([192, 0, 2, 1], 1_024 + nth)));
+        mesh.node("a")
+            .report_closed_port(std::net::SocketAddr::from(([192, 0, 2, 1], 1_024 + nth)));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     mesh.node("a").ping(&id("b")).await.unwrap();
@@ -98,11 +102,14 @@ async fn once_a_relays_death_is_seen_the_next_packet_goes_over_the_alternate() {
     // Its neighbours see their connections end.
     drop(relay);
     for events in &mut events {
-        while !matches!(events.recv().await.unwrap(), Event::LinkDown { peer, .. } if peer == id("r1")) {}
+        while !matches!(events.recv().await.unwrap(), Event::LinkDown { peer, .. } if peer == id("r1"))
+        {
+        }
     }
     let start = Instant::now();
     a.ping(&b).await.unwrap();
-    // There and back over r2, and what a timer's tick adds: nothing was waited for, and nothing sent twice.
+    // There and back over r2, and what a timer's tick adds: nothing was waited for, and nothing
+    // sent twice.
     let most = LATENCY * 4 + Duration::from_millis(4);
     assert!(start.elapsed() <= most, "{:?}", start.elapsed());
     let dropped = a.status().await.unwrap().switch.dropped;

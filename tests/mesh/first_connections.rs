@@ -87,16 +87,18 @@ fn links(holes: &[&str], longer: usize) -> Vec<String> {
 
 async fn start(holes: &[&str], longer: usize, ephemeral: &[&str]) -> Mesh {
     let links = links(holes, longer);
-    let builder = Mesh::builder(links.iter().map(String::as_str)).ephemeral(ephemeral.iter().copied());
+    let builder =
+        Mesh::builder(links.iter().map(String::as_str)).ephemeral(ephemeral.iter().copied());
     let mesh = builder.start().await;
-    mesh.network().set_default(LinkQuality { latency: Duration::from_millis(5), ..LinkQuality::default() });
+    mesh.network()
+        .set_default(LinkQuality { latency: Duration::from_millis(5), ..LinkQuality::default() });
     serve_echo(mesh.node("a"));
     serve_echo(mesh.node("b"));
     mesh
 }
 
-/// Opens a stream, sends more than a packet there and back; tries again until that works. Returns how
-/// long it took.
+/// Opens a stream, sends more than a packet there and back; tries again until that works. Returns
+/// how long it took.
 async fn exchange(from: &Node, to: &str) -> Duration {
     let begun = Instant::now();
     loop {
@@ -171,8 +173,10 @@ async fn stays(from: &Node, to: &str) -> usize {
     let mut answered = 0;
     for _ in 0..60 {
         sleep(Duration::from_secs(5)).await;
-        answered +=
-            usize::from(matches!(timeout(Duration::from_secs(1), from.ping(&id(to))).await, Ok(Ok(_))));
+        answered += usize::from(matches!(
+            timeout(Duration::from_secs(1), from.ping(&id(to))).await,
+            Ok(Ok(_))
+        ));
     }
     answered
 }

@@ -1,14 +1,15 @@
 //! The end of a node: shutdowns, and runtimes that are gone before the handles.
 //!
-//! Two runtimes have two clocks, and ports are the system's, so some of these run in real time, on loopback.
+//! Two runtimes have two clocks, and ports are the system's, so some of these run in real time, on
+//! loopback.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use receptor_quic::testing::mesh;
 use receptor_quic::{
-    Authority, CallError, ConvergeError, DatagramError, Node, NodeId, NotLinked, OpenError, ServeError,
-    ShutDown, Stream, StreamError,
+    Authority, CallError, ConvergeError, DatagramError, Node, NodeId, NotLinked, OpenError,
+    ServeError, ShutDown, Stream, StreamError,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
@@ -46,7 +47,8 @@ impl Two {
         let far = Node::builder(far_id.clone(), ca.issue(&far_id, 1).unwrap());
         let far = using.block_on(far.listen("127.0.0.1:0").start()).unwrap();
         serve_silence(&using, &far);
-        let near = Node::builder(near_id.clone(), ca.issue(&near_id, 1).unwrap()).peer(far.local_addrs()[0]);
+        let near = Node::builder(near_id.clone(), ca.issue(&near_id, 1).unwrap())
+            .peer(far.local_addrs()[0]);
         let near = driving.block_on(async {
             let near = near.start().await.unwrap();
             near.linked().await.unwrap();
@@ -84,7 +86,8 @@ impl Two {
                 "write",
                 tokio::spawn(async move {
                     let error = loop {
-                        if let Err(error) = writing.send.write_chunk(vec![0; 1 << 20].into()).await {
+                        if let Err(error) = writing.send.write_chunk(vec![0; 1 << 20].into()).await
+                        {
                             break error;
                         }
                     };
@@ -100,20 +103,26 @@ impl Two {
             let mut later = stream().await;
 
             let mut listener = near.serve(service("offered")).unwrap();
-            waits.push(("accept", tokio::spawn(async move { assert!(listener.accept().await.is_none()) })));
+            waits.push((
+                "accept",
+                tokio::spawn(async move { assert!(listener.accept().await.is_none()) }),
+            ));
             let mut events = near.events();
             waits.push((
                 "events",
                 tokio::spawn(async move { while events.recv().await != Err(RecvError::Closed) {} }),
             ));
             let mut datagrams = near.serve_datagrams(service("offered")).unwrap();
-            waits.push(("recv", tokio::spawn(async move { assert!(datagrams.recv().await.is_none()) })));
+            waits.push((
+                "recv",
+                tokio::spawn(async move { assert!(datagrams.recv().await.is_none()) }),
+            ));
             let node = near.clone();
             waits.push((
                 "routable",
-                tokio::spawn(
-                    async move { assert_eq!(node.routable(&id("nobody")).await, Err(ShutDown.into())) },
-                ),
+                tokio::spawn(async move {
+                    assert_eq!(node.routable(&id("nobody")).await, Err(ShutDown.into()))
+                }),
             ));
             let node = near.clone();
             waits.push(("call", tokio::spawn(async move { endless_call(&node).await })));
@@ -136,7 +145,10 @@ impl Two {
                 assert!(matches!(near.open(&far, &service("s")).await, Err(OpenError::ShutDown)));
                 let within = near.open_within(&far, &service("s"), LIMIT).await;
                 assert!(matches!(within, Err(OpenError::ShutDown)));
-                assert!(matches!(near.datagrams(&far, &service("s")).await, Err(OpenError::ShutDown)));
+                assert!(matches!(
+                    near.datagrams(&far, &service("s")).await,
+                    Err(OpenError::ShutDown)
+                ));
                 assert!(matches!(near.call(&far, "a:b").await, Err(OpenError::ShutDown)));
                 assert!(matches!(near.linked().await, Err(NotLinked::ShutDown)));
                 assert_eq!(near.routable(&far).await, Err(ShutDown.into()));
@@ -198,18 +210,22 @@ fn a_connection_outlives_the_runtime_of_the_caller_that_made_it() {
     let ca = Authority::new("lifecycle", 1).unwrap();
     let start = |name: &str, peer: Option<SocketAddr>, transit| {
         let node: NodeId = id(name);
-        let builder = Node::builder(node.clone(), ca.issue(&node, 1).unwrap()).transit(transit).direct(false);
+        let builder =
+            Node::builder(node.clone(), ca.issue(&node, 1).unwrap()).transit(transit).direct(false);
         let builder = builder.listen("127.0.0.1:0");
         let builder = peer.into_iter().fold(builder, |builder, peer| builder.peer(peer));
         nodes.block_on(builder.start()).unwrap()
     };
     let relay = start("relay", None, true);
-    let (a, b) =
-        (start("a", Some(relay.local_addrs()[0]), false), start("b", Some(relay.local_addrs()[0]), false));
+    let (a, b) = (
+        start("a", Some(relay.local_addrs()[0]), false),
+        start("b", Some(relay.local_addrs()[0]), false),
+    );
     nodes.block_on(async { timeout(LIMIT, a.routable(b.id())).await }).unwrap().unwrap();
     nodes.block_on(async { serve_echo(&b) });
 
-    // The first stream to `b` makes the connection, on behalf of a caller whose runtime is gone a moment later.
+    // The first stream to `b` makes the connection, on behalf of a caller whose runtime is gone a
+    // moment later.
     let (opened, stream) = std::sync::mpsc::channel();
     let caller = a.clone();
     let other = std::thread::spawn(move || {
@@ -274,7 +290,9 @@ fn the_port_is_free_when_the_runtime_is_gone() {
     addr.set_ip("::".parse().unwrap());
     let stream = two.using.block_on(two.near.open(two.far.id(), &service("silence"))).unwrap();
     drop(two.driving);
-    std::net::UdpSocket::bind(addr).or_else(|_| std::net::UdpSocket::bind(("0.0.0.0", addr.port()))).unwrap();
+    std::net::UdpSocket::bind(addr)
+        .or_else(|_| std::net::UdpSocket::bind(("0.0.0.0", addr.port())))
+        .unwrap();
     drop((stream, two.near));
 }
 
@@ -297,7 +315,11 @@ async fn a_handler_may_shut_its_own_node_down() {
     assert!(matches!(error, CallError::Leaving { .. }), "the caller learns why: {error:?}");
     timeout(LIMIT, b.shutdown()).await.unwrap();
     assert_eq!(b.status().await.err(), Some(ShutDown));
-    assert!(start.elapsed() < Duration::from_secs(3), "it did not wait for itself: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "it did not wait for itself: {:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -311,7 +333,9 @@ async fn a_shutdown_whose_future_is_dropped_goes_on() {
         }
     };
     timeout(LIMIT, unlinked).await.expect("b leaves");
-    timeout(LIMIT, async { tokio::join!(b.shutdown(), b.shutdown()) }).await.expect("all share one shutdown");
+    timeout(LIMIT, async { tokio::join!(b.shutdown(), b.shutdown()) })
+        .await
+        .expect("all share one shutdown");
     assert_eq!(b.routable(&id("a")).await, Err(ShutDown.into()));
 }
 
@@ -325,7 +349,8 @@ async fn a_shutdown_waits_for_open_streams_and_refuses_others() {
     stream.write_all(b"before").await.unwrap();
     stream.read_exact(&mut [0; 6]).await.unwrap();
     let leaving = b.clone();
-    let leaving = tokio::spawn(async move { leaving.shutdown_within(Duration::from_secs(60)).await });
+    let leaving =
+        tokio::spawn(async move { leaving.shutdown_within(Duration::from_secs(60)).await });
     tokio::time::sleep(Duration::from_secs(20)).await;
     let mut late = a.open(&id("b"), &service("echo")).await.unwrap();
     let refused = late.accepted().await.unwrap_err();
@@ -360,7 +385,8 @@ async fn what_a_stream_had_sent_arrives_although_the_node_leaves() {
     stream.shutdown().await.unwrap();
     drop(stream);
     let leaving = a.clone();
-    let leaving = tokio::spawn(async move { leaving.shutdown_within(Duration::from_secs(60)).await });
+    let leaving =
+        tokio::spawn(async move { leaving.shutdown_within(Duration::from_secs(60)).await });
     let mut incoming = listener.accept().await.unwrap();
     let mut bytes = Vec::new();
     incoming.stream.read_to_end(&mut bytes).await.unwrap();

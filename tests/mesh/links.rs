@@ -46,7 +46,9 @@ async fn a_second_live_node_with_the_same_id_is_refused_by_the_neighbour() {
     let twin = mesh.joiner("a", &["r"]).start().await.unwrap();
     let seen = async {
         loop {
-            if let Event::DuplicateId { node, keeps, yields, yielded: false } = events.recv().await.unwrap() {
+            if let Event::DuplicateId { node, keeps, yields, yielded: false } =
+                events.recv().await.unwrap()
+            {
                 return (node, keeps, yields);
             }
         }
@@ -74,7 +76,9 @@ async fn a_stranger_is_refused_and_both_ends_say_why() {
         .start()
         .await
         .unwrap();
-    let NotLinked::Refused(refusals) = node.linked().await.unwrap_err() else { panic!("shut down") };
+    let NotLinked::Refused(refusals) = node.linked().await.unwrap_err() else {
+        panic!("shut down")
+    };
     assert_eq!(refusals[0].1.reason, RefusalReason::UnknownCa);
     // The dialler refuses the relay's certificate first, and tells it so.
     let event = events.recv().await.unwrap();
@@ -89,9 +93,15 @@ async fn a_dialler_that_expects_another_node_refuses_and_names_both() {
     let mesh = mesh(["r"]).await;
     let identity = mesh.authority().issue(&id("x"), 1).unwrap();
     let peer = format!("somebody@{}", mesh.addr("r")).parse::<receptor_quic::PeerAddr>().unwrap();
-    let node =
-        Node::builder(id("x"), identity).socket(mesh.network().bind_host()).peer(peer).start().await.unwrap();
-    let NotLinked::Refused(refusals) = node.linked().await.unwrap_err() else { panic!("shut down") };
+    let node = Node::builder(id("x"), identity)
+        .socket(mesh.network().bind_host())
+        .peer(peer)
+        .start()
+        .await
+        .unwrap();
+    let NotLinked::Refused(refusals) = node.linked().await.unwrap_err() else {
+        panic!("shut down")
+    };
     let text = refusals[0].1.to_string();
     assert!(text.contains("somebody") && text.contains('r'), "{text}");
 }
@@ -132,7 +142,9 @@ async fn a_twin_is_told_why_and_the_live_node_keeps_its_link() {
     let mesh = mesh(["a-r", "b-r"]).await;
     let mut events = mesh.node("a").events();
     let twin = mesh.joiner("a", &["r"]).ephemeral(true).start().await.unwrap();
-    let NotLinked::Refused(refusals) = twin.linked().await.unwrap_err() else { panic!("shut down") };
+    let NotLinked::Refused(refusals) = twin.linked().await.unwrap_err() else {
+        panic!("shut down")
+    };
     assert_eq!(refusals[0].1.reason, RefusalReason::DuplicateId);
     let twin = mesh.joiner("a", &["r"]).start().await.unwrap();
     assert!(twin.linked().await.is_err());
@@ -147,7 +159,9 @@ async fn a_twin_is_told_why_and_the_live_node_keeps_its_link() {
     // The live node keeps its link, and is informed once of each second process.
     let mut reports = Vec::new();
     while let Ok(event) = events.try_recv() {
-        let Event::DuplicateId { node, keeps, yielded: false, .. } = event else { panic!("{event:?}") };
+        let Event::DuplicateId { node, keeps, yielded: false, .. } = event else {
+            panic!("{event:?}")
+        };
         assert_eq!((&node, &keeps.address), (&id("a"), &Some(mesh.addr("a").to_string())));
         reports.push(keeps);
     }
@@ -186,7 +200,8 @@ async fn a_node_that_does_not_listen_takes_no_links() {
     assert!(tokio::time::timeout(Duration::from_millis(500), caller.linked()).await.is_err());
 }
 
-/// Both ends dial, packets are lost and overtake each other: in the end both use the same link, and keep it.
+/// Both ends dial, packets are lost and overtake each other: in the end both use the same link, and
+/// keep it.
 #[tokio::test(start_paused = true)]
 async fn two_nodes_that_dial_each_other_over_rough_links_agree_on_one() {
     for seed in 0..40 {

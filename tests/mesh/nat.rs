@@ -1,4 +1,5 @@
-//! Edges behind NATs, relayed: they dial out, are called all the same, and outlive what NATs forget.
+//! Edges behind NATs, relayed: they dial out, are called all the same, and outlive what NATs
+//! forget.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use crate::support::{echo, id, serve_echo, serve_sink, service, transfer};
 
 /// How long a transfer may stall when a NAT forgets it.
 const STALL: Duration = Duration::from_secs(7);
-/// The time between two keepalives of `metered`, and what a call that waits for it takes until its next packet.
+/// The time between two keepalives of `metered`, and what a call that waits for it takes until its
+/// next packet.
 const METERED: Duration = Duration::from_secs(24);
 
 #[tokio::test(start_paused = true)]
@@ -55,7 +57,8 @@ async fn an_edge_behind_an_ipv6_firewall_is_called_through_its_relay() {
     echo(&a, "b").await;
 }
 
-/// What happens to a NAT under a transfer: for how long nothing passes, and what it has forgotten then.
+/// What happens to a NAT under a transfer: for how long nothing passes, and what it has forgotten
+/// then.
 type Fault = (&'static str, Duration, fn(&Nat));
 
 const FAULTS: [Fault; 3] = [
@@ -142,8 +145,12 @@ async fn a_metered_edge_calls_and_is_called_again_at_its_next_keepalive_after_a_
         let network = Network::new(1);
         let mesh = Mesh::on(network.clone(), ["r", "caller-r"]).await;
         let nat = network.nat(NatBehaviour { lifetime: Duration::from_secs(30), ..kind.into() });
-        let edge =
-            mesh.joiner_on(nat.host(), "edge", &["r"]).liveness(Liveness::Metered).start().await.unwrap();
+        let edge = mesh
+            .joiner_on(nat.host(), "edge", &["r"])
+            .liveness(Liveness::Metered)
+            .start()
+            .await
+            .unwrap();
         let caller = mesh.node("caller");
         caller.routable(&id("edge")).await.unwrap();
         edge.routable(&id("caller")).await.unwrap();
@@ -161,7 +168,12 @@ async fn a_metered_edge_calls_and_is_called_again_at_its_next_keepalive_after_a_
             // An attempt is given up after 10 s.
             while from.ping(to.id()).await.is_err() {}
             println!("{kind:?}, {} calls: {:?}", from.id(), start.elapsed());
-            assert!(start.elapsed() <= METERED, "{kind:?}, {} calls: {:?}", from.id(), start.elapsed());
+            assert!(
+                start.elapsed() <= METERED,
+                "{kind:?}, {} calls: {:?}",
+                from.id(),
+                start.elapsed()
+            );
         }
     }
 }
@@ -193,7 +205,8 @@ struct Homes {
 }
 
 impl Homes {
-    /// Both homes' NATs are of this kind. 8 MiB a second, so that a transfer lasts long enough to be interrupted.
+    /// Both homes' NATs are of this kind. 8 MiB a second, so that a transfer lasts long enough to
+    /// be interrupted.
     async fn new(seed: u64, kind: NatKind) -> Self {
         let network = Network::new(seed);
         let mesh = Mesh::on(network.clone(), ["r"]).await;
@@ -205,7 +218,8 @@ impl Homes {
         }
         let sockets = nats.each_ref().map(Nat::host);
         let edge = |nth: usize, name| mesh.joiner_on(sockets[nth].clone(), name, &["r"]).start();
-        let (sender, receiver) = (edge(0, "sender").await.unwrap(), edge(1, "receiver").await.unwrap());
+        let (sender, receiver) =
+            (edge(0, "sender").await.unwrap(), edge(1, "receiver").await.unwrap());
         sender.routable(receiver.id()).await.unwrap();
         receiver.routable(sender.id()).await.unwrap();
         serve_sink(&receiver);

@@ -1,6 +1,7 @@
 //! Direct paths through NATs: which pairs get one, how soon, and what becomes of it.
 //!
-//! The matrix is played in networks of different quality; `RECEPTOR_SEEDS=200` plays it in more of them.
+//! The matrix is played in networks of different quality; `RECEPTOR_SEEDS=200` plays it in more of
+//! them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use receptor_quic::mesh::PeerPath;
-use receptor_quic::testing::{LinkQuality, Mesh, Nat, NatBehaviour, NatKind, Network, VirtualSocket};
+use receptor_quic::testing::{
+    LinkQuality, Mesh, Nat, NatBehaviour, NatKind, Network, VirtualSocket,
+};
 use receptor_quic::{Event, Node, NodeExplanation};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Instant, timeout};
@@ -22,8 +25,9 @@ const SEEDS: u64 = 40;
 const LOSSY_SEEDS: u64 = 8;
 /// How long a pair that can be direct may take from its first traffic.
 const SOON: Duration = Duration::from_secs(3);
-/// The same where a third of all round trips is lost: a handshake can take ten seconds then, an offer as long, and when an
-/// attempt fails the next one follows after as long again. One pair in some ten thousand takes more than half of it.
+/// The same where a third of all round trips is lost: a handshake can take ten seconds then, an
+/// offer as long, and when an attempt fails the next one follows after as long again. One pair in
+/// some ten thousand takes more than half of it.
 const SOON_ENOUGH: Duration = Duration::from_secs(60);
 /// How long a pair that cannot be direct may take to say why, calls going on.
 const GIVEN_UP: Duration = Duration::from_secs(60);
@@ -66,8 +70,10 @@ fn play_seeds(seeds: Range<u64>, loss: f64) -> Duration {
             if seed >= seeds.end {
                 return worst;
             }
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .start_paused(true)
+                .build();
             worst = worst.max(runtime.unwrap().block_on(play_matrix(seed, loss)));
         }
     };
@@ -78,8 +84,8 @@ fn play_seeds(seeds: Range<u64>, loss: f64) -> Duration {
     })
 }
 
-/// Four callers and four callees, each behind a NAT of its own, all calling at the same time. How long the slowest of
-/// the direct pairs took.
+/// Four callers and four callees, each behind a NAT of its own, all calling at the same time. How
+/// long the slowest of the direct pairs took.
 async fn play_matrix(seed: u64, loss: f64) -> Duration {
     let world = World::new(seed).await;
     let mut dice = Dice(seed);
@@ -111,8 +117,13 @@ async fn play_matrix(seed: u64, loss: f64) -> Duration {
         for (callee_kind, callee) in &callees {
             let what = format!("seed {seed}: {caller_kind:?} calls {callee_kind:?}");
             let limit = if loss > 0.05 { SOON_ENOUGH } else { SOON };
-            let pair =
-                judge(what, caller.clone(), callee.clone(), expected(*caller_kind, *callee_kind), limit);
+            let pair = judge(
+                what,
+                caller.clone(),
+                callee.clone(),
+                expected(*caller_kind, *callee_kind),
+                limit,
+            );
             pairs.push(tokio::spawn(pair));
         }
     }
@@ -124,12 +135,19 @@ async fn play_matrix(seed: u64, loss: f64) -> Duration {
 }
 
 /// Calls, and looks what becomes of the pair. How long a direct one took to be so at both ends.
-async fn judge(what: String, caller: Node, callee: Node, expected: Expected, soon: Duration) -> Duration {
+async fn judge(
+    what: String,
+    caller: Node,
+    callee: Node,
+    expected: Expected,
+    soon: Duration,
+) -> Duration {
     let mut events = [caller.events(), callee.events()];
     let ends = [(&caller, &callee), (&callee, &caller)];
     let start = Instant::now();
     while let Err(error) = try_echo(&caller, callee.id().as_str()).await {
-        // Where much is lost, one handshake in some twenty thousand ends with the last word of it lost for 15 s.
+        // Where much is lost, one handshake in some twenty thousand ends with the last word of it
+        // lost for 15 s.
         assert!(soon > SOON, "{what}: the first call failed: {error}");
     }
     let first_call = start.elapsed();
@@ -138,7 +156,9 @@ async fn judge(what: String, caller: Node, callee: Node, expected: Expected, soo
     // What is wrong after these waits is told below.
     if let Err(why) = expected {
         let given_up = async {
-            while !(has_failed(&caller, &callee, why).await && has_failed(&callee, &caller, why).await) {
+            while !(has_failed(&caller, &callee, why).await
+                && has_failed(&callee, &caller, why).await)
+            {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 echo(&caller, callee.id().as_str()).await;
             }
@@ -146,7 +166,9 @@ async fn judge(what: String, caller: Node, callee: Node, expected: Expected, soo
         let _ = timeout(GIVEN_UP, given_up).await;
     } else {
         for (events, (_, far)) in events.iter_mut().zip(ends) {
-            let _ = timeout(soon.saturating_sub(start.elapsed()), direct(events, far.id().as_str())).await;
+            let _ =
+                timeout(soon.saturating_sub(start.elapsed()), direct(events, far.id().as_str()))
+                    .await;
         }
         took = start.elapsed();
     }
@@ -174,7 +196,12 @@ async fn behind_two_nats_the_harder_one_counts() {
     for (carrier, home, peer, expected) in [
         (NatKind::FullCone, NatKind::PortRestricted, NatKind::PortRestricted, Ok(())),
         (NatKind::PortRestricted, NatKind::PortRestricted, NatKind::PortRestricted, Ok(())),
-        (NatKind::PortRestricted, NatKind::FullCone, NatKind::Symmetric, Err("port-guessing-needed")),
+        (
+            NatKind::PortRestricted,
+            NatKind::FullCone,
+            NatKind::Symmetric,
+            Err("port-guessing-needed"),
+        ),
         (NatKind::Symmetric, NatKind::PortRestricted, NatKind::FullCone, Ok(())),
         (NatKind::Symmetric, NatKind::FullCone, NatKind::Symmetric, Err("both-endpoint-dependent")),
     ] {
@@ -199,8 +226,11 @@ async fn nats_that_do_not_filter_their_own_input_are_passed() {
             let [a, b] = sockets;
             let (a, b) = (world.edge("a", [a]).await, world.edge("b", [b]).await);
             let (caller, callee) = if bare_calls { (&a, &b) } else { (&b, &a) };
-            let expected = if kind == NatKind::Symmetric { Err("port-guessing-needed") } else { Ok(()) };
-            world.judge(&format!("masquerade and {kind:?}, {bare_calls}"), caller, callee, expected).await;
+            let expected =
+                if kind == NatKind::Symmetric { Err("port-guessing-needed") } else { Ok(()) };
+            world
+                .judge(&format!("masquerade and {kind:?}, {bare_calls}"), caller, callee, expected)
+                .await;
         }
     }
 }
@@ -211,7 +241,10 @@ async fn two_behind_one_nat_talk_at_home_with_and_without_hairpin() {
         for kind in NatKind::ALL {
             let world = World::new(1).await;
             let nat = world.network().nat(NatBehaviour { hairpin, ..kind.into() });
-            nat.set_access(LinkQuality { latency: Duration::from_millis(20), ..LinkQuality::default() });
+            nat.set_access(LinkQuality {
+                latency: Duration::from_millis(20),
+                ..LinkQuality::default()
+            });
             let sockets = [nat.host(), nat.host()];
             let a = world.edge("a", [sockets[0].clone()]).await;
             let b = world.edge("b", [sockets[1].clone()]).await;
@@ -219,7 +252,8 @@ async fn two_behind_one_nat_talk_at_home_with_and_without_hairpin() {
             // With a hairpin the way around may have been found first, and be no worse.
             for (near, far, socket) in [(&a, &b, &sockets[1]), (&b, &a, &sockets[0])] {
                 let path = explain(near, far).await.path.unwrap();
-                let at_home = (path.address, path.candidate) == (Some(socket.address()), Some("host"));
+                let at_home =
+                    (path.address, path.candidate) == (Some(socket.address()), Some("host"));
                 assert!(at_home || hairpin, "{kind:?}, at {}: {path:?}", near.id());
             }
         }
@@ -248,7 +282,8 @@ async fn ipv6_firewalls_on_both_sides_let_a_pair_through_that_sends_at_the_same_
 #[tokio::test(start_paused = true)]
 async fn where_ipv4_needs_guessing_ipv6_serves() {
     let world = World::new(1).await;
-    let sockets = || [world.network().nat(NatKind::Symmetric).host(), world.network().firewall().host()];
+    let sockets =
+        || [world.network().nat(NatKind::Symmetric).host(), world.network().firewall().host()];
     let (a, b) = (world.edge("a", sockets()).await, world.edge("b", sockets()).await);
     world.judge("both symmetric, and firewalled", &a, &b, Ok(())).await;
     assert!(explain(&a, &b).await.path.unwrap().address.unwrap().is_ipv6());
@@ -262,7 +297,9 @@ async fn a_public_node_is_reached_from_behind_any_nat_whoever_calls() {
             let public = world.edge("p", [world.network().bind_host()]).await;
             let edge = world.edge("e", [world.network().nat(kind).host()]).await;
             let (caller, callee) = if edge_calls { (&edge, &public) } else { (&public, &edge) };
-            world.judge(&format!("{kind:?}, the edge calls: {edge_calls}"), caller, callee, Ok(())).await;
+            world
+                .judge(&format!("{kind:?}, the edge calls: {edge_calls}"), caller, callee, Ok(()))
+                .await;
         }
     }
 }
@@ -286,8 +323,9 @@ async fn a_direct_transfer_outlives_what_nats_forget_and_the_death_of_its_path()
         ("the sender's address changes", |_, nats| _ = nats[0].renumber()),
         ("the receiver's address changes", |_, nats| _ = nats[1].renumber()),
     ];
-    let cut: Fault =
-        ("the path is cut", |world, nats| world.network().cut(nats[0].address(), nats[1].address()));
+    let cut: Fault = ("the path is cut", |world, nats| {
+        world.network().cut(nats[0].address(), nats[1].address())
+    });
     for kinds in [
         [NatKind::PortRestricted, NatKind::PortRestricted],
         [NatKind::Symmetric, NatKind::AddressRestricted],
@@ -298,7 +336,11 @@ async fn a_direct_transfer_outlives_what_nats_forget_and_the_death_of_its_path()
             let nats = kinds.map(|kind| world.network().nat(kind));
             for nat in &nats {
                 let latency = Duration::from_millis(10);
-                nat.set_access(LinkQuality { latency, bandwidth: Some(8 << 20), ..LinkQuality::default() });
+                nat.set_access(LinkQuality {
+                    latency,
+                    bandwidth: Some(8 << 20),
+                    ..LinkQuality::default()
+                });
             }
             let a = world.edge("a", [nats[0].host()]).await;
             let b = world.edge("b", [nats[1].host()]).await;
@@ -327,7 +369,8 @@ fn seeds() -> Range<u64> {
     }
 }
 
-/// Two relays on the Internet, so that edges can tell what kind of NAT they are behind; each has IPv4 and IPv6.
+/// Two relays on the Internet, so that edges can tell what kind of NAT they are behind; each has
+/// IPv4 and IPv6.
 struct World {
     mesh: Mesh,
     relays: BTreeMap<&'static str, Node>,
@@ -340,7 +383,8 @@ impl World {
         let mut relays = BTreeMap::new();
         for (name, ipv6) in [("r1", "[2001:db8:ffff::1]:7400"), ("r2", "[2001:db8:ffff::2]:7400")] {
             let ipv6 = network.bind(ipv6.parse().unwrap()).unwrap();
-            let relay = mesh.joiner(name, &["hub"]).socket(ipv6).transit(true).start().await.unwrap();
+            let relay =
+                mesh.joiner(name, &["hub"]).socket(ipv6).transit(true).start().await.unwrap();
             relay.routable(&id("hub")).await.unwrap();
             relays.insert(name, relay);
         }
@@ -402,7 +446,9 @@ impl Dice {
 
 /// Waits for a path to the peer.
 async fn direct(events: &mut Receiver<Event>, peer: &str) {
-    while !matches!(events.recv().await.unwrap(), Event::PathUp { peer: up, .. } if up.as_str() == peer) {}
+    while !matches!(events.recv().await.unwrap(), Event::PathUp { peer: up, .. } if up.as_str() == peer)
+    {
+    }
 }
 
 async fn explain(near: &Node, far: &Node) -> NodeExplanation {

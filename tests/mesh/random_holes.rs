@@ -42,7 +42,8 @@ impl Graph {
     }
 
     fn neighbours(&self, of: usize) -> impl Iterator<Item = usize> {
-        let other = move |&(a, b): &(usize, usize)| if a == of { Some(b) } else { (b == of).then_some(a) };
+        let other =
+            move |&(a, b): &(usize, usize)| if a == of { Some(b) } else { (b == of).then_some(a) };
         self.links.iter().filter_map(other)
     }
 
@@ -63,7 +64,8 @@ impl Graph {
     /// Whether some neighbour of `from` has shortest paths to `to` that avoid the hole and do not
     /// lead back: all that an end can choose is its first hop.
     fn leads_around(&self, from: usize, to: usize, hole: usize) -> bool {
-        let (to_end, to_hole, to_start) = (self.distances(to), self.distances(hole), self.distances(from));
+        let (to_end, to_hole, to_start) =
+            (self.distances(to), self.distances(hole), self.distances(from));
         self.neighbours(from).any(|first| {
             let rest = to_end[&first];
             let avoids = |node: usize, from_node: &BTreeMap<usize, usize>| {
@@ -78,7 +80,8 @@ async fn play(seed: u64) -> usize {
     let mut rng = Rng::new(seed);
     let graph = Graph::random(&mut rng);
     let name = |node: usize| format!("n{node}");
-    let links: Vec<_> = graph.links.iter().map(|(a, b)| format!("{}-{}", name(*a), name(*b))).collect();
+    let links: Vec<_> =
+        graph.links.iter().map(|(a, b)| format!("{}-{}", name(*a), name(*b))).collect();
     let mesh = Mesh::builder(links.iter().map(String::as_str)).start().await;
     let hole = below(&mut rng, graph.nodes);
     mesh.swallow(&name(hole));
@@ -95,7 +98,10 @@ async fn play(seed: u64) -> usize {
             let begun = Instant::now();
             let (node, peer) = (mesh.node(&name(from)), id(&name(to)));
             while !matches!(timeout(Duration::from_secs(1), node.ping(&peer)).await, Ok(Ok(_))) {
-                assert!(begun.elapsed() < BACK, "seed {seed}: {links:?} without n{hole}: n{from} to n{to}");
+                assert!(
+                    begun.elapsed() < BACK,
+                    "seed {seed}: {links:?} without n{hole}: n{from} to n{to}"
+                );
                 sleep(Duration::from_millis(10)).await;
             }
         }
@@ -119,10 +125,16 @@ async fn play(seed: u64) -> usize {
                 *detours.entry(peer).or_default() += 1;
             }
         }
-        assert!(detours.values().all(|count| *count <= MAX_DETOURS), "seed {seed}: n{node}: {detours:?}");
+        assert!(
+            detours.values().all(|count| *count <= MAX_DETOURS),
+            "seed {seed}: n{node}: {detours:?}"
+        );
         let status = mesh.node(&name(*node)).status().await.unwrap();
         let looped = status.switch.dropped.get(&DropReason::HopLimit).copied().unwrap_or_default();
-        assert_eq!(looped, 0, "seed {seed}: {links:?} without n{hole}: packets loop through n{node}");
+        assert_eq!(
+            looped, 0,
+            "seed {seed}: {links:?} without n{hole}: packets loop through n{node}"
+        );
     }
     pairs
 }

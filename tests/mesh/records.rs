@@ -11,7 +11,8 @@ use crate::support::id;
 
 #[tokio::test(start_paused = true)]
 async fn nodes_with_every_kind_of_key_and_name_are_in_one_mesh() {
-    // RSA, P-256, Ed25519, P-384 and a chain with an intermediate CA, in a row: all but neighbours know each other by records.
+    // RSA, P-256, Ed25519, P-384 and a chain with an intermediate CA, in a row: all but neighbours
+    // know each other by records.
     let names = ["othername", "uri", "dns", "p384", "chained"];
     let network = Network::new(1);
     let mut nodes: Vec<Node> = Vec::new();
@@ -30,7 +31,12 @@ async fn nodes_with_every_kind_of_key_and_name_are_in_one_mesh() {
             from.ping(to.id()).await.unwrap();
         }
         let records = records(from).await;
-        assert_eq!((records.forged, records.untrusted, records.unproven), (0, 0, 0), "{}", from.id());
+        assert_eq!(
+            (records.forged, records.untrusted, records.unproven),
+            (0, 0, 0),
+            "{}",
+            from.id()
+        );
         // Each of the others' certificates came once, whoever had it.
         assert_eq!(records.credentials_pulled, names.len() as u64 - 1, "{}", from.id());
     }

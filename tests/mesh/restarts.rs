@@ -8,7 +8,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::support::id;
 
-/// How long a node may stay unreachable after the start of its next process, in virtual time without latency.
+/// How long a node may stay unreachable after the start of its next process, in virtual time
+/// without latency.
 const SOON: Duration = Duration::from_millis(300);
 
 /// How long it may stay unreachable where the process before was killed.
@@ -85,7 +86,8 @@ async fn kill_ten_times(
 async fn an_edge_that_is_killed_ten_times_is_back_soon() {
     for gap in [0, 40, 300] {
         let mut mesh = mesh(["edge-relay", "ctl-relay"]).await;
-        let took = kill_ten_times(&mut mesh, "edge", &["relay"], Duration::from_millis(gap), "edge").await;
+        let took =
+            kill_ten_times(&mut mesh, "edge", &["relay"], Duration::from_millis(gap), "edge").await;
         assert!(took.iter().all(|took| *took < SOON_AFTER_KILL), "after {gap} ms: {took:?}");
     }
 }
@@ -137,7 +139,8 @@ async fn a_second_leave_right_after_the_first_is_known_as_well() {
 async fn the_only_relay_that_is_killed_ten_times_is_back_soon() {
     for gap in [0, 40, 300] {
         let mut mesh = mesh(["edge-relay", "ctl-relay"]).await;
-        let took = kill_ten_times(&mut mesh, "relay", &[], Duration::from_millis(gap), "edge").await;
+        let took =
+            kill_ten_times(&mut mesh, "relay", &[], Duration::from_millis(gap), "edge").await;
         assert!(took.iter().all(|took| *took < SOON_AFTER_KILL), "after {gap} ms: {took:?}");
     }
 }

@@ -48,7 +48,8 @@ fn peer(name: &str, node: &Node) -> PeerAddr {
 #[tokio::test(start_paused = true)]
 async fn a_stream_survives_that_the_end_that_dialled_moves() {
     let mesh = mesh(["r"]).await;
-    mesh.network().set_default(LinkQuality { bandwidth: Some(8 * 1024 * 1024), ..LinkQuality::default() });
+    mesh.network()
+        .set_default(LinkQuality { bandwidth: Some(8 * 1024 * 1024), ..LinkQuality::default() });
     let (edge, addresses) = roamer(mesh.joiner("edge", &["r"])).await;
     edge.linked().await.unwrap();
     serve_sink(mesh.node("r"));
@@ -97,7 +98,8 @@ async fn the_end_that_was_dialled_moves_and_dials_back() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_on_a_link_that_was_only_slow_to_answer_is_not_cut() {
     let mesh = mesh(["r"]).await;
-    mesh.network().set_default(LinkQuality { bandwidth: Some(256 * 1024), ..LinkQuality::default() });
+    mesh.network()
+        .set_default(LinkQuality { bandwidth: Some(256 * 1024), ..LinkQuality::default() });
     for name in ["a", "z"] {
         let (edge, addresses) = roamer(mesh.joiner(name, &["r"])).await;
         edge.linked().await.unwrap();
@@ -108,7 +110,8 @@ async fn a_stream_on_a_link_that_was_only_slow_to_answer_is_not_cut() {
         let stream = edge.open(&id("r"), &service("sink")).await.unwrap();
         let transfer = tokio::spawn(transfer(stream, 400));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        // The machine says that it moved, and does so only after it has dialled anew: what it sends is lost meanwhile.
+        // The machine says that it moved, and does so only after it has dialled anew: what it sends
+        // is lost meanwhile.
         let from = edge.local_addrs()[0];
         mesh.network().cut_one_way(from.ip(), mesh.addr("r").ip());
         addresses.send_replace(Vec::new());
@@ -116,7 +119,8 @@ async fn a_stream_on_a_link_that_was_only_slow_to_answer_is_not_cut() {
         mesh.network().heal();
         announce(&addresses, from);
         let longest = transfer.await.unwrap();
-        // The loss itself, what recovery may take, and the probe timer that a lost packet has doubled.
+        // The loss itself, what recovery may take, and the probe timer that a lost packet has
+        // doubled.
         let limit = RECOVERED + Duration::from_millis(2_500);
         assert!(longest < limit, "{name}: stalled for {longest:?}");
     }
@@ -125,7 +129,8 @@ async fn a_stream_on_a_link_that_was_only_slow_to_answer_is_not_cut() {
 #[tokio::test(start_paused = true)]
 async fn a_relay_that_moves_keeps_the_streams_that_it_carries() {
     let mesh = mesh(["b"]).await;
-    mesh.network().set_default(LinkQuality { bandwidth: Some(8 * 1024 * 1024), ..LinkQuality::default() });
+    mesh.network()
+        .set_default(LinkQuality { bandwidth: Some(8 * 1024 * 1024), ..LinkQuality::default() });
     serve_sink(mesh.node("b"));
     let (relay, addresses) = roamer(mesh.joiner("r", &["b"]).transit(true)).await;
     let edge = mesh.joiner("a", &[]).peer(peer("r", &relay)).start().await.unwrap();

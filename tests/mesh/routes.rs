@@ -53,8 +53,8 @@ async fn a_ring_with_a_chord_comes_up_from_cold_on_rough_links() {
 #[tokio::test(start_paused = true)]
 async fn a_tree_of_thirteen_comes_up_from_cold_on_rough_links() {
     let links = [
-        "n1-c", "n5-c", "n9-c", "n2-n1", "n3-n1", "n4-n1", "n6-n5", "n7-n5", "n8-n5", "n10-n9", "n11-n9",
-        "n12-n9",
+        "n1-c", "n5-c", "n9-c", "n2-n1", "n3-n1", "n4-n1", "n6-n5", "n7-n5", "n8-n5", "n10-n9",
+        "n11-n9", "n12-n9",
     ];
     for seed in 0..2 {
         everyone_answers_everyone(&Mesh::on(rough(seed), links).await).await;
@@ -67,7 +67,9 @@ async fn a_random_mesh_of_sixteen_comes_up_from_cold_on_rough_links() {
         // Each node dials an earlier one, so that all are connected, and every third one another.
         let mut state = seed + 1;
         let mut below = |n: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % n
         };
         let mut links: Vec<String> = (1..16).map(|n| format!("n{n}-n{}", below(n))).collect();
@@ -85,6 +87,11 @@ async fn a_route_names_the_directives_of_its_node() {
     while seen != ["text:shout"] {
         tokio::time::sleep(Duration::from_millis(10)).await;
         let status = mesh.node("a").status().await.unwrap();
-        seen = status.routes.into_iter().find(|route| route.node == *mesh.node("b").id()).unwrap().directives;
+        seen = status
+            .routes
+            .into_iter()
+            .find(|route| route.node == *mesh.node("b").id())
+            .unwrap()
+            .directives;
     }
 }

@@ -35,7 +35,12 @@ async fn hold(from: &Node, to: &str, count: usize) -> Vec<Stream> {
             Ok::<_, OpenError>(stream)
         });
     }
-    opening.join_all().await.into_iter().map(|opened| opened.expect("the stream is opened")).collect()
+    opening
+        .join_all()
+        .await
+        .into_iter()
+        .map(|opened| opened.expect("the stream is opened"))
+        .collect()
 }
 
 /// A mesh in which `a` has the neighbour `r` and, behind it, `b`.
@@ -100,7 +105,8 @@ async fn streams_opened_at_once_and_kept_are_all_served() {
             for name in ["r", "b"] {
                 let a = mesh.node("a").clone();
                 if loss > 0.0 {
-                    // A lost packet of a handshake is sent again after 300 ms: no round trip is known.
+                    // A lost packet of a handshake is sent again after 300 ms: no round trip is
+                    // known.
                     a.ping(&id(name)).await.unwrap();
                 }
                 let (done, until) = tokio::sync::oneshot::channel();
@@ -152,7 +158,10 @@ async fn one_stream_too_many_fails_within_a_second() {
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         assert_eq!((status.streams, status.opening), (MAX_STREAMS, 20));
         let explained = a.explain(&id(name)).await.unwrap().streams.unwrap();
-        assert_eq!((explained.opened, explained.opening, explained.saturated), (MAX_STREAMS, 0, true));
+        assert_eq!(
+            (explained.opened, explained.opening, explained.saturated),
+            (MAX_STREAMS, 0, true)
+        );
 
         // With a deadline it waits, and gets the place that becomes free.
         let deadline = Duration::from_secs(3);
@@ -291,7 +300,8 @@ async fn one_caller_does_not_take_all_places_of_calls() {
     let calls = calls.join_all().await;
     let running = calls.iter().filter(|(_, first)| first.is_ok()).count();
     assert_eq!(running, 768, "three quarters of 1,024");
-    let refused = |first: &Result<_, CallError>| matches!(first, Ok(_) | Err(CallError::CallerLimit));
+    let refused =
+        |first: &Result<_, CallError>| matches!(first, Ok(_) | Err(CallError::CallerLimit));
     assert!(calls.iter().all(|(_, first)| refused(first)));
     for name in ["a", "c"] {
         assert!(mesh.node(name).ping(&id("b")).await.unwrap().rtt_ms < 50.0);
@@ -319,7 +329,8 @@ async fn fill(from: &Node, to: &str, count: usize) -> (Vec<Stream>, usize) {
         let (from, to) = (from.clone(), id(to));
         filling.spawn(async move {
             // At the limit not even the header of another stream gets through.
-            let mut stream = from.open_within(&to, &service("unread"), Duration::from_secs(5)).await.ok()?;
+            let mut stream =
+                from.open_within(&to, &service("unread"), Duration::from_secs(5)).await.ok()?;
             let mut written = 0;
             let piece = [0; 16_384];
             let patience = Duration::from_secs(3);
@@ -357,10 +368,11 @@ async fn forty_streams_that_nobody_reads_delay_no_other() {
 async fn what_nobody_reads_is_bounded_for_each_peer_and_for_all() {
     const MIB: usize = 1 << 20;
     let names: Vec<_> = (0..8).map(|n| format!("n{n}-r")).collect();
-    let mesh = Mesh::with(Network::new(7), names.iter().map(String::as_str).chain(["c-r"]), |builder| {
-        builder.receive_window(8 << 20).receive_memory(24 << 20)
-    })
-    .await;
+    let mesh =
+        Mesh::with(Network::new(7), names.iter().map(String::as_str).chain(["c-r"]), |builder| {
+            builder.receive_window(8 << 20).receive_memory(24 << 20)
+        })
+        .await;
     let node = mesh.node("r");
     serve_unread(node);
     serve_echo(node);

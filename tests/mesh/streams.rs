@@ -49,7 +49,8 @@ async fn a_node_that_nobody_knows_is_no_route_after_a_second() {
 async fn a_deadline_ends_the_wait_for_a_route() {
     let mesh = mesh(["a-r"]).await;
     let deadline = Duration::from_millis(50);
-    let error = mesh.node("a").open_within(&id("nobody"), &service("echo"), deadline).await.unwrap_err();
+    let error =
+        mesh.node("a").open_within(&id("nobody"), &service("echo"), deadline).await.unwrap_err();
     assert_eq!(error, OpenError::Deadline(deadline));
 }
 
@@ -84,7 +85,10 @@ async fn a_stream_that_its_opener_finished_and_dropped_is_served() {
                 incoming.stream.read_to_end(&mut all).await.unwrap();
                 // Nobody reads an answer, and the writer of one learns that.
                 let error = incoming.stream.send.write_all(b"?").await.unwrap_err();
-                assert!(matches!(error, StreamError::Stopped { code: StreamCode::Dropped, .. }), "{error:?}");
+                assert!(
+                    matches!(error, StreamError::Stopped { code: StreamCode::Dropped, .. }),
+                    "{error:?}"
+                );
                 lengths.push(all.len());
             }
             lengths
@@ -123,7 +127,10 @@ async fn a_slow_reader_holds_up_nobody_else() {
     let flood = async {
         // Nobody reads: the window fills, and the writer waits.
         loop {
-            if tokio::time::timeout(Duration::from_secs(1), slow.write_all(&[0; 65_536])).await.is_err() {
+            if tokio::time::timeout(Duration::from_secs(1), slow.write_all(&[0; 65_536]))
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -160,10 +167,14 @@ async fn a_node_that_leaves_ends_its_streams_in_order() {
     assert_eq!((ending.by, ending.why, ending.bytes), (EndedBy::Other, EndReason::ShutDown, 1));
     let error = mesh.node("a").open(&id("b"), &service("echo")).await.unwrap_err();
     assert_eq!(error, OpenError::NoRoute { node: id("b") });
-    assert_eq!(mesh.node("b").open(&id("a"), &service("echo")).await.unwrap_err(), OpenError::ShutDown);
+    assert_eq!(
+        mesh.node("b").open(&id("a"), &service("echo")).await.unwrap_err(),
+        OpenError::ShutDown
+    );
 }
 
-/// A mesh in which the round trip from `a` to `b` is 0.8 s, and there is no connection between them yet.
+/// A mesh in which the round trip from `a` to `b` is 0.8 s, and there is no connection between them
+/// yet.
 async fn far() -> Mesh {
     let mesh = mesh(["a-r", "b-r"]).await;
     let latency = Duration::from_millis(400);
@@ -232,6 +243,8 @@ async fn a_service_that_is_withdrawn_refuses_and_serves_again_once_it_is_offered
         }
         drop(listener);
         let refused = accepted().await.unwrap_err();
-        assert!(matches!(&refused, StreamError::Refused(why) if why.code == RefuseCode::UnknownService));
+        assert!(
+            matches!(&refused, StreamError::Refused(why) if why.code == RefuseCode::UnknownService)
+        );
     }
 }

@@ -80,7 +80,8 @@ impl Checksum {
     }
 }
 
-/// Sends `pieces` pieces of 64 KiB to `sink` and checks what came; returns the longest time that a piece waited.
+/// Sends `pieces` pieces of 64 KiB to `sink` and checks what came; returns the longest time that a
+/// piece waited.
 pub(crate) async fn transfer(mut stream: Stream, pieces: usize) -> Duration {
     let mut sum = Checksum::default();
     let mut longest = Duration::ZERO;

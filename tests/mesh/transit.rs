@@ -10,12 +10,15 @@ use crate::support::{echo, id, serve_echo};
 
 #[tokio::test(start_paused = true)]
 async fn a_node_without_transit_is_no_way_between_others() {
-    let mut mesh = Mesh::builder(["a-edge", "b-edge", "a-r", "b-r"]).without_transit(["edge"]).start().await;
+    let mut mesh =
+        Mesh::builder(["a-edge", "b-edge", "a-r", "b-r"]).without_transit(["edge"]).start().await;
     mesh.node("a").ping(&id("b")).await.unwrap();
     mesh.node("a").ping(&id("edge")).await.unwrap();
     mesh.kill("r");
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert!(timeout(Duration::from_secs(20), mesh.node("a").ping(&id("b"))).await.unwrap().is_err());
+    assert!(
+        timeout(Duration::from_secs(20), mesh.node("a").ping(&id("b"))).await.unwrap().is_err()
+    );
     mesh.node("a").ping(&id("edge")).await.unwrap();
     assert_eq!(mesh.node("edge").status().await.unwrap().switch.forwarded, 0);
 }
@@ -50,7 +53,9 @@ async fn restricted(rule: Option<&str>) -> Vec<Node> {
     let (network, ca) = (Network::new(3), Authority::new("roles", 1).unwrap());
     let rule: Option<RelayRule> = rule.map(|rule| rule.parse().unwrap());
     let mut nodes: Vec<Node> = Vec::new();
-    for (name, peers) in [("bad", &[][..]), ("r1", &[0]), ("r2", &[1]), ("a", &[0, 1]), ("b", &[0, 2])] {
+    for (name, peers) in
+        [("bad", &[][..]), ("r1", &[0]), ("r2", &[1]), ("a", &[0, 1]), ("b", &[0, 2])]
+    {
         let roles = if name.starts_with('r') { &["relay"][..] } else { &[] };
         let identity = ca.issue_with_roles(&id(name), roles.iter().copied(), 1).unwrap();
         let trust = identity.trust().clone();
@@ -58,10 +63,13 @@ async fn restricted(rule: Option<&str>) -> Vec<Node> {
             Some(rule) if name != "bad" => identity.with_trust(trust.with_relays([rule.clone()])),
             _ => identity,
         };
-        let builder =
-            Node::builder(id(name), identity).socket(network.bind_host()).direct(false).transit(true);
-        let dial =
-            |builder: receptor_quic::NodeBuilder, peer: &usize| builder.peer(nodes[*peer].local_addrs()[0]);
+        let builder = Node::builder(id(name), identity)
+            .socket(network.bind_host())
+            .direct(false)
+            .transit(true);
+        let dial = |builder: receptor_quic::NodeBuilder, peer: &usize| {
+            builder.peer(nodes[*peer].local_addrs()[0])
+        };
         let node = peers.iter().fold(builder, dial).start().await.unwrap();
         nodes.push(node);
     }
@@ -100,7 +108,9 @@ async fn a_relay_that_gets_the_role_by_renewal_carries_traffic() {
     let node = |name: &str| {
         let identity = ca.issue(&id(name), 1).unwrap();
         let trust = identity.trust().clone().with_relays([rule.clone()]);
-        Node::builder(id(name), identity.with_trust(trust)).socket(network.bind_host()).direct(false)
+        Node::builder(id(name), identity.with_trust(trust))
+            .socket(network.bind_host())
+            .direct(false)
     };
     let r = node("r").transit(true).start().await.unwrap();
     let a = node("a").peer(r.local_addrs()[0]).start().await.unwrap();

@@ -21,7 +21,9 @@ async fn a_second_node_at_the_opposite_end_of_a_ring_of_four_yields_and_both_say
     let mut twins_events = twin.events();
     let here = timeout(LIMIT, duplicate(&mut events)).await.unwrap();
     let there = timeout(LIMIT, duplicate(&mut twins_events)).await.unwrap();
-    let Event::DuplicateId { node, keeps, yields, yielded: false } = here else { panic!("{here:?}") };
+    let Event::DuplicateId { node, keeps, yields, yielded: false } = here else {
+        panic!("{here:?}")
+    };
     assert_eq!(node, id("x"));
     // Both name both processes and their addresses.
     assert_eq!(
@@ -33,13 +35,19 @@ async fn a_second_node_at_the_opposite_end_of_a_ring_of_four_yields_and_both_say
     let status = x.status().await.unwrap();
     assert_eq!(keeps.instance, status.instance);
     let seen = status.duplicate.unwrap();
-    assert_eq!((seen.instance, seen.address, seen.yielded), (yields.instance, yields.address, false));
+    assert_eq!(
+        (seen.instance, seen.address, seen.yielded),
+        (yields.instance, yields.address, false)
+    );
     let status = twin.status().await.unwrap();
     let seen = status.duplicate.unwrap();
     assert_eq!((seen.instance, seen.address, seen.yielded), (keeps.instance, keeps.address, true));
 
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(twin.status().await.unwrap().links.iter().all(|link| link.up_ms.is_none()), "no links, for good");
+    assert!(
+        twin.status().await.unwrap().links.iter().all(|link| link.up_ms.is_none()),
+        "no links, for good"
+    );
     assert!(twin.status().await.unwrap().routes.is_empty());
     for node in [mesh.node("b"), x] {
         let mut links = up_links(node).await;

@@ -126,7 +126,9 @@ async fn a_unit_runs_through_a_relay_and_its_handler_sees_who_submitted_it() {
     let unit = ctl.submit(id("edge"), "text:shout", "hello").label("job", "7").await.unwrap();
     assert_eq!((end(&unit).await, read(&unit).await), (Outcome::Succeeded, b"HELLO".to_vec()));
     let empty = ctl.submit(id("edge"), "text:shout", "").await.unwrap();
-    let Outcome::Failed(Failure::Handler(text)) = end(&empty).await else { panic!("{:?}", empty.status()) };
+    let Outcome::Failed(Failure::Handler(text)) = end(&empty).await else {
+        panic!("{:?}", empty.status())
+    };
     assert_eq!(text, "ctl sent nothing");
     let mut filter = UnitFilter::default();
     filter.labels.push(("job".to_owned(), "7".to_owned()));
@@ -213,7 +215,8 @@ async fn a_handler_is_cancelled_while_its_output_is_written() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_whose_payload_cannot_be_read_fails() {
-    let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::<Work>::default());
+    let (mesh, dir, work) =
+        (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::<Work>::default());
     let mut limits = limits();
     limits.max_running = 1;
     let _edge = start_within(&mesh, &dir, "edge", &work, limits).await;
@@ -226,7 +229,9 @@ async fn a_handler_whose_payload_cannot_be_read_fails() {
     std::fs::remove_file(stored.join("payload")).unwrap();
     work.go.notify_one();
     assert_eq!(end(&first).await, Outcome::Succeeded);
-    let Outcome::Failed(Failure::Handler(text)) = end(&second).await else { panic!("{:?}", second.status()) };
+    let Outcome::Failed(Failure::Handler(text)) = end(&second).await else {
+        panic!("{:?}", second.status())
+    };
     assert!(text.starts_with("cannot read the payload: "), "{text}");
 }
 
@@ -249,8 +254,9 @@ async fn a_key_is_one_unit_however_often_it_is_submitted() {
     stop(ctl).await;
     let other = tempfile::tempdir().unwrap();
     let ctl = start(&mesh, &other, "ctl", &work).await;
-    let again =
-        |text: &'static str| ctl.submit(id("edge"), "text:shout", text).key(uuid::Uuid::from_u128(42)).send();
+    let again = |text: &'static str| {
+        ctl.submit(id("edge"), "text:shout", text).key(uuid::Uuid::from_u128(42)).send()
+    };
     let unit = again("other").await.unwrap();
     assert_eq!(end(&unit).await, Outcome::Refused(UnitRefusal::Conflict));
     unit.release(false).await.unwrap();
@@ -270,7 +276,10 @@ async fn a_released_unit_is_gone_at_both_ends_and_its_key_is_dead() {
     unit.release(true).await.unwrap();
     timeout(LONG, unit.removed()).await.unwrap().unwrap();
     assert!(edge.units().here(&UnitFilter::default()).is_empty());
-    assert!(matches!(unit.results(ResultsOptions::default()).next().await, Err(ResultsError::Unit(_))));
+    assert!(matches!(
+        unit.results(ResultsOptions::default()).next().await,
+        Err(ResultsError::Unit(_))
+    ));
     let again = submit().await.unwrap();
     assert_eq!(end(&again).await, Outcome::Refused(UnitRefusal::Released));
     assert_eq!(work.runs(), 1);
@@ -312,7 +321,8 @@ async fn a_node_without_units_refuses_them_at_both_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_a_restart_cut_off_is_lost_unless_it_is_idempotent() {
-    let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::<Work>::default());
+    let (mesh, dir, work) =
+        (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::<Work>::default());
     let edge = start(&mesh, &dir, "edge", &work).await;
     let ctl = start(&mesh, &dir, "ctl", &work).await;
     let submit = |text| ctl.submit(id("edge"), "text:wait", text);
@@ -401,7 +411,8 @@ async fn a_reader_that_waits_for_the_executor_ends_when_the_unit_is_removed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_unit_whose_turn_comes_in_a_shutdown_starts_after_the_restart() {
-    let (mesh, dir, work) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::<Work>::default());
+    let (mesh, dir, work) =
+        (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::<Work>::default());
     let mut one = limits();
     one.max_running = 1;
     let edge = start_within(&mesh, &dir, "edge", &work, one).await;

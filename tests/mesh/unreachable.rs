@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use receptor_quic::testing::{Mesh, Network, mesh};
 use receptor_quic::{
-    Call, CallError, CallOptions, EndReason, EndedBy, Node, OpenError, OpenOptions, Responder, StartError,
-    StreamError,
+    Call, CallError, CallOptions, EndReason, EndedBy, Node, OpenError, OpenOptions, Responder,
+    StartError, StreamError,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
@@ -107,7 +107,8 @@ async fn outage(mesh: &mut Mesh, outage: Duration) -> bool {
 async fn a_stream_outlives_an_outage_that_is_shorter_than_the_peer_timeout() {
     let with = async |seconds| {
         let timeout = Duration::from_secs(seconds);
-        Mesh::with(Network::new(seconds), ["a-r", "b-r"], |builder| builder.peer_timeout(timeout)).await
+        Mesh::with(Network::new(seconds), ["a-r", "b-r"], |builder| builder.peer_timeout(timeout))
+            .await
     };
     assert!(outage(&mut with(5).await, Duration::from_secs(2)).await);
     assert!(!outage(&mut with(5).await, Duration::from_secs(8)).await);
@@ -117,14 +118,15 @@ async fn a_stream_outlives_an_outage_that_is_shorter_than_the_peer_timeout() {
 
 /// A call with its own peer timeout that has started.
 async fn running_for(from: &Node, to: &str, seconds: u64) -> Call {
-    let options = CallOptions { peer_timeout: Some(Duration::from_secs(seconds)), ..CallOptions::default() };
+    let options =
+        CallOptions { peer_timeout: Some(Duration::from_secs(seconds)), ..CallOptions::default() };
     let mut call = from.call_with(&id(to), "test:endless", options).await.unwrap();
     call.next().await.unwrap().unwrap();
     call
 }
 
-/// Handles `test:endless`, which answers once and goes on for ever. The channel reports for how long
-/// each call ran.
+/// Handles `test:endless`, which answers once and goes on for ever. The channel reports for how
+/// long each call ran.
 fn handle_measured(node: &Node) -> mpsc::UnboundedReceiver<Duration> {
     struct Report(Instant, mpsc::UnboundedSender<Duration>);
     impl Drop for Report {
@@ -157,18 +159,27 @@ async fn each_call_gives_up_an_unreachable_node_in_its_own_time() {
     let mut mesh = mesh(["a-r", "b-r"]).await;
     let mut ran = handle_measured(mesh.node("b"));
     let a = mesh.node("a").clone();
-    let calls = [running_for(&a, "b", 2).await, running(&a, "b").await, running_for(&a, "b", 40).await];
+    let calls =
+        [running_for(&a, "b", 2).await, running(&a, "b").await, running_for(&a, "b", 40).await];
     // Both ends lose their link, and with it all routes, at once.
     mesh.kill("r");
     let ends = calls.map(|call| tokio::spawn(end_of(call)));
     for (end, seconds) in ends.into_iter().zip([2, 5, 40]) {
         let (took, error) = end.await.unwrap();
-        // The route is missing once the links are found dead, 3.5 to 4.5 s after their last packets.
+        // The route is missing once the links are found dead, 3.5 to 4.5 s after their last
+        // packets.
         let earliest = Duration::from_secs(seconds);
         let latest = earliest.max(Duration::from_millis(4_500)) + Duration::from_millis(500);
-        assert!(earliest - Duration::from_millis(200) <= took && took <= latest, "{seconds} s: {took:?}");
+        assert!(
+            earliest - Duration::from_millis(200) <= took && took <= latest,
+            "{seconds} s: {took:?}"
+        );
         let ending = error.ending().unwrap();
-        assert_eq!((ending.by, ending.why.clone()), (EndedBy::Network, EndReason::NoRoute), "{seconds} s");
+        assert_eq!(
+            (ending.by, ending.why.clone()),
+            (EndedBy::Network, EndReason::NoRoute),
+            "{seconds} s"
+        );
         assert!(error.may_have_started());
         // The executor has waited as long.
         let ran = ran.recv().await.unwrap();
@@ -204,9 +215,12 @@ async fn a_stream_gives_up_in_its_own_time_at_both_ends() {
     for seconds in [2, 30] {
         let mut mesh = mesh(["a-r", "b-r"]).await;
         let mut listener = mesh.node("b").serve(service("held")).unwrap();
-        let options =
-            OpenOptions { peer_timeout: Some(Duration::from_secs(seconds)), ..OpenOptions::default() };
-        let mut opened = mesh.node("a").open_with(&id("b"), &service("held"), options).await.unwrap();
+        let options = OpenOptions {
+            peer_timeout: Some(Duration::from_secs(seconds)),
+            ..OpenOptions::default()
+        };
+        let mut opened =
+            mesh.node("a").open_with(&id("b"), &service("held"), options).await.unwrap();
         opened.accepted().await.unwrap();
         let accepted = listener.accept().await.unwrap().stream;
         mesh.kill("r");
@@ -226,7 +240,10 @@ async fn a_stream_gives_up_in_its_own_time_at_both_ends() {
             let (results, took) = end.await.unwrap();
             let earliest = Duration::from_secs(seconds);
             let latest = earliest.max(Duration::from_millis(4_500)) + Duration::from_millis(500);
-            assert!(took <= latest && took + Duration::from_millis(200) >= earliest, "{seconds} s: {took:?}");
+            assert!(
+                took <= latest && took + Duration::from_millis(200) >= earliest,
+                "{seconds} s: {took:?}"
+            );
             for result in results {
                 let Err(StreamError::Lost(ending)) = result else { panic!("{result:?}") };
                 assert_eq!((ending.by, ending.why), (EndedBy::Network, EndReason::NoRoute));
@@ -240,13 +257,15 @@ async fn an_open_gives_up_in_its_own_time_behind_a_patient_stream() {
     let mesh = mesh(["a-r", "b-r"]).await;
     let _listener = mesh.node("b").serve(service("held")).unwrap();
     let a = mesh.node("a").clone();
-    let patient = OpenOptions { peer_timeout: Some(Duration::from_secs(600)), ..OpenOptions::default() };
+    let patient =
+        OpenOptions { peer_timeout: Some(Duration::from_secs(600)), ..OpenOptions::default() };
     let mut patient = a.open_with(&id("b"), &service("held"), patient).await.unwrap();
     patient.accepted().await.unwrap();
     mesh.swallow("r");
     let silent = Instant::now();
     // What is not acknowledged fills the send window of the connection.
-    let full = tokio::time::timeout(Duration::from_secs(1), patient.write_all(&vec![0; 32 << 20])).await;
+    let full =
+        tokio::time::timeout(Duration::from_secs(1), patient.write_all(&vec![0; 32 << 20])).await;
     assert!(full.is_err(), "{full:?}");
     let error = a.open(&id("b"), &service("held")).await.unwrap_err();
     assert!(matches!(error, OpenError::Unreachable { .. }), "{error:?}");
@@ -258,7 +277,8 @@ async fn a_silent_node_with_a_route_is_given_up_after_15_s_or_later() {
     let mesh = mesh(["a-r", "b-r"]).await;
     let mut ran = handle_measured(mesh.node("b"));
     let a = mesh.node("a").clone();
-    let calls = [running_for(&a, "b", 2).await, running(&a, "b").await, running_for(&a, "b", 40).await];
+    let calls =
+        [running_for(&a, "b", 2).await, running(&a, "b").await, running_for(&a, "b", 40).await];
     // The links stay, and nothing is forwarded.
     mesh.swallow("r");
     let ends = calls.map(|call| tokio::spawn(end_of(call)));
@@ -277,7 +297,8 @@ async fn an_unused_silent_connection_is_closed_after_15_s() {
     let mesh = mesh(["a-r", "b-r"]).await;
     let a = mesh.node("a");
     a.ping(&id("b")).await.unwrap();
-    let connected = async || a.status().await.unwrap().peers.iter().any(|peer| peer.node == id("b"));
+    let connected =
+        async || a.status().await.unwrap().peers.iter().any(|peer| peer.node == id("b"));
     // The links stay, and nothing is forwarded. The last packet may have come a keepalive before.
     mesh.swallow("r");
     tokio::time::sleep(Duration::from_millis(10_500)).await;
@@ -296,7 +317,8 @@ async fn a_call_connects_for_as_long_as_it_may() {
         let a = a.clone();
         tokio::spawn(async move {
             let start = Instant::now();
-            let options = OpenOptions { peer_timeout: peer_timeout.map(Duration::from_secs), deadline: None };
+            let options =
+                OpenOptions { peer_timeout: peer_timeout.map(Duration::from_secs), deadline: None };
             let error = a.open_with(&id("b"), &service("echo"), options).await.unwrap_err();
             assert!(matches!(error, OpenError::Unreachable { .. }), "{error:?}");
             start.elapsed()
@@ -307,7 +329,10 @@ async fn a_call_connects_for_as_long_as_it_may() {
     for (open, seconds) in opens.into_iter().zip([1, 5, 8, 10]) {
         let took = open.await.unwrap();
         let expected = Duration::from_secs(seconds);
-        assert!(expected <= took && took <= expected + Duration::from_millis(200), "{seconds} s: {took:?}");
+        assert!(
+            expected <= took && took <= expected + Duration::from_millis(200),
+            "{seconds} s: {took:?}"
+        );
     }
 }
 

@@ -20,7 +20,8 @@ async fn a_call_streams_its_payload_and_its_responses_through_relays() {
         Ok(())
     };
     mesh.node("edge").handle(directive("text:shout"), shout).unwrap();
-    let mut call = mesh.node("controller").call(&id("edge"), directive("text:shout")).await.unwrap();
+    let mut call =
+        mesh.node("controller").call(&id("edge"), directive("text:shout")).await.unwrap();
     for piece in ["one ", "two ", "three"] {
         call.payload.write_chunk(Bytes::from(piece)).await.unwrap();
     }
@@ -32,7 +33,8 @@ async fn a_call_streams_its_payload_and_its_responses_through_relays() {
         serials.push((response.serial, response.last));
     }
     assert_eq!(text, b"ONE TWO THREE");
-    let expected: Vec<_> = (1..=serials.len() as u64).map(|n| (n, n == serials.len() as u64)).collect();
+    let expected: Vec<_> =
+        (1..=serials.len() as u64).map(|n| (n, n == serials.len() as u64)).collect();
     assert_eq!(serials, expected);
 }
 
@@ -99,5 +101,7 @@ async fn a_directive_registered_while_the_node_is_busy_is_advertised() {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(30), waited).await.expect("it is advertised");
+    tokio::time::timeout(std::time::Duration::from_secs(30), waited)
+        .await
+        .expect("it is advertised");
 }

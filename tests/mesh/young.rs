@@ -1,4 +1,5 @@
-//! A node that has just joined reaches everyone, and its replies find back, before its record is everywhere.
+//! A node that has just joined reaches everyone, and its replies find back, before its record is
+//! everywhere.
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use tokio::time::Instant;
 
 /// The grid is 4 by 4.
 const SIDE: u64 = 4;
-/// What the flood may cost beyond the latencies: an id instead of the record, where trees disagree, and its pull.
+/// What the flood may cost beyond the latencies: an id instead of the record, where trees disagree,
+/// and its pull.
 const DISAGREEMENT: Duration = Duration::from_millis(130);
 
 /// What became of one first ping.
@@ -59,8 +61,9 @@ async fn grid(draw: &mut Draw, seed: u64) -> Mesh {
 
 /// Lets ten joiners, one after the other, ping a node at the moment when each is linked.
 ///
-/// Nothing is lost meanwhile, neither in the network nor in a switch: it is the first packets that are answered. Time
-/// alone would not tell, since QUIC repeats what was not answered in 300 ms, which is less than some of these round trips.
+/// Nothing is lost meanwhile, neither in the network nor in a switch: it is the first packets that
+/// are answered. Time alone would not tell, since QUIC repeats what was not answered in 300 ms,
+/// which is less than some of these round trips.
 async fn first_pings(seed: u64, ephemeral: bool) -> Vec<FirstPing> {
     let mut draw = Draw(seed);
     let mesh = grid(&mut draw, seed).await;

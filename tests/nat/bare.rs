@@ -15,7 +15,8 @@ const WITH_LUCK: Duration = Duration::from_secs(8);
 /// How long a pair behind these gateways took to be direct; `None` if it is not after `limit`.
 fn direct(internet: &Segment, gateways: [&Gateway; 2], limit: Duration) -> Option<Duration> {
     let mesh = Mesh::new(internet);
-    let (a, b) = (mesh.edge("a", gateways[0].host("a"), &[]), mesh.edge("b", gateways[1].host("b"), &[]));
+    let (a, b) =
+        (mesh.edge("a", gateways[0].host("a"), &[]), mesh.edge("b", gateways[1].host("b"), &[]));
     mesh.settle(&[&a, &b]);
     let began = crate::clock::now();
     mesh.ping(&a, &b);

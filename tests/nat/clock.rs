@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 /// More than anything here takes on a slow machine that does other things as well.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// How long an answer stands before it is asked for anew: nodes are asked by processes, which want the processor as well.
+/// How long an answer stands before it is asked for anew: nodes are asked by processes, which want
+/// the processor as well.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(30);
 
 #[expect(clippy::disallowed_methods, reason = "the kernel's NATs run in real time")]
@@ -34,7 +35,9 @@ pub(crate) fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// How often a test is repeated that depends on luck: on the ports that a NAT chooses, on the packets that are lost.
+/// How often a test is repeated that depends on luck: on the ports that a NAT chooses, on the
+/// packets that are lost.
 pub(crate) fn runs() -> usize {
-    std::env::var("RECEPTOR_NAT_RUNS").map_or(1, |runs| runs.parse().expect("RECEPTOR_NAT_RUNS is a number"))
+    std::env::var("RECEPTOR_NAT_RUNS")
+        .map_or(1, |runs| runs.parse().expect("RECEPTOR_NAT_RUNS is a number"))
 }

@@ -1,5 +1,6 @@
-//! Relays and edges as `deploy/` has them: its configuration files word for word, its command lines, and walls like those of its units: a user
-//! of their own, no privileges, a file system that they cannot write, and no more of `/proc` than processes.
+//! Relays and edges as `deploy/` has them: its configuration files word for word, its command
+//! lines, and walls like those of its units: a user of their own, no privileges, a file system that
+//! they cannot write, and no more of `/proc` than processes.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -34,14 +35,16 @@ impl Site {
     fn new(names: &[(&str, &Host)]) -> Self {
         let dir = tempfile::Builder::new().prefix("receptor-lab-").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let hosts: String = names.iter().map(|(name, host)| format!("{} {name}\n", host.addr)).collect();
+        let hosts: String =
+            names.iter().map(|(name, host)| format!("{} {name}\n", host.addr)).collect();
         fs::write(dir.path().join("hosts"), hosts).unwrap();
         let site = Self { dir };
         site.receptor(&["cert", "init", "--dir", "ca"]);
         site
     }
 
-    /// Starts `id` as the unit for `role` does, from its configuration file, in which ids that end in 1 are this node's own.
+    /// Starts `id` as the unit for `role` does, from its configuration file, in which ids that end
+    /// in 1 are this node's own.
     fn start(&self, role: &str, id: &str, host: Host) -> Deployed {
         self.receptor(&["cert", "issue", id, "--dir", "ca"]);
         let dir = self.dir.path().join(id);
@@ -62,13 +65,24 @@ impl Site {
         let config = shipped(&format!("{role}.toml"));
         let own_id = format!("id = \"{role}-1\"");
         assert!(config.contains(&own_id), "{config}");
-        fs::write(dir.join(format!("etc/{role}.toml")), config.replace(&own_id, &format!("id = \"{id}\"")))
-            .unwrap();
+        fs::write(
+            dir.join(format!("etc/{role}.toml")),
+            config.replace(&own_id, &format!("id = \"{id}\"")),
+        )
+        .unwrap();
         let unit = shipped(&format!("receptor-{role}.service"));
         let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
         let at = |file: &str| dir.join(file).display().to_string();
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", include_str!("walls.sh"), "walls"]);
+        command.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            include_str!("walls.sh"),
+            "walls",
+        ]);
         command.args([&at("root"), role, &USER.to_string(), &at("etc"), &at("run"), &at("state")]);
         command.arg(self.dir.path().join("hosts")).arg(BINARY);
         command.args(line.split_whitespace()).arg("--until-stdin-ends");
@@ -134,8 +148,8 @@ fn the_shipped_relay_and_edges_run_within_their_walls_and_find_a_direct_path() {
     let [first, second] = relays;
     let relays = [site.start("relay", "relay-1", first), site.start("relay", "relay-2", second)];
     let gateways = [(); 2].map(|()| internet.gateway("gw", Nat::PortRestricted));
-    let [a, b] =
-        ["edge-1", "edge-2"].map(|id| site.start("edge", id, gateways[usize::from(id == "edge-2")].host(id)));
+    let [a, b] = ["edge-1", "edge-2"]
+        .map(|id| site.start("edge", id, gateways[usize::from(id == "edge-2")].host(id)));
     let nodes = relays.iter().chain([&a, &b]);
     nodes.clone().for_each(Deployed::assert_confined);
 
@@ -144,15 +158,21 @@ fn the_shipped_relay_and_edges_run_within_their_walls_and_find_a_direct_path() {
             .iter()
             .all(|(edge, other)| {
                 let Ok(status) = edge.ask(&["status"]) else { return false };
-                let up =
-                    crate::mesh::list(&status["links"]).iter().filter(|link| link["state"] == "up").count();
-                up == 2 && crate::mesh::list(&status["routes"]).iter().any(|route| route["node"] == **other)
+                let up = crate::mesh::list(&status["links"])
+                    .iter()
+                    .filter(|link| link["state"] == "up")
+                    .count();
+                up == 2
+                    && crate::mesh::list(&status["routes"])
+                        .iter()
+                        .any(|route| route["node"] == **other)
             })
             .then_some(())
     });
     a.ask(&["ping", "edge-2", "--count", "1"]).unwrap();
-    let direct =
-        |from: &Deployed, to| from.ask(&["explain", to]).is_ok_and(|said| said["path"]["kind"] == "direct");
+    let direct = |from: &Deployed, to| {
+        from.ask(&["explain", to]).is_ok_and(|said| said["path"]["kind"] == "direct")
+    };
     within(Duration::from_secs(5), || (direct(&a, "edge-2") && direct(&b, "edge-1")).then_some(()))
         .unwrap_or_else(|| panic!("no direct path: {:#}", a.ask(&["explain", "edge-2"]).unwrap()));
     // The command of the configuration file runs within the walls, too.

@@ -40,8 +40,9 @@ fn idle(profile: &str) -> f64 {
     thread::sleep(begin);
     count(&edge.host);
     thread::sleep(MEASURED);
-    let per_second =
-        |counter| edge.host.namespace.bytes("inet usage", counter) as f64 / MEASURED.as_secs_f64() / 2.0;
+    let per_second = |counter| {
+        edge.host.namespace.bytes("inet usage", counter) as f64 / MEASURED.as_secs_f64() / 2.0
+    };
     let (sent, received) = (per_second("sent"), per_second("received"));
     eprintln!("an idle edge, {profile}: sends {sent:.1} B/s to each relay, and gets {received:.1}");
     mesh.ping(&other, &edge);

@@ -1,4 +1,5 @@
-//! The NATs of the lab do what their names say: what is found behind them is no accident of this kernel.
+//! The NATs of the lab do what their names say: what is found behind them is no accident of this
+//! kernel.
 
 use std::net::SocketAddr;
 
@@ -66,7 +67,8 @@ fn two_gateways_in_a_row_filter_and_neither_hairpins() {
     let c = neighbour.host("c");
     assert_eq!(observe(&a, outside.each_ref(), false), (Mapping::Preserved, Filtering::ByPort));
 
-    // Each of them learns its own address outside, and what the others send there does not come back in.
+    // Each of them learns its own address outside, and what the others send there does not come
+    // back in.
     let [a, b, c] = [a, b, c].map(|host| Probe::on(&host, false));
     let server = Probe::on(&outside[0], false);
     let mapped = |probe: &Probe| -> SocketAddr {

@@ -1,4 +1,5 @@
-//! The NAT lab: real processes of the binary, behind real NATs of the kernel, in network namespaces of their own.
+//! The NAT lab: real processes of the binary, behind real NATs of the kernel, in network namespaces
+//! of their own.
 //!
 //! ```text
 //!            relay r1     relay r2     (stranger)
@@ -10,12 +11,14 @@
 //!             edge a                     edge b
 //! ```
 //!
-//! The tests make all of that and remove it again; nothing of it touches the machine's own network. It takes Linux, root,
-//! `ip` and `nft`, and `miniupnpd` for the mapping of ports. Without them each test says in one line that it was skipped, and
-//! why, and passes; with `RECEPTOR_REQUIRE_LAB=1` it fails (`RECEPTOR_REQUIRE_LAB_TOOLS=1` for `miniupnpd`).
+//! The tests make all of that and remove it again; nothing of it touches the machine's own network.
+//! It takes Linux, root, `ip` and `nft`, and `miniupnpd` for the mapping of ports. Without them
+//! each test says in one line that it was skipped, and why, and passes; with
+//! `RECEPTOR_REQUIRE_LAB=1` it fails (`RECEPTOR_REQUIRE_LAB_TOOLS=1` for `miniupnpd`).
 //!
-//! `RECEPTOR_NAT_RUNS` says how often what depends on luck is repeated, 1 by default. `RECEPTOR_NAT_LOG` is the nodes'
-//! `RUST_LOG`; where it is set, the directories with their logs are kept and named.
+//! `RECEPTOR_NAT_RUNS` says how often what depends on luck is repeated, 1 by default.
+//! `RECEPTOR_NAT_LOG` is the nodes' `RUST_LOG`; where it is set, the directories with their logs
+//! are kept and named.
 #![cfg(target_os = "linux")]
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ enum Expected {
     Relayed(&'static str),
 }
 
-/// A symmetric NAT's port for a peer is not known before something has come through it. Whoever filters by port lets nothing
-/// in from a port that he does not know.
+/// A symmetric NAT's port for a peer is not known before something has come through it. Whoever
+/// filters by port lets nothing in from a port that he does not know.
 fn expected(caller: Nat, called: Nat) -> Expected {
     match (caller, called) {
         (Nat::Symmetric, Nat::Symmetric) => Expected::Relayed("both-endpoint-dependent"),
@@ -50,11 +50,15 @@ fn every_pair_of_nats_calls_at_once_and_is_direct_within_3_s_or_says_why_not() {
         };
         let (callers, called) = (side("a"), side("b"));
         mesh.settle(&callers.iter().chain(&called).map(|(_, edge, _)| edge).collect::<Vec<_>>());
-        let pairs = || callers.iter().flat_map(|caller| called.iter().map(move |called| (caller, called)));
+        let pairs =
+            || callers.iter().flat_map(|caller| called.iter().map(move |called| (caller, called)));
         for ((from_nat, from, _), (to_nat, to, _)) in pairs() {
             if expected(*from_nat, *to_nat) == Expected::Direct {
                 let took = mesh.direct_within(AT_ONCE, from, to);
-                eprintln!("run {run}: {from_nat:?} to {to_nat:?}: direct after {} ms", took.as_millis());
+                eprintln!(
+                    "run {run}: {from_nat:?} to {to_nat:?}: direct after {} ms",
+                    took.as_millis()
+                );
             } else {
                 mesh.ping(from, to);
             }

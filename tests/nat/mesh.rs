@@ -27,7 +27,10 @@ pub(crate) struct Mesh {
 pub(crate) struct Edge {
     pub(crate) id: String,
     // It ends before its namespace goes.
-    #[cfg_attr(not(any(feature = "mdns", feature = "portmap")), expect(dead_code, reason = "it is dropped"))]
+    #[cfg_attr(
+        not(any(feature = "mdns", feature = "portmap")),
+        expect(dead_code, reason = "it is dropped")
+    )]
     process: Process,
     pub(crate) host: Host,
 }
@@ -48,7 +51,8 @@ impl Edge {
 }
 
 impl Mesh {
-    /// Two relays on the internet, at different addresses, so that edges can tell what their NAT does.
+    /// Two relays on the internet, at different addresses, so that edges can tell what their NAT
+    /// does.
     pub(crate) fn new(internet: &Segment) -> Self {
         Self::with(internet, false, &[])
     }
@@ -60,7 +64,8 @@ impl Mesh {
             let host = internet.host(id);
             let addr = SocketAddr::new(host.ip(v6), PORT);
             let listen = format!("[::]:{PORT}");
-            let relay = mesh.start(&host, id, &[&["--listen", &listen, "--transit"], more].concat());
+            let relay =
+                mesh.start(&host, id, &[&["--listen", &listen, "--transit"], more].concat());
             mesh.peers.push(format!("{id}@{addr}"));
             mesh.relays.push(relay);
             mesh.hosts.push(host);
@@ -133,20 +138,24 @@ impl Mesh {
         (path["kind"] == "direct").then(|| path["address"].as_str().unwrap().parse().unwrap())
     }
 
-    /// Calls at once, waits until both ends send directly, and says how long that took from the first packet on.
+    /// Calls at once, waits until both ends send directly, and says how long that took from the
+    /// first packet on.
     #[track_caller]
     pub(crate) fn direct_within(&self, limit: Duration, from: &Edge, to: &Edge) -> Duration {
         let begin = now();
         self.ping_within(limit, from, to);
-        let both =
-            || (self.direct(from, to).is_some() && self.direct(to, from).is_some()).then(|| begin.elapsed());
+        let both = || {
+            (self.direct(from, to).is_some() && self.direct(to, from).is_some())
+                .then(|| begin.elapsed())
+        };
         within(limit.saturating_sub(begin.elapsed()), both).unwrap_or_else(|| {
             let (there, back) = (self.explain(from, to), self.explain(to, from));
             panic!("no direct path within {limit:?}: {there:#}\n{back:#}")
         })
     }
 
-    /// Calls at once, waits until an attempt at a direct path has ended, and checks that packets are relayed for this reason.
+    /// Calls at once, waits until an attempt at a direct path has ended, and checks that packets
+    /// are relayed for this reason.
     #[track_caller]
     pub(crate) fn relayed_because(&self, why: &str, from: &Edge, to: &Edge) {
         self.ping(from, to);
@@ -158,14 +167,20 @@ impl Mesh {
             });
             let path = &explained["path"];
             assert!(path["kind"] == "relayed" && path["why"] == why, "not {why}: {explained:#}");
-            assert!(path["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{explained:#}");
+            assert!(
+                path["reason"].as_str().is_some_and(|reason| !reason.is_empty()),
+                "{explained:#}"
+            );
         }
         self.ping(from, to);
     }
 
     /// Packets that relays have carried so far.
     pub(crate) fn forwarded(&self) -> u64 {
-        ["r1", "r2"].iter().map(|relay| self.status(relay)["switch"]["forwarded"].as_u64().unwrap()).sum()
+        ["r1", "r2"]
+            .iter()
+            .map(|relay| self.status(relay)["switch"]["forwarded"].as_u64().unwrap())
+            .sum()
     }
 
     pub(crate) fn relay(&self, number: usize) -> &Host {

@@ -87,7 +87,8 @@ pub(crate) fn observe(inside: &Host, outside: [&Host; 3], v6: bool) -> (Mapping,
         false => Mapping::EndpointDependent,
     };
 
-    // All ways are as long, and no packet overtakes another: what was let in is there before the last one.
+    // All ways are as long, and no packet overtakes another: what was let in is there before the
+    // last one.
     stranger.send("stranger", mapped);
     other_port.send("other port", mapped);
     first.send("last", mapped);

@@ -23,17 +23,20 @@ fn mapped(mesh: &Mesh, edge: &Edge, protocol: &str) -> SocketAddr {
     mapping["external"].as_str().unwrap().parse().unwrap()
 }
 
-/// What the doctor finds at a node that runs. It is asked for nothing but that, so its settings may be any.
+/// What the doctor finds at a node that runs. It is asked for nothing but that, so its settings may
+/// be any.
 fn doctor(mesh: &Mesh, edge: &Edge) -> Value {
     let control = mesh.control(&edge.id);
-    let settings = ["--id", &edge.id, "--certs", "certs", "--listen", "[::]:0", "--control", &control];
+    let settings =
+        ["--id", &edge.id, "--certs", "certs", "--listen", "[::]:0", "--control", &control];
     let output = mesh.command(&[&["doctor", "--json"], &settings[..]].concat()).output().unwrap();
     // Its exit status is about everything that it looks at.
     let said = String::from_utf8_lossy(&output.stderr);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
-/// Both edges are behind NATs that let nothing through between them, but for a port that one's router maps when it is asked.
+/// Both edges are behind NATs that let nothing through between them, but for a port that one's
+/// router maps when it is asked.
 fn is_reached_at_the_mapped_port(speaks: Speaks, protocol: &str) {
     let internet = Internet::new(Family::V4);
     let mesh = Mesh::new(&internet);
@@ -45,7 +48,10 @@ fn is_reached_at_the_mapped_port(speaks: Speaks, protocol: &str) {
     let external = mapped(&mesh, &edge, protocol);
     assert_eq!(external.ip(), IpAddr::from(home.public));
     let rules = router.mapped();
-    assert!(matches!(&rules[..], [rule] if rule.contains(&edge.host.addr.to_string())), "{rules:?}");
+    assert!(
+        matches!(&rules[..], [rule] if rule.contains(&edge.host.addr.to_string())),
+        "{rules:?}"
+    );
     let findings = doctor(&mesh, &edge);
     let finding = list(&findings).iter().find(|finding| finding["check"] == "port mapping");
     let finding = finding.unwrap_or_else(|| panic!("the doctor says nothing of it: {findings:#}"));

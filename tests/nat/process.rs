@@ -18,7 +18,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a node, and waits until it says that it runs. `command` must have `--until-stdin-ends`.
+    /// Starts a node, and waits until it says that it runs. `command` must have
+    /// `--until-stdin-ends`.
     pub(crate) fn start(namespace: &Namespace, mut command: Command, log: PathBuf) -> Self {
         let file = File::create(&log).unwrap();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);

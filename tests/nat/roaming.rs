@@ -11,7 +11,8 @@ use crate::transfer::{MIB, Transfer};
 /// How long a transfer may stand still.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(3);
 
-/// Two edges that talk directly, and what moves the first one: it says where the other one is to send to then.
+/// Two edges that talk directly, and what moves the first one: it says where the other one is to
+/// send to then.
 struct Roamed<'a> {
     mesh: &'a Mesh,
     mobile: &'a Edge,
@@ -73,10 +74,12 @@ fn a_direct_transfer_survives_a_machine_whose_address_behind_the_nat_changes() {
     }
 }
 
-/// Both on one segment, where nothing but the address of the interface itself leads from the one to the other.
+/// Both on one segment, where nothing but the address of the interface itself leads from the one to
+/// the other.
 fn on_one_segment(internet: &Segment, segment: &Segment, what: &str) {
     let mesh = Mesh::new(internet);
-    let (mobile, peer) = (mesh.edge("a", segment.host("a"), &[]), mesh.edge("b", segment.host("b"), &[]));
+    let (mobile, peer) =
+        (mesh.edge("a", segment.host("a"), &[]), mesh.edge("b", segment.host("b"), &[]));
     mesh.settle(&[&mobile, &peer]);
     let moves = || segment.readdress(&mobile.host);
     Roamed { mesh: &mesh, mobile: &mobile, peer: &peer, moves: &moves }.survives(what);

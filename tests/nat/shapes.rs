@@ -8,7 +8,8 @@ use crate::lab::{Family, Gateway, Internet, Nat, Segment, skipped};
 use crate::mesh::{Edge, Mesh};
 
 const AT_ONCE: Duration = Duration::from_secs(3);
-/// Where packets are lost, those of the handshake and of the offer are as well, and QUIC waits twice as long each time.
+/// Where packets are lost, those of the handshake and of the offer are as well, and QUIC waits
+/// twice as long each time.
 const WITH_LOSS: Duration = Duration::from_secs(60);
 
 /// Two edges in a fresh mesh, each behind a gateway that `gateways` makes.
@@ -30,7 +31,9 @@ impl Pair {
     }
 
     fn of(nats: [Nat; 2]) -> Self {
-        Self::new(Internet::new(Family::V4), false, |internet| nats.map(|nat| internet.gateway("gw", nat)))
+        Self::new(Internet::new(Family::V4), false, |internet| {
+            nats.map(|nat| internet.gateway("gw", nat))
+        })
     }
 
     #[track_caller]
@@ -85,7 +88,8 @@ fn two_homes_with_the_same_private_addresses_are_direct() {
     if skipped("two_homes_with_the_same_private_addresses_are_direct") {
         return;
     }
-    let gateways = |internet: &Segment| [Nat::PortRestricted; 2].map(|nat| internet.usual_gateway("gw", nat));
+    let gateways =
+        |internet: &Segment| [Nat::PortRestricted; 2].map(|nat| internet.usual_gateway("gw", nat));
     let pair = Pair::new(Internet::new(Family::V4), false, gateways);
     assert_eq!(pair.edges[0].host.addr, pair.edges[1].host.addr);
     pair.is_direct();
@@ -136,9 +140,12 @@ fn two_ipv6_firewalls_are_no_hindrance() {
     if skipped("two_ipv6_firewalls_are_no_hindrance") {
         return;
     }
-    let gateways = |nat| move |internet: &Segment| [internet.gateway("gw", nat), internet.gateway("gw", nat)];
+    let gateways =
+        |nat| move |internet: &Segment| [internet.gateway("gw", nat), internet.gateway("gw", nat)];
     // With IPv6 alone; and beside NATs of IPv4 that would not let them through.
-    for (nat, relays_by_v6) in [(Nat::FirewalledV6, true), (Nat::Symmetric, false), (Nat::Symmetric, true)] {
+    for (nat, relays_by_v6) in
+        [(Nat::FirewalledV6, true), (Nat::Symmetric, false), (Nat::Symmetric, true)]
+    {
         let pair = Pair::new(Internet::new(Family::V4AndV6), relays_by_v6, gateways(nat));
         pair.is_direct();
         assert_eq!(Some(pair.address()), pair.edges[1].host.addr6.map(IpAddr::from), "{nat:?}");

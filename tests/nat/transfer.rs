@@ -42,8 +42,14 @@ struct Pauses {
 impl Transfer {
     /// Sends without end, until it is [finished](Self::finish).
     pub(crate) fn start(mesh: &Mesh, from: &Edge, to: &Edge) -> Self {
-        let mut command =
-            mesh.command(&["send", &to.id, "echo:bytes", "-", "--control", &mesh.control(&from.id)]);
+        let mut command = mesh.command(&[
+            "send",
+            &to.id,
+            "echo:bytes",
+            "-",
+            "--control",
+            &mesh.control(&from.id),
+        ]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -105,7 +111,8 @@ impl Transfer {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many bytes more have come back, and says at what rate they did, in bytes a second.
+    /// Waits until so many bytes more have come back, and says at what rate they did, in bytes a
+    /// second.
     #[track_caller]
     pub(crate) fn advance(&self, bytes: u64) -> f64 {
         let (begin, goal) = (now(), self.received() + bytes);
@@ -113,7 +120,8 @@ impl Transfer {
         bytes as f64 / begin.elapsed().as_secs_f64()
     }
 
-    /// Waits until bytes come back that were not sent before now; says how long at a time nothing came until then.
+    /// Waits until bytes come back that were not sent before now; says how long at a time nothing
+    /// came until then.
     #[track_caller]
     pub(crate) fn goes_on(&self) -> Duration {
         let mark = self.sent();
@@ -122,7 +130,8 @@ impl Transfer {
         self.pauses.lock().unwrap().longest
     }
 
-    /// Sends nothing for so long, once all that was sent is back; says how long nothing came after that.
+    /// Sends nothing for so long, once all that was sent is back; says how long nothing came after
+    /// that.
     #[track_caller]
     fn rest(&self, time: Duration) -> Duration {
         self.quiet.store(true, Ordering::Relaxed);
@@ -188,8 +197,10 @@ impl Lines {
 
     #[track_caller]
     fn until_direct(&self) {
-        let both =
-            || self.mesh.direct(&self.a, &self.b).is_some() && self.mesh.direct(&self.b, &self.a).is_some();
+        let both = || {
+            self.mesh.direct(&self.a, &self.b).is_some()
+                && self.mesh.direct(&self.b, &self.a).is_some()
+        };
         until("both send directly", || both().then_some(()));
     }
 }
@@ -298,13 +309,21 @@ fn survives_a_rest(nats: [Nat; 2], remembered: u32, rest: Duration) -> Duration 
 
 #[test]
 fn a_transfer_that_rests_goes_on_at_once_where_nats_forget_in_10_s_since_its_path_is_kept() {
-    if skipped("a_transfer_that_rests_goes_on_at_once_where_nats_forget_in_10_s_since_its_path_is_kept") {
+    if skipped(
+        "a_transfer_that_rests_goes_on_at_once_where_nats_forget_in_10_s_since_its_path_is_kept",
+    ) {
         return;
     }
     for nats in [[Nat::PortRestricted; 2], [Nat::Symmetric, Nat::FullCone]] {
         let stood_still = survives_a_rest(nats, 10, Duration::from_secs(20));
-        eprintln!("{nats:?}, mappings kept for 10 s: it went on after {} ms", stood_still.as_millis());
-        assert!(stood_still < Duration::from_secs(1), "{nats:?}: it stood still for {stood_still:?}");
+        eprintln!(
+            "{nats:?}, mappings kept for 10 s: it went on after {} ms",
+            stood_still.as_millis()
+        );
+        assert!(
+            stood_still < Duration::from_secs(1),
+            "{nats:?}: it stood still for {stood_still:?}"
+        );
     }
 }
 
@@ -316,6 +335,9 @@ fn a_transfer_that_rests_goes_on_where_nats_forget_sooner_than_paths_are_probed(
     for nats in [[Nat::PortRestricted; 2], [Nat::Symmetric, Nat::FullCone]] {
         // Links are kept alive every second, paths without packets every 5 s.
         let stood_still = survives_a_rest(nats, 3, Duration::from_secs(9));
-        eprintln!("{nats:?}, mappings kept for 3 s: it went on after {} ms", stood_still.as_millis());
+        eprintln!(
+            "{nats:?}, mappings kept for 3 s: it went on after {} ms",
+            stood_still.as_millis()
+        );
     }
 }

@@ -16,8 +16,13 @@ fn any_bytes_are_a_message_or_an_error_and_damaged_messages_too() {
         Candidate { addr: addr("192.0.2.1:7"), kind: CandidateKind::Host },
         Candidate { addr: addr("[2001:db8::1]:7"), kind: CandidateKind::Mapped },
     ];
-    let terms =
-        Terms { class: NatClass::Public, cookie: PathCookie([3; 8]), candidates, volleys: true, padding: 0 };
+    let terms = Terms {
+        class: NatClass::Public,
+        cookie: PathCookie([3; 8]),
+        candidates,
+        volleys: true,
+        padding: 0,
+    };
     let good = [
         Message::Offer(Offer { round: 1, key: ProbeKey([4; 32]), terms: terms.clone() }).encode(),
         Message::Answer(Answer { round: 1, terms }).encode(),
@@ -46,8 +51,10 @@ fn kept_inputs_are_read_as_they_should() {
     // The package comes without the corpus.
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     if fuzz.exists() {
-        let files: Vec<_> =
-            std::fs::read_dir(fuzz.join("corpus/punch")).unwrap().map(|file| file.unwrap().path()).collect();
+        let files: Vec<_> = std::fs::read_dir(fuzz.join("corpus/punch"))
+            .unwrap()
+            .map(|file| file.unwrap().path())
+            .collect();
         assert!(!files.is_empty());
         for file in files {
             fuzzed::run(&std::fs::read(file).unwrap());

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use receptor_quic::NodeId;
 use receptor_quic::punch::{Arrival, Config, HostAddress, Message, Probe, Puncher, Role};
 
-/// The first byte says whether the rest is a message or a datagram. A message that is read is written and read again as the same;
-/// one that is an offer, and any datagram, goes to a puncher, which stays within its bounds.
+/// The first byte says whether the rest is a message or a datagram. A message that is read is
+/// written and read again as the same; one that is an offer, and any datagram, goes to a puncher,
+/// which stays within its bounds.
 pub(crate) fn run(bytes: &[u8]) {
     let Some((what, bytes)) = bytes.split_first() else { return };
     let mut node = Node::new();
@@ -23,7 +24,8 @@ pub(crate) fn run(bytes: &[u8]) {
     }
     let Ok(Some(message)) = Message::decode(bytes) else { return };
     let told = message.encode();
-    let again = Message::decode(&told).expect("what was written is read").expect("it is of a known type");
+    let again =
+        Message::decode(&told).expect("what was written is read").expect("it is of a known type");
     assert_eq!(again.encode(), told);
     let _ = node.punch.handle_message(&node.peer, message, node.now);
     node.settle();

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use receptor_quic::NodeId;
 use receptor_quic::punch::{
-    Answer, Arrival, Candidate, CandidateKind, Config, Event, HostAddress, Message, MessageError, NatClass,
-    Offer, PathCookie, Probe, ProbeError, ProbeKey, Puncher, Role, Terms, Volley,
+    Answer, Arrival, Candidate, CandidateKind, Config, Event, HostAddress, Message, MessageError,
+    NatClass, Offer, PathCookie, Probe, ProbeError, ProbeKey, Puncher, Role, Terms, Volley,
 };
 use sha2::Sha256;
 
@@ -88,7 +88,13 @@ impl Victim {
 fn terms(candidates: Vec<SocketAddr>) -> Terms {
     let candidate = |addr| Candidate { addr, kind: CandidateKind::Host };
     let candidates = candidates.into_iter().map(candidate).collect();
-    Terms { class: NatClass::Unknown, cookie: PathCookie([5; 8]), candidates, volleys: false, padding: 0 }
+    Terms {
+        class: NatClass::Unknown,
+        cookie: PathCookie([5; 8]),
+        candidates,
+        volleys: false,
+        padding: 0,
+    }
 }
 
 fn offer(round: u64, candidates: Vec<SocketAddr>) -> Message {
@@ -101,7 +107,9 @@ fn offer_with_key(round: u64, candidates: Vec<SocketAddr>, key: [u8; 32]) -> Mes
 
 fn padded(offer: Message, padding: u16) -> Message {
     match offer {
-        Message::Offer(offer) => Message::Offer(Offer { terms: Terms { padding, ..offer.terms }, ..offer }),
+        Message::Offer(offer) => {
+            Message::Offer(Offer { terms: Terms { padding, ..offer.terms }, ..offer })
+        }
         other => other,
     }
 }
@@ -130,7 +138,8 @@ fn a_bystander_gets_a_few_probes_a_round_however_often_a_peer_names_it() {
 #[test]
 fn of_hundreds_of_candidates_thirty_two_are_probed_and_paced() {
     let mut victim = Victim::new(Role::Answerer);
-    let list = (0..500_u32).map(|n| addr(&format!("192.0.{}.{}:7", 2 + n / 250, 1 + n % 250))).collect();
+    let list =
+        (0..500_u32).map(|n| addr(&format!("192.0.{}.{}:7", 2 + n / 250, 1 + n % 250))).collect();
     victim.message(padded(offer(1, list), 2_000)).unwrap();
     victim.run(Duration::from_secs(30));
     assert_eq!(victim.probed().len(), 32);
@@ -198,7 +207,8 @@ fn a_public_node_leaves_it_to_a_peer_behind_a_nat_to_begin() {
     victim.message(Message::Offer(Offer { round: 1, key: ProbeKey([9; 32]), terms })).unwrap();
     victim.run(Duration::from_secs(10));
     // A packet that comes before the peer's own has left would spoil the peer's NAT.
-    let first = victim.probes.iter().map(|(at, _)| *at - begin).min().expect("it probes in the end");
+    let first =
+        victim.probes.iter().map(|(at, _)| *at - begin).min().expect("it probes in the end");
     assert!(first >= MS(400), "{first:?}");
 }
 
@@ -209,7 +219,8 @@ fn a_flood_of_offers_is_taken_at_four_and_then_one_in_five_seconds() {
         victim.message(offer(round, vec![addr("192.0.2.1:7")])).unwrap();
         victim.run(MS(1));
     }
-    let answers = victim.messages.iter().filter(|message| matches!(message, Message::Answer(_))).count();
+    let answers =
+        victim.messages.iter().filter(|message| matches!(message, Message::Answer(_))).count();
     assert!((10..=16).contains(&answers), "{answers}");
     assert!(victim.probed()[&addr("192.0.2.1:7").ip()] <= 15 * 16);
     assert!(victim.punch.rounds().count() <= 3);
@@ -223,10 +234,12 @@ fn a_flood_of_requests_is_served_likewise() {
         victim.message(Message::Request).unwrap();
         victim.run(MS(1));
         if let Some(Message::Offer(offer)) = victim.messages.last().cloned() {
-            let _ = victim.message(Message::Answer(Answer { round: offer.round, terms: terms(Vec::new()) }));
+            let _ = victim
+                .message(Message::Answer(Answer { round: offer.round, terms: terms(Vec::new()) }));
         }
     }
-    let offers = victim.messages.iter().filter(|message| matches!(message, Message::Offer(_))).count();
+    let offers =
+        victim.messages.iter().filter(|message| matches!(message, Message::Offer(_))).count();
     assert!((10..=16).contains(&offers), "{offers}");
 }
 
@@ -311,7 +324,11 @@ fn what_strangers_forge_changes_nothing() {
     assert_eq!(victim.probes.len(), probes);
     assert_eq!(victim.punch.explain(&victim.peer), before);
     let counters = victim.punch.counters();
-    assert!(counters.probes_forged > 0 && counters.probes_malformed > 0 && counters.probes_unknown_round > 0);
+    assert!(
+        counters.probes_forged > 0
+            && counters.probes_malformed > 0
+            && counters.probes_unknown_round > 0
+    );
     assert_eq!(victim.probe("198.51.100.1:7", &good), Ok(()));
 }
 
@@ -354,7 +371,10 @@ fn an_offer_that_comes_again_and_again_is_answered_now_and_then_and_begins_one_r
         victim.messages.len()
     );
     assert!(
-        victim.messages.iter().all(|message| matches!(message, Message::Answer(Answer { round: 1, .. })))
+        victim
+            .messages
+            .iter()
+            .all(|message| matches!(message, Message::Answer(Answer { round: 1, .. })))
     );
     assert!(counters.probes_sent <= 18, "{counters:?}");
 }
@@ -371,7 +391,10 @@ fn a_peer_cannot_take_over_the_round_of_another_nor_speak_out_of_turn() {
     victim.punch.connected(&other, Role::Answerer, victim.now);
     let taken = victim.punch.handle_message(&other, offer(1, Vec::new()), victim.now);
     assert_eq!(taken, Err(MessageError::RoundInUse));
-    assert_eq!(victim.message(offer_with_key(1, Vec::new(), [8; 32])), Err(MessageError::RoundInUse));
+    assert_eq!(
+        victim.message(offer_with_key(1, Vec::new(), [8; 32])),
+        Err(MessageError::RoundInUse)
+    );
     assert_eq!(victim.message(Message::Request), Err(MessageError::WrongRole));
     let answer = Message::Answer(Answer { round: 1, terms: terms(Vec::new()) });
     assert_eq!(victim.message(answer), Err(MessageError::WrongRole));

@@ -8,8 +8,12 @@ use crate::nat::{Behaviour, Filtering, Mapping};
 use crate::world::{INTERNET, World, is_probe};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
-const HOME: Behaviour =
-    Behaviour { mapping: Mapping::Independent, filtering: Filtering::Port, hairpin: false, remembers: false };
+const HOME: Behaviour = Behaviour {
+    mapping: Mapping::Independent,
+    filtering: Filtering::Port,
+    hairpin: false,
+    remembers: false,
+};
 
 /// Two homes that talk directly. Each has its network and its end.
 fn homes(seed: u64, loss: f64) -> (World, [usize; 2], [usize; 2]) {
@@ -129,13 +133,18 @@ fn a_node_that_moves_is_direct_again_within_three_seconds() {
             world.explain(b, a)
         );
         world.run(SECONDS(1));
-        let restarts =
-            world.explain(a, b).attempts.iter().filter(|attempt| attempt.cause == Cause::Restart).count();
+        let restarts = world
+            .explain(a, b)
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.cause == Cause::Restart)
+            .count();
         assert!(restarts >= 1);
     }
 }
 
-/// Either end, and whether it is told that its network has changed or finds only that its addresses have.
+/// Either end, and whether it is told that its network has changed or finds only that its addresses
+/// have.
 const MOVES: [(usize, bool); 4] = [(0, false), (0, true), (1, false), (1, true)];
 
 /// An end gets another address behind the same NAT, which makes another mapping for it.
@@ -154,7 +163,11 @@ fn a_node_whose_address_behind_the_nat_changes_is_sent_to_by_relays_until_it_is_
         let (mobile, peer) = (ends[moves], ends[1 - moves]);
         let old = world.path(peer, mobile).unwrap().to;
         readdress(&mut world, realms[moves], mobile, told);
-        assert_eq!(world.path(mobile, peer), None, "seed {seed}: it sends from an address that has gone");
+        assert_eq!(
+            world.path(mobile, peer),
+            None,
+            "seed {seed}: it sends from an address that has gone"
+        );
         // The wait for more changes, then three messages by relays at most.
         let left = |world: &World| world.path(peer, mobile).is_none_or(|path| path.to != old);
         assert!(world.run_for(Duration::from_millis(700), left), "seed {seed}");
@@ -164,7 +177,8 @@ fn a_node_whose_address_behind_the_nat_changes_is_sent_to_by_relays_until_it_is_
         assert!(world.both_direct(mobile, peer) && left(&world), "seed {seed}");
         for end in ends {
             let ways = world.ends[end].events.iter().filter(|(when, _)| *when > at);
-            let relayed = ways.filter(|(_, event)| matches!(event, Event::Path { path: None, .. })).count();
+            let relayed =
+                ways.filter(|(_, event)| matches!(event, Event::Path { path: None, .. })).count();
             assert_eq!(relayed, 0, "seed {seed}: it goes to and fro");
         }
     }
@@ -178,7 +192,8 @@ fn a_node_whose_address_behind_the_nat_changes_is_direct_again_within_three_seco
         let old = world.path(peer, mobile).unwrap().to;
         readdress(&mut world, realms[moves], mobile, told);
         let again = |world: &World| {
-            world.both_direct(mobile, peer) && world.path(peer, mobile).is_some_and(|path| path.to != old)
+            world.both_direct(mobile, peer)
+                && world.path(peer, mobile).is_some_and(|path| path.to != old)
         };
         assert!(world.run_for(SECONDS(3), again), "seed {seed}");
     }
@@ -188,13 +203,16 @@ fn a_node_whose_address_behind_the_nat_changes_is_direct_again_within_three_seco
 fn addresses_that_come_move_no_packets_off_a_path_that_answers() {
     for (seed, (moves, _)) in (0..20).zip(MOVES.into_iter().cycle()) {
         let (mut world, _, ends) = homes(seed, 0.0);
-        let paths =
-            |world: &World| ends.map(|end| world.path(end, ends[usize::from(end == ends[0])]).unwrap().to);
+        let paths = |world: &World| {
+            ends.map(|end| world.path(end, ends[usize::from(end == ends[0])]).unwrap().to)
+        };
         let (before, at) = (paths(&world), world.now);
         let elsewhere = world.behind(INTERNET, "192.0.2.50", HOME);
         world.interface(ends[moves], elsewhere, "10.5.5.5");
         world.run(SECONDS(1));
-        world.ends[ends[moves]].punch.set_mapped(vec![crate::world::addr("192.0.2.60:9")], at + SECONDS(1));
+        world.ends[ends[moves]]
+            .punch
+            .set_mapped(vec![crate::world::addr("192.0.2.60:9")], at + SECONDS(1));
         world.run(SECONDS(5));
         assert_eq!(paths(&world), before, "seed {seed}");
         for end in ends {
@@ -210,15 +228,17 @@ fn a_better_way_is_taken_when_it_comes_and_the_next_best_when_it_goes() {
         let (mut world, realms, [a, b]) = homes(seed, 0.0);
         // Both come into one network.
         world.interface(b, realms[0], "10.0.0.3");
-        let near =
-            |world: &World| world.path(a, b).is_some_and(|path| path.to.ip().to_string() == "10.0.0.3");
+        let near = |world: &World| {
+            world.path(a, b).is_some_and(|path| path.to.ip().to_string() == "10.0.0.3")
+        };
         assert!(world.run_for(SECONDS(3), near), "seed {seed}");
         world.run(SECONDS(10));
         assert!(!world.explain(a, b).spares.is_empty());
         world.blocked.insert("10.0.0.3".parse().unwrap());
         world.blocked.insert("10.0.0.2".parse().unwrap());
-        let far =
-            |world: &World| world.path(a, b).is_some_and(|path| path.to.ip().to_string() == "192.0.2.2");
+        let far = |world: &World| {
+            world.path(a, b).is_some_and(|path| path.to.ip().to_string() == "192.0.2.2")
+        };
         let at = world.now;
         assert!(world.run_for(SECONDS(3), far), "seed {seed}");
         let none = world.ends[a].events.iter().filter(|(when, _)| *when >= at);
@@ -237,7 +257,10 @@ fn the_end_of_the_peer_connection_ends_the_paths_and_a_new_one_begins_anew() {
     world.ends[a].punch.disconnected(&peer, now);
     assert!(world.ends[a].punch.explain(&peer).is_none());
     assert_eq!(world.ends[a].punch.rounds().count(), 0);
-    assert_eq!(world.ends[a].punch.poll_event(), Some(Event::Path { peer: peer.clone(), path: None }));
+    assert_eq!(
+        world.ends[a].punch.poll_event(),
+        Some(Event::Path { peer: peer.clone(), path: None })
+    );
     world.connect(a, b);
     assert!(world.ends[b].punch.cookie(&world.ends[a].id) != cookie);
     assert!(world.run_for(SECONDS(4), |world| world.both_direct(a, b)));

@@ -40,7 +40,8 @@ fn place(world: &mut World, kind: Option<(Mapping, Filtering)>, n: usize) -> usi
 
 /// Why the pair stays relayed; none: it does not.
 fn obstacle(a: Option<(Mapping, Filtering)>, b: Option<(Mapping, Filtering)>) -> Option<Outcome> {
-    let dependent = |kind: Option<(Mapping, Filtering)>| matches!(kind, Some((Mapping::Dependent, _)));
+    let dependent =
+        |kind: Option<(Mapping, Filtering)>| matches!(kind, Some((Mapping::Dependent, _)));
     let by_port = |kind: Option<(Mapping, Filtering)>| matches!(kind, Some((_, Filtering::Port)));
     match (dependent(a), dependent(b)) {
         (true, true) => Some(Outcome::BothEndpointDependent),
@@ -122,11 +123,17 @@ fn classes_are_told_to_the_peer() {
     world.talk(a, b);
     assert!(world.run_for(SECONDS(3), |world| world.both_direct(a, b)));
     let explanation = world.explain(a, b);
-    assert_eq!((explanation.mine, explanation.theirs), (NatClass::Public, NatClass::EndpointDependent));
+    assert_eq!(
+        (explanation.mine, explanation.theirs),
+        (NatClass::Public, NatClass::EndpointDependent)
+    );
     assert_eq!(explanation.why, Why::Direct);
     assert_eq!(explanation.path.unwrap().kind, CandidateKind::PeerReflexive);
-    let outcomes: Vec<_> =
-        world.ends[a].events.iter().filter(|(_, event)| matches!(event, Event::Round { .. })).collect();
+    let outcomes: Vec<_> = world.ends[a]
+        .events
+        .iter()
+        .filter(|(_, event)| matches!(event, Event::Round { .. }))
+        .collect();
     assert_eq!(outcomes.len(), 1);
 }
 
@@ -146,7 +153,10 @@ fn two_nats_in_a_row_on_both_sides_are_passed() {
         });
         world.connect(ends[0], ends[1]);
         world.talk(ends[0], ends[1]);
-        assert!(world.run_for(SECONDS(3), |world| world.both_direct(ends[0], ends[1])), "seed {seed}");
+        assert!(
+            world.run_for(SECONDS(3), |world| world.both_direct(ends[0], ends[1])),
+            "seed {seed}"
+        );
     }
 }
 
@@ -154,7 +164,8 @@ fn two_nats_in_a_row_on_both_sides_are_passed() {
 fn behind_one_nat_without_hairpin_the_local_network_is_used() {
     for seed in 0..50 {
         let mut world = World::new(seed);
-        let realm = world.behind(INTERNET, "192.0.2.1", behaviour(Mapping::Dependent, Filtering::Port));
+        let realm =
+            world.behind(INTERNET, "192.0.2.1", behaviour(Mapping::Dependent, Filtering::Port));
         let ends = [0, 1].map(|n| {
             let end = world.end(["alice", "bob"][n]);
             world.interface(end, realm, &format!("192.168.1.{}", n + 2));
@@ -163,7 +174,10 @@ fn behind_one_nat_without_hairpin_the_local_network_is_used() {
         });
         world.connect(ends[0], ends[1]);
         world.talk(ends[0], ends[1]);
-        assert!(world.run_for(SECONDS(1), |world| world.both_direct(ends[0], ends[1])), "seed {seed}");
+        assert!(
+            world.run_for(SECONDS(1), |world| world.both_direct(ends[0], ends[1])),
+            "seed {seed}"
+        );
         assert_eq!(world.path(ends[0], ends[1]).unwrap().to, "192.168.1.3:7000".parse().unwrap());
     }
 }
@@ -204,7 +218,10 @@ fn ipv6_behind_firewalls_helps_where_the_nats_do_not() {
         });
         world.connect(ends[0], ends[1]);
         world.talk(ends[0], ends[1]);
-        assert!(world.run_for(SECONDS(3), |world| world.both_direct(ends[0], ends[1])), "seed {seed}");
+        assert!(
+            world.run_for(SECONDS(3), |world| world.both_direct(ends[0], ends[1])),
+            "seed {seed}"
+        );
         assert!(world.path(ends[0], ends[1]).unwrap().to.is_ipv6());
     }
 }
@@ -234,8 +251,10 @@ fn a_public_node_that_is_reached_does_not_probe_the_peers_other_addresses() {
     world.talk(b, a);
     world.run(SECONDS(10));
     assert!(world.both_direct(a, b));
-    let private =
-        world.sent.iter().filter(|sent| sent.by == a && sent.probe.to.ip().to_string().starts_with("10."));
+    let private = world
+        .sent
+        .iter()
+        .filter(|sent| sent.by == a && sent.probe.to.ip().to_string().starts_with("10."));
     assert_eq!(private.count(), 0);
 }
 
@@ -253,7 +272,10 @@ fn where_udp_is_blocked_nothing_is_answered_and_the_waits_double() {
     let times: Vec<_> = explanation.attempts.iter().rev().map(|attempt| attempt.at).collect();
     let waits: Vec<_> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
     assert!((4..=8).contains(&waits.len()), "{waits:?}");
-    assert!(waits[0] >= 13 && waits[0] <= 24 && waits.windows(2).all(|pair| pair[1] > pair[0]), "{waits:?}");
+    assert!(
+        waits[0] >= 13 && waits[0] <= 24 && waits.windows(2).all(|pair| pair[1] > pair[0]),
+        "{waits:?}"
+    );
     assert!(explanation.next_round.is_some());
 }
 
@@ -273,7 +295,8 @@ fn a_peer_that_does_not_answer_is_called_silent() {
 }
 
 #[test]
-fn an_offer_an_answer_or_a_request_that_is_lost_is_repeated_and_the_pair_is_direct_in_the_same_attempt() {
+fn an_offer_an_answer_or_a_request_that_is_lost_is_repeated_and_the_pair_is_direct_in_the_same_attempt()
+ {
     for (caller_offers, messages) in [(true, 2), (false, 3)] {
         for lost in 0..messages {
             let mut world = World::new(5);
@@ -326,7 +349,11 @@ fn twenty_nodes_that_all_talk_to_each_other_settle() {
     let ends: Vec<_> = (0..20)
         .map(|n| {
             let (mapping, filtering) = KINDS[1 + n % 3].unwrap();
-            let realm = world.behind(INTERNET, &format!("192.0.2.{}", n + 1), behaviour(mapping, filtering));
+            let realm = world.behind(
+                INTERNET,
+                &format!("192.0.2.{}", n + 1),
+                behaviour(mapping, filtering),
+            );
             let end = world.end(&format!("node-{n}"));
             world.interface(end, realm, &format!("10.0.{n}.2"));
             world.observe(end);
@@ -351,8 +378,12 @@ fn twenty_nodes_that_all_talk_to_each_other_settle() {
 }
 
 /// A NAT that does not filter its own input, as plain Linux masquerade.
-const BARE: Behaviour =
-    Behaviour { mapping: Mapping::Independent, filtering: Filtering::Port, hairpin: false, remembers: true };
+const BARE: Behaviour = Behaviour {
+    mapping: Mapping::Independent,
+    filtering: Filtering::Port,
+    hairpin: false,
+    remembers: true,
+};
 
 /// Two ends behind NATs of these behaviours.
 fn behind(world: &mut World, behaviours: [Behaviour; 2]) -> [usize; 2] {
@@ -368,7 +399,9 @@ fn behind(world: &mut World, behaviours: [Behaviour; 2]) -> [usize; 2] {
 #[test]
 fn nats_that_do_not_filter_their_own_input_are_passed() {
     for seed in 0..seeds(100) {
-        for other in KINDS.into_iter().flatten().map(|(mapping, filtering)| behaviour(mapping, filtering)) {
+        for other in
+            KINDS.into_iter().flatten().map(|(mapping, filtering)| behaviour(mapping, filtering))
+        {
             for behaviours in [[BARE, BARE], [BARE, other], [other, BARE]] {
                 let mut world = World::new(seed);
                 let [a, b] = behind(&mut world, behaviours);
@@ -402,17 +435,30 @@ fn a_flow_that_a_nat_remembers_is_avoided_by_fresh_ports() {
             let direct = world.run_for(SECONDS(5), |world| world.both_direct(a, b));
             assert!(direct, "seed {seed}, loss {loss}: {:#?}", world.explain(a, b));
             for (end, path) in [(a, world.path(a, b)), (b, world.path(b, a))] {
-                assert!(path.is_some_and(|path| path.local_port.is_some()), "seed {seed}: {path:?}");
-                assert!(world.ends[end].ports.len() <= 16, "seed {seed}: {:?}", world.ends[end].ports);
+                assert!(
+                    path.is_some_and(|path| path.local_port.is_some()),
+                    "seed {seed}: {path:?}"
+                );
+                assert!(
+                    world.ends[end].ports.len() <= 16,
+                    "seed {seed}: {:?}",
+                    world.ends[end].ports
+                );
             }
             world.run(SECONDS(60));
             assert!(world.both_direct(a, b), "seed {seed}");
-            assert!(world.ends[a].ports.len() <= 4 && world.ends[b].ports.len() <= 4, "seed {seed}");
+            assert!(
+                world.ends[a].ports.len() <= 4 && world.ends[b].ports.len() <= 4,
+                "seed {seed}"
+            );
             let [of_a, of_b] = [&a, &b].map(|end| world.ends[*end].id.clone());
             world.ends[a].punch.disconnected(&of_b, world.now);
             world.ends[b].punch.disconnected(&of_a, world.now);
             world.run(SECONDS(1));
-            assert!(world.ends[a].ports.is_empty() && world.ends[b].ports.is_empty(), "seed {seed}");
+            assert!(
+                world.ends[a].ports.is_empty() && world.ends[b].ports.is_empty(),
+                "seed {seed}"
+            );
         }
     }
 }

@@ -24,7 +24,8 @@ pub(crate) struct Behaviour {
     pub(crate) mapping: Mapping,
     pub(crate) filtering: Filtering,
     pub(crate) hairpin: bool,
-    /// What comes in unasked is remembered as a flow of the NAT's own, as Linux does where the input is not filtered.
+    /// What comes in unasked is remembered as a flow of the NAT's own, as Linux does where the
+    /// input is not filtered.
     pub(crate) remembers: bool,
 }
 
@@ -72,11 +73,17 @@ impl Nat {
         self.unasked.clear();
     }
 
-    pub(crate) fn outbound(&mut self, from: SocketAddr, to: SocketAddr, now: Instant) -> SocketAddr {
+    pub(crate) fn outbound(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        now: Instant,
+    ) -> SocketAddr {
         self.forget(now);
         let dependent = self.behaviour.mapping == Mapping::Dependent || self.behaviour.remembers;
         let key = dependent.then_some(to);
-        let known = self.bindings.iter().position(|binding| binding.inside == from && binding.to == key);
+        let known =
+            self.bindings.iter().position(|binding| binding.inside == from && binding.to == key);
         let at = known.unwrap_or_else(|| {
             self.next_port = if self.next_port > 64_000 { 20_000 } else { self.next_port + 7 };
             // The socket's own port, unless that flow is taken.
@@ -89,7 +96,13 @@ impl Nat {
                 return self.bindings.len() - 1;
             }
             let asked = BTreeSet::new();
-            self.bindings.push(Binding { inside: from, to: key, port: self.next_port, asked, used: now });
+            self.bindings.push(Binding {
+                inside: from,
+                to: key,
+                port: self.next_port,
+                asked,
+                used: now,
+            });
             self.bindings.len() - 1
         });
         self.bindings[at].asked.insert(to);
@@ -97,11 +110,18 @@ impl Nat {
         SocketAddr::new(self.outside, self.bindings[at].port)
     }
 
-    pub(crate) fn inbound(&mut self, from: SocketAddr, port: u16, now: Instant) -> Option<SocketAddr> {
+    pub(crate) fn inbound(
+        &mut self,
+        from: SocketAddr,
+        port: u16,
+        now: Instant,
+    ) -> Option<SocketAddr> {
         self.forget(now);
         let here = || self.bindings.iter().filter(|binding| binding.port == port);
         let of_flow = here().find(|binding| binding.to.is_some_and(|to| to == from));
-        let Some(binding) = of_flow.or_else(|| here().next()).filter(|_| !self.is_unasked(from, port)) else {
+        let Some(binding) =
+            of_flow.or_else(|| here().next()).filter(|_| !self.is_unasked(from, port))
+        else {
             self.remember(from, port, now);
             return None;
         };

@@ -187,7 +187,8 @@ impl World {
 
     pub(crate) fn tell_host(&mut self, end: usize) {
         let prefix = |addr: SocketAddr| if addr.is_ipv4() { 24 } else { 64 };
-        let host = |of: &Interface| HostAddress { prefix: prefix(of.addr), ..HostAddress::new(of.addr) };
+        let host =
+            |of: &Interface| HostAddress { prefix: prefix(of.addr), ..HostAddress::new(of.addr) };
         let hosts = self.ends[end].interfaces.iter().map(host).collect();
         self.ends[end].punch.set_host(hosts, self.now);
     }
@@ -269,7 +270,9 @@ impl World {
                 self.check_event(end, &event);
                 match &event {
                     Event::OpenPorts { peer, count } => self.open_ports(end, peer, *count),
-                    Event::ClosePort { port } => assert!(self.ends[end].ports.remove(port), "it was open"),
+                    Event::ClosePort { port } => {
+                        assert!(self.ends[end].ports.remove(port), "it was open")
+                    }
                     _ => {}
                 }
                 self.ends[end].events.push((self.now, event));
@@ -295,8 +298,12 @@ impl World {
     /// A path that is told leads to the peer, and is the one that the puncher shows.
     fn check_event(&mut self, end: usize, event: &Event) {
         if let Event::Path { peer, path: Some(path) } = event {
-            let reached = self.trace_from(end, path.local_port, path.to).map(|to| self.ends[to].id.clone());
-            assert!(reached.is_none() || reached.as_ref() == Some(peer), "the path leads to {reached:?}");
+            let reached =
+                self.trace_from(end, path.local_port, path.to).map(|to| self.ends[to].id.clone());
+            assert!(
+                reached.is_none() || reached.as_ref() == Some(peer),
+                "the path leads to {reached:?}"
+            );
         }
     }
 
@@ -339,8 +346,10 @@ impl World {
                 continue;
             }
             let jitter = self.rng.between(0, self.jitter);
-            let near =
-                self.ends[end].interfaces.iter().any(|of| of.addr.ip() == from.ip() && of.realm != INTERNET);
+            let near = self.ends[end]
+                .interfaces
+                .iter()
+                .any(|of| of.addr.ip() == from.ip() && of.realm != INTERNET);
             let way = self.ends[end].latency + self.ends[receiver].latency;
             let way = if near { Duration::from_millis(1) } else { way };
             let bytes = bytes.clone();
@@ -398,7 +407,8 @@ impl World {
         self.arrives(realm?, from, to).map(|(receiver, _)| receiver)
     }
 
-    /// A datagram leaves an end: in which network it gets to the address, if in any, and where it seems to come from.
+    /// A datagram leaves an end: in which network it gets to the address, if in any, and where it
+    /// seems to come from.
     fn leaves(
         &mut self,
         end: usize,
@@ -421,7 +431,9 @@ impl World {
                 break;
             }
             let now = self.now;
-            let Some((nat, outside)) = &mut self.realms[realm].out else { return Some((None, from)) };
+            let Some((nat, outside)) = &mut self.realms[realm].out else {
+                return Some((None, from));
+            };
             if to.is_ipv6() {
                 return Some((None, from));
             }
@@ -435,7 +447,8 @@ impl World {
         Some((Some(realm), from))
     }
 
-    /// A datagram gets to an address in a network: which end it reaches, and at which of its addresses.
+    /// A datagram gets to an address in a network: which end it reaches, and at which of its
+    /// addresses.
     fn arrives(
         &mut self,
         mut realm: usize,
@@ -447,7 +460,8 @@ impl World {
                 Holder::End(receiver, at) => {
                     let end = &self.ends[receiver];
                     let interface = &end.interfaces[at];
-                    let admitted = interface.firewall.as_ref().is_none_or(|asked| asked.contains(&from));
+                    let admitted =
+                        interface.firewall.as_ref().is_none_or(|asked| asked.contains(&from));
                     let bound = to.port() == PORT || end.ports.contains(&to.port());
                     return (admitted && bound).then_some((receiver, to));
                 }

@@ -40,7 +40,8 @@ fn the_table_goes_out_without_alternates_first_and_only_what_differs_is_an_event
     };
     tables(&mut probe);
     assert_eq!(alternates(&probe, "far"), names(&["m"]));
-    // A link that no path uses becomes dearer: paths are computed, and the routes and their alternates are the same.
+    // A link that no path uses becomes dearer: paths are computed, and the routes and their
+    // alternates are the same.
     probe.update("m", &record("m", (5, 2), &[("me", 1), ("far", 2), ("other", 1)]));
     probe.update("n", &record("far", (5, 2), &[("n", 1), ("m", 2), ("other", 9)]));
     probe.update("m", &record("other", (5, 1), &[("m", 1), ("far", 9)]));
@@ -85,7 +86,10 @@ fn while_new_paths_are_put_off_the_alternate_serves_at_once() {
     probe.router.set_transit(false, probe.now);
     probe.router.set_transit(true, probe.now);
     probe.router.handle_session_down(&id("n"), probe.now);
-    assert_eq!(probe.router.poll_timeout().map(|deadline| deadline.reason), Some(DeadlineReason::Output));
+    assert_eq!(
+        probe.router.poll_timeout().map(|deadline| deadline.reason),
+        Some(DeadlineReason::Output)
+    );
     let table = probe.router.table();
     let far = table.route(&id("far")).unwrap();
     assert_eq!((far.next_hops.to_vec(), far.alternates.to_vec()), (names(&["n"]), names(&["m"])));
@@ -119,7 +123,8 @@ fn a_node_with_one_neighbour_searches_for_nothing() {
 fn a_stub_has_the_alternates_of_the_node_that_it_is_attached_to() {
     let mut sim = Sim::new(1);
     sim.boot_all(topologies::names(4));
-    for (a, b, cost) in [("n00", "n01", 1), ("n00", "n02", 1), ("n01", "n03", 1), ("n02", "n03", 2)] {
+    for (a, b, cost) in [("n00", "n01", 1), ("n00", "n02", 1), ("n01", "n03", 1), ("n02", "n03", 2)]
+    {
         sim.connect_cost(a, b, cost, cost);
     }
     sim.attach(&id("n03"), id("stub"), receptor_quic::id::Cost::DEFAULT);
@@ -127,7 +132,10 @@ fn a_stub_has_the_alternates_of_the_node_that_it_is_attached_to() {
     sim.settle();
     let table = sim.router("n00").table();
     let route = table.route(&id("stub")).unwrap();
-    assert_eq!((route.next_hops.to_vec(), route.alternates.to_vec()), (names(&["n01"]), names(&["n02"])));
+    assert_eq!(
+        (route.next_hops.to_vec(), route.alternates.to_vec()),
+        (names(&["n01"]), names(&["n02"]))
+    );
     assert!(table.route(&id("own")).unwrap().alternates.is_empty());
 }
 
@@ -183,7 +191,8 @@ fn random_mesh(seed: u64, most: u64, refusals: bool) -> Sim {
         edges.insert((rng.below(n as u64) as usize, n));
     }
     for _ in 0..names.len() {
-        let (a, b) = (rng.below(names.len() as u64) as usize, rng.below(names.len() as u64) as usize);
+        let (a, b) =
+            (rng.below(names.len() as u64) as usize, rng.below(names.len() as u64) as usize);
         if a < b {
             edges.insert((a, b));
         }
@@ -223,14 +232,24 @@ impl Walk<'_> {
         if at == self.target {
             return;
         }
-        assert!(visited.insert(at.clone()), "a loop at {at} to {} without {:?}", self.target, self.lost);
+        assert!(
+            visited.insert(at.clone()),
+            "a loop at {at} to {} without {:?}",
+            self.target,
+            self.lost
+        );
         let table = self.sim.nodes[at].router.table();
         let route = table.route(self.target).unwrap_or_else(|| panic!("{at} lost {}", self.target));
-        let usable =
-            |hop: &&NodeId| Some(*hop) != ingress && !(self.lost.contains(at) && self.lost.contains(hop));
+        let usable = |hop: &&NodeId| {
+            Some(*hop) != ingress && !(self.lost.contains(at) && self.lost.contains(hop))
+        };
         let next_hops: Vec<&NodeId> = route.next_hops.iter().filter(usable).collect();
         let alternate = route.alternates.iter().find(usable).filter(|_| next_hops.is_empty());
-        assert!(!next_hops.is_empty() || self.lost.contains(at), "{at} has no way to {}", self.target);
+        assert!(
+            !next_hops.is_empty() || self.lost.contains(at),
+            "{at} has no way to {}",
+            self.target
+        );
         match (next_hops.is_empty(), alternate) {
             (true, None) => *held += 1,
             (true, Some(_)) => *saved += 1,

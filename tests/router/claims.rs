@@ -29,7 +29,10 @@ fn a_stub_is_reached_once_it_is_used() {
         }
         assert_eq!(cost(&sim, "n00"), Some(4));
         let took = sim.now - start;
-        assert!(took <= Duration::from_millis(6 * 50 + 20), "one round trip of three hops: {took:?}");
+        assert!(
+            took <= Duration::from_millis(6 * 50 + 20),
+            "one round trip of three hops: {took:?}"
+        );
         // So does each hop on the way, which the packets depend on.
         assert_eq!(["n01", "n02", "n03"].map(|hop| cost(&sim, hop)), [Some(3), Some(2), Some(1)]);
         assert_eq!(verified(&sim), 3);
@@ -37,7 +40,9 @@ fn a_stub_is_reached_once_it_is_used() {
         sim.detach(&id("n03"), &id("leaf"));
         sim.run_for(Duration::from_secs(2));
         for node in sim.nodes.values() {
-            assert!(node.router.table().route(&id("leaf")).is_none() && node.router.sizes().claims == 0);
+            assert!(
+                node.router.table().route(&id("leaf")).is_none() && node.router.sizes().claims == 0
+            );
         }
     });
 }
@@ -138,7 +143,9 @@ fn a_question_that_is_not_answered_is_given_up_and_asked_again_later() {
     assert_eq!(cost(&sim, "n00"), Some(3));
     // A renewed notary judges everything again.
     let now = sim.now;
-    sim.command(&id("n00"), |router| router.set_notary(std::sync::Arc::new(Plain::of(&id("n00"))), now));
+    sim.command(&id("n00"), |router| {
+        router.set_notary(std::sync::Arc::new(Plain::of(&id("n00"))), now)
+    });
     sim.run_for(Duration::from_secs(1));
     assert_eq!(cost(&sim, "n00"), None);
     verify(&mut sim, "n00");
@@ -167,7 +174,8 @@ fn a_proof_is_kept_while_its_refresh_has_no_next_hop() {
 /// `liar` lists a stub with a proof that it has made itself.
 fn lie(sim: &mut Sim, liar: &str, stub: &str) {
     let (now, instance) = (sim.now, 7);
-    let up = SessionUp { neighbour: id(stub), instance, cost: Cost::DEFAULT, kind: NeighbourKind::Stub };
+    let up =
+        SessionUp { neighbour: id(stub), instance, cost: Cost::DEFAULT, kind: NeighbourKind::Stub };
     let version = Version { epoch: u64::MAX, sequence: 0, instance };
     let forged = Plain::of(&id(liar)).attach(&id(stub), &id(liar), version);
     sim.command(&id(liar), |router| {

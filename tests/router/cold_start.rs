@@ -26,7 +26,11 @@ fn an_hour_without_events_sends_one_audit_a_link_and_end() {
         let before = sim.messages;
         sim.run_for(Duration::from_secs(3600));
         assert_eq!(sim.messages - before, 2 * links);
-        assert_eq!(Sent { bytes: 0, ..sim.sent }, Sent { bytes: 0, ..sent }, "no update, id or pull");
+        assert_eq!(
+            Sent { bytes: 0, ..sim.sent },
+            Sent { bytes: 0, ..sent },
+            "no update, id or pull"
+        );
         assert_converged(&sim);
         for node in sim.nodes.values() {
             let counters = node.router.counters();
@@ -47,7 +51,12 @@ pub(crate) fn cold(seed: u64, edges: &Edges) -> Sim {
     });
     sim.run_for(Duration::from_secs(2));
     for node in sim.nodes.values() {
-        assert_eq!(node.router.table().len(), sim.nodes.len() - 1, "{} after two seconds", node.router.id());
+        assert_eq!(
+            node.router.table().len(),
+            sim.nodes.len() - 1,
+            "{} after two seconds",
+            node.router.id()
+        );
     }
     sim.run_for(Duration::from_secs(20));
     sim

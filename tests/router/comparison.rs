@@ -33,7 +33,9 @@ fn ten_differences_of_ten_thousand_take_sixteen_kilobytes_and_two_round_trips() 
             // One alone has it.
             _ => record(&format!("only{n}"), (5, 1), &[("node-00000", 1)]),
         };
-        pair.ends[side].tell("node-00000", Message::Update(changed.advertisement().clone())).unwrap();
+        pair.ends[side]
+            .tell("node-00000", Message::Update(changed.advertisement().clone()))
+            .unwrap();
     }
     pair.clear();
     let spent = pair.sync();
@@ -41,7 +43,8 @@ fn ten_differences_of_ten_thousand_take_sixteen_kilobytes_and_two_round_trips() 
     assert_eq!((spent.crossings, spent.updates), (4, 10));
     assert!(spent.bytes <= 16 * 1024, "{spent:?}");
     // Their own records speak of the new link by now.
-    let others = |end: usize| pair.held(end).filter(|record| ![id("a"), id("b")].contains(&record.origin));
+    let others =
+        |end: usize| pair.held(end).filter(|record| ![id("a"), id("b")].contains(&record.origin));
     assert!(others(0).eq(others(1)));
 }
 
@@ -89,7 +92,9 @@ fn differences_that_hide_in_a_bucket_are_found_after_a_quiet_time() {
     // The neighbour finds no difference in them, and asks the same in return.
     probe.tell("n", Message::Buckets(mine.clone())).unwrap();
     let sent = probe.sent_to("n");
-    let [Message::Summary { entries, last: true, buckets: None, .. }] = &sent[..] else { panic!("{sent:?}") };
+    let [Message::Summary { entries, last: true, buckets: None, .. }] = &sent[..] else {
+        panic!("{sent:?}")
+    };
     assert_eq!(entries.len(), 3);
 }
 
@@ -98,7 +103,10 @@ fn buckets_at_any_time_are_answered_with_a_summary_of_what_differs() {
     let mut probe = Probe::new();
     probe.up("n", NeighbourKind::Full).unwrap();
     let empty = Buckets::of(&[], 4);
-    assert!(probe.tell("n", Message::Buckets(empty.clone())).is_err(), "a session begins with a digest");
+    assert!(
+        probe.tell("n", Message::Buckets(empty.clone())).is_err(),
+        "a session begins with a digest"
+    );
     probe.sync("n");
     let known = record("n", (5, 1), &[("me", 1)]);
     probe.update("n", &known);
@@ -106,7 +114,8 @@ fn buckets_at_any_time_are_answered_with_a_summary_of_what_differs() {
     for bits in [0, 3, 9, 12, 40] {
         probe.tell("n", Message::Buckets(Buckets::of(&[], bits))).unwrap();
         let sent = probe.sent_to("n");
-        let [Message::Summary { entries, last: true, buckets: Some(buckets), .. }] = &sent[..] else {
+        let [Message::Summary { entries, last: true, buckets: Some(buckets), .. }] = &sent[..]
+        else {
             panic!("{sent:?}")
         };
         assert_eq!(entries.len(), 2, "its own and the neighbour's");
@@ -118,7 +127,8 @@ fn buckets_at_any_time_are_answered_with_a_summary_of_what_differs() {
 fn what_is_not_listed_is_lacking_in_the_listed_buckets_alone() {
     let mut probe = Probe::new();
     probe.sync("n");
-    let records: Vec<Record> = (0..40).map(|n| record(&format!("x{n}"), (5, 1), &[("n", 1)])).collect();
+    let records: Vec<Record> =
+        (0..40).map(|n| record(&format!("x{n}"), (5, 1), &[("n", 1)])).collect();
     records.iter().for_each(|record| probe.update("n", record));
     probe.wait(100);
     probe.sent.clear();
@@ -141,16 +151,21 @@ fn who_lists_everything_gets_everything_listed() {
     probe.update("first", &known);
     probe.up("n", NeighbourKind::Full).unwrap();
     probe.tell("n", Message::Digest { digest: Digest(1), count: 1 }).unwrap();
-    assert!(matches!(&probe.sent_to("n")[..], [Message::Digest { count: 2, .. }, Message::Buckets(_)]));
+    assert!(matches!(
+        &probe.sent_to("n")[..],
+        [Message::Digest { count: 2, .. }, Message::Buckets(_)]
+    ));
     let listed = record("y", (5, 1), &[]);
-    let summary = Message::Summary { after: None, entries: vec![entry(&listed)], last: true, buckets: None };
+    let summary =
+        Message::Summary { after: None, entries: vec![entry(&listed)], last: true, buckets: None };
     probe.tell("n", summary).unwrap();
     let sent = probe.sent_to("n");
     assert!(matches!(&sent[0], Message::Summary { last: true, buckets: None, .. }), "{sent:?}");
     assert_eq!(sent.last(), Some(&Message::SyncEnd));
 }
 
-/// Two routers that hold the same records, and are linked to the same third node but not to each other.
+/// Two routers that hold the same records, and are linked to the same third node but not to each
+/// other.
 struct Pair {
     ends: [Probe; 2],
 }
@@ -161,7 +176,8 @@ struct Spent {
     bytes: usize,
     updates: usize,
     summary_entries: usize,
-    /// How often messages crossed from one end to the other, until both had synced: two are a round trip.
+    /// How often messages crossed from one end to the other, until both had synced: two are a round
+    /// trip.
     crossings: usize,
 }
 
@@ -191,7 +207,11 @@ impl Pair {
         self.ends[0].up("b", NeighbourKind::Full).unwrap();
         self.ends[1].up("a", NeighbourKind::Full).unwrap();
         let mut spent = Spent::default();
-        while !self.ends.iter().all(|end| end.events.iter().any(|event| matches!(event, Event::Synced(_)))) {
+        while !self
+            .ends
+            .iter()
+            .all(|end| end.events.iter().any(|event| matches!(event, Event::Synced(_))))
+        {
             spent.crossings += 1;
             assert!(spent.crossings < 10, "no end: {spent:?}");
             self.cross(&mut spent);
@@ -255,7 +275,8 @@ fn load(end: &mut Probe, name: &str, records: usize) {
 
 /// The record of a node in a tree of eight children each, in some version.
 fn tree(n: usize, sequence: u64) -> Record {
-    let version = Version { epoch: 1_767_225_600_000, sequence, instance: 0xfedc_ba98_7654_0000 + n as u64 };
+    let version =
+        Version { epoch: 1_767_225_600_000, sequence, instance: 0xfedc_ba98_7654_0000 + n as u64 };
     let children = (8 * n + 1..8 * n + 9).filter(|child| *child < RECORDS);
     let peers: Vec<String> = children.chain([(n - 1) / 8]).map(node).collect();
     let links = peers.iter().map(|peer| link(peer, LinkClass::Active, 1)).collect();

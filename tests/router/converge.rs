@@ -1,4 +1,5 @@
-//! Knowing that the mesh includes a node: what a wave takes, what it finds out, and that it never says yes too early.
+//! Knowing that the mesh includes a node: what a wave takes, what it finds out, and that it never
+//! says yes too early.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -25,7 +26,8 @@ pub(crate) struct Waves {
     open: BTreeMap<(NodeId, u64, ConvergeRequest), Instant>,
     /// The newest wave of each origin: how many it made, and what it reached then.
     started: BTreeMap<(NodeId, u64), (u64, BTreeSet<NodeId>)>,
-    /// The newest version of an origin (first) to which a node (second) had a route, and when it had one last.
+    /// The newest version of an origin (first) to which a node (second) had a route, and when it
+    /// had one last.
     installed: BTreeMap<(NodeId, NodeId), (Version, Instant)>,
     pub(crate) successes: u32,
     pub(crate) partials: u32,
@@ -42,7 +44,8 @@ impl Waves {
         if self.started.get(&process(router)).is_none_or(|started| started.0 != waves) {
             self.started.insert(process(router), (waves, reached(router)));
         }
-        let origins: BTreeSet<NodeId> = self.open.keys().map(|(origin, _, _)| origin.clone()).collect();
+        let origins: BTreeSet<NodeId> =
+            self.open.keys().map(|(origin, _, _)| origin.clone()).collect();
         let held = |origin: &NodeId| router.database().find(|record| record.origin == *origin);
         for origin in origins.into_iter().filter(|origin| router.table().route(origin).is_some()) {
             if let Some(record) = held(&origin) {
@@ -58,13 +61,17 @@ impl Waves {
             Event::Converged { request, count } => {
                 let asked_at = self.open.remove(&(origin.clone(), instance, *request)).unwrap();
                 let now = reached(router);
-                let before =
-                    &self.started.get(&(origin.clone(), instance)).map(|started| &started.1).unwrap_or(&now);
+                let before = &self
+                    .started
+                    .get(&(origin.clone(), instance))
+                    .map(|started| &started.1)
+                    .unwrap_or(&now);
                 for node in before.intersection(&now).filter(|node| **node != origin) {
                     let installed = self.installed.get(&(origin.clone(), node.clone()));
                     assert!(
-                        installed
-                            .is_some_and(|(version, at)| *version >= router.version() && *at >= asked_at),
+                        installed.is_some_and(
+                            |(version, at)| *version >= router.version() && *at >= asked_at
+                        ),
                         "{origin} is told that {node} has its route: {installed:?}"
                     );
                 }
@@ -110,10 +117,14 @@ impl Sim {
         let start = self.now;
         loop {
             let of = |event: &Event| match event {
-                Event::Converged { request: of, .. } | Event::Partial { request: of, .. } => *of == request,
+                Event::Converged { request: of, .. } | Event::Partial { request: of, .. } => {
+                    *of == request
+                }
                 _ => false,
             };
-            if let Some((_, event)) = self.events.iter().find(|(node, event)| node == name && of(event)) {
+            if let Some((_, event)) =
+                self.events.iter().find(|(node, event)| node == name && of(event))
+            {
                 return (event.clone(), self.now - start);
             }
             self.run_for(Duration::from_micros(500));
@@ -129,11 +140,13 @@ impl Sim {
 
     /// How long one update of a node takes to reach all.
     fn flood_time(&mut self, name: &NodeId) -> Duration {
-        let (now, text) = (self.now, self.now.duration_since(self.start).as_nanos().to_be_bytes().to_vec());
+        let (now, text) =
+            (self.now, self.now.duration_since(self.start).as_nanos().to_be_bytes().to_vec());
         self.nodes.get_mut(name).unwrap().capabilities = text.clone();
         self.command(name, |router| router.set_capabilities(text.into(), now));
         let version = self.nodes[name].router.version();
-        let held = |router: &Router| router.database().any(|r| r.origin == *name && r.version == version);
+        let held =
+            |router: &Router| router.database().any(|r| r.origin == *name && r.version == version);
         while !self.nodes.values().all(|node| held(&node.router)) {
             self.run_for(Duration::from_micros(500));
         }
@@ -157,9 +170,14 @@ fn in_a_quiet_mesh_of_any_shape_a_wave_finds_all_nodes_with_two_messages_a_link(
                     "{name}: {event:?}"
                 );
                 let messages = sent.payloads + sent.ids + sent.wants + sent.echoes;
-                assert_eq!((messages, sent.echoes), (2 * links as u64, nodes - 1), "{name}: {sent:?}");
+                assert_eq!(
+                    (messages, sent.echoes),
+                    (2 * links as u64, nodes - 1),
+                    "{name}: {sent:?}"
+                );
                 // Down, once across, and up again.
-                let depth = sim.nodes[&origin].router.table().iter().map(|route| route.hops).max().unwrap();
+                let depth =
+                    sim.nodes[&origin].router.table().iter().map(|route| route.hops).max().unwrap();
                 assert!(
                     time <= Duration::from_millis(5) * (2 * depth + 1) + Duration::from_millis(1),
                     "{name}: {time:?}"
@@ -220,7 +238,9 @@ fn a_wave_with_the_news_of_a_stub_completes_though_no_path_changes() {
             sim.attach(&id("node4"), id("leaf"), receptor_quic::id::Cost::DEFAULT);
             let (event, _, _) = sim.wave(&id("node4"));
             assert!(matches!(event, Event::Converged { count: 13, .. }), "{event:?}");
-            assert!(sim.nodes.values().all(|node| node.router.table().route(&id("leaf")).is_some()));
+            assert!(
+                sim.nodes.values().all(|node| node.router.table().route(&id("leaf")).is_some())
+            );
         }
     });
 }
@@ -241,9 +261,8 @@ fn a_joiner_that_asks_at_once_is_told_when_all_have_its_route() {
             let (event, _, _) = sim.wave(&id("young"));
             assert!(matches!(event, Event::Converged { count: 14, .. }), "{event:?}");
             assert!(
-                sim.nodes
-                    .values()
-                    .all(|n| n.router.id() == &id("young") || n.router.table().route(&id("young")).is_some())
+                sim.nodes.values().all(|n| n.router.id() == &id("young")
+                    || n.router.table().route(&id("young")).is_some())
             );
         }
     });
@@ -279,7 +298,10 @@ fn while_a_loss_is_not_seen_the_answer_is_partial_and_once_it_is_seen_the_rest_i
             let short = sim.converge(&id("controller"), 3_000).unwrap();
             let long = sim.converge(&id("controller"), 60_000).unwrap();
             let (event, time) = sim.answer(&id("controller"), short);
-            assert!(matches!(event, Event::Partial { count, expected: 13, .. } if count < 13), "{event:?}");
+            assert!(
+                matches!(event, Event::Partial { count, expected: 13, .. } if count < 13),
+                "{event:?}"
+            );
             assert!(time >= Duration::from_secs(3), "{time:?}");
             sim.kill(&dead, Seen::Within(300));
             let (event, _) = sim.answer(&id("controller"), long);
@@ -317,8 +339,12 @@ fn while_links_come_and_go_most_requests_are_answered_by_the_first_wave() {
             let origin = rng.pick(&sim.living()).cloned().unwrap();
             let mut request = None;
             for turn in 0..per_second.max(2) {
-                let live: Vec<_> =
-                    sim.connections.values().filter(|c| !c.broken).map(|c| c.ends.clone()).collect();
+                let live: Vec<_> = sim
+                    .connections
+                    .values()
+                    .filter(|c| !c.broken)
+                    .map(|c| c.ends.clone())
+                    .collect();
                 let [a, b] = rng.pick(&live).cloned().unwrap();
                 sim.cut(&a, &b, Seen::Within(50));
                 let pause = rng.millis(0, 1_000 / per_second);
@@ -392,9 +418,9 @@ fn requests_share_waves_but_none_that_began_before_them() {
     assert!(sim.router("n00").counters().waves <= 3);
     sim.run_for(Duration::from_secs(30));
     assert!(
-        !sim.events
-            .iter()
-            .any(|(_, event)| matches!(event, Event::Converged { request, .. } if *request == gone))
+        !sim.events.iter().any(
+            |(_, event)| matches!(event, Event::Converged { request, .. } if *request == gone)
+        )
     );
 }
 
@@ -468,14 +494,16 @@ fn an_answer_waits_for_the_neighbours_and_for_the_route() {
         }));
     }
     probe.tell("q", Message::Have(vec![entry(&wave)])).unwrap();
-    let echo = |count, sum| Message::Echo(Echo { origin: id("far"), version: wave.version, count, sum });
+    let echo =
+        |count, sum| Message::Echo(Echo { origin: id("far"), version: wave.version, count, sum });
     probe.tell("r", echo(7, 1_000)).unwrap();
     probe.wait(10);
     assert!(echoes(&mut probe, "p").is_empty(), "the route is not there");
     // The far end lists the link: now there is a route.
     probe.update("p", &record("p", (5, 2), &[("me", 1), ("far", 1)]));
     let me = u64::from_be_bytes(id("me").addr().0);
-    let expected = Echo { origin: id("far"), version: wave.version, count: 8, sum: me.wrapping_add(1_000) };
+    let expected =
+        Echo { origin: id("far"), version: wave.version, count: 8, sum: me.wrapping_add(1_000) };
     assert_eq!(echoes(&mut probe, "p"), [expected]);
     // Late, twice, or of nothing: nobody minds.
     probe.tell("r", echo(u64::MAX, 0)).unwrap();
@@ -531,7 +559,9 @@ fn a_record_with_a_wave_that_comes_with_the_sync_is_not_answered() {
     let digest = receptor_quic::router::Digest(1);
     probe.tell("p", Message::Digest { digest, count: 1 }).unwrap();
     probe.tell("p", update(&echo_record("p", &[("me", 1)]))).unwrap();
-    probe.tell("p", Message::Summary { after: None, entries: vec![], last: true, buckets: None }).unwrap();
+    probe
+        .tell("p", Message::Summary { after: None, entries: vec![], last: true, buckets: None })
+        .unwrap();
     probe.tell("p", Message::SyncEnd).unwrap();
     probe.wait(100);
     assert!(probe.cost("p").is_some() && echoes(&mut probe, "p").is_empty());
@@ -555,7 +585,9 @@ fn false_counts_make_no_answer_true() {
     let request = probe.router.converge(probe.now + Duration::from_secs(1), probe.now).unwrap();
     probe.wait(20);
     let version = probe.router.version();
-    probe.tell("p", Message::Echo(Echo { origin: id("me"), version, count: u64::MAX, sum: 77 })).unwrap();
+    probe
+        .tell("p", Message::Echo(Echo { origin: id("me"), version, count: u64::MAX, sum: 77 }))
+        .unwrap();
     probe.wait(5_000);
     let ends: Vec<_> = probe
         .events
@@ -567,10 +599,12 @@ fn false_counts_make_no_answer_true() {
 
 /// A ring with so many chords that no link is missed much.
 fn degree_of_six(count: usize) -> topologies::Edges {
-    let (names, mut edges, mut rng) = (topologies::names(count), topologies::ring(count), Rng::new(6));
+    let (names, mut edges, mut rng) =
+        (topologies::names(count), topologies::ring(count), Rng::new(6));
     while edges.len() < 3 * count {
         let (a, b) = (rng.pick(&names).unwrap(), rng.pick(&names).unwrap());
-        let joins = |edge: &(String, String)| [&edge.0, &edge.1] == [a, b] || [&edge.1, &edge.0] == [a, b];
+        let joins =
+            |edge: &(String, String)| [&edge.0, &edge.1] == [a, b] || [&edge.1, &edge.0] == [a, b];
         if a != b && !edges.iter().any(joins) {
             edges.push((a.clone(), b.clone()));
         }

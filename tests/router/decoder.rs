@@ -47,10 +47,18 @@ fn truncated_and_damaged_frames_never_panic() {
 #[test]
 fn lengths_that_lie_allocate_nothing_and_nesting_has_a_bound() {
     // Arrays, texts and binaries that claim four billion elements.
-    for claim in [b"\xdd\xff\xff\xff\xff".as_slice(), b"\xdb\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"] {
-        for head in
-            [b"".as_slice(), b"\x92\x13", b"\x92\x15", b"\x92\x16", b"\x92\x3f", b"\x95\x12\xc0", DELTA_HEAD]
-        {
+    for claim in
+        [b"\xdd\xff\xff\xff\xff".as_slice(), b"\xdb\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"]
+    {
+        for head in [
+            b"".as_slice(),
+            b"\x92\x13",
+            b"\x92\x15",
+            b"\x92\x16",
+            b"\x92\x3f",
+            b"\x95\x12\xc0",
+            DELTA_HEAD,
+        ] {
             let bytes: Vec<u8> = [head, claim].concat();
             assert!(Message::decode(&bytes).is_err(), "{bytes:02x?}");
             assert!(Record::decode(&Advertisement::new(bytes.into())).is_err());
@@ -102,7 +110,8 @@ fn what_is_encoded_is_decoded_again() {
 #[test]
 fn summaries_out_of_order_are_refused() {
     let entries = golden::entries();
-    let summary = |after, entries, last| Message::Summary { after, entries, last, buckets: None }.encode();
+    let summary =
+        |after, entries, last| Message::Summary { after, entries, last, buckets: None }.encode();
     let reversed: Vec<_> = entries.iter().rev().cloned().collect();
     assert!(matches!(Message::decode(&summary(None, reversed, true)), Err(DecodeError::Rule(_))));
     assert!(matches!(Message::decode(&summary(None, vec![], false)), Err(DecodeError::Rule(_))));

@@ -19,10 +19,12 @@ use crate::rng::Rng;
 use crate::sim::{Seen, Sim, id, in_both_modes};
 use crate::topologies;
 
-/// A thousand take minutes in a build that is not optimised: there are fewer leaves there, which each are sent as much.
+/// A thousand take minutes in a build that is not optimised: there are fewer leaves there, which
+/// each are sent as much.
 const LEAVES: usize = if cfg!(debug_assertions) { 150 } else { 1_000 };
 
-/// The target is 200 B a node for a hub of a thousand; what comparing digests takes afterwards is in it.
+/// The target is 200 B a node for a hub of a thousand; what comparing digests takes afterwards is
+/// in it.
 #[test]
 fn a_node_that_joins_a_large_hub_costs_each_node_at_most_200_bytes() {
     let mut sim = hub(LEAVES, FloodMode::Tree);
@@ -70,7 +72,11 @@ fn a_signed_change_of_a_large_hub_takes_at_most_280_bytes() {
 #[test]
 fn a_change_of_a_large_record_takes_one_payload_per_node_as_any_update_does() {
     let mut edges = topologies::star(160);
-    edges.extend([("n01".into(), "n02".into()), ("n02".into(), "n03".into()), ("n40".into(), "n50".into())]);
+    edges.extend([
+        ("n01".into(), "n02".into()),
+        ("n02".into(), "n03".into()),
+        ("n40".into(), "n50".into()),
+    ]);
     let mut sim = Sim::flooding(1, FloodMode::Tree);
     sim.latency = (1, 10);
     start(&mut sim, &edges);
@@ -111,7 +117,10 @@ fn a_change_is_taken_by_a_node_that_holds_the_version_before() {
     probe.tell("n", delta.clone()).unwrap();
     probe.tell("m", delta).unwrap();
     let counters = probe.router.counters();
-    assert_eq!((counters.deltas_applied, counters.deltas_failed, counters.updates_duplicate), (1, 0, 2));
+    assert_eq!(
+        (counters.deltas_applied, counters.deltas_failed, counters.updates_duplicate),
+        (1, 0, 2)
+    );
     assert_eq!((counters.updates_accepted, counters.deltas_sent), (2, 1));
     assert_eq!(probe.sent, []);
 }
@@ -131,9 +140,17 @@ fn a_change_from_a_version_that_is_not_held_makes_the_node_ask_for_the_whole_onc
     assert_eq!((counters.deltas_applied, counters.deltas_failed, counters.pulls), (0, 2, 1));
     probe.update("n", &records[3]);
     assert_eq!(probe.held("hub"), Some(&records[3]));
-    assert_eq!(probe.sent_to("m"), [change(&records[0], &records[3])], "what m was sent before is known");
+    assert_eq!(
+        probe.sent_to("m"),
+        [change(&records[0], &records[3])],
+        "what m was sent before is known"
+    );
     probe.wait(5_000);
-    assert!(!probe.sent.iter().any(|sent| matches!(sent.message, Message::Want(_))), "{:?}", probe.sent);
+    assert!(
+        !probe.sent.iter().any(|sent| matches!(sent.message, Message::Want(_))),
+        "{:?}",
+        probe.sent
+    );
 }
 
 #[test]
@@ -188,7 +205,8 @@ fn a_change_with_another_id_than_what_comes_out_is_not_taken() {
 fn changes_that_no_node_could_have_made_are_refused() {
     let (one, two) = (hub_record(1, 60), hub_record(2, 61));
     let good = Delta::between(&one, &two, usize::MAX).unwrap();
-    let links = |names: &[&str]| names.iter().map(|name| link(name, LinkClass::Active, 1)).collect();
+    let links =
+        |names: &[&str]| names.iter().map(|name| link(name, LinkClass::Active, 1)).collect();
     let bad = [
         Delta { base_sequence: 2, ..good.clone() },
         Delta { changed: links(&["b", "a"]), ..good.clone() },
@@ -204,7 +222,10 @@ fn changes_that_no_node_could_have_made_are_refused() {
         let mut probe = probe(&["n"]);
         probe.update("n", &one);
         let error = probe.tell("n", Message::Delta(Arc::new(delta.clone())));
-        assert!(matches!(error, Err(PeerError::BadRecord(DecodeError::Rule(_)))), "{delta:?}: {error:?}");
+        assert!(
+            matches!(error, Err(PeerError::BadRecord(DecodeError::Rule(_)))),
+            "{delta:?}: {error:?}"
+        );
         assert_eq!(probe.held("hub"), Some(&one));
     }
     // What comes out is as agreed, and breaks the rules of records all the same.
@@ -269,14 +290,16 @@ fn changes_apply_to_what_waits_for_its_time() {
 
 #[test]
 fn small_records_and_large_changes_travel_whole() {
-    for (links, fresh, whole) in [(10, 11, true), (60, 61, false), (60, 120, true), (120, 60, true)] {
+    for (links, fresh, whole) in [(10, 11, true), (60, 61, false), (60, 120, true), (120, 60, true)]
+    {
         let mut probe = probe(&["n", "m"]);
         let (one, two) = (hub_record(1, links), hub_record(2, fresh));
         probe.update("n", &one);
         probe.sent.clear();
         probe.update("n", &two);
         let sent = probe.sent_to("m");
-        let expected = if whole { Message::Update(two.advertisement().clone()) } else { change(&one, &two) };
+        let expected =
+            if whole { Message::Update(two.advertisement().clone()) } else { change(&one, &two) };
         assert_eq!(sent, [expected], "{links} links, then {fresh}");
     }
 }
@@ -285,7 +308,9 @@ fn small_records_and_large_changes_travel_whole() {
 fn a_record_of_another_process_or_epoch_travels_whole() {
     let one = hub_record(1, 60);
     let version = |version| Draft { version, ..(*hub_record(2, 61)).clone() }.seal().unwrap();
-    for other in [Version { epoch: 6, ..one.version }, Version { instance: 9, sequence: 2, ..one.version }] {
+    for other in
+        [Version { epoch: 6, ..one.version }, Version { instance: 9, sequence: 2, ..one.version }]
+    {
         let other = version(other);
         assert!(other.stamp() > one.stamp());
         assert_eq!(Delta::between(&one, &other, usize::MAX), None);
@@ -351,7 +376,9 @@ fn changes_or_whole_records_lead_to_the_same_routes() {
         let _seed = PrintSeed(seed);
         let sims = [
             churn(seed, |config| config.limits.delta_over = usize::MAX),
-            churn(seed, |config| (config.limits.delta_over, config.limits.delta_percent) = (0, 10_000)),
+            churn(seed, |config| {
+                (config.limits.delta_over, config.limits.delta_percent) = (0, 10_000)
+            }),
         ];
         assert_eq!(sims[0].sent.deltas, 0);
         assert!(sims[1].sent.deltas > 0);
@@ -384,7 +411,9 @@ fn churn(seed: u64, tune: fn(&mut Config)) -> Sim {
         let (hub, leaf) = (id("n00"), id(name));
         let stub = id(&format!("s{}", rng.below(6)));
         match rng.below(10) {
-            0..3 => sim.cut(&hub, &leaf, if rng.chance(50) { Seen::Now } else { Seen::Within(300) }),
+            0..3 => {
+                sim.cut(&hub, &leaf, if rng.chance(50) { Seen::Now } else { Seen::Within(300) })
+            }
             3..6 if !sim.linked(&hub, &leaf) => {
                 sim.connect_cost("n00", name, 1, 1 + rng.below(3) as u32);
             }
@@ -418,7 +447,8 @@ struct PerNode {
 
 fn per_node(sim: &Sim, before: &BTreeMap<NodeId, u64>, but: &[&str]) -> PerNode {
     let grown = |name: &NodeId| sim.received[name] - before.get(name).copied().unwrap_or(0);
-    let others: Vec<u64> = sim.nodes.keys().filter(|name| !but.contains(&name.as_str())).map(grown).collect();
+    let others: Vec<u64> =
+        sim.nodes.keys().filter(|name| !but.contains(&name.as_str())).map(grown).collect();
     PerNode {
         most: others.iter().copied().max().unwrap(),
         mean: others.iter().sum::<u64>() as f64 / others.len() as f64,
@@ -440,7 +470,8 @@ fn hub(leaves: usize, mode: FloodMode) -> Sim {
     sim
 }
 
-/// The naive reference takes too long for a mesh of this size: all nodes hold the hub's newest record, and it lists all.
+/// The naive reference takes too long for a mesh of this size: all nodes hold the hub's newest
+/// record, and it lists all.
 fn assert_hub_known(sim: &Sim, links: usize) {
     let hub = |name| sim.router(name).database().find(|record| record.origin == id("n00"));
     let newest = hub("n00").unwrap();
@@ -457,7 +488,9 @@ fn probe(synced: &[&str]) -> Probe {
 }
 
 fn hub_record(sequence: u64, links: u64) -> Record {
-    let links = (0..links).map(|n| link(&format!("leaf-of-the-hub-{n:04}"), LinkClass::Active, 1)).collect();
+    let links = (0..links)
+        .map(|n| link(&format!("leaf-of-the-hub-{n:04}"), LinkClass::Active, 1))
+        .collect();
     draft("hub", (5, sequence), links).seal().unwrap()
 }
 
@@ -469,9 +502,9 @@ fn random(rng: &mut Rng, sequence: u64) -> Record {
     let classes = [LinkClass::Active, LinkClass::Stub, LinkClass::Dormant];
     let leaving = rng.chance(10);
     let links = (0..20).filter(|_| !leaving && rng.chance(50)).collect::<Vec<_>>();
-    let links = links
-        .iter()
-        .map(|n| link(&format!("n{n}"), classes[rng.below(3) as usize], 1 + rng.below(2) as u32 * 40_000));
+    let links = links.iter().map(|n| {
+        link(&format!("n{n}"), classes[rng.below(3) as usize], 1 + rng.below(2) as u32 * 40_000)
+    });
     let mut draft = draft("hub", (5, sequence), links.collect());
     (draft.transit, draft.leaving) = (rng.chance(50), leaving);
     draft.capabilities = vec![7; rng.below(3) as usize * 200].into();

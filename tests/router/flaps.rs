@@ -22,14 +22,17 @@ fn with_another_path() -> Probe {
 
 /// A session with a process of `n`, synced.
 fn sync_process(probe: &mut Probe, instance: u64) {
-    let up = SessionUp { neighbour: id("n"), instance, cost: Cost::DEFAULT, kind: NeighbourKind::Full };
+    let up =
+        SessionUp { neighbour: id("n"), instance, cost: Cost::DEFAULT, kind: NeighbourKind::Full };
     probe.router.handle_session_up(up, probe.now).unwrap();
     end_sync(probe);
 }
 
 fn end_sync(probe: &mut Probe) {
     probe.tell("n", Message::Digest { digest: Digest(1), count: 0 }).unwrap();
-    probe.tell("n", Message::Summary { after: None, entries: vec![], last: true, buckets: None }).unwrap();
+    probe
+        .tell("n", Message::Summary { after: None, entries: vec![], last: true, buckets: None })
+        .unwrap();
     probe.tell("n", Message::SyncEnd).unwrap();
 }
 

@@ -32,7 +32,8 @@ pub(crate) fn shapes() -> Vec<(&'static str, Edges)> {
 fn an_update_in_a_quiet_mesh_takes_one_payload_per_node_and_an_id_on_other_links() {
     for (name, edges) in shapes() {
         let mut sim = cold(1, &edges);
-        // Announced before it comes by a slow way, a record would be pulled: here nothing is that slow.
+        // Announced before it comes by a slow way, a record would be pulled: here nothing is that
+        // slow.
         sim.latency = (1, 10);
         let (nodes, links) = (sim.nodes.len() as u64, edges.len() as u64);
         for origin in sim.living() {
@@ -158,13 +159,18 @@ fn sum(a: Sent, b: Sent) -> Sent {
     }
 }
 
-/// What living nodes route, and what their own records say but for the version. Whether a node that is alone has spoken
-/// before depends on how fast it synced.
+/// What living nodes route, and what their own records say but for the version. Whether a node that
+/// is alone has spoken before depends on how fast it synced.
 fn state(sim: &Sim) -> BTreeMap<NodeId, (Vec<Route>, Option<Draft>)> {
     let of = |name: &NodeId| {
         let router = &sim.nodes[name].router;
-        let own = router.database().find(|record| record.origin == *name && !record.links.is_empty());
-        let own = own.map(|record| Draft { version: Default::default(), over: None, ..(**record).clone() });
+        let own =
+            router.database().find(|record| record.origin == *name && !record.links.is_empty());
+        let own = own.map(|record| Draft {
+            version: Default::default(),
+            over: None,
+            ..(**record).clone()
+        });
         (router.table().iter().cloned().collect(), own)
     };
     sim.living().into_iter().map(|name| (name.clone(), of(&name))).collect()

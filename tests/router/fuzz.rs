@@ -1,4 +1,5 @@
-//! Random histories, then the check that all is as it should be. `RECEPTOR_SEEDS=10000` runs more of them.
+//! Random histories, then the check that all is as it should be. `RECEPTOR_SEEDS=10000` runs more
+//! of them.
 
 use std::time::Duration;
 
@@ -24,7 +25,8 @@ impl Drop for PrintSeed {
 #[test]
 fn random_histories_end_in_agreement() {
     in_both_modes(|| {
-        let seeds = std::env::var("RECEPTOR_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
+        let seeds =
+            std::env::var("RECEPTOR_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
         for seed in 0..seeds {
             history(seed, provoke);
         }
@@ -71,7 +73,8 @@ fn the_cache_of_seen_ids_changes_nothing() {
             };
             assert!(sims.iter().all(|sim| state(sim) == state(&sims[0])));
             for (total, sim) in total.iter_mut().zip(&sims) {
-                *total += sim.nodes.values().map(|node| node.router.counters().seen_hits).sum::<u64>();
+                *total +=
+                    sim.nodes.values().map(|node| node.router.counters().seen_hits).sum::<u64>();
             }
         }
         assert!(total[0] == 0 && total[0] < total[1] && total[1] < total[2], "{total:?}");
@@ -117,8 +120,8 @@ fn comparisons_in_buckets_end_in_agreement_too() {
     });
 }
 
-/// Short times, so that deletion and withholding race with everything else, and changes instead of records where that is
-/// possible at all.
+/// Short times, so that deletion and withholding race with everything else, and changes instead of
+/// records where that is possible at all.
 pub(crate) fn provoke(config: &mut Config) {
     (config.limits.delta_over, config.limits.delta_percent) = (0, 10_000);
     provoke_whole(config);
@@ -167,7 +170,9 @@ pub(crate) fn history_of(mut sim: Sim, seed: u64, tune: fn(&mut Config)) -> Sim 
 
 fn step(sim: &mut Sim, rng: &mut Rng, healing: &mut Vec<([receptor_quic::NodeId; 2], [u32; 2])>) {
     let living = sim.living();
-    let (Some(a), Some(b)) = (rng.pick(&living).cloned(), rng.pick(&living).cloned()) else { return };
+    let (Some(a), Some(b)) = (rng.pick(&living).cloned(), rng.pick(&living).cloned()) else {
+        return;
+    };
     let seen = if rng.chance(50) { Seen::Now } else { Seen::Within(300) };
     let cost = |rng: &mut Rng| 1 + rng.below(4) as u32;
     match rng.below(100) {
@@ -211,7 +216,8 @@ fn step(sim: &mut Sim, rng: &mut Rng, healing: &mut Vec<([receptor_quic::NodeId;
 }
 
 fn live_link(sim: &Sim, rng: &mut Rng) -> Option<[receptor_quic::NodeId; 2]> {
-    let live: Vec<_> = sim.connections.values().filter(|c| !c.broken).map(|c| c.ends.clone()).collect();
+    let live: Vec<_> =
+        sim.connections.values().filter(|c| !c.broken).map(|c| c.ends.clone()).collect();
     rng.pick(&live).cloned()
 }
 

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use receptor_quic::Version;
 use receptor_quic::router::{
-    Advertisement, Attachment, Buckets, CredentialName, Delta, Digest, Draft, Echo, Entry, LinkClass,
-    Message, Override, Proof, Record, Stamp,
+    Advertisement, Attachment, Buckets, CredentialName, Delta, Digest, Draft, Echo, Entry,
+    LinkClass, Message, Override, Proof, Record, Stamp,
 };
 
 use crate::probe::link;
@@ -35,7 +35,10 @@ fn the_bytes_of_every_message_are_as_documented() {
         ("HAVE", "92159195aa636f6e74726f6c6c6572cf0000019b76daa80007cf0123456789abcdefcedeadbeef"),
         ("WANT", "921692aa636f6e74726f6c6c6572a772656c61792d31"),
         ("NACK", "921791aa636f6e74726f6c6c6572"),
-        ("ECHO", "9718aa636f6e74726f6c6c6572cf0000019b76daa80007cf0123456789abcdef0dcf1122334455667788"),
+        (
+            "ECHO",
+            "9718aa636f6e74726f6c6c6572cf0000019b76daa80007cf0123456789abcdef0dcf1122334455667788",
+        ),
         ("SYNC-END", "9119"),
         ("BUCKETS, eight of them", "9211c4180000000000005c71a600000000000000000069e73c000000"),
         (
@@ -106,7 +109,10 @@ fn the_bytes_of_a_record_and_its_id_are_as_documented() {
     let digest = Digest::default().with(record.advertisement()).with(leaving().advertisement());
     assert_eq!(format!("{digest:?}"), "aec8c08c13cd1d99f06565508bc658e2");
     assert_on_page(&format!("{digest:?}"));
-    assert_eq!(Record::decode(&Advertisement::new(record.advertisement().bytes().clone())), Ok(record));
+    assert_eq!(
+        Record::decode(&Advertisement::new(record.advertisement().bytes().clone())),
+        Ok(record)
+    );
 }
 
 #[test]
@@ -121,7 +127,10 @@ fn the_record_that_a_change_gives_is_as_documented() {
 
 pub(crate) fn messages() -> Vec<(&'static str, Message)> {
     vec![
-        ("DIGEST", Message::Digest { digest: Digest(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff), count: 3 }),
+        (
+            "DIGEST",
+            Message::Digest { digest: Digest(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff), count: 3 },
+        ),
         (
             "SUMMARY, the only part",
             Message::Summary { after: None, entries: entries(), last: true, buckets: None },
@@ -157,7 +166,9 @@ pub(crate) fn messages() -> Vec<(&'static str, Message)> {
                 after: None,
                 entries: entries()[1..].to_vec(),
                 last: true,
-                buckets: Some(Buckets::of(&[relay(), leaving()], 3).differing(&Buckets::of(&[], 3))),
+                buckets: Some(
+                    Buckets::of(&[relay(), leaving()], 3).differing(&Buckets::of(&[], 3)),
+                ),
             },
         ),
         ("HAVE, of what does not come by itself", Message::Offer(entries()[..1].to_vec())),
@@ -230,7 +241,11 @@ fn proof() -> Bytes {
 fn relay() -> Record {
     let draft = Draft {
         origin: id("relay-1"),
-        version: Version { epoch: 1_767_225_600_001, sequence: 300, instance: 0xfedc_ba98_7654_3210 },
+        version: Version {
+            epoch: 1_767_225_600_001,
+            sequence: 300,
+            instance: 0xfedc_ba98_7654_3210,
+        },
         transit: true,
         leaving: false,
         echo: false,

@@ -1,8 +1,9 @@
 //! Small meshes in every order in which things can happen, as far as a bound on the choices goes.
 //!
-//! A schedule is a list of choices: which node takes what next. Routers cannot be copied, so each schedule is played from the
-//! start, depth first. What happens at different nodes at one instant commutes; of the schedules that differ in nothing else,
-//! sleep sets leave one (Godefroid 1996). Beyond the bound, the first thing that can happen happens.
+//! A schedule is a list of choices: which node takes what next. Routers cannot be copied, so each
+//! schedule is played from the start, depth first. What happens at different nodes at one instant
+//! commutes; of the schedules that differ in nothing else, sleep sets leave one (Godefroid 1996).
+//! Beyond the bound, the first thing that can happen happens.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -160,7 +161,8 @@ struct Point {
     at: usize,
 }
 
-/// Explores ever more choices in all ways, until all schedules were played or so many at least, in each mode.
+/// Explores ever more choices in all ways, until all schedules were played or so many at least, in
+/// each mode.
 fn explore(case: &Case, at_least: usize) {
     for mode in MODES {
         let mut explored = (1..100).map(|bound| (bound, explore_in(case, mode, bound)));
@@ -201,8 +203,9 @@ fn explore_in(case: &Case, mode: FloodMode, bound: usize) -> Explored {
     }
 }
 
-/// Plays the schedule that the points tell, and adds to them what they do not tell yet. Nothing comes of a schedule that is
-/// another one but for the order of what commutes. Tells whether it ended within the bound.
+/// Plays the schedule that the points tell, and adds to them what they do not tell yet. Nothing
+/// comes of a schedule that is another one but for the order of what commutes. Tells whether it
+/// ended within the bound.
 fn play(
     case: &Case,
     mode: FloodMode,
@@ -221,7 +224,8 @@ fn play(
             }
             continue;
         }
-        let choices: Vec<Action> = enabled.into_iter().filter(|action| !asleep.contains(action)).collect();
+        let choices: Vec<Action> =
+            enabled.into_iter().filter(|action| !asleep.contains(action)).collect();
         let action = match choices[..] {
             [] => return None,
             [only] => only,
@@ -260,8 +264,8 @@ const NEIGHBOURS: [&str; 4] = ["a", "b", "c", "d"];
 struct Arrivals(Vec<VecDeque<Record>>);
 
 impl Arrivals {
-    /// Each origin is linked to some of the neighbours, and each neighbour to the router. Every neighbour tells some of the
-    /// versions, one of them the newest.
+    /// Each origin is linked to some of the neighbours, and each neighbour to the router. Every
+    /// neighbour tells some of the versions, one of them the newest.
     fn draw(rng: &mut Rng) -> Self {
         let mut told: Vec<Vec<(u64, Record)>> = vec![Vec::new(); NEIGHBOURS.len()];
         for (at, neighbour) in NEIGHBOURS.into_iter().enumerate() {
@@ -274,8 +278,9 @@ impl Arrivals {
             let newest = 1 + rng.below(3);
             let witness = rng.below(NEIGHBOURS.len() as u64) as usize;
             for version in 1..=newest {
-                let kept =
-                    |rng: &mut Rng| NEIGHBOURS.into_iter().filter(|_| rng.chance(70)).collect::<Vec<_>>();
+                let kept = |rng: &mut Rng| {
+                    NEIGHBOURS.into_iter().filter(|_| rng.chance(70)).collect::<Vec<_>>()
+                };
                 let mut links: Vec<(&str, u32)> = kept(rng).into_iter().map(|to| (to, 2)).collect();
                 if links.is_empty() {
                     links.push((NEIGHBOURS[witness], 1));
@@ -289,10 +294,15 @@ impl Arrivals {
             }
         }
         told.iter_mut().for_each(|told| told.sort_by_key(|(at, _)| *at));
-        Self(told.into_iter().map(|told| told.into_iter().map(|(_, record)| record).collect()).collect())
+        Self(
+            told.into_iter()
+                .map(|told| told.into_iter().map(|(_, record)| record).collect())
+                .collect(),
+        )
     }
 
-    /// What a router holds, and where it sends what, when all of it has come in a random order across the neighbours.
+    /// What a router holds, and where it sends what, when all of it has come in a random order
+    /// across the neighbours.
     fn play(&self, mode: FloodMode, rng: &mut Rng) -> (Vec<Record>, Vec<Route>) {
         let mut probe = Probe::tuned(|config| config.flood = mode);
         NEIGHBOURS.into_iter().for_each(|neighbour| probe.sync(neighbour));
@@ -301,7 +311,9 @@ impl Arrivals {
         while left.iter().any(|told| !told.is_empty()) {
             let at = rng.below(left.len() as u64) as usize;
             if let Some(record) = left[at].pop_front() {
-                probe.tell(NEIGHBOURS[at], Message::Update(record.advertisement().clone())).unwrap();
+                probe
+                    .tell(NEIGHBOURS[at], Message::Update(record.advertisement().clone()))
+                    .unwrap();
                 if rng.chance(30) {
                     probe.wait(rng.below(200));
                 }

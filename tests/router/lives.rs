@@ -1,5 +1,6 @@
-//! What a mesh goes through: all nodes start at once, one restarts with its clock off, a part is cut off and comes back.
-//! After each step everybody reaches everybody, for a hundred seeds a shape.
+//! What a mesh goes through: all nodes start at once, one restarts with its clock off, a part is
+//! cut off and comes back. After each step everybody reaches everybody, for a hundred seeds a
+//! shape.
 
 use std::time::Duration;
 
@@ -49,7 +50,12 @@ fn restart(sim: &mut Sim, seed: u64) {
     sim.restart(&victim, clock, seen);
     sim.run_for(Duration::from_secs(1));
     for node in sim.nodes.values() {
-        assert_eq!(node.router.table().len(), sim.nodes.len() - 1, "{} a second later", node.router.id());
+        assert_eq!(
+            node.router.table().len(),
+            sim.nodes.len() - 1,
+            "{} a second later",
+            node.router.id()
+        );
     }
     sim.settle();
     assert_converged(sim);

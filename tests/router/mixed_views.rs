@@ -38,7 +38,13 @@ impl Notary for Picky {
         self.plain.sign(record)
     }
 
-    fn verify(&self, origin: &NodeId, record: &[u8], proof: &Proof, credential: Option<&[u8]>) -> Verdict {
+    fn verify(
+        &self,
+        origin: &NodeId,
+        record: &[u8],
+        proof: &Proof,
+        credential: Option<&[u8]>,
+    ) -> Verdict {
         self.plain.verify(origin, record, proof, credential)
     }
 
@@ -65,8 +71,10 @@ impl Mixed {
         let ids: Vec<NodeId> = names.iter().map(|name| id(name)).collect();
         let mut draw = || ids.iter().filter(|_| rng.chance(25)).cloned().collect::<BTreeSet<_>>();
         let common = draw();
-        let refuses: BTreeMap<_, _> =
-            ids.iter().map(|id| (id.clone(), if alike { common.clone() } else { draw() })).collect();
+        let refuses: BTreeMap<_, _> = ids
+            .iter()
+            .map(|id| (id.clone(), if alike { common.clone() } else { draw() }))
+            .collect();
         let mut sim = Sim::new(seed);
         let of = refuses.clone();
         sim.vary = Some(Box::new(move |config, _| {
@@ -74,9 +82,11 @@ impl Mixed {
             config.notary = Some(Arc::new(Picky { plain, refuses }));
         }));
         sim.boot_all(names.iter().cloned());
-        let mut edges: BTreeSet<_> = (1..ids.len()).map(|n| (rng.below(n as u64) as usize, n)).collect();
+        let mut edges: BTreeSet<_> =
+            (1..ids.len()).map(|n| (rng.below(n as u64) as usize, n)).collect();
         for _ in 0..ids.len() {
-            let (a, b) = (rng.below(ids.len() as u64) as usize, rng.below(ids.len() as u64) as usize);
+            let (a, b) =
+                (rng.below(ids.len() as u64) as usize, rng.below(ids.len() as u64) as usize);
             if a < b {
                 edges.insert((a, b));
             }
@@ -98,7 +108,8 @@ impl Mixed {
         loop {
             let relays = |by: &NodeId| by == from || !self.refuses[from].contains(by);
             let next = self.links.iter().filter(|(by, _)| reached.contains(by) && relays(by));
-            let more: BTreeSet<_> = next.map(|(_, to)| to.clone()).chain(reached.iter().cloned()).collect();
+            let more: BTreeSet<_> =
+                next.map(|(_, to)| to.clone()).chain(reached.iter().cloned()).collect();
             if more == reached {
                 return reached;
             }
@@ -115,8 +126,10 @@ impl Mixed {
         let router = &self.sim.nodes[of].router;
         let mut routes = Routes::default();
         for route in router.table().iter() {
-            let next_hops: Vec<_> = route.next_hops.iter().map(|hop| routes.place(hop.addr())).collect();
-            let alternates: Vec<_> = route.alternates.iter().map(|hop| routes.place(hop.addr())).collect();
+            let next_hops: Vec<_> =
+                route.next_hops.iter().map(|hop| routes.place(hop.addr())).collect();
+            let alternates: Vec<_> =
+                route.alternates.iter().map(|hop| routes.place(hop.addr())).collect();
             let limit = u8::try_from(2 * route.hops + SPARE_HOPS).unwrap();
             routes.insert(route.addr, next_hops, alternates, limit);
         }
@@ -140,12 +153,19 @@ impl Mixed {
 /// Admits packets of `from` at `to`.
 fn cookie(from: NodeAddr, to: NodeAddr) -> Cookie {
     let mut cookie = from.0;
-    cookie.iter_mut().zip(to.0).for_each(|(byte, other)| *byte = byte.wrapping_mul(3).wrapping_add(other));
+    cookie
+        .iter_mut()
+        .zip(to.0)
+        .for_each(|(byte, other)| *byte = byte.wrapping_mul(3).wrapping_add(other));
     Cookie(cookie)
 }
 
 /// Where a packet ends, and after how many hops.
-fn send(switches: &BTreeMap<NodeAddr, ForwardingTable>, from: NodeAddr, to: NodeAddr) -> (Decision, u32) {
+fn send(
+    switches: &BTreeMap<NodeAddr, ForwardingTable>,
+    from: NodeAddr,
+    to: NodeAddr,
+) -> (Decision, u32) {
     let Some((mut hop, limit)) = switches[&from].originate(to) else {
         return (Decision::Drop(DropReason::NoRoute), 0);
     };
@@ -180,7 +200,8 @@ fn nodes_that_permit_the_same_relays_reach_what_they_say() {
         for (from, to) in pairs(&mixed) {
             let (end, _) = send(&switches, from.addr(), to.addr());
             let has_route = mixed.sim.nodes[&from].router.table().route(&to).is_some();
-            let expected = if has_route { Decision::Deliver } else { Decision::Drop(DropReason::NoRoute) };
+            let expected =
+                if has_route { Decision::Deliver } else { Decision::Drop(DropReason::NoRoute) };
             assert_eq!(end, expected, "{from} to {to}");
         }
     }
@@ -232,7 +253,10 @@ fn what_no_permitted_relay_leads_to_is_said_to_be_unreachable() {
                 unreachable += 1;
                 assert!(!reached.contains(to), "{from} reaches {to}");
                 assert!(router.table().route(to).is_none(), "{from} has a route to {to}");
-                assert!(!not_permitted.is_empty(), "{from} does not say which relays it does not permit");
+                assert!(
+                    !not_permitted.is_empty(),
+                    "{from} does not say which relays it does not permit"
+                );
                 assert!(not_permitted.iter().all(|relay| mixed.refuses[from].contains(relay)));
             }
         }
@@ -242,5 +266,7 @@ fn what_no_permitted_relay_leads_to_is_said_to_be_unreachable() {
 
 fn pairs(mixed: &Mixed) -> Vec<(NodeId, NodeId)> {
     let ids = || mixed.refuses.keys();
-    ids().flat_map(|from| ids().filter(move |to| *to != from).map(|to| (from.clone(), to.clone()))).collect()
+    ids()
+        .flat_map(|from| ids().filter(move |to| *to != from).map(|to| (from.clone(), to.clone())))
+        .collect()
 }

@@ -14,7 +14,8 @@ use receptor_quic::router::{
 /// How long an attachment holds.
 pub(crate) const LIFE: Duration = Duration::from_secs(7_200);
 
-/// Signs by a hash. Its credential is the text `[WHY:]ID#SERIAL`; one with a why is not trusted for that reason.
+/// Signs by a hash. Its credential is the text `[WHY:]ID#SERIAL`; one with a why is not trusted for
+/// that reason.
 #[derive(Debug)]
 pub(crate) struct Plain {
     credential: String,
@@ -70,7 +71,13 @@ impl Notary for Plain {
         Some(signature(self.credential.as_bytes(), record))
     }
 
-    fn verify(&self, origin: &NodeId, record: &[u8], proof: &Proof, credential: Option<&[u8]>) -> Verdict {
+    fn verify(
+        &self,
+        origin: &NodeId,
+        record: &[u8],
+        proof: &Proof,
+        credential: Option<&[u8]>,
+    ) -> Verdict {
         let Some(credential) = credential else { return Verdict::NeedsCredential };
         let text = std::str::from_utf8(credential).unwrap_or_default();
         let (why, named) = text.split_once(':').unwrap_or(("", text));
@@ -90,8 +97,10 @@ impl Notary for Plain {
 
     fn verify_attachment(&self, attachment: &Attachment) -> AttachmentVerdict {
         let credential = attachment.credential();
-        let proof =
-            Proof { credential: attachment.credential_name(), signature: attachment.signature().clone() };
+        let proof = Proof {
+            credential: attachment.credential_name(),
+            signature: attachment.signature().clone(),
+        };
         match self.verify(&attachment.stub().base(), attachment.bytes(), &proof, Some(credential)) {
             Verdict::Valid => AttachmentVerdict::Valid { remaining: LIFE },
             Verdict::Untrusted(why) => AttachmentVerdict::Untrusted(why),

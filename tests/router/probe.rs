@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use receptor_quic::id::Cost;
 use receptor_quic::router::{
-    Advertisement, Config, Digest, Draft, Entry, Event, Link, LinkClass, Message, NeighbourKind, PeerError,
-    Record, Router, SessionError, SessionUp, Transmit,
+    Advertisement, Config, Digest, Draft, Entry, Event, Link, LinkClass, Message, NeighbourKind,
+    PeerError, Record, Router, SessionError, SessionUp, Transmit,
 };
 use receptor_quic::{NodeId, Version};
 
@@ -49,8 +49,11 @@ impl Probe {
     pub(crate) fn sync(&mut self, name: &str) {
         self.up(name, NeighbourKind::Full).unwrap();
         self.tell(name, Message::Digest { digest: Digest(1), count: 0 }).unwrap();
-        self.tell(name, Message::Summary { after: None, entries: vec![], last: true, buckets: None })
-            .unwrap();
+        self.tell(
+            name,
+            Message::Summary { after: None, entries: vec![], last: true, buckets: None },
+        )
+        .unwrap();
         self.tell(name, Message::SyncEnd).unwrap();
         self.wait(20);
         self.sent.clear();
@@ -70,7 +73,8 @@ impl Probe {
     /// Lets milliseconds pass, with every timeout at its time.
     pub(crate) fn wait(&mut self, millis: u64) {
         let end = self.now + Duration::from_millis(millis);
-        while let Some(deadline) = self.router.poll_timeout().filter(|deadline| deadline.at <= end) {
+        while let Some(deadline) = self.router.poll_timeout().filter(|deadline| deadline.at <= end)
+        {
             self.now = self.now.max(deadline.at);
             self.router.handle_timeout(self.now);
             self.drain();

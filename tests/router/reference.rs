@@ -1,4 +1,5 @@
-//! What every router should say once nothing changes any more, computed the naive way from the true links.
+//! What every router should say once nothing changes any more, computed the naive way from the true
+//! links.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,7 +57,9 @@ impl Reference {
         let mut best = BTreeMap::from([(source.clone(), (0, 0))]);
         loop {
             let mut better = best.clone();
-            for (from, (cost, hops)) in best.iter().filter(|(id, _)| *id == source || self.transit[*id]) {
+            for (from, (cost, hops)) in
+                best.iter().filter(|(id, _)| *id == source || self.transit[*id])
+            {
                 for (to, edge) in &self.edges[from] {
                     let offer = (cost + edge, hops + 1);
                     let held = better.entry(to.clone()).or_insert(offer);
@@ -79,21 +82,28 @@ impl Reference {
     ) -> Vec<NodeId> {
         let total = all[source][target].0;
         let on_path = self.edges[source].iter().filter(|(next, edge)| {
-            let rest = if *next == target { Some(0) } else { all[*next].get(target).map(|(cost, _)| *cost) };
-            (*next == target || self.transit[*next]) && rest.is_some_and(|rest| **edge + rest == total)
+            let rest = if *next == target {
+                Some(0)
+            } else {
+                all[*next].get(target).map(|(cost, _)| *cost)
+            };
+            (*next == target || self.transit[*next])
+                && rest.is_some_and(|rest| **edge + rest == total)
         });
         on_path.map(|(next, _)| next.clone()).take(8).collect()
     }
 
-    /// The alternates of `source` to `target`, by the definition; unlike the router, among all neighbours.
+    /// The alternates of `source` to `target`, by the definition; unlike the router, among all
+    /// neighbours.
     fn alternates(
         &self,
         source: &NodeId,
         target: &NodeId,
         all: &BTreeMap<NodeId, BTreeMap<NodeId, (u64, u32)>>,
     ) -> Vec<NodeId> {
-        let dist =
-            |from: &NodeId, to: &NodeId| if from == to { Some(0) } else { all[from].get(to).map(|d| d.0) };
+        let dist = |from: &NodeId, to: &NodeId| {
+            if from == to { Some(0) } else { all[from].get(to).map(|d| d.0) }
+        };
         let next_hops = self.next_hops(source, target, all);
         let through = |from: &NodeId, by: &NodeId| {
             if *by != *target && !self.transit[by] {
@@ -107,7 +117,8 @@ impl Reference {
             if rest >= through(m, source) || !(self.transit[m] || m == target) {
                 continue;
             }
-            let shares = next_hops.iter().any(|n| n != target && m != target && rest >= through(m, n));
+            let shares =
+                next_hops.iter().any(|n| n != target && m != target && rest >= through(m, n));
             ranked.push((shares, edge + rest, m));
         }
         ranked.sort();
@@ -134,12 +145,17 @@ fn assert_links(sim: &Sim, reference: &Reference, id: &NodeId) {
     let node = &sim.nodes[id];
     let record = node.router.database().find(|record| record.origin == *id);
     let links = |class| {
-        let links = record.iter().flat_map(|record| &record.links).filter(move |link| link.class == class);
+        let links =
+            record.iter().flat_map(|record| &record.links).filter(move |link| link.class == class);
         links.map(|link| link.peer.clone()).collect::<Vec<_>>()
     };
     let edges: Vec<NodeId> = reference.edges[id].keys().cloned().collect();
     assert_eq!(links(LinkClass::Active), edges, "active links of {id}");
-    assert_eq!(links(LinkClass::Stub), node.stubs.keys().cloned().collect::<Vec<_>>(), "stubs of {id}");
+    assert_eq!(
+        links(LinkClass::Stub),
+        node.stubs.keys().cloned().collect::<Vec<_>>(),
+        "stubs of {id}"
+    );
     if let Some(record) = record {
         assert_eq!(record.capabilities, node.capabilities, "capabilities of {id}");
         assert_eq!(record.version, node.router.version());
@@ -152,7 +168,11 @@ fn assert_databases(sim: &Sim, reference: &Reference, id: &NodeId) {
     for origin in reference.component(id) {
         let held = router.database().find(|record| record.origin == origin);
         let original = sim.nodes[&origin].router.database().find(|record| record.origin == origin);
-        assert_eq!(held.map(|r| r.advertisement()), original.map(|r| r.advertisement()), "{origin} at {id}");
+        assert_eq!(
+            held.map(|r| r.advertisement()),
+            original.map(|r| r.advertisement()),
+            "{origin} at {id}"
+        );
     }
 }
 
@@ -164,12 +184,18 @@ fn assert_routes(
 ) {
     let table = sim.nodes[id].router.table();
     let reached: Vec<&NodeId> = all[id].keys().filter(|other| *other != id).collect();
-    let routed: Vec<&NodeId> = table.iter().filter(|route| !route.stub).map(|route| &route.id).collect();
+    let routed: Vec<&NodeId> =
+        table.iter().filter(|route| !route.stub).map(|route| &route.id).collect();
     assert_eq!(routed, reached, "what {id} reaches");
     for route in table.iter().filter(|route| !route.stub) {
         let (cost, hops) = all[id][&route.id];
         assert_eq!((route.cost, route.hops), (cost, hops), "{id} to {}", route.id);
-        assert_eq!(route.next_hops.to_vec(), reference.next_hops(id, &route.id, all), "{id} to {}", route.id);
+        assert_eq!(
+            route.next_hops.to_vec(),
+            reference.next_hops(id, &route.id, all),
+            "{id} to {}",
+            route.id
+        );
         if reference.edges[id].len() <= 8 {
             assert_eq!(
                 route.alternates.to_vec(),
@@ -181,14 +207,19 @@ fn assert_routes(
     }
     let mut stubs: BTreeMap<NodeId, u64> = BTreeMap::new();
     for (owner, (cost, _)) in &all[id] {
-        for (stub, edge) in sim.nodes[owner].stubs.iter().filter(|(stub, _)| !all[id].contains_key(*stub)) {
+        for (stub, edge) in
+            sim.nodes[owner].stubs.iter().filter(|(stub, _)| !all[id].contains_key(*stub))
+        {
             let offer = cost + u64::from(edge.get());
             let held = stubs.entry(stub.clone()).or_insert(offer);
             *held = offer.min(*held);
         }
     }
-    let routed: BTreeMap<NodeId, u64> =
-        table.iter().filter(|route| route.stub).map(|route| (route.id.clone(), route.cost)).collect();
+    let routed: BTreeMap<NodeId, u64> = table
+        .iter()
+        .filter(|route| route.stub)
+        .map(|route| (route.id.clone(), route.cost))
+        .collect();
     if !sim.nodes[id].signed {
         assert_eq!(routed, stubs, "stubs that {id} reaches");
         return;
@@ -201,7 +232,8 @@ fn assert_routes(
     assert!(routed.keys().all(|stub| stubs.contains_key(stub)), "{id}: {routed:?}, {stubs:?}");
 }
 
-/// Every choice of next hops leads to the target, and visits no node twice; so does the path that the router tells.
+/// Every choice of next hops leads to the target, and visits no node twice; so does the path that
+/// the router tells.
 fn assert_walks(sim: &Sim, from: &NodeId) {
     for route in sim.nodes[from].router.table().iter() {
         for choice in 0..2 {
@@ -213,10 +245,16 @@ fn assert_walks(sim: &Sim, from: &NodeId) {
                     // used from there yet.
                     break;
                 }
-                let hops =
-                    &table.route(&route.id).unwrap_or_else(|| panic!("{at} lost {}", route.id)).next_hops;
+                let hops = &table
+                    .route(&route.id)
+                    .unwrap_or_else(|| panic!("{at} lost {}", route.id))
+                    .next_hops;
                 at = hops[choice % hops.len()].clone();
-                assert!(!visited.contains(&at), "a loop on the way from {from} to {}: {visited:?}", route.id);
+                assert!(
+                    !visited.contains(&at),
+                    "a loop on the way from {from} to {}: {visited:?}",
+                    route.id
+                );
                 visited.push(at.clone());
             }
             if choice == 0 && at == route.id {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use receptor_quic::router::{DecodeError, Explanation, LinkClass, Message, NeighbourKind, PeerError};
+use receptor_quic::router::{
+    DecodeError, Explanation, LinkClass, Message, NeighbourKind, PeerError,
+};
 
 use crate::cold_start::cold;
 use crate::probe::{Probe, draft, entry, garbage, link, names, record};
@@ -126,7 +128,10 @@ fn r17_a_one_way_claim_attracts_no_traffic() {
     probe.update("liar", &record("liar", (5, 1), &[("me", 1), ("far", 1), ("nobody", 1)]));
     let table = probe.router.table();
     assert_eq!(table.route(&id("far")).unwrap().next_hops.to_vec(), names(&["n"]));
-    assert_eq!(probe.router.explain(&id("nobody")), Explanation::OneWay { claimed_by: names(&["liar"]) });
+    assert_eq!(
+        probe.router.explain(&id("nobody")),
+        Explanation::OneWay { claimed_by: names(&["liar"]) }
+    );
 }
 
 #[test]
@@ -153,7 +158,10 @@ fn r19_costs_that_are_no_costs_are_refused_at_the_edge() {
     ];
     for bytes in records {
         let refused = probe.tell("n", garbage(bytes));
-        assert!(matches!(refused, Err(PeerError::BadRecord(DecodeError::Malformed(_)))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(PeerError::BadRecord(DecodeError::Malformed(_)))),
+            "{refused:?}"
+        );
     }
     assert!(probe.held("x").is_none());
     probe.tell("n", garbage(b"\x97\xa1x\x05\x01\x01\x00\x91\x93\xa1n\x00\x01\xc4\x00")).unwrap();
@@ -178,12 +186,22 @@ fn r32_a_dormant_link_is_inventory_and_no_way_for_traffic() {
     let mut probe = Probe::tuned(|config| config.dormant = names(&["n", "known"]));
     probe.sync("n");
     let far = link("far", LinkClass::Dormant, 1);
-    probe.update("n", &draft("n", (5, 1), vec![link("me", LinkClass::Active, 1), far]).seal().unwrap());
-    probe.update("n", &draft("far", (5, 1), vec![link("n", LinkClass::Dormant, 1)]).seal().unwrap());
-    assert_eq!(probe.held("me").unwrap().link(&id("known")), Some(&link("known", LinkClass::Dormant, 1)));
+    probe.update(
+        "n",
+        &draft("n", (5, 1), vec![link("me", LinkClass::Active, 1), far]).seal().unwrap(),
+    );
+    probe
+        .update("n", &draft("far", (5, 1), vec![link("n", LinkClass::Dormant, 1)]).seal().unwrap());
+    assert_eq!(
+        probe.held("me").unwrap().link(&id("known")),
+        Some(&link("known", LinkClass::Dormant, 1))
+    );
     assert_eq!(probe.held("me").unwrap().link(&id("n")).unwrap().class, LinkClass::Active);
     assert_eq!((probe.cost("known"), probe.cost("far")), (None, None));
-    assert_eq!(probe.router.explain(&id("known")), Explanation::Dormant { known_by: names(&["me"]) });
+    assert_eq!(
+        probe.router.explain(&id("known")),
+        Explanation::Dormant { known_by: names(&["me"]) }
+    );
     probe.router.handle_session_down(&id("n"), probe.now);
     probe.wait(20);
     assert_eq!(probe.held("me").unwrap().link(&id("n")).unwrap().class, LinkClass::Dormant);
@@ -191,7 +209,9 @@ fn r32_a_dormant_link_is_inventory_and_no_way_for_traffic() {
 
 #[test]
 fn r36_frames_of_unknown_types_are_skipped() {
-    for frame in [b"\x91\x3f".as_slice(), b"\x93\x2f\xc0\x01", b"\x92\x3e\x81\xa1a\x01", b"\x91\x00"] {
+    for frame in
+        [b"\x91\x3f".as_slice(), b"\x93\x2f\xc0\x01", b"\x92\x3e\x81\xa1a\x01", b"\x91\x00"]
+    {
         assert_eq!(Message::decode(frame), Ok(None));
     }
 }

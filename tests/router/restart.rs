@@ -50,8 +50,9 @@ fn every_cut_of_a_small_graph_heals() {
         let edges = topologies::ring_with_chord();
         for side in 1u32..32 {
             let mut sim = cold(u64::from(side), &edges);
-            let far =
-                |node: &receptor_quic::NodeId| side >> node.as_str()[1..].parse::<u32>().unwrap() & 1 == 1;
+            let far = |node: &receptor_quic::NodeId| {
+                side >> node.as_str()[1..].parse::<u32>().unwrap() & 1 == 1
+            };
             let healing = sim.partition(far, Seen::Now);
             sim.run_for(Duration::from_secs(5));
             assert_converged_apart(&sim);
@@ -71,10 +72,9 @@ fn a_node_that_left_is_forgotten_and_can_come_back() {
         sim.run_for(Duration::from_secs(2));
         assert_converged_apart(&sim);
         sim.run_for(Duration::from_secs(70));
-        let holders = sim
-            .living()
-            .into_iter()
-            .filter(|node| sim.nodes[node].router.database().any(|record| record.origin == id("n01")));
+        let holders = sim.living().into_iter().filter(|node| {
+            sim.nodes[node].router.database().any(|record| record.origin == id("n01"))
+        });
         assert_eq!(holders.count(), 0, "the tombstone is gone after a minute");
         sim.boot("n01", -10_000);
         sim.connect("n00", "n01");
@@ -105,9 +105,16 @@ pub(crate) fn assert_converged_apart(sim: &Sim) {
     let reference = crate::reference::Reference::of(sim);
     for node in sim.living() {
         let component = reference.component(&node);
-        let reached =
-            sim.nodes[&node].router.table().iter().map(|route| route.id.clone()).collect::<Vec<_>>();
-        assert!(reached.iter().eq(component.iter().filter(|other| **other != node)), "{node}: {reached:?}");
+        let reached = sim.nodes[&node]
+            .router
+            .table()
+            .iter()
+            .map(|route| route.id.clone())
+            .collect::<Vec<_>>();
+        assert!(
+            reached.iter().eq(component.iter().filter(|other| **other != node)),
+            "{node}: {reached:?}"
+        );
     }
 }
 

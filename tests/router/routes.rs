@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use receptor_quic::id::Cost;
 use receptor_quic::router::{
-    DeadlineReason, Digest, Event, Explanation, Limit, Message, NeighbourKind, NeighbourState, SessionError,
+    DeadlineReason, Digest, Event, Explanation, Limit, Message, NeighbourKind, NeighbourState,
+    SessionError,
 };
 
 use crate::cold_start::cold;
@@ -23,7 +24,10 @@ fn a_node_that_refuses_transit_is_an_end_and_no_way() {
         sim.settle();
         assert_converged(&sim);
         let router = sim.router("n00");
-        assert!(router.table().route(&id("n01")).is_some() && router.table().route(&id("n02")).is_none());
+        assert!(
+            router.table().route(&id("n01")).is_some()
+                && router.table().route(&id("n02")).is_none()
+        );
         let explained = router.explain(&id("n02"));
         assert!(
             matches!(explained, Explanation::NoTransit { neighbours, .. } if neighbours == names(&["n01"]))
@@ -38,10 +42,13 @@ fn a_node_that_refuses_transit_is_an_end_and_no_way() {
 fn a_changed_cost_moves_the_traffic() {
     in_both_modes(|| {
         let mut sim = cold(2, &topologies::ring(4));
-        let route = |sim: &crate::sim::Sim| sim.router("n00").table().route(&id("n02")).cloned().unwrap();
+        let route =
+            |sim: &crate::sim::Sim| sim.router("n00").table().route(&id("n02")).cloned().unwrap();
         assert_eq!(route(&sim).next_hops.to_vec(), names(&["n01", "n03"]));
         let now = sim.now;
-        sim.command(&id("n00"), |router| router.set_cost(&id("n01"), Cost::try_from(2).unwrap(), now));
+        sim.command(&id("n00"), |router| {
+            router.set_cost(&id("n01"), Cost::try_from(2).unwrap(), now)
+        });
         sim.run_for(Duration::from_millis(200));
         assert_eq!(route(&sim).next_hops.to_vec(), names(&["n03"]));
         assert_eq!(
@@ -74,7 +81,8 @@ fn a_link_is_used_only_after_the_databases_agree() {
         matches!(&probe.sent_to("n")[..], [Message::Summary { entries, last: true, .. }] if entries.is_empty())
     );
     let theirs = record("n", (5, 1), &[("me", 1)]);
-    let summary = Message::Summary { after: None, entries: vec![entry(&theirs)], last: true, buckets: None };
+    let summary =
+        Message::Summary { after: None, entries: vec![entry(&theirs)], last: true, buckets: None };
     probe.tell("n", summary).unwrap();
     assert_eq!(probe.sent_to("n"), [Message::SyncEnd]);
     probe.update("n", &theirs);
@@ -126,7 +134,8 @@ fn a_slow_neighbour_costs_its_dirty_set_and_skips_what_was_superseded() {
     // The window is closed from here on: only the router is asked, and nothing is taken.
     let now = probe.now;
     for sequence in 1..=15 {
-        let update = Message::Update(record("n", (5, sequence), &[("me", 1)]).advertisement().clone());
+        let update =
+            Message::Update(record("n", (5, sequence), &[("me", 1)]).advertisement().clone());
         probe.router.handle_message(&id("n"), update, now).unwrap();
     }
     let slow = probe.router.neighbours().find(|view| view.id == id("slow")).unwrap();
@@ -258,6 +267,9 @@ fn explanations_tell_the_cases_apart() {
         sim.cut(&id("n02"), &id("n03"), Seen::Now);
         sim.run_for(Duration::from_secs(1));
         let explained = explain(&sim, "n03");
-        assert!(matches!(explained, Explanation::KnownUnreachable { left: false, .. }), "{explained:?}");
+        assert!(
+            matches!(explained, Explanation::KnownUnreachable { left: false, .. }),
+            "{explained:?}"
+        );
     });
 }

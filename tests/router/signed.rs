@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use receptor_quic::Version;
 use receptor_quic::router::{
-    Config, CredentialName, Distrust, Entry, Event, Message, NeighbourKind, PeerError, Proof, Record, Stamp,
+    Config, CredentialName, Distrust, Entry, Event, Message, NeighbourKind, PeerError, Proof,
+    Record, Stamp,
 };
 
 use crate::fuzz::{PrintSeed, history, history_of, provoke};
@@ -124,7 +125,8 @@ fn a_restarted_node_learns_its_old_version_from_a_signed_record_before_it_speaks
             let mut sim = start(seed, &topologies::line(5), signed);
             let before = sim.router("n02").version();
             if seed % 2 == 1 {
-                // Its certificate was renewed while it was down: its old one is pulled to read its old record.
+                // Its certificate was renewed while it was down: its old one is pulled to read its
+                // old record.
                 sim.tune = |config| config.notary = Some(Arc::new(Plain::renewed(&config.id, 2)));
             }
             sim.restart(&id("n02"), -30_000, Seen::Now);
@@ -139,7 +141,8 @@ fn a_restarted_node_learns_its_old_version_from_a_signed_record_before_it_speaks
     });
 }
 
-/// The neighbours withhold the old record when the node returns: it hears of it from the answer to its own.
+/// The neighbours withhold the old record when the node returns: it hears of it from the answer to
+/// its own.
 #[test]
 fn a_node_that_comes_back_late_with_its_clock_off_asks_for_proof_of_its_old_version() {
     for renewed in [false, true] {
@@ -201,7 +204,10 @@ fn a_record_waits_for_its_credential_and_is_verified_once() {
     let mut probe = synced(&["n"]);
     let first = sealed("o", 1, &[]);
     probe.tell("n", update(&first)).unwrap();
-    assert_eq!(probe.sent_to("n"), [Message::CredentialWant(vec![(id("o"), Plain::of(&id("o")).name())])]);
+    assert_eq!(
+        probe.sent_to("n"),
+        [Message::CredentialWant(vec![(id("o"), Plain::of(&id("o")).name())])]
+    );
     assert_eq!(probe.held("o"), None);
     probe.tell("n", credential("o", 1)).unwrap();
     assert_eq!(probe.held("o"), Some(&first));
@@ -237,7 +243,11 @@ fn who_sends_a_forged_record_is_guilty_and_the_record_of_the_others_stays() {
         ("a truncated proof", altered.clone().with_proof(cut(20)), PeerError::Forged(id("o"))),
         ("no signature", altered.clone().with_proof(cut(16)), PeerError::Forged(id("o"))),
         ("unsigned", altered.clone(), PeerError::Unsigned(id("o"))),
-        ("too long", altered.with_proof(vec![1; 1_025].into()), PeerError::ProofTooLong { len: 1_025 }),
+        (
+            "too long",
+            altered.with_proof(vec![1; 1_025].into()),
+            PeerError::ProofTooLong { len: 1_025 },
+        ),
     ];
     for (what, forged, error) in cases {
         let mut probe = synced(&["good", "liar"]);
@@ -245,13 +255,19 @@ fn who_sends_a_forged_record_is_guilty_and_the_record_of_the_others_stays() {
         probe.tell("good", credential("o", 1)).unwrap();
         let mut result = probe.tell("liar", update(&forged));
         if result.is_ok() {
-            // Its credential is not known yet: the liar is asked for it, and found out when it comes.
-            assert!(matches!(&probe.sent_to("liar")[..], [.., Message::CredentialWant(_)]), "{what}");
+            // Its credential is not known yet: the liar is asked for it, and found out when it
+            // comes.
+            assert!(
+                matches!(&probe.sent_to("liar")[..], [.., Message::CredentialWant(_)]),
+                "{what}"
+            );
             let (origin, name) = (id("o"), Plain::of(&id("mallory")).name());
             let credential = Some("mallory#1".into());
             probe.tell("liar", Message::Credential { origin, name, credential }).unwrap();
             result = match probe.events.pop() {
-                Some(Event::Violation { neighbour, error }) if neighbour == id("liar") => Err(error),
+                Some(Event::Violation { neighbour, error }) if neighbour == id("liar") => {
+                    Err(error)
+                }
                 other => panic!("{what}: {other:?}"),
             };
         }
@@ -260,9 +276,16 @@ fn who_sends_a_forged_record_is_guilty_and_the_record_of_the_others_stays() {
         probe.router.handle_session_down(&id("liar"), probe.now);
         probe.wait(30);
         let sent = probe.sent_to("good");
-        assert!(!sent.iter().any(|message| *message == update(&forged)), "{what}: it was not repeated");
+        assert!(
+            !sent.iter().any(|message| *message == update(&forged)),
+            "{what}: it was not repeated"
+        );
         probe.tell("good", update(&sealed("o", 3, &[("n", 1)]))).unwrap();
-        assert_eq!(probe.held("o").unwrap().version.sequence, 3, "{what}: the others are served on");
+        assert_eq!(
+            probe.held("o").unwrap().version.sequence,
+            3,
+            "{what}: the others are served on"
+        );
     }
 }
 
@@ -287,9 +310,15 @@ fn a_credential_that_is_none_costs_the_session() {
     let mut probe = synced(&["n"]);
     probe.tell("n", update(&sealed("o", 1, &[]))).unwrap();
     let name = Plain::of(&id("o")).name();
-    let reply =
-        |bytes: Vec<u8>, name| Message::Credential { origin: id("o"), name, credential: Some(bytes.into()) };
-    assert_eq!(probe.tell("n", reply(b"other".to_vec(), name)), Err(PeerError::BadCredential(id("o"))));
+    let reply = |bytes: Vec<u8>, name| Message::Credential {
+        origin: id("o"),
+        name,
+        credential: Some(bytes.into()),
+    };
+    assert_eq!(
+        probe.tell("n", reply(b"other".to_vec(), name)),
+        Err(PeerError::BadCredential(id("o")))
+    );
     let long = vec![1; Proof::MAX_CREDENTIAL + 1];
     let long_name = CredentialName::of(&long);
     assert_eq!(probe.tell("n", reply(long, long_name)), Err(PeerError::BadCredential(id("o"))));
@@ -313,8 +342,10 @@ fn an_untrusted_record_is_refused_and_its_sender_is_not_guilty() {
         let refused = notary.seal(&record("o", (5, 1), &[]));
         for (neighbour, asked) in [("n", 1), ("m", 0)] {
             probe.tell(neighbour, update(&refused)).unwrap();
-            let wants =
-                probe.sent_to(neighbour).into_iter().filter(|m| matches!(m, Message::CredentialWant(_)));
+            let wants = probe
+                .sent_to(neighbour)
+                .into_iter()
+                .filter(|m| matches!(m, Message::CredentialWant(_)));
             assert_eq!(wants.count(), asked, "what was refused is not looked at again");
             let credential = Some(format!("{why}:o#1").into());
             let (origin, name) = (id("o"), notary.name());
@@ -340,7 +371,10 @@ fn whoever_else_sent_the_record_is_asked_for_its_credential() {
     probe.tell("b", update(&copy)).unwrap();
     assert!(probe.sent_to("b").is_empty());
     probe.tell("a", nothing("o")).unwrap();
-    assert_eq!(probe.sent_to("b"), [Message::CredentialWant(vec![(id("o"), Plain::of(&id("o")).name())])]);
+    assert_eq!(
+        probe.sent_to("b"),
+        [Message::CredentialWant(vec![(id("o"), Plain::of(&id("o")).name())])]
+    );
     probe.tell("b", credential("o", 1)).unwrap();
     assert_eq!(probe.held("o"), Some(&copy));
 
@@ -357,7 +391,8 @@ fn whoever_else_sent_the_record_is_asked_for_its_credential() {
 fn a_liars_copy_does_not_stand_in_the_way_of_the_true_one() {
     let mut probe = synced(&["liar", "n"]);
     // The liar foresees the very bytes, or claims to have newer ones; its credential never comes.
-    let bogus = Proof { credential: CredentialName([9; 16]), signature: vec![1; 16].into() }.encode();
+    let bogus =
+        Proof { credential: CredentialName([9; 16]), signature: vec![1; 16].into() }.encode();
     probe.tell("liar", update(&record("o", (5, 1), &[]).with_proof(bogus.clone()))).unwrap();
     probe.tell("liar", update(&record("o", (99, 99), &[]).with_proof(bogus))).unwrap();
     probe.tell("n", update(&sealed("o", 1, &[]))).unwrap();
@@ -374,7 +409,8 @@ fn a_forged_record_that_comes_too_fast_does_not_push_out_the_true_one() {
         probe.tell("n", update(&sealed("o", sequence, &[]))).unwrap();
     }
     assert_eq!(probe.held("o").unwrap().version.sequence, 20);
-    let forged = record("o", (6, 1), &[]).with_proof(sealed("o", 1, &[]).advertisement().proof().clone());
+    let forged =
+        record("o", (6, 1), &[]).with_proof(sealed("o", 1, &[]).advertisement().proof().clone());
     probe.tell("liar", update(&forged)).unwrap();
     let before = probe.router.counters();
     probe.wait(600);
@@ -382,7 +418,11 @@ fn a_forged_record_that_comes_too_fast_does_not_push_out_the_true_one() {
     let error = PeerError::Forged(id("o"));
     assert!(probe.events.contains(&Event::Violation { neighbour: id("liar"), error }));
     let after = probe.router.counters();
-    assert_eq!(after.records_verified - before.records_verified, 1, "one signature is looked at, not each");
+    assert_eq!(
+        after.records_verified - before.records_verified,
+        1,
+        "one signature is looked at, not each"
+    );
 }
 
 #[test]
@@ -393,7 +433,8 @@ fn a_stamp_of_a_version_that_does_not_exist_is_asked_for_a_few_times_and_moves_n
     let entry = |name: &str| Entry { origin: id(name), stamp: Stamp { version, check: 0 } };
     probe.tell("liar", Message::Have(vec![entry("me"), entry("o")])).unwrap();
     probe.wait(600_000);
-    let wants: Vec<_> = probe.sent_to("liar").into_iter().filter(|m| matches!(m, Message::Want(_))).collect();
+    let wants: Vec<_> =
+        probe.sent_to("liar").into_iter().filter(|m| matches!(m, Message::Want(_))).collect();
     assert!(wants.len() <= 16, "{}", wants.len());
     assert_eq!(probe.held("me"), Some(&own), "it says nothing new");
     assert_eq!(probe.router.version(), own.version);
@@ -417,7 +458,9 @@ fn a_forged_record_of_ones_own_costs_the_session_and_a_true_one_is_overtaken() {
     let notary = Plain::untrusted(&id("me"), "expired");
     probe.tell("n", update(&notary.seal(&next))).unwrap();
     let credential = Some("expired:me#1".into());
-    probe.tell("n", Message::Credential { origin: id("me"), name: notary.name(), credential }).unwrap();
+    probe
+        .tell("n", Message::Credential { origin: id("me"), name: notary.name(), credential })
+        .unwrap();
     probe.wait(20);
     assert_eq!(probe.router.version().sequence, own.version.sequence + 51);
     // A stranger's word about this node counts for nothing.
@@ -425,7 +468,9 @@ fn a_forged_record_of_ones_own_costs_the_session_and_a_true_one_is_overtaken() {
     let last = draft("me", (own.version.epoch + 9, 1), vec![]).seal().unwrap();
     probe.tell("n", update(&notary.seal(&last))).unwrap();
     let credential = Some("stranger:me#1".into());
-    probe.tell("n", Message::Credential { origin: id("me"), name: notary.name(), credential }).unwrap();
+    probe
+        .tell("n", Message::Credential { origin: id("me"), name: notary.name(), credential })
+        .unwrap();
     probe.wait(20);
     assert_eq!(probe.router.version().sequence, own.version.sequence + 51);
 }
@@ -444,7 +489,8 @@ fn credentials_go_with_their_records() {
     probe.sent.clear();
     let (name, own) = (Plain::of(&id("o")).name(), Plain::of(&id("me")).name());
     probe.tell("n", Message::CredentialWant(vec![(id("me"), own), (id("o"), name)])).unwrap();
-    let given = Message::Credential { origin: id("me"), name: own, credential: Some("me#1".into()) };
+    let given =
+        Message::Credential { origin: id("me"), name: own, credential: Some("me#1".into()) };
     let none = Message::Credential { origin: id("o"), name, credential: None };
     assert_eq!(probe.sent_to("n"), [given, none]);
 }
@@ -488,7 +534,9 @@ fn a_reconnect_does_not_renew_the_budget_for_distrust() {
         // All records first, then all credentials: what waits is bounded by the same budget.
         let stranger = |nth: u32| Plain::untrusted(&id(&format!("s{nth}")), "stranger");
         for nth in nths.clone() {
-            probe.tell("n", update(&stranger(nth).seal(&record(&format!("s{nth}"), (5, 1), &[])))).unwrap();
+            probe
+                .tell("n", update(&stranger(nth).seal(&record(&format!("s{nth}"), (5, 1), &[]))))
+                .unwrap();
         }
         for nth in nths {
             let credential = Some(format!("stranger:s{nth}#1").into());
@@ -541,7 +589,8 @@ fn a_record_is_dropped_when_its_credential_expires() {
     probe.wait(20_000);
     assert_eq!((probe.held("o"), probe.held("n")), (None, None));
     assert!(probe.router.table().route(&id("o")).is_none());
-    let expired = |event: &&Event| matches!(event, Event::Untrusted { reason: Distrust::Expired, .. });
+    let expired =
+        |event: &&Event| matches!(event, Event::Untrusted { reason: Distrust::Expired, .. });
     assert_eq!(probe.events.iter().filter(expired).count(), 2);
     assert_eq!(probe.router.counters().records_expired, 2);
     assert!(probe.held("me").is_some(), "the node's own record is its own affair");
@@ -572,7 +621,9 @@ fn sync(probe: &mut Probe, name: &str) {
 fn open(probe: &mut Probe, name: &str) {
     let digest = Message::Digest { digest: receptor_quic::router::Digest(1), count: 0 };
     probe.tell(name, digest).unwrap();
-    probe.tell(name, Message::Summary { after: None, entries: vec![], last: true, buckets: None }).unwrap();
+    probe
+        .tell(name, Message::Summary { after: None, entries: vec![], last: true, buckets: None })
+        .unwrap();
 }
 
 fn sealed(origin: &str, sequence: u64, links: &[(&str, u32)]) -> Record {
@@ -591,5 +642,9 @@ fn credential(origin: &str, serial: u32) -> Message {
 
 /// The neighbour does not have it.
 fn nothing(origin: &str) -> Message {
-    Message::Credential { origin: id(origin), name: Plain::of(&id(origin)).name(), credential: None }
+    Message::Credential {
+        origin: id(origin),
+        name: Plain::of(&id(origin)).name(),
+        credential: None,
+    }
 }

@@ -1,7 +1,8 @@
 //! A deterministic discrete-event world of routers.
 //!
-//! Sessions are ordered, with random latency; what is in flight when one ends is lost, and its two ends may see the end at
-//! different times. Every message passes through its bytes. The same seed gives the same world.
+//! Sessions are ordered, with random latency; what is in flight when one ends is lost, and its two
+//! ends may see the end at different times. Every message passes through its bytes. The same seed
+//! gives the same world.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use receptor_quic::id::Cost;
 use receptor_quic::router::{
-    Config, DeadlineReason, Entry, Event, FloodMode, Message, NeighbourKind, NeighbourState, Record, Router,
-    SessionError, SessionUp, Stamp,
+    Config, DeadlineReason, Entry, Event, FloodMode, Message, NeighbourKind, NeighbourState,
+    Record, Router, SessionError, SessionUp, Stamp,
 };
 use receptor_quic::{NodeId, Version};
 
@@ -155,9 +156,11 @@ pub(crate) enum Embedder {
     /// What is in flight when a session ends is lost.
     #[default]
     Loses,
-    /// It still comes to an end that has not seen the session end, and is dropped otherwise: what the router asks for.
+    /// It still comes to an end that has not seen the session end, and is dropped otherwise: what
+    /// the router asks for.
     Drops,
-    /// It comes even to an end that has a newer session by now, some of it twice: what the router asks not to do.
+    /// It comes even to an end that has a newer session by now, some of it twice: what the router
+    /// asks not to do.
     Sloppy,
 }
 
@@ -206,7 +209,8 @@ impl Sim {
         }
     }
 
-    /// Starts the process of a node, the first or another one. Its clock is off by so many milliseconds.
+    /// Starts the process of a node, the first or another one. Its clock is off by so many
+    /// milliseconds.
     pub(crate) fn boot(&mut self, name: &str, clock: i64) {
         self.boot_with(name, Epoch::Clock(clock));
     }
@@ -309,8 +313,8 @@ impl Sim {
         }
     }
 
-    /// Another process with the same id, which remembers nothing and connects as before. The neighbours may still hold
-    /// the old sessions when the new ones come up.
+    /// Another process with the same id, which remembers nothing and connects as before. The
+    /// neighbours may still hold the old sessions when the new ones come up.
     pub(crate) fn restart(&mut self, name: &NodeId, clock: i64, seen: Seen) {
         self.restart_with(name, Epoch::Clock(clock), seen);
     }
@@ -334,8 +338,10 @@ impl Sim {
         side: impl Fn(&NodeId) -> bool,
         seen: Seen,
     ) -> Vec<([NodeId; 2], [u32; 2])> {
-        let crossing =
-            self.connections.iter().filter(|(_, c)| !c.broken && side(&c.ends[0]) != side(&c.ends[1]));
+        let crossing = self
+            .connections
+            .iter()
+            .filter(|(_, c)| !c.broken && side(&c.ends[0]) != side(&c.ends[1]));
         let numbers: Vec<u64> = crossing.map(|(number, _)| *number).collect();
         let mut cut = Vec::new();
         for number in numbers {
@@ -384,7 +390,8 @@ impl Sim {
         self.kill(name, Seen::Now);
     }
 
-    /// Calls a process by its id on the wire, in place of one that is gone. Only to be looked at after that.
+    /// Calls a process by its id on the wire, in place of one that is gone. Only to be looked at
+    /// after that.
     pub(crate) fn rename(&mut self, name: &NodeId) {
         let node = self.nodes.remove(name).unwrap();
         let wire = node.id.clone();
@@ -431,7 +438,8 @@ impl Sim {
         self.now = end;
     }
 
-    /// Long enough for every hold, limiter and quiet comparison to end, short of the deletion of what is gone.
+    /// Long enough for every hold, limiter and quiet comparison to end, short of the deletion of
+    /// what is gone.
     pub(crate) fn settle(&mut self) {
         self.run_for(Duration::from_secs(200));
     }
@@ -472,7 +480,9 @@ impl Sim {
             Ok(()) => {
                 node.current.insert(other, number);
             }
-            Err(SessionError::Leaving | SessionError::Yielded) => self.break_connection(number, Seen::Now),
+            Err(SessionError::Leaving | SessionError::Yielded) => {
+                self.break_connection(number, Seen::Now)
+            }
             Err(error) => panic!("{me} refuses {other}: {error}"),
         }
         self.drain(&me);
@@ -589,7 +599,8 @@ impl Sim {
         stalled.iter().for_each(|neighbour| self.on_stalled(name, neighbour));
     }
 
-    /// Another choice of who gets payloads: any is right. Only what was asked for must come in full.
+    /// Another choice of who gets payloads: any is right. Only what was asked for must come in
+    /// full.
     fn exchange(&mut self, from: &NodeId, to: &NodeId, message: Message) -> Vec<Message> {
         if !self.random_eager {
             return vec![message];
@@ -600,18 +611,27 @@ impl Sim {
                 let asked = self.wanted.remove(&(to.clone(), from.clone(), record.origin.clone()));
                 let entry = Entry { origin: record.origin.clone(), stamp: record.stamp() };
                 let as_id = !asked && self.wire.chance(50);
-                vec![if as_id { Message::Have(vec![entry]) } else { Message::Update(advertisement) }]
+                vec![if as_id {
+                    Message::Have(vec![entry])
+                } else {
+                    Message::Update(advertisement)
+                }]
             }
             Message::Delta(delta) => {
                 let entry = Entry { origin: delta.origin.clone(), stamp: delta.stamp() };
-                vec![if self.wire.chance(50) { Message::Have(vec![entry]) } else { Message::Delta(delta) }]
+                vec![if self.wire.chance(50) {
+                    Message::Have(vec![entry])
+                } else {
+                    Message::Delta(delta)
+                }]
             }
             Message::Have(entries) => {
                 let router = &self.nodes[from].router;
                 let wire = &mut self.wire;
                 let exchanged = entries.into_iter().map(|entry| {
-                    let held =
-                        router.database().find(|r| r.origin == entry.origin && r.stamp() == entry.stamp);
+                    let held = router
+                        .database()
+                        .find(|r| r.origin == entry.origin && r.stamp() == entry.stamp);
                     match held.filter(|_| wire.chance(50)) {
                         Some(record) => Message::Update(record.advertisement().clone()),
                         None => Message::Have(vec![entry]),
@@ -640,7 +660,9 @@ impl Sim {
                 self.sent.payloads += 1;
                 self.sent.deltas += 1;
             }
-            Message::Have(entries) | Message::Offer(entries) => self.sent.ids += entries.len() as u64,
+            Message::Have(entries) | Message::Offer(entries) => {
+                self.sent.ids += entries.len() as u64
+            }
             Message::Want(origins) => self.sent.wants += origins.len() as u64,
             Message::Echo(_) => self.sent.echoes += 1,
             _ => {}
@@ -743,7 +765,11 @@ impl Node {
             .map(|view| view.id)
             .collect();
         for route in table.iter() {
-            assert!(!route.next_hops.is_empty() && route.next_hops.is_sorted() && route.next_hops.len() <= 8);
+            assert!(
+                !route.next_hops.is_empty()
+                    && route.next_hops.is_sorted()
+                    && route.next_hops.len() <= 8
+            );
             assert!(route.next_hops.iter().all(|hop| up.contains(hop)), "{route:?} over {up:?}");
             assert_eq!(table.route_addr(route.addr), Some(route));
         }
@@ -764,9 +790,8 @@ impl Node {
         self.stamps = stamps;
         let own = self.stamps.get(self.router.id()).map(|stamp| stamp.version);
         assert!(
-            own.is_none_or(
-                |own| own.instance == self.router.version().instance && own <= self.router.version()
-            )
+            own.is_none_or(|own| own.instance == self.router.version().instance
+                && own <= self.router.version())
         );
         assert_ne!(own, Some(Version::default()));
     }

@@ -89,7 +89,9 @@ fn orders(nodes: usize) -> Vec<Vec<usize>> {
 }
 
 fn renamed(nodes: usize, graph: Graph, order: &[usize]) -> Graph {
-    let bit = |a: usize, b: usize| pairs(nodes).position(|pair| pair == (a.min(b), a.max(b))).unwrap_or(0);
+    let bit = |a: usize, b: usize| {
+        pairs(nodes).position(|pair| pair == (a.min(b), a.max(b))).unwrap_or(0)
+    };
     edges(nodes, graph).map(|(a, b)| 1 << bit(order[a], order[b])).sum()
 }
 
@@ -112,7 +114,10 @@ fn part_and_heal(nodes: usize, graph: Graph, side: u32) {
         sim.run_for(Duration::from_secs(5));
         assert_converged_apart(&sim);
         let far = |node: &receptor_quic::NodeId| {
-            names.iter().position(|name| *name == node.as_str()).is_some_and(|at| side >> at & 1 == 1)
+            names
+                .iter()
+                .position(|name| *name == node.as_str())
+                .is_some_and(|at| side >> at & 1 == 1)
         };
         let healing = sim.partition(far, Seen::Within(50));
         sim.run_for(Duration::from_millis(apart));

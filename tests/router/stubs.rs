@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use receptor_quic::id::Cost;
-use receptor_quic::router::{DeadlineReason, Event, Explanation, LinkClass, NeighbourKind, SessionError};
+use receptor_quic::router::{
+    DeadlineReason, Event, Explanation, LinkClass, NeighbourKind, SessionError,
+};
 
 use crate::cold_start::cold;
 use crate::probe::{Probe, draft, link, names, record};
@@ -19,7 +21,9 @@ fn a_stub_is_reached_through_its_neighbour_by_everybody() {
         sim.run_for(Duration::from_millis(400));
         assert_converged_stub(&sim, "leaf", 5);
         let explained = sim.router("n00").explain(&id("leaf"));
-        assert!(matches!(explained, Explanation::Stub { of, route: Some(_) } if of == names(&["n01"])));
+        assert!(
+            matches!(explained, Explanation::Stub { of, route: Some(_) } if of == names(&["n01"]))
+        );
         assert_eq!(sim.router("n00").path(&id("leaf")), Some(names(&["n00", "n01", "leaf"])));
         sim.detach(&id("n01"), &id("leaf"));
         sim.run_for(Duration::from_millis(1_400));
@@ -82,7 +86,10 @@ fn a_stub_that_alternates_is_listed_ever_more_rarely() {
     for round in 0..200 {
         probe.up("flapper~1", NeighbourKind::Stub).unwrap();
         probe.wait(1_500);
-        assert!(probe.router.table().route(&id("flapper~1")).is_some(), "it is reached here all the time");
+        assert!(
+            probe.router.table().route(&id("flapper~1")).is_some(),
+            "it is reached here all the time"
+        );
         probe.down("flapper~1");
         probe.wait(1_500);
         if round % 20 == 19 {
@@ -187,8 +194,8 @@ fn stubs_that_alternate_by_the_thousand_delay_only_who_lists_them() {
     let active = || vec![link("n", LinkClass::Active, 1)];
     probe.update("n", &record("n", (5, 1), &[("me", 1), ("hub", 1), ("other", 1)]));
     let with_stubs = |sequence, there: bool| {
-        let stubs =
-            (0..if there { 4_000 } else { 0 }).map(|nth| link(&format!("s{nth}"), LinkClass::Stub, 1));
+        let stubs = (0..if there { 4_000 } else { 0 })
+            .map(|nth| link(&format!("s{nth}"), LinkClass::Stub, 1));
         draft("hub", (5, sequence), active().into_iter().chain(stubs).collect()).seal().unwrap()
     };
     let routes = |probe: &Probe| probe.router.table().len();
@@ -249,7 +256,8 @@ fn r12_b11_a_thousand_stubs_come_and_go_and_leave_nothing() {
     in_both_modes(|| {
         let mut sim = cold(2, &topologies::ring_with_chord());
         sim.settle();
-        let before: Vec<usize> = sim.nodes.values().map(|node| node.router.database().count()).collect();
+        let before: Vec<usize> =
+            sim.nodes.values().map(|node| node.router.database().count()).collect();
         for n in 0..1_000 {
             let stub = id(&format!("one-shot-{n}"));
             sim.attach(&id("n02"), stub.clone(), Cost::DEFAULT);
@@ -259,7 +267,8 @@ fn r12_b11_a_thousand_stubs_come_and_go_and_leave_nothing() {
         }
         sim.settle();
         assert_converged(&sim);
-        let after: Vec<usize> = sim.nodes.values().map(|node| node.router.database().count()).collect();
+        let after: Vec<usize> =
+            sim.nodes.values().map(|node| node.router.database().count()).collect();
         assert_eq!(before, after);
         for node in sim.nodes.values() {
             assert_eq!(node.router.table().len(), 5);

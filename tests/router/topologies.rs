@@ -8,7 +8,8 @@ pub(crate) fn names(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("n{n:02}")).collect()
 }
 
-/// A ring of six with a chord: where the system that this one succeeds answered 14 to 26 of 30 pings.
+/// A ring of six with a chord: where the system that this one succeeds answered 14 to 26 of 30
+/// pings.
 pub(crate) fn ring_with_chord() -> Edges {
     let mut edges = ring(6);
     edges.push(("n00".into(), "n03".into()));
@@ -86,7 +87,8 @@ pub(crate) fn irregular_13() -> Edges {
         (11, &[1]),
     ];
     let name = |n: u32| if n == 0 { "controller".to_owned() } else { format!("node{n}") };
-    let mut edges: Edges = lists.iter().flat_map(|(a, bs)| bs.iter().map(|b| (name(*a), name(*b)))).collect();
+    let mut edges: Edges =
+        lists.iter().flat_map(|(a, bs)| bs.iter().map(|b| (name(*a), name(*b)))).collect();
     edges.extend([(name(12), name(11)), (name(12), name(0))]);
     edges
 }

@@ -1,4 +1,5 @@
-//! Step files: what happens to a mesh, and what must be seen, readable without Rust. `traces/README.md` has the format.
+//! Step files: what happens to a mesh, and what must be seen, readable without Rust.
+//! `traces/README.md` has the format.
 
 use std::fmt;
 use std::panic::catch_unwind;
@@ -17,7 +18,8 @@ use crate::sim::{Epoch, Seen, Sent, Sim, id};
 fn every_step_file_comes_true() {
     let files = files();
     assert!(files.len() > 20, "the step files are missing: {files:?}");
-    let runs = files.iter().flat_map(|file| [FloodMode::Tree, FloodMode::Full].map(|flood| (file, flood)));
+    let runs =
+        files.iter().flat_map(|file| [FloodMode::Tree, FloodMode::Full].map(|flood| (file, flood)));
     let failed = runs.filter(|(file, flood)| catch_unwind(|| play(file, *flood)).is_err());
     assert_eq!(failed.count(), 0, "step files that did not come true; see above");
 }
@@ -103,8 +105,12 @@ impl Stage {
             ["link", a, b, "cost", cost] => self.link(a, b, number(cost), number(cost)),
             ["link", a, b, "cost", there, back] => self.link(a, b, number(there), number(back)),
             ["cut", a, b] => self.sim.cut(&id(a), &id(b), Seen::Now),
-            ["cut", a, b, "seen", "within", time] => self.sim.cut(&id(a), &id(b), Seen::Within(millis(time))),
-            ["cut", a, b, "one-sided", time] => self.sim.cut(&id(a), &id(b), Seen::OneSided(millis(time))),
+            ["cut", a, b, "seen", "within", time] => {
+                self.sim.cut(&id(a), &id(b), Seen::Within(millis(time)))
+            }
+            ["cut", a, b, "one-sided", time] => {
+                self.sim.cut(&id(a), &id(b), Seen::OneSided(millis(time)))
+            }
             ["stop", name] => self.stop(name, Seen::Now),
             ["stop", name, "seen", "within", time] => self.stop(name, Seen::Within(millis(time))),
             ["restart", name] => self.sim.restart(&id(name), 0, Seen::Now),
@@ -185,7 +191,9 @@ impl Stage {
         let record = written(words);
         let (now, from) = (self.sim.now, id(neighbour));
         self.sim.command(&id(name), |router| {
-            router.handle_message(&from, Message::Update(record.advertisement().clone()), now).unwrap();
+            router
+                .handle_message(&from, Message::Update(record.advertisement().clone()), now)
+                .unwrap();
         });
     }
 
@@ -195,7 +203,8 @@ impl Stage {
             ["route", from, to, ref rest @ ..] => self.expect_route(from, to, rest),
             ["path", ref names @ ..] => {
                 let path = self.sim.router(names[0]).path(&id(names[names.len() - 1]));
-                let path: Vec<String> = path.into_iter().flatten().map(|node| node.to_string()).collect();
+                let path: Vec<String> =
+                    path.into_iter().flatten().map(|node| node.to_string()).collect();
                 assert_eq!(path, names);
             }
             ["unreachable", from, to] => {
@@ -219,7 +228,10 @@ impl Stage {
             }
             ["no", "record", "of", name, "at", holder] => assert_eq!(self.held(holder, name), None),
             ["payloads", count] => {
-                assert_eq!(sent(self.sim.sent.payloads, self.before.payloads), u64::from(number(count)));
+                assert_eq!(
+                    sent(self.sim.sent.payloads, self.before.payloads),
+                    u64::from(number(count))
+                );
             }
             ["payloads", "at", "most", count] => {
                 let payloads = sent(self.sim.sent.payloads, self.before.payloads);
@@ -239,7 +251,8 @@ impl Stage {
 
     fn expect_route(&self, from: &str, to: &str, rest: &[&str]) {
         let table = self.sim.router(from).table();
-        let route: &Route = table.route(&id(to)).unwrap_or_else(|| panic!("{from} does not reach {to}"));
+        let route: &Route =
+            table.route(&id(to)).unwrap_or_else(|| panic!("{from} does not reach {to}"));
         let mut words = rest.iter();
         while let Some(&word) = words.next() {
             let value = *words.next().expect("a value follows");
@@ -248,7 +261,9 @@ impl Stage {
                     let hops: Vec<&str> = route.next_hops.iter().map(NodeId::as_str).collect();
                     assert_eq!(hops.join(","), value, "next hops from {from} to {to}");
                 }
-                "cost" => assert_eq!(route.cost, u64::from(number(value)), "cost from {from} to {to}"),
+                "cost" => {
+                    assert_eq!(route.cost, u64::from(number(value)), "cost from {from} to {to}")
+                }
                 "hops" => assert_eq!(route.hops, number(value), "hops from {from} to {to}"),
                 _ => panic!("no such property of a route: {word}"),
             }
@@ -279,7 +294,8 @@ fn written(words: &[&str]) -> Record {
         let (peer, cost) = link.split_once(':').expect("PEER:COST");
         probe::link(peer, LinkClass::Active, number(cost))
     });
-    let mut draft = probe::draft(name, (epoch.parse().unwrap(), sequence.parse().unwrap()), links.collect());
+    let mut draft =
+        probe::draft(name, (epoch.parse().unwrap(), sequence.parse().unwrap()), links.collect());
     draft.leaving = leaving;
     draft.seal().unwrap()
 }

@@ -1,12 +1,13 @@
-//! Two processes with one id: exactly one yields. And restarts, which never do. `RECEPTOR_SEEDS=10000` runs more of them.
+//! Two processes with one id: exactly one yields. And restarts, which never do.
+//! `RECEPTOR_SEEDS=10000` runs more of them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use receptor_quic::NodeId;
 use receptor_quic::router::{
-    Config, Digest, Duplicate, Event, LinkClass, Message, NeighbourKind, Override, PeerError, Process,
-    Record, SessionError,
+    Config, Digest, Duplicate, Event, LinkClass, Message, NeighbourKind, Override, PeerError,
+    Process, Record, SessionError,
 };
 
 use crate::fuzz::PrintSeed;
@@ -100,14 +101,20 @@ fn restarts_never_yield_however_fast_and_whatever_the_clocks_say() {
                 sim.run_for(rng.millis(0, pause));
                 let far: Vec<_> = sim.living().into_iter().filter(|_| rng.chance(30)).collect();
                 match rng.below(6) {
-                    0 => healing.extend(sim.partition(|node| far.contains(node), Seen::Within(300))),
+                    0 => {
+                        healing.extend(sim.partition(|node| far.contains(node), Seen::Within(300)))
+                    }
                     1 => sim.heal(std::mem::take(&mut healing)),
                     _ => {
                         // Ahead, back, or at the very epoch of the process before.
                         let elapsed = (sim.now - sim.start).as_millis() as i64;
                         let off = rng.below(120_001) as i64 - 60_000;
                         let clock = if rng.chance(30) { -elapsed } else { off };
-                        sim.restart(&victim, clock, Seen::Within([0, 300, 5_000][rng.below(3) as usize]));
+                        sim.restart(
+                            &victim,
+                            clock,
+                            Seen::Within([0, 300, 5_000][rng.below(3) as usize]),
+                        );
                     }
                 }
             }
@@ -241,11 +248,16 @@ fn of_two_that_sign_one_yields_whoever_issued_their_credentials() {
 #[test]
 fn a_proof_that_another_node_made_up_makes_nobody_yield() {
     for (credential, guilty) in [("liar#1", true), ("stranger:me#1", false)] {
-        let mut probe = Probe::tuned(|config| config.notary = Some(Arc::new(Plain::of(&config.id))));
+        let mut probe =
+            Probe::tuned(|config| config.notary = Some(Arc::new(Plain::of(&config.id))));
         probe.sync("n");
         probe.sync("liar");
         let own = probe.held("me").unwrap().clone();
-        let over = Override { instance: own.version.instance, late: false, place: "192.0.2.2:2".to_owned() };
+        let over = Override {
+            instance: own.version.instance,
+            late: false,
+            place: "192.0.2.2:2".to_owned(),
+        };
         let notary = match guilty {
             true => Plain::of(&id("liar")),
             false => Plain::untrusted(&id("me"), "stranger"),
@@ -257,13 +269,18 @@ fn a_proof_that_another_node_made_up_makes_nobody_yield() {
         let (origin, name) = (id("me"), notary.name());
         let given = Message::Credential { origin, name, credential: Some(credential.into()) };
         probe.tell("liar", given).unwrap();
-        let violation = Event::Violation { neighbour: id("liar"), error: PeerError::Forged(id("me")) };
+        let violation =
+            Event::Violation { neighbour: id("liar"), error: PeerError::Forged(id("me")) };
         assert_eq!(probe.events.contains(&violation), guilty, "{credential}");
         // Its stamp alone, too, is nothing that this node believes or overtakes.
         probe.tell("n", Message::Have(vec![entry(&forged)])).unwrap();
         probe.wait(600_000);
         assert_eq!(reports(&probe), [] as [&Duplicate; 0], "{credential}");
-        assert_eq!((probe.router.duplicate(), probe.held("me")), (None, Some(&own)), "{credential}");
+        assert_eq!(
+            (probe.router.duplicate(), probe.held("me")),
+            (None, Some(&own)),
+            "{credential}"
+        );
     }
 }
 
@@ -333,7 +350,8 @@ fn grow(sim: &mut Sim, rng: &mut Rng, prefix: &str) {
     }
 }
 
-/// A mesh that a second `n00` joins, at one or two nodes that are not linked to the first. None: all are.
+/// A mesh that a second `n00` joins, at one or two nodes that are not linked to the first. None:
+/// all are.
 fn newcomer(seed: u64, tune: fn(&mut Config)) -> Option<Scene> {
     let mut rng = Rng::new(!seed);
     let mut sim = mesh(seed, &mut rng, tune);
@@ -342,7 +360,8 @@ fn newcomer(seed: u64, tune: fn(&mut Config)) -> Option<Scene> {
         sim.living().into_iter().filter(|node| *node != own && !sim.linked(node, &own)).collect();
     let clock = rng.below(120_001) as i64 - 60_000;
     sim.boot_as(TWIN, "n00", clock);
-    let mut links: Vec<NodeId> = (0..1 + rng.below(2)).filter_map(|_| rng.pick(&free).cloned()).collect();
+    let mut links: Vec<NodeId> =
+        (0..1 + rng.below(2)).filter_map(|_| rng.pick(&free).cloned()).collect();
     links.dedup();
     for node in &links {
         sim.connect(TWIN, node.as_str());
@@ -351,7 +370,8 @@ fn newcomer(seed: u64, tune: fn(&mut Config)) -> Option<Scene> {
     (count > 0).then_some(Scene { sim, rng, links: count, bridges: Vec::new() })
 }
 
-/// Two meshes that have never met, with an `n00` in each, and bridges between them that are not up yet.
+/// Two meshes that have never met, with an `n00` in each, and bridges between them that are not up
+/// yet.
 fn apart(seed: u64, tune: fn(&mut Config)) -> Scene {
     let mut rng = Rng::new(!seed);
     let mut sim = mesh(seed, &mut rng, tune);
@@ -423,8 +443,12 @@ impl Scene {
                 sim.command(&speaker, |router| router.set_capabilities(text.into(), now));
             }
             _ => {
-                let ends: Vec<_> =
-                    sim.connections.values().filter(|c| !c.broken).map(|c| c.ends.clone()).collect();
+                let ends: Vec<_> = sim
+                    .connections
+                    .values()
+                    .filter(|c| !c.broken)
+                    .map(|c| c.ends.clone())
+                    .collect();
                 if let Some([a, b]) = rng.pick(&ends).cloned() {
                     sim.cut(&a, &b, Seen::Within(300));
                     healing.push(([a, b], [1, 1]));
@@ -433,8 +457,8 @@ impl Scene {
         }
     }
 
-    /// Exactly one yielded, and the mesh agrees on the record of the other. If `expected` names the one, nothing else
-    /// disturbed the mesh, and the other one reported it as well.
+    /// Exactly one yielded, and the mesh agrees on the record of the other. If `expected` names the
+    /// one, nothing else disturbed the mesh, and the other one reported it as well.
     fn assert_one_yielded(mut self, expected: Option<&str>) {
         let reports: Vec<(&NodeId, &Duplicate)> = self
             .sim
@@ -452,8 +476,14 @@ impl Scene {
         for (node, duplicate) in &reports {
             let (mine, other) = if node.as_str() == TWIN { (twin, own) } else { (own, twin) };
             let other_name = if node.as_str() == TWIN { "n00" } else { TWIN };
-            assert_eq!((duplicate.own.instance, duplicate.own.place.as_str()), (mine, node.as_str()));
-            assert_eq!((duplicate.other.instance, duplicate.other.place.as_str()), (other, other_name));
+            assert_eq!(
+                (duplicate.own.instance, duplicate.own.place.as_str()),
+                (mine, node.as_str())
+            );
+            assert_eq!(
+                (duplicate.other.instance, duplicate.other.place.as_str()),
+                (other, other_name)
+            );
             assert_eq!(duplicate.yields, **node == loser);
         }
         assert!(reports.len() <= 2, "each reports once: {reports:?}");

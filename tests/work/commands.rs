@@ -142,8 +142,9 @@ fn the_same_process_goes_on_when_its_node_restarts() {
     let mut lab = Lab::running();
     let mut follow = lab.work_command(&["submit", "edge", "job:lines", "tag", "-f", "-q"]);
     let mut follow = follow.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("receptor");
-    let mut lines =
-        BufReader::new(follow.stdout.take().expect("a pipe")).lines().map(|line| line.expect("text"));
+    let mut lines = BufReader::new(follow.stdout.take().expect("a pipe"))
+        .lines()
+        .map(|line| line.expect("text"));
     assert_eq!(lines.next().as_deref(), Some("tag line 0"));
     let supervisor = only_supervisor(&lab);
     lab.kill(Role::Edge);
@@ -237,7 +238,8 @@ fn a_client_that_is_killed_in_the_payload_submits_nothing() {
 fn a_damaged_unit_is_listed_apart_and_the_others_load() {
     let mut lab = Lab::new("");
     lab.start(Role::Ctl);
-    let ids = [0, 1].map(|_| lab.work(&["submit", "edge", "job:fails", "tag"]).ok().trim().to_owned());
+    let ids =
+        [0, 1].map(|_| lab.work(&["submit", "edge", "job:fails", "tag"]).ok().trim().to_owned());
     lab.kill(Role::Ctl);
     let log = lab.world.path("ctl-data/units/out").join(&ids[0]).join("log");
     std::fs::write(&log, "something else").expect("it is there");

@@ -94,7 +94,13 @@ struct History {
 
 impl History {
     fn new(seed: u64) -> Self {
-        Self { seed, dice: Dice(mix(seed)), lab: Lab::running(), bereft: BTreeSet::new(), struck: Vec::new() }
+        Self {
+            seed,
+            dice: Dice(mix(seed)),
+            lab: Lab::running(),
+            bereft: BTreeSet::new(),
+            struck: Vec::new(),
+        }
     }
 
     /// Plays and checks it. Returns how long after the last restart all units had ended.
@@ -118,7 +124,8 @@ impl History {
             })
             .collect();
         let took = up.elapsed();
-        let ends: Vec<_> = learnt.iter().filter_map(|learnt| learnt.status["state"].as_str()).collect();
+        let ends: Vec<_> =
+            learnt.iter().filter_map(|learnt| learnt.status["state"].as_str()).collect();
         println!("seed {}: all final after {took:?}: {}", self.seed, ends.join(" "));
         assert!(took <= FINAL_WITHIN, "seed {}: all final only after {took:?}", self.seed);
         learnt.iter().for_each(|learnt| self.check(learnt));
@@ -163,16 +170,24 @@ impl History {
 
     /// Submits a unit, follows its output and waits for its end, whatever is killed meanwhile.
     fn client(&mut self, number: u64) -> Receiver<Learnt> {
-        let key =
-            Uuid::from_u128((u128::from(self.seed) << 80) | u128::from(number + 1) | (7 << 76) | (8 << 60));
+        let key = Uuid::from_u128(
+            (u128::from(self.seed) << 80) | u128::from(number + 1) | (7 << 76) | (8 << 60),
+        );
         let kind = Kind::ALL[self.dice.below(Kind::ALL.len() as u64) as usize];
         let unit = Unit { key, kind };
         let payload = format!("payload-{number}");
         fs::write(self.lab.world.path(&payload), kind.payload(key)).expect("room for a payload");
         let (key, payload) = (key.to_string(), format!("@{payload}"));
         let delay = self.dice.below(SPAN_MS);
-        let submit =
-            self.lab.work_command(&["submit", "edge", kind.directive(), &payload, "--key", &key, "-q"]);
+        let submit = self.lab.work_command(&[
+            "submit",
+            "edge",
+            kind.directive(),
+            &payload,
+            "--key",
+            &key,
+            "-q",
+        ]);
         let follow = self.lab.work_command(&["results", &key, "--follow"]);
         let wait = self.lab.work_command(&["wait", &key, "--json", "-q"]);
         let (done, learnt) = channel();
@@ -194,13 +209,19 @@ impl History {
         let key = &key.to_string();
         match status["state"].as_str() {
             Some("lost") => {
-                assert!(self.bereft.contains(&learnt.unit.key), "{context}: nobody killed its supervisor");
+                assert!(
+                    self.bereft.contains(&learnt.unit.key),
+                    "{context}: nobody killed its supervisor"
+                );
                 assert!(whole.starts_with(followed), "{context}: output differs");
                 return;
             }
             // Its supervisor was killed before it began: nothing was executed.
             Some("failed") if status["started"] == false => {
-                assert!(self.bereft.contains(&learnt.unit.key), "{context}: nobody killed its supervisor");
+                assert!(
+                    self.bereft.contains(&learnt.unit.key),
+                    "{context}: nobody killed its supervisor"
+                );
                 assert!(followed.is_empty(), "{context}: output of nothing");
                 return;
             }

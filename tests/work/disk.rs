@@ -12,7 +12,10 @@ const REQUIRE: &str = "RECEPTOR_REQUIRE_LAB";
 
 #[test]
 fn a_job_that_fills_the_disk_ends_and_the_node_lives_on() {
-    let Some(mut lab) = lab_with_disk("a_job_that_fills_the_disk_ends_and_the_node_lives_on") else { return };
+    let Some(mut lab) = lab_with_disk("a_job_that_fills_the_disk_ends_and_the_node_lives_on")
+    else {
+        return;
+    };
     Role::ALL.into_iter().for_each(|role| lab.start(role));
     let flood = lab.work(&["submit", "edge", "job:flood", "tag", "--run-for", "2s"]).ok();
     let waited = lab.work(&["wait", flood.trim(), "--timeout", "50s"]);

@@ -42,7 +42,8 @@ impl Kind {
         if self == Self::Bulk {
             let seed = tag.as_u128() as u64;
             payload.extend(
-                (0..BULK as u64).map(|at| mix(seed.wrapping_add(at / 8)).to_le_bytes()[at as usize % 8]),
+                (0..BULK as u64)
+                    .map(|at| mix(seed.wrapping_add(at / 8)).to_le_bytes()[at as usize % 8]),
             );
         }
         payload
@@ -67,14 +68,18 @@ impl Kind {
     /// What it writes to standard error.
     pub(crate) fn stderr(self, tag: Uuid) -> Vec<u8> {
         let lines = if self == Self::Lines { LINES } else { 0 };
-        (0..lines).fold(String::new(), |text, line| text + &format!("{tag} err {line}\n")).into_bytes()
+        (0..lines)
+            .fold(String::new(), |text, line| text + &format!("{tag} err {line}\n"))
+            .into_bytes()
     }
 }
 
 /// The executor's commands. Each writes its tag and its process id to the file `starts` first.
 pub(crate) fn tables() -> String {
     let command = |name: &str, script: &str| {
-        format!("{name:?} = [\"sh\", \"-c\", '''read -r tag; echo \"$tag $$\" >> starts; {script}''']\n")
+        format!(
+            "{name:?} = [\"sh\", \"-c\", '''read -r tag; echo \"$tag $$\" >> starts; {script}''']\n"
+        )
     };
     let lines = format!(
         "i=0; while [ $i -lt {LINES} ]; do echo \"$tag line $i\"; echo \"$tag err $i\" >&2; i=$((i+1)); sleep 0.02; done"

@@ -51,7 +51,10 @@ impl Lab {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
         let relay_addr = socket.local_addr().expect("bound").to_string();
         drop(socket);
-        world.write("edge.toml", &format!("[units]\nreserve-percent = 0\n{units}\n{}", jobs::tables()));
+        world.write(
+            "edge.toml",
+            &format!("[units]\nreserve-percent = 0\n{units}\n{}", jobs::tables()),
+        );
         Self { world, relay_addr, nodes: [None, None, None], edge_prefix: Vec::new() }
     }
 
@@ -105,7 +108,9 @@ impl Lab {
         };
         let args = [vec!["node", "--id", id, "--certs", "certs"], own].concat();
         let mut command = match &self.edge_prefix[..] {
-            [first, rest @ ..] if role == Role::Edge => rebuild(first, rest, &self.world.command(&args)),
+            [first, rest @ ..] if role == Role::Edge => {
+                rebuild(first, rest, &self.world.command(&args))
+            }
             _ => self.world.command(&args),
         };
         if let Some(log) = std::env::var_os("RECEPTOR_CRASH_LOG") {

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! `RECEPTOR_CRASH_SEEDS=A..B` chooses the histories of [`crashes`], `0..3` by default.
-//! `RECEPTOR_CRASH_LOG` is the nodes' `RUST_LOG`. What takes root is skipped without it, in one line
-//! that says why; with `RECEPTOR_REQUIRE_LAB=1` it fails.
+//! `RECEPTOR_CRASH_LOG` is the nodes' `RUST_LOG`. What takes root is skipped without it, in one
+//! line that says why; with `RECEPTOR_REQUIRE_LAB=1` it fails.
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 #[cfg(test)]

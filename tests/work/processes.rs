@@ -28,7 +28,8 @@ pub(crate) fn supervisors(below: &Path) -> Vec<Supervisor> {
     };
     let found: Vec<Supervisor> = pids.filter_map(supervisor).collect();
     // A process that is about to execute a command looks like the supervisor that has forked it.
-    let children: Vec<u32> = found.iter().flat_map(|found| family(found.pid)[1..].to_vec()).collect();
+    let children: Vec<u32> =
+        found.iter().flat_map(|found| family(found.pid)[1..].to_vec()).collect();
     found.into_iter().filter(|found| !children.contains(&found.pid)).collect()
 }
 
@@ -37,10 +38,13 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
     let mut found = vec![pid];
     let mut next = 0;
     while next < found.len() {
-        let tasks = fs::read_dir(format!("/proc/{}/task", found[next])).into_iter().flatten().flatten();
+        let tasks =
+            fs::read_dir(format!("/proc/{}/task", found[next])).into_iter().flatten().flatten();
         let texts = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
         let children: Vec<u32> = texts
-            .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+            .flat_map(|text| {
+                text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+            })
             .collect();
         found.extend(children);
         next += 1;
@@ -60,8 +64,8 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
-/// The memory that a process has for itself, in KiB. Pages of its program that nobody else happens to
-/// have touched do not count: they are a cache of the file.
+/// The memory that a process has for itself, in KiB. Pages of its program that nobody else happens
+/// to have touched do not count: they are a cache of the file.
 pub(crate) fn private_kib(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it runs");
     let value = |line: &str| line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());

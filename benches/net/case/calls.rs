@@ -1,8 +1,8 @@
 //! Small calls: a stream each, 64 bytes there and back, one after the other or many in flight.
 //!
-//! The crate's natural small call is a stream to a service: `open`, write, finish, read. The rows with `work` in their
-//! names are calls of a directive instead, which carry an id, a code and a deadline besides; the baseline has nothing
-//! like it, and makes the same calls as before.
+//! The crate's natural small call is a stream to a service: `open`, write, finish, read. The rows
+//! with `work` in their names are calls of a directive instead, which carry an id, a code and a
+//! deadline besides; the baseline has nothing like it, and makes the same calls as before.
 
 use super::{Bench, Distribution, INTERNET};
 use crate::Result;
@@ -42,7 +42,12 @@ struct Calls {
 }
 
 impl Calls {
-    fn measure(bench: &Bench, [ours, baseline]: &mut [Side; 2], command: &str, at_once: u32) -> Result<Self> {
+    fn measure(
+        bench: &Bench,
+        [ours, baseline]: &mut [Side; 2],
+        command: &str,
+        at_once: u32,
+    ) -> Result<Self> {
         let command = format!("{command} {{}} {at_once} {}", bench.millis(800));
         let [ours, baseline] = in_turn(ours, baseline, &command, bench.runs)?;
         Ok(Self { ours, baseline })
@@ -62,11 +67,20 @@ impl Calls {
         for (name, runs) in names.into_iter().zip([&self.ours, &self.baseline]) {
             let percentile = |nth: usize| median(runs.iter().map(|run| run.answer[2 + nth]));
             let percentiles = (0..=100).map(percentile).collect();
-            bench.distributions.borrow_mut().push(Distribution { name: name.to_owned(), percentiles });
+            bench
+                .distributions
+                .borrow_mut()
+                .push(Distribution { name: name.to_owned(), percentiles });
         }
     }
 
-    fn row(&self, case: &'static str, unit: &'static str, goal: Goal, value: impl Fn(&Run) -> f64) -> Row {
+    fn row(
+        &self,
+        case: &'static str,
+        unit: &'static str,
+        goal: Goal,
+        value: impl Fn(&Run) -> f64,
+    ) -> Row {
         let cpu = |runs: &[Run]| runs.iter().map(|run| run.cpu * 1e6 / run.answer[0]).collect();
         Row {
             case,

@@ -35,7 +35,13 @@ struct Shots {
     received: f64,
 }
 
-fn measure(bench: &Bench, sides: &mut [Side; 2], size: usize, case: &'static str, goal: Goal) -> Result<Row> {
+fn measure(
+    bench: &Bench,
+    sides: &mut [Side; 2],
+    size: usize,
+    case: &'static str,
+    goal: Goal,
+) -> Result<Row> {
     let command = format!("datagrams {{}} {size} {}", bench.millis(800));
     let mut all = [Vec::new(), Vec::new()];
     for nth in 0..=bench.runs {

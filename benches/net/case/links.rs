@@ -9,8 +9,9 @@ use crate::side::{Run, Side};
 /// Links that are made at the same time.
 const AT_ONCE: usize = 16;
 
-/// Links a second. Ours are ephemeral nodes, each with its own certificate: a socket, QUIC's handshake, HELLOs both ways, and
-/// the neighbour's route. The baseline's are endpoints of their own, too: a socket, the handshake, and one call.
+/// Links a second. Ours are ephemeral nodes, each with its own certificate: a socket, QUIC's
+/// handshake, HELLOs both ways, and the neighbour's route. The baseline's are endpoints of their
+/// own, too: a socket, the handshake, and one call.
 pub(super) fn handshake(bench: &Bench) -> Result<Vec<Row>> {
     let mut sides = [hub(bench)?, raw_hub(bench)?];
     let mut all = [Vec::new(), Vec::new()];
@@ -38,8 +39,8 @@ pub(super) fn handshake(bench: &Bench) -> Result<Vec<Row>> {
     }])
 }
 
-/// The first call to a node behind two relays: no connection to it, only links. The baseline is two handshakes, one after the other,
-/// from client to server directly.
+/// The first call to a node behind two relays: no connection to it, only links. The baseline is two
+/// handshakes, one after the other, from client to server directly.
 pub(super) fn first_call(bench: &Bench) -> Result<Vec<Row>> {
     let count = bench.at_most(32, 2);
     let mut ours = behind_two_relays(bench, count * (bench.runs + 1))?;
@@ -68,11 +69,13 @@ pub(super) fn first_call(bench: &Bench) -> Result<Vec<Row>> {
     }])
 }
 
-/// Memory of a node for each neighbour that only stays linked; of a raw server for each connection that was used once.
+/// Memory of a node for each neighbour that only stays linked; of a raw server for each connection
+/// that was used once.
 pub(super) fn idle(bench: &Bench) -> Result<Vec<Row>> {
     let count = bench.at_most(5_000, 20);
     let (mut ours, mut baseline) = (Vec::new(), Vec::new());
-    // A process that gave memory back to its allocator does not tell what a link takes: each run has new ones.
+    // A process that gave memory back to its allocator does not tell what a link takes: each run
+    // has new ones.
     for _ in 0..bench.runs.min(2) {
         ours.push(bench.resident(hub(bench)?, count)?);
         baseline.push(bench.resident(raw_idle(bench)?, count)?);
@@ -103,7 +106,8 @@ impl Bench {
 /// A node that others link to.
 fn hub(bench: &Bench) -> Result<Side> {
     let node = |id: &str| {
-        let settings = [("id", id.to_owned()), ("peers", String::new()), ("transit", "1".to_owned())];
+        let settings =
+            [("id", id.to_owned()), ("peers", String::new()), ("transit", "1".to_owned())];
         Process::start("ours", &[&bench.common(None)[..], &settings].concat())
     };
     let server = node("hub")?;

@@ -1,4 +1,5 @@
-//! Messages of many sizes, a stream each, 64 at a time, over a link and through a relay: for the plot, without goals.
+//! Messages of many sizes, a stream each, 64 at a time, over a link and through a relay: for the
+//! plot, without goals.
 
 use super::{Bench, INTERNET};
 use crate::Result;

@@ -154,12 +154,18 @@ impl Bench {
         ready(Side { client, relays: between, server, target: "server".into() })
     }
 
-    /// Raw quinn: a client and a server that has `service`, with so many splicing relays between them.
+    /// Raw quinn: a client and a server that has `service`, with so many splicing relays between
+    /// them.
     fn raw(&self, service: &str, relays: usize, max_datagram: Option<u16>) -> Result<Side> {
         self.raw_with(service, relays, self.common(max_datagram))
     }
 
-    fn raw_with(&self, service: &str, relays: usize, common: Vec<(&'static str, String)>) -> Result<Side> {
+    fn raw_with(
+        &self,
+        service: &str,
+        relays: usize,
+        common: Vec<(&'static str, String)>,
+    ) -> Result<Side> {
         let with = |setting: Option<(&'static str, String)>| -> Vec<_> {
             common.iter().cloned().chain(setting).collect()
         };

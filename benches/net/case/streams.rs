@@ -16,7 +16,9 @@ pub(super) fn link_default(bench: &Bench) -> Result<Vec<Row>> {
     let mut newcomer = bench.common(None);
     newcomer.push(("defaults", "1".to_owned()));
     let sides = [bench.ours(0, None)?, bench.raw_with("sink", 0, newcomer)?];
-    Ok(vec![Streams::measure(bench, sides, 1, GIB)?.rate("link-stream-default", Goal::AtLeast(2.0))])
+    Ok(vec![
+        Streams::measure(bench, sides, 1, GIB)?.rate("link-stream-default", Goal::AtLeast(2.0)),
+    ])
 }
 
 pub(super) fn link_1452(bench: &Bench) -> Result<Vec<Row>> {
@@ -67,7 +69,12 @@ struct Streams {
 }
 
 impl Streams {
-    fn measure(bench: &Bench, [mut ours, mut baseline]: [Side; 2], streams: u64, bytes: u64) -> Result<Self> {
+    fn measure(
+        bench: &Bench,
+        [mut ours, mut baseline]: [Side; 2],
+        streams: u64,
+        bytes: u64,
+    ) -> Result<Self> {
         let bytes = bench.bytes(bytes);
         let command = format!("stream {{}} {bytes} {streams}");
         let [ours, baseline] = in_turn(&mut ours, &mut baseline, &command, bench.runs)?;
@@ -82,7 +89,13 @@ impl Streams {
         self.row(case, "s/GiB", goal, |run| self.per_gib(run.relay_cpu))
     }
 
-    fn row(&self, case: &'static str, unit: &'static str, goal: Goal, value: impl Fn(&Run) -> f64) -> Row {
+    fn row(
+        &self,
+        case: &'static str,
+        unit: &'static str,
+        goal: Goal,
+        value: impl Fn(&Run) -> f64,
+    ) -> Row {
         let cpu = |runs: &[Run]| runs.iter().map(|run| self.per_gib(run.cpu)).collect();
         Row {
             case,

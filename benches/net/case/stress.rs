@@ -13,8 +13,8 @@ const NODES: usize = 32;
 /// What the streams carry that load the relay.
 const LOAD: u64 = 3 << 30;
 
-/// Calls to the relay itself from a neighbour, one after the other, while eight streams go through it as fast as they can. The
-/// baseline is the same relay with nothing to do.
+/// Calls to the relay itself from a neighbour, one after the other, while eight streams go through
+/// it as fast as they can. The baseline is the same relay with nothing to do.
 pub(super) fn busy_ping(bench: &Bench) -> Result<Vec<Row>> {
     let mut side = bench.ours(1, Some(INTERNET))?;
     let relay = &side.relays[0];
@@ -54,7 +54,8 @@ fn p99(answer: &[f64]) -> f64 {
     answer[2 + 99] / 1e3
 }
 
-/// A stream through a relay that has a thousand idle neighbours. The baseline is the same without them.
+/// A stream through a relay that has a thousand idle neighbours. The baseline is the same without
+/// them.
 pub(super) fn thousand_peers(bench: &Bench) -> Result<Vec<Row>> {
     let mut crowded = bench.ours(1, Some(INTERNET))?;
     let mut alone = bench.ours(1, Some(INTERNET))?;
@@ -79,8 +80,8 @@ pub(super) fn thousand_peers(bench: &Bench) -> Result<Vec<Row>> {
     }])
 }
 
-/// Memory of a relay for each connection that goes through it, all links being there before; of a splicing relay for each
-/// that it splices.
+/// Memory of a relay for each connection that goes through it, all links being there before; of a
+/// splicing relay for each that it splices.
 pub(super) fn flows(bench: &Bench) -> Result<Vec<Row>> {
     let nodes = bench.at_most(NODES, 2);
     let (mut ours, mut baseline) = (Vec::new(), Vec::new());
@@ -91,7 +92,11 @@ pub(super) fn flows(bench: &Bench) -> Result<Vec<Row>> {
         let side = Side { client, relays: vec![relay], server, target: "server".to_owned() };
         ours.push(bench.per_flow(side, &format!("flows {{}} {nodes}"), nodes * nodes)?);
         let side = ready(bench.raw("echo", 1, Some(INTERNET))?)?;
-        baseline.push(bench.per_flow(side, &format!("hold {{}} {}", nodes * nodes), nodes * nodes)?);
+        baseline.push(bench.per_flow(
+            side,
+            &format!("hold {{}} {}", nodes * nodes),
+            nodes * nodes,
+        )?);
     }
     Ok(vec![Row {
         case: "relay-flows",

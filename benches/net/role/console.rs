@@ -9,7 +9,8 @@ use crate::Result;
 pub(super) struct Console(mpsc::UnboundedReceiver<String>);
 
 impl Console {
-    /// Says where the process listens. A thread reads the commands, so that the runtime does what is measured alone.
+    /// Says where the process listens. A thread reads the commands, so that the runtime does what
+    /// is measured alone.
     pub(super) fn ready(addr: impl std::fmt::Display) -> Self {
         let (sender, lines) = mpsc::unbounded_channel();
         std::thread::spawn(move || {

@@ -9,7 +9,8 @@ use super::remote::Remote;
 use super::workload::{self, Action};
 use crate::Result;
 
-/// Streams to all servers at once for so long: the seconds until all was confirmed, and the bytes of each stream.
+/// Streams to all servers at once for so long: the seconds until all was confirmed, and the bytes
+/// of each stream.
 pub(super) async fn stream<R: Remote>(remotes: Vec<R>, millis: u64) -> Result<Vec<f64>> {
     let start = Instant::now();
     let end = start + Duration::from_millis(millis);
@@ -35,7 +36,8 @@ pub(super) async fn one_by_one(actions: &[impl Action]) -> Result<Vec<f64>> {
     Ok(took)
 }
 
-/// Does all, so many at a time: how many, and the seconds; and what came of them, which is kept until the time is taken.
+/// Does all, so many at a time: how many, and the seconds; and what came of them, which is kept
+/// until the time is taken.
 pub(super) async fn at_once<F, T>(
     actions: impl IntoIterator<Item = F>,
     at_once: usize,

@@ -1,4 +1,5 @@
-//! What a process of the bench does: it starts, says where it listens, and obeys lines until its input ends.
+//! What a process of the bench does: it starts, says where it listens, and obeys lines until its
+//! input ends.
 
 mod console;
 mod many;
@@ -15,7 +16,8 @@ use std::str::FromStr;
 
 use crate::Result;
 
-/// The hidden first argument of a process in a role; the role, and `key=value` for its settings, follow.
+/// The hidden first argument of a process in a role; the role, and `key=value` for its settings,
+/// follow.
 pub(crate) const FLAG: &str = "--role";
 
 /// The settings of a role.

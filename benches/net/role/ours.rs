@@ -125,7 +125,8 @@ impl Nodes {
                 Ok(vec![])
             }
             ["datagrams", id, size, millis] => {
-                workload::datagrams(peer(id)?.datagrams().await?, size.parse()?, millis.parse()?).await
+                workload::datagrams(peer(id)?.datagrams().await?, size.parse()?, millis.parse()?)
+                    .await
             }
             ["received"] => Ok(vec![self.datagrams.load(Ordering::Relaxed) as f64]),
             _ => Err(format!("unknown command: {command}").into()),
@@ -133,7 +134,12 @@ impl Nodes {
     }
 
     /// Nodes that have linked to `addr`, so many at once; how many, and the seconds.
-    async fn linked(&mut self, addr: &str, count: &str, at_once: usize) -> Result<(Vec<f64>, Vec<Node>)> {
+    async fn linked(
+        &mut self,
+        addr: &str,
+        count: &str,
+        at_once: usize,
+    ) -> Result<(Vec<f64>, Vec<Node>)> {
         let actions = self.edges(addr.parse()?, count.parse()?)?.into_iter();
         let actions = actions.map(|edge| async move {
             let node = edge.start().await?;
@@ -158,7 +164,8 @@ impl Nodes {
 }
 
 fn configured(mut builder: NodeBuilder, settings: &Settings) -> Result<NodeBuilder> {
-    // On loopback every node is within reach of every other: with direct paths nothing would be relayed.
+    // On loopback every node is within reach of every other: with direct paths nothing would be
+    // relayed.
     builder = builder.direct(false);
     builder = builder.transit(settings.has("transit")).listen("127.0.0.1:0");
     for peer in settings.get("peers")?.split_terminator(',') {

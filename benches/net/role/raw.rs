@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, ClientConfig, Connection, Endpoint, EndpointConfig, ServerConfig, UdpPoller};
+use quinn::{
+    AsyncUdpSocket, ClientConfig, Connection, Endpoint, EndpointConfig, ServerConfig, UdpPoller,
+};
 use receptor_quic::transport::bench;
 
 use super::console::Console;
@@ -59,7 +61,8 @@ impl Maker {
         if settings.has("defaults") {
             return Ok(Self { server, client, max_datagram: None });
         }
-        let max_datagram = settings.parsed("max_datagram")?.unwrap_or(bench::MAX_MTU).min(bench::MAX_MTU);
+        let max_datagram =
+            settings.parsed("max_datagram")?.unwrap_or(bench::MAX_MTU).min(bench::MAX_MTU);
         let streams = settings.parsed("streams")?.unwrap_or(bench::MAX_STREAMS);
         let transport = Arc::new(bench::transport(max_datagram, streams));
         server.transport_config(transport.clone());
@@ -75,8 +78,10 @@ impl Maker {
             Some(max_datagram) => {
                 let mut config = EndpointConfig::default();
                 config.grease_quic_bit(false).max_udp_payload_size(bench::MAX_DATAGRAM)?;
-                let socket =
-                    Capped { io: bench::bind(addr)?, max: (65_507 / usize::from(max_datagram)).max(1) };
+                let socket = Capped {
+                    io: bench::bind(addr)?,
+                    max: (65_507 / usize::from(max_datagram)).max(1),
+                };
                 let runtime = Arc::new(quinn::TokioRuntime);
                 let server = Some(self.server.clone());
                 Endpoint::new_with_abstract_socket(config, server, Arc::new(socket), runtime)?
@@ -125,7 +130,8 @@ impl Client {
                 Ok(vec![])
             }
             ["stream", addr, bytes, streams] => {
-                workload::stream(self.connection(addr).await?, bytes.parse()?, streams.parse()?).await
+                workload::stream(self.connection(addr).await?, bytes.parse()?, streams.parse()?)
+                    .await
             }
             ["messages", addr, size, at_once, millis] => {
                 let action = Message(self.connection(addr).await?.clone(), size.parse()?);
@@ -143,9 +149,11 @@ impl Client {
                     }
                 }
                 let fan = |(to, connection): (&String, &Connection)| {
-                    (to.split_once(' ').map(|(to, _)| to) == Some(*addr)).then(|| connection.clone())
+                    (to.split_once(' ').map(|(to, _)| to) == Some(*addr))
+                        .then(|| connection.clone())
                 };
-                many::stream(self.connections.iter().filter_map(fan).collect(), millis.parse()?).await
+                many::stream(self.connections.iter().filter_map(fan).collect(), millis.parse()?)
+                    .await
             }
             ["first", addr, _, count] => {
                 let twice = Twice(self.endpoints[0].clone(), addr.parse()?);
@@ -183,7 +191,9 @@ impl Client {
     async fn connection(&mut self, addr: &str) -> Result<&Connection> {
         Ok(match self.connections.entry(addr.to_owned()) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(vacant) => vacant.insert(self.endpoints[0].connect(addr.parse()?, HOST)?.await?),
+            Entry::Vacant(vacant) => {
+                vacant.insert(self.endpoints[0].connect(addr.parse()?, HOST)?.await?)
+            }
         })
     }
 }
@@ -209,8 +219,8 @@ async fn link(maker: Arc<Maker>, addr: SocketAddr) -> Result<(Endpoint, Connecti
     Ok((endpoint, connection))
 }
 
-/// A socket that sends no more than 64 KiB at once. quinn by itself does not look at that; beyond it the system refuses the
-/// batch, and quinn takes it for a lost probe.
+/// A socket that sends no more than 64 KiB at once. quinn by itself does not look at that; beyond
+/// it the system refuses the batch, and quinn takes it for a lost probe.
 struct Capped {
     io: Arc<dyn AsyncUdpSocket>,
     max: usize,

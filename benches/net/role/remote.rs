@@ -58,7 +58,10 @@ pub(super) trait Remote: Clone + Send + Sync + 'static {
     type Send: Writer;
     type Recv: Reader;
 
-    fn open(&self, service: Service) -> impl Future<Output = Result<(Self::Send, Self::Recv)>> + Send;
+    fn open(
+        &self,
+        service: Service,
+    ) -> impl Future<Output = Result<(Self::Send, Self::Recv)>> + Send;
 }
 
 pub(super) trait Writer: Send + 'static {

@@ -1,5 +1,5 @@
-//! The baseline's relay: for each connection that comes in one to the next target in turn, and for each stream
-//! one there. Datagrams go one way, as the bench sends them.
+//! The baseline's relay: for each connection that comes in one to the next target in turn, and for
+//! each stream one there. Datagrams go one way, as the bench sends them.
 
 use std::net::SocketAddr;
 
@@ -13,8 +13,11 @@ use crate::certificates::HOST;
 
 pub(super) async fn run(settings: &Settings) -> Result<()> {
     let endpoint = Maker::new(settings)?.endpoint()?;
-    let targets: Vec<SocketAddr> =
-        settings.get("target")?.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?;
+    let targets: Vec<SocketAddr> = settings
+        .get("target")?
+        .split(',')
+        .map(str::parse)
+        .collect::<std::result::Result<_, _>>()?;
     let mut console = Console::ready(endpoint.local_addr()?);
     let accepting = endpoint.clone();
     tokio::spawn(async move {

@@ -22,7 +22,8 @@ pub(super) fn configs(settings: &Settings) -> Result<(QuicServerConfig, QuicClie
     roots.add(CertificateDer::from(std::fs::read(dir.join(ROOT))?))?;
     let roots = Arc::new(roots);
     let provider = bench::provider();
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
     let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)

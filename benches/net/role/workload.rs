@@ -14,7 +14,8 @@ static DATA: [u8; PIECE] = [7; PIECE];
 /// The size of a call, and of its reply.
 const CALL: usize = 64;
 
-/// Sends `bytes` over so many streams at once, until the server has confirmed all of them: the seconds.
+/// Sends `bytes` over so many streams at once, until the server has confirmed all of them: the
+/// seconds.
 pub(super) async fn stream<R: Remote>(remote: &R, bytes: u64, streams: u64) -> Result<Vec<f64>> {
     let start = Instant::now();
     let tasks: Vec<_> = (0..streams)
@@ -68,7 +69,8 @@ async fn confirmed(recv: &mut impl Reader, bytes: u64) -> Result<()> {
     }
 }
 
-/// Sends datagrams of `size` bytes for so many milliseconds, as fast as they go: how many, and the seconds.
+/// Sends datagrams of `size` bytes for so many milliseconds, as fast as they go: how many, and the
+/// seconds.
 pub(super) async fn datagrams(to: impl Shooter, size: usize, millis: u64) -> Result<Vec<f64>> {
     /// Between two looks at the clock.
     const RUN: u32 = 32;
@@ -128,8 +130,8 @@ pub(super) fn request() -> Bytes {
     Bytes::from_static(&DATA[..CALL])
 }
 
-/// Does it over and over, so many at once, for so many milliseconds: how often in how many seconds, and the percentiles,
-/// from 0 to 100, of how long each took, in microseconds.
+/// Does it over and over, so many at once, for so many milliseconds: how often in how many seconds,
+/// and the percentiles, from 0 to 100, of how long each took, in microseconds.
 pub(super) async fn repeat(action: impl Action, at_once: usize, millis: u64) -> Result<Vec<f64>> {
     let start = Instant::now();
     let end = start + Duration::from_millis(millis);

@@ -26,9 +26,12 @@ impl Child {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let (input, output) =
-            (process.stdin.take().context("no stdin")?, process.stdout.take().context("no stdout")?);
-        let mut child = Self { process, input, output: BufReader::new(output), ready: String::new() };
+        let (input, output) = (
+            process.stdin.take().context("no stdin")?,
+            process.stdout.take().context("no stdout")?,
+        );
+        let mut child =
+            Self { process, input, output: BufReader::new(output), ready: String::new() };
         child.ready = child.answer("READY").with_context(|| format!("the {role} did not start"))?;
         Ok(child)
     }
@@ -59,15 +62,19 @@ impl Child {
     }
 }
 
-/// User and system time of a process and its ended children, in seconds; 0 where it cannot be read. Linux counts in hundredths.
+/// User and system time of a process and its ended children, in seconds; 0 where it cannot be read.
+/// Linux counts in hundredths.
 fn cpu_of(pid: u32) -> f64 {
     let ticks = |pid: u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let fields: Vec<_> =
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         [11, 12].iter().filter_map(|&at| fields.get(at)?.parse::<f64>().ok()).sum::<f64>()
     };
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let children: f64 = children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(ticks).sum();
+    let children =
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children: f64 =
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(ticks).sum();
     (ticks(pid) + children) / 100.0
 }
 

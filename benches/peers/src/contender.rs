@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 
-/// One row of the table: a system, in one of its variants, with both ends linked or with a relay between them.
+/// One row of the table: a system, in one of its variants, with both ends linked or with a relay
+/// between them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Contender {
     pub system: &'static str,
@@ -17,7 +18,12 @@ pub struct Contender {
     pub sealed: bool,
 }
 
-const fn contender(system: &'static str, variant: &'static str, relayed: bool, sealed: bool) -> Contender {
+const fn contender(
+    system: &'static str,
+    variant: &'static str,
+    relayed: bool,
+    sealed: bool,
+) -> Contender {
     Contender { system, variant, relayed, sealed }
 }
 
@@ -107,7 +113,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// What the process before this one said: the relay's for a relayed server, the server's for a client.
+    /// What the process before this one said: the relay's for a relayed server, the server's for a
+    /// client.
     pub fn last(&self) -> &str {
         self.at.last().map_or("", String::as_str)
     }
@@ -136,7 +143,8 @@ pub trait System {
 pub trait Client: Send + Sync + 'static {
     /// Sends this many bytes, and returns once the server has confirmed their number.
     fn bulk(&self, bytes: u64) -> impl Future<Output = Result<()>> + Send;
-    /// Sends 64 bytes, and returns once 64 bytes came back: one of the system's natural small requests.
+    /// Sends 64 bytes, and returns once 64 bytes came back: one of the system's natural small
+    /// requests.
     fn call(&self) -> impl Future<Output = Result<()>> + Send;
 }
 

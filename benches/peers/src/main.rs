@@ -1,13 +1,15 @@
-//! The same work through receptor-quic and through what one would use instead, on one machine, over loopback.
+//! The same work through receptor-quic and through what one would use instead, on one machine, over
+//! loopback.
 //!
 //! ```text
 //! run ──▶ for each repetition, for each contender: relay, server, client as processes of their own
 //!          client: bulk, calls one at a time, calls 64 at a time ──▶ a row
 //! ```
 //!
-//! `cargo run --release` compares all; `-- --only receptor-quic,iroh` some; `-- --runs 5` says how often. Every
-//! contender runs on a multi-threaded tokio runtime with two workers, with its own transport settings but for the
-//! streams that it permits at a time. Nothing leaves the machine: no discovery, no lookups, no relays of anyone's.
+//! `cargo run --release` compares all; `-- --only receptor-quic,iroh` some; `-- --runs 5` says how
+//! often. Every contender runs on a multi-threaded tokio runtime with two workers, with its own
+//! transport settings but for the streams that it permits at a time. Nothing leaves the machine: no
+//! discovery, no lookups, no relays of anyone's.
 
 mod child;
 mod contender;
@@ -36,7 +38,8 @@ Usage: cargo run --release [-- OPTIONS]
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1).peekable();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     if args.peek().is_some_and(|first| first == "role") {
         return runtime.block_on(play(args.skip(1).collect()));
     }
@@ -46,7 +49,9 @@ fn main() -> Result<()> {
         match arg.as_str() {
             "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
             "--runs" => options.runs = value()?.parse().context("--runs takes a number from 1")?,
-            "--bulk" => options.bulk = Some(value()?.parse::<u64>().context("--bulk takes MiB")? << 20),
+            "--bulk" => {
+                options.bulk = Some(value()?.parse::<u64>().context("--bulk takes MiB")? << 20)
+            }
             "--secs" => options.secs = value()?.parse().context("--secs takes seconds")?,
             "--list" => {
                 Contender::all().iter().for_each(|contender| println!("{contender}"));
@@ -78,7 +83,8 @@ impl Default for Options {
 /// Runs all contenders in turn, as often as asked, and prints the table.
 fn compare(options: &Options) -> Result<()> {
     let wanted = |contender: &&Contender| {
-        options.only.is_empty() || options.only.iter().any(|only| contender.to_string().starts_with(only))
+        options.only.is_empty()
+            || options.only.iter().any(|only| contender.to_string().starts_with(only))
     };
     let contenders: Vec<_> = Contender::all().iter().filter(wanted).collect();
     if contenders.is_empty() {
@@ -93,7 +99,8 @@ fn compare(options: &Options) -> Result<()> {
                     eprintln!("{figures}");
                     table.add(contender, figures);
                 }
-                // One that does not run here (a server that is not installed) leaves the others alone.
+                // One that does not run here (a server that is not installed) leaves the others
+                // alone.
                 Err(why) => {
                     eprintln!("left out: {why:#}");
                     table.leave_out(contender, format!("{why:#}"));
@@ -105,7 +112,8 @@ fn compare(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A process of a contender: says READY, and does what its standard input says until that is closed.
+/// A process of a contender: says READY, and does what its standard input says until that is
+/// closed.
 async fn play(args: Vec<String>) -> Result<()> {
     let [contender, role, dir, at @ ..] = args.as_slice() else {
         bail!("role needs a contender, a role and a directory")

@@ -26,7 +26,10 @@ pub struct Figures {
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { bulk, bulk_cpu, call_p50, calls_64 } = self;
-        write!(f, "{bulk:.0} MB/s, {bulk_cpu:.2} CPU-s/GiB, {call_p50:.0} us, {calls_64:.0} calls/s")
+        write!(
+            f,
+            "{bulk:.0} MB/s, {bulk_cpu:.2} CPU-s/GiB, {call_p50:.0} us, {calls_64:.0} calls/s"
+        )
     }
 }
 
@@ -85,7 +88,11 @@ pub async fn obey(client: impl Client) -> Result<()> {
 }
 
 /// Calls a second, and the median of their times in microseconds.
-async fn call_for(client: &Arc<impl Client>, at_once: usize, within: Duration) -> Result<(f64, f64)> {
+async fn call_for(
+    client: &Arc<impl Client>,
+    at_once: usize,
+    within: Duration,
+) -> Result<(f64, f64)> {
     let began = Instant::now();
     let callers: Vec<_> = (0..at_once)
         .map(|_| {

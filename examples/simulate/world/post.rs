@@ -21,7 +21,8 @@ impl Post {
             Message::Update(advertisement) => Some(advertisement.id().as_u128()),
             _ => None,
         };
-        if let Some((known, len)) = id.and_then(|id| self.records.get(&id)).filter(|known| known.0 == message)
+        if let Some((known, len)) =
+            id.and_then(|id| self.records.get(&id)).filter(|known| known.0 == message)
         {
             return Ok(Some((known.clone(), *len)));
         }

@@ -24,13 +24,15 @@ impl World {
         loop {
             while self.in_flight > 0 || self.busy > 0 {
                 if !self.step(end) {
-                    self.journal.fail(format!("the mesh is not at rest after {} s", limit.as_secs()));
+                    self.journal
+                        .fail(format!("the mesh is not at rest after {} s", limit.as_secs()));
                 }
                 if self.journal.failure().is_some() {
                     return;
                 }
             }
-            // A router names its next deadline only: one to forget something may hide that of a link that is held back.
+            // A router names its next deadline only: one to forget something may hide that of a
+            // link that is held back.
             let sent = self.meter.totals.messages;
             self.run_for(LONGEST_HOLD);
             if self.meter.totals.messages == sent {
@@ -47,7 +49,9 @@ impl World {
 
     /// Does the next thing. False: there is none until then.
     fn step(&mut self, end: Instant) -> bool {
-        let Some(next) = self.queue.peek_mut().filter(|next| next.0.at <= end) else { return false };
+        let Some(next) = self.queue.peek_mut().filter(|next| next.0.at <= end) else {
+            return false;
+        };
         let Reverse(entry) = PeekMut::pop(next);
         self.now = entry.at;
         self.in_flight -= usize::from(entry.action.counts());
@@ -89,7 +93,9 @@ impl World {
             Ok(()) => {
                 self.nodes[me].current.insert(other, session);
             }
-            Err(error) => self.journal.fail(format!("{} refuses a session: {error}", self.nodes[me].id)),
+            Err(error) => {
+                self.journal.fail(format!("{} refuses a session: {error}", self.nodes[me].id))
+            }
         }
         self.drain(me);
     }
@@ -112,7 +118,11 @@ impl World {
             let (at, number) = (*at, *number);
             if at > self.now {
                 self.in_flight += 1;
-                self.queue.push(Reverse(Entry { at, number, action: Action::Deliver { session, end } }));
+                self.queue.push(Reverse(Entry {
+                    at,
+                    number,
+                    action: Action::Deliver { session, end },
+                }));
                 return;
             }
             if let Some((_, _, message)) = self.sessions[session].ways[end].frames.pop_front() {
@@ -123,7 +133,10 @@ impl World {
 
     fn on_deliver(&mut self, session: usize, end: usize, message: Message) {
         let ends = self.sessions[session].ends;
-        if self.sessions[session].broken || !self.runs(session, end) || !self.is_current(session, end) {
+        if self.sessions[session].broken
+            || !self.runs(session, end)
+            || !self.is_current(session, end)
+        {
             return;
         }
         let (me, from) = (ends[end], self.nodes[ends[1 - end]].id.clone());
@@ -137,7 +150,12 @@ impl World {
         if router.counters().updates_accepted > before
             && let Some((origin, version)) = update.as_ref().and_then(carried)
         {
-            self.meter.on_accepted(me, ends[1 - end], (Self::number_of(&origin), version), self.now);
+            self.meter.on_accepted(
+                me,
+                ends[1 - end],
+                (Self::number_of(&origin), version),
+                self.now,
+            );
         }
         self.drain(me);
     }
@@ -188,7 +206,9 @@ impl World {
                 | Event::Synced(_) => {}
                 Event::Converged { request, .. } => self.on_answer(number, request, true),
                 Event::Partial { request, .. } => self.on_answer(number, request, false),
-                event => self.journal.note(self.now, || format!("{}: {event:?}", self.nodes[number].id)),
+                event => {
+                    self.journal.note(self.now, || format!("{}: {event:?}", self.nodes[number].id))
+                }
             }
         }
         let node = &mut self.nodes[number];
@@ -197,7 +217,8 @@ impl World {
         let busy = deadline.is_some_and(|deadline| {
             !matches!(deadline.reason, DeadlineReason::Expire | DeadlineReason::Audit)
         });
-        self.busy = self.busy + usize::from(busy) - usize::from(std::mem::replace(&mut node.busy, busy));
+        self.busy =
+            self.busy + usize::from(busy) - usize::from(std::mem::replace(&mut node.busy, busy));
         let wake = deadline.map(|deadline| deadline.at.max(self.now));
         if std::mem::replace(&mut node.wake, wake) != wake
             && let Some(at) = wake
@@ -234,7 +255,11 @@ impl World {
         if way.frames.len() == 1 {
             let (at, number) = (way.last, self.counter);
             self.in_flight += 1;
-            self.queue.push(Reverse(Entry { at, number, action: Action::Deliver { session, end } }));
+            self.queue.push(Reverse(Entry {
+                at,
+                number,
+                action: Action::Deliver { session, end },
+            }));
         }
     }
 

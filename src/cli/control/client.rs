@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep};
 
 use super::owner::{Owners, Untrusted};
 use super::protocol::{
-    Answer, MAX_ANSWER, Request, SendRequest, read_chunk, read_line, write_chunks, write_end, write_line,
+    Answer, MAX_ANSWER, Request, SendRequest, read_chunk, read_line, write_chunks, write_end,
+    write_line,
 };
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::flow::{Sink, Source};
@@ -59,7 +60,11 @@ impl Client {
         self.ask(&Request::Converge { timeout_ms: millis(within) }).await
     }
 
-    pub(in crate::cli) async fn ping(&self, node: &NodeId, timeout: Duration) -> Result<PingReply, Failure> {
+    pub(in crate::cli) async fn ping(
+        &self,
+        node: &NodeId,
+        timeout: Duration,
+    ) -> Result<PingReply, Failure> {
         self.ask(&Request::Ping { node: node.clone(), timeout_ms: millis(timeout) }).await
     }
 
@@ -71,7 +76,8 @@ impl Client {
         self.ask(&Request::Explain { node: node.clone() }).await
     }
 
-    /// Makes a call, and calls `queued` if it has to wait for others to end. Dropped, it cancels the call.
+    /// Makes a call, and calls `queued` if it has to wait for others to end. Dropped, it cancels
+    /// the call.
     pub(in crate::cli) async fn send(
         &self,
         node: &NodeId,
@@ -98,7 +104,9 @@ impl Client {
             }
         };
         let download = async {
-            while let Some(chunk) = read_chunk(&mut read).await.map_err(|error| self.lost(&error))? {
+            while let Some(chunk) =
+                read_chunk(&mut read).await.map_err(|error| self.lost(&error))?
+            {
                 responses.put(chunk).await?;
             }
             responses.end().await?;
@@ -124,7 +132,8 @@ impl Client {
         request: &Request,
         queued: impl FnOnce(),
     ) -> Result<T, Failure> {
-        // A node that turns the client away has said so, and may be gone before the request is written.
+        // A node that turns the client away has said so, and may be gone before the request is
+        // written.
         let _ = write_line(write, request).await;
         self.answer(read, queued).await
     }
@@ -148,18 +157,23 @@ impl Client {
         }
     }
 
-    /// Connects, and waits a while if more clients connect at once than the system queues for the node.
+    /// Connects, and waits a while if more clients connect at once than the system queues for the
+    /// node.
     ///
     /// Nothing is sent unless the directory, the socket and the process that listens belong to a
     /// trusted user.
     async fn connect(&self) -> Result<UnixStream, Failure> {
-        let trusted = Owners::current().of_socket(&self.path).map_err(|error| self.untrusted(&error))?;
+        let trusted =
+            Owners::current().of_socket(&self.path).map_err(|error| self.untrusted(&error))?;
         let deadline = Instant::now() + CONNECT_WAIT;
         loop {
             match UnixStream::connect(&self.path).await {
                 Ok(stream) => {
-                    let peer = stream.peer_cred().map_err(|error| cannot_connect(&self.path, &error))?;
-                    trusted.check_peer(peer.uid(), &self.path).map_err(|error| self.untrusted(&error))?;
+                    let peer =
+                        stream.peer_cred().map_err(|error| cannot_connect(&self.path, &error))?;
+                    trusted
+                        .check_peer(peer.uid(), &self.path)
+                        .map_err(|error| self.untrusted(&error))?;
                     return Ok(stream);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -195,9 +209,9 @@ impl Client {
         let path = self.path.display();
         match error.kind() {
             // Another attempt would get the same answer.
-            io::ErrorKind::InvalidData => {
-                Failure::failed(format!("cannot parse the answer of the node behind {path}: {error}"))
-            }
+            io::ErrorKind::InvalidData => Failure::failed(format!(
+                "cannot parse the answer of the node behind {path}: {error}"
+            )),
             _ => Failure::unreachable(format!("lost the node behind {path}: {error}")),
         }
     }
@@ -208,8 +222,12 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
-/// Sends the payload. A node that takes no more of it is no failure here: its answer says how the call went.
-async fn upload(payload: &mut impl Source, write: &mut (impl AsyncWrite + Unpin)) -> Result<(), Failure> {
+/// Sends the payload. A node that takes no more of it is no failure here: its answer says how the
+/// call went.
+async fn upload(
+    payload: &mut impl Source,
+    write: &mut (impl AsyncWrite + Unpin),
+) -> Result<(), Failure> {
     while let Some(piece) = payload.next().await? {
         if write_chunks(write, &piece).await.is_err() {
             return Ok(());
@@ -248,7 +266,11 @@ mod tests {
         for garbled in [&b"{\"ok\":\"x\"}\n"[..], b"{\"ok\":\n", b"\n"] {
             let failure = answer(garbled).await.unwrap_err();
             assert_eq!(failure.exit, Exit::Failed, "{failure}");
-            assert!(failure.text.starts_with("cannot parse the answer of the node behind /run/node.sock: "));
+            assert!(
+                failure
+                    .text
+                    .starts_with("cannot parse the answer of the node behind /run/node.sock: ")
+            );
         }
         assert_eq!(answer(b"{\"ok\":7}").await.unwrap_err().exit, Exit::Unreachable);
     }

@@ -1,7 +1,8 @@
 //! Creating the control socket, and removing it.
 //!
-//! Beside the socket is a lock file, `PATH.lock`, which its node holds as long as it runs. Of two nodes that start at once
-//! one gets the lock; the other leaves everything as it is. A socket without a holder is stale and is replaced.
+//! Beside the socket is a lock file, `PATH.lock`, which its node holds as long as it runs. Of two
+//! nodes that start at once one gets the lock; the other leaves everything as it is. A socket
+//! without a holder is stale and is replaced.
 
 use std::fs;
 use std::io;
@@ -19,11 +20,12 @@ use crate::mesh::data_dir::pid_lock::{LockError, PidLock};
 /// The longest path that a Unix domain socket can have on every system we know, in bytes.
 const MAX_PATH: usize = 103;
 
-/// Connections that wait for the node to accept them; the system may allow fewer. Clients that find it full retry.
+/// Connections that wait for the node to accept them; the system may allow fewer. Clients that find
+/// it full retry.
 const BACKLOG: i32 = 1_024;
 
-/// A control socket that accepts connections. Dropped, it removes its file, unless another process has put its own there,
-/// and then releases the lock.
+/// A control socket that accepts connections. Dropped, it removes its file, unless another process
+/// has put its own there, and then releases the lock.
 #[derive(Debug)]
 pub(in crate::cli) struct ControlSocket {
     pub(super) listener: UnixListener,
@@ -33,14 +35,16 @@ pub(in crate::cli) struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Creates the socket, in the place of a stale one that a killed process left behind. Of the default places, the first
-    /// that can be used is taken.
+    /// Creates the socket, in the place of a stale one that a killed process left behind. Of the
+    /// default places, the first that can be used is taken.
     ///
     /// # Errors
-    /// Another process has the lock or serves the path; something else is there; the path is too long; the system refuses.
+    /// Another process has the lock or serves the path; something else is there; the path is too
+    /// long; the system refuses.
     pub(in crate::cli) fn bind(control: &ControlPath) -> Result<Self, Failure> {
-        let fail =
-            |path: &Path, why: &str| Failure::usage(format!("control socket {}: {why}", path.display()));
+        let fail = |path: &Path, why: &str| {
+            Failure::usage(format!("control socket {}: {why}", path.display()))
+        };
         let paths = match control {
             ControlPath::Given(path) => {
                 return Self::bind_at(path).map_err(|error| fail(path, &error.to_string()));
@@ -50,7 +54,8 @@ impl ControlSocket {
         let mut unusable: Vec<(&PathBuf, String)> = Vec::new();
         for path in paths {
             let dir = path.parent().unwrap_or(path);
-            let bound = ensure_private_dir(dir).map_err(BindError::from).and_then(|()| Self::bind_at(path));
+            let bound =
+                ensure_private_dir(dir).map_err(BindError::from).and_then(|()| Self::bind_at(path));
             match bound {
                 Ok(socket) => {
                     for (path, error) in &unusable {
@@ -75,8 +80,8 @@ impl ControlSocket {
         )))
     }
 
-    /// The socket is bound in a new directory that nobody else can enter, gets its mode there, and is then moved to its
-    /// place: at no time can others connect.
+    /// The socket is bound in a new directory that nobody else can enter, gets its mode there, and
+    /// is then moved to its place: at no time can others connect.
     fn bind_at(path: &Path) -> Result<Self, BindError> {
         let parent = match path.parent() {
             Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -206,7 +211,10 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let _socket = ControlSocket::bind(&given(&path)).unwrap();
         let error = ControlSocket::bind(&given(&path)).unwrap_err();
-        assert!(error.text.contains(&format!("process {} runs a node", std::process::id())), "{error}");
+        assert!(
+            error.text.contains(&format!("process {} runs a node", std::process::id())),
+            "{error}"
+        );
         UnixStream::connect(&path).unwrap();
     }
 

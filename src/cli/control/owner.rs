@@ -69,7 +69,9 @@ impl Owners {
         trusted.check(&found, path)?;
         if found.mode() & 0o002 != 0 {
             let path = path.display();
-            return Err(Untrusted::Hostile(format!("everybody may use {path}; run: chmod 600 {path}")));
+            return Err(Untrusted::Hostile(format!(
+                "everybody may use {path}; run: chmod 600 {path}"
+            )));
         }
         Ok(trusted)
     }
@@ -96,10 +98,13 @@ impl Owners {
         // The sticky bit keeps others from replacing what is there. A group of the user's own is
         // often the user alone.
         let sticky = found.mode() & 0o1000 != 0;
-        let by_others = found.mode() & 0o002 != 0 || (found.mode() & 0o020 != 0 && found.gid() != self.gid);
+        let by_others =
+            found.mode() & 0o002 != 0 || (found.mode() & 0o020 != 0 && found.gid() != self.gid);
         if by_others && !sticky {
             let dir = dir.display();
-            return Err(Untrusted::Hostile(format!("others may write to {dir}; run: chmod go-w {dir}")));
+            return Err(Untrusted::Hostile(format!(
+                "others may write to {dir}; run: chmod go-w {dir}"
+            )));
         }
         Ok(trusted)
     }
@@ -122,7 +127,8 @@ impl Trusted {
         if self.0.contains(&uid) {
             return Ok(());
         }
-        let why = format!("a process of {} listens on {}; {}", Named(uid), path.display(), remedy(uid));
+        let why =
+            format!("a process of {} listens on {}; {}", Named(uid), path.display(), remedy(uid));
         Err(Untrusted::Hostile(why))
     }
 
@@ -131,7 +137,12 @@ impl Trusted {
         if self.0.contains(&uid) {
             return Ok(());
         }
-        Err(Untrusted::Hostile(format!("{} belongs to {}; {}", path.display(), Named(uid), remedy(uid))))
+        Err(Untrusted::Hostile(format!(
+            "{} belongs to {}; {}",
+            path.display(),
+            Named(uid),
+            remedy(uid)
+        )))
     }
 }
 
@@ -202,8 +213,8 @@ mod tests {
         let dir = private();
         let path = dir.path().join("a.sock");
         drop(UnixListener::bind(&path).unwrap());
-        let chowned =
-            [&path, &dir.path().to_owned()].map(|path| std::os::unix::fs::chown(path, Some(OTHER), None));
+        let chowned = [&path, &dir.path().to_owned()]
+            .map(|path| std::os::unix::fs::chown(path, Some(OTHER), None));
         chowned.iter().all(Result::is_ok).then_some((dir, path))
     }
 
@@ -233,7 +244,9 @@ mod tests {
         let Some((dir, path)) = of_another() else { return };
         std::os::unix::fs::chown(dir.path(), Some(0), None).unwrap();
         mode(dir.path(), 0o1777);
-        assert!(hostile(Owners::current().of_socket(&path)).contains("a.sock belongs to uid 54321"));
+        assert!(
+            hostile(Owners::current().of_socket(&path)).contains("a.sock belongs to uid 54321")
+        );
     }
 
     #[test]
@@ -241,7 +254,8 @@ mod tests {
         let dir = private();
         let path = dir.path().join("a.sock");
         let _socket = UnixListener::bind(&path).unwrap();
-        for (bits, trusted) in [(0o700, true), (0o755, true), (0o777, false), (0o1777, true), (0o702, false)]
+        for (bits, trusted) in
+            [(0o700, true), (0o755, true), (0o777, false), (0o1777, true), (0o702, false)]
         {
             mode(dir.path(), bits);
             assert_eq!(Owners::current().of_socket(&path).is_ok(), trusted, "{bits:o}");
@@ -258,14 +272,17 @@ mod tests {
     #[test]
     fn links_and_other_files_in_the_place_of_the_socket_are_refused() {
         let dir = private();
-        let [socket, link, file] = ["a.sock", "link.sock", "file.sock"].map(|name| dir.path().join(name));
+        let [socket, link, file] =
+            ["a.sock", "link.sock", "file.sock"].map(|name| dir.path().join(name));
         let _socket = UnixListener::bind(&socket).unwrap();
         symlink(&socket, &link).unwrap();
         fs::write(&file, "").unwrap();
         assert!(hostile(Owners::current().of_socket(&link)).contains("symbolic link"));
         assert!(hostile(Owners::current().of_socket(&file)).contains("not a socket"));
         let absent = Owners::current().of_socket(&dir.path().join("absent"));
-        assert!(matches!(absent, Err(Untrusted::Io(error)) if error.kind() == io::ErrorKind::NotFound));
+        assert!(
+            matches!(absent, Err(Untrusted::Io(error)) if error.kind() == io::ErrorKind::NotFound)
+        );
     }
 
     #[test]

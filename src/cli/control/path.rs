@@ -16,22 +16,26 @@ use crate::id::NodeId;
 pub(in crate::cli) enum ControlPath {
     /// Where the user said; in a directory that exists.
     Given(PathBuf),
-    /// In the first of these directories that can be used, which is created if it does not exist. Never empty.
+    /// In the first of these directories that can be used, which is created if it does not exist.
+    /// Never empty.
     Default(Vec<PathBuf>),
 }
 
 impl ControlPath {
     pub(in crate::cli) fn default_of(id: &NodeId, env: &Env) -> Self {
-        Self::Default(default_dirs(env).into_iter().map(|dir| dir.join(format!("{id}.{SUFFIX}"))).collect())
+        Self::Default(
+            default_dirs(env).into_iter().map(|dir| dir.join(format!("{id}.{SUFFIX}"))).collect(),
+        )
     }
 
     /// Where the socket is, or would be.
     pub(in crate::cli) fn path(&self) -> &Path {
         match self {
             Self::Given(path) => path,
-            Self::Default(paths) => {
-                paths.iter().find(|path| path.exists()).unwrap_or_else(|| paths.first().expect("never empty"))
-            }
+            Self::Default(paths) => paths
+                .iter()
+                .find(|path| path.exists())
+                .unwrap_or_else(|| paths.first().expect("never empty")),
         }
     }
 }
@@ -43,12 +47,16 @@ fn default_dirs(env: &Env) -> Vec<PathBuf> {
     let uid = rustix::process::geteuid();
     // The XDG specification has relative paths ignored.
     let runtime = env.get("XDG_RUNTIME_DIR").map(Path::new).filter(|dir| dir.is_absolute());
-    let shared =
-        if uid.is_root() { "/run/receptor".into() } else { format!("/tmp/receptor-{}", uid.as_raw()) };
+    let shared = if uid.is_root() {
+        "/run/receptor".into()
+    } else {
+        format!("/tmp/receptor-{}", uid.as_raw())
+    };
     runtime.map(|dir| dir.join("receptor")).into_iter().chain([shared.into()]).collect()
 }
 
-/// Where sockets may be: a node may have been started with another environment, by a service manager or in a container.
+/// Where sockets may be: a node may have been started with another environment, by a service
+/// manager or in a container.
 fn places(env: &Env) -> Vec<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
     let mut dirs = default_dirs(env);
@@ -84,7 +92,9 @@ fn the_one_in(dirs: &[PathBuf], owners: &Owners) -> Result<PathBuf, Failure> {
         }
         let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
         let mut live = Vec::new();
-        for path in entries.filter(|path| path.extension().is_some_and(|extension| extension == SUFFIX)) {
+        for path in
+            entries.filter(|path| path.extension().is_some_and(|extension| extension == SUFFIX))
+        {
             match owners.of_socket(&path) {
                 Ok(_) if is_live(&path) => live.push(path),
                 Err(Untrusted::Hostile(why)) => ignored.push(why),
@@ -98,7 +108,8 @@ fn the_one_in(dirs: &[PathBuf], owners: &Owners) -> Result<PathBuf, Failure> {
     match found.as_deref() {
         Some([one]) => Ok(one.clone()),
         Some(several) => {
-            let list: String = several.iter().map(|path| format!("\n--control {}", path.display())).collect();
+            let list: String =
+                several.iter().map(|path| format!("\n--control {}", path.display())).collect();
             Err(Failure::usage(format!("several nodes run here; select one:{list}")))
         }
         None => {
@@ -129,8 +140,9 @@ pub(super) fn ensure_private_dir(dir: &Path) -> io::Result<()> {
     }
     // Not followed if it is a link: in /tmp, anyone may have put one there.
     let found = fs::symlink_metadata(dir)?;
-    let ours =
-        found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
+    let ours = found.is_dir()
+        && found.uid() == rustix::process::geteuid().as_raw()
+        && found.mode() & 0o077 == 0;
     if ours {
         Ok(())
     } else {
@@ -175,7 +187,10 @@ mod tests {
         assert_eq!(the_one_in(&dirs, &Owners::current()), Ok(sockets.join("a.sock")));
         let _b = UnixListener::bind(sockets.join("b.sock")).unwrap();
         let text = the_one_in(&dirs, &Owners::current()).unwrap_err().text;
-        assert!(text.contains("a.sock") && text.contains("b.sock") && !text.contains("stale"), "{text}");
+        assert!(
+            text.contains("a.sock") && text.contains("b.sock") && !text.contains("stale"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
+};
 
 use crate::cli::exit::Failure;
 use crate::cli::work::request::UnitRequest;
@@ -110,7 +112,8 @@ pub(super) async fn write_line<T: Serialize>(
 /// Reads a line of at most `max` bytes. Not cancel safe.
 ///
 /// # Errors
-/// The stream ended or failed before the end of the line, the line is too long, or it is not the message.
+/// The stream ended or failed before the end of the line, the line is too long, or it is not the
+/// message.
 pub(super) async fn read_line<T: DeserializeOwned>(
     from: &mut (impl AsyncBufRead + Unpin),
     max: u64,
@@ -119,18 +122,21 @@ pub(super) async fn read_line<T: DeserializeOwned>(
     from.take(max).read_until(b'\n', &mut line).await?;
     match line.pop() {
         // Of a line that ends too early, serde_json would make the end of the stream.
-        Some(b'\n') => {
-            serde_json::from_slice(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-        }
-        Some(_) if line.len() as u64 + 1 == max => {
-            Err(io::Error::new(io::ErrorKind::InvalidData, format!("a line of more than {max} bytes")))
-        }
+        Some(b'\n') => serde_json::from_slice(&line)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
+        Some(_) if line.len() as u64 + 1 == max => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a line of more than {max} bytes"),
+        )),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 
 /// Writes data as chunks. Empty data is none.
-pub(super) async fn write_chunks(to: &mut (impl AsyncWrite + Unpin), data: &[u8]) -> io::Result<()> {
+pub(super) async fn write_chunks(
+    to: &mut (impl AsyncWrite + Unpin),
+    data: &[u8],
+) -> io::Result<()> {
     for chunk in data.chunks(MAX_CHUNK) {
         to.write_u32(chunk.len() as u32).await?;
         to.write_all(chunk).await?;
@@ -201,7 +207,10 @@ mod tests {
         for status in [few, Request::Status { max_stubs: None }] {
             assert_eq!(serde_json::from_str::<Request>(&text(&status)).unwrap(), status);
         }
-        assert_eq!(text(&Request::Converge { timeout_ms: 5000 }), r#"{"do":"converge","timeout_ms":5000}"#);
+        assert_eq!(
+            text(&Request::Converge { timeout_ms: 5000 }),
+            r#"{"do":"converge","timeout_ms":5000}"#
+        );
         assert_eq!(
             text(&Request::Ping { node: node.clone(), timeout_ms: 5000 }),
             r#"{"do":"ping","node":"edge-1","timeout_ms":5000}"#
@@ -211,7 +220,10 @@ mod tests {
             let (node, directive) = (node.clone(), directive.clone());
             Request::Send(SendRequest { node, directive, timeout_ms, peer_timeout_ms })
         };
-        assert_eq!(text(&send(None, None)), r#"{"do":"send","node":"edge-1","directive":"text:upper"}"#);
+        assert_eq!(
+            text(&send(None, None)),
+            r#"{"do":"send","node":"edge-1","directive":"text:upper"}"#
+        );
         assert_eq!(
             text(&send(Some(1500), Some(60_000))),
             r#"{"do":"send","node":"edge-1","directive":"text:upper","timeout_ms":1500,"peer_timeout_ms":60000}"#
@@ -221,15 +233,17 @@ mod tests {
         }
         assert_eq!(text(&Answer::<()>::Queued {}), r#"{"queued":{}}"#);
         assert_eq!(text(&Answer::Ok(Value::Null)), r#"{"ok":null}"#);
-        let failed = Answer::<Value>::Failed(Failure { exit: Exit::Unreachable, text: "why".to_owned() });
+        let failed =
+            Answer::<Value>::Failed(Failure { exit: Exit::Unreachable, text: "why".to_owned() });
         assert_eq!(text(&failed), r#"{"failed":{"exit":"unreachable","text":"why"}}"#);
         assert_eq!(serde_json::from_str::<Answer>(&text(&failed)).unwrap(), failed);
     }
 
     #[tokio::test]
     async fn lines_are_bounded_and_whole() {
-        let read =
-            async |mut bytes: &[u8]| read_line::<u32>(&mut bytes, 8).await.map_err(|error| error.kind());
+        let read = async |mut bytes: &[u8]| {
+            read_line::<u32>(&mut bytes, 8).await.map_err(|error| error.kind())
+        };
         assert_eq!(read(b"123\n").await, Ok(123));
         assert_eq!(read(b"123").await, Err(io::ErrorKind::UnexpectedEof));
         assert_eq!(read(b"").await, Err(io::ErrorKind::UnexpectedEof));

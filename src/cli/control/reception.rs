@@ -9,8 +9,8 @@
 //!             └─ sends: MAX_SENDS at a time, MAX_QUEUED wait in order; one more fails as busy
 //! ```
 //!
-//! Each class has its own room, so that neither idle clients nor long calls nor a mesh that does not answer keep a status
-//! from being shown.
+//! Each class has its own room, so that neither idle clients nor long calls nor a mesh that does
+//! not answer keep a status from being shown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,7 +71,8 @@ impl Reception {
         }))
     }
 
-    /// Counts a client that was accepted. If there are too many, the oldest that has sent nothing gives up its room.
+    /// Counts a client that was accepted. If there are too many, the oldest that has sent nothing
+    /// gives up its room.
     pub(super) fn arrive(&self) -> Arrival {
         if self.0.arrivals.fetch_add(1, Ordering::Relaxed) >= MAX_ARRIVALS {
             self.0.turn_away.notify_one();
@@ -79,7 +80,8 @@ impl Reception {
         Arrival(self.clone())
     }
 
-    /// Room for a question about this node, or a change of one of its units; `None` if there was none within [`QUERY_WAIT`].
+    /// Room for a question about this node, or a change of one of its units; `None` if there was
+    /// none within [`QUERY_WAIT`].
     pub(super) async fn snapshot(&self) -> Option<Room> {
         query(&self.0.snapshots).await
     }

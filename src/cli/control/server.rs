@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::listen::ControlSocket;
 use super::protocol::{
-    Answer, MAX_REQUEST, Request, SendRequest, line, read_chunk, read_line, write_chunks, write_end,
-    write_line,
+    Answer, MAX_REQUEST, Request, SendRequest, line, read_chunk, read_line, write_chunks,
+    write_end, write_line,
 };
 use super::reception::{MAX_QUEUED, MAX_SENDS, Reception, Room};
 use crate::cli::exit::Failure;
@@ -70,7 +70,10 @@ async fn serve_client(mut stream: UnixStream, local: Local, reception: Reception
     let arrival = reception.arrive();
     if !stream.peer_cred().is_ok_and(|who| may_use(&who)) {
         tracing::warn!("another user's process tried the control socket");
-        return turn_away(&stream, &Failure::refused("the control socket is for the node's user, and root"));
+        return turn_away(
+            &stream,
+            &Failure::refused("the control socket is for the node's user, and root"),
+        );
     }
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read);
@@ -116,11 +119,15 @@ where
         }
         Request::Status { max_stubs } => {
             let options = StatusOptions { max_stubs: *max_stubs };
-            let Some(_room) = reception.snapshot().await else { return too_many_questions(write).await };
+            let Some(_room) = reception.snapshot().await else {
+                return too_many_questions(write).await;
+            };
             return answer_while_there(read, write, local.status(options)).await;
         }
         Request::Explain { .. } => reception.snapshot().await,
-        Request::Converge { .. } | Request::Ping { .. } | Request::Trace { .. } => reception.probe().await,
+        Request::Converge { .. } | Request::Ping { .. } | Request::Trace { .. } => {
+            reception.probe().await
+        }
     };
     let Some(_room) = room else { return too_many_questions(write).await };
     answer_while_there(read, write, ask(request, local)).await
@@ -136,7 +143,9 @@ async fn ask(request: Request, local: &Local) -> Result<Value, Failure> {
             local.ping(&node, Duration::from_millis(timeout_ms)).await.map(|reply| json(&reply))
         }
         Request::Trace { node } => local.trace(&node).await.map(|hops| json(&hops)),
-        Request::Status { .. } | Request::Send(_) | Request::Unit(_) => unreachable!("served on their own"),
+        Request::Status { .. } | Request::Send(_) | Request::Unit(_) => {
+            unreachable!("served on their own")
+        }
     }
 }
 
@@ -169,7 +178,12 @@ where
         deadline: deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
         peer_timeout: request.peer_timeout(),
     };
-    let call = match while_there(read, local.call(&request.node, request.directive.clone(), options)).await {
+    let call = match while_there(
+        read,
+        local.call(&request.node, request.directive.clone(), options),
+    )
+    .await
+    {
         Some(Ok(call)) => call,
         Some(Err(failure)) => return fail(write, failure).await,
         None => return Ok(()),
@@ -202,8 +216,9 @@ async fn wait_for_room(
         }
     };
     let room = while_there(read, room).await;
-    Ok(room
-        .map(|room| room.ok_or_else(|| busy(&format!("{MAX_SENDS} calls, until the time limit was over")))))
+    Ok(room.map(|room| {
+        room.ok_or_else(|| busy(&format!("{MAX_SENDS} calls, until the time limit was over")))
+    }))
 }
 
 /// The payload, from the client.

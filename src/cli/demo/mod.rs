@@ -1,8 +1,9 @@
 //! `receptor demo`: a mesh at work, on this machine, in ten seconds.
 //!
-//! Five nodes on loopback with a throw-away CA: the controller and edge-2 in this process, the two relays and edge-1 as
-//! processes of their own, so that a relay can be killed as the kernel would kill it. Each step is checked: the
-//! demo succeeds only if all of it happened. Whatever happens, nothing of it is left.
+//! Five nodes on loopback with a throw-away CA: the controller and edge-2 in this process, the two
+//! relays and edge-1 as processes of their own, so that a relay can be killed as the kernel would
+//! kill it. Each step is checked: the demo succeeds only if all of it happened. Whatever happens,
+//! nothing of it is left.
 
 mod screen;
 mod script;

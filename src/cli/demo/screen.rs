@@ -28,6 +28,8 @@ impl Screen {
 
     pub(super) fn print(&self, text: &str) -> Result<(), Failure> {
         let mut out = std::io::stdout();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(|error| Failure::output(&error))
     }
 }

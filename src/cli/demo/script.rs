@@ -52,7 +52,10 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Plays every step; fails at the first that does not happen.
 pub(super) async fn play(stage: &mut Stage, screen: &Screen) -> Result<(), Failure> {
     let paint = screen.paint;
-    screen.step("identities", &format!("a CA and {} certificates, in {}", NODES.len(), stage.dir()))?;
+    screen.step(
+        "identities",
+        &format!("a CA and {} certificates, in {}", NODES.len(), stage.dir()),
+    )?;
     let controller = start_nodes(stage, screen).await?;
     links_up(&controller, screen).await?;
     screen.print(PICTURE)?;
@@ -67,7 +70,8 @@ async fn start_nodes(stage: &mut Stage, screen: &Screen) -> Result<Node, Failure
     let args = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
     let mut relays = Vec::new();
     for id in ["relay-1", "relay-2"] {
-        let relay = stage.start_process(id, &args(&["--listen", "127.0.0.1:0", "--transit"])).await?;
+        let relay =
+            stage.start_process(id, &args(&["--listen", "127.0.0.1:0", "--transit"])).await?;
         relays.push(relay.peer_addr());
         screen.step(
             "started",
@@ -83,8 +87,10 @@ async fn start_nodes(stage: &mut Stage, screen: &Screen) -> Result<Node, Failure
     )?;
     let edge = stage.start_here("edge-2", &relays).await?;
     edge.handle(directive("text:count"), count_words).map_err(Failure::failed)?;
-    screen
-        .step("started", "edge-2      in this process, dials out only, offers a handler written in Rust")?;
+    screen.step(
+        "started",
+        "edge-2      in this process, dials out only, offers a handler written in Rust",
+    )?;
     let controller = stage.start_here("controller", &relays).await?;
     screen.step("started", "controller  in this process, dials out only")?;
     Ok(controller)
@@ -99,7 +105,10 @@ async fn links_up(controller: &Node, screen: &Screen) -> Result<(), Failure> {
         let status = status(controller).await?;
         let edges = status.edges.iter().filter(|edge| edge.class == "active");
         let edges: BTreeSet<_> = edges.map(|edge| (edge.from.as_str(), edge.to.as_str())).collect();
-        let up = LINKS.iter().filter(|(a, b)| edges.contains(&(a, b)) && edges.contains(&(b, a))).count();
+        let up = LINKS
+            .iter()
+            .filter(|(a, b)| edges.contains(&(a, b)) && edges.contains(&(b, a)))
+            .count();
         if up > seen {
             seen = up;
             let elapsed = millis(start.elapsed().as_secs_f64() * 1000.0);
@@ -183,8 +192,8 @@ async fn transfer_past_a_dead_relay(
         screen.step("killed", &format!("{relay}, with SIGKILL, in the middle of the transfer"))
     };
     let report = timeout(WORK_LIMIT, transfer::run(call, trouble)).await;
-    let report =
-        report.map_err(|_| Failure::failed(format!("the transfer took more than {WORK_LIMIT:?}")))??;
+    let report = report
+        .map_err(|_| Failure::failed(format!("the transfer took more than {WORK_LIMIT:?}")))??;
     check(report.received_len == transfer::LEN && report.received == report.sent, || {
         format!(
             "{} bytes came back, with checksum {} and not {}",
@@ -195,7 +204,10 @@ async fn transfer_past_a_dead_relay(
     check(other != relay, || format!("the route still goes over {relay}"))?;
     let (took, stall) = (report.took.as_secs_f64() * 1000.0, report.stall.as_secs_f64() * 1000.0);
     screen.step("went on", &format!("over {other}, after standing still for {}", millis(stall)))?;
-    screen.step("complete", &format!("{mib} MiB there and back in {}, checksum agrees:", millis(took)))?;
+    screen.step(
+        "complete",
+        &format!("{mib} MiB there and back in {}, checksum agrees:", millis(took)),
+    )?;
     screen.detail(&format!("sha256 {}", report.received))
 }
 
@@ -212,16 +224,24 @@ async fn next_hop(controller: &Node, node: &str) -> Result<String, Failure> {
 }
 
 /// A call whose payload and answer are short.
-async fn ask(controller: &Node, node: &str, action: &str, payload: &str) -> Result<String, Failure> {
+async fn ask(
+    controller: &Node,
+    node: &str,
+    action: &str,
+    payload: &str,
+) -> Result<String, Failure> {
     /// More than any answer has.
     const LIMIT: usize = 64 * 1024;
     let work = async {
-        let call = controller.call(&node_id(node), directive(action)).await.map_err(Failure::failed)?;
-        call.exchange(Bytes::copy_from_slice(payload.as_bytes()), LIMIT).await.map_err(Failure::failed)
+        let call =
+            controller.call(&node_id(node), directive(action)).await.map_err(Failure::failed)?;
+        call.exchange(Bytes::copy_from_slice(payload.as_bytes()), LIMIT)
+            .await
+            .map_err(Failure::failed)
     };
     let answer = timeout(WORK_LIMIT, work).await;
-    let answer =
-        answer.map_err(|_| Failure::failed(format!("{node} did not answer within {WORK_LIMIT:?}")))??;
+    let answer = answer
+        .map_err(|_| Failure::failed(format!("{node} did not answer within {WORK_LIMIT:?}")))??;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 

@@ -50,10 +50,9 @@ pub(super) struct Process {
 impl Stage {
     /// A directory that is thrown away, with a CA and a certificate for each node.
     pub(super) fn new() -> Result<Self, Failure> {
-        let dir = tempfile::Builder::new()
-            .prefix("receptor-demo-")
-            .tempdir()
-            .map_err(|error| Failure::failed(format!("cannot make a temporary directory: {error}")))?;
+        let dir = tempfile::Builder::new().prefix("receptor-demo-").tempdir().map_err(|error| {
+            Failure::failed(format!("cannot make a temporary directory: {error}"))
+        })?;
         let authority = Authority::new("receptor demo", 1).map_err(Failure::failed)?;
         let stage = Self { dir, authority, nodes: Vec::new(), processes: Vec::new() };
         for id in NODES {
@@ -69,7 +68,11 @@ impl Stage {
     }
 
     /// Starts a node in this process, which dials these.
-    pub(super) async fn start_here(&mut self, id: &'static str, peers: &[PeerAddr]) -> Result<Node, Failure> {
+    pub(super) async fn start_here(
+        &mut self,
+        id: &'static str,
+        peers: &[PeerAddr],
+    ) -> Result<Node, Failure> {
         let id = node_id(id);
         let identity = self.authority.issue(&id, 1).map_err(Failure::failed)?;
         let builder = Node::builder(id, identity).direct(false);
@@ -101,12 +104,18 @@ impl Stage {
         }
         // Its own process group: Ctrl-C is for this process, which then ends the others.
         command.process_group(0).kill_on_drop(true);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().map_err(fail)?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(fail)?;
         let announced = announced(&mut child).await;
-        let addr = announced.as_deref().and_then(announced_addrs).and_then(|addrs| addrs.first().copied());
+        let addr =
+            announced.as_deref().and_then(announced_addrs).and_then(|addrs| addrs.first().copied());
         let pid = child.id().unwrap_or_default();
-        let addr = addr.ok_or_else(|| Failure::failed(format!("{id} did not say where it listens")));
+        let addr =
+            addr.ok_or_else(|| Failure::failed(format!("{id} did not say where it listens")));
         // Kept in any case, so that it is cleaned up.
         let unknown = SocketAddr::from(([0; 4], 0));
         self.processes.push(Process { id, addr: *addr.as_ref().unwrap_or(&unknown), pid, child });
@@ -117,8 +126,12 @@ impl Stage {
     /// Kills a process with SIGKILL.
     pub(super) fn kill(&mut self, id: &str) -> Result<(), Failure> {
         let process = self.processes.iter_mut().find(|process| process.id == id);
-        let process = process.ok_or_else(|| Failure::failed(format!("there is no process {id}")))?;
-        process.child.start_kill().map_err(|error| Failure::failed(format!("cannot kill {id}: {error}")))
+        let process =
+            process.ok_or_else(|| Failure::failed(format!("there is no process {id}")))?;
+        process
+            .child
+            .start_kill()
+            .map_err(|error| Failure::failed(format!("cannot kill {id}: {error}")))
     }
 
     /// The last log lines of each process.

@@ -33,11 +33,19 @@ impl Finding {
         Self { check, verdict: Verdict::Ok, text: text.into(), advice: None }
     }
 
-    pub(super) fn warn(check: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub(super) fn warn(
+        check: &'static str,
+        text: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
         Self { check, verdict: Verdict::Warn, text: text.into(), advice: Some(advice.into()) }
     }
 
-    pub(super) fn fail(check: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub(super) fn fail(
+        check: &'static str,
+        text: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
         Self { check, verdict: Verdict::Fail, text: text.into(), advice: Some(advice.into()) }
     }
 }
@@ -51,8 +59,11 @@ pub(super) fn render(findings: &[Finding], paint: Paint) -> String {
             Verdict::Warn => ("warn", Colour::Yellow),
             Verdict::Fail => ("FAIL", Colour::Red),
         };
-        let advice =
-            finding.advice.as_ref().map(|advice| format!("; {}", escape(advice))).unwrap_or_default();
+        let advice = finding
+            .advice
+            .as_ref()
+            .map(|advice| format!("; {}", escape(advice)))
+            .unwrap_or_default();
         format!(
             "{}  {:width$}  {}{advice}\n",
             paint.paint(colour, word),

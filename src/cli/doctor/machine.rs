@@ -26,7 +26,8 @@ pub(super) fn certificate(config: &NodeConfig, now: SystemTime) -> Vec<Finding> 
     let certificate = match identity.check(now) {
         Ok(()) => {
             let names: Vec<_> = identity.ids().iter().map(ToString::to_string).collect();
-            let days = identity.not_after().duration_since(now).unwrap_or_default().as_secs() / 86_400;
+            let days =
+                identity.not_after().duration_since(now).unwrap_or_default().as_secs() / 86_400;
             Finding::ok(check, format!("names {}, and expires in {days} days", names.join(", ")))
         }
         Err(problem @ IdentityProblem::ExpiresSoon { .. }) => {
@@ -36,7 +37,9 @@ pub(super) fn certificate(config: &NodeConfig, now: SystemTime) -> Vec<Finding> 
             let advice = "set this machine's clock; if it is correct, reissue the certificate";
             Finding::fail(check, problem.to_string(), advice)
         }
-        Err(problem @ IdentityProblem::Expired { .. }) => Finding::fail(check, problem.to_string(), renew),
+        Err(problem @ IdentityProblem::Expired { .. }) => {
+            Finding::fail(check, problem.to_string(), renew)
+        }
         Err(problem) => Finding::fail(
             check,
             problem.to_string(),
@@ -82,7 +85,8 @@ pub(super) fn data_dir(config: &NodeConfig) -> Option<Finding> {
     let probe = dir.join(format!(".doctor-{}", std::process::id()));
     // A link at a name that can be guessed must not be followed.
     let create = || fs::File::options().write(true).create_new(true).open(&probe).map(drop);
-    let written = create_private_dir(dir).and_then(|()| create()).and_then(|()| fs::remove_file(&probe));
+    let written =
+        create_private_dir(dir).and_then(|()| create()).and_then(|()| fs::remove_file(&probe));
     Some(match written {
         Ok(()) => Finding::ok(check, format!("{shown} is writable")),
         Err(error) => Finding::warn(
@@ -96,14 +100,21 @@ pub(super) fn data_dir(config: &NodeConfig) -> Option<Finding> {
 /// Whether the addresses to listen at are free.
 pub(super) fn listening(config: &NodeConfig) -> Vec<Finding> {
     let look = |addr: SocketAddr| match UdpSocket::bind(addr) {
-        Ok(_) => {
-            Finding::ok("listen", format!("UDP {addr} is free; it must be open in this host's firewall"))
-        }
+        Ok(_) => Finding::ok(
+            "listen",
+            format!("UDP {addr} is free; it must be open in this host's firewall"),
+        ),
         Err(error) => {
             let advice = match error.kind() {
-                io::ErrorKind::AddrInUse => "another process uses it: stop that process, or listen elsewhere",
-                io::ErrorKind::PermissionDenied => "ports below 1024 are privileged: use a higher one",
-                io::ErrorKind::AddrNotAvailable => "use an address of this machine, or `:PORT` for all",
+                io::ErrorKind::AddrInUse => {
+                    "another process uses it: stop that process, or listen elsewhere"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 are privileged: use a higher one"
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    "use an address of this machine, or `:PORT` for all"
+                }
                 _ => "listen elsewhere",
             };
             Finding::fail("listen", format!("cannot bind UDP {addr}: {error}"), advice)
@@ -113,7 +124,9 @@ pub(super) fn listening(config: &NodeConfig) -> Vec<Finding> {
     let addrs = config.listen.iter().map(|listen| match *listen {
         ListenAddr::At(addr) => addr,
         // Like the node does without IPv6.
-        ListenAddr::Any(port) if UdpSocket::bind(v6_any(0)).is_err() => (Ipv4Addr::UNSPECIFIED, port).into(),
+        ListenAddr::Any(port) if UdpSocket::bind(v6_any(0)).is_err() => {
+            (Ipv4Addr::UNSPECIFIED, port).into()
+        }
         ListenAddr::Any(port) => v6_any(port),
     });
     addrs.map(look).collect()
@@ -122,7 +135,11 @@ pub(super) fn listening(config: &NodeConfig) -> Vec<Finding> {
 /// The socket buffer sizes that the system grants.
 pub(super) fn socket_buffers() -> Option<Finding> {
     let most = |name: &str| {
-        fs::read_to_string(Path::new("/proc/sys/net/core").join(name)).ok()?.trim().parse::<u64>().ok()
+        fs::read_to_string(Path::new("/proc/sys/net/core").join(name))
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
     };
     let least = most("rmem_max")?.min(most("wmem_max")?);
     Some(if least >= BUFFERS {

@@ -41,7 +41,8 @@ pub(super) fn peers(status: &StatusView, peers: &[PeerAddr]) -> Vec<Finding> {
         .iter()
         .filter(|link| link.direction == "outgoing")
         .map(|link| {
-            let rtt = link.rtt_ms.map(|rtt| format!(", round trip {}", millis(rtt))).unwrap_or_default();
+            let rtt =
+                link.rtt_ms.map(|rtt| format!(", round trip {}", millis(rtt))).unwrap_or_default();
             let peer = link.peer.as_deref().unwrap_or("a node");
             Finding::ok("peer", format!("{peer} at {} is linked{rtt}", link.address))
         })
@@ -76,7 +77,11 @@ pub(super) fn holds(status: &StatusView) -> Vec<Finding> {
             "the link to {peer} is flapping; it is not used for routed traffic for up to {}",
             span(held)
         );
-        Some(Finding::warn("flapping", text, "check for packet loss and address changes on the path"))
+        Some(Finding::warn(
+            "flapping",
+            text,
+            "check for packet loss and address changes on the path",
+        ))
     };
     status.links.iter().filter_map(look).collect()
 }
@@ -89,14 +94,21 @@ pub(super) fn mtu(status: &StatusView) -> Vec<Finding> {
             Finding::ok("path MTU", format!("UDP payloads of {mtu} bytes reach {peer}"))
         } else {
             let text = format!("only UDP payloads of {mtu} bytes are known to reach {peer}");
-            Finding::warn("path MTU", text, "check for tunnels on the path; larger packets cost less")
+            Finding::warn(
+                "path MTU",
+                text,
+                "check for tunnels on the path; larger packets cost less",
+            )
         })
     };
     status.links.iter().filter(|link| is_up(link)).filter_map(look).collect()
 }
 
 /// The class of the NAT as observed by neighbours. `local_ip` is the source address of packets.
-pub(super) fn nat(status: &StatusView, local_ip: impl Fn(SocketAddr) -> Option<IpAddr>) -> Option<Finding> {
+pub(super) fn nat(
+    status: &StatusView,
+    local_ip: impl Fn(SocketAddr) -> Option<IpAddr>,
+) -> Option<Finding> {
     let check = "NAT";
     // IPv4 is what NATs are for; behind IPv6 there are firewalls.
     let seen: Vec<(SocketAddr, SocketAddr)> = status
@@ -119,9 +131,10 @@ pub(super) fn nat(status: &StatusView, local_ip: impl Fn(SocketAddr) -> Option<I
             format!("observed at {first}; one neighbour cannot determine the class of the NAT"),
             "link to a second relay at another address",
         ),
-        NatClass::EndpointIndependent => {
-            Finding::ok(check, format!("all neighbours observe {first}: direct paths work with most peers"))
-        }
+        NatClass::EndpointIndependent => Finding::ok(
+            check,
+            format!("all neighbours observe {first}: direct paths work with most peers"),
+        ),
         NatClass::EndpointDependent => Finding::warn(
             check,
             "each neighbour observes another address: the NAT mapping is endpoint-dependent",
@@ -152,12 +165,15 @@ pub(super) fn clock(neighbour: &NodeId, neighbour_ahead_ms: i64) -> Finding {
     if neighbour_ahead_ms.abs() <= CLOCK_OFF {
         return Finding::ok(check, format!("within {off} of that of {neighbour}"));
     }
-    let (this, other) = if neighbour_ahead_ms > 0 { ("behind", "ahead") } else { ("ahead of", "behind") };
+    let (this, other) =
+        if neighbour_ahead_ms > 0 { ("behind", "ahead") } else { ("ahead of", "behind") };
     let text = format!("this clock is {off} {this} that of {neighbour}");
     Finding::warn(
         check,
         text,
-        format!("synchronise it by NTP, here or there (theirs may be {other}): certificates depend on it"),
+        format!(
+            "synchronise it by NTP, here or there (theirs may be {other}): certificates depend on it"
+        ),
     )
 }
 
@@ -186,7 +202,10 @@ mod tests {
         assert!(alone[0].advice.as_ref().unwrap().contains("UDP port 4433"));
         let with_another =
             peers(&status(json!([down, up("s", "192.0.2.2:1", "198.51.100.1:7")])), &configured);
-        assert_eq!(with_another.iter().map(|f| f.verdict).collect::<Vec<_>>(), [Verdict::Ok, Verdict::Warn]);
+        assert_eq!(
+            with_another.iter().map(|f| f.verdict).collect::<Vec<_>>(),
+            [Verdict::Ok, Verdict::Warn]
+        );
     }
 
     #[test]
@@ -195,8 +214,12 @@ mod tests {
             let status = status(json!([up("a", "192.0.2.1:1", a), up("b", "192.0.2.2:1", b)]));
             nat(&status, |_| Some(local.parse().unwrap())).unwrap()
         };
-        assert!(kind("198.51.100.1:7", "198.51.100.1:7", "10.0.0.1").text.contains("direct paths work"));
-        assert!(kind("198.51.100.1:7", "198.51.100.1:8", "10.0.0.1").text.contains("another address"));
+        assert!(
+            kind("198.51.100.1:7", "198.51.100.1:7", "10.0.0.1").text.contains("direct paths work")
+        );
+        assert!(
+            kind("198.51.100.1:7", "198.51.100.1:8", "10.0.0.1").text.contains("another address")
+        );
         assert!(kind("198.51.100.1:7", "198.51.100.1:7", "198.51.100.1").text.starts_with("none"));
         let one = status(json!([up("a", "192.0.2.1:1", "198.51.100.1:7")]));
         assert!(nat(&one, |_| None).unwrap().advice.unwrap().contains("second relay"));
@@ -232,7 +255,11 @@ mod tests {
         let found = holds(&status(json!([up("b", "192.0.2.1:1", "198.51.100.1:7"), held])));
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].verdict, Verdict::Warn);
-        assert!(found[0].text.contains("link to a") && found[0].text.contains("8 s"), "{}", found[0].text);
+        assert!(
+            found[0].text.contains("link to a") && found[0].text.contains("8 s"),
+            "{}",
+            found[0].text
+        );
     }
 
     #[test]
@@ -240,6 +267,9 @@ mod tests {
         let mut narrow = up("a", "192.0.2.1:1", "198.51.100.1:7");
         narrow["mtu"] = json!(1_200);
         let found = mtu(&status(json!([up("b", "192.0.2.1:1", "198.51.100.1:7"), narrow])));
-        assert_eq!(found.iter().map(|f| f.verdict).collect::<Vec<_>>(), [Verdict::Ok, Verdict::Warn]);
+        assert_eq!(
+            found.iter().map(|f| f.verdict).collect::<Vec<_>>(),
+            [Verdict::Ok, Verdict::Warn]
+        );
     }
 }

@@ -5,8 +5,8 @@
 //!     └─────▶ mesh: peers, path MTU, NAT, clock ───────────────────────────┘
 //! ```
 //!
-//! A running node is queried through its control socket. Otherwise the doctor joins temporarily as an
-//! ephemeral node with the node's certificate, and meets the same conditions as the node would.
+//! A running node is queried through its control socket. Otherwise the doctor joins temporarily as
+//! an ephemeral node with the node's certificate, and meets the same conditions as the node would.
 
 mod finding;
 mod machine;
@@ -109,8 +109,12 @@ async fn with_settings(config: &NodeConfig) -> Vec<Finding> {
 }
 
 async fn answer_in_time(client: &Client, socket: &Path) -> Result<StatusView, Failure> {
-    let late =
-        || Failure::busy(format!("the node behind {} did not answer within {PATIENCE:?}", socket.display()));
+    let late = || {
+        Failure::busy(format!(
+            "the node behind {} did not answer within {PATIENCE:?}",
+            socket.display()
+        ))
+    };
     timeout(PATIENCE, client.status(StatusOptions::default())).await.unwrap_or_else(|_| Err(late()))
 }
 
@@ -119,7 +123,10 @@ fn running_node(config: &NodeConfig, failure: &Failure) -> Option<(String, &'sta
     let socket = config.control.path();
     if let Some(holder) = listen::holder(socket) {
         let advice = "retry in a moment; the doctor does not join beside a running node";
-        return Some((format!("{holder} is this node and could not be queried: {failure}"), advice));
+        return Some((
+            format!("{holder} is this node and could not be queried: {failure}"),
+            advice,
+        ));
     }
     match failure.exit {
         Exit::Unreachable => {}
@@ -129,7 +136,8 @@ fn running_node(config: &NodeConfig, failure: &Failure) -> Option<(String, &'sta
         _ => return Some((failure.text.clone(), "retry in a moment")),
     }
     let held = DataDir::check_held(config.data_dir.as_deref()?)?;
-    let text = format!("the data directory is {held}, and no node is listening on {}", socket.display());
+    let text =
+        format!("the data directory is {held}, and no node is listening on {}", socket.display());
     Some((text, "pass the control socket of the node that uses the directory with --control"))
 }
 
@@ -200,5 +208,7 @@ fn print(findings: &[Finding], json: bool) -> Result<(), Failure> {
         false => finding::render(findings, Paint::for_stdout()),
     };
     let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::output(&error))
 }

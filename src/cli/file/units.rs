@@ -50,9 +50,12 @@ pub(super) struct RawUnits {
 impl RawUnits {
     /// Relative paths start at `base`.
     pub(super) fn locate(self, at: &Location<'_>, base: &Path) -> UnitsSetting {
-        let number = |value: Option<Spanned<i64>>| value.map(|value| at.sourced_as(value, |n| n.to_string()));
-        let bytes =
-            |value: Option<Spanned<RateValue>>| value.map(|value| at.sourced_as(value, |n| n.to_string()));
+        let number = |value: Option<Spanned<i64>>| {
+            value.map(|value| at.sourced_as(value, |n| n.to_string()))
+        };
+        let bytes = |value: Option<Spanned<RateValue>>| {
+            value.map(|value| at.sourced_as(value, |n| n.to_string()))
+        };
         let time = |value: Option<Spanned<DurationValue>>| {
             value.map(|value| at.sourced_as(value, |time| time.to_string()))
         };

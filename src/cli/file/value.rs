@@ -9,7 +9,8 @@ use toml::Spanned;
 
 use crate::cli::settings::{Source, Sourced};
 
-/// Bytes, or bytes per second, as people write them: `transit-rate = "10M"` or `transit-rate = 10_000_000`.
+/// Bytes, or bytes per second, as people write them: `transit-rate = "10M"` or
+/// `transit-rate = 10_000_000`.
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "a number of bytes, such as 10_000_000 or \"10M\"")]
 pub(super) enum RateValue {
@@ -77,7 +78,11 @@ impl Location<'_> {
         self.sourced_as(spanned, |value| value)
     }
 
-    pub(super) fn sourced_as<T, U>(&self, spanned: Spanned<T>, convert: impl FnOnce(T) -> U) -> Sourced<U> {
+    pub(super) fn sourced_as<T, U>(
+        &self,
+        spanned: Spanned<T>,
+        convert: impl FnOnce(T) -> U,
+    ) -> Sourced<U> {
         let source = self.source(spanned.span());
         Sourced::new(convert(spanned.into_inner()), source)
     }

@@ -55,7 +55,8 @@ pub(in crate::cli) enum WorkCommand {
 /// The node that is asked.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(in crate::cli) struct SocketArgs {
-    /// Control socket of a node on this machine [env: RECEPTOR_CONTROL] [default: the one in the default directory]
+    /// Control socket of a node on this machine [env: RECEPTOR_CONTROL] [default: the one in the
+    /// default directory]
     #[arg(long, value_name = "PATH")]
     pub(in crate::cli) control: Option<PathBuf>,
 }
@@ -152,7 +153,8 @@ pub(in crate::cli) struct QueryArgs {
     /// Only units of this node
     #[arg(long, value_name = "NODE")]
     pub(super) node: Option<NodeId>,
-    /// Only units in this state: queued, running, succeeded, failed, cancelled, expired, refused, lost …; repeatable
+    /// Only units in this state: queued, running, succeeded, failed, cancelled, expired, refused,
+    /// lost …; repeatable
     #[arg(long, value_name = "STATE")]
     pub(super) state: Vec<State>,
     /// Only units with this label; repeatable
@@ -231,7 +233,8 @@ pub(in crate::cli) struct ReleaseArgs {
     /// Id of the unit, or the beginning of it
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with_all = ["all", "node", "state", "label", "older"])]
     pub(super) id: Option<IdPrefix>,
-    /// Release all units that were submitted by this node, as far as --node, --state, --label and --older say so
+    /// Release all units that were submitted by this node, as far as --node, --state, --label and
+    /// --older say so
     #[arg(long)]
     pub(super) all: bool,
     /// Also units that have not ended: they are cancelled and killed
@@ -283,7 +286,10 @@ mod tests {
         assert_eq!(args.payload.as_deref(), Some("-".as_ref()));
         assert_eq!(args.start_by, Some(Duration::from_secs(3_600)));
         assert_eq!(args.run_for, Some(Duration::from_secs(90)));
-        assert_eq!(args.label, [("a".to_owned(), "b=c".to_owned()), ("d".to_owned(), String::new())]);
+        assert_eq!(
+            args.label,
+            [("a".to_owned(), "b=c".to_owned()), ("d".to_owned(), String::new())]
+        );
         assert!(args.key.is_some() && args.idempotent && args.follow && args.rm);
     }
 

@@ -27,9 +27,15 @@ impl FromStr for IdPrefix {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits: String = text.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect();
-        let valid = (1..=DIGITS).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        if valid { Ok(Self(digits)) } else { Err("the id of a unit, or the first hexadecimal digits of it") }
+        let digits: String =
+            text.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect();
+        let valid =
+            (1..=DIGITS).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        if valid {
+            Ok(Self(digits))
+        } else {
+            Err("the id of a unit, or the first hexadecimal digits of it")
+        }
     }
 }
 
@@ -109,7 +115,9 @@ mod tests {
 
     #[test]
     fn an_id_may_be_shortened_and_typed_without_dashes() {
-        for text in ["0193", "0193A5B2-7c4d", "0193a5b27c4d7", "0193a5b2-7c4d-7000-8000-000000000001"] {
+        for text in
+            ["0193", "0193A5B2-7c4d", "0193a5b27c4d7", "0193a5b2-7c4d-7000-8000-000000000001"]
+        {
             let prefix: IdPrefix = text.parse().unwrap();
             assert!(A.to_string().starts_with(&prefix.to_string()), "{text}");
         }

@@ -13,8 +13,8 @@ use crate::cli::json::Document;
 use crate::mesh::clock::unix_ms;
 use crate::node::Node;
 use crate::work::unit::{
-    self, FindError, Outcome, QuarantinedUnit, ResultsError, ResultsOptions, SubmitError, UnitError,
-    UnitHandle, UnitPayload, UnitResults, UnitState, UnitStatus, Units,
+    self, FindError, Outcome, QuarantinedUnit, ResultsError, ResultsOptions, SubmitError,
+    UnitError, UnitHandle, UnitPayload, UnitResults, UnitState, UnitStatus, Units,
 };
 
 /// The units of a node.
@@ -42,7 +42,8 @@ impl LocalUnits {
         payload: FedPayload,
     ) -> Result<UnitView, Failure> {
         let payload = UnitPayload::reader(payload);
-        let mut submit = self.node.submit(request.node, request.directive, payload).key(request.key);
+        let mut submit =
+            self.node.submit(request.node, request.directive, payload).key(request.key);
         submit = submit.idempotent(request.idempotent);
         if let Some(ms) = request.start_by_ms {
             submit = submit.start_by(Duration::from_millis(ms));
@@ -53,12 +54,18 @@ impl LocalUnits {
         if let Some(ms) = request.keep_for_ms {
             submit = submit.keep_for(Duration::from_millis(ms));
         }
-        submit = request.labels.into_iter().fold(submit, |submit, (name, value)| submit.label(name, value));
+        submit = request
+            .labels
+            .into_iter()
+            .fold(submit, |submit, (name, value)| submit.label(name, value));
         let unit = submit.await.map_err(|error| submit_failure(&error))?;
         Ok(view(unit.status()))
     }
 
-    fn list<'a>(&self, query: &'a UnitQuery) -> Result<impl Iterator<Item = UnitView> + 'a, Failure> {
+    fn list<'a>(
+        &self,
+        query: &'a UnitQuery,
+    ) -> Result<impl Iterator<Item = UnitView> + 'a, Failure> {
         self.check_enabled()?;
         let filter = query.filter(unix_ms());
         let units = if query.here { self.units.here(&filter) } else { self.units.list(&filter) };
@@ -91,13 +98,21 @@ impl LocalUnits {
         })
     }
 
-    pub(in crate::cli) async fn cancel(&self, id: &IdPrefix, grace: Duration) -> Result<UnitView, Failure> {
+    pub(in crate::cli) async fn cancel(
+        &self,
+        id: &IdPrefix,
+        grace: Duration,
+    ) -> Result<UnitView, Failure> {
         let unit = self.find(id)?;
         unit.cancel(grace).await.map_err(|error| unit_failure(&error))?;
         Ok(view(unit.status()))
     }
 
-    pub(in crate::cli) async fn release(&self, id: &IdPrefix, force: bool) -> Result<Released, Failure> {
+    pub(in crate::cli) async fn release(
+        &self,
+        id: &IdPrefix,
+        force: bool,
+    ) -> Result<Released, Failure> {
         self.find(id)?.release(force).await.map_err(|error| unit_failure(&error))?;
         Ok(Released { released: 1, ..Released::default() })
     }

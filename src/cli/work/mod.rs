@@ -51,9 +51,10 @@ pub(super) async fn run(mut args: WorkArgs, env: &Env) -> Result<u8, Failure> {
 /// its id is printed.
 fn interrupted(command: &mut WorkCommand) -> Failure {
     match command {
-        WorkCommand::Submit(args) => {
-            Failure::failed(format!("interrupted; if the unit was submitted, its id is {}", args.key()))
-        }
+        WorkCommand::Submit(args) => Failure::failed(format!(
+            "interrupted; if the unit was submitted, its id is {}",
+            args.key()
+        )),
         _ => Failure::failed("interrupted; units that were submitted go on"),
     }
 }
@@ -67,10 +68,11 @@ mod tests {
 
     #[test]
     fn an_interrupted_submission_names_the_unit() {
-        let command = |line: &str| match Args::try_parse_from(line.split(' ')).expect("valid").command {
-            Command::Work(work) => work.command,
-            other => panic!("{other:?}"),
-        };
+        let command =
+            |line: &str| match Args::try_parse_from(line.split(' ')).expect("valid").command {
+                Command::Work(work) => work.command,
+                other => panic!("{other:?}"),
+            };
         let mut submit = command("receptor work submit edge-1 a:b");
         let failure = interrupted(&mut submit);
         let WorkCommand::Submit(args) = submit else { panic!("{submit:?}") };

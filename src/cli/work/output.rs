@@ -16,14 +16,19 @@ pub(super) fn end_as(unit: &UnitView) -> Result<u8, Failure> {
         _ => Exit::Failed,
     };
     let reason = unit.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    Err(Failure { exit, text: format!("unit {} on {}: {}{reason}", unit.id, unit.node, unit.verdict()) })
+    Err(Failure {
+        exit,
+        text: format!("unit {} on {}: {}{reason}", unit.id, unit.node, unit.verdict()),
+    })
 }
 
 /// Writes text to standard output.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     use std::io::Write as _;
     let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::output(&error))
 }
 
 /// A unit as a line of JSON.
@@ -42,7 +47,8 @@ mod tests {
         assert_eq!(end_as(&UnitView { exit: Some(7), ..unit(State::Failed) }), Ok(7));
         let lost = end_as(&unit(State::Lost)).unwrap_err();
         assert_eq!((lost.exit, lost.text.ends_with("on edge-1: lost")), (Exit::Failed, true));
-        let refused = UnitView { reason: Some("no such directive".to_owned()), ..unit(State::Refused) };
+        let refused =
+            UnitView { reason: Some("no such directive".to_owned()), ..unit(State::Refused) };
         let refused = end_as(&refused).unwrap_err();
         assert_eq!(refused.exit, Exit::Refused);
         assert!(refused.text.ends_with("refused: no such directive"), "{}", refused.text);

@@ -15,7 +15,9 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Repeats `attempt` while the node is away or busy. A connection that is lost after more than
 /// [`RETRY`] had reached the node, so the time starts again. A node that is busy may need longer
 /// than that to say so.
-pub(super) async fn persist<T>(mut attempt: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(super) async fn persist<T>(
+    mut attempt: impl AsyncFnMut() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let mut away_since: Option<Instant> = None;
     loop {
         let began = Instant::now();

@@ -177,8 +177,10 @@ mod tests {
         let list = UnitRequest::List { filter: UnitQuery::default() };
         assert_eq!(serde_json::to_string(&list).unwrap(), r#"{"unit":"list","filter":{}}"#);
         assert_eq!(serde_json::from_str::<UnitRequest>(r#"{"unit":"list"}"#).unwrap(), list);
-        let results: UnitRequest = serde_json::from_str(r#"{"unit":"results","id":"0193"}"#).unwrap();
-        let expected = ResultsRequest { id: "0193".parse().unwrap(), from: 0, stderr: false, follow: false };
+        let results: UnitRequest =
+            serde_json::from_str(r#"{"unit":"results","id":"0193"}"#).unwrap();
+        let expected =
+            ResultsRequest { id: "0193".parse().unwrap(), from: 0, stderr: false, follow: false };
         assert_eq!(results, UnitRequest::Results(expected));
     }
 }

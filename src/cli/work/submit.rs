@@ -98,7 +98,8 @@ mod tests {
     fn a_unit_that_was_submitted_does_not_end_as_busy() {
         let failure = goes_on(Failure::busy("the node is busy"), &unit(State::Queued));
         assert_eq!(failure.exit, Exit::Failed);
-        let text = "the node is busy; unit 0193a5b2-7c4d-7000-8000-000000000001 was submitted and goes on";
+        let text =
+            "the node is busy; unit 0193a5b2-7c4d-7000-8000-000000000001 was submitted and goes on";
         assert_eq!(failure.text, text);
         let lost = Failure::unreachable("lost");
         assert_eq!(goes_on(lost.clone(), &unit(State::Queued)), lost);

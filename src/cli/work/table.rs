@@ -11,12 +11,16 @@ use crate::cli::text::{Cell, Colour, Paint, Table, escape, escape_lines, span};
 /// A table of the units that match, the newest last.
 pub(super) fn table(units: &[UnitView], query: &UnitQuery, now_ms: u64, paint: Paint) -> String {
     // A prefix has to be unique among all units, of which a query may leave some out.
-    let ids =
-        if query.selects_all() { ShortIds::of(units.iter().map(|unit| &unit.id)) } else { ShortIds::whole() };
+    let ids = if query.selects_all() {
+        ShortIds::of(units.iter().map(|unit| &unit.id))
+    } else {
+        ShortIds::whole()
+    };
     let other_end = if query.here { "FROM" } else { "NODE" };
     let mut table = Table::new(["ID", other_end, "DIRECTIVE", "STATE", "AGE", "OUT", "LABELS"]);
     for unit in units {
-        let labels: Vec<String> = unit.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let labels: Vec<String> =
+            unit.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let releasing = if unit.releasing { ", releasing" } else { "" };
         let state = Cell::plain(unit.verdict() + releasing);
         table.row([
@@ -58,12 +62,17 @@ pub(super) fn details(unit: &UnitView, now_ms: u64, paint: Paint) -> String {
         line("started", &ago(started, now_ms));
     }
     if let Some(ended) = unit.ended_ms {
-        let ran = unit.started_ms.map(|started| format!(", after {}", span(ended.saturating_sub(started))));
+        let ran = unit
+            .started_ms
+            .map(|started| format!(", after {}", span(ended.saturating_sub(started))));
         line("ended", &format!("{}{}", ago(ended, now_ms), ran.unwrap_or_default()));
     }
     let payload = bytes(unit.payload_bytes as f64);
     if unit.handed_bytes < unit.payload_bytes {
-        line("payload", &format!("{payload}, {} of it handed over", bytes(unit.handed_bytes as f64)));
+        line(
+            "payload",
+            &format!("{payload}, {} of it handed over", bytes(unit.handed_bytes as f64)),
+        );
     } else {
         line("payload", &payload);
     }
@@ -122,7 +131,8 @@ mod tests {
             id: Uuid::from_u128(0x0193_a5b2_7d00_7000_8000_0000_0000_0002),
             exit: Some(3),
             stdout_bytes: Some(1_500),
-            labels: [("job".to_owned(), "7".to_owned()), ("by".to_owned(), "\x1b[2J".to_owned())].into(),
+            labels: [("job".to_owned(), "7".to_owned()), ("by".to_owned(), "\x1b[2J".to_owned())]
+                .into(),
             ..unit(State::Failed)
         };
         let all = UnitQuery::default();
@@ -172,7 +182,8 @@ mod tests {
     fn progress_has_bytes_in_state_and_bytes_out() {
         let unit = UnitView { payload_bytes: 100, handed_bytes: 20, ..unit(State::Handing) };
         assert_eq!(progress(&unit), "edge-1: handing (20 %), 20 B of 100 B handed over");
-        let running = UnitView { state: State::Running, handed_bytes: 100, stdout_bytes: Some(9), ..unit };
+        let running =
+            UnitView { state: State::Running, handed_bytes: 100, stdout_bytes: Some(9), ..unit };
         assert_eq!(progress(&running), "edge-1: running, 9 B written");
     }
 }

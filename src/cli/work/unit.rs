@@ -164,7 +164,12 @@ impl State {
     pub(in crate::cli) fn is_final(self) -> bool {
         matches!(
             self,
-            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired | Self::Refused | Self::Lost
+            Self::Succeeded
+                | Self::Failed
+                | Self::Cancelled
+                | Self::Expired
+                | Self::Refused
+                | Self::Lost
         )
     }
 
@@ -212,7 +217,10 @@ impl UnitView {
             (State::Failed, Some(status), _) => format!("failed (exit status {status})"),
             (State::Failed, None, Some(signal)) => format!("failed (signal {signal})"),
             (State::Handing, ..) if self.payload_bytes > 0 => {
-                format!("handing ({} %)", self.handed_bytes.saturating_mul(100) / self.payload_bytes)
+                format!(
+                    "handing ({} %)",
+                    self.handed_bytes.saturating_mul(100) / self.payload_bytes
+                )
             }
             (State::Cancelled, ..) if !self.started => "cancelled (never started)".to_owned(),
             _ => state.name().to_owned(),
@@ -228,7 +236,9 @@ impl UnitView {
     pub(super) fn exit_status(&self) -> Option<u8> {
         match (self.state, self.exit, self.signal) {
             (State::Succeeded, ..) => Some(0),
-            (State::Failed, Some(status), _) => u8::try_from(status).ok().filter(|status| *status != 0),
+            (State::Failed, Some(status), _) => {
+                u8::try_from(status).ok().filter(|status| *status != 0)
+            }
             (State::Failed, None, Some(signal)) => u8::try_from(signal.checked_add(128)?).ok(),
             _ => None,
         }
@@ -297,16 +307,23 @@ pub(super) mod tests {
             assert_eq!(&serde_json::from_str::<UnitView>(&text(unit)).unwrap(), unit);
         }
         // Each field of a unit is one of the list, unless it is absent.
-        let fields =
-            |json: &str| serde_json::from_str::<BTreeMap<String, serde_json::Value>>(json).unwrap().len();
+        let fields = |json: &str| {
+            serde_json::from_str::<BTreeMap<String, serde_json::Value>>(json).unwrap().len()
+        };
         assert_eq!(fields(&text(&full)), fields(&serde_json::to_string(&full).unwrap()));
         assert_eq!(fields(&text(&empty)), 6);
     }
 
     #[test]
     fn the_verdict_says_why() {
-        assert_eq!(UnitView { exit: Some(3), ..unit(State::Failed) }.verdict(), "failed (exit status 3)");
-        assert_eq!(UnitView { signal: Some(9), ..unit(State::Failed) }.verdict(), "failed (signal 9)");
+        assert_eq!(
+            UnitView { exit: Some(3), ..unit(State::Failed) }.verdict(),
+            "failed (exit status 3)"
+        );
+        assert_eq!(
+            UnitView { signal: Some(9), ..unit(State::Failed) }.verdict(),
+            "failed (signal 9)"
+        );
         let handing = UnitView { payload_bytes: 200, handed_bytes: 90, ..unit(State::Handing) };
         assert_eq!(handing.verdict(), "handing (45 %)");
         assert_eq!(unit(State::Cancelled).verdict(), "cancelled (never started)");

@@ -44,7 +44,7 @@ async fn within<T>(
     id: &IdPrefix,
 ) -> Result<T, Failure> {
     let Some(limit) = limit else { return waiting.await };
-    timeout(limit, waiting)
-        .await
-        .unwrap_or_else(|_| Err(Failure::unreachable(format!("unit {id} has not ended within {limit:?}"))))
+    timeout(limit, waiting).await.unwrap_or_else(|_| {
+        Err(Failure::unreachable(format!("unit {id} has not ended within {limit:?}")))
+    })
 }

@@ -1,8 +1,9 @@
 //! What a node keeps between its runs: its epoch, and the neighbours it knew.
 //!
-//! Both are small files, replaced atomically: written beside, synced, renamed. A third one, `lock`, keeps a second node out
-//! of the directory. Nothing here is needed for correctness, so a full or read-only disk costs the files and not the node:
-//! it is logged once, and the files are written when the disk takes them again.
+//! Both are small files, replaced atomically: written beside, synced, renamed. A third one, `lock`,
+//! keeps a second node out of the directory. Nothing here is needed for correctness, so a full or
+//! read-only disk costs the files and not the node: it is logged once, and the files are written
+//! when the disk takes them again.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -28,7 +29,8 @@ pub(crate) const MAX_ENTRIES: usize = 4_096;
 /// longest ids.
 const MAX_FILE: u64 = 2 * 1024 * 1024;
 
-/// The neighbours that were linked within a day, with the time they were last seen, in seconds since the Unix epoch.
+/// The neighbours that were linked within a day, with the time they were last seen, in seconds
+/// since the Unix epoch.
 pub(crate) type Manifest = BTreeMap<NodeId, u64>;
 
 /// A node's directory, locked as long as a clone lives.
@@ -59,7 +61,8 @@ impl DataDir {
             Err(LockError::Io(error)) => (None, Some(error)),
         };
         let warned = AtomicBool::new(false);
-        let dir = Self(Arc::new(Inner { path, _lock: lock, unsaved_epoch: Mutex::default(), warned }));
+        let dir =
+            Self(Arc::new(Inner { path, _lock: lock, unsaved_epoch: Mutex::default(), warned }));
         if let Some(error) = unusable {
             dir.warn(&error);
         }
@@ -72,9 +75,11 @@ impl DataDir {
         PidLock::check_held(&lock_file(path))
     }
 
-    /// An epoch greater than that of any earlier start that could be read, written before it is used if the disk permits.
+    /// An epoch greater than that of any earlier start that could be read, written before it is
+    /// used if the disk permits.
     pub(crate) fn next_epoch(&self, now_ms: u64) -> u64 {
-        let before = self.read("epoch").and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+        let before =
+            self.read("epoch").and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
         let epoch = now_ms.max(before.saturating_add(1));
         *self.unsaved() = Some(epoch);
         if let Err(error) = self.save_epoch() {
@@ -89,22 +94,26 @@ impl DataDir {
         let path = self.file("manifest");
         let mut manifest = Manifest::new();
         for (line, entry) in text.lines().enumerate() {
-            let parsed = entry
-                .split_once(' ')
-                .and_then(|(seen, id)| Some((NodeId::try_from(id).ok()?, seen.parse::<u64>().ok()?)));
+            let parsed = entry.split_once(' ').and_then(|(seen, id)| {
+                Some((NodeId::try_from(id).ok()?, seen.parse::<u64>().ok()?))
+            });
             match parsed {
                 Some((id, seen)) => drop(manifest.insert(id, seen)),
-                None => warn!(path = %path.display(), line = line + 1, "skipped an unreadable line"),
+                None => {
+                    warn!(path = %path.display(), line = line + 1, "skipped an unreadable line")
+                }
             }
         }
         forget(&mut manifest, now);
         manifest
     }
 
-    /// Replaces the manifest, and writes what could not be written before. A failure is logged once.
+    /// Replaces the manifest, and writes what could not be written before. A failure is logged
+    /// once.
     pub(crate) fn save_manifest(&self, manifest: &Manifest) {
         let text: String = manifest.iter().map(|(id, seen)| format!("{seen} {id}\n")).collect();
-        let saved = self.save_epoch().and_then(|()| replace(&self.file("manifest"), text.as_bytes()));
+        let saved =
+            self.save_epoch().and_then(|()| replace(&self.file("manifest"), text.as_bytes()));
         match saved {
             Ok(()) if self.0.warned.swap(false, Ordering::Relaxed) => {
                 info!(path = %self.0.path.display(), "the data directory can be written again");
@@ -255,7 +264,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("epoch"), b"9000").unwrap();
         let data = DataDir::open(dir.path().to_owned()).unwrap();
-        // Whoever runs this test, root included: a directory is in the way of the file that is written first.
+        // Whoever runs this test, root included: a directory is in the way of the file that is
+        // written first.
         fs::create_dir(dir.path().join("epoch.new")).unwrap();
         assert_eq!(data.next_epoch(5), 9_001);
         data.save_manifest(&Manifest::from([(id("a"), 1)]));
@@ -292,7 +302,8 @@ mod tests {
     #[test]
     fn a_pipe_or_a_large_file_in_the_directory_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
-        let made = std::process::Command::new("mkfifo").arg(dir.path().join("epoch")).status().unwrap();
+        let made =
+            std::process::Command::new("mkfifo").arg(dir.path().join("epoch")).status().unwrap();
         assert!(made.success());
         File::create(dir.path().join("manifest")).unwrap().set_len(MAX_FILE + 1).unwrap();
         let data = DataDir::open(dir.path().to_owned()).unwrap();

@@ -1,6 +1,7 @@
 //! The connection manifest: the neighbours that this node had within a day.
 //!
-//! Those that are not linked now are advertised as dormant: inventory that an operator sees, and that carries no traffic.
+//! Those that are not linked now are advertised as dormant: inventory that an operator sees, and
+//! that carries no traffic.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,8 @@
 //! A lock file that one live process holds, with its pid for error messages.
 //!
-//! The lock is `flock(2)`, so the kernel releases it when the holder dies, however it dies. The holder removes the file on
-//! drop, which makes the file's inode part of the check: a lock on a file that is no longer at its path protects nothing.
+//! The lock is `flock(2)`, so the kernel releases it when the holder dies, however it dies. The
+//! holder removes the file on drop, which makes the file's inode part of the check: a lock on a
+//! file that is no longer at its path protects nothing.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -101,7 +102,8 @@ fn try_lock(file: &mut File) -> Result<(), LockError> {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
-            let pid = file.take(32).read_to_string(&mut pid).ok().and_then(|_| pid.trim().parse().ok());
+            let pid =
+                file.take(32).read_to_string(&mut pid).ok().and_then(|_| pid.trim().parse().ok());
             Err(LockError::Held { pid })
         }
         Err(TryLockError::Error(error)) => Err(error.into()),

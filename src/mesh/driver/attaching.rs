@@ -35,7 +35,12 @@ pub(crate) struct Attaching {
 }
 
 impl Attaching {
-    pub(crate) fn new(me: NodeId, notary: Arc<CertificateNotary>, epoch: u64, instance: u64) -> Self {
+    pub(crate) fn new(
+        me: NodeId,
+        notary: Arc<CertificateNotary>,
+        epoch: u64,
+        instance: u64,
+    ) -> Self {
         Self { me, notary, version: Version { epoch, sequence: 0, instance }, renew_at: None }
     }
 
@@ -110,14 +115,25 @@ mod tests {
         let proof = attaching.prove(&"n".parse().unwrap(), now).unwrap();
         let notary = CertificateNotary::new(&identity("dns"), crate::transport::clock::system);
         let bodies = [
-            Attachment::body(&"dns".parse().unwrap(), proof.neighbour(), proof.version(), proof.expires()),
+            Attachment::body(
+                &"dns".parse().unwrap(),
+                proof.neighbour(),
+                proof.version(),
+                proof.expires(),
+            ),
             Attachment::body(proof.stub(), &"m".parse().unwrap(), proof.version(), proof.expires()),
             Attachment::body(proof.stub(), proof.neighbour(), proof.version(), proof.expires() + 1),
         ];
         for body in bodies {
             let stolen =
-                Attachment::decode(body, proof.signature().clone(), proof.credential().clone()).unwrap();
-            assert_eq!(notary.verify_attachment(&stolen), AttachmentVerdict::Forged, "{:?}", stolen.stub());
+                Attachment::decode(body, proof.signature().clone(), proof.credential().clone())
+                    .unwrap();
+            assert_eq!(
+                notary.verify_attachment(&stolen),
+                AttachmentVerdict::Forged,
+                "{:?}",
+                stolen.stub()
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! Waiting until the mesh includes this node: who waits, for which request of the router, and for how long.
+//! Waiting until the mesh includes this node: who waits, for which request of the router, and for
+//! how long.
 //!
 //! A stub has no router. Its neighbour asks for it: CONVERGE goes there, CONVERGED comes back.
 

@@ -33,12 +33,15 @@ impl ExpiryWatch {
     pub(crate) fn look(&mut self, identity: &Identity, now: SystemTime) {
         let stage = stage(identity.not_before(), identity.not_after(), now);
         if stage > self.warned {
-            let hours = identity.not_after().duration_since(now).unwrap_or_default().as_secs() / 3_600;
+            let hours =
+                identity.not_after().duration_since(now).unwrap_or_default().as_secs() / 3_600;
             match stage {
                 Stage::Expired => error!(
                     "the certificate has expired: no new link or peer will accept it, nor the mesh what this node says of its links"
                 ),
-                _ => warn!(hours_left = hours, "the certificate expires soon: renew it, and reload"),
+                _ => {
+                    warn!(hours_left = hours, "the certificate expires soon: renew it, and reload")
+                }
             }
         }
         self.warned = stage;
@@ -47,7 +50,8 @@ impl ExpiryWatch {
 
 fn stage(not_before: SystemTime, not_after: SystemTime, now: SystemTime) -> Stage {
     let Ok(left) = not_after.duration_since(now) else { return Stage::Expired };
-    // A certificate that is made for a month, or a day, is not to be warned of from its first hour on.
+    // A certificate that is made for a month, or a day, is not to be warned of from its first hour
+    // on.
     let third = not_after.duration_since(not_before).unwrap_or_default() / 3;
     let within = |days| left <= (DAY * days).min(third);
     match () {

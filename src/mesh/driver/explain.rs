@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::{Driver, Role};
 use crate::id::NodeId;
 use crate::mesh::report::explanation::{
-    AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation, StreamUse,
+    AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation,
+    StreamUse,
 };
 use crate::mesh::report::status::PeerPath;
 use crate::punch::{self, Candidate, Checked, NatClass};
@@ -41,13 +42,15 @@ impl Driver {
                 mine: punched.my_candidates.iter().map(candidate).collect(),
                 theirs: punched.their_candidates.iter().map(checked).collect(),
             },
-            (None, Some(puncher)) => {
-                Candidates { mine: puncher.candidates().iter().map(candidate).collect(), theirs: Vec::new() }
-            }
+            (None, Some(puncher)) => Candidates {
+                mine: puncher.candidates().iter().map(candidate).collect(),
+                theirs: Vec::new(),
+            },
             (None, None) => Candidates::default(),
         };
-        let attempts =
-            punched.as_ref().map(|punched| punched.attempts.iter().map(|a| attempt(a, now)).collect());
+        let attempts = punched
+            .as_ref()
+            .map(|punched| punched.attempts.iter().map(|a| attempt(a, now)).collect());
         let held = match &self.role {
             Role::Full(router) => router.held_until(node),
             Role::Stub(_) => None,
@@ -129,15 +132,21 @@ fn path(
     match (punched, &connection) {
         (Some(punched), _) => Some(relayed(punched.why.as_str(), punched.why.reason().to_owned())),
         (None, Some(_)) => Some(relayed("off", "direct paths are off at this node".to_owned())),
-        (None, None) if routed => {
-            Some(relayed("not-connected", "there is no connection to it, since nobody needed one".to_owned()))
-        }
+        (None, None) if routed => Some(relayed(
+            "not-connected",
+            "there is no connection to it, since nobody needed one".to_owned(),
+        )),
         (None, None) => None,
     }
 }
 
 fn candidate(candidate: &Candidate) -> CandidateStatus {
-    CandidateStatus { address: candidate.addr, kind: candidate.kind.as_str(), probes: 0, rtt_ms: None }
+    CandidateStatus {
+        address: candidate.addr,
+        kind: candidate.kind.as_str(),
+        probes: 0,
+        rtt_ms: None,
+    }
 }
 
 fn checked(checked: &Checked) -> CandidateStatus {

@@ -27,7 +27,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) detours: &'a Detours,
 }
 
-/// The switch's routes, kept as long as the router's table is the same: links come and go without them.
+/// The switch's routes, kept as long as the router's table is the same: links come and go without
+/// them.
 #[derive(Debug, Default)]
 pub(crate) struct RouteCache {
     of: Arc<Table>,
@@ -73,10 +74,12 @@ fn routes(table: &Table) -> Routes {
 
 /// Makes the table: the routes, as far as there are links to use.
 pub(crate) fn forwarding_table(sources: &Sources<'_>) -> ForwardingTable {
-    let mut forwarding = ForwardingTable::new(sources.me, sources.transit, Arc::clone(&sources.routes));
+    let mut forwarding =
+        ForwardingTable::new(sources.me, sources.transit, Arc::clone(&sources.routes));
     // Whatever is connected may send: a link that drains has packets on the way.
     for link in sources.links.values() {
-        // Whom a stub is attached to brings it everything, whether or not it carries the packets of others.
+        // Whom a stub is attached to brings it everything, whether or not it carries the packets of
+        // others.
         let permitted = || sources.router.is_none_or(|router| router.permits_transit(&link.peer));
         let transit = (link.transit && permitted() || sources.stub) && !link.stub;
         let ingress = Ingress { neighbour: link.addr, transit };
@@ -116,7 +119,8 @@ pub(crate) fn forwarding_table(sources: &Sources<'_>) -> ForwardingTable {
     forwarding
 }
 
-/// Room for twice the path and some, since routes may change under way, and no more than a loop deserves.
+/// Room for twice the path and some, since routes may change under way, and no more than a loop
+/// deserves.
 fn hop_limit(hops: u32) -> u8 {
     u8::try_from(hops.saturating_mul(2).saturating_add(8)).unwrap_or(u8::MAX)
 }

@@ -20,7 +20,8 @@ const MAX_LEN: usize = 8 + 4 + MAX_AUTHENTICATOR;
 pub(crate) async fn serve(mut listener: Listener, vetting: Vetting) {
     while let Some(incoming) = listener.accept().await {
         let vetting = vetting.clone();
-        // Bounded by the streams that the connections permit. What is verified is bounded for each connection.
+        // Bounded by the streams that the connections permit. What is verified is bounded for each
+        // connection.
         tokio::spawn(async move { take(incoming, &vetting).await });
     }
 }

@@ -14,12 +14,14 @@ use tokio::time::{Instant, sleep_until};
 /// The longest grace period: a longer one is cut to it.
 const MAX_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// This node is shut down, or the runtime that drives it is gone. Nothing was changed; start another node.
+/// This node is shut down, or the runtime that drives it is gone. Nothing was changed; start
+/// another node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("this node is shut down")]
 pub struct ShutDown;
 
-/// A shutdown that runs at most once. Its callers share the outcome, and the earliest of their deadlines.
+/// A shutdown that runs at most once. Its callers share the outcome, and the earliest of their
+/// deadlines.
 #[derive(Debug)]
 pub(crate) struct Shutdown {
     begun: AtomicBool,
@@ -52,7 +54,8 @@ impl Shutdown {
         !self.begun.swap(true, Ordering::Relaxed)
     }
 
-    /// Waits until the earliest deadline of all callers, also of those that call meanwhile. Cancel safe.
+    /// Waits until the earliest deadline of all callers, also of those that call meanwhile. Cancel
+    /// safe.
     pub(crate) async fn grace_over(&self) {
         let mut deadline = self.deadline.subscribe();
         loop {
@@ -71,7 +74,8 @@ impl Shutdown {
         self.done.subscribe().wait_for(|done| *done).await.expect("self holds the sender");
     }
 
-    /// Wakes all callers. Also called when the task that ran the shutdown is dropped with its runtime.
+    /// Wakes all callers. Also called when the task that ran the shutdown is dropped with its
+    /// runtime.
     pub(crate) fn finished(&self) {
         self.done.send_replace(true);
     }

@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use crate::id::{Cost, NodeAddr, NodeId};
 use crate::mesh::report::status::{
-    Direction, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus, RouteStatus, Status, StubsStatus,
+    Direction, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus, RouteStatus, Status,
+    StubsStatus,
 };
 use crate::mesh::view::LinkView;
 use crate::router::{LinkClass, Record, Table};
@@ -22,8 +23,8 @@ use crate::switch::ForwardingTable;
 
 /// What a dormant edge is shown to cost, as the seed had it. It carries no traffic.
 const DORMANT_COST: u32 = 100;
-/// Links, routes and records of which a status is built where it is asked for; that of a larger mesh is built on a blocking
-/// thread.
+/// Links, routes and records of which a status is built where it is asked for; that of a larger
+/// mesh is built on a blocking thread.
 const SMALL: usize = 256;
 
 /// The mesh as the driver sees it at one moment.
@@ -76,9 +77,11 @@ impl Snapshot {
         let (stubs, routes, edges) = (self.stubs(), self.routes(&first_hops), self.edges());
         // What a neighbour says in its record is newer than its HELLO.
         let me = &self.small.node_id;
-        let said = self.records.iter().filter_map(|record| Some((&record.origin, record.active(me)?)));
+        let said =
+            self.records.iter().filter_map(|record| Some((&record.origin, record.active(me)?)));
         let said: BTreeMap<&NodeId, Cost> = said.collect();
-        let links = self.links.iter().map(|link| link.status(said.get(&link.peer).copied(), self.now));
+        let links =
+            self.links.iter().map(|link| link.status(said.get(&link.peer).copied(), self.now));
         let links: Vec<_> = links.chain(self.dialled.iter().cloned()).collect();
         let peers = self.peers(&first_hops);
         Status { stubs, links, routes, edges, peers, ..self.small }
@@ -104,7 +107,9 @@ impl Snapshot {
         let mut peers: Vec<_> = neighbours.map(|link| link.peer_status(self.now)).collect();
         let is_stub = |node: &NodeId| self.table.route(node).is_some_and(|route| route.stub);
         let others = self.peers.iter().filter(|peer| !is_stub(&peer.node) || listed.one_more());
-        peers.extend(others.map(|peer| PeerStatus { via: first_hops.of(peer.node.addr()), ..peer.clone() }));
+        peers.extend(
+            others.map(|peer| PeerStatus { via: first_hops.of(peer.node.addr()), ..peer.clone() }),
+        );
         peers
     }
 
@@ -126,7 +131,11 @@ impl Snapshot {
             })
         };
         let mut listed = AtMost::new(self.max_stubs);
-        self.table.iter().filter(|route| !route.stub || listed.one_more()).filter_map(route).collect()
+        self.table
+            .iter()
+            .filter(|route| !route.stub || listed.one_more())
+            .filter_map(route)
+            .collect()
     }
 
     fn edges(&self) -> Vec<EdgeStatus> {

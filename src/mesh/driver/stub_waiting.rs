@@ -1,15 +1,19 @@
-//! Who waits at a stub for its neighbour's verdicts on convergence, each until a deadline of its own.
+//! Who waits at a stub for its neighbour's verdicts on convergence, each until a deadline of its
+//! own.
 //!
-//! The neighbour answers one request at a time. So the stub asks until the earliest deadline, and again for the others.
+//! The neighbour answers one request at a time. So the stub asks until the earliest deadline, and
+//! again for the others.
 
 use std::time::{Duration, Instant};
 
 use super::converge::Asker;
 use crate::mesh::report::convergence::Convergence;
 
-/// How much longer than its deadline a waiter waits for the neighbour's answer, which has a way to go.
+/// How much longer than its deadline a waiter waits for the neighbour's answer, which has a way to
+/// go.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long after a verdict that came too early, since the neighbour had no room, the stub asks again.
+/// How long after a verdict that came too early, since the neighbour had no room, the stub asks
+/// again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Who waits at a stub, and when it asks again. As many as a router takes requests.
@@ -49,8 +53,8 @@ impl StubWaiting {
         due && !self.waiters.is_empty()
     }
 
-    /// Forgets those that have gone, and answers those that the neighbour has left without an answer, with how many
-    /// nodes there were. `true` if the neighbour is to be asked again.
+    /// Forgets those that have gone, and answers those that the neighbour has left without an
+    /// answer, with how many nodes there were. `true` if the neighbour is to be asked again.
     pub(crate) fn expire(&mut self, expected: u64, now: Instant) -> bool {
         self.waiters.retain(|(_, asker)| !asker.is_closed());
         for (_, asker) in self.waiters.extract_if(.., |(deadline, _)| *deadline + GRACE <= now) {

@@ -1,4 +1,5 @@
-//! What the driver does with reports that packets did not arrive: see [`doubt`](crate::mesh::peers::doubt) for the rules.
+//! What the driver does with reports that packets did not arrive: see
+//! [`doubt`](crate::mesh::peers::doubt) for the rules.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,12 +18,15 @@ use crate::transport::frame::Frame;
 use crate::transport::renewable::Renewable;
 use crate::transport::unreachable::Unreachable;
 
-/// How long reports are gathered before the driver gets the next ones: it goes through all links for each batch.
+/// How long reports are gathered before the driver gets the next ones: it goes through all links
+/// for each batch.
 const GATHER: Duration = Duration::from_millis(20);
-/// Addresses in one batch, at most. Reports about others are dropped; what is still true is reported again.
+/// Addresses in one batch, at most. Reports about others are dropped; what is still true is
+/// reported again.
 const MAX_BATCH: usize = 4_096;
 
-/// Passes reports on to the driver until it has gone: at once if there was none for a while, else in batches.
+/// Passes reports on to the driver until it has gone: at once if there was none for a while, else
+/// in batches.
 pub(crate) async fn follow_reports(
     mut reports: broadcast::Receiver<Unreachable>,
     inputs: mpsc::Sender<Input>,
@@ -52,7 +56,8 @@ pub(crate) async fn follow_reports(
     }
 }
 
-/// A link is not doubted for what is wrong with this machine's own routes: they come back, or the idle timeout ends it.
+/// A link is not doubted for what is wrong with this machine's own routes: they come back, or the
+/// idle timeout ends it.
 fn add(batch: &mut UnreachableAddrs, Unreachable { to, why }: Unreachable) {
     if why.is_remote() {
         // Of several reasons the one that says most.
@@ -110,7 +115,10 @@ impl Driver {
                         if self.logs.admit(LogKind::Closed, &link.peer) {
                             warn!(peer = %link.peer, address = %link.remote, "reported as unreachable, and does not answer");
                         }
-                        link.close(CloseCode::Unreachable, "reported as unreachable, and does not answer");
+                        link.close(
+                            CloseCode::Unreachable,
+                            "reported as unreachable, and does not answer",
+                        );
                     }
                 }
             }

@@ -1,5 +1,5 @@
-//! Verifies signatures and certificate chains ahead of the driver, on blocking threads instead of the
-//! driver's and the reader's task.
+//! Verifies signatures and certificate chains ahead of the driver, on blocking threads instead of
+//! the driver's and the reader's task.
 //!
 //! ```text
 //!   UPDATE ─────▶ link's reader ──▶ pool: signature ─────────────────▶ remembered by the notary ──▶ driver
@@ -8,10 +8,11 @@
 //!   waits ──▶ CREDENTIAL ──▶ pool: path to a root, then signature ──▶ remembered by the notary ──▶ driver
 //! ```
 //!
-//! Each reader waits for its own job before it hands in the next frame: frames stay in order, one job
-//! per connection is queued, and permits are granted in order. A peer that causes much verification
-//! delays its own connection and no other. What is not found ahead, such as the signature of a record
-//! that travels as a delta, is verified by the driver: the result is the same.
+//! Each reader waits for its own job before it hands in the next frame: frames stay in order, one
+//! job per connection is queued, and permits are granted in order. A peer that causes much
+//! verification delays its own connection and no other. What is not found ahead, such as the
+//! signature of a record that travels as a delta, is verified by the driver: the result is the
+//! same.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -40,8 +41,8 @@ const MAX_ASKED: usize = 4_096;
 const AHEAD_BURST: u32 = 1_024;
 const AHEAD_EVERY: Duration = Duration::from_millis(10);
 
-/// Maximum number of records of one neighbour that wait for a credential to be verified ahead, and of
-/// their bytes.
+/// Maximum number of records of one neighbour that wait for a credential to be verified ahead, and
+/// of their bytes.
 const MAX_WAITING: usize = 1_024;
 const MAX_WAITING_BYTES: usize = 1 << 20;
 
@@ -97,7 +98,13 @@ impl CredentialChecks {
     }
 
     /// Verifies what a message from a neighbour brings, so that the driver need not.
-    pub(crate) async fn prepare(&self, ahead: &mut Ahead, asked: &Asked, message: &Message, now: Instant) {
+    pub(crate) async fn prepare(
+        &self,
+        ahead: &mut Ahead,
+        asked: &Asked,
+        message: &Message,
+        now: Instant,
+    ) {
         let notary = self.notary.load_full();
         match message {
             Message::Update(record) => {
@@ -298,11 +305,15 @@ mod tests {
         let (scene, mut ahead, asked) = (Scene::new(), Ahead::new(), Asked::new());
         scene.own.prepare(&scene.other.credential());
         let record = scene.record(1);
-        let forged = Advertisement::new(scene.record(2).bytes().clone()).with_proof(record.proof().clone());
+        let forged =
+            Advertisement::new(scene.record(2).bytes().clone()).with_proof(record.proof().clone());
         for record in [&record, &forged] {
             scene.checks.prepare(&mut ahead, &asked, &Message::Update(record.clone()), now()).await;
         }
-        assert_eq!([scene.verdict(&record), scene.verdict(&forged)], [Verdict::Valid, Verdict::Forged]);
+        assert_eq!(
+            [scene.verdict(&record), scene.verdict(&forged)],
+            [Verdict::Valid, Verdict::Forged]
+        );
         assert_eq!(scene.own.checked(), 1, "only of the forged one");
     }
 
@@ -311,13 +322,20 @@ mod tests {
         let (scene, asked) = (Scene::new(), Asked::new());
         let key = (id("other"), id("own"));
         let version = Version { epoch: 1, sequence: 0, instance: 1 };
-        let attachment = scene.other.attach(&key.0, &key.1, version, Duration::from_secs(60)).unwrap();
+        let attachment =
+            scene.other.attach(&key.0, &key.1, version, Duration::from_secs(60)).unwrap();
         asked.note(&Message::AttachmentWant(vec![key.clone()]));
         let (stub, neighbour, attachment) = (key.0, key.1, Box::new(attachment));
         scene
-            .prepare(&asked, &Message::Attachment { stub, neighbour, attachment: Some(attachment.clone()) })
+            .prepare(
+                &asked,
+                &Message::Attachment { stub, neighbour, attachment: Some(attachment.clone()) },
+            )
             .await;
-        assert!(matches!(scene.own.verify_attachment(&attachment), AttachmentVerdict::Valid { .. }));
+        assert!(matches!(
+            scene.own.verify_attachment(&attachment),
+            AttachmentVerdict::Valid { .. }
+        ));
         assert_eq!(scene.own.checked(), 0);
     }
 
@@ -377,7 +395,12 @@ mod tests {
         /// What the driver finds.
         fn verdict(&self, record: &Advertisement) -> Verdict {
             let (proof, credential) = (Proof::decode(record.proof()), self.other.credential());
-            self.own.verify(&id("other"), record.bytes(), &proof.expect("a proof"), Some(&credential))
+            self.own.verify(
+                &id("other"),
+                record.bytes(),
+                &proof.expect("a proof"),
+                Some(&credential),
+            )
         }
     }
 

@@ -99,10 +99,14 @@ impl Acceptor {
     fn judge(&self, incoming: Incoming, peer: bool) -> Option<(Incoming, Place)> {
         let proven = incoming.remote_address_validated();
         let verdict = match peer {
-            true => self.handshakes.peers.judge(half_open::peer_source(&self.endpoint, &incoming), proven),
-            false => {
-                self.handshakes.links.judge(half_open::link_source(incoming.remote_address().ip()), proven)
-            }
+            true => self
+                .handshakes
+                .peers
+                .judge(half_open::peer_source(&self.endpoint, &incoming), proven),
+            false => self
+                .handshakes
+                .links
+                .judge(half_open::link_source(incoming.remote_address().ip()), proven),
         };
         match verdict {
             Verdict::Admit(place) => Some((incoming, place)),
@@ -143,7 +147,8 @@ impl Acceptor {
         let names = certified_names(&connection);
         let Some(name) = names.first() else { return Err(HandshakeError::NoHello) };
         // Its address is proven by the handshake.
-        let Verdict::Admit(place) = self.handshakes.greeting.judge(half_open::member_source(name), true)
+        let Verdict::Admit(place) =
+            self.handshakes.greeting.judge(half_open::member_source(name), true)
         else {
             return Err(HandshakeError::Timeout);
         };

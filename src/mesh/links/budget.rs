@@ -77,12 +77,15 @@ impl<const LEVELS: usize> Budget<LEVELS> {
                 holders.entry(source[level]).or_insert((0, *number)).0 += 1;
             }
             // The newcomer adds to the keys that it shares with the holders chosen so far.
-            let shared = entries.first().is_some_and(|(_, held)| held[..level] == newcomer[..level]);
+            let shared =
+                entries.first().is_some_and(|(_, held)| held[..level] == newcomer[..level]);
             if let Some(own) = holders.get_mut(&newcomer[level]).filter(|_| shared) {
                 own.0 += 1;
             }
             // Of equal holders, the one with the oldest entry.
-            let most = holders.iter().max_by_key(|(_, (count, oldest))| (*count, std::cmp::Reverse(*oldest)));
+            let most = holders
+                .iter()
+                .max_by_key(|(_, (count, oldest))| (*count, std::cmp::Reverse(*oldest)));
             let key = *most?.0;
             entries.retain(|(_, source)| source[level] == key);
         }
@@ -161,8 +164,12 @@ mod tests {
                 let (number, displaced) = budget.enter(source);
                 held.push((number, source));
                 if let Some(displaced) = displaced {
-                    let at = held.iter().position(|(number, _)| *number == displaced).expect("it was held");
-                    let count = |prefix: u128| held.iter().filter(|(_, held)| held[0] == prefix).count();
+                    let at = held
+                        .iter()
+                        .position(|(number, _)| *number == displaced)
+                        .expect("it was held");
+                    let count =
+                        |prefix: u128| held.iter().filter(|(_, held)| held[0] == prefix).count();
                     let victim = held[at].1;
                     assert!(
                         count(victim[0]) >= (0..broad).map(|p| count(p.into())).max().unwrap(),

@@ -1,8 +1,9 @@
 //! Several futures in one task.
 //!
-//! A link has four parts that wait for different things. As tasks of their own they were four entries in the run queue
-//! when a connection ends, which wakes all of them; a hub that loses 4,000 links had 16,000 tasks to run before anything
-//! else. Here the first part that is woken queues the task, and only the parts that were woken are polled.
+//! A link has four parts that wait for different things. As tasks of their own they were four
+//! entries in the run queue when a connection ends, which wakes all of them; a hub that loses 4,000
+//! links had 16,000 tasks to run before anything else. Here the first part that is woken queues the
+//! task, and only the parts that were woken are polled.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -56,7 +57,8 @@ impl<const N: usize> Bundle<N> {
             woken: AtomicU8::new(((1_u16 << N) - 1) as u8),
             task: Mutex::new(Waker::noop().clone()),
         });
-        let waker = |nth: usize| Arc::new(PartWaker { shared: Arc::clone(&shared), bit: 1 << nth }).into();
+        let waker =
+            |nth: usize| Arc::new(PartWaker { shared: Arc::clone(&shared), bit: 1 << nth }).into();
         Self { parts: parts.map(Some), wakers: std::array::from_fn(waker), first: 0, shared }
     }
 }
@@ -114,8 +116,9 @@ mod tests {
     fn parts_that_are_woken_together_are_polled_once_in_one_task() {
         let polls: [Arc<AtomicUsize>; 4] = std::array::from_fn(|_| Arc::default());
         let notifies: [Arc<Notify>; 4] = std::array::from_fn(|_| Arc::default());
-        let mut bundle =
-            Bundle::new(std::array::from_fn::<_, 4, _>(|nth| counting(&polls[nth], &notifies[nth])));
+        let mut bundle = Bundle::new(std::array::from_fn::<_, 4, _>(|nth| {
+            counting(&polls[nth], &notifies[nth])
+        }));
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(Arc::clone(&wakes));
         let mut cx = Context::from_waker(&waker);

@@ -1,16 +1,20 @@
 //! Two links to one neighbour: which one stays. Pure.
 //!
-//! Of two links, one is *tested*: a ping goes out over it. If the answer comes in time, it stays and its *rival* goes;
-//! else the rival takes its place. Which one is tested depends on why there are two:
+//! Of two links, one is *tested*: a ping goes out over it. If the answer comes in time, it stays
+//! and its *rival* goes; else the rival takes its place. Which one is tested depends on why there
+//! are two:
 //!
-//! - **Duplicate**: both ends dialled, or one dialled twice. The preferred link is the one whose dialler has the smaller
-//!   id, then the one with the smaller TLS exporter. It is tested, so that the other is drained only after the winner is
-//!   known to be alive. The end that leads conducts the test; there is no hurry, and nobody is cut off by it.
-//! - **Redial**: as a duplicate, but the old link has lasted: somebody who had it dials all the same, since the network has changed
-//!   under them. The old link is tested, and soon: if it is alive, its streams go on; if it is dead, nobody waits for its end.
-//! - **Restart**: the new link's HELLO has another instance. Either the neighbour restarted, and the old link is dead;
-//!   or a second live process has the same id. The old link is tested: an answer proves the second process, and the
-//!   new link is refused. Whoever is dead cannot answer, so a restarted node is back within the test's bound.
+//! - **Duplicate**: both ends dialled, or one dialled twice. The preferred link is the one whose
+//!   dialler has the smaller id, then the one with the smaller TLS exporter. It is tested, so that
+//!   the other is drained only after the winner is known to be alive. The end that leads conducts
+//!   the test; there is no hurry, and nobody is cut off by it.
+//! - **Redial**: as a duplicate, but the old link has lasted: somebody who had it dials all the
+//!   same, since the network has changed under them. The old link is tested, and soon: if it is
+//!   alive, its streams go on; if it is dead, nobody waits for its end.
+//! - **Restart**: the new link's HELLO has another instance. Either the neighbour restarted, and
+//!   the old link is dead; or a second live process has the same id. The old link is tested: an
+//!   answer proves the second process, and the new link is refused. Whoever is dead cannot answer,
+//!   so a restarted node is back within the test's bound.
 
 use std::time::{Duration, Instant};
 
@@ -42,8 +46,8 @@ pub(crate) struct Contest {
 }
 
 impl Contest {
-    /// When a ping over a link with the round trip `rtt` is overdue: four round trips, within bounds. A lost packet
-    /// must have time to be sent again.
+    /// When a ping over a link with the round trip `rtt` is overdue: four round trips, within
+    /// bounds. A lost packet must have time to be sent again.
     pub(crate) fn deadline(cause: Cause, now: Instant, rtt: Duration) -> Instant {
         let (least, most) = match cause {
             Cause::Restart | Cause::Redial => (Duration::from_millis(500), Duration::from_secs(1)),

@@ -29,8 +29,9 @@ use crate::transport::handshake::{self, Established, HandshakeError};
 use crate::transport::unreachable::{Reason, Reports, Unreachable};
 use crate::transport::{Refusal, random};
 
-/// How long one dial may take while the peer was linked a short while ago: its first packets may go to a process
-/// that is not there yet, and the sooner the attempt is given up, the sooner the next one meets the new process.
+/// How long one dial may take while the peer was linked a short while ago: its first packets may go
+/// to a process that is not there yet, and the sooner the attempt is given up, the sooner the next
+/// one meets the new process.
 const FRESH_ATTEMPT: Duration = Duration::from_secs(3);
 /// How long one dial may take otherwise.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -38,14 +39,14 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 const STAGGER: Duration = Duration::from_millis(250);
 /// How long a link must have lasted for its peer to count as linked lately.
 const LINKED_AFTER: Duration = Duration::from_secs(2);
-/// How long a dial goes on after the first report that the address is unreachable: ICMP may be forged, and a live peer
-/// that is not far answers in this time.
+/// How long a dial goes on after the first report that the address is unreachable: ICMP may be
+/// forged, and a live peer that is not far answers in this time.
 const GRACE: Duration = Duration::from_millis(100);
-/// Every so many attempts in a row that ended by such reports, the next one ignores them: a forger can delay a link to a
-/// peer that is far, and not prevent it.
+/// Every so many attempts in a row that ended by such reports, the next one ignores them: a forger
+/// can delay a link to a peer that is far, and not prevent it.
 const HEEDLESS_EVERY: u32 = 8;
-/// For this long after the loss of a link, a port that is reported as closed is that of a process that restarts: it is
-/// dialled without growing delays.
+/// For this long after the loss of a link, a port that is reported as closed is that of a process
+/// that restarts: it is dialled without growing delays.
 const RESTART_WITHIN: Duration = Duration::from_secs(5);
 /// Links of a peer that may end in a row by its leave, by its restart, or by this node, without
 /// growing delays. A link that lasts resets the count.
@@ -184,7 +185,8 @@ impl Dialler {
                 names.network_moved();
                 backoff.reset();
             }
-            let restarts = closed_port && lost_at.is_some_and(|lost| clock::now() < lost + RESTART_WITHIN);
+            let restarts =
+                closed_port && lost_at.is_some_and(|lost| clock::now() < lost + RESTART_WITHIN);
             let restarts = restarts || std::mem::take(&mut expects_restart);
             let delay = match backoff.next(fresh, random::bits()) {
                 _ if restarts => Backoff::jittered(RESTART_DELAY, random::bits()),
@@ -229,7 +231,8 @@ impl Dialler {
                     if self.inputs.send(Input::Established(Box::new(established))).await.is_err() {
                         return;
                     }
-                    // What was wrong before is kept until the link has proved itself: it may be wrong again.
+                    // What was wrong before is kept until the link has proved itself: it may be
+                    // wrong again.
                     dialled.with(|state| {
                         state.linked = true;
                         state.dialling = false;
@@ -238,7 +241,10 @@ impl Dialler {
                     let why = connection.closed().await;
                     rtt = Some(connection.rtt());
                     if let Some(refusal) = Refusal::from_connection_error(&why) {
-                        self.report(dialled, &AttemptError::Handshake(HandshakeError::Refused(refusal)));
+                        self.report(
+                            dialled,
+                            &AttemptError::Handshake(HandshakeError::Refused(refusal)),
+                        );
                     } else {
                         dialled.with(|state| state.last_error = Some(why.to_string()));
                     }
@@ -266,7 +272,8 @@ impl Dialler {
                     };
                     expects_restart |= end == LinkEnd::PeerLeft;
                     backoff.link_ended(end, up);
-                    // A link that is refused right after HELLO was never one: a twin is not to knock every other second.
+                    // A link that is refused right after HELLO was never one: a twin is not to
+                    // knock every other second.
                     if restart || up >= LINKED_AFTER {
                         lost_at = Some(clock::now());
                     }
@@ -284,7 +291,8 @@ impl Dialler {
 
     fn report(&self, dialled: &Dialled, error: &AttemptError) {
         let refusal = error.refusal().map(|why| why.naming(&self.endpoint.identity()));
-        let why = refusal.as_ref().map_or_else(|| error.describe(&dialled.peer), ToString::to_string);
+        let why =
+            refusal.as_ref().map_or_else(|| error.describe(&dialled.peer), ToString::to_string);
         let repeated = dialled.with(|state| {
             let text = Some(why.clone());
             let repeated = state.last_error == text;
@@ -292,7 +300,8 @@ impl Dialler {
             state.refusal = refusal.clone();
             repeated
         });
-        // The same trouble again and again is worth one line to an operator; a refusal wants somebody to act.
+        // The same trouble again and again is worth one line to an operator; a refusal wants
+        // somebody to act.
         match &refusal {
             _ if repeated => debug!(error = why, "no link"),
             // Another mesh on the same network is nobody's mistake.
@@ -308,8 +317,8 @@ impl Dialler {
         });
     }
 
-    /// One attempt: all addresses, each a little later than the one before; the first that answers wins. Addresses that
-    /// are known are dialled while the name is looked up.
+    /// One attempt: all addresses, each a little later than the one before; the first that answers
+    /// wins. Addresses that are known are dialled while the name is looked up.
     async fn attempt(
         &self,
         dialled: &Dialled,
@@ -385,12 +394,15 @@ impl Dialler {
         }
     }
 
-    /// One attempt at a neighbour where it is linked already, for a link beside that one. Without success nothing happens.
+    /// One attempt at a neighbour where it is linked already, for a link beside that one. Without
+    /// success nothing happens.
     pub(crate) async fn dial_once(&self, addr: SocketAddr, peer: &NodeId, within: Duration) {
         let patience = Patience { limit: within, heeds_reports: true, rtt: None };
         match self.dial(addr, Some(peer), patience).await {
             // An error means that the driver has gone, and the link goes with it.
-            Ok(established) => drop(self.inputs.send(Input::Established(Box::new(established))).await),
+            Ok(established) => {
+                drop(self.inputs.send(Input::Established(Box::new(established))).await)
+            }
             Err(error) => debug!(%peer, %addr, %error, "no second link"),
         }
     }
@@ -399,7 +411,8 @@ impl Dialler {
         self.view.borrow().links.contains_key(id)
     }
 
-    /// Waits while the peer is linked by another connection: the one that it dialled, or an earlier one of ours.
+    /// Waits while the peer is linked by another connection: the one that it dialled, or an earlier
+    /// one of ours.
     async fn until_unlinked(&self, known: Option<&NodeId>) {
         let Some(known) = known else { return };
         let mut view = self.view.clone();
@@ -447,7 +460,8 @@ impl Race<'_> {
                 continue;
             }
             self.addrs.push(addr);
-            let (dialler, expected, patience) = (self.dialler.clone(), self.expected.cloned(), self.patience);
+            let (dialler, expected, patience) =
+                (self.dialler.clone(), self.expected.cloned(), self.patience);
             self.dials.spawn(async move {
                 tokio::time::sleep(later).await;
                 dialler.dial(addr, expected.as_ref(), patience).await
@@ -493,7 +507,9 @@ impl AttemptError {
     /// The error for somebody who knows which peer it is about.
     fn describe(&self, peer: &PeerAddr) -> String {
         match self {
-            Self::Unreachable { addr, why } if addr.to_string() == peer.host_and_port() => why.to_string(),
+            Self::Unreachable { addr, why } if addr.to_string() == peer.host_and_port() => {
+                why.to_string()
+            }
             error => error.to_string(),
         }
     }

@@ -1,4 +1,5 @@
-//! Whose certificates are not trusted here, as far as their records have come: said once, and shown.
+//! Whose certificates are not trusted here, as far as their records have come: said once, and
+//! shown.
 
 use std::collections::VecDeque;
 
@@ -40,7 +41,8 @@ impl Distrusted {
     /// All of them, except for those of which `held` gives a newer version: that was accepted
     /// later.
     pub(crate) fn status(&self, held: impl Fn(&NodeId) -> Option<Version>) -> Vec<NotTrusted> {
-        let stands = |known: &NotTrusted, version| held(&known.node).is_none_or(|held| held <= version);
+        let stands =
+            |known: &NotTrusted, version| held(&known.node).is_none_or(|held| held <= version);
         let standing = self.0.iter().filter(|(known, version)| stands(known, *version));
         standing.map(|(known, _)| known.clone()).collect()
     }
@@ -58,7 +60,10 @@ mod tests {
         let [a, b]: [NodeId; 2] = ["a", "b"].map(|id| id.parse().unwrap());
         assert!(distrusted.note(&a, OLD, Distrust::Expired));
         assert!(!distrusted.note(&a, OLD, Distrust::Expired));
-        assert!(distrusted.note(&a, OLD, Distrust::Revoked) && distrusted.note(&b, OLD, Distrust::Revoked));
+        assert!(
+            distrusted.note(&a, OLD, Distrust::Revoked)
+                && distrusted.note(&b, OLD, Distrust::Revoked)
+        );
         assert_eq!(distrusted.status(|_| None).len(), 2);
         distrusted.forget(&a);
         assert_eq!(distrusted.status(|_| None), [NotTrusted { node: b, why: Distrust::Revoked }]);
@@ -69,7 +74,11 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut distrusted = Distrusted::default();
         for nth in 0..Distrusted::MAX + 9 {
-            assert!(distrusted.note(&format!("n{nth}").parse().unwrap(), OLD, Distrust::UnknownIssuer));
+            assert!(distrusted.note(
+                &format!("n{nth}").parse().unwrap(),
+                OLD,
+                Distrust::UnknownIssuer
+            ));
         }
         assert_eq!(distrusted.status(|_| None).len(), Distrusted::MAX);
         assert_eq!(distrusted.status(|_| None)[0].node.as_str(), "n9");

@@ -1,9 +1,10 @@
 //! The election: which of a neighbour's links carries its session. Pure.
 //!
-//! Of two neighbours the one with the smaller id *leads*; of a node and its stub, the node leads. The leader chooses
-//! the link and announces the choice with SELECT, so that both ends always agree. The session begins, at each end,
-//! with SELECT. SELECT is numbered because two of them on two links may overtake each other. A link that lost is
-//! never chosen again, so that frames of an old session cannot leak into a new one.
+//! Of two neighbours the one with the smaller id *leads*; of a node and its stub, the node leads.
+//! The leader chooses the link and announces the choice with SELECT, so that both ends always
+//! agree. The session begins, at each end, with SELECT. SELECT is numbered because two of them on
+//! two links may overtake each other. A link that lost is never chosen again, so that frames of an
+//! old session cannot leak into a new one.
 //!
 //! ```text
 //!   arrive ─▶ Waiting ──chosen──▶ Active ──another is chosen──▶ Draining ─▶ closed
@@ -11,12 +12,13 @@
 //!                └── two links: a contest tests one ── it loses ────┘
 //! ```
 //!
-//! Every method takes the time and a view of the [`Connections`], and returns [`Step`]s for the caller to perform in
-//! order. Call [`handle_timeout`](Election::handle_timeout) at [`next_timeout`](Election::next_timeout), and every
-//! tick for draining links, which have no deadline of their own.
+//! Every method takes the time and a view of the [`Connections`], and returns [`Step`]s for the
+//! caller to perform in order. Call [`handle_timeout`](Election::handle_timeout) at
+//! [`next_timeout`](Election::next_timeout), and every tick for draining links, which have no
+//! deadline of their own.
 //!
-//! No operation costs more than the links of one neighbour ([`MAX_LINKS_OF_ONE`]) and a logarithm of all, except for
-//! `handle_timeout`, which visits the links that are not settled.
+//! No operation costs more than the links of one neighbour ([`MAX_LINKS_OF_ONE`]) and a logarithm
+//! of all, except for `handle_timeout`, which visits the links that are not settled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -26,7 +28,8 @@ use super::link::{LinkId, Phase};
 use crate::id::NodeId;
 use crate::transport::code::CloseCode;
 
-/// Maximum number of links; further ones are refused as overloaded. The router's own limits on neighbours are lower.
+/// Maximum number of links; further ones are refused as overloaded. The router's own limits on
+/// neighbours are lower.
 const MAX_LINKS: usize = 65_536 + 2 * 4_096;
 /// Maximum number of links to one neighbour.
 pub(crate) const MAX_LINKS_OF_ONE: usize = 4;
@@ -34,7 +37,8 @@ pub(crate) const MAX_LINKS_OF_ONE: usize = 4;
 const CHOOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a link that lost may keep its streams.
 const DRAIN_FOR: Duration = Duration::from_secs(30);
-/// The same for a settled link: it may have been replaced for being slow on another network, not for being dead.
+/// The same for a settled link: it may have been replaced for being slow on another network, not
+/// for being dead.
 const DRAIN_SETTLED_FOR: Duration = Duration::from_secs(3_600);
 /// A second link this long after the first is a redial, not a simultaneous open.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
@@ -169,12 +173,14 @@ impl Election {
         connections: &impl Connections,
         now: Instant,
     ) -> Vec<Step> {
-        let rival =
-            self.current(&arrival.peer, connections).and_then(|id| Some((id, self.entries.get(&id)?)));
+        let rival = self
+            .current(&arrival.peer, connections)
+            .and_then(|id| Some((id, self.entries.get(&id)?)));
         let rival = rival.map(|(id, entry)| (id, entry.arrival.instance, entry.since));
         let (instance, leads) = (arrival.instance, self.leads(&arrival));
         self.peers.entry(arrival.peer.clone()).or_default().links.push(link);
-        let entry = Entry { arrival, since: now, phase: Phase::Waiting, selected: None, closing: false };
+        let entry =
+            Entry { arrival, since: now, phase: Phase::Waiting, selected: None, closing: false };
         self.entries.insert(link, entry);
         self.unsettled.insert(link);
         let mut steps = Vec::new();
@@ -218,7 +224,8 @@ impl Election {
         if later_choice || matches!(entry.phase, Phase::Draining { .. }) {
             return steps;
         }
-        // While it is open whether the process before is dead, the choice is noted; the contest ends with its activation.
+        // While it is open whether the process before is dead, the choice is noted; the contest
+        // ends with its activation.
         let contests = self.peers.get(&entry.arrival.peer).map(|peer| &peer.contests);
         let contested = contests.is_some_and(|contests| {
             contests.iter().any(|contest| contest.cause == Cause::Restart && contest.rival == link)
@@ -241,7 +248,8 @@ impl Election {
         now: Instant,
     ) -> Vec<Step> {
         let mut steps = Vec::new();
-        let peer = self.entries.get(&link).and_then(|entry| self.peers.get_mut(&entry.arrival.peer));
+        let peer =
+            self.entries.get(&link).and_then(|entry| self.peers.get_mut(&entry.arrival.peer));
         let Some(peer) = peer else { return steps };
         let tested = |contest: &Contest| contest.tested == link && contest.nonce == nonce;
         if let Some(at) = peer.contests.iter().position(tested) {
@@ -253,7 +261,12 @@ impl Election {
     }
 
     /// A link has ended.
-    pub(crate) fn closed(&mut self, link: LinkId, connections: &impl Connections, now: Instant) -> Vec<Step> {
+    pub(crate) fn closed(
+        &mut self,
+        link: LinkId,
+        connections: &impl Connections,
+        now: Instant,
+    ) -> Vec<Step> {
         let mut steps = Vec::new();
         let Some(entry) = self.entries.remove(&link) else { return steps };
         self.unsettled.remove(&link);
@@ -275,13 +288,20 @@ impl Election {
         steps
     }
 
-    /// Decides contests whose answer is overdue, and closes links that have drained or were never chosen.
-    pub(crate) fn handle_timeout(&mut self, connections: &impl Connections, now: Instant) -> Vec<Step> {
+    /// Decides contests whose answer is overdue, and closes links that have drained or were never
+    /// chosen.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        connections: &impl Connections,
+        now: Instant,
+    ) -> Vec<Step> {
         let mut steps = Vec::new();
         for link in self.unsettled.clone() {
             let Some(entry) = self.entries.get(&link) else { continue };
             match entry.phase {
-                Phase::Draining { since } if self.has_drained(link, entry, since, connections, now) => {
+                Phase::Draining { since }
+                    if self.has_drained(link, entry, since, connections, now) =>
+                {
                     let why = "another link to this neighbour is kept";
                     self.close(link, CloseCode::DuplicateLink, why, &mut steps);
                 }
@@ -322,7 +342,12 @@ impl Election {
     fn give_up_draining(&mut self, peer: &NodeId, steps: &mut Vec<Step>) {
         let links = self.peers.get(peer).map(|peer| peer.links.clone());
         for link in links.unwrap_or_default() {
-            self.close(link, CloseCode::Replaced, "the link that replaced this one has ended", steps);
+            self.close(
+                link,
+                CloseCode::Replaced,
+                "the link that replaced this one has ended",
+                steps,
+            );
         }
     }
 
@@ -334,8 +359,8 @@ impl Election {
         }
     }
 
-    /// Whether a link that lost may be closed. The leader closes first; the other end waits twice as long, as a
-    /// backstop.
+    /// Whether a link that lost may be closed. The leader closes first; the other end waits twice
+    /// as long, as a backstop.
     fn has_drained(
         &self,
         link: LinkId,
@@ -347,7 +372,8 @@ impl Election {
         let leads = self.leads(&entry.arrival);
         let settled = since >= entry.since + SETTLED_AFTER;
         let limit = if settled { DRAIN_SETTLED_FOR } else { DRAIN_FOR } * if leads { 1 } else { 2 };
-        now >= since + limit || (leads && now >= since + DRAIN_AT_LEAST && !connections.in_use(link))
+        now >= since + limit
+            || (leads && now >= since + DRAIN_AT_LEAST && !connections.in_use(link))
     }
 
     fn tested_alive(
@@ -387,7 +413,8 @@ impl Election {
         }
     }
 
-    /// The router does not accept the session on this link. It carries nothing from now on, until it ends.
+    /// The router does not accept the session on this link. It carries nothing from now on, until
+    /// it ends.
     pub(crate) fn refuse(&mut self, link: LinkId, now: Instant) {
         let Some(entry) = self.entries.get(&link) else { return };
         if self.active.get(&entry.arrival.peer) == Some(&link) {
@@ -407,7 +434,13 @@ impl Election {
     }
 
     /// Makes a link its neighbour's, if that is for this end to say.
-    fn choose(&mut self, link: LinkId, connections: &impl Connections, now: Instant, steps: &mut Vec<Step>) {
+    fn choose(
+        &mut self,
+        link: LinkId,
+        connections: &impl Connections,
+        now: Instant,
+        steps: &mut Vec<Step>,
+    ) {
         let Some(entry) = self.entries.get(&link) else { return };
         let lost = matches!(entry.phase, Phase::Draining { .. });
         if lost || entry.phase == Phase::Active || entry.closing || connections.is_closed(link) {
@@ -467,8 +500,8 @@ impl Election {
         self.peers.get(peer)?.links.iter().rev().find(waits).copied()
     }
 
-    /// Whether the choice is this end's. Most links are dialled by stubs; their acceptor can send the choice along
-    /// with its HELLO, which saves a round trip.
+    /// Whether the choice is this end's. Most links are dialled by stubs; their acceptor can send
+    /// the choice along with its HELLO, which saves a round trip.
     fn leads(&self, arrival: &Arrival) -> bool {
         match (self.stub, arrival.stub) {
             (true, _) => false,

@@ -1,15 +1,16 @@
 //! How many links may end at the same time.
 //!
-//! A hub can lose thousands of stubs within milliseconds. To end a link takes the driver tens of microseconds, and if all
-//! of them did so at once, every other task would wait for them: the run queue is FIFO. So a link takes a turn first, and
-//! returns it once the driver has dealt with its end. The rest of the run queue gets its turns in between.
+//! A hub can lose thousands of stubs within milliseconds. To end a link takes the driver tens of
+//! microseconds, and if all of them did so at once, every other task would wait for them: the run
+//! queue is FIFO. So a link takes a turn first, and returns it once the driver has dealt with its
+//! end. The rest of the run queue gets its turns in between.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Maximum number of links of each kind whose end is on its way to the driver, or being handled: about a millisecond of
-/// its time.
+/// Maximum number of links of each kind whose end is on its way to the driver, or being handled:
+/// about a millisecond of its time.
 pub(crate) const MAX_AT_A_TIME: usize = 32;
 
 /// The turns of a node's links. Clones share them.
@@ -30,7 +31,8 @@ impl Endings {
         Self { stubs: turns(), others: turns() }
     }
 
-    /// Waits for a turn, in the order of the callers. `None` never comes: the semaphores are not closed.
+    /// Waits for a turn, in the order of the callers. `None` never comes: the semaphores are not
+    /// closed.
     pub(crate) async fn turn(&self, stub: bool) -> Option<Turn> {
         let turns = if stub { &self.stubs } else { &self.others };
         Arc::clone(turns).acquire_owned().await.ok().map(Turn)

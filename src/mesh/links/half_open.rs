@@ -99,8 +99,14 @@ impl HalfOpen {
     /// Judges an attempt by its source, and by whether that has proven its address.
     pub(crate) fn judge(&self, source: Source<LEVELS>, proven: bool) -> Verdict {
         let mut state = self.lock();
-        let over =
-            || state.budget.held_by(&source).iter().zip(UNPROVEN_SHARES).any(|(held, share)| *held >= share);
+        let over = || {
+            state
+                .budget
+                .held_by(&source)
+                .iter()
+                .zip(UNPROVEN_SHARES)
+                .any(|(held, share)| *held >= share)
+        };
         if !proven && (state.budget.taken() >= PROVE_ABOVE || over()) {
             state.counts.retried += 1;
             return Verdict::Retry;
@@ -169,7 +175,11 @@ pub(crate) fn peer_source(endpoint: &Endpoint, incoming: &Incoming) -> Source<LE
     let number = |node: Option<NodeAddr>| node.map_or(0, |node| u64::from_be_bytes(node.0).into());
     let origin = endpoint.origin(incoming);
     // Packets of a node's own, or of a direct path, come through no neighbour.
-    [number(origin.through.or(origin.node)), number(origin.attached_to.or(origin.node)), number(origin.node)]
+    [
+        number(origin.through.or(origin.node)),
+        number(origin.attached_to.or(origin.node)),
+        number(origin.node),
+    ]
 }
 
 /// The source of a HELLO that is due: the id that the certificate has.
@@ -195,8 +205,9 @@ mod tests {
 
     #[test]
     fn sources_are_prefixes() {
-        let common =
-            |a: &str, b: &str| source(a).iter().zip(source(b)).take_while(|(a, b)| **a == *b).count();
+        let common = |a: &str, b: &str| {
+            source(a).iter().zip(source(b)).take_while(|(a, b)| **a == *b).count()
+        };
         assert_eq!(common("192.0.2.1", "192.0.2.200"), 1);
         assert_eq!(common("192.0.2.1", "::ffff:192.0.2.1"), 3);
         assert_eq!(common("192.0.2.1", "192.0.3.1"), 0);
@@ -213,7 +224,10 @@ mod tests {
         assert!(admit(&all, source("192.0.2.1"), false).is_none());
         places.extend(admit(&all, source("192.0.2.2"), false));
         places.extend(admit(&all, source("192.0.2.1"), true));
-        assert_eq!(all.counts(), HandshakeCounts { half_open: 10, retried: 1, ..HandshakeCounts::default() });
+        assert_eq!(
+            all.counts(),
+            HandshakeCounts { half_open: 10, retried: 1, ..HandshakeCounts::default() }
+        );
         drop(places);
         assert_eq!(all.counts().half_open, 0);
     }
@@ -232,7 +246,8 @@ mod tests {
     async fn a_flood_of_one_source_ends_its_own_handshakes() {
         let all = HalfOpen::default();
         let honest = admit(&all, source("198.51.100.1"), true).expect("a place");
-        let mut flood: Vec<_> = (0..PLACES).filter_map(|_| admit(&all, source("192.0.2.1"), true)).collect();
+        let mut flood: Vec<_> =
+            (0..PLACES).filter_map(|_| admit(&all, source("192.0.2.1"), true)).collect();
         assert_eq!((all.counts().half_open, all.counts().displaced), (PLACES, 1));
         let oldest = flood.remove(0);
         assert_eq!(oldest.hold(std::future::pending::<()>()).await, None);

@@ -33,8 +33,9 @@ use crate::transport::code::CloseCode;
 use crate::transport::frame::{Frame, FrameReader, ReadFrameError, SignedStatement};
 use crate::transport::handshake::Established;
 
-/// Frames that wait for a link's writer, at most. The router keeps within its own window; what answers the neighbour's
-/// own frames is bounded by this, and a neighbour that asks without reading loses its link.
+/// Frames that wait for a link's writer, at most. The router keeps within its own window; what
+/// answers the neighbour's own frames is bounded by this, and a neighbour that asks without reading
+/// loses its link.
 const MAX_OUTBOX: usize = 256;
 /// How long a neighbour has to acknowledge the last frames.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -156,7 +157,10 @@ impl Link {
             observed: hello.observed,
             remote: connection.remote_address(),
             local: connection.local_ip(),
-            view: Arc::new(LinkView { connection: Arc::new(connection.clone()), usage: usage.clone() }),
+            view: Arc::new(LinkView {
+                connection: Arc::new(connection.clone()),
+                usage: usage.clone(),
+            }),
             connection,
             since: now,
             usage,
@@ -169,7 +173,8 @@ impl Link {
 
     /// Queues a frame for the neighbour. A neighbour that does not take its frames loses the link.
     pub(crate) fn send(&self, frame: &Frame) {
-        // A closed link stays until its end comes back as an input; its frames may still be coming in.
+        // A closed link stays until its end comes back as an input; its frames may still be coming
+        // in.
         if let Some(outbox) = &self.outbox
             && self.connection.close_reason().is_none()
             && outbox.try_send(frame.encode()).is_err()
@@ -184,7 +189,8 @@ impl Link {
         self.send(&Frame::Route(message.encode().into()));
     }
 
-    /// Sends nothing more, and closes the connection once the neighbour has what was sent: this node shuts down.
+    /// Sends nothing more, and closes the connection once the neighbour has what was sent: this
+    /// node shuts down.
     pub(crate) fn finish(&mut self) {
         // The neighbour closes as soon as it has read the last frame; that is not the cause.
         self.connection.will_end(Cause::this(EndReason::ShutDown));
@@ -207,7 +213,8 @@ impl Link {
     pub(crate) fn exporter(&self) -> [u8; 32] {
         let mut bytes = [0; 32];
         // It fails only before the handshake is done, and then for all alike.
-        let _ = self.connection.export_keying_material(&mut bytes, b"EXPORTER receptor-quic link", b"");
+        let _ =
+            self.connection.export_keying_material(&mut bytes, b"EXPORTER receptor-quic link", b"");
         bytes
     }
 }
@@ -218,7 +225,8 @@ struct Examiner {
     vetted: Arc<Vetted>,
     checks: CredentialChecks,
     asked: Asked,
-    /// `None` if either end is a stub: the driver ignores records on such a link, and none are kept.
+    /// `None` if either end is a stub: the driver ignores records on such a link, and none are
+    /// kept.
     ahead: Option<Ahead>,
 }
 
@@ -271,7 +279,8 @@ async fn read(
                 }
             },
             Ok(None) => {
-                // Closing is up to the driver, after the frames before this: the last one is the neighbour's withdrawal.
+                // Closing is up to the driver, after the frames before this: the last one is the
+                // neighbour's withdrawal.
                 connection.will_end(Cause::other(EndReason::ShutDown));
                 if inputs.send(Input::Finished { link: id }).await.is_err() {
                     return;
@@ -311,12 +320,15 @@ impl AttachmentPace {
     }
 }
 
-/// What a frame is to the driver; nothing, if it is a message of ROUTE2 that this version does not know.
+/// What a frame is to the driver; nothing, if it is a message of ROUTE2 that this version does not
+/// know.
 fn input(link: LinkId, frame: Frame) -> Result<Option<Input>, (CloseCode, String)> {
     let Frame::Route(message) = frame else { return Ok(Some(Input::Frame { link, frame })) };
     match Message::decode(&message) {
         Ok(message) => Ok(message.map(|message| Input::Route { link, message })),
-        Err(error @ DecodeError::TooLong { .. }) => Err((CloseCode::FrameTooLong, error.to_string())),
+        Err(error @ DecodeError::TooLong { .. }) => {
+            Err((CloseCode::FrameTooLong, error.to_string()))
+        }
         Err(error) => Err((CloseCode::BadFrame, error.to_string())),
     }
 }
@@ -337,7 +349,8 @@ async fn write(
             batch.extend_from_slice(&frame);
         }
         if let Err(error) = control.write_all(&batch).await {
-            // The loss of the connection is the reader's to report; here, only this half may be over.
+            // The loss of the connection is the reader's to report; here, only this half may be
+            // over.
             if matches!(error, quinn::WriteError::Stopped(_)) {
                 connection.close(CloseCode::BadFrame, "the control stream is not being read");
             }
@@ -348,7 +361,8 @@ async fn write(
             return;
         }
     }
-    // The driver is done with the link: what was written is delivered before the connection is closed.
+    // The driver is done with the link: what was written is delivered before the connection is
+    // closed.
     if control.finish().is_ok() {
         let _ = tokio::time::timeout(FAREWELL, control.stopped()).await;
     }

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use crate::id::{Cost, NodeId};
 use crate::router::RttCost;
 
-/// How a node finds out what its links cost. Traffic takes the cheapest way; of what the two ends of a link say, the
-/// larger counts, so one end that measures suffices.
+/// How a node finds out what its links cost. Traffic takes the cheapest way; of what the two ends
+/// of a link say, the larger counts, so one end that measures suffices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinkCost {
     /// The same for each.
     Fixed(Cost),
-    /// About the round trip in milliseconds, rounded up to one of few numbers, and at least 1. A change is told after it
-    /// has lasted for ten seconds, if it is a quarter or more, and at most once in thirty seconds a link: see [`RttCost`].
+    /// About the round trip in milliseconds, rounded up to one of few numbers, and at least 1. A
+    /// change is told after it has lasted for ten seconds, if it is a quarter or more, and at most
+    /// once in thirty seconds a link: see [`RttCost`].
     RoundTrip,
 }
 

@@ -1,4 +1,5 @@
-//! Links to neighbours: which one of a neighbour's links carries its session, and how links run and end.
+//! Links to neighbours: which one of a neighbour's links carries its session, and how links run and
+//! end.
 
 pub(crate) mod acceptor;
 pub(crate) mod budget;

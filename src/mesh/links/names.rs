@@ -1,8 +1,8 @@
 //! The addresses of one configured peer: looked up beside the dialling, never as a part of it.
 //!
-//! A look-up has a limit of its own. One that exceeds it goes on, and the next attempt takes its answer: a resolver
-//! whose first server is dead may need longer than any single attempt. What the last successful look-up found is kept
-//! and dialled meanwhile.
+//! A look-up has a limit of its own. One that exceeds it goes on, and the next attempt takes its
+//! answer: a resolver whose first server is dead may need longer than any single attempt. What the
+//! last successful look-up found is kept and dialled meanwhile.
 
 use std::fmt;
 use std::future::Future;
@@ -70,7 +70,14 @@ pub(crate) enum LookUpError {
 impl Names {
     pub(crate) fn new(peer: &PeerAddr, resolver: Arc<dyn Resolve>) -> Self {
         let literal = peer.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, peer.port));
-        Self { host: peer.host.clone(), port: peer.port, resolver, literal, known: Vec::new(), pending: None }
+        Self {
+            host: peer.host.clone(),
+            port: peer.port,
+            resolver,
+            literal,
+            known: Vec::new(),
+            pending: None,
+        }
     }
 
     /// What can be dialled before the look-up has an answer.
@@ -83,11 +90,12 @@ impl Names {
         self.literal.is_some()
     }
 
-    /// Looks the name up. Cancel safe: a look-up that nobody waits for goes on, and the next call takes its answer.
+    /// Looks the name up. Cancel safe: a look-up that nobody waits for goes on, and the next call
+    /// takes its answer.
     pub(crate) async fn look_up(&mut self) -> Result<Vec<SocketAddr>, LookUpError> {
-        let pending = self
-            .pending
-            .get_or_insert_with(|| tokio::spawn(self.resolver.resolve(self.host.clone(), self.port)));
+        let pending = self.pending.get_or_insert_with(|| {
+            tokio::spawn(self.resolver.resolve(self.host.clone(), self.port))
+        });
         let Ok(found) = tokio::time::timeout(LOOK_UP_WITHIN, pending).await else {
             return Err(LookUpError::Slow(self.host.clone()));
         };

@@ -1,4 +1,5 @@
-//! The links of a node, and the session that one of each neighbour's carries: the [`Election`] decides, this acts on it.
+//! The links of a node, and the session that one of each neighbour's carries: the [`Election`]
+//! decides, this acts on it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -177,7 +178,8 @@ impl Neighbours {
             Step::DuplicateId { keeps, refused } => {
                 let (kept, rival) = (self.links.get(&keeps)?, self.links.get(&refused)?);
                 let (keeps, refused) = (process_at(kept), process_at(rival));
-                // The first reason of a close is the one that is sent: this one names the other process.
+                // The first reason of a close is the one that is sent: this one names the other
+                // process.
                 rival.close(CloseCode::DuplicateId, &twin::refusal(&keeps));
                 kept.send(&Frame::Twin(rival.instance, refused.place().to_owned()));
                 return Some(Change::DuplicateId { node: rival.peer.clone(), keeps, refused });
@@ -197,13 +199,17 @@ impl Neighbours {
         for link in self.links.values_mut() {
             let remote = link.connection.remote_address();
             if overlay::node_addr(remote).is_some() {
-                // A link travels on the real network; a neighbour that moves it elsewhere is not followed.
+                // A link travels on the real network; a neighbour that moves it elsewhere is not
+                // followed.
                 continue;
             }
             if remote != link.remote {
                 moved = true;
                 link.remote = remote;
-                link.send(&Frame::Observed(SocketAddr::new(remote.ip().to_canonical(), remote.port())));
+                link.send(&Frame::Observed(SocketAddr::new(
+                    remote.ip().to_canonical(),
+                    remote.port(),
+                )));
             }
             let local = link.connection.local_ip();
             moved |= local != link.local;
@@ -219,7 +225,8 @@ impl Neighbours {
         }
     }
 
-    /// Samples the round trips of the links in use, and returns the neighbours whose link cost has changed.
+    /// Samples the round trips of the links in use, and returns the neighbours whose link cost has
+    /// changed.
     pub(crate) fn measure(&mut self, now: Instant) -> Vec<(NodeId, Cost)> {
         let (election, links) = (&self.election, &mut self.links);
         let measure = |link: &mut Link| {

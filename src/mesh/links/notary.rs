@@ -23,12 +23,13 @@ pub(crate) const MAX_ATTACHMENT_LIFE: Duration = Duration::from_secs(4 * 3_600);
 
 const _: () = assert!(MAX_CREDENTIAL <= Proof::MAX_CREDENTIAL);
 
-/// Signs records with the key of an [`Identity`], and verifies those of others by its [`Trust`](crate::Trust), as links do:
-/// chain, revocation lists, names, deny list, allow list and pins. A [`Node`](crate::Node) has one; for simulators and
-/// benchmarks it can be made apart.
+/// Signs records with the key of an [`Identity`], and verifies those of others by its
+/// [`Trust`](crate::Trust), as links do: chain, revocation lists, names, deny list, allow list and
+/// pins. A [`Node`](crate::Node) has one; for simulators and benchmarks it can be made apart.
 ///
-/// The credential is the certificate chain. Whether it is trusted is remembered, for 32,768 chains, so that a record costs
-/// one signature. It does not change: a reload takes a new one. `Debug` never shows the key.
+/// The credential is the certificate chain. Whether it is trusted is remembered, for 32,768 chains,
+/// so that a record costs one signature. It does not change: a reload takes a new one. `Debug`
+/// never shows the key.
 pub struct CertificateNotary {
     credential: Bytes,
     name: CredentialName,
@@ -85,7 +86,11 @@ impl CertificateNotary {
     /// right.
     pub(crate) fn was_verified(&self, record: &Advertisement) -> bool {
         Proof::decode(record.proof()).is_some_and(|Proof { credential, signature }| {
-            self.verifier.was_verified(credential.0, &message(credential, record.bytes()), &signature)
+            self.verifier.was_verified(
+                credential.0,
+                &message(credential, record.bytes()),
+                &signature,
+            )
         })
     }
 
@@ -121,9 +126,9 @@ pub(crate) fn verify_attachment(
     match verifier.verify(&signer, &message, attachment.signature(), (name.0, credential), now) {
         Ok(()) => match attachment.expires().checked_sub(unix_secs(now)) {
             None | Some(0) => AttachmentVerdict::Expired,
-            Some(left) => {
-                AttachmentVerdict::Valid { remaining: Duration::from_secs(left).min(MAX_ATTACHMENT_LIFE) }
-            }
+            Some(left) => AttachmentVerdict::Valid {
+                remaining: Duration::from_secs(left).min(MAX_ATTACHMENT_LIFE),
+            },
         },
         Err(Objection::Forged) => AttachmentVerdict::Forged,
         Err(Objection::Fault(fault)) => AttachmentVerdict::Untrusted(distrust(fault)),
@@ -143,7 +148,13 @@ impl Notary for CertificateNotary {
         self.signer.sign(&message(self.name, record))
     }
 
-    fn verify(&self, origin: &NodeId, record: &[u8], proof: &Proof, credential: Option<&[u8]>) -> Verdict {
+    fn verify(
+        &self,
+        origin: &NodeId,
+        record: &[u8],
+        proof: &Proof,
+        credential: Option<&[u8]>,
+    ) -> Verdict {
         let Some(credential) = credential else { return Verdict::NeedsCredential };
         let name = proof.credential;
         if CredentialName::of(credential) != name {
@@ -181,7 +192,8 @@ impl fmt::Debug for CertificateNotary {
     }
 }
 
-/// What is signed. The credential is in it, so that nobody on the way can put another one of the same key in its place.
+/// What is signed. The credential is in it, so that nobody on the way can put another one of the
+/// same key in its place.
 fn message(credential: CredentialName, record: &[u8]) -> Vec<u8> {
     [CONTEXT, &credential.0, record].concat()
 }

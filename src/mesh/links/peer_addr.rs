@@ -8,8 +8,9 @@ use crate::id::{InvalidName, NodeId};
 
 /// A neighbour to dial: `[ID@]HOST:PORT`.
 ///
-/// With an id, only a node that proves it is accepted; without, whoever answers with a certificate that the mesh
-/// trusts. The host is a name, which is resolved anew at every attempt, or an address; an IPv6 address is in brackets.
+/// With an id, only a node that proves it is accepted; without, whoever answers with a certificate
+/// that the mesh trusts. The host is a name, which is resolved anew at every attempt, or an
+/// address; an IPv6 address is in brackets.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PeerAddr {
     /// Who must answer.
@@ -42,7 +43,8 @@ impl FromStr for PeerAddr {
     type Err = InvalidPeerAddr;
 
     fn from_str(text: &str) -> Result<Self, InvalidPeerAddr> {
-        // Ids may contain `@` and `:`; hosts contain neither, but for IPv6 addresses, which are in brackets.
+        // Ids may contain `@` and `:`; hosts contain neither, but for IPv6 addresses, which are in
+        // brackets.
         let (expected, address) = match text.rsplit_once('@') {
             Some((id, address)) => (Some(NodeId::try_from(id)?), address),
             None => (None, text),
@@ -140,7 +142,9 @@ mod tests {
 
     #[test]
     fn peers_are_read_as_they_are_written() {
-        for text in ["relay:7400", "10.0.0.1:7400", "r-1@relay.example.org:7400", "a:b@c@[2001:db8::1]:1"] {
+        for text in
+            ["relay:7400", "10.0.0.1:7400", "r-1@relay.example.org:7400", "a:b@c@[2001:db8::1]:1"]
+        {
             assert_eq!(text.parse::<PeerAddr>().unwrap().to_string(), text);
         }
         let peer: PeerAddr = "a:b@c@[::1]:9".parse().unwrap();

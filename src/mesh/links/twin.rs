@@ -1,6 +1,6 @@
-//! Another live process has this node's id: what the router has proven is reported, and a node that yields withdraws to
-//! silence. A neighbour that both processes link to refuses the second one, and reports that to both; the second one tries
-//! again until the first is gone.
+//! Another live process has this node's id: what the router has proven is reported, and a node that
+//! yields withdraws to silence. A neighbour that both processes link to refuses the second one, and
+//! reports that to both; the second one tries again until the first is gone.
 //!
 //! ```text
 //!   proof ─▶ warning, event, status ──yields──▶ streams fail, no more dialling ─(a second)─▶ links close with duplicate-id
@@ -14,7 +14,8 @@ use super::link::Link;
 use crate::mesh::report::status::{DuplicateStatus, ProcessStatus};
 use crate::router::{Process, Router};
 
-/// How the reason begins with which a neighbour refuses a second process; the process that keeps the id follows.
+/// How the reason begins with which a neighbour refuses a second process; the process that keeps
+/// the id follows.
 const REFUSED: &str = "another live node has this id: instance ";
 
 /// The longest address that is shown, in bytes.
@@ -65,7 +66,8 @@ pub(crate) fn refusal(keeps: &ProcessStatus) -> String {
     format!("{REFUSED}{} at {}", keeps.instance, keeps.place())
 }
 
-/// The process that keeps the id, out of such a reason. Another node's words: nothing in it is to steer a terminal.
+/// The process that keeps the id, out of such a reason. Another node's words: nothing in it is to
+/// steer a terminal.
 fn keeper(reason: &[u8]) -> Option<ProcessStatus> {
     let text = std::str::from_utf8(reason).ok()?.strip_prefix(REFUSED)?;
     let (instance, address) = text.split_once(" at ")?;
@@ -75,7 +77,8 @@ fn keeper(reason: &[u8]) -> Option<ProcessStatus> {
 
 /// A process as another node has reported it.
 fn reported(instance: u64, address: &str) -> ProcessStatus {
-    let shown = address.parse::<std::net::SocketAddr>().ok().filter(|_| address.len() <= MAX_ADDRESS);
+    let shown =
+        address.parse::<std::net::SocketAddr>().ok().filter(|_| address.len() <= MAX_ADDRESS);
     ProcessStatus { instance: hex(instance), address: shown.map(|address| address.to_string()) }
 }
 
@@ -95,7 +98,10 @@ pub(crate) fn process_at(link: &Link) -> ProcessStatus {
 fn process(process: &Process) -> ProcessStatus {
     // The place may be another node's word: nothing in it is to steer a terminal.
     let place = process.place.escape_debug().to_string();
-    ProcessStatus { instance: hex(process.instance), address: Some(place).filter(|place| !place.is_empty()) }
+    ProcessStatus {
+        instance: hex(process.instance),
+        address: Some(place).filter(|place| !place.is_empty()),
+    }
 }
 
 fn hex(instance: u64) -> String {
@@ -121,9 +127,11 @@ mod tests {
         assert_eq!(keeper(refusal(&nowhere).as_bytes()), Some(nowhere));
         let forged = format!("{REFUSED}{} at \u{1b}[2J", hex(1));
         assert_eq!(keeper(forged.as_bytes()).unwrap().address, None);
-        for other in
-            [&b"another live node has this id"[..], b"", b"another live node has this id: instance 7 at x"]
-        {
+        for other in [
+            &b"another live node has this id"[..],
+            b"",
+            b"another live node has this id: instance 7 at x",
+        ] {
             assert_eq!(keeper(other), None);
         }
     }

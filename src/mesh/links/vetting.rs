@@ -1,5 +1,6 @@
-//! Trust in live connections, links and peer connections alike: checked when a connection is adopted, when the
-//! certificates are reloaded, when the peer proves a renewed certificate, and when its newest one expires.
+//! Trust in live connections, links and peer connections alike: checked when a connection is
+//! adopted, when the certificates are reloaded, when the peer proves a renewed certificate, and
+//! when its newest one expires.
 //!
 //! ```text
 //!   handshake ──▶ admit ──▶ Vetted ◀── authenticators from the peer
@@ -43,8 +44,8 @@ use crate::transport::{Identity, Refusal, RefusalReason};
 
 /// How often connections are looked at whose certificates may have expired.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long a connection outlives the trust in its certificate if a renewed one would save it: the proof may be on its way
-/// while the last step of a CA rotation reaches this node.
+/// How long a connection outlives the trust in its certificate if a renewed one would save it: the
+/// proof may be on its way while the last step of a CA rotation reaches this node.
 const GRACE: Duration = Duration::from_millis(1_500);
 /// How often a proof is offered again that could not be sent.
 const RETRY: Duration = Duration::from_secs(1);
@@ -119,7 +120,11 @@ impl Vetting {
     ///
     /// # Errors
     /// It is not trusted any more; it is closed.
-    pub(crate) fn admit(&self, authenticated: &Authenticated, node: &NodeId) -> Result<Arc<Vetted>, Refusal> {
+    pub(crate) fn admit(
+        &self,
+        authenticated: &Authenticated,
+        node: &NodeId,
+    ) -> Result<Arc<Vetted>, Refusal> {
         let connection = Connection::new(quinn::Connection::clone(authenticated));
         let binding = Binding::of_peer(&connection);
         // No certificate carries the suffix of an ephemeral's id.
@@ -187,7 +192,8 @@ impl Vetting {
                         return;
                     }
                     let waiting = self.judge_all().await;
-                    // Those of an earlier reload are among them, and their grace is over when it would have been.
+                    // Those of an earlier reload are among them, and their grace is over when it
+                    // would have been.
                     condemned = match (condemned.take(), waiting.is_empty()) {
                         (_, true) => None,
                         (Some((at, _)), false) => Some((at, waiting)),
@@ -210,7 +216,8 @@ impl Vetting {
         }
     }
 
-    /// Closes what the current trust does not accept, except where a renewed certificate may be on its way: gives those.
+    /// Closes what the current trust does not accept, except where a renewed certificate may be on
+    /// its way: gives those.
     async fn judge_all(&self) -> Vec<Arc<Vetted>> {
         let mut waiting = Vec::new();
         for vetted in self.0.live() {
@@ -251,7 +258,8 @@ impl Vetting {
         for vetted in self.0.live() {
             vetted.prove(&self.0.endpoint);
             // One that is being verified at the moment is not waiting.
-            let early = vetted.standing.try_lock().is_ok_and(|standing| standing.may_judge(clock::now()));
+            let early =
+                vetted.standing.try_lock().is_ok_and(|standing| standing.may_judge(clock::now()));
             let due = early || now > vetted.good_until.load(Ordering::Relaxed);
             if due && let Err(why) = self.0.judge(&vetted).await {
                 vetted.refuse(why);
@@ -312,7 +320,8 @@ impl Vetted {
     fn take_offer(&self, of: &Inner, proof: Authenticator) {
         let wall = clock::system();
         let mut standing = self.standing();
-        // Read under the lock: a reload that comes now judges this connection when the lock is free.
+        // Read under the lock: a reload that comes now judges this connection when the lock is
+        // free.
         let trust = of.endpoint.identity().trust().clone();
         match standing.offer(proof, &trust, wall, clock::now()) {
             Ok(Offered::Accepted) => {
@@ -382,9 +391,12 @@ impl Vetted {
             None => {}
             Some(Carrier::Link(outbox)) => {
                 let Some(outbox) = outbox.upgrade() else { return };
-                let proof = Authenticator::new(&endpoint.identity(), &Binding::own(&self.connection));
+                let proof =
+                    Authenticator::new(&endpoint.identity(), &Binding::own(&self.connection));
                 // A full queue, or a system without randomness: the next look makes up for it.
-                if proof.is_some_and(|proof| outbox.try_send(Frame::Authenticator(proof).encode()).is_ok()) {
+                if proof.is_some_and(|proof| {
+                    outbox.try_send(Frame::Authenticator(proof).encode()).is_ok()
+                }) {
                     *shown = current.credential;
                 }
             }
@@ -394,7 +406,8 @@ impl Vetted {
                 let (endpoint, connection) = (endpoint.clone(), self.connection.clone());
                 tokio::spawn(async move {
                     let proven =
-                        certificate::prove(quinn::Connection::clone(&connection), endpoint, RETRY).await;
+                        certificate::prove(quinn::Connection::clone(&connection), endpoint, RETRY)
+                            .await;
                     if let Some(vetted) = vetted.upgrade() {
                         vetted.proof_ended(proven);
                     }
@@ -403,8 +416,8 @@ impl Vetted {
         }
     }
 
-    /// This connection, unless a proof is on its way to its peer already: when there is room for the stream, that one will
-    /// be of the certificate of that time.
+    /// This connection, unless a proof is on its way to its peer already: when there is room for
+    /// the stream, that one will be of the certificate of that time.
     fn proof_begins(&self) -> Option<Weak<Self>> {
         let of = self.of.upgrade()?;
         let this = lock(&of.connections).get(&self.number)?.clone();

@@ -6,8 +6,9 @@
 //!   every 2 or 30 s ─┘                        └─▶ socket: addresses that are gone
 //! ```
 //!
-//! The system only says *that* something happened; what there is now is then read anew, as a whole, so that nothing is
-//! missed and nothing has to be pieced together. Bursts are waited out, see [`settle`].
+//! The system only says *that* something happened; what there is now is then read anew, as a whole,
+//! so that nothing is missed and nothing has to be pieced together. Bursts are waited out, see
+//! [`settle`].
 
 pub(super) mod addresses;
 mod settle;
@@ -28,13 +29,15 @@ pub use addresses::{AddressKind, LocalAddress, MAX_LOCAL_ADDRESSES};
 use settle::{Settle, slept};
 use wake::Wakes;
 
-/// How often the clocks are compared, and, where the system does not tell of changes, the addresses looked at.
+/// How often the clocks are compared, and, where the system does not tell of changes, the addresses
+/// looked at.
 const POLL: Duration = Duration::from_secs(2);
-/// How often the addresses are looked at where the system tells of changes: in case that one was lost.
+/// How often the addresses are looked at where the system tells of changes: in case that one was
+/// lost.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// The addresses of this machine, now and as they change. Clones share the watching task, which ends with the last of them
-/// and of their receivers.
+/// The addresses of this machine, now and as they change. Clones share the watching task, which
+/// ends with the last of them and of their receivers.
 #[derive(Clone, Debug)]
 pub(crate) struct Interfaces(watch::Receiver<Arc<LocalNetwork>>);
 
@@ -47,10 +50,16 @@ impl Interfaces {
     }
 
     /// As if these were the machine's: for virtual networks. Each new list is a change.
-    #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "for virtual networks"))]
+    #[cfg_attr(
+        not(any(test, feature = "testing")),
+        expect(dead_code, reason = "for virtual networks")
+    )]
     pub(crate) fn given(mut addresses: watch::Receiver<Vec<LocalAddress>>) -> Self {
         let network = |addresses: &[LocalAddress]| {
-            Arc::new(LocalNetwork { addresses: best(addresses.to_vec()), ..LocalNetwork::default() })
+            Arc::new(LocalNetwork {
+                addresses: best(addresses.to_vec()),
+                ..LocalNetwork::default()
+            })
         };
         let first = network(&addresses.borrow_and_update());
         let (sender, receiver) = watch::channel(first);
@@ -73,10 +82,12 @@ impl Interfaces {
     }
 }
 
-/// Looks whenever something may have happened, and tells when something did. Ends when nobody listens.
+/// Looks whenever something may have happened, and tells when something did. Ends when nobody
+/// listens.
 async fn watch_machine(sender: watch::Sender<Arc<LocalNetwork>>) {
-    let mut wakes =
-        Wakes::open().inspect_err(|error| debug!(%error, "the system does not tell of changes")).ok();
+    let mut wakes = Wakes::open()
+        .inspect_err(|error| debug!(%error, "the system does not tell of changes"))
+        .ok();
     let every = if wakes.is_some() { LOOK } else { POLL };
     let mut settle = Settle::default();
     let mut looked = Instant::now();
@@ -157,7 +168,9 @@ mod tests {
     #[tokio::test]
     async fn this_machine_has_addresses_that_can_be_bound() {
         let network = Interfaces::of_this_machine().watch().borrow().clone();
-        for address in network.addresses.iter().filter(|address| address.kind == AddressKind::Loopback) {
+        for address in
+            network.addresses.iter().filter(|address| address.kind == AddressKind::Loopback)
+        {
             std::net::UdpSocket::bind((address.ip, 0)).unwrap();
         }
     }

@@ -1,10 +1,13 @@
-//! Peers on the local network, by multicast DNS (RFC 6762, RFC 6763): announced, found, and dialled by node id.
+//! Peers on the local network, by multicast DNS (RFC 6762, RFC 6763): announced, found, and dialled
+//! by node id.
 //!
-//! What is found is a hint and nothing more: a link to a found peer is authenticated as any other, and its certificate must
-//! carry the id that was announced. So a liar on the local network can have a node dial a few addresses there, and that is all.
+//! What is found is a hint and nothing more: a link to a found peer is authenticated as any other,
+//! and its certificate must carry the id that was announced. So a liar on the local network can
+//! have a node dial a few addresses there, and that is all.
 //!
-//! An announcement has the node's id, port and addresses on the segment. Names in it are made of the node's address, a
-//! hash of the id: neither the machine's name nor anything else of it is told.
+//! An announcement has the node's id, port and addresses on the segment. Names in it are made of
+//! the node's address, a hash of the id: neither the machine's name nor anything else of it is
+//! told.
 
 mod found;
 
@@ -29,7 +32,8 @@ use found::{SERVICE, host_name, instance_name};
 
 /// The key of the announcement's one property: the node's id.
 const ID: &str = "id";
-/// How long the node with the larger id waits for the other to dial, so that they do not both do it.
+/// How long the node with the larger id waits for the other to dial, so that they do not both do
+/// it.
 const OTHER_DIALS_WITHIN: Duration = Duration::from_secs(2);
 /// How long the farewell may take.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -100,13 +104,21 @@ impl Lan {
 
     /// What to announce: the first address that others can reach, and all that go with it.
     fn announcement(&self) -> mdns_sd::Result<Option<ServiceInfo>> {
-        let Some(listen) = self.listen.iter().find(|addr| !addr.ip().is_loopback()) else { return Ok(None) };
+        let Some(listen) = self.listen.iter().find(|addr| !addr.ip().is_loopback()) else {
+            return Ok(None);
+        };
         let addresses: Vec<IpAddr> =
             if listen.ip().is_unspecified() { Vec::new() } else { vec![listen.ip()] };
         let properties = [(ID, self.me.as_str())];
         let (name, host) = (instance_name(&self.me), host_name(&self.me));
-        let mut info =
-            ServiceInfo::new(SERVICE, &name, &host, addresses.as_slice(), listen.port(), &properties[..])?;
+        let mut info = ServiceInfo::new(
+            SERVICE,
+            &name,
+            &host,
+            addresses.as_slice(),
+            listen.port(),
+            &properties[..],
+        )?;
         if listen.ip().is_unspecified() {
             info = info.enable_addr_auto();
             if listen.is_ipv4() {
@@ -117,7 +129,9 @@ impl Lan {
     }
 
     fn resolved(&self, found: &mut BTreeMap<NodeId, Found>, service: &ResolvedService) {
-        let Some(Ok(id)) = service.txt_properties.get_property_val_str(ID).map(str::parse::<NodeId>) else {
+        let Some(Ok(id)) =
+            service.txt_properties.get_property_val_str(ID).map(str::parse::<NodeId>)
+        else {
             return;
         };
         // The name goes with the id, so that nobody is announced twice.
@@ -149,7 +163,8 @@ impl Lan {
 
     fn dial(&self, id: &NodeId, addresses: Vec<SocketAddr>) -> Found {
         let (addresses, heard) = watch::channel(addresses);
-        let patience = if self.listens() && self.me > *id { OTHER_DIALS_WITHIN } else { Duration::ZERO };
+        let patience =
+            if self.listens() && self.me > *id { OTHER_DIALS_WITHIN } else { Duration::ZERO };
         let (dialler, dialled) = (self.dialler.clone(), Dialled::found(id.clone(), heard));
         let task = async move {
             tokio::time::sleep(patience).await;

@@ -1,4 +1,5 @@
-//! What a node does beyond its mesh: the tasks that tell the local network and the router of it, and take that back at the end.
+//! What a node does beyond its mesh: the tasks that tell the local network and the router of it,
+//! and take that back at the end.
 
 use std::sync::Mutex;
 
@@ -42,9 +43,12 @@ impl Outside {
             !ip.is_loopback() && (ip.is_ipv4() || ip.is_unspecified())
         };
         let bound = dialler.endpoint.socket().bound_addrs();
-        let Some(port) = bound.iter().find(reached).and_then(|addr| std::num::NonZeroU16::new(addr.port()))
+        let Some(port) =
+            bound.iter().find(reached).and_then(|addr| std::num::NonZeroU16::new(addr.port()))
         else {
-            return tracing::warn!("no port is mapped: the node listens on no IPv4 address but loopback");
+            return tracing::warn!(
+                "no port is mapped: the node listens on no IPv4 address but loopback"
+            );
         };
         let mapper = super::portmap::PortMapper {
             port,

@@ -1,5 +1,5 @@
-//! A port of the router, mapped to this node's: by PCP (RFC 6887), NAT-PMP (RFC 6886), or UPnP IGD. IPv4 only, since IPv6 needs no
-//! mapping.
+//! A port of the router, mapped to this node's: by PCP (RFC 6887), NAT-PMP (RFC 6886), or UPnP IGD.
+//! IPv4 only, since IPv6 needs no mapping.
 //!
 //! ```text
 //!   network ─▶ gateway and own address ─▶ PCP, else NAT-PMP ─▶ UPnP ─┬─▶ mapped: renewed at half its life
@@ -7,7 +7,8 @@
 //!      └──────────── another network: at once, from the beginning ────────────┘
 //! ```
 //!
-//! A mapping is removed when the node leaves; one that is left behind by a crash ends by itself within [`LIFETIME`].
+//! A mapping is removed when the node leaves; one that is left behind by a crash ends by itself
+//! within [`LIFETIME`].
 
 mod plan;
 
@@ -17,7 +18,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crab_nat::{InternetProtocol, PortMapping, PortMappingOptions, PortMappingType, TimeoutConfig, natpmp};
+use crab_nat::{
+    InternetProtocol, PortMapping, PortMappingOptions, PortMappingType, TimeoutConfig, natpmp,
+};
 use igd_next::aio::Gateway;
 use igd_next::aio::tokio::{Tokio, search_gateway};
 use igd_next::{AddPortError, GatewayIpVersion, PortMappingProtocol, SearchOptions};
@@ -33,8 +36,11 @@ use plan::{Place, RetryDelay, renew_after, usable_outside};
 /// How long a mapping lasts unless it is renewed.
 const LIFETIME: Duration = Duration::from_secs(3_600);
 /// How the gateway is asked by PCP and NAT-PMP: four times within 3.75 s.
-const ASKING: TimeoutConfig =
-    TimeoutConfig { initial_timeout: Duration::from_millis(250), max_retries: 3, max_retry_timeout: None };
+const ASKING: TimeoutConfig = TimeoutConfig {
+    initial_timeout: Duration::from_millis(250),
+    max_retries: 3,
+    max_retry_timeout: None,
+};
 /// How long the search for a UPnP gateway may take.
 const SEARCH: Duration = Duration::from_secs(3);
 /// How long a node that leaves waits for the router: for a request that is under way, and then for
@@ -58,7 +64,12 @@ enum Mapping {
     /// By PCP or NAT-PMP.
     Pcp { mapping: Box<PortMapping>, external: SocketAddr },
     /// By UPnP IGD.
-    Upnp { gateway: Box<Gateway<Tokio>>, local: SocketAddr, external: SocketAddr, lifetime: Duration },
+    Upnp {
+        gateway: Box<Gateway<Tokio>>,
+        local: SocketAddr,
+        external: SocketAddr,
+        lifetime: Duration,
+    },
 }
 
 impl PortMapper {
@@ -71,18 +82,23 @@ impl PortMapper {
         }
     }
 
-    /// Returns when the node leaves. A request that is under way then is waited for: its mapping is to be removed.
+    /// Returns when the node leaves. A request that is under way then is waited for: its mapping is
+    /// to be removed.
     async fn keep_mapped(&mut self, mapping: &mut Option<Mapping>) {
         let mut view = self.view.clone();
         // An error means that the driver has gone.
         let leaves = async {
-            let _ = view.wait_for(|view| view.closed || view.leaving || view.yielded_to.is_some()).await;
+            let _ = view
+                .wait_for(|view| view.closed || view.leaving || view.yielded_to.is_some())
+                .await;
         };
         let mut leaves = pin!(leaves);
         let mut delay = RetryDelay::default();
         loop {
             let network = self.network.borrow_and_update().clone();
-            let Some(mapped) = or_leave(leaves.as_mut(), self.map(&network, mapping)).await else { return };
+            let Some(mapped) = or_leave(leaves.as_mut(), self.map(&network, mapping)).await else {
+                return;
+            };
             let wait = match mapped {
                 Ok(wait) => {
                     delay = RetryDelay::default();
@@ -109,7 +125,11 @@ impl PortMapper {
     }
 
     /// Makes or renews the mapping. How long it is good for, or why there is none.
-    async fn map(&self, network: &LocalNetwork, mapping: &mut Option<Mapping>) -> Result<Duration, String> {
+    async fn map(
+        &self,
+        network: &LocalNetwork,
+        mapping: &mut Option<Mapping>,
+    ) -> Result<Duration, String> {
         let granted = match mapping {
             // It stays where it is meanwhile, for whoever has to remove it.
             Some(known) => known.renew().await.map(|()| known),
@@ -145,7 +165,9 @@ impl PortMapper {
         };
         match by_pcp {
             Ok(mapping) => Ok(mapping),
-            Err(no_pcp) => upnp(local, self.port).await.map_err(|no_upnp| format!("{no_pcp}; {no_upnp}")),
+            Err(no_pcp) => {
+                upnp(local, self.port).await.map_err(|no_upnp| format!("{no_pcp}; {no_upnp}"))
+            }
         }
     }
 
@@ -182,7 +204,9 @@ impl Mapping {
 
     fn protocol(&self) -> &'static str {
         match self {
-            Self::Pcp { mapping, .. } if matches!(mapping.mapping_type(), PortMappingType::NatPmp) => {
+            Self::Pcp { mapping, .. }
+                if matches!(mapping.mapping_type(), PortMappingType::NatPmp) =>
+            {
                 "nat-pmp"
             }
             Self::Pcp { .. } => "pcp",
@@ -197,7 +221,8 @@ impl Mapping {
                 *external = external_of(mapping).await?;
             }
             Self::Upnp { gateway, local, external, lifetime } => {
-                external.set_port(upnp_map(gateway, *local, Some(external.port()), *lifetime).await?);
+                external
+                    .set_port(upnp_map(gateway, *local, Some(external.port()), *lifetime).await?);
                 external.set_ip(upnp_external(gateway).await?);
             }
         }
@@ -206,7 +231,9 @@ impl Mapping {
 
     async fn remove(self) {
         let removed = match self {
-            Self::Pcp { mapping, .. } => mapping.try_drop().await.map_err(|(error, _)| error.to_string()),
+            Self::Pcp { mapping, .. } => {
+                mapping.try_drop().await.map_err(|(error, _)| error.to_string())
+            }
             Self::Upnp { gateway, external, .. } => {
                 let removed = gateway.remove_port(PortMappingProtocol::UDP, external.port()).await;
                 removed.map_err(|error| error.to_string())
@@ -218,7 +245,8 @@ impl Mapping {
     }
 }
 
-/// What `work` comes to; `None` if the node leaves. `work` has [`FAREWELL`] then to end what it has begun.
+/// What `work` comes to; `None` if the node leaves. `work` has [`FAREWELL`] then to end what it has
+/// begun.
 async fn or_leave<T>(
     mut leaves: Pin<&mut impl Future<Output = ()>>,
     work: impl Future<Output = T>,
@@ -241,7 +269,8 @@ async fn pcp(local: Ipv4Addr, gateway: Ipv4Addr, port: NonZeroU16) -> Result<Map
         lifetime_seconds: Some(u32::try_from(LIFETIME.as_secs()).unwrap_or(u32::MAX)),
         timeout_config: Some(ASKING),
     };
-    let mapping = PortMapping::new(gateway.into(), local.into(), InternetProtocol::Udp, port, options).await;
+    let mapping =
+        PortMapping::new(gateway.into(), local.into(), InternetProtocol::Udp, port, options).await;
     let mapping = Box::new(mapping.map_err(|error| format!("{gateway}: {error}"))?);
     let external = external_of(&mapping).await?;
     Ok(Mapping::Pcp { mapping, external })
@@ -265,11 +294,17 @@ async fn upnp(local: Ipv4Addr, port: NonZeroU16) -> Result<Mapping, String> {
     options.timeout = Some(SEARCH);
     options.single_search_timeout = Some(SEARCH);
     options.gateway_ip_version = GatewayIpVersion::V4;
-    let gateway = Box::new(search_gateway(options).await.map_err(|error| format!("UPnP: {error}"))?);
+    let gateway =
+        Box::new(search_gateway(options).await.map_err(|error| format!("UPnP: {error}"))?);
     let local = SocketAddr::new(local.into(), port.get());
     let ip = upnp_external(&gateway).await?;
     let external = upnp_map(&gateway, local, None, LIFETIME).await?;
-    Ok(Mapping::Upnp { gateway, local, external: SocketAddr::new(ip, external), lifetime: LIFETIME })
+    Ok(Mapping::Upnp {
+        gateway,
+        local,
+        external: SocketAddr::new(ip, external),
+        lifetime: LIFETIME,
+    })
 }
 
 async fn upnp_external(gateway: &Gateway<Tokio>) -> Result<IpAddr, String> {

@@ -1,9 +1,12 @@
-//! What the node does when the network under it changes: another address, another route, a machine that has slept.
+//! What the node does when the network under it changes: another address, another route, a machine
+//! that has slept.
 //!
-//! QUIC helps itself where it can: the end that dialled a link may move, and the other follows with the next packet. So
-//! every link is asked at once whether it still works, which makes that packet. One that does not answer in time is dialled
-//! anew, *beside* itself: if it was only slow, the contest between the two links ends it without harm to its streams, and if
-//! the other end cannot be dialled, nothing is lost. That also covers the end that was dialled, which QUIC does not let move.
+//! QUIC helps itself where it can: the end that dialled a link may move, and the other follows with
+//! the next packet. So every link is asked at once whether it still works, which makes that packet.
+//! One that does not answer in time is dialled anew, *beside* itself: if it was only slow, the
+//! contest between the two links ends it without harm to its streams, and if the other end cannot
+//! be dialled, nothing is lost. That also covers the end that was dialled, which QUIC does not let
+//! move.
 //!
 //! ```text
 //!   LocalNetwork ─▶ follow ─┬─▶ socket: sources that are gone, sending begun anew, last packets sent again
@@ -33,11 +36,14 @@ mod drive;
 
 use checks::Checks;
 
-/// Addresses that are remembered as gone, at most; the oldest are forgotten. An error of the system is what it costs.
+/// Addresses that are remembered as gone, at most; the oldest are forgotten. An error of the system
+/// is what it costs.
 const MAX_GONE: usize = 64;
-/// Links that are dialled beside themselves at a time, at most. The others wait for their ends, or for the neighbour to dial.
+/// Links that are dialled beside themselves at a time, at most. The others wait for their ends, or
+/// for the neighbour to dial.
 const MAX_REDIALS: usize = 64;
-/// Maximum number of links that are pinged in a row. The driver yields to other tasks between two batches.
+/// Maximum number of links that are pinged in a row. The driver yields to other tasks between two
+/// batches.
 const MAX_ASKED_AT_ONCE: usize = 64;
 /// How long an attempt at a link that does not answer may take.
 const REDIAL_WITHIN: Duration = Duration::from_secs(3);
@@ -150,7 +156,8 @@ mod tests {
     use crate::mesh::LocalAddress;
 
     fn network(ips: &[&str]) -> LocalNetwork {
-        let addresses = ips.iter().map(|ip| LocalAddress::new(ip.parse().unwrap(), 24, "eth0")).collect();
+        let addresses =
+            ips.iter().map(|ip| LocalAddress::new(ip.parse().unwrap(), 24, "eth0")).collect();
         LocalNetwork { addresses, ..LocalNetwork::default() }
     }
 

@@ -47,7 +47,8 @@ impl Driver {
             let heard = through.filter(|through| *through != failed && self.is_linked(through));
             let next = heard.clone().filter(|heard| !avoided.contains(heard));
             let next = next.or_else(|| self.other_first_hop(&peer, &avoided, now)).or(heard);
-            let next = next.map(|via| Replacement { via, toward: self.other_attachment(&peer, &avoided) });
+            let next =
+                next.map(|via| Replacement { via, toward: self.other_attachment(&peer, &avoided) });
             debug!(%peer, %failed, next = next.as_ref().map_or("none", |next| next.via.as_str()), "no answer");
             moved |= self.detours.replace(&peer, failed, next, now);
         }
@@ -76,13 +77,20 @@ impl Driver {
     }
 
     /// The best first hop that is not avoided.
-    fn other_first_hop(&mut self, peer: &NodeId, avoided: &BTreeSet<NodeId>, now: Instant) -> Option<NodeId> {
+    fn other_first_hop(
+        &mut self,
+        peer: &NodeId,
+        avoided: &BTreeSet<NodeId>,
+        now: Instant,
+    ) -> Option<NodeId> {
         match &self.role {
             Role::Full(router) => {
                 self.detours.pace(router.detour_pause(peer, avoided.len()), now);
                 router.detours(peer, avoided).into_iter().find(|id| self.is_linked(id))
             }
-            Role::Stub(_) => self.neighbours.active().keys().find(|id| !avoided.contains(*id)).cloned(),
+            Role::Stub(_) => {
+                self.neighbours.active().keys().find(|id| !avoided.contains(*id)).cloned()
+            }
         }
     }
 

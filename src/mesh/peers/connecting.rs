@@ -72,9 +72,12 @@ impl<T: Clone> Connecting<T> {
 }
 
 impl<T: Clone> Ticket<T> {
-    /// Waits until `usable` gives something, which is asked whenever a connection has arrived, or until the attempt is
-    /// over; `None` if the slot is gone. Cancel safe.
-    pub(super) async fn wait(&mut self, usable: impl Fn() -> Option<T>) -> Option<Result<T, OpenError>> {
+    /// Waits until `usable` gives something, which is asked whenever a connection has arrived, or
+    /// until the attempt is over; `None` if the slot is gone. Cancel safe.
+    pub(super) async fn wait(
+        &mut self,
+        usable: impl Fn() -> Option<T>,
+    ) -> Option<Result<T, OpenError>> {
         loop {
             let over = {
                 let state = self.state.borrow_and_update();

@@ -17,8 +17,8 @@
 //!
 //! Evidence about one neighbour overrides guesses. A peer whose packets come through a neighbour is
 //! answered through that one. A handshake that was answered through a neighbour proves it: it is no
-//! longer avoided, and for [`PROVEN_FOR`] silence is blamed on the other end, which may still have to
-//! choose another first hop.
+//! longer avoided, and for [`PROVEN_FOR`] silence is blamed on the other end, which may still have
+//! to choose another first hop.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -37,7 +37,8 @@ const SETTLED_AFTER: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long silence does not count against the neighbour that a handshake was answered through. The
-/// peer hears of the silence within two samples and two round trips, and then changes its first hop.
+/// peer hears of the silence within two samples and two round trips, and then changes its first
+/// hop.
 const PROVEN_FOR: Duration = Duration::from_millis(1_500);
 /// How long a detour is kept without a connection to the peer.
 const KEPT: Duration = Duration::from_secs(600);
@@ -140,11 +141,18 @@ impl Detours {
     /// A peer that was silent answers; `through` is the neighbour that a handshake was answered
     /// through. Returns whether the way of its packets changes: that neighbour is not avoided any
     /// more.
-    pub(crate) fn answered(&mut self, peer: &NodeId, through: Option<&NodeId>, now: Instant) -> bool {
+    pub(crate) fn answered(
+        &mut self,
+        peer: &NodeId,
+        through: Option<&NodeId>,
+        now: Instant,
+    ) -> bool {
         self.silent.retain(|(silent, _)| silent != peer);
         let Some(known) = self.peers.get_mut(peer) else { return false };
         let mut moved = false;
-        if let Some(nth) = through.and_then(|through| known.avoided.iter().position(|id| id == through)) {
+        if let Some(nth) =
+            through.and_then(|through| known.avoided.iter().position(|id| id == through))
+        {
             // It was only slow. Those that were tried before it are still avoided.
             known.via = known.avoided.get(nth).cloned();
             known.avoided.truncate(nth);
@@ -285,7 +293,8 @@ impl Peer {
         }
     }
 
-    /// Whether silence is ignored: all first hops were tried, or the one in use has just been proven.
+    /// Whether silence is ignored: all first hops were tried, or the one in use has just been
+    /// proven.
     fn is_excused(&self, now: Instant) -> bool {
         let proven = self.proven.is_some_and(|at| now < at + PROVEN_FOR);
         proven || self.pause.is_some_and(|until| now < until)
@@ -312,7 +321,11 @@ mod tests {
         detours
             .iter()
             .map(|way| {
-                (way.peer.as_str(), way.via.as_str(), way.avoided.iter().map(NodeId::as_str).collect())
+                (
+                    way.peer.as_str(),
+                    way.via.as_str(),
+                    way.avoided.iter().map(NodeId::as_str).collect(),
+                )
             })
             .collect()
     }
@@ -374,7 +387,8 @@ mod tests {
         fail(&mut detours, "r1", Some("r2"), now);
         fail(&mut detours, "r2", Some("r3"), now);
         detours.silent(&id("b"), None, now);
-        let unanswered = Unanswered { peer: id("b"), through: None, avoided: [id("r1"), id("r2")].into() };
+        let unanswered =
+            Unanswered { peer: id("b"), through: None, avoided: [id("r1"), id("r2")].into() };
         assert_eq!(detours.take_silent(now), Some(unanswered));
     }
 

@@ -1,17 +1,19 @@
 //! Links whose neighbour the network reports as unreachable: a ping decides. Pure.
 //!
-//! A host answers a packet to a port without a socket with ICMP "port unreachable", so a neighbour whose process was
-//! killed is known to be gone after a few round trips instead of the idle timeout. ICMP is not authenticated, however
-//! (RFC 8085 §5.2): it may be forged, or come from a middlebox in a bad moment. A report therefore never ends a link.
-//! It prompts a few pings over the link, and the link ends only if nothing is heard from the neighbour meanwhile.
+//! A host answers a packet to a port without a socket with ICMP "port unreachable", so a neighbour
+//! whose process was killed is known to be gone after a few round trips instead of the idle
+//! timeout. ICMP is not authenticated, however (RFC 8085 §5.2): it may be forged, or come from a
+//! middlebox in a bad moment. A report therefore never ends a link. It prompts a few pings over the
+//! link, and the link ends only if nothing is heard from the neighbour meanwhile.
 //!
 //! ```text
 //!   report ──pings──▶ waiting ──┬── pong, or any acknowledgement ─▶ trusted for a while: reports are ignored
 //!                               └── deadline ─▶ the link is closed, and its peer is dialled
 //! ```
 //!
-//! A forger can thus cost a link some pings now and then. After each answer further reports are ignored for a time that
-//! doubles, so that pings which are lost by chance do not add up to lost links either.
+//! A forger can thus cost a link some pings now and then. After each answer further reports are
+//! ignored for a time that doubles, so that pings which are lost by chance do not add up to lost
+//! links either.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -21,15 +23,17 @@ use crate::transport::unreachable::Reason;
 
 /// How long an answer may take, in round trips.
 const ANSWER_ROUND_TRIPS: u32 = 4;
-/// The least time for an answer. QUIC's first repetition comes 25 ms later than the round trip suggests (RFC 9002
-/// §6.2.1), and the neighbour may be busy.
+/// The least time for an answer. QUIC's first repetition comes 25 ms later than the round trip
+/// suggests (RFC 9002 §6.2.1), and the neighbour may be busy.
 const ANSWER_AT_LEAST: Duration = Duration::from_millis(120);
-/// The least time for an answer when it is not the neighbour's host that reports: routes come back within a second.
+/// The least time for an answer when it is not the neighbour's host that reports: routes come back
+/// within a second.
 const ROUTE_AT_LEAST: Duration = Duration::from_secs(1);
-/// Pings within the time for an answer, evenly spread: each of them may be lost, or its answer. The last one leaves more
-/// than a round trip for the answer.
+/// Pings within the time for an answer, evenly spread: each of them may be lost, or its answer. The
+/// last one leaves more than a round trip for the answer.
 const PINGS: u32 = 3;
-/// Maximum number of links that are pinged or closed in a row. The driver yields to other tasks between two batches.
+/// Maximum number of links that are pinged or closed in a row. The driver yields to other tasks
+/// between two batches.
 const MAX_DUES: usize = 64;
 /// How long reports are ignored after a first answer.
 const TRUST_FIRST: Duration = Duration::from_millis(250);
@@ -38,7 +42,8 @@ const TRUST_AT_MOST: Duration = Duration::from_secs(30);
 /// After this long without a report, a link starts with [`TRUST_FIRST`] again.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
-/// Links that were reported as unreachable; at most one entry for each link in each of the two states.
+/// Links that were reported as unreachable; at most one entry for each link in each of the two
+/// states.
 #[derive(Debug, Default)]
 pub(crate) struct Doubts {
     waiting: BTreeMap<LinkId, Waiting>,
@@ -90,8 +95,8 @@ struct Trusted {
 }
 
 impl Doubts {
-    /// The network reports a link's neighbour as unreachable. Whether the link is doubted from now on: its first ping, with
-    /// `nonce`, is due at once.
+    /// The network reports a link's neighbour as unreachable. Whether the link is doubted from now
+    /// on: its first ping, with `nonce`, is due at once.
     pub(crate) fn reported(&mut self, report: Report, nonce: u64, now: Instant) -> bool {
         let Report { link, why, rtt, acks } = report;
         let least = if why == Reason::Port { ANSWER_AT_LEAST } else { ROUTE_AT_LEAST };
@@ -125,9 +130,13 @@ impl Doubts {
         self.trusted.remove(&link);
     }
 
-    /// What is due, for at most [`MAX_DUES`] links: what is left stays due. `acks` gives the acknowledgements that came in
-    /// by a link so far.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, acks: impl Fn(LinkId) -> Option<u64>) -> Vec<Due> {
+    /// What is due, for at most [`MAX_DUES`] links: what is left stays due. `acks` gives the
+    /// acknowledgements that came in by a link so far.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        acks: impl Fn(LinkId) -> Option<u64>,
+    ) -> Vec<Due> {
         let overdue = self.dues.iter().take_while(|(due, _)| *due <= now);
         let due: Vec<_> = overdue.take(MAX_DUES).map(|(_, link)| *link).collect();
         due.into_iter().filter_map(|link| self.step(link, acks(link), now)).collect()
@@ -149,7 +158,8 @@ impl Doubts {
             return Some(Due::Silent { link });
         }
         let pings = waiting.pings + 1;
-        let (nonce, due) = (waiting.nonce, waiting.since + waiting.patience / PINGS * pings.min(PINGS));
+        let (nonce, due) =
+            (waiting.nonce, waiting.since + waiting.patience / PINGS * pings.min(PINGS));
         // The deadline itself, without what the division leaves.
         let due = if pings >= PINGS { waiting.since + waiting.patience } else { due };
         let again = Waiting { pings, due, ..*waiting };
@@ -168,7 +178,8 @@ impl Doubts {
         let before = self.trusted.get(&link).filter(|trusted| now < trusted.since + FORGIVEN_AFTER);
         let disproved = before.map_or(0, |trusted| trusted.disproved);
         let trust = TRUST_FIRST.saturating_mul(1 << disproved.min(16)).min(TRUST_AT_MOST);
-        let trusted = Trusted { disproved: disproved.saturating_add(1), since: now, until: now + trust };
+        let trusted =
+            Trusted { disproved: disproved.saturating_add(1), since: now, until: now + trust };
         self.trusted.insert(link, trusted);
     }
 
@@ -231,7 +242,10 @@ mod tests {
         assert!(doubts.reported(report(Reason::Port, 1), 7, now));
         assert_eq!(doubts.handle_timeout(now + ms(120), |_| Some(6)), []);
         assert_eq!(doubts.next_timeout(), None);
-        assert!(!doubts.reported(report(Reason::Port, 1), 8, now + ms(121)), "it is trusted for a while");
+        assert!(
+            !doubts.reported(report(Reason::Port, 1), 8, now + ms(121)),
+            "it is trusted for a while"
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! What two peers tell each other about direct paths: one unidirectional stream each way of a peer connection.
+//! What two peers tell each other about direct paths: one unidirectional stream each way of a peer
+//! connection.
 //!
-//! A frame is a `u32` length and the MessagePack array that [`Message`] describes. Each end opens its stream with the first message, at the
-//! highest priority. A peer that permits no such stream never gets one, and is taken for one that has no direct paths.
+//! A frame is a `u32` length and the MessagePack array that [`Message`] describes. Each end opens
+//! its stream with the first message, at the highest priority. A peer that permits no such stream
+//! never gets one, and is taken for one that has no direct paths.
 
 use std::convert::Infallible;
 
@@ -16,11 +18,13 @@ use crate::mesh::services::connection::Connection;
 use crate::punch::{DecodeError, Message};
 use crate::transport::code::CloseCode;
 
-/// Messages that wait for a peer connection, at most; beyond that they are lost, and the round that they belong to fails.
+/// Messages that wait for a peer connection, at most; beyond that they are lost, and the round that
+/// they belong to fails.
 const MAX_WAITING: usize = 16;
 
-/// Tells the driver of a connection, and hands messages to and fro for as long as it is polled. What is no message costs the peer the
-/// connection. Without anybody to tell, direct paths are off, and nothing happens.
+/// Tells the driver of a connection, and hands messages to and fro for as long as it is polled.
+/// What is no message costs the peer the connection. Without anybody to tell, direct paths are off,
+/// and nothing happens.
 pub(crate) async fn serve(
     connection: &Connection,
     peer: &NodeId,
@@ -42,7 +46,11 @@ pub(crate) async fn serve(
 }
 
 /// Tells the driver that a connection has ended.
-pub(crate) async fn ended(connection: &Connection, peer: &NodeId, inputs: Option<&mpsc::Sender<Input>>) {
+pub(crate) async fn ended(
+    connection: &Connection,
+    peer: &NodeId,
+    inputs: Option<&mpsc::Sender<Input>>,
+) {
     if let Some(inputs) = inputs {
         let down = PathInput::Down { peer: peer.clone(), connection: connection.stable_id() };
         let _ = inputs.send(Input::Path(down)).await;

@@ -8,11 +8,13 @@
 //!   time ──────────────────────┘
 //! ```
 //!
-//! A **session** with a peer begins with its first connection and ends with its last. Of the two ends the one with the smaller id offers, as
-//! with links the one with the smaller id leads: two peers may open connections to each other at the same time, and must agree.
+//! A **session** with a peer begins with its first connection and ends with its last. Of the two
+//! ends the one with the smaller id offers, as with links the one with the smaller id leads: two
+//! peers may open connections to each other at the same time, and must agree.
 //!
-//! The peer at the other end of a path may be another process by now, or have closed its last connection without this end having
-//! noticed; then it drops what comes by the path. So handshakes go by relays, and a new connection begins the session anew, but for two that are opened at the
+//! The peer at the other end of a path may be another process by now, or have closed its last
+//! connection without this end having noticed; then it drops what comes by the path. So handshakes
+//! go by relays, and a new connection begins the session anew, but for two that are opened at the
 //! same time.
 
 mod drive;
@@ -44,14 +46,16 @@ use crate::transport::{mapped, random};
 // The socket tells probes by what they look like, and knows nothing else of them.
 const _: () = assert!(Probes::TYPE == Probe::TYPE && Probes::LEN == Probe::LEN);
 
-/// Sessions of one peer that may begin at once, and how soon another may after that. What a peer may ask of this node is limited
-/// by session: whoever connects again and again gets no more of it, and stays relayed meanwhile.
+/// Sessions of one peer that may begin at once, and how soon another may after that. What a peer
+/// may ask of this node is limited by session: whoever connects again and again gets no more of it,
+/// and stays relayed meanwhile.
 const SESSION_BURST: u32 = 4;
 const SESSION_EVERY: Duration = Duration::from_secs(10);
 /// Peers whose sessions are counted, at most: those that connected last.
 const MAX_COUNTED: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");
 
-/// Two connections whose handshakes end within this time were opened at the same time, one from each end.
+/// Two connections whose handshakes end within this time were opened at the same time, one from
+/// each end.
 const SAME_TIME: Duration = Duration::from_secs(2);
 
 /// How long before it is due a volley is prepared: more than the runtime's timers are late.
@@ -132,7 +136,8 @@ impl Paths {
         }
     }
 
-    /// None yet. `external` are the addresses that the operator configured. `real_time`: the network is not a virtual one.
+    /// None yet. `external` are the addresses that the operator configured. `real_time`: the
+    /// network is not a virtual one.
     pub(crate) fn new(
         me: NodeId,
         network: watch::Receiver<Arc<LocalNetwork>>,
@@ -185,11 +190,14 @@ impl Paths {
         }
     }
 
-    /// The peer is another process than before. The session with it begins with its next connection, if that is not there already.
+    /// The peer is another process than before. The session with it begins with its next
+    /// connection, if that is not there already.
     pub(crate) fn restarted(&mut self, peer: &NodeId, now: Instant) {
         let Some(session) = self.sessions.get(peer) else { return };
         let young = |kept: &PeerConnection| now.saturating_duration_since(kept.since) <= SAME_TIME;
-        if let Some(puncher) = self.puncher.as_mut().filter(|_| !session.connections.iter().any(young)) {
+        if let Some(puncher) =
+            self.puncher.as_mut().filter(|_| !session.connections.iter().any(young))
+        {
             puncher.disconnected(peer, now);
             self.changed = true;
         }
@@ -230,9 +238,13 @@ impl Paths {
 
     fn handle_input(&mut self, input: PathInput, me: &NodeId, now: Instant) {
         match input {
-            PathInput::Up { peer, connection, messages } => self.up(&peer, connection, messages, me, now),
+            PathInput::Up { peer, connection, messages } => {
+                self.up(&peer, connection, messages, me, now)
+            }
             PathInput::Down { peer, connection } => self.down(&peer, connection, now),
-            PathInput::Message { peer, connection, message } => self.message(&peer, connection, message, now),
+            PathInput::Message { peer, connection, message } => {
+                self.message(&peer, connection, message, now)
+            }
             PathInput::Probe(ReceivedProbe { from, to, local_port, bytes }) => {
                 if let Some(puncher) = &mut self.puncher {
                     // What is wrong with it is counted there.
@@ -262,7 +274,8 @@ impl Paths {
 
     fn begin(&mut self, peer: &NodeId, me: &NodeId, now: Instant) {
         let Some(puncher) = &mut self.puncher else { return };
-        let begun = self.begun.get_or_insert_mut(peer.clone(), || Begun { sessions: 0, since: now });
+        let begun =
+            self.begun.get_or_insert_mut(peer.clone(), || Begun { sessions: 0, since: now });
         let allowed = begun.take(now);
         self.anew = true;
         self.changed = true;
@@ -283,8 +296,12 @@ impl Paths {
     /// Begins the sessions that had to wait.
     fn begin_late(&mut self, me: &NodeId, now: Instant) {
         let due = |session: &Session| session.begin_at.is_some_and(|at| at <= now);
-        let late: Vec<_> =
-            self.sessions.iter().filter(|(_, session)| due(session)).map(|(peer, _)| peer.clone()).collect();
+        let late: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| due(session))
+            .map(|(peer, _)| peer.clone())
+            .collect();
         for peer in late {
             self.begin(&peer, me, now);
         }
@@ -309,8 +326,9 @@ impl Paths {
             Err(error) => {
                 debug!(%peer, %error, "closing");
                 let session = self.sessions.get(peer).into_iter();
-                let sender =
-                    session.flat_map(|s| &s.connections).find(|c| c.connection.stable_id() == connection);
+                let sender = session
+                    .flat_map(|s| &s.connections)
+                    .find(|c| c.connection.stable_id() == connection);
                 if let Some(sender) = sender {
                     sender.connection.close(CloseCode::PathViolation, &error.to_string());
                 }
@@ -334,7 +352,9 @@ impl Paths {
         let counters = puncher.counters();
         let mut pairs = BTreeMap::new();
         for (mine, row) in NatClass::ALL.iter().zip(&counters.pairs) {
-            for (theirs, pair) in NatClass::ALL.iter().zip(row).filter(|(_, pair)| pair.attempts > 0) {
+            for (theirs, pair) in
+                NatClass::ALL.iter().zip(row).filter(|(_, pair)| pair.attempts > 0)
+            {
                 let status = PairStatus { attempts: pair.attempts, direct: pair.direct };
                 pairs.insert(format!("{}/{}", mine.as_str(), theirs.as_str()), status);
             }
@@ -385,7 +405,8 @@ impl Paths {
     }
 }
 
-/// What a connection carried for applications, keepalives and acknowledgements left out. The few messages about paths are in it.
+/// What a connection carried for applications, keepalives and acknowledgements left out. The few
+/// messages about paths are in it.
 fn frames(connection: &Connection) -> u64 {
     let stats = connection.stats();
     [stats.frame_tx, stats.frame_rx].iter().map(|frames| frames.stream + frames.datagram).sum()
@@ -394,8 +415,11 @@ fn frames(connection: &Connection) -> u64 {
 impl Session {
     fn send(&self, message: &Message) {
         let live = |kept: &&PeerConnection| kept.connection.close_reason().is_none();
-        let sent =
-            self.connections.iter().filter(live).any(|kept| kept.messages.try_send(message.clone()).is_ok());
+        let sent = self
+            .connections
+            .iter()
+            .filter(live)
+            .any(|kept| kept.messages.try_send(message.clone()).is_ok());
         if !sent {
             debug!("a message about direct paths was not sent");
         }

@@ -62,8 +62,10 @@ mod tests {
 
     /// Peers by name, those with a `+` in use.
     fn among(names: &[&str], newcomer: &str, max: usize) -> Room {
-        let peers: Vec<_> =
-            names.iter().map(|name| (id(name.trim_end_matches('+')), name.ends_with('+'))).collect();
+        let peers: Vec<_> = names
+            .iter()
+            .map(|name| (id(name.trim_end_matches('+')), name.ends_with('+')))
+            .collect();
         room(peers.iter().map(|(node, in_use)| (node, *in_use)), &id(newcomer), max)
     }
 
@@ -96,6 +98,9 @@ mod tests {
         assert_eq!(among(&["a", "g~1+", "g~2", "h"], "e", 4), Room::Of(id("g~2")));
         // Over its share, only one of its own.
         assert_eq!(among(&["a", "g~1+", "g~2+", "g~3+", "g~4+"], "g~5", 6), Room::None);
-        assert_eq!(among(&["a", "g~1+", "g~2", "g~3+", "g~4+", "g~5+"], "g~6", 6), Room::Of(id("g~2")));
+        assert_eq!(
+            among(&["a", "g~1+", "g~2", "g~3+", "g~4+", "g~5+"], "g~6", 6),
+            Room::Of(id("g~2"))
+        );
     }
 }

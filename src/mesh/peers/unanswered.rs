@@ -90,8 +90,8 @@ pub(super) struct Unanswered {
     complained: Option<(Instant, Instant)>,
     /// The peer's first complaint.
     peer_complained: Option<Instant>,
-    /// Whether the peer has ever complained. Complaints that are on their way while this end changes
-    /// its first hop say nothing about the new one.
+    /// Whether the peer has ever complained. Complaints that are on their way while this end
+    /// changes its first hop say nothing about the new one.
     complained_before: bool,
     /// Whether the last verdict was [`Answers::Silent`].
     silent: bool,
@@ -127,7 +127,9 @@ impl Unanswered {
                 (self.peer_complained, self.silent) = (None, true);
                 return Answers::Silent;
             }
-            Said::Handshake | Said::Complaint | Said::Conclusive => return self.on_complaint(rtt, now),
+            Said::Handshake | Said::Complaint | Said::Conclusive => {
+                return self.on_complaint(rtt, now);
+            }
         }
         if received && std::mem::take(&mut self.silent) {
             return Answers::Resumed;
@@ -153,7 +155,9 @@ impl Unanswered {
         let Some(since) = self.since else { return Answers::Unchanged };
         let lasts = |from: Instant| now.saturating_duration_since(from);
         match self.complained {
-            None if self.sends >= SENDS && lasts(since) >= DOUBT_AT_LEAST.max(rtt * DOUBT_ROUND_TRIPS) => {
+            None if self.sends >= SENDS
+                && lasts(since) >= DOUBT_AT_LEAST.max(rtt * DOUBT_ROUND_TRIPS) =>
+            {
                 self.complained = Some((now, now));
                 Answers::Complain
             }
@@ -192,7 +196,10 @@ impl Counts {
         ];
         // A path MTU probe has a PING and an IMMEDIATE_ACK.
         let probes = 2 * stats.path.sent_plpmtud_probes;
-        Self { sent: eliciting.iter().sum::<u64>().saturating_sub(probes), received: stats.udp_rx.datagrams }
+        Self {
+            sent: eliciting.iter().sum::<u64>().saturating_sub(probes),
+            received: stats.udp_rx.datagrams,
+        }
     }
 }
 
@@ -205,7 +212,10 @@ mod tests {
 
     /// Plays samples of (sent, received, complained), one each [`PACE`]; returns what they told,
     /// and when.
-    fn play(rtt: Duration, samples: impl IntoIterator<Item = (u64, u64, bool)>) -> Vec<(usize, Answers)> {
+    fn play(
+        rtt: Duration,
+        samples: impl IntoIterator<Item = (u64, u64, bool)>,
+    ) -> Vec<(usize, Answers)> {
         let (mut unanswered, start) = (Unanswered::default(), crate::mesh::clock::now());
         let told = (0..).zip(samples).map(|(nth, (sent, received, complained))| {
             let at = start + PACE * u32::try_from(nth).unwrap();
@@ -218,9 +228,11 @@ mod tests {
     #[test]
     fn an_end_that_hears_nothing_complains_then_takes_another_way() {
         let told = play(RTT, (1..=14).map(|sent| (sent, 0, false)));
-        let complains = told.iter().filter(|(_, answers)| *answers == Answers::Complain).map(|(at, _)| *at);
+        let complains =
+            told.iter().filter(|(_, answers)| *answers == Answers::Complain).map(|(at, _)| *at);
         assert_eq!(complains.collect::<Vec<_>>(), [2, 3, 4, 5, 7, 8, 9, 10, 12, 13]);
-        let silent = told.iter().filter(|(_, answers)| *answers == Answers::Silent).map(|(at, _)| *at);
+        let silent =
+            told.iter().filter(|(_, answers)| *answers == Answers::Silent).map(|(at, _)| *at);
         assert_eq!(silent.collect::<Vec<_>>(), [6, 11]);
     }
 
@@ -253,7 +265,8 @@ mod tests {
         let counts = Counts { sent: 2, received: 2 };
         assert_eq!(unanswered.take(counts, Said::Nothing, RTT, now + PACE), Answers::Resumed);
         // Another one may have been on its way while the first hop changed.
-        let late = unanswered.take(Counts { sent: 3, received: 3 }, Said::Conclusive, RTT, now + 2 * PACE);
+        let late =
+            unanswered.take(Counts { sent: 3, received: 3 }, Said::Conclusive, RTT, now + 2 * PACE);
         assert_eq!(late, Answers::Unchanged);
     }
 

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::router;
 
-/// Whether all nodes have installed the route to this one, see [`Node::converged`](crate::Node::converged).
+/// Whether all nodes have installed the route to this one, see
+/// [`Node::converged`](crate::Node::converged).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "convergence", rename_all = "kebab-case")]
 pub enum Convergence {
@@ -13,9 +14,11 @@ pub enum Convergence {
         /// How many they are, this node included. Ephemeral nodes have no routes, and do not count.
         count: u64,
     },
-    /// Not everybody is known to have it: somebody did not answer in time, or links and nodes came and went all the while.
+    /// Not everybody is known to have it: somebody did not answer in time, or links and nodes came
+    /// and went all the while.
     Partial {
-        /// The most nodes that have answered, this node included. An ephemeral node that got no answer counts nobody.
+        /// The most nodes that have answered, this node included. An ephemeral node that got no
+        /// answer counts nobody.
         count: u64,
         /// How many this node could reach at the end, itself included.
         expected: u64,

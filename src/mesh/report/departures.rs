@@ -31,7 +31,8 @@ pub struct LeftStatus {
     pub node: NodeId,
     /// How long ago it left, in seconds.
     pub ago_s: f64,
-    /// Whether it was an ephemeral node. It has no record that could announce its leave: it left, or has lost all links.
+    /// Whether it was an ephemeral node. It has no record that could announce its leave: it left,
+    /// or has lost all links.
     pub ephemeral: bool,
 }
 
@@ -40,13 +41,14 @@ impl Departures {
         Self(LruCache::new(MAX_DEPARTURES))
     }
 
-    /// A node has left. The first report counts: it may be seen to leave at a link and by its record.
+    /// A node has left. The first report counts: it may be seen to leave at a link and by its
+    /// record.
     pub(crate) fn left(&mut self, node: NodeId, ephemeral: bool, now: Instant) {
         self.0.get_or_insert(node, || Departure { at: now, ephemeral });
     }
 
-    /// What a neighbour reports of a node: for how many milliseconds it has been gone, and whether it
-    /// was ephemeral; `None` if it has not left, as far as the neighbour knows.
+    /// What a neighbour reports of a node: for how many milliseconds it has been gone, and whether
+    /// it was ephemeral; `None` if it has not left, as far as the neighbour knows.
     pub(crate) fn reported(&mut self, node: &NodeId, left: Option<(u64, bool)>, now: Instant) {
         self.came(node);
         let Some((millis, ephemeral)) = left else { return };
@@ -101,8 +103,9 @@ mod tests {
         departures.left(id("b"), true, at(5));
         departures.left(id("a"), false, at(9));
         assert_eq!(departures.of(&id("a"), at(10)).unwrap().ago_s, 10.0, "the first report counts");
-        let names =
-            |now| departures.status(now).into_iter().map(|left| left.node.to_string()).collect::<Vec<_>>();
+        let names = |now| {
+            departures.status(now).into_iter().map(|left| left.node.to_string()).collect::<Vec<_>>()
+        };
         assert_eq!(names(at(10)), ["b", "a"]);
         assert_eq!(names(at(3_601)), ["b"]);
         departures.came(&id("b"));

@@ -17,8 +17,9 @@ use crate::transport::Refusal;
 pub enum Event {
     /// A neighbour is linked; the databases are being brought together.
     ///
-    /// Each is followed by one [`LinkDown`](Self::LinkDown) before the next for the same neighbour. A link that takes the
-    /// place of another one while that is up is neither: the neighbour was linked throughout.
+    /// Each is followed by one [`LinkDown`](Self::LinkDown) before the next for the same neighbour.
+    /// A link that takes the place of another one while that is up is neither: the neighbour was
+    /// linked throughout.
     LinkUp {
         /// The neighbour.
         peer: NodeId,
@@ -30,8 +31,8 @@ pub enum Event {
         /// The neighbour.
         peer: NodeId,
     },
-    /// The link to a neighbour was lost several times within a few minutes, is back, and is not advertised for now: flap
-    /// damping. Another path leads to the neighbour.
+    /// The link to a neighbour was lost several times within a few minutes, is back, and is not
+    /// advertised for now: flap damping. Another path leads to the neighbour.
     LinkHeld {
         /// The neighbour.
         peer: NodeId,
@@ -79,13 +80,15 @@ pub enum Event {
         /// The node.
         node: NodeId,
     },
-    /// The packets for a peer that is no neighbour go straight to it from now on, or to another address of it than before.
+    /// The packets for a peer that is no neighbour go straight to it from now on, or to another
+    /// address of it than before.
     PathUp {
         /// The peer.
         peer: NodeId,
         /// Where they go.
         address: SocketAddr,
-        /// How the address is known: `host`, `server-reflexive`, `peer-reflexive`, `mapped` or `external`.
+        /// How the address is known: `host`, `server-reflexive`, `peer-reflexive`, `mapped` or
+        /// `external`.
         candidate: &'static str,
     },
     /// The packets for a peer go through other nodes again.
@@ -107,8 +110,8 @@ pub enum Event {
         /// The neighbour that is used instead.
         via: NodeId,
     },
-    /// The record of a node is not taken, because its certificate is not trusted here: there is no route to it. Reported
-    /// once for each reason, until the certificates are reloaded.
+    /// The record of a node is not taken, because its certificate is not trusted here: there is no
+    /// route to it. Reported once for each reason, until the certificates are reloaded.
     RecordNotTrusted {
         /// The node.
         node: NodeId,
@@ -126,17 +129,17 @@ pub enum Event {
         /// What is wrong with the claim.
         why: ClaimFault,
     },
-    /// The machine has another address or default route than before, or has slept. Every link is asked whether it still
-    /// works, and peers without a link are dialled at once.
+    /// The machine has another address or default route than before, or has slept. Every link is
+    /// asked whether it still works, and peers without a link are dialled at once.
     NetworkChanged {
         /// The addresses that it has now, best first.
         addresses: Vec<IpAddr>,
     },
-    /// This node's record could not be signed, for want of randomness. It is tried again every second; reported once until
-    /// the certificates are reloaded.
+    /// This node's record could not be signed, for want of randomness. It is tried again every
+    /// second; reported once until the certificates are reloaded.
     SigningFailed,
-    /// Two live processes have one id: this node's, which was proven by their records, or a neighbour's, of which the
-    /// second was refused.
+    /// Two live processes have one id: this node's, which was proven by their records, or a
+    /// neighbour's, of which the second was refused.
     DuplicateId {
         /// The id.
         node: NodeId,
@@ -144,7 +147,8 @@ pub enum Event {
         keeps: ProcessStatus,
         /// The process that yields it, or was refused.
         yields: ProcessStatus,
-        /// Whether this node is the one that yields: it closes all links, and stays silent until it is started again.
+        /// Whether this node is the one that yields: it closes all links, and stays silent until it
+        /// is started again.
         yielded: bool,
     },
     /// Two ids have the same address; the later one was refused.
@@ -156,7 +160,8 @@ pub enum Event {
     },
 }
 
-/// The neighbours that were reported as linked, so that [`Event::LinkUp`] and [`Event::LinkDown`] alternate.
+/// The neighbours that were reported as linked, so that [`Event::LinkUp`] and [`Event::LinkDown`]
+/// alternate.
 #[derive(Debug, Default)]
 pub(crate) struct Linked(BTreeSet<NodeId>);
 

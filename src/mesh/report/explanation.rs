@@ -11,7 +11,8 @@ use crate::mesh::services::usage::Usage;
 use crate::router::{Claim, ClaimState, Explanation};
 use crate::transport::settings::MAX_STREAMS;
 
-/// Why a node is, or is not, reachable, as far as this node knows, and how the packets for it travel.
+/// Why a node is, or is not, reachable, as far as this node knows, and how the packets for it
+/// travel.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct NodeExplanation {
@@ -23,7 +24,8 @@ pub struct NodeExplanation {
     /// The nodes that list it as an ephemeral node of theirs, and what was found about that. Claims
     /// that were rejected are ignored.
     pub claims: Vec<Claim>,
-    /// How long this node holds back the link to it at most, in milliseconds, because the link flaps. `None` if it does not.
+    /// How long this node holds back the link to it at most, in milliseconds, because the link
+    /// flaps. `None` if it does not.
     pub held_ms: Option<u64>,
     /// When it left the mesh; `None` if it is there, or is not known to have left.
     pub left: Option<LeftStatus>,
@@ -47,7 +49,9 @@ pub struct NodeExplanation {
 impl NodeExplanation {
     /// Whether more is known once claims are verified.
     pub(crate) fn awaits_proof(&self) -> bool {
-        self.claims.iter().any(|claim| matches!(claim.state, ClaimState::Unverified | ClaimState::Pending))
+        self.claims
+            .iter()
+            .any(|claim| matches!(claim.state, ClaimState::Unverified | ClaimState::Pending))
     }
 }
 
@@ -94,13 +98,15 @@ pub struct PathExplanation {
     pub rtt_ms: Option<f64>,
     /// For how long they have travelled so, in seconds.
     pub since_s: Option<f64>,
-    /// Why, for programs: `direct`; `neighbour`; `not-connected`; `off`; `idle`; `trying`; or how the last attempt ended.
+    /// Why, for programs: `direct`; `neighbour`; `not-connected`; `off`; `idle`; `trying`; or how
+    /// the last attempt ended.
     pub why: &'static str,
     /// The same as a sentence, for people.
     pub reason: String,
 }
 
-/// The NATs of two nodes, by name: `unknown`, `public`, `endpoint-independent`, `endpoint-dependent`.
+/// The NATs of two nodes, by name: `unknown`, `public`, `endpoint-independent`,
+/// `endpoint-dependent`.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct NatPair {
@@ -144,8 +150,8 @@ pub struct AttemptStatus {
     pub took_ms: f64,
     /// Why it was made: `traffic`, `retry`, `candidates`, `path-died`, `restart` or `peer`.
     pub cause: &'static str,
-    /// What became of it: `direct`, `both-endpoint-dependent`, `port-guessing-needed`, `no-candidates`, `no-answer`,
-    /// `peer-silent` or `superseded`.
+    /// What became of it: `direct`, `both-endpoint-dependent`, `port-guessing-needed`,
+    /// `no-candidates`, `no-answer`, `peer-silent` or `superseded`.
     pub outcome: &'static str,
     /// The same as a sentence, for people.
     pub reason: &'static str,
@@ -156,8 +162,8 @@ pub struct AttemptStatus {
 /// What people and programs are told of a route.
 #[derive(Serialize)]
 struct RouteView<'a> {
-    /// `myself`, `reachable`, `stub`, `one-way`, `no-transit`, `left`, `unreachable`, `dormant`, `never-heard-of` or
-    /// `no-database`.
+    /// `myself`, `reachable`, `stub`, `one-way`, `no-transit`, `left`, `unreachable`, `dormant`,
+    /// `never-heard-of` or `no-database`.
     state: &'static str,
     reason: String,
     /// The way, both ends included.
@@ -166,7 +172,10 @@ struct RouteView<'a> {
     hops: Option<u32>,
 }
 
-fn serialize_route<S: Serializer>(explanation: &Explanation, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_route<S: Serializer>(
+    explanation: &Explanation,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let (route, way): (_, &[NodeId]) = match explanation {
         Explanation::Reachable { route, path, .. } => (Some(route), path),
         Explanation::Stub { route, .. } => (route.as_ref(), &[]),
@@ -186,16 +195,20 @@ fn route_reason(explanation: &Explanation) -> (&'static str, String) {
         Explanation::Stub { of, route: Some(_) } => {
             ("stub", format!("it is an ephemeral node, attached to {}", list(of)))
         }
-        Explanation::Stub { of, route: None } => {
-            ("stub", format!("it is an ephemeral node, attached to {}, and there is no route", list(of)))
-        }
-        Explanation::OneWay { claimed_by } => {
-            ("one-way", format!("{} list a link to it, and it does not list them", list(claimed_by)))
-        }
+        Explanation::Stub { of, route: None } => (
+            "stub",
+            format!("it is an ephemeral node, attached to {}, and there is no route", list(of)),
+        ),
+        Explanation::OneWay { claimed_by } => (
+            "one-way",
+            format!("{} list a link to it, and it does not list them", list(claimed_by)),
+        ),
         Explanation::NoTransit { neighbours, not_permitted, .. } => {
             let rules = match not_permitted.is_empty() {
                 true => String::new(),
-                false => format!(", or that this node does not permit to ({})", list(not_permitted)),
+                false => {
+                    format!(", or that this node does not permit to ({})", list(not_permitted))
+                }
             };
             let next = list(neighbours);
             (
@@ -210,15 +223,19 @@ fn route_reason(explanation: &Explanation) -> (&'static str, String) {
         }
         Explanation::KnownUnreachable { neighbours, .. } => (
             "unreachable",
-            format!("no link leads to it that both ends list; its neighbours were {}", list(neighbours)),
+            format!(
+                "no link leads to it that both ends list; its neighbours were {}",
+                list(neighbours)
+            ),
         ),
         Explanation::Dormant { known_by } => {
             ("dormant", format!("nobody is connected to it; {} knew it once", list(known_by)))
         }
         Explanation::NeverHeardOf => ("never-heard-of", "no record names it".to_owned()),
-        Explanation::NoDatabase => {
-            ("no-database", "this node is ephemeral and leaves routing to its neighbours".to_owned())
-        }
+        Explanation::NoDatabase => (
+            "no-database",
+            "this node is ephemeral and leaves routing to its neighbours".to_owned(),
+        ),
     }
 }
 

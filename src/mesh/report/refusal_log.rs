@@ -1,7 +1,8 @@
 //! Which refusals of links are worth a line in the log.
 //!
-//! A misconfigured node dials for ever, and anybody can knock: each address is logged with its first refusal and then once a
-//! minute, with the number of those in between. Addresses beyond a bound share one line a minute.
+//! A misconfigured node dials for ever, and anybody can knock: each address is logged with its
+//! first refusal and then once a minute, with the number of those in between. Addresses beyond a
+//! bound share one line a minute.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -31,7 +32,8 @@ struct Recent {
 }
 
 impl RefusalLog {
-    /// Counts a refusal. `Some` if it is to be logged, with the number of those that were not since the last one.
+    /// Counts a refusal. `Some` if it is to be logged, with the number of those that were not since
+    /// the last one.
     pub(crate) fn admit(&mut self, address: IpAddr, now: Instant) -> Option<u64> {
         let is_new = !self.by_address.contains_key(&address);
         if is_new && self.by_address.len() >= MAX_ADDRESSES {
@@ -85,7 +87,8 @@ mod tests {
     #[test]
     fn an_address_is_logged_once_a_minute_with_what_was_left_out() {
         let mut log = RefusalLog::default();
-        let (a, b, start) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]), clock::now());
+        let (a, b, start) =
+            (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]), clock::now());
         assert_eq!(log.admit(a, start), Some(0));
         assert_eq!(log.admit(a, start + Duration::from_secs(1)), None);
         assert_eq!(log.admit(b, start + Duration::from_secs(1)), Some(0));
@@ -99,8 +102,9 @@ mod tests {
         let mut log = RefusalLog::default();
         let start = clock::now();
         let address = |n: usize| IpAddr::from([10, 0, (n / 256) as u8, (n % 256) as u8]);
-        let admitted =
-            |log: &mut RefusalLog, now| (0..1_000).filter(|n| log.admit(address(*n), now).is_some()).count();
+        let admitted = |log: &mut RefusalLog, now| {
+            (0..1_000).filter(|n| log.admit(address(*n), now).is_some()).count()
+        };
         assert_eq!(admitted(&mut log, start), MAX_ADDRESSES + 1);
         assert_eq!(admitted(&mut log, start + PERIOD), MAX_ADDRESSES + 1);
         assert!(log.by_address.len() <= MAX_ADDRESSES);

@@ -44,8 +44,8 @@ pub struct Status {
     pub listen: Vec<SocketAddr>,
     /// The machine's network.
     pub network: NetworkStatus,
-    /// The other live process with this node's id that was proven last. A node that has yielded to it has no links, and
-    /// stays silent until it is started again.
+    /// The other live process with this node's id that was proven last. A node that has yielded to
+    /// it has no links, and stays silent until it is started again.
     pub duplicate: Option<DuplicateStatus>,
     /// The certificate it shows.
     pub certificate: CertificateStatus,
@@ -61,8 +61,8 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// The records of others, and whether they were genuine.
     pub records: RecordStatus,
-    /// The nodes that have left the mesh within the last hour and are not back, the latest first; at most 1,024. An
-    /// ephemeral node knows of its neighbours only.
+    /// The nodes that have left the mesh within the last hour and are not back, the latest first;
+    /// at most 1,024. An ephemeral node knows of its neighbours only.
     pub left: Vec<LeftStatus>,
     /// Its direct paths; none: they are off.
     pub paths: Option<PathsStatus>,
@@ -131,7 +131,8 @@ pub struct HandshakeStatus {
 pub struct NetworkStatus {
     /// The machine's addresses, best first.
     pub addresses: Vec<IpAddr>,
-    /// How often they, the default route, or the machine's being awake have changed since the node was started.
+    /// How often they, the default route, or the machine's being awake have changed since the node
+    /// was started.
     pub changes: u64,
     /// How it goes with the mapping of a port of the router; none, if it is not asked for.
     pub port_mapping: Option<PortMappingStatus>,
@@ -153,8 +154,8 @@ pub enum PortMappingStatus {
         /// How it was asked: `pcp`, `nat-pmp` or `upnp`.
         protocol: &'static str,
     },
-    /// There is no mapping that is of use. It is tried again after a minute, then ever more rarely up to a quarter of an hour, and at
-    /// once when the network changes.
+    /// There is no mapping that is of use. It is tried again after a minute, then ever more rarely
+    /// up to a quarter of an hour, and at once when the network changes.
     Failed {
         /// Why, by each protocol that was tried.
         why: String,
@@ -171,7 +172,8 @@ pub struct DuplicateStatus {
     pub address: Option<String>,
     /// Whether this node has yielded to it, for good.
     pub yielded: bool,
-    /// Whether a neighbour refuses this node as long as the other process lives. The node keeps trying.
+    /// Whether a neighbour refuses this node as long as the other process lives. The node keeps
+    /// trying.
     pub refused: bool,
 }
 
@@ -212,7 +214,8 @@ pub enum LinkState {
     Backoff,
     /// Connected; the databases are being brought together.
     Syncing,
-    /// Connected and synced, but not advertised for now, because the link flaps; see [`LinkStatus::held_ms`].
+    /// Connected and synced, but not advertised for now, because the link flaps; see
+    /// [`LinkStatus::held_ms`].
     Held,
     /// Connected, synced and advertised.
     Up,
@@ -250,8 +253,9 @@ pub struct LinkStatus {
     pub cost: Option<u32>,
     /// How long it has been in use, in milliseconds.
     pub up_ms: Option<u64>,
-    /// How long this node holds the link back at most, in milliseconds, because it flaps: it was lost several times within
-    /// five minutes, and another path leads to the neighbour. `None` if it is not held back.
+    /// How long this node holds the link back at most, in milliseconds, because it flaps: it was
+    /// lost several times within five minutes, and another path leads to the neighbour. `None` if
+    /// it is not held back.
     pub held_ms: Option<u64>,
     /// Whether the neighbour is an ephemeral.
     pub ephemeral: bool,
@@ -321,7 +325,8 @@ pub struct RecordStatus {
     pub credentials_pulled: u64,
     /// Certificates that were given to neighbours.
     pub credentials_sent: u64,
-    /// Whose certificates are not trusted, and why: as seen since the last reload, at most 1,024, the latest of them.
+    /// Whose certificates are not trusted, and why: as seen since the last reload, at most 1,024,
+    /// the latest of them.
     pub not_trusted: Vec<NotTrusted>,
 }
 
@@ -339,7 +344,8 @@ pub struct NotTrusted {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct PathsStatus {
-    /// The NAT in front of the node: `unknown`, `public`, `endpoint-independent` or `endpoint-dependent`.
+    /// The NAT in front of the node: `unknown`, `public`, `endpoint-independent` or
+    /// `endpoint-dependent`.
     pub nat: &'static str,
     /// Peers that packets go to directly now.
     pub direct: usize,
@@ -347,10 +353,11 @@ pub struct PathsStatus {
     pub attempts: u64,
     /// Attempts by what became of them.
     pub outcomes: BTreeMap<&'static str, u64>,
-    /// Attempts that came to something, and those of them that got a path, by the NATs of both ends: `mine/theirs`. Pairs
-    /// without any are left out.
+    /// Attempts that came to something, and those of them that got a path, by the NATs of both
+    /// ends: `mine/theirs`. Pairs without any are left out.
     pub pairs: BTreeMap<String, PairStatus>,
-    /// The mean time from the begin of an attempt to its path, in milliseconds; none before the first.
+    /// The mean time from the begin of an attempt to its path, in milliseconds; none before the
+    /// first.
     pub time_to_direct_ms: Option<f64>,
     /// Paths that became usable.
     pub opened: u64,
@@ -401,7 +408,8 @@ pub struct PeerStatus {
     pub detour: Option<Detour>,
     /// The address of the peer that they go to, if direct.
     pub address: Option<SocketAddr>,
-    /// For how long they have travelled so, in seconds; none: it is no neighbour, and direct paths are off.
+    /// For how long they have travelled so, in seconds; none: it is no neighbour, and direct paths
+    /// are off.
     pub since_s: Option<f64>,
     /// The smoothed round trip, in milliseconds.
     pub rtt_ms: f64,
@@ -423,8 +431,9 @@ pub struct DatagramStatus {
     pub unknown_service: u64,
     /// Could not be read, and were dropped.
     pub malformed: u64,
-    /// Sent by [`DatagramSender::send`](crate::DatagramSender::send) while 1 MiB waited for the network, so that older datagrams
-    /// to the same node were dropped: one for each, if all have the same length.
+    /// Sent by [`DatagramSender::send`](crate::DatagramSender::send) while 1 MiB waited for the
+    /// network, so that older datagrams to the same node were dropped: one for each, if all have
+    /// the same length.
     pub displaced: u64,
 }
 

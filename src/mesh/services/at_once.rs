@@ -4,7 +4,8 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-/// What `future` gives, if it is ready; else it is dropped, so it must be one that loses nothing by that.
+/// What `future` gives, if it is ready; else it is dropped, so it must be one that loses nothing by
+/// that.
 pub(crate) async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {

@@ -14,8 +14,8 @@ use crate::sync::lock;
 
 /// Callers in the table beyond which those without streams are looked for.
 const SWEEP_AT: usize = 64;
-/// Interval at which the head of a line checks its share again. A stream of its own caller that is accepted wakes it at
-/// once; one of another caller, which may enlarge the share too, does not.
+/// Interval at which the head of a line checks its share again. A stream of its own caller that is
+/// accepted wakes it at once; one of another caller, which may enlarge the share too, does not.
 const SHARE_POLL: Duration = Duration::from_millis(5);
 
 /// The callers of one service.
@@ -45,7 +45,8 @@ struct Counts {
     left: Notify,
 }
 
-/// The head of the line: nobody else of its caller enters the queue. Dropped, it lets the next one go on.
+/// The head of the line: nobody else of its caller enters the queue. Dropped, it lets the next one
+/// go on.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     _guard: MutexGuard<'a, ()>,
@@ -78,8 +79,8 @@ impl CallerCount {
         self.0.queued.load(Ordering::Relaxed)
     }
 
-    /// Whether streams are in line for a share. One that arrives then has to queue up behind them: if it took the next
-    /// place, a busy caller's newer streams could starve its older ones.
+    /// Whether streams are in line for a share. One that arrives then has to queue up behind them:
+    /// if it took the next place, a busy caller's newer streams could starve its older ones.
     pub(crate) fn has_line(&self) -> bool {
         self.0.lined_up.load(Ordering::Relaxed) > 0
     }
@@ -154,8 +155,11 @@ mod tests {
         let caller = Callers::default().of(&id("me"));
         let mut queued = vec![caller.count(), caller.count()];
         let has_room = || caller.waiting() < 2;
-        let (mut first, mut second) = (Box::pin(caller.turn(has_room)), Box::pin(caller.turn(has_room)));
-        assert!(at_once(first.as_mut()).await.is_none() && at_once(second.as_mut()).await.is_none());
+        let (mut first, mut second) =
+            (Box::pin(caller.turn(has_room)), Box::pin(caller.turn(has_room)));
+        assert!(
+            at_once(first.as_mut()).await.is_none() && at_once(second.as_mut()).await.is_none()
+        );
         assert!(caller.has_line(), "newcomers see that others wait");
 
         let before = tokio::time::Instant::now();
@@ -175,7 +179,9 @@ mod tests {
         let caller = Callers::default().of(&id("me"));
         let mut first = Box::pin(caller.turn(|| false));
         let mut second = Box::pin(caller.turn(|| true));
-        assert!(at_once(first.as_mut()).await.is_none() && at_once(second.as_mut()).await.is_none());
+        assert!(
+            at_once(first.as_mut()).await.is_none() && at_once(second.as_mut()).await.is_none()
+        );
         drop(first);
         drop(second.await);
         assert!(!caller.has_line());

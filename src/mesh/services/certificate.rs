@@ -1,4 +1,5 @@
-//! Authenticators on peer connections: each travels as a stream of a service that every node offers.
+//! Authenticators on peer connections: each travels as a stream of a service that every node
+//! offers.
 //!
 //! A node of an earlier version refuses the stream, and continues to judge the connection by its
 //! handshake.
@@ -25,8 +26,9 @@ pub(crate) fn service() -> ServiceName {
     ServiceName::try_from(SERVICE).expect("it is a service name")
 }
 
-/// Sends a proof of this node's certificate, the one that it has once there is room for the stream. Gives the hash of its
-/// chain, whether the peer has accepted the stream or never does; `None` if the connection has ended.
+/// Sends a proof of this node's certificate, the one that it has once there is room for the stream.
+/// Gives the hash of its chain, whether the peer has accepted the stream or never does; `None` if
+/// the connection has ended.
 pub(crate) async fn prove(
     connection: Connection,
     endpoint: Arc<Endpoint>,
@@ -44,8 +46,8 @@ pub(crate) async fn prove(
     last
 }
 
-/// What was proven, and whether the peer has accepted the stream; `None` if the connection has ended, or the system has no
-/// randomness.
+/// What was proven, and whether the peer has accepted the stream; `None` if the connection has
+/// ended, or the system has no randomness.
 async fn attempt(connection: &Connection, endpoint: &Endpoint) -> Option<(CredentialHash, bool)> {
     let (mut send, mut recv) = connection.open_bi().await.ok()?;
     let _ = send.set_priority(i32::MAX);

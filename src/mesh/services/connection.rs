@@ -1,7 +1,8 @@
 //! A QUIC connection with the first cause of its end beside it.
 //!
-//! QUIC keeps one reason and replaces it when the connection is closed again, so what a handle reports would depend on when
-//! it asks. Here the first cause is recorded once, and every error of the connection is read through that record.
+//! QUIC keeps one reason and replaces it when the connection is closed again, so what a handle
+//! reports would depend on when it asks. Here the first cause is recorded once, and every error of
+//! the connection is read through that record.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -30,7 +31,8 @@ impl FirstCause {
         let _ = self.0.cause.set(cause);
     }
 
-    /// What an error of the connection means: the first cause, which this error is if none is recorded.
+    /// What an error of the connection means: the first cause, which this error is if none is
+    /// recorded.
     pub(crate) fn of(&self, error: &ConnectionError) -> Cause {
         self.0.cause.get_or_init(|| Cause::of(error)).clone()
     }
@@ -43,7 +45,8 @@ impl FirstCause {
 
 /// A link or a peer connection. Clones share it.
 ///
-/// It shadows [`quinn::Connection::close`]: closing a connection that has ended changes nothing, and says nothing.
+/// It shadows [`quinn::Connection::close`]: closing a connection that has ended changes nothing,
+/// and says nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     quic: quinn::Connection,

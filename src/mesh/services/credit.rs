@@ -1,7 +1,8 @@
 //! How many streams the other end of a connection may open.
 //!
-//! quinn reserves memory for each permitted stream, so a connection begins with [`FIRST_STREAMS`]. QUIC's
-//! STREAMS_BLOCKED would say when that is too little, but quinn does not send it. Two counts stand in for it:
+//! quinn reserves memory for each permitted stream, so a connection begins with [`FIRST_STREAMS`].
+//! QUIC's STREAMS_BLOCKED would say when that is too little, but quinn does not send it. Two counts
+//! stand in for it:
 //!
 //! ```text
 //!   streams that live here       ─┐
@@ -9,9 +10,10 @@
 //!   streams that the opener holds ┘  (it says so in OPEN)
 //! ```
 //!
-//! A stream uses credit until both ends are done with it, so what neither count covers is only passing, and the two
-//! together reach [`FIRST_STREAMS`] no earlier than one of them reaches [`CREDIT_WANTED_AT`]. Neither depends on the order
-//! in which packets arrive: a stream counts when QUIC accepts it, with or without its header.
+//! A stream uses credit until both ends are done with it, so what neither count covers is only
+//! passing, and the two together reach [`FIRST_STREAMS`] no earlier than one of them reaches
+//! [`CREDIT_WANTED_AT`]. Neither depends on the order in which packets arrive: a stream counts when
+//! QUIC accepts it, with or without its header.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,8 +82,12 @@ impl StreamCredit {
 }
 
 const _: () = {
-    // Credit is announced once more than an eighth of the window is free, so an eighth may be withheld. With the most
-    // that the two counts can hide, and that, the opener must still be able to go on.
+    // Credit is announced once more than an eighth of the window is free, so an eighth may be
+    // withheld. With the most that the two counts can hide, and that, the opener must still be able
+    // to go on.
     assert!(2 * (CREDIT_WANTED_AT - 1) + FIRST_STREAMS as usize / 8 < FIRST_STREAMS as usize);
-    assert!(crate::transport::settings::MAX_STREAMS + STREAM_CREDIT as usize / 8 < STREAM_CREDIT as usize);
+    assert!(
+        crate::transport::settings::MAX_STREAMS + STREAM_CREDIT as usize / 8
+            < STREAM_CREDIT as usize
+    );
 };

@@ -7,7 +7,8 @@
 //!                                                          the caller with most goes
 //! ```
 //!
-//! Each is one QUIC datagram: a byte with the length of the service's name, the name, and the payload.
+//! Each is one QUIC datagram: a byte with the length of the service's name, the name, and the
+//! payload.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future as _;
@@ -35,9 +36,9 @@ pub(crate) const UNHEARD: &[u8] = &[0, 1];
 
 /// Sends datagrams to one service of one node. Made by [`Node::datagrams`](crate::Node::datagrams).
 ///
-/// Clones share the connection, and it is kept for as long as one of them lives: by this end, and by the other one for
-/// two minutes after the last datagram came. A sender belongs to one connection: once that is lost, every send fails,
-/// and another sender is to be made.
+/// Clones share the connection, and it is kept for as long as one of them lives: by this end, and
+/// by the other one for two minutes after the last datagram came. A sender belongs to one
+/// connection: once that is lost, every send fails, and another sender is to be made.
 #[derive(Clone, Debug)]
 pub struct DatagramSender {
     connection: Arc<Connection>,
@@ -63,7 +64,8 @@ impl DatagramSender {
         Self { connection, head, sent: Arc::default(), listeners, _lease: lease }
     }
 
-    /// Sends a datagram, at once. It arrives once, later than others, or not at all, and nobody is told which.
+    /// Sends a datagram, at once. It arrives once, later than others, or not at all, and nobody is
+    /// told which.
     ///
     /// If 1 MiB waits for the network already, the oldest datagrams are dropped to make room, which
     /// [`DatagramStatus::displaced`] counts; [`send_wait`](Self::send_wait) waits instead.
@@ -84,8 +86,8 @@ impl DatagramSender {
         self.outcome(sent, payload)
     }
 
-    /// Sends a datagram once fewer than 1 MiB wait for the network. As [`send`](Self::send) otherwise. Cancel safe:
-    /// dropped before it is ready, nothing is sent.
+    /// Sends a datagram once fewer than 1 MiB wait for the network. As [`send`](Self::send)
+    /// otherwise. Cancel safe: dropped before it is ready, nothing is sent.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -94,19 +96,26 @@ impl DatagramSender {
         self.outcome(sent, payload)
     }
 
-    fn outcome(&self, sent: Result<(), SendDatagramError>, payload: &[u8]) -> Result<(), DatagramError> {
+    fn outcome(
+        &self,
+        sent: Result<(), SendDatagramError>,
+        payload: &[u8],
+    ) -> Result<(), DatagramError> {
         sent.map_err(|error| self.explain(error, payload))?;
         self.sent.fetch_add(payload.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
-    /// The longest payload that goes now, in bytes: about 1,100 at least, and more once the path is known to carry
-    /// larger packets. It can become less when the path changes. 0: the other node takes no datagrams, or the connection
-    /// is lost.
+    /// The longest payload that goes now, in bytes: about 1,100 at least, and more once the path is
+    /// known to carry larger packets. It can become less when the path changes. 0: the other node
+    /// takes no datagrams, or the connection is lost.
     #[must_use]
     pub fn max_len(&self) -> usize {
         match self.connection.close_reason() {
-            None => self.connection.max_datagram_size().map_or(0, |max| max.saturating_sub(self.head.len())),
+            None => self
+                .connection
+                .max_datagram_size()
+                .map_or(0, |max| max.saturating_sub(self.head.len())),
             Some(_) => 0,
         }
     }
@@ -120,8 +129,12 @@ impl DatagramSender {
 
     fn explain(&self, error: SendDatagramError, payload: &[u8]) -> DatagramError {
         match error {
-            SendDatagramError::TooLarge => DatagramError::TooLong { len: payload.len(), max: self.max_len() },
-            SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => DatagramError::Unsupported,
+            SendDatagramError::TooLarge => {
+                DatagramError::TooLong { len: payload.len(), max: self.max_len() }
+            }
+            SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => {
+                DatagramError::Unsupported
+            }
             SendDatagramError::ConnectionLost(error) => {
                 let bytes = self.sent.load(Ordering::Relaxed);
                 DatagramError::Lost(Ending::new(self.connection.first_cause().of(&error), bytes))
@@ -134,7 +147,8 @@ impl DatagramSender {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatagramError {
-    /// It does not fit into a packet: the caller's fault. Ask [`DatagramSender::max_len`], or open a stream.
+    /// It does not fit into a packet: the caller's fault. Ask [`DatagramSender::max_len`], or open
+    /// a stream.
     #[error("a datagram has at most {max} bytes now; this one has {len}")]
     TooLong {
         /// What it had, in bytes.
@@ -145,8 +159,8 @@ pub enum DatagramError {
     /// The other node takes no datagrams, on no connection.
     #[error("the node takes no datagrams")]
     Unsupported,
-    /// The connection has ended. Make another sender. The bytes are those accepted for sending, through all clones of the
-    /// sender; how many arrived is not known.
+    /// The connection has ended. Make another sender. The bytes are those accepted for sending,
+    /// through all clones of the sender; how many arrived is not known.
     #[error("{0}")]
     Lost(Ending),
 }
@@ -164,9 +178,9 @@ impl DatagramError {
 
 /// Receives the datagrams sent to one service by any node. Dropping it withdraws the service.
 ///
-/// Up to [`MAX_WAITING_DATAGRAMS`] bytes wait. When the queue is full, each arrival drops the oldest
-/// datagram of a peer that holds more than an equal share, so no peer displaces the datagrams of
-/// others that send less. Ephemeral nodes that share a certificate count as one peer.
+/// Up to [`MAX_WAITING_DATAGRAMS`] bytes wait. When the queue is full, each arrival drops the
+/// oldest datagram of a peer that holds more than an equal share, so no peer displaces the
+/// datagrams of others that send less. Ephemeral nodes that share a certificate count as one peer.
 #[derive(Debug)]
 pub struct DatagramListener {
     name: ServiceName,
@@ -187,7 +201,8 @@ impl DatagramListener {
                 return None;
             }
             if self.taken.is_empty() {
-                // `Notify` stores a permit, so an arrival between the check and the wait is not missed.
+                // `Notify` stores a permit, so an arrival between the check and the wait is not
+                // missed.
                 self.queue.arrived().await;
             }
         }
@@ -281,7 +296,8 @@ impl DatagramListeners {
                 last = self.find(name);
             }
             let datagram = Datagram { peer: peer.clone(), payload };
-            let queued = last.as_ref().map_or(Queued::Closed, |(_, queue)| queue.push(&caller, datagram));
+            let queued =
+                last.as_ref().map_or(Queued::Closed, |(_, queue)| queue.push(&caller, datagram));
             match queued {
                 Queued::Kept => count(&self.0.received),
                 Queued::Instead(of) => {

@@ -1,12 +1,12 @@
 //! A bounded queue of datagrams for a listener, shared fairly between callers.
 //!
-//! When the queue is full, the oldest datagram of a caller that holds more than an equal share makes
-//! room, so a flood displaces only the datagrams of its own sender. Ephemeral nodes that share a
-//! certificate are one caller.
+//! When the queue is full, the oldest datagram of a caller that holds more than an equal share
+//! makes room, so a flood displaces only the datagrams of its own sender. Ephemeral nodes that
+//! share a certificate are one caller.
 //!
-//! quinn receives packets in batches of up to 64 KiB, and a payload keeps its whole batch in memory.
-//! Only the first [`SHARED`] waiting datagrams may do so; later ones are copied, which keeps the
-//! memory of the queue close to the bytes it counts.
+//! quinn receives packets in batches of up to 64 KiB, and a payload keeps its whole batch in
+//! memory. Only the first [`SHARED`] waiting datagrams may do so; later ones are copied, which
+//! keeps the memory of the queue close to the bytes it counts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -32,8 +32,8 @@ const SHARED: usize = 32;
 pub struct Datagram {
     /// The node that sent it, as its certificate says.
     pub peer: NodeId,
-    /// What it carries. It may keep up to 64 KiB of packets that arrived together in memory: copy it
-    /// if you keep it for long.
+    /// What it carries. It may keep up to 64 KiB of packets that arrived together in memory: copy
+    /// it if you keep it for long.
     pub payload: Bytes,
 }
 
@@ -252,7 +252,8 @@ mod tests {
         }
         let bytes = lock(&queue.waiting).bytes;
         assert!(bytes <= MAX_WAITING_DATAGRAMS, "{bytes}");
-        let kept = taken(&queue).into_iter().filter(|datagram| datagram.peer.as_str() == "modest").count();
+        let kept =
+            taken(&queue).into_iter().filter(|datagram| datagram.peer.as_str() == "modest").count();
         assert_eq!(kept, 100);
     }
 
@@ -266,7 +267,8 @@ mod tests {
         for n in 0..50 {
             assert_eq!(push(&queue, "three", &[n; 1_000]), Queued::Instead(1));
         }
-        let of_three = taken(&queue).into_iter().filter(|datagram| datagram.peer.as_str() == "three").count();
+        let of_three =
+            taken(&queue).into_iter().filter(|datagram| datagram.peer.as_str() == "three").count();
         assert_eq!(of_three, 50);
     }
 

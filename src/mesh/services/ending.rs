@@ -9,12 +9,15 @@ use crate::transport::code::{CloseCode, StreamCode};
 use crate::transport::refusal::readable;
 use crate::transport::{Refusal, RefusalReason};
 
-/// Who ended a stream, a [datagram sender](crate::DatagramSender) or a call, why, and how far it got.
+/// Who ended a stream, a [datagram sender](crate::DatagramSender) or a call, why, and how far it
+/// got.
 ///
-/// The first cause of a connection's end is recorded once. Every handle that used the connection reports that cause,
-/// whether it was waiting at that moment or asks later. A stream with its own peer timeout may end before its connection,
-/// and then reports that for itself. Obtained from [`StreamError::ending`](crate::StreamError::ending),
-/// [`DatagramError::ending`](crate::DatagramError::ending) or [`CallError::ending`](crate::CallError::ending).
+/// The first cause of a connection's end is recorded once. Every handle that used the connection
+/// reports that cause, whether it was waiting at that moment or asks later. A stream with its own
+/// peer timeout may end before its connection, and then reports that for itself. Obtained from
+/// [`StreamError::ending`](crate::StreamError::ending),
+/// [`DatagramError::ending`](crate::DatagramError::ending) or
+/// [`CallError::ending`](crate::CallError::ending).
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Ending {
@@ -22,8 +25,9 @@ pub struct Ending {
     pub by: EndedBy,
     /// Why.
     pub why: EndReason,
-    /// Payload bytes that went through this handle before: bytes read by the application, or bytes accepted for sending, of
-    /// which the last window may not have arrived. Headers and frames of this crate are not counted.
+    /// Payload bytes that went through this handle before: bytes read by the application, or bytes
+    /// accepted for sending, of which the last window may not have arrived. Headers and frames of
+    /// this crate are not counted.
     pub bytes: u64,
     in_handshake: bool,
 }
@@ -56,7 +60,8 @@ pub enum EndReason {
     Idle,
     /// One of the two nodes does not accept the other; [`Ending::by`] is the one that refused.
     NotTrusted(Refusal),
-    /// No packet of the other node arrived for longer than the liveness limit: it was killed, cut off or suspended.
+    /// No packet of the other node arrived for longer than the liveness limit: it was killed, cut
+    /// off or suspended.
     Unreachable,
     /// The mesh had no route to the other node for too long.
     NoRoute,
@@ -89,13 +94,15 @@ impl Ending {
         Cause { by: self.by, why: self.why, in_handshake: self.in_handshake }
     }
 
-    /// Whether the other node refused this one in the handshake: it processed nothing that was sent on the connection.
+    /// Whether the other node refused this one in the handshake: it processed nothing that was sent
+    /// on the connection.
     #[must_use]
     pub fn in_handshake(&self) -> bool {
         self.in_handshake
     }
 
-    /// Whether the other node could not be reached: it is cut off, killed or restarted, or there was no route.
+    /// Whether the other node could not be reached: it is cut off, killed or restarted, or there
+    /// was no route.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(self.why, EndReason::Unreachable | EndReason::NoRoute | EndReason::Restarted)
@@ -177,7 +184,8 @@ impl Cause {
     pub(crate) fn of(error: &ConnectionError) -> Self {
         if let Some(refusal) = Refusal::from_connection_error(error) {
             let by = if Refusal::by_peer(error) { EndedBy::Other } else { EndedBy::This };
-            // QUIC itself closes for an alert of TLS. One about certificates comes in the handshake only.
+            // QUIC itself closes for an alert of TLS. One about certificates comes in the handshake
+            // only.
             let in_handshake = matches!(error, ConnectionError::ConnectionClosed(_))
                 && !matches!(refusal.reason, RefusalReason::Other { .. });
             return Self { by, why: EndReason::NotTrusted(refusal), in_handshake };
@@ -190,7 +198,8 @@ impl Cause {
                     why => Self::other(why),
                 }
             }
-            // Every other local close is recorded before: this is the endpoint's, which ends all connections.
+            // Every other local close is recorded before: this is the endpoint's, which ends all
+            // connections.
             ConnectionError::LocallyClosed => Self::this(EndReason::ShutDown),
             ConnectionError::TimedOut => Self::network(EndReason::Unreachable),
             // The process that holds the other end's key does not know the connection.
@@ -255,7 +264,9 @@ fn write_cause(f: &mut fmt::Formatter<'_>, by: EndedBy, why: &EndReason) -> fmt:
         EndReason::Closed { code, text } if text.is_empty() => {
             write!(f, "{side} closed the connection: {code}")
         }
-        EndReason::Closed { code, text } => write!(f, "{side} closed the connection: {code} ({text})"),
+        EndReason::Closed { code, text } => {
+            write!(f, "{side} closed the connection: {code} ({text})")
+        }
         EndReason::Transport { text } => {
             write!(f, "{side} closed the connection after an error of QUIC: {text}")
         }
@@ -277,7 +288,10 @@ mod tests {
     fn a_close_by_the_other_node_is_blamed_on_it() {
         assert_eq!(closed_by_peer(CloseCode::Leaving, b""), Cause::other(EndReason::ShutDown));
         assert_eq!(closed_by_peer(CloseCode::Dropped, b""), Cause::other(EndReason::Dropped));
-        assert_eq!(closed_by_peer(CloseCode::DuplicateLink, b""), Cause::other(EndReason::Replaced));
+        assert_eq!(
+            closed_by_peer(CloseCode::DuplicateLink, b""),
+            Cause::other(EndReason::Replaced)
+        );
         for (cause, by) in [
             (closed_by_peer(CloseCode::Denied, b""), EndedBy::Other),
             (Cause::here(CloseCode::Denied, ""), EndedBy::This),
@@ -288,7 +302,8 @@ mod tests {
                 "{cause}"
             );
         }
-        let overloaded = EndReason::Closed { code: CloseCode::Overloaded, text: "too many".to_owned() };
+        let overloaded =
+            EndReason::Closed { code: CloseCode::Overloaded, text: "too many".to_owned() };
         assert_eq!(closed_by_peer(CloseCode::Overloaded, b"too many"), Cause::other(overloaded));
     }
 

@@ -1,9 +1,9 @@
 //! The first bytes on a stream to a service: OPEN, and the answer.
 //!
 //! The opener writes a u32 length and a MessagePack array
-//! `[version, service, deadline in ms | nil, wants credit, peer timeout in ms]`. The last two fields
-//! are optional. Data may follow at once. The acceptor answers with the byte 0x00 and its own data,
-//! or with 0x01, `[code, text]`, and the end of the stream.
+//! `[version, service, deadline in ms | nil, wants credit, peer timeout in ms]`. The last two
+//! fields are optional. Data may follow at once. The acceptor answers with the byte 0x00 and its
+//! own data, or with 0x01, `[code, text]`, and the end of the stream.
 
 use std::time::Duration;
 
@@ -52,7 +52,11 @@ impl OpenHeader {
     }
 
     /// The header as bytes, its length in front.
-    pub(crate) fn encoded(service: &ServiceName, options: OpenOptions, wants_credit: bool) -> Bytes {
+    pub(crate) fn encoded(
+        service: &ServiceName,
+        options: OpenOptions,
+        wants_credit: bool,
+    ) -> Bytes {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let fields = match (wants_credit, options.peer_timeout) {
             (_, Some(_)) => 5,
@@ -86,8 +90,8 @@ impl OpenHeader {
         bytes.into()
     }
 
-    /// Reads on from what `came` of a stream so far, and gives the header, and what is right behind it; `None` if there is no
-    /// header.
+    /// Reads on from what `came` of a stream so far, and gives the header, and what is right behind
+    /// it; `None` if there is no header.
     pub(crate) async fn read(
         mut came: Bytes,
         stream: &mut quinn::RecvStream,
@@ -99,7 +103,8 @@ impl OpenHeader {
                 Parsed::Part => {}
             }
             let more = stream.read_chunk(usize::MAX, true).await.ok()??.bytes;
-            came = if came.is_empty() { more } else { Bytes::from([&came[..], &more[..]].concat()) };
+            came =
+                if came.is_empty() { more } else { Bytes::from([&came[..], &more[..]].concat()) };
         }
     }
 
@@ -142,7 +147,8 @@ impl OpenHeader {
         {
             wants_credit = marker == rmp::Marker::True.to_u8();
             // A later version may have put something else here.
-            peer_timeout = if fields > 4 { rmp::decode::read_int::<u64, _>(&mut rest).ok() } else { None };
+            peer_timeout =
+                if fields > 4 { rmp::decode::read_int::<u64, _>(&mut rest).ok() } else { None };
         }
         let service = ServiceName::try_from(service).map_err(|_| RefuseCode::UnknownService)?;
         let options = OpenOptions {
@@ -173,7 +179,8 @@ pub enum OpenError {
     /// The directive is not valid: the caller's fault.
     #[error(transparent)]
     InvalidDirective(#[from] InvalidDirective),
-    /// The mesh has no route to the node: it is unknown, down, or cut off. Try again when it is reachable.
+    /// The mesh has no route to the node: it is unknown, down, or cut off. Try again when it is
+    /// reachable.
     #[error("no route to {node}")]
     NoRoute {
         /// The node.
@@ -206,8 +213,9 @@ pub enum OpenError {
     /// The deadline passed first.
     #[error("the deadline of {0:?} passed")]
     Deadline(Duration),
-    /// This node has as many streams to that node open as it may, or the node permits no more. Close some, or give a
-    /// deadline: an open with a deadline waits for a place until then, one without for about a second.
+    /// This node has as many streams to that node open as it may, or the node permits no more.
+    /// Close some, or give a deadline: an open with a deadline waits for a place until then, one
+    /// without for about a second.
     #[error("this node has too many streams to {node} open (at most {max} at a time)")]
     TooManyStreams {
         /// The node.
@@ -221,8 +229,8 @@ pub enum OpenError {
         /// The bound.
         max: usize,
     },
-    /// Another live process has this node's id, and keeps it. Stop one of the two, or give it another id, and start
-    /// this one again.
+    /// Another live process has this node's id, and keeps it. Stop one of the two, or give it
+    /// another id, and start this one again.
     #[error("this node has yielded its id to another live process, at {to}")]
     Yielded {
         /// Where the other process is, as far as it is known.
@@ -234,8 +242,9 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether the same attempt may succeed later without anybody changing a setting: there was no route, the node was
-    /// unreachable, overloaded or leaving, this node had no room, or the deadline passed.
+    /// Whether the same attempt may succeed later without anybody changing a setting: there was no
+    /// route, the node was unreachable, overloaded or leaving, this node had no room, or the
+    /// deadline passed.
     ///
     /// Nothing was handed to the service, so another attempt is always safe.
     #[must_use]
@@ -259,7 +268,9 @@ impl OpenError {
     pub(crate) fn lost(node: &NodeId, cause: Cause) -> Self {
         let node = node.clone();
         match cause {
-            Cause { by: EndedBy::This, why: EndReason::ShutDown | EndReason::Dropped, .. } => Self::ShutDown,
+            Cause { by: EndedBy::This, why: EndReason::ShutDown | EndReason::Dropped, .. } => {
+                Self::ShutDown
+            }
             Cause { why: EndReason::NotTrusted(why), .. } => Self::NotTrusted { node, why },
             cause => Self::Unreachable { node, why: cause.to_string() },
         }
@@ -298,8 +309,11 @@ mod tests {
     fn later_fields_are_skipped_and_later_versions_refused() {
         let later = rmp_serde::to_vec(&(1_u16, "echo", None::<u64>, "more")).unwrap();
         assert!(OpenHeader::decode(&later).is_ok());
-        let later = rmp_serde::to_vec(&(1_u16, "echo", None::<u64>, true, "other", "more")).unwrap();
-        assert!(OpenHeader::decode(&later).is_ok_and(|header| header.options.peer_timeout.is_none()));
+        let later =
+            rmp_serde::to_vec(&(1_u16, "echo", None::<u64>, true, "other", "more")).unwrap();
+        assert!(
+            OpenHeader::decode(&later).is_ok_and(|header| header.options.peer_timeout.is_none())
+        );
         let later = rmp_serde::to_vec(&(2_u16, "echo", None::<u64>)).unwrap();
         assert_eq!(OpenHeader::decode(&later), Err(RefuseCode::Version));
         assert_eq!(OpenHeader::decode(&[0x93, 1]), Err(RefuseCode::BadHeader));

@@ -62,7 +62,8 @@ impl OpenStreams {
         OpenHalf(self.clone())
     }
 
-    /// Waits until no half is in use, and what the finished ones had sent was delivered. For one caller at a time.
+    /// Waits until no half is in use, and what the finished ones had sent was delivered. For one
+    /// caller at a time.
     pub(crate) async fn ended(&self) {
         loop {
             while self.0.halves.load(Ordering::Acquire) > 0 {

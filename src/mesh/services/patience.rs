@@ -256,8 +256,11 @@ mod tests {
     async fn each_stream_waits_for_its_own_time() {
         let patiences = Patiences::new(5 * SECOND);
         assert_eq!(patiences.shortest(), 5 * SECOND);
-        let (usual, short, long) =
-            (patiences.join(None), patiences.join(Some(2 * SECOND)), patiences.join(Some(40 * SECOND)));
+        let (usual, short, long) = (
+            patiences.join(None),
+            patiences.join(Some(2 * SECOND)),
+            patiences.join(Some(40 * SECOND)),
+        );
         assert_eq!(patiences.shortest(), 2 * SECOND);
         assert_eq!(patiences.give_up(absent(1, false)), 40 * SECOND);
         assert!(!is_over(&short).await);

@@ -43,7 +43,12 @@ impl ReceiveBudget {
 
     /// Grows the window of a connection with its need, as long as this is polled; then the window
     /// is free for others.
-    pub(crate) async fn follow(&self, connection: &Connection, peer: &NodeId, usage: &Usage) -> Infallible {
+    pub(crate) async fn follow(
+        &self,
+        connection: &Connection,
+        peer: &NodeId,
+        usage: &Usage,
+    ) -> Infallible {
         let mut window = self.0.enter(peer);
         let need = connection.need();
         loop {
@@ -56,7 +61,8 @@ impl ReceiveBudget {
                     break;
                 }
                 pause = if window.grow(wanted) { SETTLE } else { RETRY };
-                connection.set_receive_window(VarInt::from_u64(window.bytes()).unwrap_or(VarInt::MAX));
+                connection
+                    .set_receive_window(VarInt::from_u64(window.bytes()).unwrap_or(VarInt::MAX));
                 let fits = window.bytes().saturating_sub(needed(0)) / STREAM_WINDOW;
                 need.fits(fits);
             }

@@ -77,7 +77,9 @@ impl fmt::Display for RefuseCode {
             Self::UnknownService => f.write_str("the node offers no such service"),
             Self::NotAllowed => f.write_str("not allowed"),
             Self::Overloaded => f.write_str("the service is overloaded"),
-            Self::CallerLimit => f.write_str("the node holds as many streams of this caller as it may"),
+            Self::CallerLimit => {
+                f.write_str("the node holds as many streams of this caller as it may")
+            }
             Self::Deadline => f.write_str("the deadline passed"),
             Self::Leaving => f.write_str("the node is leaving"),
             Self::Version => f.write_str("the node does not know this version of the header"),
@@ -144,7 +146,10 @@ mod tests {
             let code = RefuseCode::from_number(number);
             assert_eq!(code.number(), number);
             let row = format!("| {number} | {code}");
-            assert!(code == RefuseCode::Unknown(number) || page.contains(&row), "not on the page: {row}");
+            assert!(
+                code == RefuseCode::Unknown(number) || page.contains(&row),
+                "not on the page: {row}"
+            );
         }
         let refused = RefusedOpen { code: RefuseCode::Overloaded, text: "try later".to_owned() };
         assert_eq!(RefusedOpen::decode(&refused.encode()[1..]), refused);

@@ -21,7 +21,9 @@ use super::connection::Connection;
 use super::window_budget::{WindowBudget, WindowLimits};
 use crate::id::NodeId;
 use crate::mesh::report::status::WindowStatus;
-use crate::transport::settings::{FIRST_SEND_WINDOW, MAX_SEND_WINDOW, SEND_MEMORY, SEND_WINDOW_PER_PEER};
+use crate::transport::settings::{
+    FIRST_SEND_WINDOW, MAX_SEND_WINDOW, SEND_MEMORY, SEND_WINDOW_PER_PEER,
+};
 
 /// The send windows of a node's connections. Clones share them.
 #[derive(Clone, Debug)]
@@ -29,8 +31,11 @@ pub(crate) struct SendBudget(WindowBudget);
 
 impl SendBudget {
     pub(crate) fn new() -> Self {
-        let limits =
-            WindowLimits { first: FIRST_SEND_WINDOW, per_peer: SEND_WINDOW_PER_PEER, all: SEND_MEMORY };
+        let limits = WindowLimits {
+            first: FIRST_SEND_WINDOW,
+            per_peer: SEND_WINDOW_PER_PEER,
+            all: SEND_MEMORY,
+        };
         Self(WindowBudget::new(limits))
     }
 
@@ -57,7 +62,8 @@ impl SendBudget {
 /// The window that a congestion window needs where there is one of `bytes`, and how many bytes may
 /// be written before the next look.
 fn next(bytes: u64, congestion: u64) -> (u64, u64) {
-    let wanted = if congestion > bytes / 2 { congestion.saturating_mul(8).min(MAX_SEND_WINDOW) } else { 0 };
+    let wanted =
+        if congestion > bytes / 2 { congestion.saturating_mul(8).min(MAX_SEND_WINDOW) } else { 0 };
     let wanted = wanted.max(bytes);
     (wanted, if wanted >= MAX_SEND_WINDOW { u64::MAX } else { wanted / 4 })
 }

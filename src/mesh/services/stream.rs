@@ -18,11 +18,13 @@ use super::usage::{HalfLease, StreamLease};
 use crate::sync::lock;
 use crate::transport::code::StreamCode;
 
-/// A bidirectional stream to a service on another node, ordered and reliable, with backpressure from end to end.
+/// A bidirectional stream to a service on another node, ordered and reliable, with backpressure
+/// from end to end.
 ///
-/// It implements [`AsyncRead`] and [`AsyncWrite`]. `shutdown` finishes the sending side: the other end reads to the
-/// end of what was written. Dropping the stream resets what was not finished and stops what was not read to its end;
-/// the other side sees [`StreamError::Reset`] or [`StreamError::Stopped`] with [`StreamCode::Dropped`].
+/// It implements [`AsyncRead`] and [`AsyncWrite`]. `shutdown` finishes the sending side: the other
+/// end reads to the end of what was written. Dropping the stream resets what was not finished and
+/// stops what was not read to its end; the other side sees [`StreamError::Reset`] or
+/// [`StreamError::Stopped`] with [`StreamCode::Dropped`].
 #[derive(Debug)]
 pub struct Stream {
     /// The sending half.
@@ -32,8 +34,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A stream that needs no answer: the side that accepted it. `first` is the record of its connection's end.
-    pub(crate) fn new(send: quinn::SendStream, recv: quinn::RecvStream, first: &FirstCause) -> Self {
+    /// A stream that needs no answer: the side that accepted it. `first` is the record of its
+    /// connection's end.
+    pub(crate) fn new(
+        send: quinn::SendStream,
+        recv: quinn::RecvStream,
+        first: &FirstCause,
+    ) -> Self {
         Self {
             send: SendHalf {
                 inner: Inner::Open(send),
@@ -58,7 +65,11 @@ impl Stream {
     }
 
     /// A stream whose OPEN header is on its way: what comes first is the answer to it.
-    pub(crate) fn opened(send: quinn::SendStream, recv: quinn::RecvStream, first: &FirstCause) -> Self {
+    pub(crate) fn opened(
+        send: quinn::SendStream,
+        recv: quinn::RecvStream,
+        first: &FirstCause,
+    ) -> Self {
         let mut stream = Self::new(send, recv, first);
         stream.recv.answer = Answer::Awaited(Vec::new());
         stream
@@ -94,12 +105,14 @@ impl Stream {
         self
     }
 
-    /// Waits until the other side has accepted the stream. Data may be written before: no round trip is needed.
+    /// Waits until the other side has accepted the stream. Data may be written before: no round
+    /// trip is needed.
     ///
     /// Not needed before reading, which waits for the answer by itself. Cancel safe.
     ///
     /// # Errors
-    /// [`StreamError::Refused`] says why it was not accepted; else the stream was reset or its connection lost.
+    /// [`StreamError::Refused`] says why it was not accepted; else the stream was reset or its
+    /// connection lost.
     pub async fn accepted(&mut self) -> Result<(), StreamError> {
         poll_fn(|cx| self.recv.poll_answer(cx)).await
     }
@@ -111,7 +124,8 @@ impl Stream {
     }
 }
 
-/// The sending half of a [`Stream`]. Dropped before [`finish`](Self::finish), it resets its direction.
+/// The sending half of a [`Stream`]. Dropped before [`finish`](Self::finish), it resets its
+/// direction.
 #[derive(Debug)]
 pub struct SendHalf {
     inner: Inner,
@@ -168,12 +182,12 @@ impl Inner {
 impl SendHalf {
     /// Writes all of `data` without copying it. Waits while the other side's window is full.
     ///
-    /// Not cancel safe: if the future is dropped, some of the data may have been written; [`bytes_sent`](Self::bytes_sent)
-    /// says how much.
+    /// Not cancel safe: if the future is dropped, some of the data may have been written;
+    /// [`bytes_sent`](Self::bytes_sent) says how much.
     ///
     /// # Errors
-    /// The other side stopped the stream, or the connection was lost. The error says how much of all data was accepted for
-    /// sending, a part of `data` included. Nothing more can be written.
+    /// The other side stopped the stream, or the connection was lost. The error says how much of
+    /// all data was accepted for sending, a part of `data` included. Nothing more can be written.
     pub async fn write_chunk(&mut self, data: Bytes) -> Result<(), StreamError> {
         let mut rest = [data];
         while !rest[0].is_empty() {
@@ -219,7 +233,8 @@ impl SendHalf {
         self.sent = 0;
     }
 
-    /// Says that no more data comes. What was written is still delivered, as long as the node lives.
+    /// Says that no more data comes. What was written is still delivered, as long as the node
+    /// lives.
     pub fn finish(&mut self) {
         self.inner = match std::mem::replace(&mut self.inner, Inner::Reset) {
             Inner::Open(mut stream) => {
@@ -245,11 +260,12 @@ impl SendHalf {
         }
     }
 
-    /// Waits until the other side has acknowledged everything after [`finish`](Self::finish) (`None`), or has stopped
-    /// reading (the code).
+    /// Waits until the other side has acknowledged everything after [`finish`](Self::finish)
+    /// (`None`), or has stopped reading (the code).
     ///
     /// # Errors
-    /// The connection was lost first. [`StreamError::Finished`] after [`reset`](Self::reset): there is nothing to wait for.
+    /// The connection was lost first. [`StreamError::Finished`] after [`reset`](Self::reset): there
+    /// is nothing to wait for.
     pub async fn stopped(&self) -> Result<Option<StreamCode>, StreamError> {
         let stopped = async {
             match &self.inner {
@@ -277,7 +293,8 @@ impl SendHalf {
         self.sent
     }
 
-    /// Sets the priority against the other streams of the same connection: higher goes first, 0 is the default.
+    /// Sets the priority against the other streams of the same connection: higher goes first, 0 is
+    /// the default.
     pub fn set_priority(&self, priority: i32) {
         let _ = match &self.inner {
             Inner::Open(stream) => stream.set_priority(priority),
@@ -296,7 +313,9 @@ impl SendHalf {
     fn explain(&mut self, error: quinn::WriteError) -> StreamError {
         self.open = None;
         match error {
-            quinn::WriteError::Stopped(code) => StreamError::Stopped { code: code.into(), bytes: self.sent },
+            quinn::WriteError::Stopped(code) => {
+                StreamError::Stopped { code: code.into(), bytes: self.sent }
+            }
             quinn::WriteError::ConnectionLost(error) => self.lost(&error),
             quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => {
                 StreamError::Finished { bytes: self.sent }
@@ -318,7 +337,11 @@ impl Drop for SendHalf {
 }
 
 impl AsyncWrite for SendHalf {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         this.given_up()?;
         match Pin::new(this.inner.writable(this.sent)?).poll_write(cx, buf) {
@@ -375,8 +398,8 @@ impl RecvHalf {
     /// The next piece, of at most `max` bytes, without copying; `None` at the end. Cancel safe.
     ///
     /// # Errors
-    /// The other side reset the stream, or the connection was lost: the data so far is not all there was to be.
-    /// [`StreamError::Finished`] after [`stop`](Self::stop).
+    /// The other side reset the stream, or the connection was lost: the data so far is not all
+    /// there was to be. [`StreamError::Finished`] after [`stop`](Self::stop).
     pub async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
         if self.stopped {
             return Err(StreamError::Finished { bytes: self.received });
@@ -404,7 +427,8 @@ impl RecvHalf {
         }
     }
 
-    /// Tells the other side that nothing more will be read. Reads fail from then on, unless the end was read before.
+    /// Tells the other side that nothing more will be read. Reads fail from then on, unless the end
+    /// was read before.
     pub fn stop(&mut self, code: StreamCode) {
         self.open = None;
         // An error means that the end was read before, or a reset.
@@ -414,7 +438,8 @@ impl RecvHalf {
         }
     }
 
-    /// Puts back what was read last, and counts from here: what was read before is a header, not the application's data.
+    /// Puts back what was read last, and counts from here: what was read before is a header, not
+    /// the application's data.
     pub(crate) fn begin_with(&mut self, rest: Bytes) {
         self.first = match self.first.is_empty() {
             true => rest,
@@ -469,8 +494,8 @@ impl RecvHalf {
         }
     }
 
-    /// Fails once a read has reported that the stream no longer waits for the peer. Until then, what
-    /// has arrived is still delivered.
+    /// Fails once a read has reported that the stream no longer waits for the peer. Until then,
+    /// what has arrived is still delivered.
     fn given_up(&mut self) -> Result<(), StreamError> {
         self.patience.ended().map_or(Ok(()), |cause| Err(self.lost(cause)))
     }
@@ -483,7 +508,9 @@ impl RecvHalf {
     fn explain(&mut self, error: quinn::ReadError) -> StreamError {
         self.open = None;
         match error {
-            quinn::ReadError::Reset(code) => StreamError::Reset { code: code.into(), bytes: self.received },
+            quinn::ReadError::Reset(code) => {
+                StreamError::Reset { code: code.into(), bytes: self.received }
+            }
             quinn::ReadError::ConnectionLost(error) => {
                 StreamError::Lost(Ending::new(self.connection.of(&error), self.received))
             }
@@ -539,7 +566,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.send).poll_write(cx, buf)
     }
 
@@ -554,8 +585,9 @@ impl AsyncWrite for Stream {
 
 /// Why a running stream ended before its time.
 ///
-/// [`ending`](Self::ending) says who ended it, why, and how many bytes had gone through this half. Reads and writes through
-/// [`AsyncRead`] and [`AsyncWrite`] fail with an [`io::Error`] that contains this error:
+/// [`ending`](Self::ending) says who ended it, why, and how many bytes had gone through this half.
+/// Reads and writes through [`AsyncRead`] and [`AsyncWrite`] fail with an [`io::Error`] that
+/// contains this error:
 ///
 /// ```
 /// use std::io;
@@ -596,9 +628,10 @@ pub enum StreamError {
         /// Bytes accepted for sending before.
         bytes: u64,
     },
-    /// The connection under the stream has ended, or the stream's peer timeout has passed. Both halves report the same
-    /// side and reason, whenever they are asked, and so do all other streams that a connection takes down with it. A
-    /// stream that is less patient than others of its connection ends before them, and reports that for itself.
+    /// The connection under the stream has ended, or the stream's peer timeout has passed. Both
+    /// halves report the same side and reason, whenever they are asked, and so do all other streams
+    /// that a connection takes down with it. A stream that is less patient than others of its
+    /// connection ends before them, and reports that for itself.
     #[error("{0}")]
     Lost(Ending),
     /// This half was finished, reset or stopped before: the caller's fault.
@@ -610,12 +643,17 @@ pub enum StreamError {
 }
 
 impl StreamError {
-    /// Who ended the stream, why, and how far it got; `None` for [`Finished`](Self::Finished), a mistake of the caller.
+    /// Who ended the stream, why, and how far it got; `None` for [`Finished`](Self::Finished), a
+    /// mistake of the caller.
     #[must_use]
     pub fn ending(&self) -> Option<Ending> {
         match self {
-            Self::Refused(why) => Some(Ending::new(Cause::other(EndReason::Refused(why.clone())), 0)),
-            Self::Reset { code, bytes } => Some(Ending::new(Cause::other(EndReason::Reset(*code)), *bytes)),
+            Self::Refused(why) => {
+                Some(Ending::new(Cause::other(EndReason::Refused(why.clone())), 0))
+            }
+            Self::Reset { code, bytes } => {
+                Some(Ending::new(Cause::other(EndReason::Reset(*code)), *bytes))
+            }
             Self::Stopped { code, bytes } => {
                 Some(Ending::new(Cause::other(EndReason::Stopped(*code)), *bytes))
             }
@@ -624,7 +662,8 @@ impl StreamError {
         }
     }
 
-    /// The error of a stream inside an error of [`AsyncRead`] or [`AsyncWrite`]; `None` if it is from elsewhere.
+    /// The error of a stream inside an error of [`AsyncRead`] or [`AsyncWrite`]; `None` if it is
+    /// from elsewhere.
     #[must_use]
     pub fn from_io(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()

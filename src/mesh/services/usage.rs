@@ -62,7 +62,8 @@ impl StreamLease {
 pub(crate) enum Purpose {
     /// The application: at most [`MAX_STREAMS`] at a time to one node.
     Application,
-    /// The built-in directives. They have the rest of the credit, so a node that is saturated still answers a ping.
+    /// The built-in directives. They have the rest of the credit, so a node that is saturated still
+    /// answers a ping.
     BuiltIn,
 }
 
@@ -97,8 +98,8 @@ pub(crate) struct Usage {
 
 /// Streams of which one or both halves live.
 ///
-/// The larger count of the two kinds of halves: exact unless some streams have lost their sending half and others their
-/// receiving half.
+/// The larger count of the two kinds of halves: exact unless some streams have lost their sending
+/// half and others their receiving half.
 #[derive(Debug, Default)]
 struct Halves {
     send: Lease,
@@ -169,7 +170,8 @@ impl Default for Usage {
 }
 
 impl Usage {
-    /// Of a peer that streams wait for this long while it is unreachable, unless they say otherwise.
+    /// Of a peer that streams wait for this long while it is unreachable, unless they say
+    /// otherwise.
     pub(crate) fn of_peer(timeout: Duration) -> Self {
         Self { patiences: Some(Patiences::new(timeout)), ..Self::default() }
     }
@@ -220,7 +222,8 @@ impl Usage {
         if held(&self.waiting_for_credit) == 0 {
             return true;
         }
-        let overtaken = lock(&self.turn_since).map(|since| clock::now().saturating_duration_since(since));
+        let overtaken =
+            lock(&self.turn_since).map(|since| clock::now().saturating_duration_since(since));
         held(&self.built_ins_waiting) == 0 && overtaken.is_none_or(|time| time < OVERTAKEN_FOR)
     }
 
@@ -298,7 +301,11 @@ impl<'a> Waiting<'a> {
             Purpose::Application => {
                 let first = usage.turn.lock().await;
                 *lock(&usage.turn_since) = Some(self.since);
-                CreditTurn { _counted: counted, _built_in: None, _turn: Some(Turn { usage, _first: first }) }
+                CreditTurn {
+                    _counted: counted,
+                    _built_in: None,
+                    _turn: Some(Turn { usage, _first: first }),
+                }
             }
             Purpose::BuiltIn => {
                 let built_in = usage.built_ins_waiting.clone();
@@ -355,12 +362,16 @@ mod tests {
         assert_eq!((usage.waiting(), usage.streams()), (1, MAX_STREAMS + 1));
         let second = usage.queue(Purpose::Application).unwrap();
         let (mut first, mut second) = (Box::pin(first.place()), Box::pin(second.place()));
-        assert!(at_once(first.as_mut()).await.is_none() && at_once(second.as_mut()).await.is_none());
+        assert!(
+            at_once(first.as_mut()).await.is_none() && at_once(second.as_mut()).await.is_none()
+        );
         // A place that becomes free goes to the first that waits; a newcomer does not overtake it.
         held.pop();
         held.pop();
         assert!(usage.try_open().is_none());
-        assert!(at_once(second.as_mut()).await.is_none() && at_once(first.as_mut()).await.is_some());
+        assert!(
+            at_once(second.as_mut()).await.is_none() && at_once(first.as_mut()).await.is_some()
+        );
         held.pop();
         assert!(at_once(second.as_mut()).await.is_some());
     }
@@ -369,7 +380,8 @@ mod tests {
     async fn a_thousand_places_that_become_free_wake_a_thousand_opens_at_once() {
         let usage = Usage::default();
         let held: Vec<_> = (0..MAX_STREAMS).map(|_| usage.try_open().unwrap()).collect();
-        let waiting: Vec<_> = (0..MAX_STREAMS).map(|_| usage.queue(Purpose::Application).unwrap()).collect();
+        let waiting: Vec<_> =
+            (0..MAX_STREAMS).map(|_| usage.queue(Purpose::Application).unwrap()).collect();
         let mut places: Vec<_> = waiting.iter().map(|waiting| Box::pin(waiting.place())).collect();
         for place in &mut places {
             assert!(at_once(unconstrained(place.as_mut())).await.is_none());

@@ -69,8 +69,13 @@ impl Scene {
     pub(super) fn endpoint(&self) -> quinn::Endpoint {
         let runtime = Arc::new(quinn::TokioRuntime);
         let socket = self.mesh.network().bind_host();
-        quinn::Endpoint::new_with_abstract_socket(quinn::EndpointConfig::default(), None, socket, runtime)
-            .unwrap()
+        quinn::Endpoint::new_with_abstract_socket(
+            quinn::EndpointConfig::default(),
+            None,
+            socket,
+            runtime,
+        )
+        .unwrap()
     }
 
     /// A connection with a valid certificate and nothing said yet.
@@ -79,8 +84,11 @@ impl Scene {
         let mut config = quinn::ClientConfig::new(tls.client(Some(id("victim"))));
         config.transport_config(transport());
         let endpoint = self.endpoint();
-        let connection =
-            endpoint.connect_with(config, self.mesh.addr("victim"), SERVER_NAME).unwrap().await.unwrap();
+        let connection = endpoint
+            .connect_with(config, self.mesh.addr("victim"), SERVER_NAME)
+            .unwrap()
+            .await
+            .unwrap();
         (endpoint, connection)
     }
 
@@ -126,10 +134,13 @@ impl Scene {
         let notary = CertificateNotary::new(&self.identity, clock::system);
         let Hello { epoch, instance, .. } = hello();
         let version = Version { epoch, sequence: 0, instance };
-        notary.attach(stub, neighbour, version, Duration::from_secs(7_200)).expect("the key can sign")
+        notary
+            .attach(stub, neighbour, version, Duration::from_secs(7_200))
+            .expect("the key can sign")
     }
 
-    /// The attacker as a node that refuses transit, with a link that is chosen, and never ends its sync.
+    /// The attacker as a node that refuses transit, with a link that is chosen, and never ends its
+    /// sync.
     pub(super) async fn edge(&self) -> Member {
         let mut member = self.member_saying(Hello { transit: false, ..hello() }).await;
         member.link.control.write_all(&Frame::Select(1).encode()).await.unwrap();
@@ -148,9 +159,15 @@ impl Scene {
             direct: true,
             measured: false,
         };
-        let endpoint =
-            Endpoint::new(Arc::new(socket), self.identity.clone(), transports, PathMtus::new(false)).unwrap();
-        let connection = endpoint.dial(self.mesh.addr("victim"), None, None).unwrap().await.unwrap();
+        let endpoint = Endpoint::new(
+            Arc::new(socket),
+            self.identity.clone(),
+            transports,
+            PathMtus::new(false),
+        )
+        .unwrap();
+        let connection =
+            endpoint.dial(self.mesh.addr("victim"), None, None).unwrap().await.unwrap();
         let link = handshake::dial(connection, own.clone(), None).await.unwrap();
         let mut routes = Routes::default();
         let place = routes.place(victim);
@@ -179,7 +196,8 @@ impl Scene {
         let what = what.to_owned();
         async move {
             self.assert_serves(&what).await;
-            let links: Vec<_> = self.status().await.links.into_iter().map(|l| (l.peer, l.state)).collect();
+            let links: Vec<_> =
+                self.status().await.links.into_iter().map(|l| (l.peer, l.state)).collect();
             assert_eq!(links, [(Some(id("honest")), LinkState::Up)], "{what}");
         }
     }

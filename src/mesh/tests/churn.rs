@@ -19,14 +19,17 @@ impl Log {
     /// Collects what is logged at INFO and above on this thread, for as long as the guard lives.
     fn collect(&self) -> tracing::subscriber::DefaultGuard {
         let log = self.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone());
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone());
         tracing::subscriber::set_default(subscriber.finish())
     }
 
     /// How many lines these nodes have written since the last call.
     fn take_counts<const N: usize>(&self, nodes: [&str; N]) -> [usize; N] {
         let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
-        nodes.map(|node| text.lines().filter(|line| line.contains(&format!("node{{id={node}}}"))).count())
+        nodes.map(|node| {
+            text.lines().filter(|line| line.contains(&format!("node{{id={node}}}"))).count()
+        })
     }
 }
 
@@ -80,7 +83,11 @@ impl Edge {
             let (instance, kind) = (attachment.version().instance, NeighbourKind::Stub);
             let up = SessionUp { neighbour, instance, cost: Cost::DEFAULT, kind };
             self.router.handle_session_up(up, now()).unwrap();
-            assert!(self.router.set_attachment(attachment.clone(), Duration::from_secs(3_600), now()));
+            assert!(self.router.set_attachment(
+                attachment.clone(),
+                Duration::from_secs(3_600),
+                now()
+            ));
         }
     }
 
@@ -134,7 +141,8 @@ async fn thousands_of_stubs_that_alternate_cause_few_log_lines() {
         edge.alternate(&stubs, half % 2 == 0);
         edge.run(Duration::from_millis(500)).await;
         if half == 0 {
-            let known = scene.status().await.edges.iter().filter(|edge| edge.class == "stub").count();
+            let known =
+                scene.status().await.edges.iter().filter(|edge| edge.class == "stub").count();
             assert!(known > 2_000, "the victim knows {known} stubs");
         }
     }

@@ -147,8 +147,13 @@ fn flood(
     tokio::spawn(async move {
         loop {
             let contents = [&header[..], &mint.packet().await].concat();
-            let transmit =
-                Transmit { destination, ecn: None, contents: &contents, segment_size: None, src_ip: None };
+            let transmit = Transmit {
+                destination,
+                ecn: None,
+                contents: &contents,
+                segment_size: None,
+                src_ip: None,
+            };
             udp.try_send(&transmit).unwrap();
             tokio::time::sleep(pace).await;
         }

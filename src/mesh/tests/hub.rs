@@ -134,16 +134,19 @@ async fn a_status_lists_no_more_stubs_than_asked_for_and_counts_all() {
     let status = async |node: &str, max_stubs| {
         scene.mesh.node(node).status_with(StatusOptions { max_stubs }).await.unwrap()
     };
-    let lists =
-        |status: &Status| [status.links.len(), status.routes.len(), status.edges.len(), status.peers.len()];
-    // Of the victim and its neighbour there is one link, one route, one peer, and an edge from each end.
+    let lists = |status: &Status| {
+        [status.links.len(), status.routes.len(), status.edges.len(), status.peers.len()]
+    };
+    // Of the victim and its neighbour there is one link, one route, one peer, and an edge from each
+    // end.
     let [all, few, none] = [None, Some(MAX), Some(0)].map(|max| status("victim", max));
     let (all, few, none) = (all.await, few.await, none.await);
     assert_eq!(lists(&all), [1, 1, 2, 1].map(|routers| routers + STUBS));
     assert_eq!(lists(&few), [1, 1, 2, 1].map(|routers| routers + MAX));
     assert_eq!(lists(&none), [1, 1, 2, 1]);
     for status in [all, few, none] {
-        let counts = [status.stubs.reachable, status.stubs.links, status.stubs.attached[&id("victim")]];
+        let counts =
+            [status.stubs.reachable, status.stubs.links, status.stubs.attached[&id("victim")]];
         assert_eq!(counts, [STUBS; 3]);
     }
     // Those of other nodes are edges, and routes once somebody asks for them.

@@ -113,10 +113,22 @@ async fn a_hello_of_wrong_fields_closes_the_link() {
     let observed = "10.0.0.9:1";
     for (what, body) in [
         ("no id", packed(&(0, [1], "not an id!", 1, 2, 1, false, true, observed, cookie, "t"))),
-        ("a short cookie", packed(&(0, [1], "mallory", 1, 2, 1, false, true, observed, short, "t"))),
-        ("a cost of zero", packed(&(0, [1], "mallory", 1, 2, 0, false, true, observed, cookie, "t"))),
-        ("no address", packed(&(0, [1], "mallory", 1, 2, 1, false, true, "somewhere", cookie, "t"))),
-        ("a negative epoch", packed(&(0, [1], "mallory", -1, 2, 1, false, true, observed, cookie, "t"))),
+        (
+            "a short cookie",
+            packed(&(0, [1], "mallory", 1, 2, 1, false, true, observed, short, "t")),
+        ),
+        (
+            "a cost of zero",
+            packed(&(0, [1], "mallory", 1, 2, 0, false, true, observed, cookie, "t")),
+        ),
+        (
+            "no address",
+            packed(&(0, [1], "mallory", 1, 2, 1, false, true, "somewhere", cookie, "t")),
+        ),
+        (
+            "a negative epoch",
+            packed(&(0, [1], "mallory", -1, 2, 1, false, true, observed, cookie, "t")),
+        ),
         ("too few fields", packed(&(0, [1], "mallory", 1, 2, 1, false, true, observed, cookie))),
     ] {
         scene.assert_closed(what, &framed(&body), CloseCode::BadFrame).await;
@@ -188,7 +200,8 @@ async fn what_later_versions_may_say_is_skipped() {
     let scene = Scene::new().await;
     let cookie = serde_bytes::Bytes::new(&[7; 8]);
     let later = ("later", [1, 2], Some(3));
-    let body = packed(&(0, [9, 1], "mallory", 1, 2, 1, false, true, "10.0.0.9:1", cookie, "t", later));
+    let body =
+        packed(&(0, [9, 1], "mallory", 1, 2, 1, false, true, "10.0.0.9:1", cookie, "t", later));
     let mut attacker = scene.say(&framed(&body)).await;
     assert!(matches!(attacker.next().await, Frame::Hello(_)));
     attacker.write(&Frame::Select(1).encode()).await;
@@ -212,8 +225,8 @@ async fn a_neighbour_that_asks_and_does_not_listen_loses_its_link() {
         sent += flood.len();
         assert!(sent < 4 << 20, "the victim goes on taking what it cannot answer");
     }
-    // quinn does not send the code where it has filled the congestion window (quinn's issue 2785): what comes next is answered by a
-    // reset.
+    // quinn does not send the code where it has filled the congestion window (quinn's issue 2785):
+    // what comes next is answered by a reset.
     match attacker.connection.closed().await {
         ConnectionError::Reset => {}
         ConnectionError::ApplicationClosed(close) => {
@@ -296,7 +309,8 @@ async fn a_link_that_was_replaced_says_so_to_all_who_used_it() {
         if neighbour_closes {
             one.connection.close(CloseCode::DuplicateLink.to_quic(), b"another link is kept");
         }
-        let read = tokio::time::timeout(2 * LONG, stream.recv.read_chunk(9)).await.expect("it ends");
+        let read =
+            tokio::time::timeout(2 * LONG, stream.recv.read_chunk(9)).await.expect("it ends");
         let write = stream.send.write_all(b"more").await.unwrap_err();
         let stopped = stream.send.stopped().await.unwrap_err();
         let endings = [
@@ -345,9 +359,15 @@ async fn a_listener_that_does_not_say_hello_is_told_so_and_dialled_again() {
     let server = quinn::ServerConfig::with_crypto(tls.server());
     let runtime = Arc::new(quinn::TokioRuntime);
     let config = quinn::EndpointConfig::default();
-    let endpoint = quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime).unwrap();
-    let dialler: Node =
-        scene.mesh.joiner("dialler", &["victim"]).peer(PeerAddr::from(address)).start().await.unwrap();
+    let endpoint =
+        quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime).unwrap();
+    let dialler: Node = scene
+        .mesh
+        .joiner("dialler", &["victim"])
+        .peer(PeerAddr::from(address))
+        .start()
+        .await
+        .unwrap();
     for _ in 0..2 {
         let connection = endpoint.accept().await.unwrap().await.unwrap();
         assert_eq!(close_code(&connection).await, CloseCode::HandshakeTimeout);
@@ -390,7 +410,9 @@ fn without_certificate() -> Arc<quinn::crypto::rustls::QuicClientConfig> {
         }
 
         fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            crate::transport::crypto::provider().signature_verification_algorithms.supported_schemes()
+            crate::transport::crypto::provider()
+                .signature_verification_algorithms
+                .supported_schemes()
         }
     }
 

@@ -33,7 +33,12 @@ async fn what_is_no_message_about_paths_costs_its_sender_the_connection() {
     for (what, bytes, finish, code) in [
         // These two first: sessions of one peer are limited, and without one nothing is violated.
         ("an answer from who offers", framed(&answer), false, CloseCode::PathViolation),
-        ("a round with two keys", [offer(1), offer_with_key(1, 3)].concat(), false, CloseCode::PathViolation),
+        (
+            "a round with two keys",
+            [offer(1), offer_with_key(1, 3)].concat(),
+            false,
+            CloseCode::PathViolation,
+        ),
         ("too long", vec![0, 0, 0x10, 1], false, CloseCode::FrameTooLong),
         ("a length that nobody has", vec![0xff; 8], false, CloseCode::FrameTooLong),
         ("garbage", framed(&[0xc1; 20]), false, CloseCode::BadFrame),

@@ -8,7 +8,8 @@ use super::attacker::*;
 use crate::id::{Cost, NodeId, Version};
 use crate::mesh::{CertificateNotary, Event, clock};
 use crate::router::{
-    Advertisement, CredentialName, Digest, Draft, Link, LinkClass, Message, Notary as _, Proof, Record,
+    Advertisement, CredentialName, Digest, Draft, Link, LinkClass, Message, Notary as _, Proof,
+    Record,
 };
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;
@@ -105,7 +106,9 @@ async fn a_certificate_of_another_mesh_is_not_trusted_and_nobody_is_blamed() {
     let origin = id("stranger");
     let notary = CertificateNotary::new(&elsewhere.issue(&origin, 1).unwrap(), clock::system);
     for sequence in 1..=3 {
-        attacker.route(&Message::Update(seal(&notary, &origin, sequence, &["mallory", "victim"]))).await;
+        attacker
+            .route(&Message::Update(seal(&notary, &origin, sequence, &["mallory", "victim"])))
+            .await;
         attacker.answer_want(&notary.credential()).await;
     }
     attacker.assert_answered("a stranger's record").await;
@@ -166,10 +169,16 @@ async fn what_a_member_may_still_say_of_itself_takes_no_neighbour_away() {
 }
 
 /// A record with these active links, signed.
-fn seal(notary: &CertificateNotary, origin: &NodeId, sequence: u64, peers: &[&str]) -> Advertisement {
+fn seal(
+    notary: &CertificateNotary,
+    origin: &NodeId,
+    sequence: u64,
+    peers: &[&str],
+) -> Advertisement {
     let link = |peer: &&str| Link { peer: id(peer), class: LinkClass::Active, cost: Cost::DEFAULT };
     let version = Version { epoch: 7, sequence, instance: 5 };
-    let draft = Draft { links: peers.iter().map(link).collect(), ..Draft::new(origin.clone(), version) };
+    let draft =
+        Draft { links: peers.iter().map(link).collect(), ..Draft::new(origin.clone(), version) };
     let record = draft.seal().unwrap();
     let signature = notary.sign(record.advertisement().bytes()).unwrap();
     let proof = Proof { credential: CredentialName::of(&notary.credential()), signature };
@@ -187,7 +196,9 @@ impl Attacker {
     }
 
     async fn next_message(&mut self) -> Option<Message> {
-        let Ok(Ok(Some(frame))) = tokio::time::timeout(LONG, self.frames.next()).await else { return None };
+        let Ok(Ok(Some(frame))) = tokio::time::timeout(LONG, self.frames.next()).await else {
+            return None;
+        };
         let Frame::Route(bytes) = frame else { panic!("{frame:?}") };
         Message::decode(&bytes).unwrap()
     }
@@ -219,13 +230,18 @@ impl Attacker {
         }
     }
 
-    /// The code that the victim closes with; on the way it gets this credential for each that it asks for.
+    /// The code that the victim closes with; on the way it gets this credential for each that it
+    /// asks for.
     async fn close_code_answering(&mut self, credential: &Bytes) -> CloseCode {
         while let Some(message) = self.next_message().await {
             if let Message::CredentialWant(wanted) = message {
                 for (origin, name) in wanted {
-                    let message = Message::Credential { origin, name, credential: Some(credential.clone()) };
-                    let _ = self.control.write_all(&Frame::Route(message.encode().into()).encode()).await;
+                    let message =
+                        Message::Credential { origin, name, credential: Some(credential.clone()) };
+                    let _ = self
+                        .control
+                        .write_all(&Frame::Route(message.encode().into()).encode())
+                        .await;
                 }
             }
         }

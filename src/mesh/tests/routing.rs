@@ -49,8 +49,11 @@ async fn stamps_and_requests_of_nonsense_take_no_neighbour_away() {
     let version = Version { epoch: u64::MAX / 2, sequence: 1 << 40, instance: 1 };
     let stamp = Stamp { version, check: 0 };
     let victims = [id("honest"), id("victim")];
-    let entries =
-        names.iter().chain(&victims).map(|origin| Entry { origin: origin.clone(), stamp }).collect();
+    let entries = names
+        .iter()
+        .chain(&victims)
+        .map(|origin| Entry { origin: origin.clone(), stamp })
+        .collect();
     let wanted = names.iter().map(|origin| (origin.clone(), CredentialName([7; 16]))).collect();
     let (origin, name) = (id("ghost-00"), CredentialName::of(b"none"));
     let credential = Some(bytes::Bytes::from_static(b"none"));

@@ -35,7 +35,8 @@ async fn a_transfer_through_a_relay_is_whole_whatever_a_stranger_sends_there() {
         let status = mesh.node("r").status().await.unwrap();
         assert!(sent.guessed > 100 && sent.garbage > 100, "{sent:?}, seed {seed}");
         let drops: Vec<_> = status.switch.dropped.iter().filter(|(_, count)| **count > 0).collect();
-        let expected = [(&DropReason::BadHeader, &sent.garbage), (&DropReason::UnknownCookie, &sent.guessed)];
+        let expected =
+            [(&DropReason::BadHeader, &sent.garbage), (&DropReason::UnknownCookie, &sent.guessed)];
         assert_eq!(drops, expected, "seed {seed}");
         assert!(status.switch.forwarded_bytes > LEN as u64);
         assert_eq!(status.links.len(), 2, "seed {seed}");
@@ -65,8 +66,13 @@ async fn a_neighbours_packets_that_may_not_pass_are_counted_and_nothing_else_hap
     let send = |header: Header, payload: &[u8]| {
         let contents = [&*header.encode(), payload].concat();
         let destination = scene.mesh.addr("victim");
-        let transmit =
-            Transmit { destination, ecn: None, contents: &contents, segment_size: None, src_ip: None };
+        let transmit = Transmit {
+            destination,
+            ecn: None,
+            contents: &contents,
+            segment_size: None,
+            src_ip: None,
+        };
         member.udp.try_send(&transmit).unwrap();
     };
     let before = scene.status().await.switch;
@@ -89,7 +95,10 @@ async fn a_neighbours_packets_that_may_not_pass_are_counted_and_nothing_else_hap
     let drops: Vec<_> = status.dropped.iter().filter(|(_, count)| **count > 0).collect();
     let expected = [(&BadHeader, &10), (&ForgedSource, &20), (&HopLimit, &20), (&NoRoute, &10)];
     assert_eq!(drops, expected);
-    assert_eq!((status.delivered, status.forwarded), (before.delivered + 10, before.forwarded + 10));
+    assert_eq!(
+        (status.delivered, status.forwarded),
+        (before.delivered + 10, before.forwarded + 10)
+    );
     let honest = scene.mesh.node("honest").status().await.unwrap().switch;
     assert!(honest.dropped.values().all(|count| *count == 0), "{honest:?}");
     assert_eq!(honest.delivered, 10);
@@ -110,8 +119,13 @@ async fn a_neighbour_without_transit_sends_for_itself_and_for_stubs_that_nobody_
         let header = Header { hop_limit: 9, cookie, destination: honest, source, attachment };
         let contents = [&*header.encode(), b"@a packet"].concat();
         let destination = scene.mesh.addr("victim");
-        let transmit =
-            Transmit { destination, ecn: None, contents: &contents, segment_size: None, src_ip: None };
+        let transmit = Transmit {
+            destination,
+            ecn: None,
+            contents: &contents,
+            segment_size: None,
+            src_ip: None,
+        };
         member.udp.try_send(&transmit).unwrap();
     };
     let before = scene.status().await.switch;

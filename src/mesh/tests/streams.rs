@@ -62,7 +62,9 @@ async fn as_many_streams_as_are_allowed_delay_nobody() {
     let attacker = scene.link().await;
     let mut streams = Vec::new();
     // As many as the victim permits, all of them silent.
-    while let Ok(stream) = tokio::time::timeout(Duration::from_secs(1), attacker.connection.open_bi()).await {
+    while let Ok(stream) =
+        tokio::time::timeout(Duration::from_secs(1), attacker.connection.open_bi()).await
+    {
         let mut stream = stream.unwrap();
         stream.0.write_all(&[0]).await.unwrap();
         streams.push(stream);

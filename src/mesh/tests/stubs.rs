@@ -26,12 +26,17 @@ async fn a_stub_that_proves_nothing_is_not_listed_and_is_closed() {
 #[tokio::test(start_paused = true)]
 async fn a_proof_of_another_attachment_closes_the_link() {
     let scene = Scene::new().await;
-    for (stub, neighbour) in [("mallory", "honest"), ("honest", "victim"), ("mallory~x", "victim")] {
+    for (stub, neighbour) in [("mallory", "honest"), ("honest", "victim"), ("mallory~x", "victim")]
+    {
         let stub_hello = Hello { stub: true, transit: false, ..hello() };
         let mut member = scene.member_saying(stub_hello).await;
         let proof = scene.attachment(&id(stub), &id(neighbour));
         member.link.control.write_all(&attach(&proof).encode()).await.unwrap();
-        assert_eq!(close_code(&member.link.connection).await, CloseCode::Unproven, "{stub} {neighbour}");
+        assert_eq!(
+            close_code(&member.link.connection).await,
+            CloseCode::Unproven,
+            "{stub} {neighbour}"
+        );
         scene.assert_unharmed(stub).await;
     }
 }

@@ -38,13 +38,20 @@ impl World {
     }
 
     /// As [`new`](Self::new), with further settings.
-    async fn with(issue: impl Fn(&str) -> Identity, settings: impl Fn(NodeBuilder) -> NodeBuilder) -> Self {
+    async fn with(
+        issue: impl Fn(&str) -> Identity,
+        settings: impl Fn(NodeBuilder) -> NodeBuilder,
+    ) -> Self {
         let network = Network::new(7);
-        network.set_default(LinkQuality { latency: Duration::from_millis(20), ..LinkQuality::default() });
+        network.set_default(LinkQuality {
+            latency: Duration::from_millis(20),
+            ..LinkQuality::default()
+        });
         let mut world = Self { network, nodes: Vec::new() };
         for name in ALL {
             let builder = settings(world.builder(name, issue(name)));
-            let node = builder.ephemeral(name == "guest").transit(name == "r").start().await.unwrap();
+            let node =
+                builder.ephemeral(name == "guest").transit(name == "r").start().await.unwrap();
             serve_echo(&node);
             world.nodes.push(node);
         }
@@ -59,7 +66,8 @@ impl World {
 
     /// A node on a host of its own, which dials `r` if there is one.
     fn builder(&self, name: &str, identity: Identity) -> NodeBuilder {
-        let builder = Node::builder(id(name), identity).socket(self.network.bind_host()).direct(false);
+        let builder =
+            Node::builder(id(name), identity).socket(self.network.bind_host()).direct(false);
         match self.nodes.first() {
             Some(relay) => builder.peer(relay.local_addrs()[0]),
             None => builder,
@@ -70,7 +78,8 @@ impl World {
         self.nodes.iter().find(|node| node.id().as_str() == name).unwrap()
     }
 
-    /// Streams that go on for as long as the test: over links and peer connections, from full nodes and from a stub.
+    /// Streams that go on for as long as the test: over links and peer connections, from full nodes
+    /// and from a stub.
     async fn streams(&self) -> Vec<Running> {
         let mut streams = Vec::new();
         for (from, to) in [("a", "r"), ("r", "guest"), ("a", "b"), ("guest", "b"), ("guest", "r")] {
@@ -152,8 +161,8 @@ async fn renewal_at_two_thirds_of_the_lifetime_loses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rotation_of_the_ca_in_four_steps_loses_nothing() {
-    // Between the steps, and between the nodes within a step. A node signs its record once a second, so a step takes that
-    // long until all have routes again.
+    // Between the steps, and between the nodes within a step. A node signs its record once a
+    // second, so a step takes that long until all have routes again.
     for (direct, between_steps, between_nodes) in [
         (false, Duration::from_secs(20), Duration::ZERO),
         (true, Duration::from_secs(5), Duration::from_secs(1)),
@@ -240,7 +249,8 @@ async fn a_node_left_out_of_a_rotation_is_cut_and_told_why() {
             assert_not_connected(world.node(name), left_out).await;
         }
         for stream in streams {
-            // Cut off by the relay, the node itself may not hear of the end of its peer connections.
+            // Cut off by the relay, the node itself may not hear of the end of its peer
+            // connections.
             if stream.from != left_out {
                 assert_eq!(stream.task.is_finished(), stream.to == left_out, "{stream}");
             }
@@ -260,7 +270,10 @@ async fn what_expires_is_closed_at_both_kinds_of_connection_and_both_ends() {
         let world = World::new(false, |name| issue(&ca, name, life(name))).await;
         let streams = world.streams().await;
         tokio::time::sleep_until(begin + LIFE - SOON).await;
-        assert!(streams.iter().all(|stream| !stream.task.is_finished()), "{expiring} is still good");
+        assert!(
+            streams.iter().all(|stream| !stream.task.is_finished()),
+            "{expiring} is still good"
+        );
         let mut events = world.node(expiring).events();
         tokio::time::sleep_until(begin + LIFE + 2 * SOON).await;
         for name in ALL.into_iter().filter(|name| *name != expiring) {
@@ -318,12 +331,15 @@ async fn a_denied_node_is_cut_when_its_handshake_straddles_a_reload() {
     };
     let rotated = |name: &str| world_identity(&new, name);
     let reloads: [&dyn Fn(&str) -> Identity; 2] = [&denying, &rotated];
-    for (reload, reloads) in reloads.into_iter().flat_map(|reload| [(reload, "r"), (reload, "late")]) {
+    for (reload, reloads) in
+        reloads.into_iter().flat_map(|reload| [(reload, "r"), (reload, "late")])
+    {
         for tenths in (1..60).step_by(3).chain((60..=100).step_by(10)) {
             let network = Network::new(tenths);
             let relay = network.bind_host();
             let addr = relay.address();
-            let relay = Node::builder(id("r"), world_identity(&old, "r")).socket(relay).transit(true);
+            let relay =
+                Node::builder(id("r"), world_identity(&old, "r")).socket(relay).transit(true);
             let relay = relay.start().await.unwrap();
             let late = slow_node(&network, "late", world_identity(&old, "late"), addr).await;
             sleep(Duration::from_millis(100 * tenths)).await;
@@ -336,7 +352,9 @@ async fn a_denied_node_is_cut_when_its_handshake_straddles_a_reload() {
                 sleep(Duration::from_millis(100)).await;
                 match (links(judge).await.contains(&id(judged)), up) {
                     (true, None) => up = Some(Instant::now()),
-                    (true, Some(since)) => assert!(since.elapsed() < SOON, "{reloads} after {tenths} tenths"),
+                    (true, Some(since)) => {
+                        assert!(since.elapsed() < SOON, "{reloads} after {tenths} tenths")
+                    }
                     (false, _) => up = None,
                 }
             }
@@ -374,13 +392,16 @@ async fn a_denied_peer_is_cut_when_its_handshake_straddles_a_reload() {
     // Where packets take 2.5 s each way, a handshake takes up to 10 s.
     let quick = (1..50).step_by(4).map(|tenths| (tenths, 1_000));
     let slow = (1..=100).step_by(9).map(|tenths| (tenths, 2_500));
-    let cases =
-        quick.chain(slow).flat_map(|(tenths, latency)| [(tenths, latency, "b"), (tenths, latency, "a")]);
+    let cases = quick
+        .chain(slow)
+        .flat_map(|(tenths, latency)| [(tenths, latency, "b"), (tenths, latency, "a")]);
     for (tenths, latency, denier) in cases {
         let patient = Duration::from_secs(20);
         let world =
-            World::with(|name| world_identity(&ca, name), |builder| builder.peer_timeout(patient)).await;
-        let slow = LinkQuality { latency: Duration::from_millis(latency), ..LinkQuality::default() };
+            World::with(|name| world_identity(&ca, name), |builder| builder.peer_timeout(patient))
+                .await;
+        let slow =
+            LinkQuality { latency: Duration::from_millis(latency), ..LinkQuality::default() };
         let (a, b) = (world.node("a").clone(), world.node("b"));
         world.network.set_access(b.local_addrs()[0].ip(), slow);
         let denied = if denier == "b" { "a" } else { "b" };
@@ -422,20 +443,25 @@ async fn a_refused_link_names_id_and_issuer_at_both_ends() {
         let acceptor = issue(&ours, "r", DAY);
         let dialler = issue(&theirs, "a", DAY);
         let dialler = if dialler_trusts { dialler.with_trust(both.clone()) } else { dialler };
-        let builder =
-            |name, identity| Node::builder(id(name), identity).socket(network.bind_host()).direct(false);
+        let builder = |name, identity| {
+            Node::builder(id(name), identity).socket(network.bind_host()).direct(false)
+        };
         let r = builder("r", acceptor).start().await.unwrap();
         let mut at_acceptor = r.events();
         let a = builder("a", dialler).peer(r.local_addrs()[0]).start().await.unwrap();
         let mut at_dialler = a.events();
-        for (end, events, refuses) in
-            [("acceptor", &mut at_acceptor, dialler_trusts), ("dialler", &mut at_dialler, !dialler_trusts)]
-        {
+        for (end, events, refuses) in [
+            ("acceptor", &mut at_acceptor, dialler_trusts),
+            ("dialler", &mut at_dialler, !dialler_trusts),
+        ] {
             let why = refusal(events).await;
             let by = if refuses { Refuser::ThisNode } else { Refuser::OtherNode };
             assert_eq!((&why.reason, why.by), (&RefusalReason::UnknownCa, by), "{end}");
             assert_eq!(why.ids, [id(refused)], "{end}");
-            assert!(why.issuer.as_ref().is_some_and(|name| name.contains(issuer)), "{end}: {why:?}");
+            assert!(
+                why.issuer.as_ref().is_some_and(|name| name.contains(issuer)),
+                "{end}: {why:?}"
+            );
             let named = format!("(id {refused}, issued by ");
             assert!(why.to_string().contains(&named), "{end}: {why}");
         }
@@ -451,7 +477,13 @@ async fn slow_node(network: &Network, name: &str, identity: Identity, relay: Soc
     let socket = network.bind_host();
     let slow = LinkQuality { latency: Duration::from_secs(1), ..LinkQuality::default() };
     network.set_access(socket.address().ip(), slow);
-    Node::builder(id(name), identity).socket(socket).direct(false).peer(relay).start().await.unwrap()
+    Node::builder(id(name), identity)
+        .socket(socket)
+        .direct(false)
+        .peer(relay)
+        .start()
+        .await
+        .unwrap()
 }
 
 async fn links(node: &Node) -> Vec<NodeId> {

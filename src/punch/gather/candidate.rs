@@ -46,7 +46,8 @@ impl CandidateKind {
 pub struct HostAddress {
     /// The address, and the port that the UDP socket is bound to.
     pub addr: SocketAddr,
-    /// The length of the subnet's prefix in bits; of a host alone (32 or 128) where it is not known.
+    /// The length of the subnet's prefix in bits; of a host alone (32 or 128) where it is not
+    /// known.
     pub prefix: u8,
     /// What kind of interface it is.
     pub kind: HostKind,
@@ -95,7 +96,8 @@ pub enum HostKind {
     Ordinary,
     /// A tunnel: a VPN.
     Tunnel,
-    /// A bridge to containers or virtual machines on this host. Last in order: others can seldom reach it.
+    /// A bridge to containers or virtual machines on this host. Last in order: others can seldom
+    /// reach it.
     Bridge,
 }
 
@@ -121,7 +123,8 @@ pub(crate) fn is_unicast(addr: SocketAddr) -> bool {
     ip && addr.port() != 0
 }
 
-/// Whether the address means something to another node: a link-local IPv6 address does not, without the interface.
+/// Whether the address means something to another node: a link-local IPv6 address does not, without
+/// the interface.
 pub(crate) fn is_portable(addr: SocketAddr) -> bool {
     is_unicast(addr) && !matches!(addr.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
@@ -159,7 +162,8 @@ mod tests {
 
     #[test]
     fn a_subnet_is_as_long_as_its_prefix() {
-        let host = |addr: &str, prefix| HostAddress { prefix, ..HostAddress::new(addr.parse().unwrap()) };
+        let host =
+            |addr: &str, prefix| HostAddress { prefix, ..HostAddress::new(addr.parse().unwrap()) };
         let has = |host: HostAddress, ip: &str| host.has_in_subnet(ip.parse().unwrap());
         assert!(has(host("192.168.1.5:1", 24), "192.168.1.200"));
         assert!(!has(host("192.168.1.5:1", 24), "192.168.2.5"));

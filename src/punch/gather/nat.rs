@@ -49,7 +49,9 @@ pub(crate) fn classify(seen: &[SocketAddr], own: impl Fn(&SocketAddr) -> bool) -
         [] if seen.is_empty() => NatClass::Unknown,
         [] => NatClass::Public,
         [_] => NatClass::Unknown,
-        several if several.windows(2).any(|pair| pair[0] == pair[1]) => NatClass::EndpointIndependent,
+        several if several.windows(2).any(|pair| pair[0] == pair[1]) => {
+            NatClass::EndpointIndependent
+        }
         _ => NatClass::EndpointDependent,
     }
 }
@@ -72,6 +74,10 @@ mod tests {
         assert_eq!(class(&["192.168.1.5:7", "192.0.2.1:7"]), Unknown, "one neighbour is near");
         assert_eq!(class(&["192.0.2.1:7", "192.0.2.1:7"]), EndpointIndependent);
         assert_eq!(class(&["192.0.2.1:7", "192.0.2.1:8"]), EndpointDependent);
-        assert_eq!(class(&["192.0.2.1:7", "198.51.100.9:1", "192.0.2.1:7"]), EndpointIndependent, "one liar");
+        assert_eq!(
+            class(&["192.0.2.1:7", "198.51.100.9:1", "192.0.2.1:7"]),
+            EndpointIndependent,
+            "one liar"
+        );
     }
 }

@@ -75,7 +75,9 @@ impl Own {
     pub(crate) fn set_observed(&mut self, neighbour: &NodeId, at: Option<SocketAddr>) -> bool {
         let changed = match at.map(canonical).filter(|at| is_portable(*at)) {
             None => self.observed.remove(neighbour).is_some(),
-            Some(at) if self.observed.contains_key(neighbour) || self.observed.len() < MAX_OBSERVERS => {
+            Some(at)
+                if self.observed.contains_key(neighbour) || self.observed.len() < MAX_OBSERVERS =>
+            {
                 self.observed.insert(neighbour.clone(), at) != Some(at)
             }
             Some(_) => false,
@@ -101,7 +103,11 @@ impl Own {
         };
         let candidates = self.gather();
         let firm = |candidates: &[Candidate]| -> Vec<Candidate> {
-            candidates.iter().filter(|own| own.kind != CandidateKind::ServerReflexive).copied().collect()
+            candidates
+                .iter()
+                .filter(|own| own.kind != CandidateKind::ServerReflexive)
+                .copied()
+                .collect()
         };
         self.edition.all += u64::from(candidates != self.candidates);
         self.edition.firm += u64::from(firm(&candidates) != firm(&self.candidates));
@@ -122,8 +128,10 @@ impl Own {
     pub(crate) fn bases(&self, ports: &[u16]) -> Vec<Base> {
         let seen = self.observed_by_votes().into_iter().find(SocketAddr::is_ipv4);
         let Some(seen) = seen else { return Vec::new() };
-        let outside =
-            |port| Candidate { addr: SocketAddr::new(seen.ip(), port), kind: CandidateKind::ServerReflexive };
+        let outside = |port| Candidate {
+            addr: SocketAddr::new(seen.ip(), port),
+            kind: CandidateKind::ServerReflexive,
+        };
         if ports.is_empty() || !self.keeps_ports() {
             return vec![Base { local_port: None, outside: outside(seen.port()) }];
         }
@@ -136,7 +144,9 @@ impl Own {
             self.host.iter().any(|host| host.addr.is_ipv4() && host.addr.port() == addr.port())
         };
         let v4 = self.observed.values().filter(|addr| addr.is_ipv4());
-        self.class != NatClass::EndpointDependent && v4.clone().next().is_some() && v4.clone().all(inside)
+        self.class != NatClass::EndpointDependent
+            && v4.clone().next().is_some()
+            && v4.clone().all(inside)
     }
 
     pub(crate) fn edition(&self) -> Edition {
@@ -179,7 +189,8 @@ impl Own {
             ranked.push((4, Candidate { addr, kind: CandidateKind::ServerReflexive }));
         }
         let loopback = self.is_loopback_only();
-        ranked.retain(|(_, own)| is_portable(own.addr) && (loopback || !own.addr.ip().is_loopback()));
+        ranked
+            .retain(|(_, own)| is_portable(own.addr) && (loopback || !own.addr.ip().is_loopback()));
         // An address with several sources takes the best rank, and the kind of the first source.
         let mut merged: Vec<(u8, Candidate)> = Vec::new();
         for (rank, candidate) in ranked {
@@ -203,12 +214,14 @@ impl Own {
         addresses.into_iter().map(|(addr, _)| addr).collect()
     }
 
-    /// Behind a NAT that maps every endpoint to another port, the operator may have forwarded the socket's own port.
+    /// Behind a NAT that maps every endpoint to another port, the operator may have forwarded the
+    /// socket's own port.
     fn forwarded_ports(&self) -> Vec<SocketAddr> {
         if self.class_of(SocketAddr::is_ipv4) != NatClass::EndpointDependent {
             return Vec::new();
         }
-        let Some(port) = self.host.iter().find(|host| host.addr.is_ipv4()).map(|host| host.addr.port())
+        let Some(port) =
+            self.host.iter().find(|host| host.addr.is_ipv4()).map(|host| host.addr.port())
         else {
             return Vec::new();
         };
@@ -267,8 +280,10 @@ mod tests {
 
     #[test]
     fn the_best_candidates_come_first() {
-        let mut own = own(&["10.0.0.1:7", "169.254.1.1:7", "[2001:db8::1]:7", "[fd00::1]:7", "[fe80::1]:7"]);
-        let bridge = HostAddress { kind: HostKind::Bridge, ..HostAddress::new(addr("172.17.0.1:7")) };
+        let mut own =
+            own(&["10.0.0.1:7", "169.254.1.1:7", "[2001:db8::1]:7", "[fd00::1]:7", "[fe80::1]:7"]);
+        let bridge =
+            HostAddress { kind: HostKind::Bridge, ..HostAddress::new(addr("172.17.0.1:7")) };
         let host = own.host.iter().copied().chain([bridge]).collect();
         own.set_host(host);
         own.set_external(vec![addr("198.51.100.1:9")]);
@@ -315,7 +330,10 @@ mod tests {
         let mut own = own(&["192.0.2.1:7"]);
         own.set_observed(&node("x"), Some(addr("[::ffff:192.0.2.1]:7")));
         own.refresh();
-        assert_eq!(own.candidates(), [Candidate { addr: addr("192.0.2.1:7"), kind: CandidateKind::Host }]);
+        assert_eq!(
+            own.candidates(),
+            [Candidate { addr: addr("192.0.2.1:7"), kind: CandidateKind::Host }]
+        );
         assert_eq!(own.class(), NatClass::Public);
     }
 
@@ -324,7 +342,10 @@ mod tests {
         let mut own = own(&["10.0.0.1:7"]);
         own.set_observed(&node("x"), Some(addr("192.0.2.1:1001")));
         own.set_observed(&node("y"), Some(addr("192.0.2.1:1002")));
-        assert_eq!(told(&mut own), ["192.0.2.1:1001", "192.0.2.1:1002", "192.0.2.1:7", "10.0.0.1:7"]);
+        assert_eq!(
+            told(&mut own),
+            ["192.0.2.1:1001", "192.0.2.1:1002", "192.0.2.1:7", "10.0.0.1:7"]
+        );
         assert_eq!(own.class(), NatClass::EndpointDependent);
     }
 
@@ -337,7 +358,10 @@ mod tests {
         let mut own = own(&["10.0.0.1:7"]);
         assert_eq!(ports(&own), []);
         own.set_observed(&node("x"), Some(addr("192.0.2.1:7")));
-        assert_eq!(ports(&own), [(Some(50), "192.0.2.1:50".into()), (Some(51), "192.0.2.1:51".into())]);
+        assert_eq!(
+            ports(&own),
+            [(Some(50), "192.0.2.1:50".into()), (Some(51), "192.0.2.1:51".into())]
+        );
         own.set_observed(&node("x"), Some(addr("192.0.2.1:1007")));
         assert_eq!(ports(&own), [(None, "192.0.2.1:1007".into())]);
     }

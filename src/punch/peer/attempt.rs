@@ -31,12 +31,13 @@ pub enum Outcome {
     Direct,
     /// Both NATs give every endpoint another port, so that neither end can know where to send.
     BothEndpointDependent,
-    /// One NAT gives every endpoint another port, and the other lets only packets in from where some were sent to. Ports are not
-    /// guessed.
+    /// One NAT gives every endpoint another port, and the other lets only packets in from where
+    /// some were sent to. Ports are not guessed.
     PortGuessingNeeded,
     /// There was no address to probe.
     NoCandidates,
-    /// No probe was answered, though the NATs would not have stood in the way: a firewall, or UDP is blocked.
+    /// No probe was answered, though the NATs would not have stood in the way: a firewall, or UDP
+    /// is blocked.
     NoAnswer,
     /// The peer did not answer two offers: its version is too old, direct paths are disabled there,
     /// or relays lost both.

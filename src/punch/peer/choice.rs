@@ -6,7 +6,8 @@ use super::path::Watch;
 use crate::punch::gather::candidate::CandidateKind;
 use crate::punch::wire::probe::CandidatePair;
 
-/// What a path over IPv6, or to an interface of the peer, may be slower and still be as good: no NAT forgets it.
+/// What a path over IPv6, or to an interface of the peer, may be slower and still be as good: no
+/// NAT forgets it.
 const BONUS: Duration = Duration::from_millis(3);
 /// A path takes the place of another only if it is better by this much,
 const MARGIN: Duration = Duration::from_millis(5);
@@ -16,7 +17,11 @@ const SHARE: u32 = 10;
 const PATIENCE: Duration = Duration::from_millis(750);
 
 /// The path to use from now on, given the current one. `None` if all are in doubt.
-pub(crate) fn choose(paths: &[Watch], used: Option<CandidatePair>, now: Instant) -> Option<CandidatePair> {
+pub(crate) fn choose(
+    paths: &[Watch],
+    used: Option<CandidatePair>,
+    now: Instant,
+) -> Option<CandidatePair> {
     let good = || paths.iter().filter(|path| path.doubted.is_none());
     let best = good().min_by_key(|path| score(path));
     let Some(used) = used.and_then(|used| paths.iter().find(|path| path.pair() == used)) else {
@@ -25,7 +30,9 @@ pub(crate) fn choose(paths: &[Watch], used: Option<CandidatePair>, now: Instant)
     let better = match used.doubted {
         None => best.filter(|best| score(best) + MARGIN.max(score(used) / SHARE) <= score(used)),
         Some(since) if now < since + PATIENCE => None,
-        Some(since) => good().filter(|path| path.is_good_since(since)).min_by_key(|path| score(path)),
+        Some(since) => {
+            good().filter(|path| path.is_good_since(since)).min_by_key(|path| score(path))
+        }
     };
     Some(better.unwrap_or(used).pair())
 }
@@ -70,8 +77,14 @@ mod tests {
             chosen(&[path("192.0.2.1:1", Mapped, 20), path("[2001:db8::1]:1", Mapped, 22)]),
             "[2001:db8::1]:1"
         );
-        assert_eq!(chosen(&[path("192.0.2.1:1", Mapped, 20), path("10.0.0.1:1", Host, 22)]), "10.0.0.1:1");
-        assert_eq!(chosen(&[path("192.0.2.1:1", Mapped, 20), path("10.0.0.1:1", Host, 24)]), "192.0.2.1:1");
+        assert_eq!(
+            chosen(&[path("192.0.2.1:1", Mapped, 20), path("10.0.0.1:1", Host, 22)]),
+            "10.0.0.1:1"
+        );
+        assert_eq!(
+            chosen(&[path("192.0.2.1:1", Mapped, 20), path("10.0.0.1:1", Host, 24)]),
+            "192.0.2.1:1"
+        );
         assert_eq!(choose(&[], None, start()), None);
     }
 
@@ -80,7 +93,8 @@ mod tests {
         use CandidateKind::Mapped;
         let used = Some(pair("192.0.2.1:1"));
         let chosen = |used_ms, other_ms| {
-            let paths = [path("192.0.2.1:1", Mapped, used_ms), path("192.0.2.2:1", Mapped, other_ms)];
+            let paths =
+                [path("192.0.2.1:1", Mapped, used_ms), path("192.0.2.2:1", Mapped, other_ms)];
             choose(&paths, used, start()).unwrap() != pair("192.0.2.1:1")
         };
         assert!(!chosen(20, 16));

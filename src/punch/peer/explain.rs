@@ -24,7 +24,8 @@ pub struct Explanation {
     pub theirs: NatClass,
     /// This node's candidates as announced to peers, best first.
     pub my_candidates: Vec<Candidate>,
-    /// The peer's candidates as they are probed in the newest round, those learned from probes included.
+    /// The peer's candidates as they are probed in the newest round, those learned from probes
+    /// included.
     pub their_candidates: Vec<Checked>,
     /// The last 16 rounds, the newest first.
     pub attempts: Vec<Attempt>,

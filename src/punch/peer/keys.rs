@@ -106,7 +106,10 @@ impl KeyRing {
 
     pub(crate) fn rounds(&self) -> impl Iterator<Item = u64> {
         let retired = self.retired.as_ref().map(|(keys, _)| keys);
-        [self.offered.as_ref(), self.agreed.as_ref(), retired].into_iter().flatten().map(|keys| keys.round)
+        [self.offered.as_ref(), self.agreed.as_ref(), retired]
+            .into_iter()
+            .flatten()
+            .map(|keys| keys.round)
     }
 
     pub(crate) fn expires_at(&self) -> Option<Instant> {

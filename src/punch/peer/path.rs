@@ -23,8 +23,8 @@ pub struct Path {
     pub to: SocketAddr,
     /// The local address to send from, where it is known.
     pub from: Option<IpAddr>,
-    /// The fresh local port to send from, see [`Event::OpenPorts`](crate::punch::Event::OpenPorts); `None` if it is the node's
-    /// own socket.
+    /// The fresh local port to send from, see [`Event::OpenPorts`](crate::punch::Event::OpenPorts);
+    /// `None` if it is the node's own socket.
     pub local_port: Option<u16>,
     /// The cookie that the peer requires in packets.
     pub cookie: PathCookie,
@@ -169,8 +169,8 @@ impl Watch {
         self.next = now;
     }
 
-    /// The network reports the address as unreachable, which can be forged: probes at once unless an
-    /// answer has just arrived. A lost probe is repeated before the answer is due.
+    /// The network reports the address as unreachable, which can be forged: probes at once unless
+    /// an answer has just arrived. A lost probe is repeated before the answer is due.
     pub(crate) fn reported(&mut self, now: Instant) {
         if self.answer_by.is_none() && now >= self.last_answer + REPORT_HEEDED_AFTER {
             self.answer_by = Some(now + (self.rtt.smoothed() * 4).max(REPORT_PATIENCE));

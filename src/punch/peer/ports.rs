@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a port stays open after the peer's last probe to it: the peer may use a path that this end does not.
+/// How long a port stays open after the peer's last probe to it: the peer may use a path that this
+/// end does not.
 const LINGER: Duration = Duration::from_secs(15);
 
 /// The fresh ports that are open for one peer.
@@ -35,8 +36,9 @@ impl Ports {
 
     /// Takes out the ports that are not needed, unless the peer was heard there recently.
     pub(crate) fn release(&mut self, needed: impl Fn(u16) -> bool, now: Instant) -> Vec<u16> {
-        let unused =
-            |port: &mut Port| !needed(port.number) && port.heard.is_none_or(|heard| heard + LINGER <= now);
+        let unused = |port: &mut Port| {
+            !needed(port.number) && port.heard.is_none_or(|heard| heard + LINGER <= now)
+        };
         self.0.extract_if(.., unused).map(|port| port.number).collect()
     }
 

@@ -18,7 +18,8 @@ const WAITS: [u64; 14] = [33, 67, 133, 267, 300, 300, 300, 300, 300, 300, 300, 3
 const PROBES_WITH_PATH: u32 = 5;
 /// Probes that a candidate gets where none is answered.
 pub(crate) const PROBES: usize = WAITS.len() + 1;
-/// The most probes of one round to listed candidates of one IP address: it may be a bystander's, whom a peer names.
+/// The most probes of one round to listed candidates of one IP address: it may be a bystander's,
+/// whom a peer names.
 const PROBES_PER_IP: u32 = 18;
 /// The most addresses of one round that are learned from probes,
 const MAX_REFLEXIVE: usize = 8;
@@ -53,7 +54,18 @@ impl Check {
     fn new(candidate: Candidate, local_port: Option<u16>, next: Instant) -> Self {
         let (from, next, pending) = (None, Some(next), Vec::new());
         let (volley, heard, proven) = (false, false, false);
-        Self { candidate, local_port, volley, from, probes: 0, next, heard, proven, pending, rtt: None }
+        Self {
+            candidate,
+            local_port,
+            volley,
+            from,
+            probes: 0,
+            next,
+            heard,
+            proven,
+            pending,
+            rtt: None,
+        }
     }
 
     fn pair(&self) -> CandidatePair {
@@ -124,8 +136,11 @@ impl Checks {
     pub(crate) fn trigger(&mut self, candidate: Candidate, arrival: Arrival, now: Instant) {
         let known = self.list.iter().position(|check| check.pair() == arrival.pair());
         let at = known.or_else(|| {
-            let reflexive =
-                || self.list.iter().filter(|check| check.candidate.kind == CandidateKind::PeerReflexive);
+            let reflexive = || {
+                self.list
+                    .iter()
+                    .filter(|check| check.candidate.kind == CandidateKind::PeerReflexive)
+            };
             let near = reflexive().filter(|check| check.candidate.addr.ip() == candidate.addr.ip());
             let room = reflexive().count() < MAX_REFLEXIVE && near.count() < MAX_REFLEXIVE_PER_IP;
             room.then(|| {
@@ -174,7 +189,8 @@ impl Checks {
         }
     }
 
-    /// Whether a check may send one more probe. The number of volleys is limited, and so is that of their probes.
+    /// Whether a check may send one more probe. The number of volleys is limited, and so is that of
+    /// their probes.
     fn spend(&mut self, at: usize) -> bool {
         let check = &mut self.list[at];
         if check.heard || check.volley {
@@ -241,8 +257,8 @@ pub(crate) fn worthwhile(theirs: &[Candidate], own: &Own) -> Vec<Candidate> {
     let mut chosen: Vec<Candidate> = Vec::new();
     for candidate in theirs.iter().take(Message::MAX_CANDIDATES) {
         let addr = canonical(candidate.addr);
-        let family =
-            own.host().is_empty() || own.host().iter().any(|host| host.addr.is_ipv4() == addr.is_ipv4());
+        let family = own.host().is_empty()
+            || own.host().iter().any(|host| host.addr.is_ipv4() == addr.is_ipv4());
         let loopback = addr.ip().is_loopback() && !own.is_loopback_only();
         let mine = own.host().iter().any(|host| host.addr == addr);
         let to_all = own.host().iter().any(|host| host.broadcast() == Some(addr.ip()));

@@ -40,12 +40,14 @@ const WARM: usize = 3;
 const MAX_ATTEMPTS: usize = 16;
 /// Rounds of either end at once, before [`Timers::round_interval`] applies.
 const ROUND_BURST: u32 = 4;
-/// Answers at once: the first half second of a peer with all its candidates, and some. Then 25 a second.
+/// Answers at once: the first half second of a peer with all its candidates, and some. Then 25 a
+/// second.
 const ANSWER_BURST: u32 = 64;
 const ANSWER_INTERVAL: Duration = Duration::from_millis(40);
 /// How long a public node leaves it to the peer to reach it.
 const PUBLIC_HOLD: Duration = Duration::from_millis(500);
-/// Maximum number of probes of the first volley that are sent without a pause; the others follow at [`Timers::pace`].
+/// Maximum number of probes of the first volley that are sent without a pause; the others follow at
+/// [`Timers::pace`].
 const FIRST_VOLLEY: usize = 8;
 
 /// One peer: its rounds, and the paths that they gave.
@@ -167,7 +169,9 @@ impl Session {
     pub(crate) fn interfaces_changed(&mut self, gone: &[IpAddr], context: &Context<'_>) {
         let used = self.used;
         self.leave(|path| path.from.is_none_or(|ip| gone.contains(&ip)), context.now);
-        self.paths.iter_mut().for_each(|path| path.from = path.from.filter(|ip| !gone.contains(ip)));
+        self.paths
+            .iter_mut()
+            .for_each(|path| path.from = path.from.filter(|ip| !gone.contains(ip)));
         if self.used != used {
             // One round announces all changes to the peer, and starts then.
             self.retry_at = self.retry_at.max(context.now + context.timers.debounce);
@@ -188,7 +192,8 @@ impl Session {
     }
 
     pub(crate) fn candidates_changed(&mut self, context: &mut Context<'_>) {
-        let settled = self.paths.iter().any(|path| Some(path.pair()) == self.used && path.doubted.is_none());
+        let settled =
+            self.paths.iter().any(|path| Some(path.pair()) == self.used && path.doubted.is_none());
         self.tell_candidates(settled, context);
     }
 
@@ -259,7 +264,9 @@ impl Session {
         context.out.counters.paths_died += dead.len() as u64;
         let lost = self.used.is_some_and(|used| !self.has_path(used));
         match &mut self.round {
-            Some(round) if matches!(round.phase, Phase::Checking(_)) => round.checks.add_proven(dead, now),
+            Some(round) if matches!(round.phase, Phase::Checking(_)) => {
+                round.checks.add_proven(dead, now)
+            }
             _ => {}
         }
         if lost && !self.round.as_ref().is_some_and(Round::is_open) {
@@ -348,11 +355,14 @@ impl Session {
         self.send_offer(id, key, context);
     }
 
-    /// Asks once more, word for word: a message is lost with the connection that carried it, or where the peer was not ready for it.
+    /// Asks once more, word for word: a message is lost with the connection that carried it, or
+    /// where the peer was not ready for it.
     fn repeat_question(&mut self, context: &mut Context<'_>) {
         match (&mut self.round, self.keys.newest()) {
             _ if self.asked.is_some() => context.out.message(context.peer, Message::Request),
-            (Some(Round { id, volleys, phase: Phase::Awaiting(_), .. }), Some(keys)) if keys.round == *id => {
+            (Some(Round { id, volleys, phase: Phase::Awaiting(_), .. }), Some(keys))
+                if keys.round == *id =>
+            {
                 volleys.offered_again();
                 let (round, key) = (*id, keys.key);
                 self.send_offer(round, key, context);
@@ -366,7 +376,13 @@ impl Session {
         context.own.refresh();
         self.edition = Some(context.own.edition());
         let candidates = context.own.candidates().to_vec();
-        Terms { class: context.own.class(), cookie: self.cookie, candidates, volleys: true, padding: 0 }
+        Terms {
+            class: context.own.class(),
+            cookie: self.cookie,
+            candidates,
+            volleys: true,
+            padding: 0,
+        }
     }
 
     fn supersede(&mut self, context: &mut Context<'_>) {
@@ -379,7 +395,9 @@ impl Session {
     fn succeed(&mut self, context: &mut Context<'_>) {
         self.failures = 0;
         self.retry_at = context.now;
-        let Some(round) = self.round.as_mut().filter(|round| round.outcome != Some(Outcome::Direct)) else {
+        let Some(round) =
+            self.round.as_mut().filter(|round| round.outcome != Some(Outcome::Direct))
+        else {
             return;
         };
         round.outcome = Some(Outcome::Direct);
@@ -411,7 +429,10 @@ impl Session {
         let theirs = self.theirs.as_ref().map_or(NatClass::Unknown, |terms| terms.class);
         let attempt = Attempt { at, took, cause, outcome, mine, theirs, probes };
         context.out.counters.ended(&attempt);
-        context.out.events.push_back(Event::Round { peer: context.peer.clone(), attempt: attempt.clone() });
+        context
+            .out
+            .events
+            .push_back(Event::Round { peer: context.peer.clone(), attempt: attempt.clone() });
         self.attempts.truncate(MAX_ATTEMPTS - 1);
         self.attempts.push_front(attempt);
     }
@@ -436,7 +457,8 @@ impl Session {
         match (self.told, path) {
             (None, None) => return,
             (Some(told), Some(path)) if same(told, path) => return,
-            (Some(told), Some(path)) if (told.to, told.local_port) == (path.to, path.local_port) => {}
+            (Some(told), Some(path))
+                if (told.to, told.local_port) == (path.to, path.local_port) => {}
             _ => self.since = context.now,
         }
         self.told = path;
@@ -497,24 +519,33 @@ impl Session {
 
     pub(crate) fn explain(&self, own: &Own, now: Instant, timers: &Timers) -> Explanation {
         let open = self.asked.is_some() || self.round.as_ref().is_some_and(Round::is_open);
-        let last =
-            self.attempts.iter().map(|attempt| attempt.outcome).find(|last| *last != Outcome::Superseded);
+        let last = self
+            .attempts
+            .iter()
+            .map(|attempt| attempt.outcome)
+            .find(|last| *last != Outcome::Superseded);
         let why = match last {
             _ if self.used.is_some() => Why::Direct,
             _ if open => Why::Trying,
             None | Some(Outcome::Direct) => Why::Idle,
             Some(outcome) => Why::Failed(outcome),
         };
-        let mut spares: Vec<_> = self.paths.iter().filter(|path| Some(path.pair()) != self.used).collect();
+        let mut spares: Vec<_> =
+            self.paths.iter().filter(|path| Some(path.pair()) != self.used).collect();
         spares.sort_by_key(|path| score(path));
         let checks = self.round.iter().flat_map(|round| round.checks.list());
         let checked = |candidate, probes, rtt| Checked { candidate, probes, rtt };
         let mut their_candidates: Vec<_> =
             checks.map(|check| checked(check.candidate, check.probes, check.rtt)).collect();
         for path in &self.paths {
-            match their_candidates.iter_mut().find(|known| known.candidate.addr == path.candidate.addr) {
+            match their_candidates
+                .iter_mut()
+                .find(|known| known.candidate.addr == path.candidate.addr)
+            {
                 Some(known) => known.rtt = Some(path.rtt.smoothed()),
-                None => their_candidates.push(checked(path.candidate, 0, Some(path.rtt.smoothed()))),
+                None => {
+                    their_candidates.push(checked(path.candidate, 0, Some(path.rtt.smoothed())))
+                }
             }
         }
         Explanation {
@@ -532,7 +563,8 @@ impl Session {
     }
 }
 
-/// Whether the ends synchronise their probes. Where one of them has no NAT, nothing is gained by waiting.
+/// Whether the ends synchronise their probes. Where one of them has no NAT, nothing is gained by
+/// waiting.
 fn in_volleys(theirs: &Terms, own: &Own) -> bool {
     theirs.volleys && theirs.class != NatClass::Public && own.class() != NatClass::Public
 }
@@ -548,7 +580,9 @@ fn may_have_gone(addr: SocketAddr, before: &[Candidate], after: &[Candidate]) ->
     let mut near =
         interfaces.map(|told| canonical(told.addr)).filter(|told| told.is_ipv4() == addr.is_ipv4());
     // A full list may have had no room for it.
-    after.len() < Message::MAX_CANDIDATES && !named(after, addr) && near.any(|told| !named(after, told))
+    after.len() < Message::MAX_CANDIDATES
+        && !named(after, addr)
+        && near.any(|told| !named(after, told))
 }
 
 #[cfg(test)]
@@ -565,18 +599,32 @@ mod tests {
         use CandidateKind::{Host, Mapped, ServerReflexive};
         let (outside, inside) = (("192.0.2.1:9", ServerReflexive), ("10.0.0.1:7", Host));
         let before = told(&[outside, inside, ("[2001:db8::1]:7", Host)]);
-        let left = |at: &str, after: &[(&str, CandidateKind)]| may_have_gone(addr(at), &before, &told(after));
+        let left = |at: &str, after: &[(&str, CandidateKind)]| {
+            may_have_gone(addr(at), &before, &told(after))
+        };
         let v6 = ("[2001:db8::1]:7", Host);
-        assert!(left("192.0.2.1:9", &[outside, ("10.0.0.2:7", Host), v6]), "another address behind the NAT");
+        assert!(
+            left("192.0.2.1:9", &[outside, ("10.0.0.2:7", Host), v6]),
+            "another address behind the NAT"
+        );
         assert!(left("10.0.0.1:7", &[outside, ("10.0.0.2:7", Host), v6]));
         assert!(left("[2001:db8::1]:7", &[outside, inside]));
-        assert!(!left("[2001:db8::1]:7", &[outside, ("10.0.0.2:7", Host), v6]), "it is still announced");
+        assert!(
+            !left("[2001:db8::1]:7", &[outside, ("10.0.0.2:7", Host), v6]),
+            "it is still announced"
+        );
         assert!(!left("192.0.2.1:9", &[outside, inside]), "of the other IP version");
         assert!(
             !left("192.0.2.1:9", &[inside, v6, ("10.5.5.5:7", Host), ("192.0.2.1:5", Mapped)]),
             "one more"
         );
-        assert!(!left("192.0.2.1:9", &[("192.0.2.1:10", ServerReflexive), inside, v6]), "neighbours can lie");
-        assert!(!left("192.0.2.1:9", &[("10.0.0.2:7", Host); Message::MAX_CANDIDATES]), "there was no room");
+        assert!(
+            !left("192.0.2.1:9", &[("192.0.2.1:10", ServerReflexive), inside, v6]),
+            "neighbours can lie"
+        );
+        assert!(
+            !left("192.0.2.1:9", &[("10.0.0.2:7", Host); Message::MAX_CANDIDATES]),
+            "there was no room"
+        );
     }
 }

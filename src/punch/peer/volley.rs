@@ -1,10 +1,10 @@
 //! Volleys: both ends send their first probes at the same moment.
 //!
-//! A NAT that does not filter its own input (such as plain Linux masquerade) tracks a probe that arrives
-//! before the node behind it has sent anything there. It treats that probe as a separate flow and assigns
-//! the node's own probe another port, which the peer's NAT rejects. So neither probe may arrive before
-//! the other has left. The ends synchronise over the relays, as DCUtR of libp2p does, and retry from
-//! fresh local ports, which no NAT tracks, if they missed.
+//! A NAT that does not filter its own input (such as plain Linux masquerade) tracks a probe that
+//! arrives before the node behind it has sent anything there. It treats that probe as a separate
+//! flow and assigns the node's own probe another port, which the peer's NAT rejects. So neither
+//! probe may arrive before the other has left. The ends synchronise over the relays, as DCUtR of
+//! libp2p does, and retry from fresh local ports, which no NAT tracks, if they missed.
 //!
 //! ```text
 //!   offers                                         answers
@@ -19,9 +19,9 @@
 //!     │ half a round trip after GO: fires            │
 //! ```
 //!
-//! A volley from fresh ports covers all pairs of this end's and the peer's ports, in an order that the
-//! ends traverse in opposite directions. If the moments differ by less than the duration of a volley,
-//! some pair in the middle is sent by both ends at the same time.
+//! A volley from fresh ports covers all pairs of this end's and the peer's ports, in an order that
+//! the ends traverse in opposite directions. If the moments differ by less than the duration of a
+//! volley, some pair in the middle is sent by both ends at the same time.
 
 use std::time::{Duration, Instant};
 
@@ -31,9 +31,9 @@ use crate::punch::gather::candidate::Candidate;
 const PORTS: usize = 4;
 /// Volleys of one round.
 const VOLLEYS: u8 = 12;
-/// Below this relayed round trip, the NATs may be so near to each other that a volley must be exact to some 10 µs. No
-/// clock is: what helps is more pairs, 64 a volley, and more volleys. In a lab of two NATs on one bridge about every
-/// fifth volley of 64 pairs found a path, and hardly any of 16.
+/// Below this relayed round trip, the NATs may be so near to each other that a volley must be exact
+/// to some 10 µs. No clock is: what helps is more pairs, 64 a volley, and more volleys. In a lab of
+/// two NATs on one bridge about every fifth volley of 64 pairs found a path, and hardly any of 16.
 const NEAR: Duration = Duration::from_millis(5);
 const PORTS_NEAR: usize = 8;
 const VOLLEYS_NEAR: u8 = 24;
@@ -92,7 +92,8 @@ enum State {
 /// The action to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// Send the volley with this number then, which may be up to [`Timers::lead`](crate::punch::Timers::lead) from now.
+    /// Send the volley with this number then, which may be up to
+    /// [`Timers::lead`](crate::punch::Timers::lead) from now.
     Fire { number: u8, at: Instant },
     /// Open this many ports.
     OpenPorts(usize),
@@ -157,8 +158,8 @@ impl Volleys {
 
     // Both.
 
-    /// The ports are open: PREPARE or READY is to be sent now. Returns the number of the volley; `None` if none waits
-    /// for ports.
+    /// The ports are open: PREPARE or READY is to be sent now. Returns the number of the volley;
+    /// `None` if none waits for ports.
     pub(crate) fn opened(&mut self, own: Vec<Base>, offers: bool, now: Instant) -> Option<u8> {
         if !matches!(self.state, State::Opening(_)) {
             return None;
@@ -175,7 +176,9 @@ impl Volleys {
             State::Off | State::Asked(None) => None,
             // The probes are made ready before they are sent.
             State::Armed(at) => Some(at.checked_sub(self.lead).unwrap_or(at)),
-            State::Asked(Some(at)) | State::Holding(at) | State::Opening(at) | State::Fired(at) => Some(at),
+            State::Asked(Some(at)) | State::Holding(at) | State::Opening(at) | State::Fired(at) => {
+                Some(at)
+            }
         }
     }
 
@@ -206,7 +209,11 @@ impl Volleys {
                 self.state = State::Fired(now + READY_WITHIN);
                 None
             }
-            State::Off | State::Asked(_) | State::Holding(_) | State::Opening(_) | State::Fired(_) => {
+            State::Off
+            | State::Asked(_)
+            | State::Holding(_)
+            | State::Opening(_)
+            | State::Fired(_) => {
                 self.stop();
                 None
             }
@@ -385,13 +392,17 @@ mod tests {
         assert_eq!(volleys.opened(vec![base(1)], false, now), None, "nothing waits for ports");
         assert!(volleys.go(1, now));
         assert!(!volleys.prepare(VOLLEYS_NEAR, vec![outside(9)], now));
-        assert!(!Volleys::default().prepare(1, vec![outside(9)], now), "the ends did not agree on volleys");
+        assert!(
+            !Volleys::default().prepare(1, vec![outside(9)], now),
+            "the ends did not agree on volleys"
+        );
     }
 
     #[test]
     fn the_ends_walk_through_the_pairs_in_opposite_directions() {
         let now = start();
-        let mut offers = Volleys { own: vec![base(1), base(2)], ..Volleys::offered(Duration::ZERO, now) };
+        let mut offers =
+            Volleys { own: vec![base(1), base(2)], ..Volleys::offered(Duration::ZERO, now) };
         offers.theirs = vec![outside(8), outside(9)];
         let mut answers = Volleys { own: vec![base(8), base(9)], ..Volleys::hold(now).0 };
         answers.theirs = vec![outside(1), outside(2)];

@@ -116,9 +116,19 @@ impl Message {
         let bytes = match self {
             Self::Offer(Offer { round, key, terms }) => {
                 let Terms { class, cookie, candidates, volleys, padding } = terms;
-                let (key, cookie) = (serde_bytes::Bytes::new(&key.0), serde_bytes::Bytes::new(&cookie.0));
+                let (key, cookie) =
+                    (serde_bytes::Bytes::new(&key.0), serde_bytes::Bytes::new(&cookie.0));
                 let flags = u8::from(*volleys) * FLAG_VOLLEYS;
-                padded!(*padding, OFFER, round, key, code_of(*class), cookie, Listed(candidates), flags)
+                padded!(
+                    *padding,
+                    OFFER,
+                    round,
+                    key,
+                    code_of(*class),
+                    cookie,
+                    Listed(candidates),
+                    flags
+                )
             }
             Self::Answer(Answer { round, terms }) => {
                 let Terms { class, cookie, candidates, volleys, padding } = terms;
@@ -168,8 +178,9 @@ impl Message {
         }
         let mut deserializer = rmp_serde::Deserializer::new(bytes);
         deserializer.set_max_depth(MAX_DEPTH);
-        let message =
-            deserializer.deserialize_seq(Array).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+        let message = deserializer
+            .deserialize_seq(Array)
+            .map_err(|error| DecodeError::Malformed(error.to_string()))?;
         if !deserializer.get_ref().is_empty() {
             return Err(DecodeError::Trailing);
         }
@@ -208,7 +219,9 @@ impl<'de> Visitor<'de> for Array {
         let message = match field::<u8, A>(&mut fields, "type")? {
             OFFER => {
                 let round = field(&mut fields, "round")?;
-                let key = ProbeKey(field::<serde_bytes::ByteArray<32>, A>(&mut fields, "key")?.into_array());
+                let key = ProbeKey(
+                    field::<serde_bytes::ByteArray<32>, A>(&mut fields, "key")?.into_array(),
+                );
                 Some(Message::Offer(Offer { round, key, terms: terms(&mut fields)? }))
             }
             ANSWER => {
@@ -234,7 +247,13 @@ fn terms<'de, A: SeqAccess<'de>>(fields: &mut A) -> Result<Terms, A::Error> {
     let cookie = PathCookie(field::<serde_bytes::ByteArray<8>, A>(fields, "cookie")?.into_array());
     let candidates = candidates(fields)?;
     let flags: u8 = fields.next_element()?.unwrap_or_default();
-    Ok(Terms { class, cookie, candidates, volleys: flags & FLAG_VOLLEYS != 0, padding: padding(fields)? })
+    Ok(Terms {
+        class,
+        cookie,
+        candidates,
+        volleys: flags & FLAG_VOLLEYS != 0,
+        padding: padding(fields)?,
+    })
 }
 
 fn padding<'de, A: SeqAccess<'de>>(fields: &mut A) -> Result<u16, A::Error> {
@@ -265,7 +284,10 @@ struct Listed<'a>(&'a [Candidate]);
 
 impl Serialize for Listed<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let told = self.0.iter().filter_map(|candidate| Some((kind_code(candidate.kind)?, candidate.addr)));
+        let told = self
+            .0
+            .iter()
+            .filter_map(|candidate| Some((kind_code(candidate.kind)?, candidate.addr)));
         let told: Vec<_> = told.take(Message::MAX_CANDIDATES).collect();
         let mut octets = Vec::with_capacity(told.len());
         for (kind, addr) in told {
@@ -377,14 +399,15 @@ pub enum DecodeError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
-    /// The caller's fault: [`connected`](crate::punch::Puncher::connected) was not called for this peer, or there were too many
-    /// peers. Nothing was changed; drop the message.
+    /// The caller's fault: [`connected`](crate::punch::Puncher::connected) was not called for this
+    /// peer, or there were too many peers. Nothing was changed; drop the message.
     #[error("there is no session with this peer")]
     NoSession,
     /// The peer sent what only the other end may send. Nothing was changed; close the connection.
     #[error("only the other end may send this message")]
     WrongRole,
-    /// The peer offered a round id that is in use with another key, or by another peer. Nothing was changed; close the connection.
+    /// The peer offered a round id that is in use with another key, or by another peer. Nothing was
+    /// changed; close the connection.
     #[error("the id of this round is in use")]
     RoundInUse,
 }
@@ -419,7 +442,8 @@ mod tests {
             padding: 0,
         };
         let answer = Answer { round: offer().round, terms };
-        let volley = Volley { round: 9, number: 3, candidates: offer().terms.candidates, padding: 5 };
+        let volley =
+            Volley { round: 9, number: 3, candidates: offer().terms.candidates, padding: 5 };
         for message in [
             Message::Offer(offer()),
             Message::Answer(answer),
@@ -439,7 +463,8 @@ mod tests {
         let cookie = serde_bytes::Bytes::new(&[8; 8]);
         let ip = serde_bytes::Bytes::new(&[192, 0, 2, 1]);
         let candidates = ((0, ip, 7, "more"), (200, ip, 9));
-        let bytes = rmp_serde::to_vec(&(1, 5_u64, key, 77, cookie, candidates, 0xfe, "more", [1])).unwrap();
+        let bytes =
+            rmp_serde::to_vec(&(1, 5_u64, key, 77, cookie, candidates, 0xfe, "more", [1])).unwrap();
         let Ok(Some(Message::Offer(offer))) = Message::decode(&bytes) else { panic!() };
         assert_eq!((offer.terms.class, offer.terms.volleys), (NatClass::Unknown, false));
         assert_eq!(
@@ -477,7 +502,10 @@ mod tests {
     fn bytes_that_are_no_message_are_refused() {
         let good = Message::Offer(offer()).encode();
         for end in 0..good.len() {
-            assert!(matches!(Message::decode(&good[..end]), Err(DecodeError::Malformed(_))), "{end}");
+            assert!(
+                matches!(Message::decode(&good[..end]), Err(DecodeError::Malformed(_))),
+                "{end}"
+            );
         }
         let mut longer = good.clone();
         longer.push(0);

@@ -28,8 +28,8 @@ pub struct Probe {
     pub to: SocketAddr,
     /// The local address to send from; `None` lets the system choose.
     pub from: Option<IpAddr>,
-    /// The fresh local port to send from, see [`Event::OpenPorts`](crate::punch::Event::OpenPorts); `None` if it is the node's
-    /// own socket.
+    /// The fresh local port to send from, see [`Event::OpenPorts`](crate::punch::Event::OpenPorts);
+    /// `None` if it is the node's own socket.
     pub local_port: Option<u16>,
     /// When to send it; `None`: now.
     pub at: Option<Instant>,
@@ -125,7 +125,8 @@ pub(crate) struct Content {
     /// The sender's role.
     pub(crate) sender: Role,
     pub(crate) round: u64,
-    /// Of a probe: how many its sender has sent in the round, this one included. Of an answer: that of the probe.
+    /// Of a probe: how many its sender has sent in the round, this one included. Of an answer: that
+    /// of the probe.
     pub(crate) counter: u32,
     /// For an answer, the source of the probe; `None` for a probe.
     pub(crate) seen: Option<SocketAddr>,
@@ -171,7 +172,8 @@ impl Content {
             }
             _ => return Err(ProbeError::Malformed),
         };
-        let sender = if datagram[1] & SENT_BY_ANSWERER == 0 { Role::Offerer } else { Role::Answerer };
+        let sender =
+            if datagram[1] & SENT_BY_ANSWERER == 0 { Role::Offerer } else { Role::Answerer };
         Ok(Self { sender, round, counter: u32::from_be_bytes(*counter), seen })
     }
 }
@@ -195,12 +197,13 @@ mod tests {
     use crate::punch::testing::addr;
 
     const KEY: ProbeKey = ProbeKey([
-        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27,
-        28, 29, 30, 31,
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
+        25, 26, 27, 28, 29, 30, 31,
     ]);
 
     fn contents() -> [Content; 2] {
-        let probe = Content { sender: Role::Offerer, round: 0x0102_0304_0506_0708, counter: 1, seen: None };
+        let probe =
+            Content { sender: Role::Offerer, round: 0x0102_0304_0506_0708, counter: 1, seen: None };
         [probe, Content { sender: Role::Answerer, seen: Some(addr("192.0.2.1:4433")), ..probe }]
     }
 

@@ -30,6 +30,9 @@ impl Tally {
 
     #[must_use]
     pub(crate) fn with(self, other: Self) -> Self {
-        Self { count: self.count.saturating_add(other.count), sum: self.sum.wrapping_add(other.sum) }
+        Self {
+            count: self.count.saturating_add(other.count),
+            sum: self.sum.wrapping_add(other.sum),
+        }
     }
 }

@@ -47,7 +47,8 @@ struct Attempt {
     started: Instant,
     /// What this node could reach at the start.
     before: BTreeSet<NodeAddr>,
-    /// The stream to a neighbour that had not answered was replaced: what it would have said is lost, though it is there.
+    /// The stream to a neighbour that had not answered was replaced: what it would have said is
+    /// lost, though it is there.
     broken: bool,
     ended: bool,
     /// When the next wave begins, if this one does not reach everybody before.
@@ -86,7 +87,8 @@ impl Convergence {
         }
     }
 
-    /// Whether the next record is to ask for a wave. All do while a request is open, so that news takes it along.
+    /// Whether the next record is to ask for a wave. All do while a request is open, so that news
+    /// takes it along.
     pub(crate) fn wants_wave(&self) -> bool {
         !self.requests.is_empty()
     }
@@ -98,7 +100,11 @@ impl Convergence {
     }
 
     /// Adds a request.
-    pub(super) fn open(&mut self, deadline: Instant, now: Instant) -> Result<ConvergeRequest, ConvergeError> {
+    pub(super) fn open(
+        &mut self,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<ConvergeRequest, ConvergeError> {
         let max = Limits::MAX_CONVERGE_REQUESTS;
         if self.requests.len() >= max {
             return Err(ConvergeError::TooMany { max });
@@ -126,7 +132,11 @@ impl Convergence {
 
     /// The requests whose deadline has passed.
     pub(super) fn overdue(&self, now: Instant) -> Vec<ConvergeRequest> {
-        self.requests.iter().filter(|(_, open)| open.deadline <= now).map(|(request, _)| *request).collect()
+        self.requests
+            .iter()
+            .filter(|(_, open)| open.deadline <= now)
+            .map(|(request, _)| *request)
+            .collect()
     }
 
     /// The next deadline of a request.
@@ -160,8 +170,13 @@ impl Convergence {
         let took = self.took.unwrap_or(GUESS_PER_LINK * (reach.depth + 1));
         let retry_at = now + self.retry_after(took);
         self.asked = false;
-        self.attempt =
-            Some(Attempt { started: now, before: reach.nodes, broken: false, ended: false, retry_at });
+        self.attempt = Some(Attempt {
+            started: now,
+            before: reach.nodes,
+            broken: false,
+            ended: false,
+            retry_at,
+        });
     }
 
     /// The answer of a neighbour to the wave is lost, though the neighbour is still there.
@@ -209,10 +224,11 @@ impl Convergence {
     }
 }
 
-/// Whether those that answered are all that could be reached both before and now, and none that could be reached neither
-/// before nor now.
+/// Whether those that answered are all that could be reached both before and now, and none that
+/// could be reached neither before nor now.
 fn matches(before: &BTreeSet<NodeAddr>, now: &BTreeSet<NodeAddr>, answered: Tally) -> bool {
-    let differing: Vec<Tally> = before.symmetric_difference(now).map(|&addr| Tally::of([addr])).collect();
+    let differing: Vec<Tally> =
+        before.symmetric_difference(now).map(|&addr| Tally::of([addr])).collect();
     if differing.len() > MAX_DIFFERING {
         return [before, now].into_iter().any(|set| Tally::of(set.iter().copied()) == answered);
     }

@@ -1,11 +1,12 @@
 //! Echo waves: how the origin of a record learns that every node has installed its route.
 //!
-//! A record with the echo flag floods like any other, and asks for an answer. The neighbour that a node accepted it from is its parent
-//! in the wave. Every other neighbour is sent the record or its id at once, and is waited for until it shows that it
-//! holds the record too, which means that it has another parent, or answers with an ECHO, which means that it is a child. Then the
-//! node tells its parent how many nodes it speaks for, and the sum of their hashes. What arrives at the origin
-//! is compared with the nodes that it can reach: a link or node that was lost on the way makes the sum differ, never
-//! match by mistake.
+//! A record with the echo flag floods like any other, and asks for an answer. The neighbour that a
+//! node accepted it from is its parent in the wave. Every other neighbour is sent the record or its
+//! id at once, and is waited for until it shows that it holds the record too, which means that it
+//! has another parent, or answers with an ECHO, which means that it is a child. Then the node tells
+//! its parent how many nodes it speaks for, and the sum of their hashes. What arrives at the origin
+//! is compared with the nodes that it can reach: a link or node that was lost on the way makes the
+//! sum differ, never match by mistake.
 //!
 //! ```text
 //!             record ▶         record ▶
@@ -69,7 +70,14 @@ impl Wave {
         installed_at: u64,
         now: Instant,
     ) -> Self {
-        Self { stamp, parent, waits, children: Tally::default(), installed_at, expires: now + WAVE_LIFE }
+        Self {
+            stamp,
+            parent,
+            waits,
+            children: Tally::default(),
+            installed_at,
+            expires: now + WAVE_LIFE,
+        }
     }
 }
 
@@ -112,7 +120,8 @@ impl Echoes {
 
     /// Says whether the answer was waited for.
     pub(super) fn on_echo(&mut self, from: &NodeId, echo: &Echo) -> bool {
-        let wave = self.waves.get_mut(&echo.origin).filter(|wave| wave.stamp.version == echo.version);
+        let wave =
+            self.waves.get_mut(&echo.origin).filter(|wave| wave.stamp.version == echo.version);
         let Some(wave) = wave.filter(|wave| wave.waits.contains(from)) else { return false };
         wave.waits.remove(from);
         wave.children = wave.children.with(Tally { count: echo.count, sum: echo.sum });
@@ -126,7 +135,8 @@ impl Echoes {
             by.remove(neighbour);
         });
         let of = self.waves.iter_mut().filter_map(|(origin, wave)| {
-            (wave.waits.remove(neighbour) || wave.parent.as_ref() == Some(neighbour)).then(|| origin.clone())
+            (wave.waits.remove(neighbour) || wave.parent.as_ref() == Some(neighbour))
+                .then(|| origin.clone())
         });
         for origin in of.collect::<Vec<_>>() {
             if self.waves.get(&origin).is_some_and(|wave| wave.parent.as_ref() == Some(neighbour)) {
@@ -161,8 +171,8 @@ impl Echoes {
         self.waves.get(origin).map_or_else(Tally::default, |wave| wave.children)
     }
 
-    /// A record with the echo flag came from a neighbour. Until it is accepted, which may take a while, others may send it too; none of them
-    /// comes again.
+    /// A record with the echo flag came from a neighbour. Until it is accepted, which may take a
+    /// while, others may send it too; none of them comes again.
     pub(crate) fn on_coming(&mut self, origin: &NodeId, stamp: Stamp, from: &NodeId, now: Instant) {
         if self.coming.len() >= MAX_COMING && !self.coming.contains_key(origin) {
             self.coming.pop_first();
@@ -215,7 +225,8 @@ mod tests {
     use super::*;
     use crate::id::Version;
 
-    const STAMP: Stamp = Stamp { version: Version { epoch: 1, sequence: 1, instance: 1 }, check: 0 };
+    const STAMP: Stamp =
+        Stamp { version: Version { epoch: 1, sequence: 1, instance: 1 }, check: 0 };
 
     fn id(name: &str) -> NodeId {
         name.parse().expect("a node id")

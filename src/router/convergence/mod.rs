@@ -20,20 +20,27 @@ use crate::id::NodeId;
 
 /// Requests, the waves made for them, and the verdict.
 impl Router {
-    /// Asks for word that every node which this one can reach has installed the route to it: the answer is
-    /// [`Event::Converged`] or, at the deadline, [`Event::Partial`].
+    /// Asks for word that every node which this one can reach has installed the route to it: the
+    /// answer is [`Event::Converged`] or, at the deadline, [`Event::Partial`].
     ///
-    /// This node originates a record that asks for a wave (as long as a request is open, all its records do). Where a wave
-    /// does not reach everybody, because links or nodes came and went meanwhile, it begins another after twice the time that a wave
-    /// takes, doubling up to 30 s, within half of what a node may originate. Requests that are open when a wave begins share it.
-    /// Requests survive new sessions and records; [`cancel_converge`](Self::cancel_converge) ends one without an answer.
+    /// This node originates a record that asks for a wave (as long as a request is open, all its
+    /// records do). Where a wave does not reach everybody, because links or nodes came and went
+    /// meanwhile, it begins another after twice the time that a wave takes, doubling up to 30 s,
+    /// within half of what a node may originate. Requests that are open when a wave begins share
+    /// it. Requests survive new sessions and records; [`cancel_converge`](Self::cancel_converge)
+    /// ends one without an answer.
     ///
-    /// A node without neighbours is all of its mesh, and is told so at once. One that syncs with its first neighbour
-    /// begins when it has. A wave takes about twice the time of an update, and at most 2E messages over E links.
+    /// A node without neighbours is all of its mesh, and is told so at once. One that syncs with
+    /// its first neighbour begins when it has. A wave takes about twice the time of an update, and
+    /// at most 2E messages over E links.
     ///
     /// # Errors
     /// The request is not taken; the variant says why.
-    pub fn converge(&mut self, deadline: Instant, now: Instant) -> Result<ConvergeRequest, ConvergeError> {
+    pub fn converge(
+        &mut self,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<ConvergeRequest, ConvergeError> {
         if self.is_done_speaking() {
             return Err(ConvergeError::Leaving);
         }
@@ -73,7 +80,8 @@ impl Router {
         self.convergence.on_wave(reach, now);
     }
 
-    /// The session with a neighbour is over; a new one `continues` it if the neighbour is the same process.
+    /// The session with a neighbour is over; a new one `continues` it if the neighbour is the same
+    /// process.
     pub(in crate::router) fn on_wave_session_down(&mut self, neighbour: &NodeId, continues: bool) {
         if continues && self.echoes.waits_for(self.id(), neighbour) {
             self.convergence.on_broken();
@@ -111,7 +119,8 @@ impl Router {
         [self.convergence.next_deadline(), self.next_wave(now)].into_iter().flatten().min()
     }
 
-    /// When the next wave is due. Before this node has synced with a neighbour, it would reach nobody.
+    /// When the next wave is due. Before this node has synced with a neighbour, it would reach
+    /// nobody.
     fn next_wave(&self, now: Instant) -> Option<Instant> {
         let heard = self.neighbours.routers().any(|(_, session)| session.takes_waves());
         if heard && self.may_speak() { self.convergence.next_wave(now) } else { None }
@@ -168,8 +177,11 @@ impl Router {
         let mut level = Vec::new();
         for neighbour in self.neighbours.full().iter().filter(|id| self.uses_link(id)) {
             nodes.insert(neighbour.addr());
-            level
-                .extend(graph.number(neighbour).filter(|&n| !std::mem::replace(&mut seen[n as usize], true)));
+            level.extend(
+                graph
+                    .number(neighbour)
+                    .filter(|&n| !std::mem::replace(&mut seen[n as usize], true)),
+            );
         }
         let mut depth = 0;
         while !level.is_empty() {
@@ -188,7 +200,8 @@ impl Router {
 
 /// Waves, of this node and of others.
 impl Router {
-    /// A record was stored, in place of what a wave before it was about. `shown` are neighbours that hold it already.
+    /// A record was stored, in place of what a wave before it was about. `shown` are neighbours
+    /// that hold it already.
     pub(in crate::router) fn begin_wave(
         &mut self,
         origin: &NodeId,
@@ -210,14 +223,15 @@ impl Router {
         let waits = waits.map(|(id, _)| id).filter(|id| Some(*id) != from && !shown.contains(*id));
         let waits = waits.cloned().collect();
         let installed_at = self.schedule.runs() + u64::from(self.schedule.is_wanted());
-        self.echoes.begin(origin.clone(), Wave::new(stamp, from.cloned(), waits, installed_at, now));
+        self.echoes
+            .begin(origin.clone(), Wave::new(stamp, from.cloned(), waits, installed_at, now));
         if from.is_none() {
             self.on_own_wave(now);
         }
     }
 
-    /// The neighbour shows that it holds what is held here, and need not be told; but one that has part in a wave waits for a sign of this
-    /// node too.
+    /// The neighbour shows that it holds what is held here, and need not be told; but one that has
+    /// part in a wave waits for a sign of this node too.
     pub(in crate::router) fn settle_shown(&mut self, neighbour: &NodeId, origin: &NodeId) {
         let echo = self.database.get(origin).is_some_and(|record| record.echo);
         let Some(outbox) = self.neighbours.outbox(neighbour) else { return };
@@ -234,7 +248,8 @@ impl Router {
         }
     }
 
-    /// Answers the waves that wait for nothing any more: neither for neighbours nor for this node's own table.
+    /// Answers the waves that wait for nothing any more: neither for neighbours nor for this node's
+    /// own table.
     pub(in crate::router) fn answer_waves(&mut self, now: Instant) {
         for origin in self.echoes.take_complete(self.schedule.runs()) {
             let Some(wave) = self.echoes.wave(&origin) else { continue };

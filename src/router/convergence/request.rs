@@ -16,8 +16,8 @@ pub enum ConvergeError {
         /// The bound.
         max: usize,
     },
-    /// This node is leaving, or has yielded its id to another process: other nodes drop their routes
-    /// to it.
+    /// This node is leaving, or has yielded its id to another process: other nodes drop their
+    /// routes to it.
     #[error("this node is leaving")]
     Leaving,
 }

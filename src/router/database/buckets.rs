@@ -10,11 +10,12 @@ use crate::router::record::compact::DecodeError;
 /// About so many records fall into a bucket, or up to half as few.
 const RECORDS_PER_BUCKET: u64 = 16;
 
-/// The digests of a set of records, split into buckets by the leading bits of their origins' addresses.
+/// The digests of a set of records, split into buckets by the leading bits of their origins'
+/// addresses.
 ///
-/// The digest of a bucket is the sum modulo 2^24 of the last three bytes of the ids. Two that differ can have the same
-/// one, by chance (once in 16 million) or by design; the digest of all tells, and then everything is compared. Longer
-/// ones would save less than they cost.
+/// The digest of a bucket is the sum modulo 2^24 of the last three bytes of the ids. Two that
+/// differ can have the same one, by chance (once in 16 million) or by design; the digest of all
+/// tells, and then everything is compared. Longer ones would save less than they cost.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Buckets(Vec<u32>);
 
@@ -71,9 +72,15 @@ impl Buckets {
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (sums, rest) = bytes.as_chunks::<3>();
         if !rest.is_empty() || !is_count(sums.len()) {
-            return Err(DecodeError::Rule("there are 8 to 4,096 buckets of 3 bytes, a power of two"));
+            return Err(DecodeError::Rule(
+                "there are 8 to 4,096 buckets of 3 bytes, a power of two",
+            ));
         }
-        Ok(Self(sums.iter().map(|&[high, middle, low]| u32::from_be_bytes([0, high, middle, low])).collect()))
+        Ok(Self(
+            sums.iter()
+                .map(|&[high, middle, low]| u32::from_be_bytes([0, high, middle, low]))
+                .collect(),
+        ))
     }
 }
 
@@ -129,7 +136,8 @@ fn number(addr: NodeAddr, bits: u32) -> usize {
 }
 
 fn is_count(buckets: usize) -> bool {
-    buckets.is_power_of_two() && (Buckets::MIN_BITS..=Buckets::MAX_BITS).contains(&buckets.trailing_zeros())
+    buckets.is_power_of_two()
+        && (Buckets::MIN_BITS..=Buckets::MAX_BITS).contains(&buckets.trailing_zeros())
 }
 
 #[cfg(test)]

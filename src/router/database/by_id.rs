@@ -1,4 +1,5 @@
-//! A map by node id: hashed look-ups, walks in the order of the names, and a dense number for each id.
+//! A map by node id: hashed look-ups, walks in the order of the names, and a dense number for each
+//! id.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
@@ -8,14 +9,17 @@ use crate::id::NodeId;
 
 /// A map by node id.
 ///
-/// Comparing names is what a tree of them spends its time on, for each lies elsewhere in memory; so look-ups hash. Walks are
-/// ascending. Each id has a number while it is in the map, below [`bound`](Self::bound); numbers of ids that were removed are
-/// used again. They depend on history: nothing that leaves the router may depend on them.
+/// Comparing names is what a tree of them spends its time on, for each lies elsewhere in memory; so
+/// look-ups hash. Walks are ascending. Each id has a number while it is in the map, below
+/// [`bound`](Self::bound); numbers of ids that were removed are used again. They depend on history:
+/// nothing that leaves the router may depend on them.
 ///
-/// A look-up takes one hash of a name; an id that comes or goes moves four bytes for each that follows it.
+/// A look-up takes one hash of a name; an id that comes or goes moves four bytes for each that
+/// follows it.
 #[derive(Debug)]
 pub(crate) struct ById<T> {
-    // The hasher is a fixed one: outputs must not depend on ambient randomness. Nothing walks along this map.
+    // The hasher is a fixed one: outputs must not depend on ambient randomness. Nothing walks along
+    // this map.
     numbers: HashMap<NodeId, u32, BuildHasherDefault<DefaultHasher>>,
     slots: Vec<Option<(NodeId, T)>>,
     free: Vec<u32>,

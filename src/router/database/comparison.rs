@@ -8,11 +8,12 @@
 //!      └─ more ─▶ BUCKETS ⇄ BUCKETS ─▶ SUMMARY ⇄ SUMMARY of the buckets that differ ─▶ likewise
 //! ```
 //!
-//! After a quiet time one side alone was told a digest that differs: it sends SUMMARY, or BUCKETS, which the other
-//! answers with a SUMMARY. Who reads a SUMMARY sends what is lacking and asks for what is newer.
+//! After a quiet time one side alone was told a digest that differs: it sends SUMMARY, or BUCKETS,
+//! which the other answers with a SUMMARY. Who reads a SUMMARY sends what is lacking and asks for
+//! what is newer.
 //!
-//! What changes in between does no harm: a session floods from its first message on, so only what both held before has to be
-//! found here.
+//! What changes in between does no harm: a session floods from its first message on, so only what
+//! both held before has to be found here.
 
 use std::time::Instant;
 
@@ -26,7 +27,12 @@ use crate::router::record::wire::Digest;
 /// Comparisons when a session begins, and after a quiet time.
 impl Router {
     /// The digests that the session began with differ.
-    pub(in crate::router) fn compare_at_start(&mut self, with: &NodeId, theirs: Digest, count: u64) {
+    pub(in crate::router) fn compare_at_start(
+        &mut self,
+        with: &NodeId,
+        theirs: Digest,
+        count: u64,
+    ) {
         let Some(session) = self.neighbours.get(with) else { return };
         let mine = (session.opened_with, session.opened_count);
         let bits = self.bits(mine.1.max(count));
@@ -58,7 +64,8 @@ impl Router {
         let differing = self.database.buckets(theirs.bits(), now).differing(theirs);
         let Some(session) = self.neighbours.get_mut(from) else { return };
         session.listed = true;
-        // At the start, floods may have settled the difference. Later, it hides in a bucket: two sums are the same.
+        // At the start, floods may have settled the difference. Later, it hides in a bucket: two
+        // sums are the same.
         let hidden = differing.is_empty() && session.ends_sync;
         if let Some(outbox) = self.neighbours.outbox(from) {
             outbox.summary((!hidden).then_some(differing));
@@ -75,7 +82,8 @@ impl Router {
         }
     }
 
-    /// In how many buckets databases of which the larger holds `count` records are compared; none: as a whole.
+    /// In how many buckets databases of which the larger holds `count` records are compared; none:
+    /// as a whole.
     fn bits(&self, count: u64) -> Option<u32> {
         (count > self.config.limits.whole_summary as u64).then(|| bits_for(count))
     }

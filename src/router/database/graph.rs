@@ -10,7 +10,8 @@ use crate::router::database::vertex::{Edge, Vertex};
 use crate::router::record::Record;
 use crate::router::record::draft::LinkClass;
 
-/// The graph of edges that both ends list as active. Nodes have dense numbers, so that path finding touches no names.
+/// The graph of edges that both ends list as active. Nodes have dense numbers, so that path finding
+/// touches no names.
 ///
 /// Numbers depend on history; nothing that leaves the router may depend on them.
 #[derive(Debug, Default)]
@@ -35,7 +36,8 @@ pub(crate) enum Effect {
 }
 
 impl Graph {
-    /// Puts a record in, in place of an older one of the same origin. Gives the number of the origin, too.
+    /// Puts a record in, in place of an older one of the same origin. Gives the number of the
+    /// origin, too.
     pub(crate) fn insert(&mut self, record: Record) -> (u32, Effect) {
         let (number, new) = match self.vertices.number(&record.origin) {
             Some(number) => (number, false),
@@ -162,8 +164,14 @@ impl Graph {
         self.changed();
         let (transit, stubs) = (record.transit, record.stubs().next().is_some());
         let addr = record.addr();
-        let vertex =
-            Vertex { record: record.clone(), transit, permitted: true, stubs, addr, edges: Vec::new() };
+        let vertex = Vertex {
+            record: record.clone(),
+            transit,
+            permitted: true,
+            stubs,
+            addr,
+            edges: Vec::new(),
+        };
         self.vertices.insert(record.origin.clone(), vertex)
     }
 

@@ -24,7 +24,8 @@ use super::record::wire::{Digest, Entry, Message};
 use super::record::{Record, Stamp};
 use crate::id::{NodeAddr, NodeId};
 
-/// The records that a node holds, how long each was unreachable, and the graph of their two-way edges.
+/// The records that a node holds, how long each was unreachable, and the graph of their two-way
+/// edges.
 #[derive(Debug)]
 pub(crate) struct Database {
     me: NodeId,
@@ -116,13 +117,15 @@ impl Database {
         self.held(origin).and_then(|held| held.unreachable_since)
     }
 
-    /// Sees to it that a record of `origin` can be stored. Says whether another one was dropped for it.
+    /// Sees to it that a record of `origin` can be stored. Says whether another one was dropped for
+    /// it.
     pub(crate) fn make_room(&mut self, origin: &NodeId) -> Result<bool, Full> {
         if self.len() < self.limits.origins || self.get(origin).is_some() {
             return Ok(false);
         }
         let all = self.from(Bound::Unbounded);
-        let longest = all.filter_map(|(record, held)| Some((held.unreachable_since?, &record.origin))).min();
+        let longest =
+            all.filter_map(|(record, held)| Some((held.unreachable_since?, &record.origin))).min();
         let victim = longest.map(|(_, id)| id.clone()).ok_or(Full)?;
         // An unreachable origin has no part in any path.
         self.remove(&victim);
@@ -213,12 +216,14 @@ impl Database {
         digest_of(self.offered(Bound::Unbounded, now))
     }
 
-    /// The digests of what is offered, in 2^`bits` buckets. Tombstones are outside, as of every digest.
+    /// The digests of what is offered, in 2^`bits` buckets. Tombstones are outside, as of every
+    /// digest.
     pub(crate) fn buckets(&self, bits: u32, now: Instant) -> Buckets {
         Buckets::of(self.offered(Bound::Unbounded, now).filter(|record| !record.leaving), bits)
     }
 
-    /// A part of the summary of what is offered in these buckets: the entries after `after`, and whether they are the last.
+    /// A part of the summary of what is offered in these buckets: the entries after `after`, and
+    /// whether they are the last.
     pub(crate) fn summary(
         &self,
         after: Option<&NodeId>,
@@ -236,7 +241,8 @@ impl Database {
         (entries, offered.next().is_none())
     }
 
-    /// What is offered of the range of a neighbour's summary, but not listed in it, or only with an older copy.
+    /// What is offered of the range of a neighbour's summary, but not listed in it, or only with an
+    /// older copy.
     pub(crate) fn lacking(
         &self,
         after: Option<&NodeId>,
@@ -251,15 +257,18 @@ impl Database {
             .offered(start, now)
             .take_while(|record| end.is_none_or(|end| record.origin <= *end))
             .filter(|record| only.is_none_or(|only| only.contains(record.addr())))
-            .filter(|record| entries.binary_search_by(|entry| entry.origin.cmp(&record.origin)).is_err());
+            .filter(|record| {
+                entries.binary_search_by(|entry| entry.origin.cmp(&record.origin)).is_err()
+            });
         // What is listed with an older copy is answered even where it is no longer offered.
-        let older =
-            entries.iter().filter_map(|entry| self.get(&entry.origin).filter(|r| r.stamp() > entry.stamp));
+        let older = entries
+            .iter()
+            .filter_map(|entry| self.get(&entry.origin).filter(|r| r.stamp() > entry.stamp));
         unlisted.chain(older).map(|record| record.origin.clone()).collect()
     }
 
-    /// Starts the clock of deletion anew: after a session came up or synced, what was unreachable may be connected soon,
-    /// and must not be deleted in between.
+    /// Starts the clock of deletion anew: after a session came up or synced, what was unreachable
+    /// may be connected soon, and must not be deleted in between.
     pub(crate) fn restart_deletion_clock(&mut self, now: Instant) {
         self.deletion_clock = now;
     }
@@ -291,11 +300,12 @@ impl Database {
         dead
     }
 
-    /// What neighbours may be told of: what is reachable, or was until lately. A far component's records come from its
-    /// own side; corpses do not spread.
+    /// What neighbours may be told of: what is reachable, or was until lately. A far component's
+    /// records come from its own side; corpses do not spread.
     fn offered(&self, start: Bound<&NodeId>, now: Instant) -> impl Iterator<Item = &Record> {
         let offered = move |held: &Held| {
-            held.unreachable_since.is_none_or(|at| now.saturating_duration_since(at) < self.timers.withhold)
+            held.unreachable_since
+                .is_none_or(|at| now.saturating_duration_since(at) < self.timers.withhold)
         };
         self.from(start).filter(move |(_, held)| offered(held)).map(|(record, _)| record)
     }

@@ -6,9 +6,9 @@ use std::time::Instant;
 use crate::id::NodeId;
 use crate::router::record::Record;
 
-/// Updates that came faster than their origin may speak: of each origin the newest that each neighbour sent, until the
-/// origin's time comes. Excess is delayed, never lost. None of them is verified yet, so that what one neighbour sends does
-/// not push out what another has sent.
+/// Updates that came faster than their origin may speak: of each origin the newest that each
+/// neighbour sent, until the origin's time comes. Excess is delayed, never lost. None of them is
+/// verified yet, so that what one neighbour sends does not push out what another has sent.
 #[derive(Debug, Default)]
 pub(crate) struct Parked {
     /// By origin and neighbour.
@@ -51,7 +51,8 @@ impl Parked {
         self.next_timeout().filter(|&at| at <= now)?;
         let (_, origin) = self.due.pop_first()?;
         let waiting = self.records.remove(&origin)?;
-        let mut waiting: Vec<_> = waiting.into_iter().map(|(from, record)| (record, from)).collect();
+        let mut waiting: Vec<_> =
+            waiting.into_iter().map(|(from, record)| (record, from)).collect();
         waiting.sort_by_key(|(record, _)| std::cmp::Reverse(record.stamp()));
         Some(waiting)
     }

@@ -11,9 +11,11 @@ use crate::router::record::Stamp;
 
 /// A bounded cache of the advertisements that were read lately, and of what they were.
 ///
-/// It saves the decoding of duplicates and decides nothing: what to do with a copy follows from the database alone.
+/// It saves the decoding of duplicates and decides nothing: what to do with a copy follows from the
+/// database alone.
 pub(crate) struct Seen {
-    // The hasher is a fixed one: ids are hashes themselves, and the outputs must not depend on ambient randomness.
+    // The hasher is a fixed one: ids are hashes themselves, and the outputs must not depend on
+    // ambient randomness.
     ids: LruCache<Uuid, (NodeId, Stamp), BuildHasherDefault<DefaultHasher>>,
     capacity: usize,
 }
@@ -45,7 +47,10 @@ impl Seen {
 
 impl fmt::Debug for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seen").field("len", &self.ids.len()).field("capacity", &self.capacity).finish()
+        f.debug_struct("Seen")
+            .field("len", &self.ids.len())
+            .field("capacity", &self.capacity)
+            .finish()
     }
 }
 

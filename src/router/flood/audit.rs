@@ -1,9 +1,11 @@
-//! The defence against broken memory and our own mistakes: records are compared under a fresh key now and then.
+//! The defence against broken memory and our own mistakes: records are compared under a fresh key
+//! now and then.
 //!
-//! Every other comparison trusts what was computed when a record came. Once an hour each end of a link sends a digest that
-//! is computed anew, from the bytes of all records that it reaches, under a key that nobody could know before
-//! ([`Timers::audit`](crate::router::Timers::audit)). A difference is only a hint, for something may just be changing: the other
-//! end answers with one of its own a little later. The second in a row is believed: the node checks each of its records
+//! Every other comparison trusts what was computed when a record came. Once an hour each end of a
+//! link sends a digest that is computed anew, from the bytes of all records that it reaches, under
+//! a key that nobody could know before ([`Timers::audit`](crate::router::Timers::audit)). A
+//! difference is only a hint, for something may just be changing: the other end answers with one of
+//! its own a little later. The second in a row is believed: the node checks each of its records
 //! against its id, drops those that are no longer what they were, and compares databases.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,8 @@ use crate::router::record::wire::Digest;
 /// Differences in a row, of which the last is believed.
 const BELIEVED: u8 = 2;
 
-/// Digests of one neighbour that are looked at in one period: each costs as much as all records are long.
+/// Digests of one neighbour that are looked at in one period: each costs as much as all records are
+/// long.
 const MOST: u32 = 8;
 
 /// When which neighbour gets a digest under a fresh key.
@@ -55,7 +58,15 @@ pub(in crate::router) enum Step {
 impl Audits {
     pub(crate) fn new(period: Duration, again: Duration, seed: u64) -> Self {
         let (sessions, due) = (BTreeMap::new(), BTreeSet::new());
-        Self { period, again, sessions, due, jitter: Jitter::new(seed.rotate_left(16)), seed, keys: 0 }
+        Self {
+            period,
+            again,
+            sessions,
+            due,
+            jitter: Jitter::new(seed.rotate_left(16)),
+            seed,
+            keys: 0,
+        }
     }
 
     /// The session has synced. Its time comes within the period, and then once in each.
@@ -87,7 +98,9 @@ impl Audits {
     /// A key that none of the keys before tells anything of.
     pub(in crate::router) fn key(&mut self) -> [u8; 16] {
         self.keys += 1;
-        let hash = Sha256::new().chain_update(self.seed.to_be_bytes()).chain_update(self.keys.to_be_bytes());
+        let hash = Sha256::new()
+            .chain_update(self.seed.to_be_bytes())
+            .chain_update(self.keys.to_be_bytes());
         first_half(&hash.finalize())
     }
 
@@ -134,11 +147,12 @@ impl Audits {
     }
 }
 
-/// The sum modulo 2^128 of the first 16 bytes of SHA-256 over the key and the bytes of each reachable record. Tombstones
-/// are outside.
+/// The sum modulo 2^128 of the first 16 bytes of SHA-256 over the key and the bytes of each
+/// reachable record. Tombstones are outside.
 pub(in crate::router) fn rekeyed(database: &Database, key: &[u8; 16]) -> Digest {
     let hash = |record: &Record| {
-        let hash = Sha256::new().chain_update(key).chain_update(record.advertisement().bytes()).finalize();
+        let hash =
+            Sha256::new().chain_update(key).chain_update(record.advertisement().bytes()).finalize();
         u128::from_be_bytes(first_half(&hash))
     };
     let reachable = database.reachable().filter(|record| !record.leaving);
@@ -211,7 +225,8 @@ mod tests {
             #[expect(clippy::disallowed_methods, reason = "a test needs some first instant")]
             let now = Instant::now();
             let names = [id("a"), id("b")];
-            let mut routers = [0, 1].map(|n| Router::new(Config::new(names[n].clone(), 1, 1, n as u64), now));
+            let mut routers =
+                [0, 1].map(|n| Router::new(Config::new(names[n].clone(), 1, 1, n as u64), now));
             for (end, router) in routers.iter_mut().enumerate() {
                 let (neighbour, cost) = (names[1 - end].clone(), Cost::DEFAULT);
                 let up = SessionUp { neighbour, instance: 1, cost, kind: NeighbourKind::Full };

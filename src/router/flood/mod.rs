@@ -23,13 +23,14 @@ const BURST_BACKLOG: usize = 64;
 /// How long the tree for bursts is used although the mesh has changed.
 const SHARED_TREE_AGE: Duration = Duration::from_millis(100);
 
-/// Which neighbours get an update in full. Nothing depends on the choice but the load: all others get the id, and pull
-/// what does not come.
+/// Which neighbours get an update in full. Nothing depends on the choice but the load: all others
+/// get the id, and pull what does not come.
 ///
-/// Every node searches its own graph breadth first from the origin, with ties to the lowest name, and sends to those
-/// that hang below it. As long as all have the same graph, that is one tree. A search takes about 3 ns a node and
-/// directed edge; it is done once per origin and topology, and with a budget of a tenth of one core. Beyond the
-/// budget, and while many updates wait, one tree serves all origins: the one from the lowest name.
+/// Every node searches its own graph breadth first from the origin, with ties to the lowest name,
+/// and sends to those that hang below it. As long as all have the same graph, that is one tree. A
+/// search takes about 3 ns a node and directed edge; it is done once per origin and topology, and
+/// with a budget of a tenth of one core. Beyond the budget, and while many updates wait, one tree
+/// serves all origins: the one from the lowest name.
 #[derive(Debug)]
 pub(crate) struct Flood {
     me: NodeId,
@@ -88,9 +89,14 @@ impl Flood {
         }
     }
 
-    /// Who gets the record of `origin` that was just stored. `withdrawn` is the one before, if the new one lists no
-    /// link: the tree then hangs on what the origin had.
-    pub(crate) fn eager(&mut self, ways: &Ways<'_>, origin: &NodeId, withdrawn: Option<&Record>) -> Eager {
+    /// Who gets the record of `origin` that was just stored. `withdrawn` is the one before, if the
+    /// new one lists no link: the tree then hangs on what the origin had.
+    pub(crate) fn eager(
+        &mut self,
+        ways: &Ways<'_>,
+        origin: &NodeId,
+        withdrawn: Option<&Record>,
+    ) -> Eager {
         if self.mode == FloodMode::Full {
             return Eager::All;
         }
@@ -153,7 +159,8 @@ impl Flood {
             return shared.eager.clone();
         }
         let eager = self.find_shared(ways);
-        self.shared = Some(Shared { generation: graph.generation(), found_at: now, eager: eager.clone() });
+        self.shared =
+            Some(Shared { generation: graph.generation(), found_at: now, eager: eager.clone() });
         eager
     }
 
@@ -162,12 +169,18 @@ impl Flood {
         let Some(me) = graph.number(&self.me) else { return Eager::All };
         self.search.start(graph, me, &linked(graph, me));
         self.search.finish(graph);
-        let root = graph.nodes().map(|(_, node)| node).find(|&node| self.search.reaches(node)).unwrap_or(me);
+        let root = graph
+            .nodes()
+            .map(|(_, node)| node)
+            .find(|&node| self.search.reaches(node))
+            .unwrap_or(me);
         self.search.start(graph, root, &linked(graph, root));
         let below = self.search.below(ways, &self.me);
         let parent = self.search.parent(graph, me).map(|parent| graph.id(parent).clone());
         match below {
-            Eager::Only(below) => Eager::Only(Arc::new(below.iter().cloned().chain(parent).collect())),
+            Eager::Only(below) => {
+                Eager::Only(Arc::new(below.iter().cloned().chain(parent).collect()))
+            }
             Eager::All => Eager::All,
         }
     }
@@ -248,7 +261,8 @@ impl Search {
         self.depth[node as usize] != Self::NOT_REACHED
     }
 
-    /// The neighbours that hang below `me`, and those that hang nowhere; all, if `me` hangs nowhere.
+    /// The neighbours that hang below `me`, and those that hang nowhere; all, if `me` hangs
+    /// nowhere.
     fn below(&mut self, ways: &Ways<'_>, me: &NodeId) -> Eager {
         let graph = ways.graph;
         let Some(me) = graph.number(me) else { return Eager::All };
@@ -257,7 +271,9 @@ impl Search {
             return Eager::All;
         }
         let full = ways.neighbours.full().into_iter();
-        Eager::Only(Arc::new(full.filter(|neighbour| self.is_eager(graph, me, neighbour)).collect()))
+        Eager::Only(Arc::new(
+            full.filter(|neighbour| self.is_eager(graph, me, neighbour)).collect(),
+        ))
     }
 
     fn is_eager(&mut self, graph: &Graph, me: u32, neighbour: &NodeId) -> bool {
@@ -291,8 +307,9 @@ impl Search {
     }
 }
 
-/// A tenth of one core for searches, of which up to [`Budget::SAVED`] can be saved up. Like the time that paths take, that of
-/// a search is estimated, so that the same inputs give the same outputs.
+/// A tenth of one core for searches, of which up to [`Budget::SAVED`] can be saved up. Like the
+/// time that paths take, that of a search is estimated, so that the same inputs give the same
+/// outputs.
 #[derive(Debug)]
 struct Budget {
     /// When all searches so far have been made up for.
@@ -300,8 +317,8 @@ struct Budget {
 }
 
 impl Budget {
-    /// Three milliseconds of searches, at a tenth of the time: more than what a node that dies sets off at 10,000 nodes, little
-    /// of what a cold start is.
+    /// Three milliseconds of searches, at a tenth of the time: more than what a node that dies sets
+    /// off at 10,000 nodes, little of what a cold start is.
     const SAVED: Duration = Duration::from_millis(30);
 
     fn take(&mut self, graph: &Graph, now: Instant) -> bool {
@@ -402,14 +419,20 @@ mod tests {
         let mut flood = flood("me", now);
         for n in 0..MAX_TREES + 10 {
             let now = now + Budget::SAVED * n as u32;
-            flood.eager(&Ways { graph: &graph, neighbours: &neighbours, now }, &id(&format!("n{n}")), None);
+            flood.eager(
+                &Ways { graph: &graph, neighbours: &neighbours, now },
+                &id(&format!("n{n}")),
+                None,
+            );
         }
         assert_eq!(flood.trees.len(), MAX_TREES);
     }
 
     fn square() -> Graph {
         let mut graph = Graph::default();
-        for (origin, links) in [("d", ["b", "c"]), ("a", ["b", "c"]), ("c", ["a", "d"]), ("b", ["a", "d"])] {
+        for (origin, links) in
+            [("d", ["b", "c"]), ("a", ["b", "c"]), ("c", ["a", "d"]), ("b", ["a", "d"])]
+        {
             graph.insert(record(origin, &links.map(|to| (to, 1))));
         }
         graph
@@ -435,7 +458,8 @@ mod tests {
         for name in names {
             let kind = NeighbourKind::Full;
             let up = SessionUp { neighbour: id(name), instance: 1, cost: Cost::DEFAULT, kind };
-            let session = Neighbour::new(&up, super::super::NeighbourState::Up, Digest::default(), now);
+            let session =
+                Neighbour::new(&up, super::super::NeighbourState::Up, Digest::default(), now);
             neighbours.insert(id(name), session);
         }
         (neighbours, now)

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::router::neighbour::throttle::Jitter;
 
-/// When to compare digests with the neighbours: after a quiet time, and now and then while there is none.
+/// When to compare digests with the neighbours: after a quiet time, and now and then while there is
+/// none.
 #[derive(Debug)]
 pub(crate) struct Quiet {
     quiet: Duration,
@@ -43,7 +44,8 @@ impl Quiet {
         self.armed = Some(Armed { quiet_at, at_latest });
     }
 
-    /// Something that a neighbour holds was given up: it is looked for again, but not at once, since it may be kept back.
+    /// Something that a neighbour holds was given up: it is looked for again, but not at once,
+    /// since it may be kept back.
     pub(crate) fn on_given_up(&mut self, now: Instant) {
         self.again.get_or_insert(now + self.max);
     }

@@ -1,8 +1,9 @@
 //! Flap damping: which links are held back, and when a hold ends.
 //!
-//! Only the loss of a link between the same two processes is a flap. A neighbour that announces its leave, or comes back
-//! as another process, has restarted, however often it does so. A link is held back only while another path leads to the
-//! neighbour: damping spares the mesh the news of a link that it can do without, and never costs reachability.
+//! Only the loss of a link between the same two processes is a flap. A neighbour that announces its
+//! leave, or comes back as another process, has restarted, however often it does so. A link is held
+//! back only while another path leads to the neighbour: damping spares the mesh the news of a link
+//! that it can do without, and never costs reachability.
 //!
 //! Stubs have no other path. What is held back is their entry in this node's record; see
 //! [`StubDamping`](crate::router::neighbour::stub_damping::StubDamping).
@@ -20,8 +21,9 @@ use crate::router::record::draft::LinkClass;
 
 /// What happened.
 impl Router {
-    /// The neighbour announced that it leaves, by another way than its record: the close of its link, for example. The
-    /// link carries nothing from now on, and its end does not count as a flap. Without a session, nothing happens.
+    /// The neighbour announced that it leaves, by another way than its record: the close of its
+    /// link, for example. The link carries nothing from now on, and its end does not count as a
+    /// flap. Without a session, nothing happens.
     pub fn handle_leaving(&mut self, neighbour: &NodeId, now: Instant) {
         if self.on_neighbour_leaving(neighbour, now) {
             self.settle(now);
@@ -46,8 +48,13 @@ impl Router {
 }
 
 impl Router {
-    /// Takes a neighbour's link out of use, since the neighbour leaves. Returns whether that is news.
-    pub(in crate::router) fn on_neighbour_leaving(&mut self, neighbour: &NodeId, now: Instant) -> bool {
+    /// Takes a neighbour's link out of use, since the neighbour leaves. Returns whether that is
+    /// news.
+    pub(in crate::router) fn on_neighbour_leaving(
+        &mut self,
+        neighbour: &NodeId,
+        now: Instant,
+    ) -> bool {
         let Some(session) = self.neighbours.get_mut(neighbour) else { return false };
         // A stub's leave is the end of its session.
         if session.kind == NeighbourKind::Stub || session.state == NeighbourState::Leaving {
@@ -60,7 +67,8 @@ impl Router {
         true
     }
 
-    /// The session with the neighbour has synced, and its link is held back: reports it, unless the hold ends at once.
+    /// The session with the neighbour has synced, and its link is held back: reports it, unless the
+    /// hold ends at once.
     pub(in crate::router) fn on_held(&mut self, neighbour: &NodeId, now: Instant) {
         self.release_needed(now);
         let held = self.neighbours.held().find(|(id, _)| *id == neighbour);
@@ -80,7 +88,8 @@ impl Router {
             Paths::find(graph, source, |from, to| from != source || self.uses_link(graph.id(to)))
         });
         let reached = |id: &NodeId| {
-            let way = graph.number(id).zip(paths.as_ref()).and_then(|(number, paths)| paths.way(number));
+            let way =
+                graph.number(id).zip(paths.as_ref()).and_then(|(number, paths)| paths.way(number));
             way.is_some()
         };
         let needed: Vec<NodeId> =

@@ -26,18 +26,20 @@ use crate::id::{Cost, NodeAddr, NodeId};
 pub enum NeighbourKind {
     /// A router like this one.
     Full,
-    /// An ephemeral or leaf node. It gets no database and sends no routing messages; an entry in this node's record
-    /// makes it reachable, and nothing of it stays behind.
+    /// An ephemeral or leaf node. It gets no database and sends no routing messages; an entry in
+    /// this node's record makes it reachable, and nothing of it stays behind.
     Stub,
 }
 
-/// A session with a neighbour came up: its identity is proven, and messages can flow both ways in order.
+/// A session with a neighbour came up: its identity is proven, and messages can flow both ways in
+/// order.
 #[derive(Clone, Debug)]
 pub struct SessionUp {
     /// The neighbour.
     pub neighbour: NodeId,
-    /// The instance of its process, from its HELLO. A session that replaces one of the same instance is another path to
-    /// the same process, and the link stays in use; another instance is a restart, and the link begins anew.
+    /// The instance of its process, from its HELLO. A session that replaces one of the same
+    /// instance is another path to the same process, and the link stays in use; another instance is
+    /// a restart, and the link begins anew.
     pub instance: u64,
     /// What it costs this node to send over the link.
     pub cost: Cost,
@@ -69,9 +71,9 @@ pub struct NeighbourView {
 pub enum NeighbourState {
     /// The databases are being compared; the link is not advertised yet.
     Syncing,
-    /// Synced, but not advertised until then at the latest, because the link to this process was lost several times
-    /// within [`Timers::flap_memory`](super::Timers::flap_memory). The hold ends early when no other path leads to the
-    /// neighbour.
+    /// Synced, but not advertised until then at the latest, because the link to this process was
+    /// lost several times within [`Timers::flap_memory`](super::Timers::flap_memory). The hold ends
+    /// early when no other path leads to the neighbour.
     Held(Instant),
     /// Advertised. It carries traffic as soon as the neighbour advertises it too.
     Up,
@@ -126,7 +128,12 @@ struct Window {
 }
 
 impl Neighbour {
-    pub(crate) fn new(up: &SessionUp, state: NeighbourState, opened_with: Digest, now: Instant) -> Self {
+    pub(crate) fn new(
+        up: &SessionUp,
+        state: NeighbourState,
+        opened_with: Digest,
+        now: Instant,
+    ) -> Self {
         Self {
             addr: up.neighbour.addr(),
             hop: [up.neighbour.clone()].into(),
@@ -164,7 +171,8 @@ impl Neighbour {
         self.got_end && self.ends_sync
     }
 
-    /// Whether the neighbour answers waves: it knows that the session has synced, whatever it is sent now.
+    /// Whether the neighbour answers waves: it knows that the session has synced, whatever it is
+    /// sent now.
     pub(crate) fn takes_waves(&self) -> bool {
         let routes = self.kind == NeighbourKind::Full && self.state != NeighbourState::Leaving;
         routes && self.is_synced() && self.outbox.has_ended_sync()
@@ -244,8 +252,9 @@ impl Neighbours {
     /// Whether traffic may use the link to this neighbour, as far as this end is concerned.
     pub(crate) fn uses(&self, id: &NodeId) -> bool {
         let session = self.sessions.get(id);
-        session
-            .is_some_and(|session| session.kind == NeighbourKind::Full && session.state == NeighbourState::Up)
+        session.is_some_and(|session| {
+            session.kind == NeighbourKind::Full && session.state == NeighbourState::Up
+        })
     }
 
     pub(crate) fn stubs(&self) -> impl Iterator<Item = (&NodeId, &Neighbour)> {
@@ -279,8 +288,8 @@ impl Neighbours {
         Some(session)
     }
 
-    /// The link to a router's process was lost: its return will be held back if that happens often. When the memory is
-    /// full, the neighbour that would be forgotten first makes room.
+    /// The link to a router's process was lost: its return will be held back if that happens often.
+    /// When the memory is full, the neighbour that would be forgotten first makes room.
     pub(crate) fn on_loss(&mut self, id: &NodeId, instance: u64, now: Instant) {
         if self.flaps.len() >= self.limits.active_links && !self.flaps.contains_key(id) {
             let memory = self.timers.flap_memory;
@@ -292,14 +301,16 @@ impl Neighbours {
         self.flaps.entry(id.clone()).or_default().on_loss(instance, now);
     }
 
-    /// A process of the neighbour is back. If it is another one than that whose link was lost, the losses were a restart.
+    /// A process of the neighbour is back. If it is another one than that whose link was lost, the
+    /// losses were a restart.
     pub(crate) fn on_return(&mut self, id: &NodeId, instance: u64) {
         if self.flaps.get(id).is_some_and(|flaps| !flaps.concern(instance)) {
             self.flaps.remove(id);
         }
     }
 
-    /// The session has synced: the link goes up, at once or after a hold. Returns whether it is held back.
+    /// The session has synced: the link goes up, at once or after a hold. Returns whether it is
+    /// held back.
     pub(crate) fn on_synced(&mut self, id: &NodeId, now: Instant) -> bool {
         let mut hold = Duration::ZERO;
         if let Some(flaps) = self.flaps.get_mut(id) {
@@ -332,7 +343,9 @@ impl Neighbours {
 
     /// Ends the hold of a link early.
     pub(crate) fn release(&mut self, id: &NodeId) {
-        if let Some(session) = self.sessions.get_mut(id).filter(|session| session.held_until().is_some()) {
+        if let Some(session) =
+            self.sessions.get_mut(id).filter(|session| session.held_until().is_some())
+        {
             session.state = NeighbourState::Up;
             if !session.is_syncing() {
                 self.unsettled.remove(id);
@@ -342,7 +355,8 @@ impl Neighbours {
 
     /// What goes into this node's record.
     pub(crate) fn links(&self) -> Vec<Link> {
-        let listed = self.sessions.iter().filter(|(_, session)| session.state == NeighbourState::Up);
+        let listed =
+            self.sessions.iter().filter(|(_, session)| session.state == NeighbourState::Up);
         let link = |(id, session): (&NodeId, &Neighbour)| Link {
             peer: id.clone(),
             class: match session.kind {
@@ -367,15 +381,16 @@ impl Neighbours {
 
     /// What a router among them is still to be sent, to be added to.
     pub(crate) fn outbox(&mut self, id: &NodeId) -> Option<&mut Outbox> {
-        let session = self.sessions.get_mut(id).filter(|session| session.kind == NeighbourKind::Full)?;
+        let session =
+            self.sessions.get_mut(id).filter(|session| session.kind == NeighbourKind::Full)?;
         if !self.ready.contains(id) {
             self.ready.insert(id.clone());
         }
         Some(&mut session.outbox)
     }
 
-    /// Owes each router among them something, in one pass. What it owes later goes out at `announce_at`, if that is the first
-    /// of its batch.
+    /// Owes each router among them something, in one pass. What it owes later goes out at
+    /// `announce_at`, if that is the first of its batch.
     pub(crate) fn owe_all(
         &mut self,
         announce_at: Instant,
@@ -408,7 +423,8 @@ impl Neighbours {
         }
     }
 
-    /// Origins of which every synced router among them is still to be sent something: what even the fastest has not taken.
+    /// Origins of which every synced router among them is still to be sent something: what even the
+    /// fastest has not taken.
     pub(crate) fn backlog(&self) -> usize {
         let synced = self.full_sessions().filter(|session| session.is_synced());
         synced.map(|session| session.outbox.len()).min().unwrap_or(0)
@@ -434,12 +450,16 @@ impl Neighbours {
     /// The next message, neighbour by neighbour in turn.
     pub(crate) fn poll_transmit(&mut self, database: &Database, now: Instant) -> Option<Transmit> {
         loop {
-            let after =
-                self.turn.as_ref().and_then(|turn| self.ready.range(turn.clone()..).find(|id| *id != turn));
+            let after = self
+                .turn
+                .as_ref()
+                .and_then(|turn| self.ready.range(turn.clone()..).find(|id| *id != turn));
             let to = after.or_else(|| self.ready.first()).cloned()?;
             self.turn = Some(to.clone());
-            if let Some(message) =
-                self.sessions.get_mut(&to).and_then(|session| session.next(&self.limits, database, now))
+            if let Some(message) = self
+                .sessions
+                .get_mut(&to)
+                .and_then(|session| session.next(&self.limits, database, now))
             {
                 return Some(Transmit { to, message });
             }
@@ -476,7 +496,8 @@ impl Neighbours {
     /// Those that make no progress in their sync, each once.
     pub(crate) fn poll_stalls(&mut self, now: Instant) -> Vec<NodeId> {
         let stall = self.timers.sync_stall;
-        let due = self.unsettled_sessions().filter(|(_, s)| s.may_stall() && s.last_heard + stall <= now);
+        let due =
+            self.unsettled_sessions().filter(|(_, s)| s.may_stall() && s.last_heard + stall <= now);
         let due: Vec<NodeId> = due.map(|(id, _)| id.clone()).collect();
         for id in &due {
             if let Some(session) = self.sessions.get_mut(id) {
@@ -515,7 +536,9 @@ impl Neighbour {
         database: &Database,
         now: Instant,
     ) -> Option<super::record::wire::Message> {
-        if self.window.messages >= limits.window_messages || self.window.bytes >= limits.window_bytes {
+        if self.window.messages >= limits.window_messages
+            || self.window.bytes >= limits.window_bytes
+        {
             return None;
         }
         let message = self.outbox.next(database, now)?;

@@ -17,8 +17,9 @@ use crate::router::record::wire::{Digest, Entry, Message};
 
 /// What one neighbour is still to be sent.
 ///
-/// The sets name origins; messages are made from the current records when the stream can take them. So a slow neighbour costs at most
-/// one entry per origin, skips what was superseded, and never gets an older copy after a newer one.
+/// The sets name origins; messages are made from the current records when the stream can take them.
+/// So a slow neighbour costs at most one entry per origin, skips what was superseded, and never
+/// gets an older copy after a newer one.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     digest: Option<(Digest, u64)>,
@@ -38,14 +39,15 @@ pub(crate) struct Outbox {
     dirty: BTreeMap<NodeId, Owed>,
     /// Origins whose id waits for more of its kind. Never in `dirty` as well.
     announced: BTreeMap<NodeId, Owed>,
-    /// Answers to waves, by origin. They go last: what was owed when the answer was ready comes before it.
+    /// Answers to waves, by origin. They go last: what was owed when the answer was ready comes
+    /// before it.
     echoes: BTreeMap<NodeId, Echo>,
     /// Where the round through `dirty` stands, so that busy origins do not starve others.
     turn: Option<NodeId>,
     /// Records that must go before the end of the sync; none: the end was sent, or is not due.
     before_end: Option<BTreeSet<NodeId>>,
-    /// A request or an answer went last. Now it is the turn of records: where the stream is so slow that requests are
-    /// repeated before it takes the next message, nothing else would ever go.
+    /// A request or an answer went last. Now it is the turn of records: where the stream is so slow
+    /// that requests are repeated before it takes the next message, nothing else would ever go.
     records_next: bool,
 }
 
@@ -82,8 +84,8 @@ impl Outbox {
         self.buckets = Some(bits);
     }
 
-    /// Sends a summary from the start, of these buckets alone where some are given. One of all that is on its way says
-    /// that, too, and the neighbour's answer to it is awaited.
+    /// Sends a summary from the start, of these buckets alone where some are given. One of all that
+    /// is on its way says that, too, and the neighbour's answer to it is awaited.
     pub(crate) fn summary(&mut self, only: Option<BucketSet>) {
         let whole = self.summary.as_ref().is_some_and(|cursor| cursor.only.is_none());
         if only.is_none() || !whole {
@@ -95,7 +97,8 @@ impl Outbox {
         self.wants.insert(origin);
     }
 
-    /// Refusals are bounded like everything; a neighbour that asks for more unknown origins asks again.
+    /// Refusals are bounded like everything; a neighbour that asks for more unknown origins asks
+    /// again.
     pub(crate) fn nack(&mut self, origin: NodeId, max: usize) -> bool {
         let room = self.nacks.len() < max;
         if room {
@@ -109,7 +112,12 @@ impl Outbox {
     }
 
     /// Answers are bounded like refusals.
-    pub(crate) fn give_credential(&mut self, key: Key, credential: Option<Bytes>, max: usize) -> bool {
+    pub(crate) fn give_credential(
+        &mut self,
+        key: Key,
+        credential: Option<Bytes>,
+        max: usize,
+    ) -> bool {
         let room = self.credentials.len() < max;
         if room {
             self.credentials.insert(key, credential);
@@ -146,15 +154,16 @@ impl Outbox {
         *entry = (*entry).max(owed);
     }
 
-    /// Owes the record of `origin` that was just stored. A change will do if nothing of the origin was owed to the neighbour,
-    /// which is `synced`: then it was sent the one before, or has shown it.
+    /// Owes the record of `origin` that was just stored. A change will do if nothing of the origin
+    /// was owed to the neighbour, which is `synced`: then it was sent the one before, or has shown
+    /// it.
     pub(crate) fn owe_newer(&mut self, origin: &NodeId, synced: bool) {
         let owed = if synced && !self.owes(origin) { Owed::Change } else { Owed::Payload };
         self.owe(origin.clone(), owed);
     }
 
-    /// Owes the id once [`release`](Self::release) is called, unless the neighbour shows before that it holds the record.
-    /// Says whether that is to come.
+    /// Owes the id once [`release`](Self::release) is called, unless the neighbour shows before
+    /// that it holds the record. Says whether that is to come.
     pub(crate) fn announce(&mut self, origin: NodeId, announced: Owed) -> bool {
         if let Some(owed) = self.dirty.get_mut(&origin) {
             // A change from what the neighbour was not sent is of no use to it.
@@ -189,7 +198,8 @@ impl Outbox {
         }
     }
 
-    /// The neighbour has shown that it holds what would be sent of this origin, and still is to be sent its id.
+    /// The neighbour has shown that it holds what would be sent of this origin, and still is to be
+    /// sent its id.
     pub(crate) fn settle_payload(&mut self, origin: &NodeId) {
         match self.dirty.get_mut(origin) {
             Some(owed) => *owed = Owed::Id,
@@ -301,14 +311,19 @@ impl Outbox {
             }
             let mut entries = vec![Entry { origin, stamp: record.stamp() }];
             self.gather_ids(database, owed, &mut entries);
-            return Some(if owed == Owed::Id { Message::Have(entries) } else { Message::Offer(entries) });
+            return Some(if owed == Owed::Id {
+                Message::Have(entries)
+            } else {
+                Message::Offer(entries)
+            });
         }
         None
     }
 
     fn take_dirty(&mut self) -> Option<(NodeId, Owed)> {
         let start = self.turn.take().map_or(Bound::Unbounded, Bound::Excluded);
-        let next = self.dirty.range((start, Bound::Unbounded)).next().or_else(|| self.dirty.iter().next());
+        let next =
+            self.dirty.range((start, Bound::Unbounded)).next().or_else(|| self.dirty.iter().next());
         let (origin, owed) = next.map(|(origin, &owed)| (origin.clone(), owed))?;
         self.settle(&origin);
         self.turn = Some(origin.clone());

@@ -6,18 +6,20 @@ use std::time::{Duration, Instant};
 use crate::id::NodeId;
 use crate::router::record::Stamp;
 
-/// How often one announcer is asked for one announcement, with twice the time between from one round to the next: what is
-/// announced may not exist.
+/// How often one announcer is asked for one announcement, with twice the time between from one
+/// round to the next: what is announced may not exist.
 const MAX_ASKS: u32 = 8;
 /// Full tables that the pulls of all neighbours together may fill. One neighbour that fills its own
 /// table, which every origin of the mesh would, leaves the others as much; more of them share what
 /// is there.
 const FULL_TABLES: usize = 4;
 
-/// Records that neighbours announced and this node does not hold yet: who announced which copy, and who was asked.
+/// Records that neighbours announced and this node does not hold yet: who announced which copy, and
+/// who was asked.
 ///
-/// A pull ends when the record is held, or when every announcer has refused, was asked [`MAX_ASKS`] times, or its session has
-/// ended. What is given up so is looked for again by a comparison of digests with all neighbours.
+/// A pull ends when the record is held, or when every announcer has refused, was asked [`MAX_ASKS`]
+/// times, or its session has ended. What is given up so is looked for again by a comparison of
+/// digests with all neighbours.
 ///
 /// Each neighbour has a table of its own for what it announces, so a neighbour that announces
 /// without end drops only its own announcements. The records awaited from all of them are bounded
@@ -91,7 +93,8 @@ impl Pulls {
         }
         if !self.pulls.contains_key(origin) {
             let due = now + self.delay;
-            self.pulls.insert(origin.clone(), Pull { announcers: BTreeMap::new(), asked: None, due });
+            self.pulls
+                .insert(origin.clone(), Pull { announcers: BTreeMap::new(), asked: None, due });
             self.due.insert((due, origin.clone()));
         }
         if let Some(pull) = self.pulls.get_mut(origin)
@@ -103,9 +106,15 @@ impl Pulls {
     }
 
     /// Who has announced this copy or a newer one.
-    pub(crate) fn announcers(&self, origin: &NodeId, stamp: Stamp) -> impl Iterator<Item = &NodeId> {
+    pub(crate) fn announcers(
+        &self,
+        origin: &NodeId,
+        stamp: Stamp,
+    ) -> impl Iterator<Item = &NodeId> {
         let announcers = self.pulls.get(origin).into_iter().flat_map(|pull| &pull.announcers);
-        announcers.filter(move |(_, announced)| announced.stamp >= stamp).map(|(announcer, _)| announcer)
+        announcers
+            .filter(move |(_, announced)| announced.stamp >= stamp)
+            .map(|(announcer, _)| announcer)
     }
 
     /// What was announced does not come by itself: it is to be asked for at once, unless it was.
@@ -116,7 +125,13 @@ impl Pulls {
     }
 
     /// A neighbour holds this copy, which will not come by itself: it is to be asked for at once.
-    pub(crate) fn ask(&mut self, from: &NodeId, origin: &NodeId, stamp: Stamp, now: Instant) -> Asked {
+    pub(crate) fn ask(
+        &mut self,
+        from: &NodeId,
+        origin: &NodeId,
+        stamp: Stamp,
+        now: Instant,
+    ) -> Asked {
         let before = self.is_asking(from, origin);
         if !self.on_announced(from, origin, stamp, now) {
             return Asked::NoRoom;
@@ -134,12 +149,17 @@ impl Pulls {
     /// Whether this neighbour was asked last, and has not answered yet.
     pub(crate) fn is_asking(&self, from: &NodeId, origin: &NodeId) -> bool {
         let pull = self.pulls.get(origin);
-        pull.is_some_and(|pull| pull.asked.as_ref() == Some(from) && pull.announcers.contains_key(from))
+        pull.is_some_and(|pull| {
+            pull.asked.as_ref() == Some(from) && pull.announcers.contains_key(from)
+        })
     }
 
-    /// A copy was taken or refused: announcements of it and of older ones are done with, and `from` holds no newer one.
+    /// A copy was taken or refused: announcements of it and of older ones are done with, and `from`
+    /// holds no newer one.
     pub(crate) fn on_copy(&mut self, from: Option<&NodeId>, origin: &NodeId, stamp: Stamp) {
-        self.retain(origin, |announcer, announced| Some(announcer) != from && announced.stamp > stamp);
+        self.retain(origin, |announcer, announced| {
+            Some(announcer) != from && announced.stamp > stamp
+        });
     }
 
     /// What this neighbour holds is of no use, or not yet: others that announced may do.
@@ -217,7 +237,9 @@ impl Pulls {
         if held >= self.max {
             return false;
         }
-        while !self.pulls.contains_key(origin) && self.pulls.len() >= self.max.saturating_mul(FULL_TABLES) {
+        while !self.pulls.contains_key(origin)
+            && self.pulls.len() >= self.max.saturating_mul(FULL_TABLES)
+        {
             // The difference of two keeps neighbours with equal tables from displacing each other
             // for ever.
             let fullest = self.tables.iter().max_by_key(|(_, table)| table.len());
@@ -262,8 +284,10 @@ impl Pulls {
 impl Pull {
     /// The next announcer after the one asked last, round the names.
     fn next_announcer(&self) -> Option<NodeId> {
-        let after =
-            self.announcers.keys().find(|name| self.asked.as_ref().is_some_and(|asked| *name > asked));
+        let after = self
+            .announcers
+            .keys()
+            .find(|name| self.asked.as_ref().is_some_and(|asked| *name > asked));
         after.or_else(|| self.announcers.keys().next()).cloned()
     }
 }
@@ -376,7 +400,9 @@ mod tests {
     /// Announces so many origins of the neighbour's own; returns how many were taken.
     fn announce(pulls: &mut Pulls, neighbour: &str, count: usize, now: Instant) -> usize {
         let origin = |nth: &usize| id(&format!("{neighbour}-o{nth}"));
-        (0..count).filter(|nth| pulls.on_announced(&id(neighbour), &origin(nth), stamp(1), now)).count()
+        (0..count)
+            .filter(|nth| pulls.on_announced(&id(neighbour), &origin(nth), stamp(1), now))
+            .count()
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test needs some first instant")]

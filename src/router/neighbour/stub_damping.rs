@@ -4,9 +4,9 @@
 //! changes. Two rules:
 //! - **One process**: the return of the same process is held back as that of a router's link is,
 //!   from the second loss on.
-//! - **One base id**: new processes and new suffixes of a base id draw on a token bucket. A token is
-//!   spent when a listed stub is lost, and given back when the same process returns. A client that
-//!   takes another suffix or restarts for each connection pays for that itself.
+//! - **One base id**: new processes and new suffixes of a base id draw on a token bucket. A token
+//!   is spent when a listed stub is lost, and given back when the same process returns. A client
+//!   that takes another suffix or restarts for each connection pays for that itself.
 //!
 //! A hold delays only the entry in this node's record. The stub can send, gets the replies, and is
 //! reached by this node and its other stubs all the time.
@@ -28,8 +28,8 @@ const BASE_BURST: u32 = 64;
 /// The interval after which one more is allowed. Records that change because of stubs alone are at
 /// least a second apart, so a client that keeps alternating causes a quarter of them.
 const BASE_EVERY: Duration = Duration::from_secs(4);
-/// Maximum number of stubs, and of base ids, whose losses are remembered. The one whose last loss is
-/// the oldest is forgotten first.
+/// Maximum number of stubs, and of base ids, whose losses are remembered. The one whose last loss
+/// is the oldest is forgotten first.
 const MAX_REMEMBERED: usize = 4_096;
 
 type Memory<T> = LruCache<NodeId, T, BuildHasherDefault<DefaultHasher>>;
@@ -72,7 +72,12 @@ impl StubDamping {
 
     /// A process of the stub has attached itself. Returns until when it is held back, `None` if it
     /// is not.
-    pub(crate) fn on_session_up(&mut self, stub: &NodeId, instance: u64, now: Instant) -> Option<Instant> {
+    pub(crate) fn on_session_up(
+        &mut self,
+        stub: &NodeId,
+        instance: u64,
+        now: Instant,
+    ) -> Option<Instant> {
         if self.leaving.contains_key(stub) {
             // The record lists it still, and perhaps without a gap.
             return None;
@@ -166,7 +171,8 @@ impl StubDamping {
     }
 
     pub(crate) fn next_forget(&self) -> Option<Instant> {
-        let losses = self.losses.peek_lru().and_then(|(_, losses)| losses.flaps.forgotten_at(self.memory));
+        let losses =
+            self.losses.peek_lru().and_then(|(_, losses)| losses.flaps.forgotten_at(self.memory));
         let bases = self.bases.peek_lru().map(|(_, bucket)| bucket.full_at());
         losses.into_iter().chain(bases).fold(None, earlier)
     }

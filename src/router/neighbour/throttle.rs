@@ -68,7 +68,8 @@ impl Jitter {
     }
 }
 
-/// The recent losses of the link to one process of a neighbour. The first return is free; each further loss doubles a hold.
+/// The recent losses of the link to one process of a neighbour. The first return is free; each
+/// further loss doubles a hold.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flaps {
     /// The process that the link was lost with.
@@ -80,7 +81,8 @@ impl Flaps {
     /// Losses that are remembered: more than it takes to reach any sensible longest hold.
     const MAX: usize = 16;
 
-    /// The link to this process of the neighbour was lost. Losses of an earlier process no longer count.
+    /// The link to this process of the neighbour was lost. Losses of an earlier process no longer
+    /// count.
     pub(crate) fn on_loss(&mut self, instance: u64, now: Instant) {
         if self.instance != instance {
             self.losses.clear();
@@ -142,7 +144,8 @@ mod tests {
     fn a_debt_is_bounded_and_what_was_taken_can_be_given_back() {
         let start = start();
         let mut bucket = Bucket::new(3, SECOND, start);
-        let taken: Vec<u64> = (0..7).map(|_| bucket.take_within(3 * SECOND, start).as_secs()).collect();
+        let taken: Vec<u64> =
+            (0..7).map(|_| bucket.take_within(3 * SECOND, start).as_secs()).collect();
         assert_eq!(taken, [1, 1, 1, 1, 1, 0, 0]);
         assert_eq!(bucket.ready_at(start), start + 3 * SECOND);
         bucket.give_back(SECOND);

@@ -18,7 +18,8 @@ use crate::id::{Cost, NodeId, Version};
 
 /// This node's own record: its version, its content other than links, and when the next one is due.
 ///
-/// That something changed is a flag, never the difference of two graphs; requests to speak are merged, never dropped.
+/// That something changed is a flag, never the difference of two graphs; requests to speak are
+/// merged, never dropped.
 #[derive(Debug)]
 pub(crate) struct Origin {
     id: NodeId,
@@ -119,8 +120,8 @@ impl Origin {
         self.due = Some(now);
     }
 
-    /// Something that the record says has changed. The first of several news goes out at once, what follows closely goes
-    /// together.
+    /// Something that the record says has changed. The first of several news goes out at once, what
+    /// follows closely goes together.
     pub(crate) fn on_change(&mut self, urgency: Urgency, now: Instant) {
         let at = match (urgency, self.spoke_at) {
             (Urgency::Now, Some(last)) => now.max(last + self.timers.coalesce),
@@ -130,8 +131,9 @@ impl Origin {
         self.due = earlier(self.due, at);
     }
 
-    /// A stub has come or gone. Many come and go faster than the mesh needs to know, since the replies to what they ask
-    /// need no route: their news waits for more of its kind, and has a pace of its own, which delays no other news.
+    /// A stub has come or gone. Many come and go faster than the mesh needs to know, since the
+    /// replies to what they ask need no route: their news waits for more of its kind, and has a
+    /// pace of its own, which delays no other news.
     pub(crate) fn on_stubs_changed(&mut self, now: Instant) {
         let at = (now + self.timers.stub_delay).max(self.stubs_ready_at);
         self.stubs_due = earlier(self.stubs_due, at);
@@ -166,7 +168,8 @@ impl Origin {
 
     pub(crate) fn next_timeout(&self, now: Instant) -> Option<Instant> {
         // The record of a node that leaves is not held back: it is the last one.
-        let due = self.due.map(|at| if self.leaving { at } else { at.max(self.pace.ready_at(now)) });
+        let due =
+            self.due.map(|at| if self.leaving { at } else { at.max(self.pace.ready_at(now)) });
         [due, self.stubs_due].into_iter().flatten().min()
     }
 
@@ -206,7 +209,9 @@ impl Origin {
         self.forced = false;
         self.version = match self.version.sequence.checked_add(1) {
             Some(sequence) => Version { sequence, ..self.version },
-            None => Version { epoch: self.version.epoch.saturating_add(1), sequence: 0, ..self.version },
+            None => {
+                Version { epoch: self.version.epoch.saturating_add(1), sequence: 0, ..self.version }
+            }
         };
         draft.version = self.version;
     }
@@ -223,11 +228,15 @@ impl Origin {
         links
     }
 
-    /// Leaves out what makes the record too large, the least needed first, and puts the links in order.
+    /// Leaves out what makes the record too large, the least needed first, and puts the links in
+    /// order.
     fn cut(&self, mut links: Vec<Link>) -> (Vec<Link>, bool) {
         links.sort_by(|a, b| (a.class, &a.peer).cmp(&(b.class, &b.peer)));
-        let mut room =
-            self.limits.record.min(Limits::MAX_RECORD).saturating_sub(BASE_SIZE + self.capabilities.len());
+        let mut room = self
+            .limits
+            .record
+            .min(Limits::MAX_RECORD)
+            .saturating_sub(BASE_SIZE + self.capabilities.len());
         let before = links.len();
         let fits = links.iter().take_while(|link| match room.checked_sub(link.size()) {
             Some(rest) => {

@@ -1,9 +1,11 @@
-//! Two live processes with one id: proven by what each has seen of the other, and one of them yields.
+//! Two live processes with one id: proven by what each has seen of the other, and one of them
+//! yields.
 //!
-//! A process that overtakes another one's record of its own id says so in its next record: `over` is the instance that it
-//! overtook. Whoever reads a record of its id by another process with its *own* instance in `over` knows that the other
-//! one was alive after it had spoken itself: no process that ended before could name it. So a restart is never taken for
-//! a twin, however fast it is and whatever the clocks say.
+//! A process that overtakes another one's record of its own id says so in its next record: `over`
+//! is the instance that it overtook. Whoever reads a record of its id by another process with its
+//! *own* instance in `over` knows that the other one was alive after it had spoken itself: no
+//! process that ended before could name it. So a restart is never taken for a twin, however fast it
+//! is and whatever the clocks say.
 //!
 //! ```text
 //!   a, alive for long                      b, the newcomer
@@ -13,12 +15,13 @@
 //!     │ ── record of a, over b ───────────▶ │ proven: yields
 //! ```
 //!
-//! Of two, the late one yields; if neither is late, since they met only when a partition healed, the one with the larger
-//! instance. Both decide on the same facts. One that yields and has not told the other yet that it lives does so with its
-//! last record, so that the one that stays can report it too; that one then overtakes it. No clock is asked.
+//! Of two, the late one yields; if neither is late, since they met only when a partition healed,
+//! the one with the larger instance. Both decide on the same facts. One that yields and has not
+//! told the other yet that it lives does so with its last record, so that the one that stays can
+//! report it too; that one then overtakes it. No clock is asked.
 //!
-//! The verdict is on pairs. Of three that meet at once, two by two in a circle, all may yield; nobody is left to notice
-//! but an operator.
+//! The verdict is on pairs. Of three that meet at once, two by two in a circle, all may yield;
+//! nobody is left to notice but an operator.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -27,11 +30,12 @@ use crate::id::Version;
 use crate::router::record::Record;
 use crate::router::record::process::{Duplicate, Override, Process};
 
-/// How long records name the process that they override. A twin that is cut off for longer is proven with one record
-/// more.
+/// How long records name the process that they override. A twin that is cut off for longer is
+/// proven with one record more.
 const OVER_FOR: Duration = Duration::from_secs(60);
 
-/// Processes that are remembered to have spoken before this one: one alive, and its predecessors' remains.
+/// Processes that are remembered to have spoken before this one: one alive, and its predecessors'
+/// remains.
 const MAX_EARLIER: usize = 16;
 
 /// What this process knows about others of its id.
@@ -65,7 +69,8 @@ impl Twins {
     }
 
     pub(crate) fn set_place(&mut self, place: &str) {
-        let cut = (0..=Override::MAX_PLACE.min(place.len())).rev().find(|&at| place.is_char_boundary(at));
+        let cut =
+            (0..=Override::MAX_PLACE.min(place.len())).rev().find(|&at| place.is_char_boundary(at));
         self.own.place = place[..cut.unwrap_or_default()].to_owned();
     }
 
@@ -105,7 +110,8 @@ impl Twins {
         self.duplicate.clone()
     }
 
-    /// Whether the record, one of this id, could be made only by a process that is alive beside this one.
+    /// Whether the record, one of this id, could be made only by a process that is alive beside
+    /// this one.
     pub(crate) fn is_proof(&self, record: &Record) -> bool {
         let other = record.version.instance != self.own.instance;
         other && record.over.as_ref().is_some_and(|over| over.instance == self.own.instance)
@@ -157,6 +163,8 @@ impl Twins {
 
     /// Whether the twin has seen a record that overrides it: its own stands above such a one.
     fn has_told(&self, twin: &Record) -> bool {
-        self.told.is_some_and(|(other, version)| other == twin.version.instance && version < twin.version)
+        self.told.is_some_and(|(other, version)| {
+            other == twin.version.instance && version < twin.version
+        })
     }
 }

@@ -1,11 +1,13 @@
-//! Loop-free alternates (RFC 5286): which neighbour to send to while the next hops of a route are gone.
+//! Loop-free alternates (RFC 5286): which neighbour to send to while the next hops of a route are
+//! gone.
 //!
-//! A neighbour m can stand in for the next hops to d if m's own shortest paths to d do not lead back through this node:
-//! dist(m, d) < dist(m, me) + dist(me, d). Where this node refuses transit, no path leads through it, and every
-//! neighbour that reaches d can.
+//! A neighbour m can stand in for the next hops to d if m's own shortest paths to d do not lead
+//! back through this node: dist(m, d) < dist(m, me) + dist(me, d). Where this node refuses transit,
+//! no path leads through it, and every neighbour that reaches d can.
 //!
-//! It takes the distances from m, so one more search of the graph per neighbour. They are made in the background, one at a
-//! time, after the table of next hops is out and while nothing has changed since: see [`Alternates`].
+//! It takes the distances from m, so one more search of the graph per neighbour. They are made in
+//! the background, one at a time, after the table of next hops is out and while nothing has changed
+//! since: see [`Alternates`].
 
 use std::time::{Duration, Instant};
 
@@ -18,8 +20,9 @@ pub(crate) const MAX_ALTERNATES: usize = 2;
 /// The most neighbours whose paths are searched.
 const MAX_SEARCHES: usize = 8;
 
-/// How long the paths must have stayed as they are before alternates to them are searched for. Where a mesh starts or heals,
-/// they change with every record, and what is found is thrown away before anybody could use it.
+/// How long the paths must have stayed as they are before alternates to them are searched for.
+/// Where a mesh starts or heals, they change with every record, and what is found is thrown away
+/// before anybody could use it.
 const CALM: Duration = Duration::from_millis(20);
 
 /// The alternates to one node, best first, by their place in [`Paths::first`].
@@ -37,8 +40,9 @@ impl Standby {
 
 /// The search for alternates, one neighbour at a time.
 ///
-/// It begins once the paths have stayed the same for 20 ms. Like that of the paths, its time is estimated: after each neighbour
-/// it rests for nine times as long, and paths that are wanted go first. A change of the paths starts it anew.
+/// It begins once the paths have stayed the same for 20 ms. Like that of the paths, its time is
+/// estimated: after each neighbour it rests for nine times as long, and paths that are wanted go
+/// first. A change of the paths starts it anew.
 #[derive(Debug)]
 pub(crate) struct Alternates {
     search: Option<Search>,
@@ -75,7 +79,8 @@ impl Alternates {
         Self { search: None, not_before: now }
     }
 
-    /// The paths were computed: the alternates to them are to be found when they have been calm for a while.
+    /// The paths were computed: the alternates to them are to be found when they have been calm for
+    /// a while.
     pub(crate) fn on_paths(&mut self, graph: &Graph, source: u32, paths: &Paths, now: Instant) {
         let candidates = candidates(graph, source, paths);
         // With one neighbour there is no other.
@@ -134,13 +139,15 @@ impl Search {
                 }
                 let shares_next_hop = next_hops.iter().any(|&place| {
                     let (next, link) = links[usize::from(place)];
-                    next as usize != node && *rest >= costs[next as usize].saturating_add(own - link)
+                    next as usize != node
+                        && *rest >= costs[next as usize].saturating_add(own - link)
                 });
                 let cost = candidate.cost.saturating_add(*rest);
                 add(&mut ranks[node], Rank { shares_next_hop, cost, place: candidate.place });
             }
         }
-        // Every neighbour can be reached over its own link, also one that others are not reached through.
+        // Every neighbour can be reached over its own link, also one that others are not reached
+        // through.
         for (place, &(node, cost)) in (0..).zip(&links) {
             if !paths.ways()[node as usize].next.as_slice().contains(&place) {
                 add(&mut ranks[node as usize], Rank { shares_next_hop: false, cost, place });
@@ -183,7 +190,8 @@ fn links(graph: &Graph, source: u32, paths: &Paths) -> Vec<(u32, u64)> {
     paths.first.iter().map(|&node| (node, cost(node))).collect()
 }
 
-/// The neighbours that lead anywhere: of many, those with the cheapest links, then those with the most.
+/// The neighbours that lead anywhere: of many, those with the cheapest links, then those with the
+/// most.
 fn candidates(graph: &Graph, source: u32, paths: &Paths) -> Vec<Candidate> {
     let links = links(graph, source, paths);
     let candidates = (0..).zip(links).map(|(place, (node, cost))| Candidate { place, node, cost });
@@ -210,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_neighbour_whose_way_leads_back_here_is_no_alternate() {
-        // s - a - t, and s - b behind a dear link: b's way to t is through s or, at the same cost, not.
+        // s - a - t, and s - b behind a dear link: b's way to t is through s or, at the same cost,
+        // not.
         for (dear, expected) in [(1, &["b"][..]), (2, &[]), (3, &[])] {
             let graph = graph(vec![
                 record("s", &[("a", 1), ("b", 1)]),
@@ -236,8 +245,12 @@ mod tests {
         };
         assert_eq!(alternates(&ring("none"), "t"), ["b"]);
         let graph = ring("b");
-        assert_eq!((alternates(&graph, "t"), alternates(&graph, "b")), (vec![], vec!["b".to_owned()]));
-        // Nothing goes through s: b's way to a over t is no shorter than over s, and yet it cannot lead back.
+        assert_eq!(
+            (alternates(&graph, "t"), alternates(&graph, "b")),
+            (vec![], vec!["b".to_owned()])
+        );
+        // Nothing goes through s: b's way to a over t is no shorter than over s, and yet it cannot
+        // lead back.
         let mut records = vec![
             record("s", &[("a", 1), ("b", 1)]),
             record("a", &[("s", 1), ("t", 1)]),
@@ -268,7 +281,8 @@ mod tests {
         let cost = |n: usize| if n < 3 { 2 } else { 1 };
         let links: Vec<(&str, u32)> =
             names.iter().enumerate().map(|(n, name)| (name.as_str(), cost(n))).collect();
-        let mut records = vec![record("s", &links), record("t", &links), record("u", &[("n11", 1)])];
+        let mut records =
+            vec![record("s", &links), record("t", &links), record("u", &[("n11", 1)])];
         for (n, name) in names.iter().enumerate() {
             let own = [("s", cost(n)), ("t", cost(n)), ("u", 1)];
             records.push(record(name, if n == 11 { &own } else { &own[..2] }));
@@ -298,6 +312,10 @@ mod tests {
         });
         let found = found.flatten().next().unwrap();
         let places = found[graph.number(&id(to)).unwrap() as usize];
-        places.as_slice().iter().map(|&at| graph.id(paths.first[usize::from(at)]).to_string()).collect()
+        places
+            .as_slice()
+            .iter()
+            .map(|&at| graph.id(paths.first[usize::from(at)]).to_string())
+            .collect()
     }
 }

@@ -32,11 +32,12 @@ impl Router {
     /// own shortest paths use none of the avoided nodes, then the others; cheapest first within
     /// each; ties by id. Empty if there is no such neighbour, or no route.
     ///
-    /// `to` itself cannot be avoided, and neither can the node that a stub is attached to, unless it
-    /// is attached to others as well.
+    /// `to` itself cannot be avoided, and neither can the node that a stub is attached to, unless
+    /// it is attached to others as well.
     ///
-    /// Takes two searches of the whole graph, for a stub two for each of the four nearest nodes that
-    /// it is attached to, and one for each avoided node: see [`detour_pause`](Self::detour_pause).
+    /// Takes two searches of the whole graph, for a stub two for each of the four nearest nodes
+    /// that it is attached to, and one for each avoided node: see
+    /// [`detour_pause`](Self::detour_pause).
     #[must_use]
     pub fn detours(&self, to: &NodeId, avoided: &BTreeSet<NodeId>) -> Vec<NodeId> {
         let Some(route) = self.table.route(to) else { return Vec::new() };
@@ -51,9 +52,14 @@ impl Router {
             return Vec::new();
         }
         let avoided = number(&mut avoided.iter());
-        let Some(me) = graph.number(self.id()).filter(|me| !ends.contains(me)) else { return Vec::new() };
+        let Some(me) = graph.number(self.id()).filter(|me| !ends.contains(me)) else {
+            return Vec::new();
+        };
         let search = Search::new(graph, me, ends, avoided);
-        search.ranked(|neighbour| self.uses_link(graph.id(neighbour))).map(|n| graph.id(n).clone()).collect()
+        search
+            .ranked(|neighbour| self.uses_link(graph.id(neighbour)))
+            .map(|n| graph.id(n).clone())
+            .collect()
     }
 
     /// How long to wait after each call of [`detours`](Self::detours) with so many `avoided` nodes,
@@ -93,7 +99,8 @@ impl<'a> Search<'a> {
     }
 
     fn ranked(&self, usable: impl Fn(u32) -> bool) -> impl Iterator<Item = u32> {
-        let link = |from: u32, to: u32| (from != self.me || usable(to)) && (to != self.me || usable(from));
+        let link =
+            |from: u32, to: u32| (from != self.me || usable(to)) && (to != self.me || usable(from));
         // Costs are the same in both directions, so a search from an end gives the distances to it.
         let to_end = nearest(self.ends.iter().map(|&end| costs(self.graph, end, link)));
         let honest = self.ends.difference(&self.avoided);
@@ -102,8 +109,11 @@ impl<'a> Search<'a> {
                 [from, to].iter().all(|node| *node != self.me && !self.avoided.contains(node))
             })
         }));
-        let through: Vec<(u64, Vec<u64>)> =
-            self.avoided.iter().map(|&node| (to_end[node as usize], costs(self.graph, node, link))).collect();
+        let through: Vec<(u64, Vec<u64>)> = self
+            .avoided
+            .iter()
+            .map(|&node| (to_end[node as usize], costs(self.graph, node, link)))
+            .collect();
         let mut ranked: Vec<(Rank<'_>, u32)> = Vec::new();
         for edge in &self.graph.vertex(self.me).edges {
             let first = edge.to as usize;
@@ -115,9 +125,9 @@ impl<'a> Search<'a> {
             {
                 continue;
             }
-            let uses_avoided = through
-                .iter()
-                .any(|(rest, from_avoided)| to_end[first] >= from_avoided[first].saturating_add(*rest));
+            let uses_avoided = through.iter().any(|(rest, from_avoided)| {
+                to_end[first] >= from_avoided[first].saturating_add(*rest)
+            });
             let cost = apart[first].saturating_add(edge.cost.into());
             ranked.push((Rank { uses_avoided, cost, id: self.graph.id(edge.to) }, edge.to));
         }
@@ -205,7 +215,11 @@ mod tests {
         ]);
         // The stub is attached to h and n.
         assert_eq!(detours_to(&graph, &["h", "n"], &["h"]), ["m"]);
-        assert_eq!(detours_to(&graph, &["h", "n"], &["h", "n"]), ["h", "m"], "one of them is needed");
+        assert_eq!(
+            detours_to(&graph, &["h", "n"], &["h", "n"]),
+            ["h", "m"],
+            "one of them is needed"
+        );
         assert_eq!(detours_to(&graph, &["h"], &["h"]), ["h"], "no other way leads to h");
     }
 
@@ -215,7 +229,8 @@ mod tests {
     }
 
     fn detours_to(graph: &Graph, ends: &[&str], avoided: &[&str]) -> Vec<String> {
-        let numbers = |names: &[&str]| names.iter().map(|name| graph.number(&id(name)).unwrap()).collect();
+        let numbers =
+            |names: &[&str]| names.iter().map(|name| graph.number(&id(name)).unwrap()).collect();
         let me = graph.number(&id("s")).unwrap();
         let search = Search::new(graph, me, numbers(ends), numbers(avoided));
         search.ranked(|_| true).map(|node| graph.id(node).to_string()).collect()

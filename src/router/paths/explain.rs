@@ -34,14 +34,14 @@ pub enum Explanation {
         /// proven the attachment here yet, or if its address is that of another node.
         route: Option<Route>,
     },
-    /// Reachable nodes list a link to it, and it does not list them: a link that is coming up or going down, or a false
-    /// claim.
+    /// Reachable nodes list a link to it, and it does not list them: a link that is coming up or
+    /// going down, or a false claim.
     OneWay {
         /// Those nodes, ascending.
         claimed_by: Vec<NodeId>,
     },
-    /// It is connected, and every way to it leads through nodes that refuse transit, or that this node does not permit to
-    /// grant it.
+    /// It is connected, and every way to it leads through nodes that refuse transit, or that this
+    /// node does not permit to grant it.
     NoTransit {
         /// The version of its record.
         version: Version,
@@ -85,7 +85,8 @@ impl Router {
         self.database.get(id).map(|record| record.version)
     }
 
-    /// Why the node is, or is not, reachable. Looks through the whole database; not for the path of packets.
+    /// Why the node is, or is not, reachable. Looks through the whole database; not for the path of
+    /// packets.
     #[must_use]
     pub fn explain(&self, id: &NodeId) -> Explanation {
         if id == self.id() {
@@ -117,11 +118,16 @@ impl Router {
             return self.explain_unrouted(record);
         }
         let known_by = self.listed_by(id, LinkClass::Dormant);
-        if known_by.is_empty() { Explanation::NeverHeardOf } else { Explanation::Dormant { known_by } }
+        if known_by.is_empty() {
+            Explanation::NeverHeardOf
+        } else {
+            Explanation::Dormant { known_by }
+        }
     }
 
-    /// The way from this node to another, both included: at each step the hop that the node there would choose, as this
-    /// node's database has it. None: not reachable. Takes as long as computing all paths.
+    /// The way from this node to another, both included: at each step the hop that the node there
+    /// would choose, as this node's database has it. None: not reachable. Takes as long as
+    /// computing all paths.
     #[must_use]
     pub fn path(&self, id: &NodeId) -> Option<Vec<NodeId>> {
         let route = self.table.route(id)?;
@@ -141,21 +147,31 @@ impl Router {
         let links = record.links.iter().filter(|link| link.class == LinkClass::Active);
         let neighbours = links.map(|link| link.peer.clone()).collect();
         match self.database.unreachable_since(&record.origin) {
-            Some(since) => Explanation::KnownUnreachable { version, since, left: record.leaving, neighbours },
-            None => Explanation::NoTransit { version, neighbours, not_permitted: self.not_permitted() },
+            Some(since) => {
+                Explanation::KnownUnreachable { version, since, left: record.leaving, neighbours }
+            }
+            None => {
+                Explanation::NoTransit { version, neighbours, not_permitted: self.not_permitted() }
+            }
         }
     }
 
     /// The nodes that grant transit without this node's permission, ascending by id.
     fn not_permitted(&self) -> Vec<NodeId> {
         let graph = self.database.graph();
-        let refused = |record: &&Record| record.transit && graph.is_permitted(&record.origin) == Some(false);
+        let refused =
+            |record: &&Record| record.transit && graph.is_permitted(&record.origin) == Some(false);
         self.database.iter().filter(refused).map(|record| record.origin.clone()).collect()
     }
 
     fn explain_left(&self, record: &Record) -> Explanation {
         let since = self.database.unreachable_since(&record.origin).unwrap_or(self.last_now);
-        Explanation::KnownUnreachable { version: record.version, since, left: true, neighbours: Vec::new() }
+        Explanation::KnownUnreachable {
+            version: record.version,
+            since,
+            left: true,
+            neighbours: Vec::new(),
+        }
     }
 
     /// The reachable nodes that a stub is attached to, as far as this node believes them, nearest
@@ -180,7 +196,8 @@ impl Router {
                 return None;
             }
             let owner = self.table.route(&record.origin).filter(|route| !route.stub)?;
-            (owner.cost + u64::from(link.cost.get()) == stub.cost && stub.hops > 1).then(|| owner.id.clone())
+            (owner.cost + u64::from(link.cost.get()) == stub.cost && stub.hops > 1)
+                .then(|| owner.id.clone())
         });
         owner.min().unwrap_or_else(|| self.id().clone())
     }
@@ -189,7 +206,8 @@ impl Router {
         let graph = self.database.graph();
         let (me, target) = (graph.number(self.id())?, graph.number(target)?);
         let usable = |from: u32, to: u32| {
-            (from != me || self.uses_link(graph.id(to))) && (to != me || self.uses_link(graph.id(from)))
+            (from != me || self.uses_link(graph.id(to)))
+                && (to != me || self.uses_link(graph.id(from)))
         };
         let paths = Paths::find(graph, target, usable);
         let (mut at, mut path) = (me, vec![self.id().clone()]);
@@ -206,8 +224,10 @@ impl Router {
     }
 
     fn listed_by(&self, id: &NodeId, class: LinkClass) -> Vec<NodeId> {
-        let lists =
-            self.database.iter().filter(|record| record.link(id).is_some_and(|link| link.class == class));
+        let lists = self
+            .database
+            .iter()
+            .filter(|record| record.link(id).is_some_and(|link| link.class == class));
         let mut names: Vec<NodeId> = lists.map(|record| record.origin.clone()).collect();
         if class == LinkClass::Stub
             && self.neighbours.stubs().any(|(stub, _)| stub == id)
@@ -228,8 +248,9 @@ impl Router {
     /// The reachable nodes that list an active link to the node, which the node does not list.
     fn claimed_by(&self, id: &NodeId) -> Vec<NodeId> {
         let theirs = self.database.get(id);
-        let reachable =
-            |node: &NodeId| node == self.id() || self.table.route(node).is_some_and(|route| !route.stub);
+        let reachable = |node: &NodeId| {
+            node == self.id() || self.table.route(node).is_some_and(|route| !route.stub)
+        };
         let claims = self.database.iter().filter(|record| {
             record.active(id).is_some()
                 && reachable(&record.origin)

@@ -5,20 +5,21 @@ use std::iter::repeat_with;
 /// The bits of a node's number.
 pub(crate) const NODE_BITS: u32 = 24;
 
-/// Nodes that paths can be found among, at most: their numbers, and the costs of paths of that many links, fit into one
-/// word together.
+/// Nodes that paths can be found among, at most: their numbers, and the costs of paths of that many
+/// links, fit into one word together.
 pub(crate) const MAX_NODES: u32 = 1 << NODE_BITS;
 
-/// A radix heap (Ahuja, Mehlhorn, Orlin and Tarjan, 1990): a priority queue for costs that are never lower than the one
-/// that came out last.
+/// A radix heap (Ahuja, Mehlhorn, Orlin and Tarjan, 1990): a priority queue for costs that are
+/// never lower than the one that came out last.
 ///
-/// A node lies in the bucket of the highest bit in which its cost differs from the cost that came out last. When the
-/// cheapest bucket is empty, the next one is spread over those below it. Each node moves a few times, along memory.
+/// A node lies in the bucket of the highest bit in which its cost differs from the cost that came
+/// out last. When the cheapest bucket is empty, the next one is spread over those below it. Each
+/// node moves a few times, along memory.
 #[derive(Debug)]
 pub(crate) struct RadixHeap {
     last: u64,
-    /// A cost and a node in one word each. Costs of paths fit: they have fewer links than there are nodes, and a link
-    /// costs less than 2^16.
+    /// A cost and a node in one word each. Costs of paths fit: they have fewer links than there are
+    /// nodes, and a link costs less than 2^16.
     buckets: Vec<Vec<u64>>,
 }
 

@@ -1,5 +1,5 @@
-//! What a link costs by its round trip, damped: a round trip contains queues, and a cost that followed them would send
-//! traffic to and fro.
+//! What a link costs by its round trip, damped: a round trip contains queues, and a cost that
+//! followed them would send traffic to and fro.
 //!
 //! ```text
 //!   samples ─▶ lowest of each window ─▶ weighted mean ─▶ bucket ─▶ differs long enough, and by enough? ─▶ cost
@@ -9,19 +9,22 @@ use std::time::{Duration, Instant};
 
 use crate::id::Cost;
 
-/// The costs that a link can have, and the longest round trip, in milliseconds, that each stands for: about the same
-/// ratio from each to the next. A round trip beyond the last costs the last.
+/// The costs that a link can have, and the longest round trip, in milliseconds, that each stands
+/// for: about the same ratio from each to the next. A round trip beyond the last costs the last.
 const BUCKETS: [u16; 20] =
     [1, 2, 3, 5, 8, 13, 20, 32, 50, 80, 130, 200, 320, 500, 800, 1_300, 2_000, 3_200, 5_000, 8_000];
 
-/// The cost of one link by its round trip: about the round trip in milliseconds, rounded up to one of few numbers.
+/// The cost of one link by its round trip: about the round trip in milliseconds, rounded up to one
+/// of few numbers.
 ///
-/// Of the samples in every [`WINDOW`](Self::WINDOW) the lowest counts, a quarter of it for the mean. The first sample
-/// gives the first cost. It changes when the mean stands for another cost for [`HOLD`](Self::HOLD) on end and is a quarter
-/// or more away from what the last cost was made of, and at most once every [`PAUSE`](Self::PAUSE).
+/// Of the samples in every [`WINDOW`](Self::WINDOW) the lowest counts, a quarter of it for the
+/// mean. The first sample gives the first cost. It changes when the mean stands for another cost
+/// for [`HOLD`](Self::HOLD) on end and is a quarter or more away from what the last cost was made
+/// of, and at most once every [`PAUSE`](Self::PAUSE).
 ///
-/// It knows nothing of routers. Feed it often, and tell the router of what it says: [`Router::set_cost`](crate::router::Router::set_cost).
-/// `now` never goes back from one call to the next.
+/// It knows nothing of routers. Feed it often, and tell the router of what it says:
+/// [`Router::set_cost`](crate::router::Router::set_cost). `now` never goes back from one call to
+/// the next.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -123,10 +126,15 @@ mod tests {
 
     #[test]
     fn a_lasting_change_is_told_after_ten_seconds_and_then_once_in_thirty() {
-        // The mean closes in on 100 ms by a quarter every 2 s; from 2 s on it stands for another cost.
+        // The mean closes in on 100 ms by a quarter every 2 s; from 2 s on it stands for another
+        // cost.
         assert_eq!(changes(10.0, |_| 100.0, 120), [(12, 130)]);
-        // 40 ms for half a minute, then 400: the mean moves on, and the next change waits for its turn.
-        assert_eq!(changes(10.0, |s| if s < 30 { 40.0 } else { 400.0 }, 120), [(12, 50), (42, 500)]);
+        // 40 ms for half a minute, then 400: the mean moves on, and the next change waits for its
+        // turn.
+        assert_eq!(
+            changes(10.0, |s| if s < 30 { 40.0 } else { 400.0 }, 120),
+            [(12, 50), (42, 500)]
+        );
     }
 
     #[test]
@@ -160,12 +168,18 @@ mod tests {
         assert_eq!(changes(200.0, |_| 1.0, 60), [(14, 32), (44, 2)]);
     }
 
-    /// The seconds at which the cost changes, and to what, with one sample a second, in milliseconds.
+    /// The seconds at which the cost changes, and to what, with one sample a second, in
+    /// milliseconds.
     fn changes(first: f64, rtt: impl Fn(usize) -> f64, seconds: usize) -> Vec<(u64, u32)> {
         changes_every(Duration::from_secs(1), first, rtt, seconds)
     }
 
-    fn changes_every(every: Duration, first: f64, rtt: impl Fn(usize) -> f64, n: usize) -> Vec<(u64, u32)> {
+    fn changes_every(
+        every: Duration,
+        first: f64,
+        rtt: impl Fn(usize) -> f64,
+        n: usize,
+    ) -> Vec<(u64, u32)> {
         #[expect(clippy::disallowed_methods, reason = "a test needs some first instant")]
         let start = Instant::now();
         let millis = |ms: f64| Duration::from_secs_f64(ms / 1_000.0);

@@ -18,7 +18,8 @@ pub(crate) struct Paths {
     pub(crate) first: Vec<u32>,
 }
 
-/// The shortest paths to one node. Half a cache line, for a search of a large graph waits for memory and nothing else.
+/// The shortest paths to one node. Half a cache line, for a search of a large graph waits for
+/// memory and nothing else.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
     /// The total cost; `u64::MAX`: not reachable.
@@ -71,18 +72,20 @@ impl NextHops {
 impl Paths {
     pub(crate) const UNREACHABLE: u64 = u64::MAX;
 
-    /// Dijkstra from `source` over the edges, by their two ends, that `usable` allows. Nodes that refuse transit are
-    /// ends only. Only what is reachable is touched.
+    /// Dijkstra from `source` over the edges, by their two ends, that `usable` allows. Nodes that
+    /// refuse transit are ends only. Only what is reachable is touched.
     ///
-    /// Costs are positive, so all predecessors of a node on shortest paths are final before the node is: its hops and
-    /// next hops do not depend on the order in which nodes are numbered.
+    /// Costs are positive, so all predecessors of a node on shortest paths are final before the
+    /// node is: its hops and next hops do not depend on the order in which nodes are numbered.
     pub(crate) fn find(graph: &Graph, source: u32, usable: impl Fn(u32, u32) -> bool) -> Self {
         let edges = graph.vertex(source).edges.iter().copied();
         let mut first: Vec<Edge> = edges.filter(|edge| usable(source, edge.to)).collect();
         first.sort_unstable_by_key(|edge| graph.id(edge.to));
         let nowhere = Way { cost: Self::UNREACHABLE, hops: 0, next: NextHops::default() };
-        let mut paths =
-            Self { ways: vec![nowhere; graph.bound()], first: first.iter().map(|edge| edge.to).collect() };
+        let mut paths = Self {
+            ways: vec![nowhere; graph.bound()],
+            first: first.iter().map(|edge| edge.to).collect(),
+        };
         let csr = graph.csr();
         let mut queue = RadixHeap::new();
         paths.ways[source as usize].cost = 0;
@@ -95,14 +98,17 @@ impl Paths {
                 continue;
             }
             let (hops, next) = (way.hops + 1, way.next);
-            for edge in csr.edges(node).iter().filter(|edge| edge.to != source && usable(node, edge.to)) {
+            for edge in
+                csr.edges(node).iter().filter(|edge| edge.to != source && usable(node, edge.to))
+            {
                 paths.relax(edge.to, cost + u64::from(edge.cost), hops, next, &mut queue);
             }
         }
         paths
     }
 
-    /// The way to a node, if there is one. None to what has a number only since the paths were found.
+    /// The way to a node, if there is one. None to what has a number only since the paths were
+    /// found.
     pub(crate) fn way(&self, node: u32) -> Option<&Way> {
         self.ways.get(node as usize).filter(|way| way.cost != Self::UNREACHABLE)
     }
@@ -129,7 +135,8 @@ impl Paths {
     }
 }
 
-/// What it costs to reach every node from `source`, by node number, under the same rules as [`Paths::find`].
+/// What it costs to reach every node from `source`, by node number, under the same rules as
+/// [`Paths::find`].
 pub(crate) fn costs(graph: &Graph, source: u32, usable: impl Fn(u32, u32) -> bool) -> Vec<u64> {
     let csr = graph.csr();
     let mut costs = vec![Paths::UNREACHABLE; graph.bound()];
@@ -152,9 +159,14 @@ pub(crate) fn costs(graph: &Graph, source: u32, usable: impl Fn(u32, u32) -> boo
     costs
 }
 
-/// What is connected to the node that the paths were found from, over the same edges, by node number, whether or not the
-/// nodes between grant transit: the lease of records, on which all nodes must agree.
-pub(crate) fn connected(graph: &Graph, paths: &Paths, usable: impl Fn(u32, u32) -> bool) -> Vec<bool> {
+/// What is connected to the node that the paths were found from, over the same edges, by node
+/// number, whether or not the nodes between grant transit: the lease of records, on which all nodes
+/// must agree.
+pub(crate) fn connected(
+    graph: &Graph,
+    paths: &Paths,
+    usable: impl Fn(u32, u32) -> bool,
+) -> Vec<bool> {
     let mut seen: Vec<bool> = paths.ways.iter().map(|way| way.cost != Paths::UNREACHABLE).collect();
     // The search went on from all but these.
     let ends = graph.csr().ends_only().iter().copied();
@@ -169,16 +181,19 @@ pub(crate) fn connected(graph: &Graph, paths: &Paths, usable: impl Fn(u32, u32) 
     seen
 }
 
-/// What a stub's route takes, in a table of a thousand: made, compared with the one before, and thrown away.
+/// What a stub's route takes, in a table of a thousand: made, compared with the one before, and
+/// thrown away.
 const STUB_ROUTE: Duration = Duration::from_nanos(300);
 
-/// When paths are computed: at once if the processor had nine times as long to rest as the last run took, else then.
+/// When paths are computed: at once if the processor had nine times as long to rest as the last run
+/// took, else then.
 ///
-/// A pure router cannot measure how long a run takes, so the duration is estimated from the size of the graph: 20 ns a node,
-/// and 5 ps a directed edge times the cube of log2(nodes), for the less of a graph fits into the caches, the more each edge
-/// takes. That gives 0.06 ms at 1,000 nodes of degree eight, 1.3 ms at 10,000 and 22 ms at 100,000, within a third of what
-/// an optimised build was measured to take. With the factor of ten, path finding takes about a tenth of one core at most,
-/// and small meshes react at once.
+/// A pure router cannot measure how long a run takes, so the duration is estimated from the size of
+/// the graph: 20 ns a node, and 5 ps a directed edge times the cube of log2(nodes), for the less of
+/// a graph fits into the caches, the more each edge takes. That gives 0.06 ms at 1,000 nodes of
+/// degree eight, 1.3 ms at 10,000 and 22 ms at 100,000, within a third of what an optimised build
+/// was measured to take. With the factor of ten, path finding takes about a tenth of one core at
+/// most, and small meshes react at once.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     wanted: Effect,
@@ -200,8 +215,8 @@ impl Schedule {
         self.wanted = self.wanted.max(effect);
     }
 
-    /// What to do now. If anything, the next run is put off by what the search of paths is thought to take.
-    /// So it is by what the routes to `stubs` take.
+    /// What to do now. If anything, the next run is put off by what the search of paths is thought
+    /// to take. So it is by what the routes to `stubs` take.
     pub(crate) fn take(&mut self, graph: &Graph, stubs: usize, now: Instant) -> Effect {
         if now < self.not_before || !self.is_wanted() {
             return Effect::None;
@@ -257,7 +272,8 @@ mod tests {
         let paths = Paths::find(&graph, number("s"), |_, _| true);
         let m = paths.way(number("m")).unwrap();
         assert_eq!((m.cost, m.hops), (3, 2));
-        let next: Vec<_> = m.next.as_slice().iter().map(|&place| paths.first[place as usize]).collect();
+        let next: Vec<_> =
+            m.next.as_slice().iter().map(|&place| paths.first[place as usize]).collect();
         assert_eq!(next, [number("a"), number("b")]);
     }
 
@@ -320,7 +336,11 @@ mod tests {
         assert_eq!(schedule.take(&graph, 0, now), Effect::None);
         let at = schedule.next_timeout().unwrap();
         assert!(at > now + Duration::from_millis(3));
-        assert_eq!(schedule.take(&graph, 0, at), Effect::Paths, "which the stubs' routes are made of, too");
+        assert_eq!(
+            schedule.take(&graph, 0, at),
+            Effect::Paths,
+            "which the stubs' routes are made of, too"
+        );
         assert_eq!(estimate(1_000, 8_000), Duration::from_micros(60));
         assert_eq!(estimate(100_000, 800_000), Duration::from_micros(21_652));
     }

@@ -10,7 +10,8 @@ use crate::router::paths::spf::Paths;
 use crate::router::proof::claims::Standing;
 use crate::router::record::Record;
 
-/// Where every reachable node is. Immutable: a change makes a new one, so that readers see all of it or none.
+/// Where every reachable node is. Immutable: a change makes a new one, so that readers see all of
+/// it or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// Ascending by id.
@@ -34,20 +35,23 @@ pub struct Route {
     pub cost: u64,
     /// Links on the way; of several ways of equal cost, on the shortest.
     pub hops: u32,
-    /// The neighbours through which the node is reached at this cost: one to eight, lowest ids first.
-    /// Routes with the same share them.
+    /// The neighbours through which the node is reached at this cost: one to eight, lowest ids
+    /// first. Routes with the same share them.
     pub next_hops: Arc<[NodeId]>,
-    /// The neighbours that can stand in at once when the links to all next hops are gone, best first: none to two.
+    /// The neighbours that can stand in at once when the links to all next hops are gone, best
+    /// first: none to two.
     ///
-    /// A neighbour m is a loop-free alternate (RFC 5286) to d if it is no next hop and its own shortest paths to d do not
-    /// lead through this node: dist(m, d) < dist(m, this node) + dist(this node, d), or this node refuses transit. One
-    /// that refuses transit is an alternate to nothing but itself. Those whose paths avoid all the next hops, too, come
-    /// first: they serve also when a next hop fails as a whole, and not only the link to it. Then the cheaper come first,
-    /// then those with lower ids.
+    /// A neighbour m is a loop-free alternate (RFC 5286) to d if it is no next hop and its own
+    /// shortest paths to d do not lead through this node: dist(m, d) < dist(m, this node) +
+    /// dist(this node, d), or this node refuses transit. One that refuses transit is an alternate
+    /// to nothing but itself. Those whose paths avoid all the next hops, too, come first: they
+    /// serve also when a next hop fails as a whole, and not only the link to it. Then the cheaper
+    /// come first, then those with lower ids.
     ///
-    /// They are found after the next hops, in the background, among the eight neighbours with the cheapest links (then
-    /// those with the most links); a route that has just changed has none for a moment. A stub has those of the node that
-    /// it is attached to; one attached to this node has none.
+    /// They are found after the next hops, in the background, among the eight neighbours with the
+    /// cheapest links (then those with the most links); a route that has just changed has none for
+    /// a moment. A stub has those of the node that it is attached to; one attached to this node has
+    /// none.
     pub alternates: Arc<[NodeId]>,
     /// Whether the node is a stub, attached to the node before it.
     pub stub: bool,
@@ -65,7 +69,12 @@ pub(crate) struct Claimed {
 
 impl Route {
     /// The route to a stub that is attached to this node.
-    pub(crate) fn to_own_stub(id: &NodeId, addr: NodeAddr, cost: Cost, next_hops: &Arc<[NodeId]>) -> Self {
+    pub(crate) fn to_own_stub(
+        id: &NodeId,
+        addr: NodeAddr,
+        cost: Cost,
+        next_hops: &Arc<[NodeId]>,
+    ) -> Self {
         Self {
             id: id.clone(),
             addr,
@@ -127,8 +136,8 @@ impl Table {
         self.routes.is_empty()
     }
 
-    /// The table of the node that `paths` start from, or of one without a record of its own. `own_stubs` are those
-    /// attached to it now, `old` is the table before.
+    /// The table of the node that `paths` start from, or of one without a record of its own.
+    /// `own_stubs` are those attached to it now, `old` is the table before.
     pub(crate) fn build(
         graph: &Graph,
         paths: Option<(&Paths, Option<&Vec<Standby>>)>,
@@ -153,7 +162,8 @@ impl Table {
         Self::join(routes, stubs, old)
     }
 
-    /// Takes over the alternates of routes that are the same as in `old`, as far as they are links in use.
+    /// Takes over the alternates of routes that are the same as in `old`, as far as they are links
+    /// in use.
     pub(crate) fn keep_alternates(&mut self, old: &Self, usable: impl Fn(&NodeId) -> bool) {
         let mut before = old.routes.iter().peekable();
         // Few lists serve all routes.
@@ -162,12 +172,16 @@ impl Table {
             // Most are the same name in the same place, which is seen without a look at it.
             while before.next_if(|old| old.id != route.id && old.id < route.id).is_some() {}
             let Some(old) = before.next_if(|old| old.id == route.id) else { continue };
-            if !old.alternates.is_empty() && old.cost == route.cost && old.next_hops == route.next_hops {
+            if !old.alternates.is_empty()
+                && old.cost == route.cost
+                && old.next_hops == route.next_hops
+            {
                 let still = || match old.alternates.iter().all(&usable) {
                     true => Arc::clone(&old.alternates),
                     false => old.alternates.iter().filter(|id| usable(id)).cloned().collect(),
                 };
-                route.alternates = Arc::clone(kept.entry(old.alternates.as_ptr()).or_insert_with(still));
+                route.alternates =
+                    Arc::clone(kept.entry(old.alternates.as_ptr()).or_insert_with(still));
             }
         }
     }
@@ -182,7 +196,8 @@ impl Table {
         })
     }
 
-    /// Nodes with records of their own are never taken for stubs, whatever others claim, and keep their addresses.
+    /// Nodes with records of their own are never taken for stubs, whatever others claim, and keep
+    /// their addresses.
     fn join(routes: Vec<Route>, mut stubs: Stubs<'_>, old: &Self) -> (Self, Vec<Collision>) {
         let claimed = std::mem::take(&mut stubs.claimed);
         let (mut table, collisions) = Self::join_routes(routes, stubs, old);
@@ -212,7 +227,8 @@ impl Table {
         if routes.len() == old.routes.len() && routes.iter().zip(&old.routes).all(same) {
             return Arc::clone(&old.addrs);
         }
-        let mut addrs: Vec<(NodeAddr, u32)> = routes.iter().map(|route| route.addr).zip(0..).collect();
+        let mut addrs: Vec<(NodeAddr, u32)> =
+            routes.iter().map(|route| route.addr).zip(0..).collect();
         addrs.sort_unstable_by_key(|(addr, _)| u64::from_be_bytes(addr.0));
         addrs.into()
     }
@@ -236,7 +252,8 @@ fn without_routes(mut claimed: Vec<Claimed>, table: &Table) -> Arc<[Claimed]> {
     claimed.into()
 }
 
-/// Leaves out the stubs whose ids or addresses others have: this node, nodes with records, and stubs with lower ids.
+/// Leaves out the stubs whose ids or addresses others have: this node, nodes with records, and
+/// stubs with lower ids.
 fn without_collisions(routes: Vec<Route>, me: &NodeId) -> (Vec<Route>, Vec<Collision>) {
     let (stubs, mut routes): (Vec<_>, Vec<_>) = routes.into_iter().partition(|route| route.stub);
     let mut collisions = Vec::new();
@@ -268,7 +285,8 @@ impl<'a> IntoIterator for &'a Table {
     }
 }
 
-/// The routes to nodes with records of their own, ascending, with the records of those that list stubs.
+/// The routes to nodes with records of their own, ascending, with the records of those that list
+/// stubs.
 fn node_routes<'a>(
     graph: &'a Graph,
     paths: &'a Paths,
@@ -307,7 +325,8 @@ impl<'a> Lists<'a> {
     }
 }
 
-/// The cheapest way to each stub; among equals, the own one, then that of the owner with the lowest name.
+/// The cheapest way to each stub; among equals, the own one, then that of the owner with the lowest
+/// name.
 struct Stubs<'a> {
     me: &'a NodeId,
     found: BTreeMap<NodeId, Route>,
@@ -316,7 +335,12 @@ struct Stubs<'a> {
 
 impl Stubs<'_> {
     /// Those attached to `owner`, after those of all owners with lower names.
-    fn add_all(&mut self, record: &Record, owner: &Route, standing: &impl Fn(&NodeId, &Record) -> Standing) {
+    fn add_all(
+        &mut self,
+        record: &Record,
+        owner: &Route,
+        standing: &impl Fn(&NodeId, &Record) -> Standing,
+    ) {
         for (link, addr) in record.stubs() {
             let standing = standing(&link.peer, record);
             if link.peer == *self.me {
@@ -353,9 +377,12 @@ mod tests {
     fn a_stub_whose_address_is_taken_is_left_out_and_reported() {
         let me = id("me");
         let mut stubs = Stubs { me: &me, found: BTreeMap::new(), claimed: Vec::new() };
-        for (name, addr) in
-            [("a", id("node").addr()), ("b", id("b").addr()), ("c", id("b").addr()), ("d", me.addr())]
-        {
+        for (name, addr) in [
+            ("a", id("node").addr()),
+            ("b", id("b").addr()),
+            ("c", id("b").addr()),
+            ("d", me.addr()),
+        ] {
             stubs.found.insert(id(name), route(name, addr, true));
         }
         let (table, collisions) =

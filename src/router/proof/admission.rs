@@ -7,8 +7,9 @@
 //!                                         the record waits; CREDENTIAL-WANT to who sent it ─▶ CREDENTIAL ─▶ verify
 //! ```
 //!
-//! What a node sends it has verified, so it has the credential, too. Where the sender's session ends or it refuses, others that
-//! sent the same copy are asked; a record that stays without is dropped, and pulled again when it is announced again.
+//! What a node sends it has verified, so it has the credential, too. Where the sender's session
+//! ends or it refuses, others that sent the same copy are asked; a record that stays without is
+//! dropped, and pulled again when it is announced again.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -81,7 +82,8 @@ impl Router {
         }
     }
 
-    /// A stamp of this node's own id. Where records are signed, a stamp proves nothing: the record itself is asked for.
+    /// A stamp of this node's own id. Where records are signed, a stamp proves nothing: the record
+    /// itself is asked for.
     pub(in crate::router) fn on_own_stamp(&mut self, from: &NodeId, stamp: Stamp, now: Instant) {
         if self.config.notary.is_none() || !self.is_ahead(stamp) {
             return self.on_own(from, stamp, None, now);
@@ -196,7 +198,8 @@ impl Router {
         self.claims.retain(|claimer| database.get(claimer).is_some());
     }
 
-    /// Changes who signs and verifies from now on. A node whose credential is another one speaks anew.
+    /// Changes who signs and verifies from now on. A node whose credential is another one speaks
+    /// anew.
     pub(in crate::router) fn change_notary(&mut self, notary: Arc<dyn Notary>, now: Instant) {
         let name = CredentialName::of(&notary.credential());
         let known = self.credentials.get(&self.config.id, name).is_some();
@@ -205,7 +208,8 @@ impl Router {
         self.refusals.clear();
         self.claims.clear();
         self.schedule.on_effect(Effect::Stubs);
-        let origins: Vec<NodeId> = self.database.iter().map(|record| record.origin.clone()).collect();
+        let origins: Vec<NodeId> =
+            self.database.iter().map(|record| record.origin.clone()).collect();
         origins.iter().for_each(|origin| self.judge_transit(origin));
         if !known && self.origin.has_spoken() {
             self.origin.again(now);
@@ -224,7 +228,9 @@ impl Router {
         if origin == self.id() {
             return;
         }
-        let (Some(notary), Some(record)) = (&self.config.notary, self.database.get(origin)) else { return };
+        let (Some(notary), Some(record)) = (&self.config.notary, self.database.get(origin)) else {
+            return;
+        };
         let proof = Proof::decode(record.advertisement().proof());
         let credential = proof.and_then(|proof| self.credentials.get(origin, proof.credential));
         let permitted = notary.permits_transit(origin, credential.map(|bytes| &bytes[..]));
@@ -295,8 +301,8 @@ impl Router {
         }
     }
 
-    /// The record is not taken. If it is of this node itself, and genuine but for its time, its version counts all the same:
-    /// others may hold it.
+    /// The record is not taken. If it is of this node itself, and genuine but for its time, its
+    /// version counts all the same: others may hold it.
     fn refuse(&mut self, from: &NodeId, record: &Record, why: &Untrusted, now: Instant) {
         self.counters.records_untrusted += 1;
         if !why.known {
@@ -310,7 +316,13 @@ impl Router {
         }
     }
 
-    fn park(&mut self, record: Record, name: CredentialName, from: &NodeId, now: Instant) -> Admission {
+    fn park(
+        &mut self,
+        record: Record,
+        name: CredentialName,
+        from: &NodeId,
+        now: Instant,
+    ) -> Admission {
         let parked = record.clone();
         match self.credentials.park(record, name, from, now) {
             Park::Ask(ask) => self.ask_for_credentials([ask]),
@@ -369,7 +381,8 @@ impl Router {
         }
     }
 
-    /// Whether this stamp of this node's own id stands above all that this node has said, or is about to.
+    /// Whether this stamp of this node's own id stands above all that this node has said, or is
+    /// about to.
     fn is_ahead(&mut self, stamp: Stamp) -> bool {
         let held = self.database.stamp(self.id());
         held != Some(stamp)

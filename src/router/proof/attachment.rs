@@ -55,7 +55,8 @@ impl Attachment {
     #[must_use]
     pub fn body(stub: &NodeId, neighbour: &NodeId, version: Version, expires: u64) -> Bytes {
         let Version { epoch, sequence, instance } = version;
-        compact::encode(&(stub.as_str(), neighbour.as_str(), epoch, sequence, instance, expires)).into()
+        compact::encode(&(stub.as_str(), neighbour.as_str(), epoch, sequence, instance, expires))
+            .into()
     }
 
     /// Reads a statement that was signed. The signature is not verified; a
@@ -164,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_statement_survives_the_wire() {
-        let (signature, credential) = (Bytes::from_static(b"signature"), Bytes::from_static(b"credential"));
+        let (signature, credential) =
+            (Bytes::from_static(b"signature"), Bytes::from_static(b"credential"));
         let read = Attachment::decode(body(), signature, credential).unwrap();
         assert_eq!((read.stub(), read.neighbour()), (&id("laptop~x1"), &id("relay-1")));
         assert_eq!((read.version(), read.expires()), (VERSION, 1_767_225_600));
@@ -181,7 +183,10 @@ mod tests {
     #[test]
     fn what_is_cut_or_too_long_is_refused() {
         for len in 0..body().len() {
-            assert!(Attachment::decode(body().slice(..len), Bytes::new(), Bytes::new()).is_err(), "{len}");
+            assert!(
+                Attachment::decode(body().slice(..len), Bytes::new(), Bytes::new()).is_err(),
+                "{len}"
+            );
         }
         let long = Bytes::from(vec![0; Proof::MAX_CREDENTIAL + 1]);
         for (body, signature, credential) in [

@@ -34,8 +34,8 @@ const MAX_ASKS: u32 = 2;
 /// value. A valid proof that could not be refreshed is requested again after the second value.
 const REJECTED_FOR: Duration = Duration::from_secs(2);
 const REJECTED_FOR_MAX: Duration = Duration::from_secs(64);
-/// When a proof that is older than another one of the stub is asked for again, since its claimer may
-/// have a newer one by now: doubled with each time that it has not, up to the second value.
+/// When a proof that is older than another one of the stub is asked for again, since its claimer
+/// may have a newer one by now: doubled with each time that it has not, up to the second value.
 const RECHECK_AFTER: Duration = Duration::from_millis(250);
 const RECHECK_AFTER_MAX: Duration = Duration::from_secs(64);
 /// How long before it expires a proof is asked for again.
@@ -44,8 +44,8 @@ const REFRESH_AHEAD: Duration = Duration::from_secs(600);
 /// allowed again.
 const FETCH_BURST: u32 = 256;
 const FETCH_EVERY: Duration = Duration::from_millis(10);
-/// Maximum number of neighbours whose pace is remembered. Nothing is fetched for others until one of
-/// these may fetch a whole burst again.
+/// Maximum number of neighbours whose pace is remembered. Nothing is fetched for others until one
+/// of these may fetch a whole burst again.
 const MAX_PACES: usize = 4_096;
 
 /// What a node claims about a stub: that it is attached to the node.
@@ -179,7 +179,12 @@ impl Claims {
 
     /// How far a claim counts. Of several proven ones of a stub those of the newest version do.
     /// `own` is the version of the stub's attachment to this node, if it is attached here.
-    pub(crate) fn standing(&self, stub: &NodeId, claimer: &NodeId, own: Option<Version>) -> Standing {
+    pub(crate) fn standing(
+        &self,
+        stub: &NodeId,
+        claimer: &NodeId,
+        own: Option<Version>,
+    ) -> Standing {
         let Some(claims) = self.by_stub.get(stub) else { return Standing::Unproven };
         let Some(held) = claims.get(claimer) else { return Standing::Unproven };
         match &held.proven {
@@ -202,7 +207,12 @@ impl Claims {
         claims.filter_map(|(claimer, held)| Some((claimer, held.proven.as_ref()?.0.version())))
     }
 
-    pub(crate) fn state(&self, stub: &NodeId, claimer: &NodeId, own: Option<Version>) -> ClaimState {
+    pub(crate) fn state(
+        &self,
+        stub: &NodeId,
+        claimer: &NodeId,
+        own: Option<Version>,
+    ) -> ClaimState {
         let held = self.held(stub, claimer);
         match (self.standing(stub, claimer, own), held) {
             (Standing::Proven, _) => ClaimState::Proven,
@@ -210,7 +220,9 @@ impl Claims {
             (Standing::Unproven, Some(Held { proven: Some(_), .. })) => {
                 ClaimState::Rejected(ClaimFault::Older)
             }
-            (Standing::Unproven, Some(Held { fault: Some((fault, _)), .. })) => ClaimState::Rejected(*fault),
+            (Standing::Unproven, Some(Held { fault: Some((fault, _)), .. })) => {
+                ClaimState::Rejected(*fault)
+            }
             (Standing::Unproven, _) => ClaimState::Unverified,
         }
     }
@@ -305,8 +317,8 @@ impl Claims {
     }
 
     /// Schedules what leads all nodes to the same claims about a stub. Call it when a proof about
-    /// the stub has come or was not there, and when the stub has proven its attachment to this node;
-    /// `own` as for [`standing`](Self::standing).
+    /// the stub has come or was not there, and when the stub has proven its attachment to this
+    /// node; `own` as for [`standing`](Self::standing).
     ///
     /// Nodes that follow different claims forward the stub's packets in a loop. Once any claim is
     /// proven, every claim is therefore verified until it is proven or found to be false, and
@@ -328,7 +340,8 @@ impl Claims {
                 }
                 (Some(_), _) if held.rechecking => continue,
                 (Some(_), _) => {
-                    let pause = (RECHECK_AFTER * (1 << held.rechecks.min(8))).min(RECHECK_AFTER_MAX);
+                    let pause =
+                        (RECHECK_AFTER * (1 << held.rechecks.min(8))).min(RECHECK_AFTER_MAX);
                     (held.rechecking, held.rechecks) = (true, held.rechecks.saturating_add(1));
                     now + pause
                 }
@@ -369,13 +382,14 @@ impl Claims {
         (askers, reported)
     }
 
-    /// No answer has arrived, or there is no neighbour to ask. A proof that is held and valid is kept
-    /// until it expires, and requested again before; without one the claim is rejected. Returns the
-    /// neighbours that wait for the proof.
+    /// No answer has arrived, or there is no neighbour to ask. A proof that is held and valid is
+    /// kept until it expires, and requested again before; without one the claim is rejected.
+    /// Returns the neighbours that wait for the proof.
     pub(crate) fn on_unanswered(&mut self, key: &Key, now: Instant) -> BTreeSet<NodeId> {
         let held = self.by_stub.get_mut(&key.0).and_then(|claims| claims.get_mut(&key.1));
         let valid = held.and_then(|held| {
-            let until = held.proven.as_ref().map(|(_, until)| *until).filter(|until| *until > now)?;
+            let until =
+                held.proven.as_ref().map(|(_, until)| *until).filter(|until| *until > now)?;
             Some((held, until))
         });
         let Some((held, until)) = valid else {
@@ -428,7 +442,8 @@ impl Claims {
 
     /// Forgets the claims of all but these nodes.
     pub(crate) fn retain(&mut self, holds: impl Fn(&NodeId) -> bool) {
-        let gone: Vec<NodeId> = self.claimers.keys().filter(|claimer| !holds(claimer)).cloned().collect();
+        let gone: Vec<NodeId> =
+            self.claimers.keys().filter(|claimer| !holds(claimer)).cloned().collect();
         gone.iter().for_each(|claimer| self.retain_of(claimer, |_| false));
     }
 
@@ -467,7 +482,10 @@ impl Claims {
     fn evict(&mut self) -> bool {
         let most = self.claimers.iter().max_by_key(|(_, count)| **count);
         let Some(claimer) = most.map(|(claimer, _)| claimer.clone()) else { return false };
-        let of = self.by_stub.iter().filter_map(|(stub, claims)| Some((claims.get(&claimer)?.used, stub)));
+        let of = self
+            .by_stub
+            .iter()
+            .filter_map(|(stub, claims)| Some((claims.get(&claimer)?.used, stub)));
         let Some((_, stub)) = of.min() else { return false };
         let key = (stub.clone(), claimer);
         self.forget(&key);
@@ -517,7 +535,9 @@ mod tests {
         assert_eq!(claims.state(&id("s"), &id("n"), None), ClaimState::Unverified);
         claims.on_asked(&key("n"), id("hop"), Some(&id("asker")), now);
         assert_eq!(claims.standing(&id("s"), &id("n"), None), Standing::Pending);
-        assert!(claims.is_asked_of(&key("n"), &id("hop")) && !claims.is_asked_of(&key("n"), &id("n")));
+        assert!(
+            claims.is_asked_of(&key("n"), &id("hop")) && !claims.is_asked_of(&key("n"), &id("n"))
+        );
         let askers = claims.on_proven(&key("n"), attachment("n", 1), now + HOUR, now);
         assert_eq!(askers, [id("asker")].into());
         assert_eq!(claims.standing(&id("s"), &id("n"), None), Standing::Proven);
@@ -531,7 +551,10 @@ mod tests {
         assert_eq!(claims.poll(refresh + 2 * ANSWER), Some((key("n"), failed)));
         assert_eq!(claims.standing(&id("s"), &id("n"), None), Standing::Proven, "until it expires");
         claims.poll(now + HOUR);
-        assert_eq!(claims.state(&id("s"), &id("n"), None), ClaimState::Rejected(ClaimFault::Expired));
+        assert_eq!(
+            claims.state(&id("s"), &id("n"), None),
+            ClaimState::Rejected(ClaimFault::Expired)
+        );
     }
 
     #[test]
@@ -544,7 +567,10 @@ mod tests {
         claims.on_asked(&key("n"), id("other"), None, now + ANSWER);
         let failed = Due::Failed { askers: [id("asker")].into() };
         assert_eq!(claims.poll(now + 2 * ANSWER), Some((key("n"), failed)));
-        assert_eq!(claims.state(&id("s"), &id("n"), None), ClaimState::Rejected(ClaimFault::NoAnswer));
+        assert_eq!(
+            claims.state(&id("s"), &id("n"), None),
+            ClaimState::Rejected(ClaimFault::NoAnswer)
+        );
         assert!(!claims.needs_proof(&id("s"), &id("n"), now + 2 * ANSWER));
         assert!(claims.needs_proof(&id("s"), &id("n"), now + 2 * ANSWER + REJECTED_FOR));
     }
@@ -565,7 +591,10 @@ mod tests {
         }
         assert_eq!((refreshes, at), (10, until));
         assert_eq!(claims.poll(until), Some((key("n"), Due::Failed { askers: BTreeSet::new() })));
-        assert_eq!(claims.state(&id("s"), &id("n"), None), ClaimState::Rejected(ClaimFault::Expired));
+        assert_eq!(
+            claims.state(&id("s"), &id("n"), None),
+            ClaimState::Rejected(ClaimFault::Expired)
+        );
     }
 
     #[test]
@@ -579,7 +608,10 @@ mod tests {
             ["old", "new", "too"].map(standing),
             [Standing::Unproven, Standing::Proven, Standing::Proven]
         );
-        assert_eq!(claims.state(&id("s"), &id("old"), None), ClaimState::Rejected(ClaimFault::Older));
+        assert_eq!(
+            claims.state(&id("s"), &id("old"), None),
+            ClaimState::Rejected(ClaimFault::Older)
+        );
     }
 
     #[test]
@@ -617,7 +649,11 @@ mod tests {
         claims.on_rejected(&key("m"), ClaimFault::Forged, now);
         claims.on_proven(&key("n"), attachment("n", 1), now + HOUR, now);
         claims.reconsider(&id("s"), None, now);
-        assert_eq!(claims.poll(now + REJECTED_FOR), None, "a forged proof is final until the stub is used");
+        assert_eq!(
+            claims.poll(now + REJECTED_FOR),
+            None,
+            "a forged proof is final until the stub is used"
+        );
     }
 
     #[test]
@@ -637,7 +673,10 @@ mod tests {
             claims.on_asked(&key("old"), id("hop"), None, at);
             claims.on_proven(&key("old"), attachment("old", 1), now + HOUR, at);
         }
-        assert_eq!(pauses, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000, 64_000]);
+        assert_eq!(
+            pauses,
+            [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000, 64_000]
+        );
         // The claimer has the newer one at last.
         claims.on_proven(&key("old"), attachment("old", 2), now + HOUR, at);
         claims.reconsider(&id("s"), None, at);

@@ -1,4 +1,5 @@
-//! The credentials of other nodes: kept with their records, fetched once, and the records that wait for one.
+//! The credentials of other nodes: kept with their records, fetched once, and the records that wait
+//! for one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,7 +10,8 @@ use crate::id::NodeId;
 use crate::router::proof::signature::CredentialName;
 use crate::router::record::Record;
 
-/// Credentials kept per origin: the one in use, and the one before it or after it while a renewal spreads.
+/// Credentials kept per origin: the one in use, and the one before it or after it while a renewal
+/// spreads.
 const MAX_KEPT: usize = 2;
 
 /// Records of one neighbour that wait for credentials, and their bytes.
@@ -26,9 +28,10 @@ const MAX_ASKS: u32 = 4;
 
 /// The credentials of other nodes.
 ///
-/// A record whose credential is not known waits here, and the neighbour that sent it is asked: it has verified the record
-/// itself, so it has the credential. If it has not, or does not answer, others that sent the same copy are asked. A neighbour's
-/// records take room on its own account only, so that a liar cannot push out what others sent.
+/// A record whose credential is not known waits here, and the neighbour that sent it is asked: it
+/// has verified the record itself, so it has the credential. If it has not, or does not answer,
+/// others that sent the same copy are asked. A neighbour's records take room on its own account
+/// only, so that a liar cannot push out what others sent.
 #[derive(Debug, Default)]
 pub(crate) struct Credentials {
     kept: BTreeMap<NodeId, Vec<(CredentialName, Bytes)>>,
@@ -37,7 +40,8 @@ pub(crate) struct Credentials {
     /// What waits, by the neighbour that sent it.
     load: BTreeMap<NodeId, Load>,
     total: Load,
-    /// Neighbours that ended their sync while records that they had sent before were waiting: the origins of these.
+    /// Neighbours that ended their sync while records that they had sent before were waiting: the
+    /// origins of these.
     ends: BTreeMap<NodeId, BTreeSet<NodeId>>,
 }
 
@@ -122,7 +126,13 @@ impl Credentials {
     }
 
     /// Lets a record wait for its credential. Of one origin and neighbour only the newest waits.
-    pub(crate) fn park(&mut self, record: Record, name: CredentialName, from: &NodeId, now: Instant) -> Park {
+    pub(crate) fn park(
+        &mut self,
+        record: Record,
+        name: CredentialName,
+        from: &NodeId,
+        now: Instant,
+    ) -> Park {
         let key = (record.origin.clone(), name);
         let from_sender = |waiting: &&Waiting| waiting.senders.contains(from);
         let held = self.wanted.get(&key).and_then(|wanted| wanted.waiting.iter().find(from_sender));
@@ -219,8 +229,9 @@ impl Credentials {
         if !self.load.contains_key(neighbour) {
             return false;
         }
-        let sent =
-            |wanted: &&Wanted| wanted.waiting.iter().any(|waiting| waiting.senders.contains(neighbour));
+        let sent = |wanted: &&Wanted| {
+            wanted.waiting.iter().any(|waiting| waiting.senders.contains(neighbour))
+        };
         let origins: BTreeSet<NodeId> = self
             .wanted
             .iter()
@@ -241,8 +252,12 @@ impl Credentials {
 
     /// The neighbours whose end of the sync need wait no longer.
     pub(crate) fn take_ended(&mut self) -> Vec<NodeId> {
-        let ended: Vec<NodeId> =
-            self.ends.iter().filter(|(_, origins)| origins.is_empty()).map(|(id, _)| id.clone()).collect();
+        let ended: Vec<NodeId> = self
+            .ends
+            .iter()
+            .filter(|(_, origins)| origins.is_empty())
+            .map(|(id, _)| id.clone())
+            .collect();
         for neighbour in &ended {
             self.ends.remove(neighbour);
         }
@@ -289,11 +304,14 @@ impl Credentials {
     /// Asks the next one after the one asked last, round the names.
     fn ask_next(&mut self, key: &Key, now: Instant) -> Option<Ask> {
         let wanted = self.wanted.get_mut(key)?;
-        let senders: BTreeSet<&NodeId> = wanted.waiting.iter().flat_map(|waiting| &waiting.senders).collect();
-        let next = senders.iter().find(|sender| ***sender > wanted.asked).or_else(|| senders.first());
+        let senders: BTreeSet<&NodeId> =
+            wanted.waiting.iter().flat_map(|waiting| &waiting.senders).collect();
+        let next =
+            senders.iter().find(|sender| ***sender > wanted.asked).or_else(|| senders.first());
         let neighbour = (*next?).clone();
         self.due.remove(&(wanted.due, key.clone()));
-        (wanted.asked, wanted.due, wanted.asks) = (neighbour.clone(), now + ANSWER, wanted.asks + 1);
+        (wanted.asked, wanted.due, wanted.asks) =
+            (neighbour.clone(), now + ANSWER, wanted.asks + 1);
         self.due.insert((wanted.due, key.clone()));
         Some(Ask { neighbour, key: key.clone() })
     }
@@ -327,7 +345,10 @@ mod tests {
     #[test]
     fn who_sent_the_record_is_asked_then_others_that_sent_it_and_then_it_is_given_up() {
         let (mut credentials, now) = credentials();
-        assert_eq!(credentials.park(record("o", &[]), name(), &id("n2"), now), Park::Ask(ask("n2")));
+        assert_eq!(
+            credentials.park(record("o", &[]), name(), &id("n2"), now),
+            Park::Ask(ask("n2"))
+        );
         assert_eq!(credentials.park(record("o", &[]), name(), &id("n1"), now), Park::Waits);
         assert_eq!(credentials.park(record("o", &[]), name(), &id("n1"), now), Park::Waits);
         assert_eq!(credentials.poll(now), (vec![], 0));
@@ -358,7 +379,8 @@ mod tests {
         let park = |credentials: &mut Credentials, n: usize, from: &str| {
             credentials.park(record(&format!("o{n}"), &[]), name(), &id(from), now)
         };
-        let taken = (0..MAX_OF_ONE.records + 9).filter(|&n| park(&mut credentials, n, "liar") != Park::Full);
+        let taken = (0..MAX_OF_ONE.records + 9)
+            .filter(|&n| park(&mut credentials, n, "liar") != Park::Full);
         assert_eq!(taken.count(), MAX_OF_ONE.records);
         assert!(matches!(park(&mut credentials, 1_000_000, "n"), Park::Ask(_)));
         credentials.on_session_down(&id("liar"), now);
@@ -385,14 +407,19 @@ mod tests {
         for text in ["one", "two", "two", "three"] {
             credentials.keep(id("o"), text.into());
         }
-        let has = |text: &str| credentials.get(&id("o"), CredentialName::of(text.as_bytes())).is_some();
+        let has =
+            |text: &str| credentials.get(&id("o"), CredentialName::of(text.as_bytes())).is_some();
         assert_eq!([has("one"), has("two"), has("three")], [false, true, true]);
         credentials.retain(|_| false);
         assert_empty(&credentials);
     }
 
     fn assert_empty(credentials: &Credentials) {
-        assert!(credentials.wanted.is_empty() && credentials.due.is_empty() && credentials.load.is_empty());
+        assert!(
+            credentials.wanted.is_empty()
+                && credentials.due.is_empty()
+                && credentials.load.is_empty()
+        );
         assert_eq!((credentials.total.records, credentials.total.bytes), (0, 0));
         assert!(credentials.kept.is_empty());
     }

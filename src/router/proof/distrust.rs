@@ -48,7 +48,8 @@ impl DistrustBudgets {
         }
         self.0.retain(|_, bucket| bucket.full_at() > now);
         if self.0.len() >= MAX_PEERS {
-            let first = self.0.iter().min_by_key(|(_, bucket)| bucket.full_at()).map(|(id, _)| id.clone());
+            let first =
+                self.0.iter().min_by_key(|(_, bucket)| bucket.full_at()).map(|(id, _)| id.clone());
             first.and_then(|id| self.0.remove(&id));
         }
     }

@@ -1,9 +1,9 @@
 //! Records whose credential expires: they are dropped with it, and with them the routes by way of
 //! their origins.
 //!
-//! The router has no wall clock, so it asks the [`Notary`](crate::router::Notary) how long each credential
-//! remains valid, and asks again when that time is over. A clock that is set forward meanwhile is
-//! noticed within [`ASK_EVERY`].
+//! The router has no wall clock, so it asks the [`Notary`](crate::router::Notary) how long each
+//! credential remains valid, and asks again when that time is over. A clock that is set forward
+//! meanwhile is noticed within [`ASK_EVERY`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

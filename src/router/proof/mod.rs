@@ -49,7 +49,9 @@ impl Router {
                 }
                 None => continue,
             }
-            let Some(version) = self.database.get(&origin).map(|record| record.version) else { continue };
+            let Some(version) = self.database.get(&origin).map(|record| record.version) else {
+                continue;
+            };
             self.database.remove(&origin);
             dropped += 1;
             self.event(Event::Untrusted { origin, version, reason: Distrust::Expired });

@@ -31,7 +31,11 @@ impl OwnStubs {
 
     /// A session came up. One that replaces a session with the same process keeps the proof.
     pub(crate) fn on_session_up(&mut self, stub: &NodeId, instance: u64, now: Instant) {
-        if self.stubs.get(stub).is_some_and(|own| own.instance == instance && own.attachment.is_some()) {
+        if self
+            .stubs
+            .get(stub)
+            .is_some_and(|own| own.instance == instance && own.attachment.is_some())
+        {
             return;
         }
         self.put(stub, OwnStub { instance, attachment: None, due: now + Self::PROOF_WAIT });
@@ -48,7 +52,8 @@ impl OwnStubs {
     pub(crate) fn prove(&mut self, attachment: Attachment, until: Instant) -> bool {
         let stub = attachment.stub().clone();
         let Some(own) = self.stubs.get(&stub) else { return false };
-        let newest = own.attachment.as_ref().is_none_or(|held| held.version() <= attachment.version());
+        let newest =
+            own.attachment.as_ref().is_none_or(|held| held.version() <= attachment.version());
         if own.instance != attachment.version().instance || !newest {
             return false;
         }
@@ -131,7 +136,8 @@ mod tests {
     }
 
     fn attachment(instance: u64, sequence: u64) -> Attachment {
-        let body = Attachment::body(&id("s"), &id("n"), Version { epoch: 1, sequence, instance }, 1);
+        let body =
+            Attachment::body(&id("s"), &id("n"), Version { epoch: 1, sequence, instance }, 1);
         Attachment::decode(body, Bytes::new(), Bytes::new()).expect("a body of its own")
     }
 

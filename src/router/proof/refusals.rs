@@ -13,7 +13,9 @@ use crate::router::proof::notary::Verdict;
 ///
 /// A copy is a record with its proof. The bytes alone are predictable: an attacker could have them
 /// refused before the genuine record arrives.
-pub(in crate::router) struct Refusals(LruCache<Uuid, (Verdict, Instant), BuildHasherDefault<DefaultHasher>>);
+pub(in crate::router) struct Refusals(
+    LruCache<Uuid, (Verdict, Instant), BuildHasherDefault<DefaultHasher>>,
+);
 
 impl Refusals {
     /// Maximum copies remembered.

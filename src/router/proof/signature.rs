@@ -14,7 +14,8 @@ use sha2::{Digest as _, Sha256};
 pub enum Distrust {
     /// It is genuine, and the signature too, but its time is over.
     Expired,
-    /// It is genuine, and the signature too, but its time has not come: most likely a clock is wrong.
+    /// It is genuine, and the signature too, but its time has not come: most likely a clock is
+    /// wrong.
     NotYetValid,
     /// It is genuine, and the signature too, but it was revoked.
     Revoked,
@@ -40,7 +41,8 @@ impl fmt::Display for Distrust {
 }
 
 impl Distrust {
-    /// Whether the record was signed by a key that a trusted issuer gave to its origin at some time.
+    /// Whether the record was signed by a key that a trusted issuer gave to its origin at some
+    /// time.
     pub(crate) fn is_genuine(self) -> bool {
         match self {
             Self::Expired | Self::NotYetValid | Self::Revoked | Self::Denied => true,
@@ -49,7 +51,8 @@ impl Distrust {
     }
 }
 
-/// What comes with a record: a signature over its bytes, and the name of the credential to verify it with.
+/// What comes with a record: a signature over its bytes, and the name of the credential to verify
+/// it with.
 ///
 /// On the wire it is one byte string: the name, then the signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,8 +135,10 @@ mod tests {
 
     #[test]
     fn a_proof_survives_the_wire_and_nothing_else_is_one() {
-        let proof =
-            Proof { credential: CredentialName::of(b"abc"), signature: Bytes::from_static(b"signed") };
+        let proof = Proof {
+            credential: CredentialName::of(b"abc"),
+            signature: Bytes::from_static(b"signed"),
+        };
         assert_eq!(Proof::decode(&proof.encode()), Some(proof.clone()));
         // printf abc | sha256sum
         assert_eq!(format!("{:?}", proof.credential), "ba7816bf8f01cfea414140de5dae2223");

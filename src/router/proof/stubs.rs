@@ -35,10 +35,16 @@ impl Router {
     ///
     /// Returns `false`, and changes nothing, if it names another neighbour than this node, if no
     /// session with the process of its instance is up, or if a newer one is held.
-    pub fn set_attachment(&mut self, attachment: Attachment, remaining: Duration, now: Instant) -> bool {
+    pub fn set_attachment(
+        &mut self,
+        attachment: Attachment,
+        remaining: Duration,
+        now: Instant,
+    ) -> bool {
         let stub = attachment.stub().clone();
         let first = self.own_stubs.get(&stub).is_none();
-        if attachment.neighbour() != self.id() || !self.own_stubs.prove(attachment, now + remaining) {
+        if attachment.neighbour() != self.id() || !self.own_stubs.prove(attachment, now + remaining)
+        {
             return false;
         }
         if first {
@@ -59,11 +65,14 @@ impl Router {
             return false;
         }
         self.claims.on_use(stub);
-        let listed = |record: &&Record| record.link(stub).is_some_and(|link| link.class == LinkClass::Stub);
-        let records = self.database.iter().filter(listed).filter(|record| record.origin != *self.id());
+        let listed =
+            |record: &&Record| record.link(stub).is_some_and(|link| link.class == LinkClass::Stub);
+        let records =
+            self.database.iter().filter(listed).filter(|record| record.origin != *self.id());
         let reachable = records.filter(|record| self.is_in_reach(&record.origin));
         let wanted = reachable.filter(|record| self.claims.needs_proof(stub, &record.origin, now));
-        let wanted: Vec<NodeId> = wanted.take(MAX_CLAIMERS).map(|record| record.origin.clone()).collect();
+        let wanted: Vec<NodeId> =
+            wanted.take(MAX_CLAIMERS).map(|record| record.origin.clone()).collect();
         for claimer in wanted {
             self.fetch(&(stub.clone(), claimer), None, None, now);
         }
@@ -82,12 +91,15 @@ impl Router {
     /// through all records.
     #[must_use]
     pub fn claims(&self, stub: &NodeId) -> Vec<Claim> {
-        let listed = |record: &&Record| record.link(stub).is_some_and(|link| link.class == LinkClass::Stub);
+        let listed =
+            |record: &&Record| record.link(stub).is_some_and(|link| link.class == LinkClass::Stub);
         let own = self.own_version(stub);
         let claims = self.database.iter().filter(listed).map(|record| Claim {
             by: record.origin.clone(),
             state: match &self.config.notary {
-                Some(_) if record.origin != *self.id() => self.claims.state(stub, &record.origin, own),
+                Some(_) if record.origin != *self.id() => {
+                    self.claims.state(stub, &record.origin, own)
+                }
                 _ => ClaimState::Proven,
             },
         });
@@ -122,7 +134,12 @@ impl Router {
 
     /// A neighbour asks for proofs: those of this node's own stubs, those that are held, and those
     /// that can be fetched.
-    pub(in crate::router) fn on_attachment_want(&mut self, from: &NodeId, wanted: Vec<Key>, now: Instant) {
+    pub(in crate::router) fn on_attachment_want(
+        &mut self,
+        from: &NodeId,
+        wanted: Vec<Key>,
+        now: Instant,
+    ) {
         for key in wanted {
             let (stub, claimer) = &key;
             let held = match claimer == self.id() {
@@ -245,7 +262,9 @@ impl Router {
         }
         let reaches = |claimer: &NodeId| {
             let number = self.database.graph().number(claimer);
-            number.is_some_and(|number| self.paths.as_ref().is_some_and(|paths| paths.way(number).is_some()))
+            number.is_some_and(|number| {
+                self.paths.as_ref().is_some_and(|paths| paths.way(number).is_some())
+            })
         };
         self.claims.proven(stub).any(|(claimer, there)| Some(there) == newest && reaches(claimer))
     }
@@ -287,7 +306,13 @@ impl Router {
     }
 
     /// Asks the next hop towards the claimer for its proof. `asker` is the neighbour that wants it.
-    fn fetch(&mut self, key: &Key, asker: Option<&NodeId>, of_other_than: Option<&NodeId>, now: Instant) {
+    fn fetch(
+        &mut self,
+        key: &Key,
+        asker: Option<&NodeId>,
+        of_other_than: Option<&NodeId>,
+        now: Instant,
+    ) {
         let next_hop = self.toward(&key.1, asker, of_other_than);
         let Some(hop) = next_hop.or_else(|| self.toward(&key.1, asker, None)) else {
             let mut askers = self.claims.on_unanswered(key, now);
@@ -302,15 +327,23 @@ impl Router {
         }
     }
 
-    fn toward(&self, claimer: &NodeId, not: Option<&NodeId>, nor: Option<&NodeId>) -> Option<NodeId> {
+    fn toward(
+        &self,
+        claimer: &NodeId,
+        not: Option<&NodeId>,
+        nor: Option<&NodeId>,
+    ) -> Option<NodeId> {
         let usable = |id: &&NodeId| {
             let session = self.neighbours.get(id);
             Some(*id) != not
                 && Some(*id) != nor
-                && session.is_some_and(|session| session.kind == NeighbourKind::Full && session.is_synced())
+                && session.is_some_and(|session| {
+                    session.kind == NeighbourKind::Full && session.is_synced()
+                })
         };
         let route = self.table.route(claimer);
-        let hops = route.into_iter().flat_map(|route| route.next_hops.iter().chain(&*route.alternates));
+        let hops =
+            route.into_iter().flat_map(|route| route.next_hops.iter().chain(&*route.alternates));
         [claimer].into_iter().chain(hops).find(usable).cloned()
     }
 

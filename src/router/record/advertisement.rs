@@ -9,13 +9,15 @@ use uuid::Uuid;
 
 use crate::router::record::draft::Said;
 
-/// A record as it travels: the encoded bytes, repeated from node to node untouched, and the unique id derived from them.
+/// A record as it travels: the encoded bytes, repeated from node to node untouched, and the unique
+/// id derived from them.
 ///
-/// Because the bytes are repeated as they are, fields that a node does not know yet reach those that do. Cloning is
-/// cheap (a reference count), and so is reading a clone of one that was read: routers in one process share records.
+/// Because the bytes are repeated as they are, fields that a node does not know yet reach those
+/// that do. Cloning is cheap (a reference count), and so is reading a clone of one that was read:
+/// routers in one process share records.
 ///
-/// Beside the bytes travels their proof, see [`Proof`](crate::router::Proof), which the id does not cover. It is empty where nothing
-/// is signed.
+/// Beside the bytes travels their proof, see [`Proof`](crate::router::Proof), which the id does not
+/// cover. It is empty where nothing is signed.
 #[derive(Clone)]
 pub struct Advertisement {
     content: Arc<Content>,
@@ -53,7 +55,8 @@ impl Advertisement {
         self.content.said.get_or_init(|| said);
     }
 
-    /// The unique id: the first 128 bits of SHA-256 over origin, version and content, which is what the bytes are.
+    /// The unique id: the first 128 bits of SHA-256 over origin, version and content, which is what
+    /// the bytes are.
     #[must_use]
     pub fn id(&self) -> Uuid {
         self.content.id
@@ -106,7 +109,8 @@ fn head_of_hash(bytes: &[u8]) -> Uuid {
 impl PartialEq for Advertisement {
     fn eq(&self, other: &Self) -> bool {
         let same = Arc::ptr_eq(&self.content, &other.content);
-        (same || (self.id() == other.id() && self.bytes() == other.bytes())) && self.proof == other.proof
+        (same || (self.id() == other.id() && self.bytes() == other.bytes()))
+            && self.proof == other.proof
     }
 }
 
@@ -114,7 +118,10 @@ impl Eq for Advertisement {}
 
 impl fmt::Debug for Advertisement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Advertisement").field("id", &self.id()).field("len", &self.bytes().len()).finish()
+        f.debug_struct("Advertisement")
+            .field("id", &self.id())
+            .field("len", &self.bytes().len())
+            .finish()
     }
 }
 

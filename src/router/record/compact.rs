@@ -11,7 +11,8 @@ use crate::id::Version;
 /// How deep arrays may nest: a record has three levels; the rest is room for later versions.
 const MAX_DEPTH: usize = 16;
 
-/// Bytes that are not a message or a record. The sender's fault; nothing was changed; close its session.
+/// Bytes that are not a message or a record. The sender's fault; nothing was changed; close its
+/// session.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -49,12 +50,14 @@ impl<'de, A: SeqAccess<'de>> Fields<A> {
         self.0.next_element()?.ok_or_else(|| de::Error::missing_field(name))
     }
 
-    /// The next field, where it is there and not nil: one that a later version added, or that is not always written.
+    /// The next field, where it is there and not nil: one that a later version added, or that is
+    /// not always written.
     pub(crate) fn optional<T: Deserialize<'de>>(&mut self) -> Result<Option<T>, A::Error> {
         Ok(self.0.next_element::<Option<T>>()?.flatten())
     }
 
-    /// The next field, or its default if there is none: what a version added, and senders may leave out.
+    /// The next field, or its default if there is none: what a version added, and senders may leave
+    /// out.
     pub(crate) fn next_or_default<T: Deserialize<'de> + Default>(&mut self) -> Result<T, A::Error> {
         Ok(self.0.next_element()?.unwrap_or_default())
     }
@@ -84,7 +87,9 @@ impl<'de, T: Tolerant<'de>> Deserialize<'de> for Read<T> {
     }
 }
 
-pub(crate) fn read<'de, T: Tolerant<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub(crate) fn read<'de, T: Tolerant<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     struct Array<T>(PhantomData<T>);
 
     impl<'de, T: Tolerant<'de>> Visitor<'de> for Array<T> {
@@ -106,7 +111,8 @@ pub(crate) fn read<'de, T: Tolerant<'de>, D: Deserializer<'de>>(deserializer: D)
 pub(crate) fn decode<'de, T: Tolerant<'de>>(bytes: &[u8]) -> Result<T, DecodeError> {
     let mut deserializer = rmp_serde::Deserializer::new(bytes);
     deserializer.set_max_depth(MAX_DEPTH);
-    let value = read(&mut deserializer).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    let value =
+        read(&mut deserializer).map_err(|error| DecodeError::Malformed(error.to_string()))?;
     if !deserializer.get_ref().is_empty() {
         return Err(DecodeError::Rule("nothing follows the array"));
     }

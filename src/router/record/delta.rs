@@ -1,13 +1,16 @@
-//! The change of a record against the version before, which travels in its place where the record is large.
+//! The change of a record against the version before, which travels in its place where the record
+//! is large.
 //!
-//! A node with a thousand links has a record of tens of kilobytes; one more link would send all of it to every node. So each
-//! node keeps, beside a large record, how it differs from its predecessor, and gives that to the neighbours that hold
-//! the predecessor:
+//! A node with a thousand links has a record of tens of kilobytes; one more link would send all of
+//! it to every node. So each node keeps, beside a large record, how it differs from its
+//! predecessor, and gives that to the neighbours that hold the predecessor:
 //!
-//! - **Nothing depends on the guess who holds it.** The change names the copy that it starts from, and the unique id of what comes
-//!   out. A receiver that holds another copy, or gets another id, asks for the whole record.
-//! - **The bytes come out the same**, with everything that follows from them: id, digest, signature. A record that this version
-//!   could not write itself, because of fields or classes of links that it does not know, always travels whole.
+//! - **Nothing depends on the guess who holds it.** The change names the copy that it starts from,
+//!   and the unique id of what comes out. A receiver that holds another copy, or gets another id,
+//!   asks for the whole record.
+//! - **The bytes come out the same**, with everything that follows from them: id, digest,
+//!   signature. A record that this version could not write itself, because of fields or classes of
+//!   links that it does not know, always travels whole.
 //! - **What was taken is an update** like any other, and is repeated by the same rules.
 
 use std::sync::Arc;
@@ -48,7 +51,8 @@ pub struct Delta {
     pub capabilities: Option<Bytes>,
     /// The first field that follows the capabilities in the result, if it is there.
     pub over: Option<u64>,
-    /// The second field that follows the capabilities in the result, if it is there; at most 64 bytes.
+    /// The second field that follows the capabilities in the result, if it is there; at most 64
+    /// bytes.
     pub place: Option<String>,
     /// The unique id of the result.
     pub id: Uuid,
@@ -60,11 +64,13 @@ pub struct Delta {
 const MAX_PLACE: usize = 64;
 
 impl Delta {
-    /// The change from `base` to `result`, if it takes at most `most` bytes, estimated, and if it gives the exact bytes.
+    /// The change from `base` to `result`, if it takes at most `most` bytes, estimated, and if it
+    /// gives the exact bytes.
     #[must_use]
     pub fn between(base: &Record, result: &Record, most: usize) -> Option<Self> {
         let (from, to) = (base.version, result.version);
-        let same = base.origin == result.origin && (from.epoch, from.instance) == (to.epoch, to.instance);
+        let same =
+            base.origin == result.origin && (from.epoch, from.instance) == (to.epoch, to.instance);
         if !same || from.sequence >= to.sequence {
             return None;
         }
@@ -78,14 +84,16 @@ impl Delta {
             flags,
             removed,
             changed,
-            capabilities: (base.capabilities != result.capabilities).then(|| result.capabilities.clone()),
+            capabilities: (base.capabilities != result.capabilities)
+                .then(|| result.capabilities.clone()),
             over,
             place,
             id: result.advertisement().id(),
             proof: result.advertisement().proof().clone(),
         };
         let fits = delta.size() <= most;
-        let exact = || delta.result(base).is_some_and(|bytes| bytes == *result.advertisement().bytes());
+        let exact =
+            || delta.result(base).is_some_and(|bytes| bytes == *result.advertisement().bytes());
         (fits && delta.check().is_ok() && exact()).then_some(delta)
     }
 
@@ -102,8 +110,8 @@ impl Delta {
         Stamp { version: self.version, check: (self.id.as_u128() >> 96) as u32 }
     }
 
-    /// The record that comes out, as it travels. None: `base` is not the copy that the change starts from, or something
-    /// else came out than the change says.
+    /// The record that comes out, as it travels. None: `base` is not the copy that the change
+    /// starts from, or something else came out than the change says.
     #[must_use]
     pub fn apply(&self, base: &Record) -> Option<Advertisement> {
         if base.origin != self.origin || base.stamp() != self.base() {
@@ -118,7 +126,8 @@ impl Delta {
         const FIXED: usize = 2 + 2 + 3 * 9 + (1 + 9 + 5) + 2 + 3 + 3 + 1 + 18;
         let removed: usize = self.removed.iter().map(|peer| 2 + peer.as_str().len()).sum();
         let changed: usize = self.changed.iter().map(Link::size).sum();
-        let capabilities = self.capabilities.as_ref().map_or(1, |capabilities| 3 + capabilities.len());
+        let capabilities =
+            self.capabilities.as_ref().map_or(1, |capabilities| 3 + capabilities.len());
         let trailing = 9 + self.place.as_ref().map_or(1, |place| 2 + place.len());
         let proof = 3 + self.proof.len();
         FIXED + self.origin.as_str().len() + removed + changed + capabilities + trailing + proof
@@ -135,7 +144,9 @@ impl Delta {
         if !ascend {
             return Err(DecodeError::Rule("the links of a change ascend by peer, each peer once"));
         }
-        if self.removed.contains(&self.origin) || self.changed.iter().any(|link| link.peer == self.origin) {
+        if self.removed.contains(&self.origin)
+            || self.changed.iter().any(|link| link.peer == self.origin)
+        {
             return Err(DecodeError::Rule("a node has no link to itself"));
         }
         let most = Limits::default().capabilities;
@@ -356,7 +367,8 @@ impl<'de> Tolerant<'de> for Base {
     }
 }
 
-/// What a record has beside links and capabilities, read from its bytes, since not every bit of it may be known.
+/// What a record has beside links and capabilities, read from its bytes, since not every bit of it
+/// may be known.
 struct Extras {
     flags: u8,
     over: Option<u64>,

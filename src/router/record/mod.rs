@@ -20,17 +20,18 @@ use super::record::draft::{Draft, Link, LinkClass, Said};
 use super::record::process::Override;
 use crate::id::{Cost, NodeAddr, NodeId, Version};
 
-/// What one node says about itself: its links and its capabilities, under one version. Nobody else speaks for it.
+/// What one node says about itself: its links and its capabilities, under one version. Nobody else
+/// speaks for it.
 ///
 /// Cloning is cheap (a reference count). On the wire it is the MessagePack array
-/// `[origin, epoch, sequence, instance, flags, [[peer, class, cost], …], capabilities]`, with `over, place` behind them
-/// where it overrides another process's; further fields are skipped and repeated untouched. The signature travels beside
-/// the record, not in it.
+/// `[origin, epoch, sequence, instance, flags, [[peer, class, cost], …], capabilities]`, with
+/// `over, place` behind them where it overrides another process's; further fields are skipped and
+/// repeated untouched. The signature travels beside the record, not in it.
 #[derive(Clone)]
 pub struct Record(Advertisement);
 
-/// Which copy of a record this is: the version, and a check that orders copies of one version, which only a faulty node
-/// makes, so that all nodes still settle on the same one.
+/// Which copy of a record this is: the version, and a check that orders copies of one version,
+/// which only a faulty node makes, so that all nodes still settle on the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
     /// The version.
@@ -45,17 +46,28 @@ const FLAG_ECHO: u8 = 4;
 const FLAG_LATE: u8 = 8;
 
 impl Draft {
-    /// A record that says nothing but whose it is: it permits transit, and has no links and no capabilities.
+    /// A record that says nothing but whose it is: it permits transit, and has no links and no
+    /// capabilities.
     #[must_use]
     pub fn new(origin: NodeId, version: Version) -> Self {
         let (links, capabilities) = (Vec::new(), Bytes::new());
-        Self { origin, version, transit: true, leaving: false, echo: false, links, capabilities, over: None }
+        Self {
+            origin,
+            version,
+            transit: true,
+            leaving: false,
+            echo: false,
+            links,
+            capabilities,
+            over: None,
+        }
     }
 
     /// Encodes the record.
     ///
     /// # Errors
-    /// The content breaks a rule of the format. The caller's fault; the message of the error names the rule.
+    /// The content breaks a rule of the format. The caller's fault; the message of the error names
+    /// the rule.
     pub fn seal(self) -> Result<Record, DecodeError> {
         check(&self)?;
         let bytes = self.encode();
@@ -77,12 +89,23 @@ impl Draft {
             .iter()
             .map(|link| WireLink(link.peer.as_str(), link.class.code(), link.cost))
             .collect();
-        let (origin, capabilities) = (self.origin.as_str(), serde_bytes::Bytes::new(&self.capabilities));
+        let (origin, capabilities) =
+            (self.origin.as_str(), serde_bytes::Bytes::new(&self.capabilities));
         match &self.over {
-            None => compact::encode(&(origin, epoch, sequence, instance, flags, links, capabilities)),
-            Some(Override { instance: over, place, .. }) => {
-                compact::encode(&(origin, epoch, sequence, instance, flags, links, capabilities, over, place))
+            None => {
+                compact::encode(&(origin, epoch, sequence, instance, flags, links, capabilities))
             }
+            Some(Override { instance: over, place, .. }) => compact::encode(&(
+                origin,
+                epoch,
+                sequence,
+                instance,
+                flags,
+                links,
+                capabilities,
+                over,
+                place,
+            )),
         }
     }
 }
@@ -105,7 +128,8 @@ impl Record {
             check_size(advertisement.bytes().len())?;
             let WireRecord(mut draft) = compact::decode(advertisement.bytes())?;
             check(&draft)?;
-            let names = draft.links.iter_mut().map(|link| &mut link.peer).chain([&mut draft.origin]);
+            let names =
+                draft.links.iter_mut().map(|link| &mut link.peer).chain([&mut draft.origin]);
             for name in names {
                 if let Some(known) = known(name) {
                     *name = known.clone();
@@ -126,7 +150,8 @@ impl Record {
         Self(self.0.with_proof(proof))
     }
 
-    /// The same record with another address, for tests of collisions, which nobody can make otherwise.
+    /// The same record with another address, for tests of collisions, which nobody can make
+    /// otherwise.
     #[cfg(test)]
     pub(crate) fn with_addr(&self, addr: NodeAddr) -> Self {
         let advertisement = Advertisement::new(self.0.bytes().clone());
@@ -143,7 +168,8 @@ impl Record {
     /// Whether bytes, id and content still belong together.
     pub(crate) fn is_intact(&self) -> bool {
         let again = Advertisement::new(self.advertisement().bytes().clone());
-        again.id() == self.advertisement().id() && Self::decode(&again).is_ok_and(|record| *record == **self)
+        again.id() == self.advertisement().id()
+            && Self::decode(&again).is_ok_and(|record| *record == **self)
     }
 
     /// The same record after a bit in memory fell over, for tests.
@@ -258,7 +284,8 @@ impl Link {
 }
 
 /// The most bytes that a record without links and capabilities takes, with the heads of both.
-pub(crate) const BASE_SIZE: usize = 1 + 2 + NodeId::MAX_LEN + 3 * 9 + 1 + 5 + 3 + 9 + 2 + Override::MAX_PLACE;
+pub(crate) const BASE_SIZE: usize =
+    1 + 2 + NodeId::MAX_LEN + 3 * 9 + 1 + 5 + 3 + 9 + 2 + Override::MAX_PLACE;
 
 fn check_size(len: usize) -> Result<(), DecodeError> {
     if len > Limits::MAX_RECORD {
@@ -274,13 +301,15 @@ fn check(draft: &Draft) -> Result<(), DecodeError> {
     if draft.links.iter().any(|link| link.peer == draft.origin) {
         return Err(DecodeError::Rule("a node has no link to itself"));
     }
-    let full = draft.links.iter().filter(|link| link.class != LinkClass::Stub).map(|link| &link.peer);
+    let full =
+        draft.links.iter().filter(|link| link.class != LinkClass::Stub).map(|link| &link.peer);
     if full.chain([&draft.origin]).any(|id| id.suffix().is_some()) {
         return Err(DecodeError::Rule("only stubs have ids with a suffix"));
     }
     let limits = Limits::default();
     let count = |class| draft.links.iter().filter(|link| link.class == class).count();
-    if count(LinkClass::Active) > limits.active_links || count(LinkClass::Stub) > limits.stub_links {
+    if count(LinkClass::Active) > limits.active_links || count(LinkClass::Stub) > limits.stub_links
+    {
         return Err(DecodeError::Rule("a record has at most 4,096 active links and 65,536 stubs"));
     }
     if draft.capabilities.len() > limits.capabilities {
@@ -367,19 +396,27 @@ mod tests {
     #[test]
     fn a_record_survives_the_wire() {
         let record = draft().seal().unwrap();
-        let read = Record::decode(&Advertisement::new(record.advertisement().bytes().clone())).unwrap();
+        let read =
+            Record::decode(&Advertisement::new(record.advertisement().bytes().clone())).unwrap();
         assert_eq!(*read, draft());
         assert_eq!(read, record);
         let alone = Draft { over: None, ..draft() }.seal().unwrap();
-        assert_eq!(*Record::decode(alone.advertisement()).unwrap(), Draft { over: None, ..draft() });
+        assert_eq!(
+            *Record::decode(alone.advertisement()).unwrap(),
+            Draft { over: None, ..draft() }
+        );
     }
 
     #[test]
     fn fields_and_classes_that_are_not_known_yet_are_skipped_and_kept_in_the_bytes() {
         let links = vec![("b", 0u8, 1u32, "later"), ("c", 9u8, 1u32, "later")];
         let none = serde_bytes::Bytes::new(b"");
-        let bytes = compact::encode(&("a", 1u64, 2u64, 3u64, 8u8, links, none, ((), ()), "later", 7));
-        assert!(Record::decode(&Advertisement::new(bytes.into())).is_err(), "an instance is a number");
+        let bytes =
+            compact::encode(&("a", 1u64, 2u64, 3u64, 8u8, links, none, ((), ()), "later", 7));
+        assert!(
+            Record::decode(&Advertisement::new(bytes.into())).is_err(),
+            "an instance is a number"
+        );
         let links = vec![("b", 0u8, 1u32, "later"), ("c", 9u8, 1u32, "later")];
         let bytes = compact::encode(&("a", 1u64, 2u64, 3u64, 8u8, links, none, (), (), "later", 7));
         let record = Record::decode(&Advertisement::new(bytes.clone().into())).unwrap();
@@ -389,7 +426,8 @@ mod tests {
 
     #[test]
     fn records_that_break_a_rule_are_refused() {
-        let twice = Draft { links: vec![draft().links[0].clone(), draft().links[0].clone()], ..draft() };
+        let twice =
+            Draft { links: vec![draft().links[0].clone(), draft().links[0].clone()], ..draft() };
         assert!(matches!(twice.seal(), Err(DecodeError::Rule(_))));
         let own = Link { peer: id("a"), class: LinkClass::Active, cost: Cost::DEFAULT };
         assert!(matches!(Draft { links: vec![own], ..draft() }.seal(), Err(DecodeError::Rule(_))));
@@ -399,7 +437,11 @@ mod tests {
         assert!(matches!(Draft { over: Some(far), ..draft() }.seal(), Err(DecodeError::Rule(_))));
         let many = |n: u32| Draft {
             links: (0..n)
-                .map(|i| Link { peer: id(&format!("{i:06}")), class: LinkClass::Stub, cost: Cost::DEFAULT })
+                .map(|i| Link {
+                    peer: id(&format!("{i:06}")),
+                    class: LinkClass::Stub,
+                    cost: Cost::DEFAULT,
+                })
                 .collect(),
             ..draft()
         };
@@ -410,8 +452,9 @@ mod tests {
     #[test]
     fn the_size_of_a_record_is_never_underestimated() {
         let record = draft().seal().unwrap();
-        let estimate =
-            BASE_SIZE + record.links.iter().map(Link::size).sum::<usize>() + record.capabilities.len();
+        let estimate = BASE_SIZE
+            + record.links.iter().map(Link::size).sum::<usize>()
+            + record.capabilities.len();
         assert!(record.advertisement().bytes().len() <= estimate);
     }
 

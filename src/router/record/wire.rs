@@ -1,7 +1,8 @@
 //! The messages between two neighbours, and their bytes.
 //!
-//! A frame, without the length that the transport puts before it, is the MessagePack array `[type, field, …]`. Fields
-//! that follow the known ones are skipped, and so are frames of unknown types.
+//! A frame, without the length that the transport puts before it, is the MessagePack array
+//! `[type, field, …]`. Fields that follow the known ones are skipped, and so are frames of unknown
+//! types.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -25,8 +26,8 @@ use crate::router::record::delta::Delta;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Message {
-    /// The sum of a set of records. The first message of a session, over the records that the sender offers; later, after
-    /// a quiet time, over those that it can reach.
+    /// The sum of a set of records. The first message of a session, over the records that the
+    /// sender offers; later, after a quiet time, over those that it can reach.
     Digest {
         /// The sum.
         digest: Digest,
@@ -35,8 +36,8 @@ pub enum Message {
     },
     /// The digests of what the sender offers, in buckets: asks for a summary of those that differ.
     Buckets(Buckets),
-    /// What the sender offers of the origins after `after` up to the last entry, or up to the end if `last` is set. An
-    /// origin in that range that is not listed is not offered.
+    /// What the sender offers of the origins after `after` up to the last entry, or up to the end
+    /// if `last` is set. An origin in that range that is not listed is not offered.
     Summary {
         /// Where the range starts, exclusive; none: at the first origin.
         after: Option<NodeId>,
@@ -53,7 +54,8 @@ pub enum Message {
     Delta(Arc<Delta>),
     /// The sender holds these copies.
     Have(Vec<Entry>),
-    /// The same, and the sender sends these copies to nobody who does not ask. On the wire it is a HAVE with a mark.
+    /// The same, and the sender sends these copies to nobody who does not ask. On the wire it is a
+    /// HAVE with a mark.
     Offer(Vec<Entry>),
     /// The sender asks for the records of these origins.
     Want(Vec<NodeId>),
@@ -63,7 +65,8 @@ pub enum Message {
     Echo(Echo),
     /// The sender has sent all that the difference of the databases asked for.
     SyncEnd,
-    /// The digest of the records that the sender can reach, computed anew from their bytes, under a key of its own.
+    /// The digest of the records that the sender can reach, computed anew from their bytes, under a
+    /// key of its own.
     Rekeyed {
         /// The key, another one each time.
         key: [u8; 16],
@@ -104,7 +107,8 @@ pub struct Entry {
     pub stamp: Stamp,
 }
 
-/// The sum modulo 2^128 of the ids of a set of advertisements: equal sets have equal digests, in any order.
+/// The sum modulo 2^128 of the ids of a set of advertisements: equal sets have equal digests, in
+/// any order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Digest(pub u128);
 
@@ -147,7 +151,8 @@ impl Message {
 
     /// The longest frame of a type, in bytes. What is longer must not be read; close the session.
     ///
-    /// Every bound leaves room for fields of later versions; unknown types may be as long as the longest known one.
+    /// Every bound leaves room for fields of later versions; unknown types may be as long as the
+    /// longest known one.
     #[must_use]
     pub const fn max_len(frame_type: u8) -> usize {
         match frame_type {
@@ -185,9 +190,11 @@ impl Message {
     pub fn encode(&self) -> Vec<u8> {
         let frame_type = self.frame_type();
         match self {
-            Self::Digest { digest, count } => {
-                compact::encode(&(frame_type, serde_bytes::Bytes::new(&digest.0.to_be_bytes()), count))
-            }
+            Self::Digest { digest, count } => compact::encode(&(
+                frame_type,
+                serde_bytes::Bytes::new(&digest.0.to_be_bytes()),
+                count,
+            )),
             Self::Buckets(buckets) => {
                 compact::encode(&(frame_type, serde_bytes::Bytes::new(&buckets.to_bytes())))
             }
@@ -223,7 +230,11 @@ impl Message {
             Self::SyncEnd => compact::encode(&(frame_type,)),
             Self::Rekeyed { key, digest } => {
                 let digest = digest.0.to_be_bytes();
-                compact::encode(&(frame_type, serde_bytes::Bytes::new(key), serde_bytes::Bytes::new(&digest)))
+                compact::encode(&(
+                    frame_type,
+                    serde_bytes::Bytes::new(key),
+                    serde_bytes::Bytes::new(&digest),
+                ))
             }
             Self::CredentialWant(wanted) => compact::encode(&(frame_type, wanted)),
             Self::Credential { origin, name, credential } => {
@@ -233,7 +244,8 @@ impl Message {
             Self::AttachmentWant(wanted) => compact::encode(&(frame_type, wanted)),
             Self::Attachment { stub, neighbour, attachment } => {
                 let parts = attachment.as_ref().map(|attachment| {
-                    let parts = [attachment.bytes(), attachment.signature(), attachment.credential()];
+                    let parts =
+                        [attachment.bytes(), attachment.signature(), attachment.credential()];
                     parts.map(|bytes| serde_bytes::Bytes::new(bytes))
                 });
                 compact::encode(&(frame_type, stub, neighbour, parts))
@@ -241,10 +253,12 @@ impl Message {
         }
     }
 
-    /// Reads a frame, without its length. `Ok(None)`: a type that this version does not know; skip it.
+    /// Reads a frame, without its length. `Ok(None)`: a type that this version does not know; skip
+    /// it.
     ///
-    /// Total: any bytes give a message, a skip or an error, and what is allocated is bounded by their number. The record
-    /// of an update is checked when the router takes it, unless it saw the same bytes before.
+    /// Total: any bytes give a message, a skip or an error, and what is allocated is bounded by
+    /// their number. The record of an update is checked when the router takes it, unless it saw the
+    /// same bytes before.
     ///
     /// # Errors
     /// The frame breaks the format: the sender's fault. Nothing was changed; close its session.
@@ -269,7 +283,9 @@ impl Message {
                 16 + entries.len() * 48
             }
             Self::Rekeyed { .. } => 38,
-            Self::Update(advertisement) => 8 + advertisement.bytes().len() + advertisement.proof().len(),
+            Self::Update(advertisement) => {
+                8 + advertisement.bytes().len() + advertisement.proof().len()
+            }
             Self::Delta(delta) => delta.size(),
             Self::Want(origins) | Self::Nack(origins) => 8 + origins.len() * 24,
             Self::Echo(_) => 64,
@@ -277,7 +293,9 @@ impl Message {
             Self::CredentialWant(wanted) => 8 + wanted.len() * 40,
             Self::Credential { credential, .. } => 48 + credential.as_ref().map_or(0, Bytes::len),
             Self::AttachmentWant(wanted) => 8 + wanted.len() * 40,
-            Self::Attachment { attachment, .. } => 48 + attachment.as_ref().map_or(0, |proof| proof.len()),
+            Self::Attachment { attachment, .. } => {
+                48 + attachment.as_ref().map_or(0, |proof| proof.len())
+            }
         }
     }
 
@@ -294,7 +312,9 @@ impl Message {
             (Some(after), Some(first)) if first.origin <= *after => {
                 Err(DecodeError::Rule("a summary starts after where it says"))
             }
-            (_, None) if !last => Err(DecodeError::Rule("only the last part of a summary may be empty")),
+            (_, None) if !last => {
+                Err(DecodeError::Rule("only the last part of a summary may be empty"))
+            }
             _ => Ok(()),
         }
     }
@@ -317,7 +337,9 @@ impl<'de> Tolerant<'de> for Frame {
     fn read<A: SeqAccess<'de>>(mut fields: Fields<A>) -> Result<Self, A::Error> {
         let frame_type: u8 = fields.next("type")?;
         let message = match frame_type {
-            DIGEST => Some(Message::Digest { digest: digest(&mut fields)?, count: fields.next("count")? }),
+            DIGEST => {
+                Some(Message::Digest { digest: digest(&mut fields)?, count: fields.next("count")? })
+            }
             BUCKETS => Some(Message::Buckets(buckets(&mut fields)?)),
             SUMMARY => Some(Message::Summary {
                 after: fields.next("after")?,
@@ -346,9 +368,10 @@ impl<'de> Tolerant<'de> for Frame {
                 sum: fields.next("sum")?,
             })),
             SYNC_END => Some(Message::SyncEnd),
-            REKEYED => {
-                Some(Message::Rekeyed { key: sixteen(&mut fields, "key")?, digest: digest(&mut fields)? })
-            }
+            REKEYED => Some(Message::Rekeyed {
+                key: sixteen(&mut fields, "key")?,
+                digest: digest(&mut fields)?,
+            }),
             CREDENTIAL_WANT => {
                 let wanted: Vec<Read<WantedCredential>> = fields.next("wanted")?;
                 Some(Message::CredentialWant(wanted.into_iter().map(|wanted| wanted.0.0).collect()))
@@ -382,7 +405,10 @@ fn digest<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Digest, A::E
     sixteen(fields, "digest").map(|bytes| Digest(u128::from_be_bytes(bytes)))
 }
 
-fn sixteen<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>, name: &'static str) -> Result<[u8; 16], A::Error> {
+fn sixteen<'de, A: SeqAccess<'de>>(
+    fields: &mut Fields<A>,
+    name: &'static str,
+) -> Result<[u8; 16], A::Error> {
     let bytes: serde_bytes::ByteBuf = fields.next(name)?;
     <[u8; 16]>::try_from(bytes.as_slice()).map_err(|_| A::Error::invalid_length(bytes.len(), &"16"))
 }
@@ -392,7 +418,9 @@ fn buckets<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Buckets, A:
     Buckets::from_bytes(&bytes).map_err(A::Error::custom)
 }
 
-fn bucket_set<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Option<BucketSet>, A::Error> {
+fn bucket_set<'de, A: SeqAccess<'de>>(
+    fields: &mut Fields<A>,
+) -> Result<Option<BucketSet>, A::Error> {
     let bytes: Option<serde_bytes::ByteBuf> = fields.optional()?;
     bytes.map(|bytes| BucketSet::from_bytes(&bytes).map_err(A::Error::custom)).transpose()
 }
@@ -432,10 +460,13 @@ impl<'de> Tolerant<'de> for AttachmentParts {
     const NAME: &'static str = "an attachment";
 
     fn read<A: SeqAccess<'de>>(mut fields: Fields<A>) -> Result<Self, A::Error> {
-        let mut part = |name| fields.next::<serde_bytes::ByteBuf>(name).map(|bytes| bytes.into_vec().into());
-        let (body, signature, credential) = (part("statement")?, part("signature")?, part("credential")?);
+        let mut part =
+            |name| fields.next::<serde_bytes::ByteBuf>(name).map(|bytes| bytes.into_vec().into());
+        let (body, signature, credential) =
+            (part("statement")?, part("signature")?, part("credential")?);
         fields.finish()?;
-        let attachment = Attachment::decode(body, signature, credential).map_err(A::Error::custom)?;
+        let attachment =
+            Attachment::decode(body, signature, credential).map_err(A::Error::custom)?;
         Ok(Self(Box::new(attachment)))
     }
 }

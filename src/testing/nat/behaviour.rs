@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The common kinds of NAT, for [`Network::nat`](crate::testing::Network::nat); each is a [`NatBehaviour`] by `into`.
+/// The common kinds of NAT, for [`Network::nat`](crate::testing::Network::nat); each is a
+/// [`NatBehaviour`] by `into`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NatKind {
     /// One mapping for all destinations; admits any source.
@@ -33,18 +34,26 @@ impl NatKind {
 impl From<NatKind> for NatBehaviour {
     fn from(kind: NatKind) -> Self {
         let (mapping, filtering, ports) = match kind {
-            NatKind::FullCone => {
-                (Mapping::EndpointIndependent, Filtering::EndpointIndependent, PortAssignment::Preserving)
-            }
-            NatKind::AddressRestricted => {
-                (Mapping::EndpointIndependent, Filtering::AddressDependent, PortAssignment::Preserving)
-            }
-            NatKind::PortRestricted => {
-                (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent, PortAssignment::Preserving)
-            }
-            NatKind::Symmetric => {
-                (Mapping::AddressAndPortDependent, Filtering::AddressAndPortDependent, PortAssignment::Random)
-            }
+            NatKind::FullCone => (
+                Mapping::EndpointIndependent,
+                Filtering::EndpointIndependent,
+                PortAssignment::Preserving,
+            ),
+            NatKind::AddressRestricted => (
+                Mapping::EndpointIndependent,
+                Filtering::AddressDependent,
+                PortAssignment::Preserving,
+            ),
+            NatKind::PortRestricted => (
+                Mapping::EndpointIndependent,
+                Filtering::AddressAndPortDependent,
+                PortAssignment::Preserving,
+            ),
+            NatKind::Symmetric => (
+                Mapping::AddressAndPortDependent,
+                Filtering::AddressAndPortDependent,
+                PortAssignment::Random,
+            ),
             // Each flow is mapped by itself, to the same port while that is free.
             NatKind::Masquerade => (
                 Mapping::AddressAndPortDependent,
@@ -59,8 +68,8 @@ impl From<NatKind> for NatBehaviour {
 
 /// How a NAT or a firewall behaves.
 ///
-/// Start from a [`NatKind`], the default ([`NatKind::PortRestricted`]) or [`FIREWALL`](Self::FIREWALL), and change
-/// what matters:
+/// Start from a [`NatKind`], the default ([`NatKind::PortRestricted`]) or
+/// [`FIREWALL`](Self::FIREWALL), and change what matters:
 /// ```
 /// # use receptor_quic::testing::{NatBehaviour, NatKind, PortAssignment};
 /// let linux = NatBehaviour { ports: PortAssignment::Preserving, ..NatKind::Symmetric.into() };
@@ -73,19 +82,21 @@ pub struct NatBehaviour {
     pub filtering: Filtering,
     /// Which port a mapping gets.
     pub ports: PortAssignment,
-    /// How long a mapping lasts after the host last sent through it, and how long a destination is let in after the
-    /// host last sent to it. What comes in prolongs neither. Default 30 s, the shortest that is common.
+    /// How long a mapping lasts after the host last sent through it, and how long a destination is
+    /// let in after the host last sent to it. What comes in prolongs neither. Default 30 s, the
+    /// shortest that is common.
     pub lifetime: Duration,
     /// Whether hosts behind it reach each other by their outer addresses. Default false.
     pub hairpin: bool,
-    /// Whether it drops what comes in unasked. If not, it takes that for a flow of its own: a later flow of a host to
-    /// where that came from gets another port, for as long as a mapping lasts. Default true.
+    /// Whether it drops what comes in unasked. If not, it takes that for a flow of its own: a later
+    /// flow of a host to where that came from gets another port, for as long as a mapping lasts.
+    /// Default true.
     pub filters_input: bool,
 }
 
 impl NatBehaviour {
-    /// Translates nothing: hosts behind it have addresses that hold outside too. Only answers are let in. What stands
-    /// in front of most IPv6 networks.
+    /// Translates nothing: hosts behind it have addresses that hold outside too. Only answers are
+    /// let in. What stands in front of most IPv6 networks.
     pub const FIREWALL: Self = Self {
         mapping: Mapping::Untranslated,
         filtering: Filtering::AddressAndPortDependent,
@@ -131,7 +142,8 @@ pub enum Filtering {
     AddressAndPortDependent,
 }
 
-/// Which port a mapping gets (RFC 4787 §4.2). No other mapping that shares destinations with it has the same.
+/// Which port a mapping gets (RFC 4787 §4.2). No other mapping that shares destinations with it has
+/// the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortAssignment {
     /// The host's own, or the next free one.

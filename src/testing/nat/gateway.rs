@@ -1,4 +1,5 @@
-//! A NAT or a firewall as the network has it: what it translates, and between which networks it stands.
+//! A NAT or a firewall as the network has it: what it translates, and between which networks it
+//! stands.
 
 use super::behaviour::{Blocked, Mapping, NatBehaviour};
 use super::transit::Side;
@@ -29,7 +30,8 @@ pub(in crate::testing) struct Gateway {
 pub(in crate::testing) enum Kept {
     /// It has another address by now.
     Unreachable,
-    /// No mapping, not from whom the filter lets in, blocked, or back where it came from without hairpinning.
+    /// No mapping, not from whom the filter lets in, blocked, or back where it came from without
+    /// hairpinning.
     Filtered,
 }
 
@@ -68,7 +70,12 @@ impl Gateway {
         self.translates() && ip == self.address
     }
 
-    fn outbound(&mut self, parcel: &mut Parcel, rng: &mut SplitMix64, now: Instant) -> Result<(), Kept> {
+    fn outbound(
+        &mut self,
+        parcel: &mut Parcel,
+        rng: &mut SplitMix64,
+        now: Instant,
+    ) -> Result<(), Kept> {
         if self.blocked.is_some_and(Blocked::outbound) {
             return Err(Kept::Filtered);
         }
@@ -83,7 +90,8 @@ impl Gateway {
             return Err(Kept::Filtered);
         }
         let pair = (parcel.source, parcel.destination);
-        parcel.destination = self.table.inbound(&self.behaviour, pair, now).map_err(|_| Kept::Filtered)?;
+        parcel.destination =
+            self.table.inbound(&self.behaviour, pair, now).map_err(|_| Kept::Filtered)?;
         Ok(())
     }
 }

@@ -33,8 +33,9 @@ pub struct Nat {
 }
 
 impl Nat {
-    /// Binds port 7400 of the next host behind it: 192.168.1.2:7400, 192.168.1.3:7400 and so on, behind a firewall
-    /// `[2001:db8:N::2]:7400` and so on. Hosts behind different NATs may have the same address.
+    /// Binds port 7400 of the next host behind it: 192.168.1.2:7400, 192.168.1.3:7400 and so on,
+    /// behind a firewall `[2001:db8:N::2]:7400` and so on. Hosts behind different NATs may have the
+    /// same address.
     ///
     /// # Panics
     ///
@@ -49,7 +50,8 @@ impl Nat {
         Arc::new(VirtualSocket::new(self.network.clone(), id, address))
     }
 
-    /// A NAT behind this one, as of a home behind a carrier's. Its address outside is of 100.64.0.0/10.
+    /// A NAT behind this one, as of a home behind a carrier's. Its address outside is of
+    /// 100.64.0.0/10.
     ///
     /// # Panics
     ///
@@ -80,13 +82,14 @@ impl Nat {
         self.network.fabric().gateway(self.id).table.flush();
     }
 
-    /// Gives it another address outside, as a provider does; the mappings go, and so does what is on its way to the
-    /// old address. Returns the new one. A firewall only forgets.
+    /// Gives it another address outside, as a provider does; the mappings go, and so does what is
+    /// on its way to the old address. Returns the new one. A firewall only forgets.
     pub fn renumber(&self) -> IpAddr {
         self.network.fabric().renumber(self.id)
     }
 
-    /// Makes it behave otherwise from now on. The mappings go. A firewall stays one, and a NAT a NAT.
+    /// Makes it behave otherwise from now on. The mappings go. A firewall stays one, and a NAT a
+    /// NAT.
     pub fn set_behaviour(&self, behaviour: impl Into<NatBehaviour>) {
         let mut behaviour = behaviour.into();
         let mut fabric = self.network.fabric();
@@ -98,7 +101,8 @@ impl Nat {
         gateway.table.flush();
     }
 
-    /// Lets nothing through in one direction or both, or everything that the filter lets through again.
+    /// Lets nothing through in one direction or both, or everything that the filter lets through
+    /// again.
     pub fn block(&self, blocked: impl Into<Option<Blocked>>) {
         self.network.fabric().gateway(self.id).blocked = blocked.into();
     }
@@ -108,8 +112,8 @@ impl Nat {
         self.network.fabric().wires.set_default(self.inner, quality);
     }
 
-    /// Gives it an access link outside, see [`Network::set_access`]; it keeps that when its address changes. No effect
-    /// on a firewall: set that of its hosts.
+    /// Gives it an access link outside, see [`Network::set_access`]; it keeps that when its address
+    /// changes. No effect on a firewall: set that of its hosts.
     pub fn set_access(&self, quality: LinkQuality) {
         let mut fabric = self.network.fabric();
         let gateway = fabric.gateway(self.id);
@@ -119,11 +123,13 @@ impl Nat {
 }
 
 impl Network {
-    /// Puts a NAT on the Internet: hosts [behind it](Nat::host) reach others by its address, 198.18.0.1 and so on.
+    /// Puts a NAT on the Internet: hosts [behind it](Nat::host) reach others by its address,
+    /// 198.18.0.1 and so on.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime: a task there lets NATs decide when a datagram reaches them. It ends with the network.
+    /// Outside of a tokio runtime: a task there lets NATs decide when a datagram reaches them. It
+    /// ends with the network.
     #[must_use]
     pub fn nat(&self, behaviour: impl Into<NatBehaviour>) -> Nat {
         self.start_pump();
@@ -131,8 +137,9 @@ impl Network {
         Nat { network: self.clone(), id, inner }
     }
 
-    /// Puts a stateful firewall on the Internet: hosts [behind it](Nat::host) have addresses of 2001:db8::/32 that are
-    /// their own, and hear from others only what answers them ([`NatBehaviour::FIREWALL`]).
+    /// Puts a stateful firewall on the Internet: hosts [behind it](Nat::host) have addresses of
+    /// 2001:db8::/32 that are their own, and hear from others only what answers them
+    /// ([`NatBehaviour::FIREWALL`]).
     ///
     /// # Panics
     ///

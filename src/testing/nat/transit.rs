@@ -80,7 +80,8 @@ impl Transit {
         (before - self.legs.len()) as u64
     }
 
-    /// Remembers whom to wake. The waker it replaces is for the caller to drop, outside of any lock.
+    /// Remembers whom to wake. The waker it replaces is for the caller to drop, outside of any
+    /// lock.
     pub(in crate::testing) fn register(&mut self, waker: &Waker) -> Option<Waker> {
         self.waker.replace(waker.clone())
     }

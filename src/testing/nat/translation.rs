@@ -1,4 +1,5 @@
-//! What a NAT or a firewall remembers, and what follows from it: a pure table, with time and chance by argument.
+//! What a NAT or a firewall remembers, and what follows from it: a pure table, with time and chance
+//! by argument.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,12 +18,13 @@ const DRAWS: usize = 16;
 /// Where ports that are not preserved begin.
 const FIRST_PORT: u16 = 1_024;
 
-/// The mappings of one NAT, by who made them: the inner endpoint, and as much of the destination as counts.
+/// The mappings of one NAT, by who made them: the inner endpoint, and as much of the destination as
+/// counts.
 #[derive(Debug, Default)]
 pub(in crate::testing) struct TranslationTable {
     mappings: BTreeMap<(SocketAddr, Scope), Entry>,
-    /// Flows of the NAT's own, by the remote end and the end here, and when a datagram last came: of a NAT that does not
-    /// filter its input.
+    /// Flows of the NAT's own, by the remote end and the end here, and when a datagram last came:
+    /// of a NAT that does not filter its input.
     unasked: BTreeMap<(SocketAddr, SocketAddr), Instant>,
     /// When what had expired was last removed.
     swept: Option<Instant>,
@@ -54,7 +56,8 @@ pub(in crate::testing) enum NotLetIn {
 }
 
 impl TranslationTable {
-    /// The source that a datagram has outside, and a note that its answers may come in. `None` if no port is left.
+    /// The source that a datagram has outside, and a note that its answers may come in. `None` if
+    /// no port is left.
     pub(in crate::testing) fn outbound(
         &mut self,
         behaviour: &NatBehaviour,
@@ -68,7 +71,8 @@ impl TranslationTable {
             Mapping::AddressDependent => Scope::Address(to.ip()),
             Mapping::AddressAndPortDependent => Scope::Endpoint(to),
         };
-        if !self.mappings.get(&(from, scope)).is_some_and(|entry| behaviour.alive(entry.used, now)) {
+        if !self.mappings.get(&(from, scope)).is_some_and(|entry| behaviour.alive(entry.used, now))
+        {
             self.sweep(behaviour, now);
             if self.mappings.len() >= MAX_MAPPINGS {
                 return None;
@@ -80,7 +84,8 @@ impl TranslationTable {
                     self.port(behaviour.ports, (from.port(), to), scope, address, rng)?,
                 ),
             };
-            self.mappings.insert((from, scope), Entry { outer, sessions: BTreeMap::new(), used: now });
+            self.mappings
+                .insert((from, scope), Entry { outer, sessions: BTreeMap::new(), used: now });
         }
         let entry = self.mappings.get_mut(&(from, scope))?;
         entry.used = now;
@@ -121,14 +126,20 @@ impl TranslationTable {
             return Err(NotLetIn::NoMapping);
         }
         let lets_in = |entry: &Entry| {
-            let mut sessions = entry.sessions.iter().filter(|(_, used)| behaviour.alive(**used, now));
+            let mut sessions =
+                entry.sessions.iter().filter(|(_, used)| behaviour.alive(**used, now));
             match behaviour.filtering {
                 Filtering::EndpointIndependent => true,
-                Filtering::AddressDependent => sessions.any(|(session, _)| session.ip() == from.ip()),
+                Filtering::AddressDependent => {
+                    sessions.any(|(session, _)| session.ip() == from.ip())
+                }
                 Filtering::AddressAndPortDependent => sessions.any(|(session, _)| *session == from),
             }
         };
-        mapped.find(|(_, entry)| lets_in(entry)).map(|((inner, _), _)| *inner).ok_or(NotLetIn::Filtered)
+        mapped
+            .find(|(_, entry)| lets_in(entry))
+            .map(|((inner, _), _)| *inner)
+            .ok_or(NotLetIn::Filtered)
     }
 
     /// Forgets everything, as a restart does.
@@ -153,7 +164,8 @@ impl TranslationTable {
         });
     }
 
-    /// A port that no other mapping with the same destinations has, nor a flow of the NAT's own with the destination.
+    /// A port that no other mapping with the same destinations has, nor a flow of the NAT's own
+    /// with the destination.
     fn port(
         &self,
         assignment: PortAssignment,
@@ -200,7 +212,12 @@ mod tests {
     impl Tried {
         fn new(behaviour: impl Into<NatBehaviour>) -> Self {
             let table = TranslationTable::default();
-            Self { table, behaviour: behaviour.into(), rng: SplitMix64::new(1), now: Instant::now() }
+            Self {
+                table,
+                behaviour: behaviour.into(),
+                rng: SplitMix64::new(1),
+                now: Instant::now(),
+            }
         }
 
         fn outward(&mut self, from: &str, to: &str) -> SocketAddr {
@@ -298,9 +315,17 @@ mod tests {
         assert_eq!(nat.outward(HOST, FAR), outer);
         nat.now += 9 * SECOND;
         assert!(nat.inward(FAR, outer).is_ok());
-        assert_eq!(nat.inward(ELSEWHERE, outer), Err(NotLetIn::Filtered), "nothing was sent there lately");
+        assert_eq!(
+            nat.inward(ELSEWHERE, outer),
+            Err(NotLetIn::Filtered),
+            "nothing was sent there lately"
+        );
         nat.now += SECOND;
-        assert_eq!(nat.inward(FAR, outer), Err(NotLetIn::NoMapping), "what comes in keeps nothing alive");
+        assert_eq!(
+            nat.inward(FAR, outer),
+            Err(NotLetIn::NoMapping),
+            "what comes in keeps nothing alive"
+        );
     }
 
     #[test]

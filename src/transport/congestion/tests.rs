@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, Connection, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt,
+};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -59,14 +61,18 @@ impl Outcome {
 
 fn tls() -> (ServerConfig, ClientConfig) {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
-    let params = rcgen::CertificateParams::new(["server".to_owned()]).expect("a connection that works");
+    let params =
+        rcgen::CertificateParams::new(["server".to_owned()]).expect("a connection that works");
     let certificate = params.self_signed(&key).expect("a connection that works").der().clone();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
     let server = ServerConfig::with_single_cert(vec![certificate.clone()], key.into())
         .expect("a connection that works");
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).expect("a connection that works");
-    (server, ClientConfig::with_root_certificates(Arc::new(roots)).expect("a connection that works"))
+    (
+        server,
+        ClientConfig::with_root_certificates(Arc::new(roots)).expect("a connection that works"),
+    )
 }
 
 fn transport(congestion: Congestion) -> Arc<TransportConfig> {
@@ -175,8 +181,11 @@ async fn measure(seed: u64, path: Path, flows: &[Congestion], time: Duration) ->
         tokio::time::sleep(100 * MS).await;
     }
     let seconds = start.elapsed().as_secs_f64();
-    let rates =
-        moved().iter().zip(&before).map(|(after, before)| (after - before) as f64 / MBIT / seconds).collect();
+    let rates = moved()
+        .iter()
+        .zip(&before)
+        .map(|(after, before)| (after - before) as f64 / MBIT / seconds)
+        .collect();
     let after = network.counters();
     calls.sort();
     Outcome {
@@ -227,7 +236,8 @@ async fn a_flow_shares_its_path_with_one_of_cubic() {
 #[tokio::test(start_paused = true)]
 async fn eight_flows_share_their_path_fairly() {
     for loss in [0.0, 0.01] {
-        let outcome = shown(&format!("eight, loss {loss}"), Path { loss, ..EDGE }, &[Westwood; 8]).await;
+        let outcome =
+            shown(&format!("eight, loss {loss}"), Path { loss, ..EDGE }, &[Westwood; 8]).await;
         assert!(outcome.jain() >= 0.9, "{outcome:?}");
         assert!(outcome.total() >= 17.0, "{outcome:?}");
         assert!(outcome.dropped <= 0.1, "{outcome:?}");
@@ -244,7 +254,8 @@ async fn a_deep_queue_stays_short_and_a_shallow_one_is_not_flooded() {
 
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_others_fill_does_not_starve_a_flow() {
-    let outcome = shown("deep, beside CUBIC", Path { queue: 1_000_000, ..EDGE }, &[Westwood, Cubic]).await;
+    let outcome =
+        shown("deep, beside CUBIC", Path { queue: 1_000_000, ..EDGE }, &[Westwood, Cubic]).await;
     assert!(outcome.rates[0] >= 2.0, "{outcome:?}");
 }
 

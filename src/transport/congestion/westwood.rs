@@ -247,7 +247,14 @@ impl Controller for Westwood {
         self.rate.on_sent(now);
     }
 
-    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, _: &RttEstimator) {
+    fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        app_limited: bool,
+        _: &RttEstimator,
+    ) {
         self.rate.on_ack(now, bytes);
         self.round.acked += bytes;
         self.batch += bytes;
@@ -275,7 +282,13 @@ impl Controller for Westwood {
         }
     }
 
-    fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost_bytes: u64) {
+    fn on_congestion_event(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        persistent: bool,
+        lost_bytes: u64,
+    ) {
         self.round.lost += lost_bytes;
         if persistent {
             // The path is gone or another: what is known of it is of no use.

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use quinn::{
-    ConnectError, Connection, ConnectionError, Incoming, ServerConfig, TransportConfig, ZeroRttAccepted,
+    ConnectError, Connection, ConnectionError, Incoming, ServerConfig, TransportConfig,
+    ZeroRttAccepted,
 };
 
 use self::reset::ResetKey;
@@ -48,7 +49,8 @@ pub(crate) struct Endpoint {
     tls: ArcSwap<Shown>,
 }
 
-/// Which of a node's successive identities and trusts judged a handshake, and which credential it showed.
+/// Which of a node's successive identities and trusts judged a handshake, and which credential it
+/// showed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Generation {
     /// Grows with every reload.
@@ -143,7 +145,8 @@ impl IntoFuture for Connecting {
     }
 }
 
-/// A connection whose other end the trust of that generation has accepted. That may not be the current one.
+/// A connection whose other end the trust of that generation has accepted. That may not be the
+/// current one.
 #[derive(Clone, Debug)]
 pub(crate) struct Authenticated {
     connection: Connection,
@@ -342,8 +345,8 @@ impl Shown {
             config.migration(migration);
             config
         };
-        // A neighbour may get a new address from its NAT, and a stub may be attached elsewhere. The rest of a peer's overlay
-        // address is its name.
+        // A neighbour may get a new address from its NAT, and a stub may be attached elsewhere. The
+        // rest of a peer's overlay address is its name.
         let generation = Generation { number, credential: credential_hash(&identity) };
         Self { accept_link: accept(true), accept_peer: accept(true), identity, generation, tls }
     }

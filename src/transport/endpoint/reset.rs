@@ -18,7 +18,8 @@ use crate::transport::crypto::provider;
 use crate::transport::identity::Identity;
 
 impl Identity {
-    /// The key that stateless reset tokens are made with. The same after a restart with the same key file.
+    /// The key that stateless reset tokens are made with. The same after a restart with the same
+    /// key file.
     pub(crate) fn reset_key(&self) -> [u8; 32] {
         self.derive_secret("receptor-quic stateless reset 1")
     }
@@ -26,8 +27,9 @@ impl Identity {
 
 /// quinn's defaults, with resets that outlive the process.
 ///
-/// quinn's own connection ids are signed with a key of the process, and packets with others are dropped without a word.
-/// Plain random ones are used instead, so that packets for the process before are answered; quinn limits how often.
+/// quinn's own connection ids are signed with a key of the process, and packets with others are
+/// dropped without a word. Plain random ones are used instead, so that packets for the process
+/// before are answered; quinn limits how often.
 pub(crate) fn endpoint_config(identity: &Identity) -> (quinn::EndpointConfig, Arc<ResetKey>) {
     let key = Arc::new(ResetKey::new(identity));
     let mut config = quinn::EndpointConfig::new(key.clone());
@@ -37,9 +39,10 @@ pub(crate) fn endpoint_config(identity: &Identity) -> (quinn::EndpointConfig, Ar
 
 /// HMAC-SHA256, as the TLS provider has it, with a key that follows the node's identity.
 ///
-/// The process after this one derives its key from the key file that it finds. The tokens of connections that begin after a
-/// reload are made with the new key for that reason. Connections from before it keep the tokens that their peers know; after
-/// a restart these peers notice by their idle timeout, or by the new process's link.
+/// The process after this one derives its key from the key file that it finds. The tokens of
+/// connections that begin after a reload are made with the new key for that reason. Connections
+/// from before it keep the tokens that their peers know; after a restart these peers notice by
+/// their idle timeout, or by the new process's link.
 pub(crate) struct ResetKey(ArcSwap<Zeroizing<[u8; 32]>>);
 
 impl ResetKey {
@@ -72,7 +75,11 @@ impl HmacKey for ResetKey {
         let tag = self.tag(data);
         // Compares every byte, so that the time taken reveals nothing.
         let difference = tag.as_ref().iter().zip(signature).fold(0, |sum, (a, b)| sum | (a ^ b));
-        if signature.len() == tag.as_ref().len() && difference == 0 { Ok(()) } else { Err(CryptoError) }
+        if signature.len() == tag.as_ref().len() && difference == 0 {
+            Ok(())
+        } else {
+            Err(CryptoError)
+        }
     }
 }
 
@@ -86,7 +93,10 @@ impl RandomConnectionIds {
 impl quinn::ConnectionIdGenerator for RandomConnectionIds {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut bytes = [0; Self::LEN];
-        provider().secure_random.fill(&mut bytes).expect("the system gave randomness for the handshake");
+        provider()
+            .secure_random
+            .fill(&mut bytes)
+            .expect("the system gave randomness for the handshake");
         ConnectionId::new(&bytes)
     }
 
@@ -126,7 +136,8 @@ mod tests {
 
     #[test]
     fn tags_are_hmac_sha256() {
-        // RFC 4231, test case 1, whose key is zero-padded to 32 bytes: HMAC pads with zeros as well.
+        // RFC 4231, test case 1, whose key is zero-padded to 32 bytes: HMAC pads with zeros as
+        // well.
         let mut key = [0; 32];
         key[..20].fill(0x0b);
         let key = ResetKey(ArcSwap::from_pointee(Zeroizing::new(key)));

@@ -174,7 +174,10 @@ mod tests {
         let driver = |packet: usize, fit: usize| {
             let mut first = true;
             let future = std::future::poll_fn(move |_| {
-                assert_eq!(batch_limit(), if std::mem::take(&mut first) { usize::MAX } else { fit });
+                assert_eq!(
+                    batch_limit(),
+                    if std::mem::take(&mut first) { usize::MAX } else { fit }
+                );
                 note_batch(packet);
                 Poll::<()>::Pending
             });

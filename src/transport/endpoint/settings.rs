@@ -13,23 +13,27 @@ use crate::transport::{Congestion, Identity};
 /// Maximum UDP payload that path MTU discovery tries, in bytes: that of a jumbo frame. Large
 /// datagrams are worth a factor of three on paths that support them; discovery starts at 1,200.
 pub(crate) const MAX_MTU: u16 = 8_952;
-/// Path MTU discovery ends when the next step would be less than this part of the bound: 223 bytes of 8,952, 36 of 1,472. Each
-/// probe is padded to its size, and quinn reads padding byte by byte: at steps of 20 bytes, to 8,952, that was a third of the CPU
-/// of links that come up. Where a jumbo frame's bound meets a path of 1,500 bytes, packets have 1,441 then, and not 1,472.
+/// Path MTU discovery ends when the next step would be less than this part of the bound: 223 bytes
+/// of 8,952, 36 of 1,472. Each probe is padded to its size, and quinn reads padding byte by byte:
+/// at steps of 20 bytes, to 8,952, that was a third of the CPU of links that come up. Where a jumbo
+/// frame's bound meets a path of 1,500 bytes, packets have 1,441 then, and not 1,472.
 const MTU_STEPS: u16 = 40;
 /// Maximum UDP payload that a node sends or accepts, in bytes: a switched packet has a header in
 /// front of QUIC's.
 pub(crate) const MAX_DATAGRAM: u16 = MAX_MTU + Header::MAX_LEN as u16;
-/// Streams that a node's application, its calls included, may have open to one other node at a time. More wait for a place:
-/// until their deadline, or for about a second. Streams of the built-in directives do not count.
+/// Streams that a node's application, its calls included, may have open to one other node at a
+/// time. More wait for a place: until their deadline, or for about a second. Streams of the
+/// built-in directives do not count.
 pub const MAX_STREAMS: usize = 1_023;
-/// Streams that an authenticated neighbour or peer may have open once it uses [`CREDIT_WANTED_AT`]: [`MAX_STREAMS`], the
-/// eighth that quinn withholds before it announces what was freed, and some 300 for built-in directives and for streams
-/// that only one end is done with. quinn reserves 82 bytes for each at 1,024, for the life of the connection. Its maps
-/// double in size, so up to 1,792 cost the same.
+/// Streams that an authenticated neighbour or peer may have open once it uses [`CREDIT_WANTED_AT`]:
+/// [`MAX_STREAMS`], the eighth that quinn withholds before it announces what was freed, and some
+/// 300 for built-in directives and for streams that only one end is done with. quinn reserves 82
+/// bytes for each at 1,024, for the life of the connection. Its maps double in size, so up to 1,792
+/// cost the same.
 pub(crate) const STREAM_CREDIT: u32 = 1_536;
-/// Streams of the other end that live here, beyond which new ones are refused, except for the service of calls: what an
-/// opener has given up but its handlers here have not counts as well, and must not use up the credit.
+/// Streams of the other end that live here, beyond which new ones are refused, except for the
+/// service of calls: what an opener has given up but its handlers here have not counts as well, and
+/// must not use up the credit.
 pub(crate) const MAX_INCOMING_STREAMS: usize = 1_280;
 /// Streams that it may have open as soon as it is authenticated, which is enough for most.
 pub(crate) const FIRST_STREAMS: u32 = 32;
@@ -78,14 +82,15 @@ impl Default for ReceiveLimits {
     }
 }
 
-/// The round trip that is assumed before one is measured: a lost handshake packet is sent again after three of these.
+/// The round trip that is assumed before one is measured: a lost handshake packet is sent again
+/// after three of these.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// The least that is assumed on a path whose round trip is known from the connection before (RFC
 /// 9002, section 6.2.2): a process that has just started is slow to answer.
 const RESUMED_RTT: Duration = Duration::from_millis(20);
 /// Silence after which a peer is considered gone and its streams end as unreachable, even if it has
-/// a route. Long enough to outlast the loss of a relay (5 s) and its restart. Without a route, or if
-/// it is longer, the peer timeout applies.
+/// a route. Long enough to outlast the loss of a relay (5 s) and its restart. Without a route, or
+/// if it is longer, the peer timeout applies.
 pub(crate) const PEER_DEAD_AFTER: Duration = Duration::from_secs(15);
 /// QUIC's idle timeout of peer connections, beyond the longest peer timeout. The mesh closes silent
 /// connections earlier, because each stream has its own peer timeout; QUIC's timeout only catches
@@ -99,7 +104,8 @@ const PEER_KEEPALIVE: Duration = Duration::from_secs(4);
 /// another path.
 pub const DEFAULT_PEER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The bounds of the peer timeout.
-pub const PEER_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(600);
+pub const PEER_TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(500)..=Duration::from_secs(600);
 
 /// Liveness profile of the links that this node dials. On links that it accepts, the neighbour's
 /// profile applies: the dialling end pays for the line.
@@ -161,8 +167,9 @@ impl Transports {
         config
     }
 
-    /// For connections that neighbours dial. They send the keepalives, which are answered; of both ends' idle timeouts the
-    /// shorter counts, which is theirs. Where round trips count, this end must send something that is answered.
+    /// For connections that neighbours dial. They send the keepalives, which are answered; of both
+    /// ends' idle timeouts the shorter counts, which is theirs. Where round trips count, this end
+    /// must send something that is answered.
     pub(crate) fn accepted_link(&self, path_mtu: u16) -> TransportConfig {
         let mut config = self.common(self.max_datagram.min(path_mtu).min(MAX_MTU));
         config.keep_alive_interval(self.measured.then(|| Liveness::Default.keepalive()));
@@ -173,7 +180,8 @@ impl Transports {
     /// Transport of connections through the switch, which adds a header to each packet; with a
     /// stream in each direction for path messages if direct paths are permitted.
     pub(crate) fn peer(&self, path_mtu: u16) -> TransportConfig {
-        let mut config = self.common(self.max_datagram.min(path_mtu).saturating_sub(Header::MAX_LEN as u16));
+        let mut config =
+            self.common(self.max_datagram.min(path_mtu).saturating_sub(Header::MAX_LEN as u16));
         config.max_concurrent_uni_streams(VarInt::from_u32(self.direct.into()));
         config.keep_alive_interval(Some(PEER_KEEPALIVE));
         config.max_idle_timeout(Some(idle(PEER_IDLE)));

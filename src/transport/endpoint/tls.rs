@@ -1,4 +1,5 @@
-//! The TLS of every connection: version 1.3, both sides authenticated, one application protocol, no resumption.
+//! The TLS of every connection: version 1.3, both sides authenticated, one application protocol, no
+//! resumption.
 
 use std::sync::Arc;
 
@@ -21,26 +22,30 @@ use crate::transport::identity::verify::PeerVerifier;
 /// The application protocol of links and peer connections.
 pub(crate) const ALPN: &[u8] = b"receptor-quic/1";
 
-/// What a dialler gives quinn as the name of the server. It means nothing: nodes are known by the ids in their
-/// certificates, and the name is not sent.
+/// What a dialler gives quinn as the name of the server. It means nothing: nodes are known by the
+/// ids in their certificates, and the name is not sent.
 pub(crate) const SERVER_NAME: &str = "receptor";
 
-/// What follows the suffix of an ephemeral's id in the server name that it sends on peer connections.
+/// What follows the suffix of an ephemeral's id in the server name that it sends on peer
+/// connections.
 const SUFFIX_DOMAIN: &str = ".ephemeral.receptor";
 
-/// The server name by which an ephemeral reports the suffix of its id to a peer, which sees its address and certificate
-/// only. Without a suffix, one that is not sent.
+/// The server name by which an ephemeral reports the suffix of its id to a peer, which sees its
+/// address and certificate only. Without a suffix, one that is not sent.
 pub(crate) fn server_name(suffix: Option<&str>) -> String {
     suffix.map_or_else(|| SERVER_NAME.to_owned(), |suffix| format!("{suffix}{SUFFIX_DOMAIN}"))
 }
 
-/// The suffix that the dialler of a connection has reported. Its claim: what it claims must fit its address.
+/// The suffix that the dialler of a connection has reported. Its claim: what it claims must fit its
+/// address.
 pub(crate) fn peer_suffix(connection: &quinn::Connection) -> Option<String> {
-    let data = connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
+    let data =
+        connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
     data.server_name?.strip_suffix(SUFFIX_DOMAIN).map(str::to_owned)
 }
 
-/// The TLS configurations of one identity under one trust. A reload makes a new one; live connections keep theirs.
+/// The TLS configurations of one identity under one trust. A reload makes a new one; live
+/// connections keep theirs.
 #[derive(Clone)]
 pub(crate) struct TlsConfig {
     server: Arc<QuicServerConfig>,
@@ -50,7 +55,8 @@ pub(crate) struct TlsConfig {
 }
 
 impl TlsConfig {
-    /// Certificates are accepted by `trust`, which may be stricter than the roots that the identity was loaded with.
+    /// Certificates are accepted by `trust`, which may be stricter than the roots that the identity
+    /// was loaded with.
     pub(crate) fn new(identity: &Identity, trust: &Trust) -> Self {
         let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(identity.certified())));
         Self {
@@ -115,7 +121,8 @@ impl TlsConfig {
     }
 }
 
-/// The certificates of the other side of a connection, its own first. Empty only before the handshake is over.
+/// The certificates of the other side of a connection, its own first. Empty only before the
+/// handshake is over.
 pub(crate) fn peer_certificates(connection: &quinn::Connection) -> Vec<CertificateDer<'static>> {
     connection
         .peer_identity()
@@ -134,13 +141,18 @@ pub(crate) fn peer_ids(connection: &quinn::Connection) -> Result<Vec<NodeId>, Na
 
 const PROVIDER_HAS_TLS13: &str = "the provider has cipher suites of TLS 1.3";
 
-fn server(resolver: &Arc<SingleCertAndKey>, trust: &Trust, sighting: &Sighting) -> QuicServerConfig {
+fn server(
+    resolver: &Arc<SingleCertAndKey>,
+    trust: &Trust,
+    sighting: &Sighting,
+) -> QuicServerConfig {
     let verifier = PeerVerifier::new(trust.clone(), None).reporting(sighting);
-    let mut config = rustls::ServerConfig::builder_with_details(Arc::clone(provider()), Arc::new(WallClock))
-        .with_protocol_versions(&[&TLS13])
-        .expect(PROVIDER_HAS_TLS13)
-        .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::clone(resolver) as Arc<dyn ResolvesServerCert>);
+    let mut config =
+        rustls::ServerConfig::builder_with_details(Arc::clone(provider()), Arc::new(WallClock))
+            .with_protocol_versions(&[&TLS13])
+            .expect(PROVIDER_HAS_TLS13)
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::clone(resolver) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = vec![ALPN.to_vec()];
     // No resumption: a resumed session does not verify the certificate again, so that a revocation,
     // denial or renewal since would be missed. No early data either, which can be replayed.
@@ -148,17 +160,19 @@ fn server(resolver: &Arc<SingleCertAndKey>, trust: &Trust, sighting: &Sighting) 
     config.max_early_data_size = 0;
     // The default allocates room for 256 sessions, for each connection that is accepted.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    QuicServerConfig::try_from(config).expect("the provider has the cipher suite that QUIC starts with")
+    QuicServerConfig::try_from(config)
+        .expect("the provider has the cipher suite that QUIC starts with")
 }
 
 fn client(resolver: &Arc<SingleCertAndKey>, trust: &Trust) -> rustls::ClientConfig {
     let verifier = PeerVerifier::new(trust.clone(), None);
-    let mut config = rustls::ClientConfig::builder_with_details(Arc::clone(provider()), Arc::new(WallClock))
-        .with_protocol_versions(&[&TLS13])
-        .expect(PROVIDER_HAS_TLS13)
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_cert_resolver(Arc::clone(resolver) as Arc<dyn ResolvesClientCert>);
+    let mut config =
+        rustls::ClientConfig::builder_with_details(Arc::clone(provider()), Arc::new(WallClock))
+            .with_protocol_versions(&[&TLS13])
+            .expect(PROVIDER_HAS_TLS13)
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::clone(resolver) as Arc<dyn ResolvesClientCert>);
     config.alpn_protocols = vec![ALPN.to_vec()];
     // No resumption, for the same reason as on the server.
     config.resumption = Resumption::disabled();

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyUsagePurpose, OtherNameValue, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, OtherNameValue, SanType,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -69,12 +69,17 @@ impl Authority {
         Self::new_at(name, valid_days, clock::system())
     }
 
-    pub(crate) fn new_at(name: &str, valid_days: u32, now: SystemTime) -> Result<Self, AuthorityError> {
+    pub(crate) fn new_at(
+        name: &str,
+        valid_days: u32,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
         if !(1..=Self::MAX_NAME).contains(&name.chars().count()) {
             return Err(AuthorityError::BadName);
         }
         let mut params = CertificateParams::default();
-        let not_after = set_validity(&mut params, now, valid_days, SystemTime::UNIX_EPOCH + FOREVER)?;
+        let not_after =
+            set_validity(&mut params, now, valid_days, SystemTime::UNIX_EPOCH + FOREVER)?;
         params.distinguished_name = common_name(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -111,8 +116,9 @@ impl Authority {
         let trust = Trust::from_roots(certificate)?;
         let der = CertificateDer::from_pem_slice(certificate.text.as_bytes())
             .map_err(|_| unusable("there is no certificate (PEM) in it"))?;
-        let parsed =
-            Certificate::from_der(&der).map_err(|error| unusable(&error.to_string()))?.tbs_certificate;
+        let parsed = Certificate::from_der(&der)
+            .map_err(|error| unusable(&error.to_string()))?
+            .tbs_certificate;
         if !may_issue(&parsed) {
             return Err(unusable(
                 "the certificate is no CA's (it lacks CA:true, or may not sign certificates)",
@@ -133,7 +139,8 @@ impl Authority {
         let key_identifier = parsed.get::<pkix::SubjectKeyIdentifier>().ok().flatten();
         let identified = key_identifier.is_some();
         if let Some((_, identifier)) = key_identifier {
-            params.key_identifier_method = KeyIdMethod::PreSpecified(identifier.0.as_bytes().to_vec());
+            params.key_identifier_method =
+                KeyIdMethod::PreSpecified(identifier.0.as_bytes().to_vec());
         }
         Ok(Self {
             certificate: der,
@@ -155,7 +162,12 @@ impl Authority {
             return Err(FileError::Exists { path: certificate }.into());
         }
         write_atomically(&key, &self.issuer.key().to_pem(), Access::Owner, Existing::Refuse)?;
-        write_atomically(&certificate, &self.certificate_pem(), Access::Everyone, Existing::Refuse)?;
+        write_atomically(
+            &certificate,
+            &self.certificate_pem(),
+            Access::Everyone,
+            Existing::Refuse,
+        )?;
         Ok(())
     }
 
@@ -168,7 +180,8 @@ impl Authority {
     /// It is valid for both sides of a link.
     ///
     /// # Errors
-    /// The id is not valid, the days are out of bounds, the root has expired, or the system has no randomness.
+    /// The id is not valid, the days are out of bounds, the root has expired, or the system has no
+    /// randomness.
     pub fn issue(
         &self,
         id: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -221,7 +234,10 @@ impl Authority {
         set_validity(&mut params, now, valid_days, self.not_after)?;
         params.distinguished_name = common_name(short_enough(id.as_str()));
         params.subject_alt_names = vec![
-            SanType::OtherName((other_name_arcs(), OtherNameValue::Utf8String(id.as_str().to_owned()))),
+            SanType::OtherName((
+                other_name_arcs(),
+                OtherNameValue::Utf8String(id.as_str().to_owned()),
+            )),
             SanType::URI(uri_of(id).try_into().map_err(AuthorityError::issuing)?),
         ];
         for role in roles {
@@ -236,8 +252,14 @@ impl Authority {
         let key = PrivateKey::generate().ok_or(AuthorityError::NoRandomness)?;
         let certificate =
             params.signed_by(&key, &self.issuer).map_err(AuthorityError::issuing)?.der().clone();
-        Identity::new(vec![certificate], key, self.trust.clone(), "the issued certificate", "its key")
-            .map_err(|error| AuthorityError::Issued(Box::new(error)))
+        Identity::new(
+            vec![certificate],
+            key,
+            self.trust.clone(),
+            "the issued certificate",
+            "its key",
+        )
+        .map_err(|error| AuthorityError::Issued(Box::new(error)))
     }
 
     #[cfg(test)]
@@ -284,8 +306,9 @@ fn set_validity(
         return Err(AuthorityError::BadDays { days });
     }
     // Certificates have a resolution of seconds.
-    let since_epoch =
-        |time: SystemTime| Duration::from_secs(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+    let since_epoch = |time: SystemTime| {
+        Duration::from_secs(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+    };
     let end = since_epoch((now + Duration::from_secs(u64::from(days) * DAY)).min(limit));
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = epoch + since_epoch(now).saturating_sub(Authority::BACKDATE);
@@ -313,8 +336,7 @@ fn other_name_arcs() -> Vec<u64> {
 }
 
 fn may_issue(certificate: &x509_cert::TbsCertificate) -> bool {
-    let is_ca =
-        matches!(certificate.get::<pkix::BasicConstraints>(), Ok(Some((_, constraints))) if constraints.ca);
+    let is_ca = matches!(certificate.get::<pkix::BasicConstraints>(), Ok(Some((_, constraints))) if constraints.ca);
     let may_sign = match certificate.get::<pkix::KeyUsage>() {
         Ok(Some((_, usage))) => usage.key_cert_sign(),
         Ok(None) => true,
@@ -358,8 +380,8 @@ fn dn_value(attribute: &AttributeTypeAndValue) -> Option<DnValue> {
     }
 }
 
-/// Why an authority cannot be made, loaded or written, or does not issue. The caller's fault, or that of the files,
-/// except [`NoRandomness`](Self::NoRandomness).
+/// Why an authority cannot be made, loaded or written, or does not issue. The caller's fault, or
+/// that of the files, except [`NoRandomness`](Self::NoRandomness).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthorityError {
@@ -471,7 +493,10 @@ mod tests {
         let identity = authority.issue_at(&id("a"), 30, now()).unwrap();
         assert_eq!(identity.not_after(), authority.not_after());
         let later = authority.not_after();
-        assert!(matches!(authority.issue_at(&id("a"), 1, later), Err(AuthorityError::Expired { .. })));
+        assert!(matches!(
+            authority.issue_at(&id("a"), 1, later),
+            Err(AuthorityError::Expired { .. })
+        ));
     }
 
     #[test]
@@ -497,7 +522,8 @@ mod tests {
         let [one, two] = [(); 2].map(|()| Authority::new_at("test", 10, now()).unwrap());
         let of_one = one.issue_at(&id("a"), 1, now()).unwrap();
         let mixed =
-            Identity::from_pem(&of_one.chain_pem(), &of_one.key_pem(), &two.certificate_pem()).unwrap();
+            Identity::from_pem(&of_one.chain_pem(), &of_one.key_pem(), &two.certificate_pem())
+                .unwrap();
         assert_eq!(mixed.check(now()), Err(IdentityProblem::Refused(RefusalReason::UnknownCa)));
     }
 
@@ -558,9 +584,17 @@ mod tests {
             Authority::from_pem(&text(certificate), &text(key)).unwrap_err().to_string()
         };
         assert!(error("uri.crt", "uri.key").contains("the certificate is no CA's"));
-        assert!(error("ca.crt", "uri.key").starts_with("the key in the given CA key does not belong"));
-        assert!(error("ca.crt", "ca.crt").starts_with("the given CA key: there is no readable private key"));
-        assert!(error("ca.key", "ca.key").starts_with("the given CA certificate: there is no certificate"));
+        assert!(
+            error("ca.crt", "uri.key").starts_with("the key in the given CA key does not belong")
+        );
+        assert!(
+            error("ca.crt", "ca.crt")
+                .starts_with("the given CA key: there is no readable private key")
+        );
+        assert!(
+            error("ca.key", "ca.key")
+                .starts_with("the given CA certificate: there is no certificate")
+        );
         let missing = Authority::load(Path::new("/nonexistent-directory")).unwrap_err().to_string();
         assert!(missing.starts_with("cannot read /nonexistent-directory/ca.crt"), "{missing}");
     }

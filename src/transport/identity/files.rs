@@ -9,13 +9,14 @@ use zeroize::Zeroizing;
 
 use super::pem::{Foreign, without_bom};
 
-/// The largest PEM file that is read, in bytes. A certificate chain has a few thousand; a large revocation list may
-/// have hundreds of thousands.
+/// The largest PEM file that is read, in bytes. A certificate chain has a few thousand; a large
+/// revocation list may have hundreds of thousands.
 pub const MAX_PEM_FILE: u64 = 4 * 1024 * 1024;
 
 /// Why a certificate or key file could not be read or written. The caller's or the machine's fault.
 ///
-/// A file that was to be written is left as it was: it has its old content or the new, never half of one.
+/// A file that was to be written is left as it was: it has its old content or the new, never half
+/// of one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
@@ -95,7 +96,8 @@ impl Pem {
         if len > MAX_PEM_FILE {
             return Err(FileError::TooLarge { path: path.to_owned() });
         }
-        // Room for all of it from the start: growing would leave copies of a key behind in freed memory.
+        // Room for all of it from the start: growing would leave copies of a key behind in freed
+        // memory.
         let room = usize::try_from(len + 1).expect("the limit is far below");
         let mut bytes = Zeroizing::new(Vec::with_capacity(room));
         let read = file.take(MAX_PEM_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -103,7 +105,10 @@ impl Pem {
             return Err(FileError::TooLarge { path: path.to_owned() });
         }
         if let Some(foreign) = Foreign::of(&bytes) {
-            return Err(FileError::NotPem { path: path.to_owned(), problem: foreign.explain(path) });
+            return Err(FileError::NotPem {
+                path: path.to_owned(),
+                problem: foreign.explain(path),
+            });
         }
         let text = Zeroizing::new(without_bom(&String::from_utf8_lossy(&bytes)).to_owned());
         Ok(Self { origin: path.display().to_string(), text })
@@ -117,7 +122,8 @@ impl Pem {
     }
 }
 
-/// Opens a regular file to be read. A named pipe would wait for a writer, and a device may never end.
+/// Opens a regular file to be read. A named pipe would wait for a writer, and a device may never
+/// end.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     // Some devices act when they are opened, so the kind is checked before, and again after in case
     // it was replaced.
@@ -177,7 +183,8 @@ pub(crate) enum Access {
     Everyone,
 }
 
-/// Writes a file as a whole: readers see the old content or the new. It is on the disk when this returns.
+/// Writes a file as a whole: readers see the old content or the new. It is on the disk when this
+/// returns.
 pub(crate) fn write_atomically(
     path: &Path,
     content: &str,
@@ -287,7 +294,10 @@ mod tests {
     fn a_directory_that_is_not_there_is_named() {
         let path = Path::new("/nonexistent-directory/file");
         let error = write_atomically(path, "", Access::Owner, Existing::Refuse).unwrap_err();
-        assert!(matches!(&error, FileError::Write { kind: io::ErrorKind::NotFound, .. }), "{error:?}");
+        assert!(
+            matches!(&error, FileError::Write { kind: io::ErrorKind::NotFound, .. }),
+            "{error:?}"
+        );
         assert!(error.to_string().contains("/nonexistent-directory/file"), "{error}");
     }
 

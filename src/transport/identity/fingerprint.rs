@@ -9,7 +9,9 @@ use sha2::{Digest as _, Sha256};
 ///
 /// It is displayed and serialized as 64 lower-case hexadecimal digits. Upper case and colons
 /// between the bytes, as OpenSSL prints them, are accepted when parsing.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -87,9 +89,14 @@ mod tests {
             .map(|pair| String::from_utf8(pair.to_vec()).unwrap())
             .collect();
         assert_eq!(colons.join(":").parse(), Ok(fingerprint));
-        for wrong in
-            ["", "ab", &shown[1..], &format!("{shown}0"), &format!("{shown}00"), &shown.replace('a', "g")]
-        {
+        for wrong in [
+            "",
+            "ab",
+            &shown[1..],
+            &format!("{shown}0"),
+            &format!("{shown}00"),
+            &shown.replace('a', "g"),
+        ] {
             assert!(wrong.parse::<Fingerprint>().is_err(), "{wrong}");
         }
     }

@@ -88,7 +88,8 @@ impl Identity {
     pub fn load(dir: &Path, id: &NodeId) -> Result<Self, IdentityError> {
         let files = IdentityFiles::in_dir(dir, &id.base())?;
         let chain = Pem::read(&files.certificate)?;
-        let identity = Self::from_parts(&chain, &Pem::read_key(&files.key)?, &Pem::read(&files.roots)?)?;
+        let identity =
+            Self::from_parts(&chain, &Pem::read_key(&files.key)?, &Pem::read(&files.roots)?)?;
         if !identity.may_claim(id) {
             return Err(IdentityError::WrongName {
                 origin: chain.origin,
@@ -123,8 +124,18 @@ impl Identity {
     fn write(&self, dir: &Path, id: &NodeId, existing: Existing) -> Result<(), IdentityError> {
         let files = IdentityFiles::in_dir(dir, id)?;
         write_atomically(&files.key, &self.key_pem(), Access::Owner, existing)?;
-        write_atomically(&files.certificate, &self.chain_pem(), Access::Everyone, Existing::Replace)?;
-        match write_atomically(&files.roots, &self.trust().roots_pem(), Access::Everyone, Existing::Refuse) {
+        write_atomically(
+            &files.certificate,
+            &self.chain_pem(),
+            Access::Everyone,
+            Existing::Replace,
+        )?;
+        match write_atomically(
+            &files.roots,
+            &self.trust().roots_pem(),
+            Access::Everyone,
+            Existing::Refuse,
+        ) {
             Err(FileError::Exists { .. }) => Ok(()),
             other => Ok(other?),
         }
@@ -146,16 +157,25 @@ impl Identity {
         certificate_origin: &str,
         key_origin: &str,
     ) -> Result<Self, IdentityError> {
-        let unusable =
-            |problem: String| IdentityError::Certificate { origin: certificate_origin.to_owned(), problem };
-        let (own, above) =
-            chain.split_first().ok_or_else(|| unusable("there is no certificate (PEM) in it".to_owned()))?;
+        let unusable = |problem: String| IdentityError::Certificate {
+            origin: certificate_origin.to_owned(),
+            problem,
+        };
+        let (own, above) = chain
+            .split_first()
+            .ok_or_else(|| unusable("there is no certificate (PEM) in it".to_owned()))?;
         if chain::encode(&chain).len() > chain::MAX_CREDENTIAL {
-            return Err(unusable(format!("the chain has more than {} bytes", chain::MAX_CREDENTIAL)));
+            return Err(unusable(format!(
+                "the chain has more than {} bytes",
+                chain::MAX_CREDENTIAL
+            )));
         }
-        chain::check(own, above).map_err(|problem| unusable(format!("other nodes refuse it: {problem}")))?;
+        chain::check(own, above)
+            .map_err(|problem| unusable(format!("other nodes refuse it: {problem}")))?;
         let public = EndEntityCert::try_from(own)
-            .map_err(|error| unusable(format!("the certificate cannot be used: {}", described(&error))))?
+            .map_err(|error| {
+                unusable(format!("the certificate cannot be used: {}", described(&error)))
+            })?
             .subject_public_key_info();
         if !key.belongs_to(&public) {
             return Err(IdentityError::KeyMismatch {
@@ -163,8 +183,10 @@ impl Identity {
                 key: key_origin.to_owned(),
             });
         }
-        let names = names_in_certificate(own)
-            .map_err(|problem| IdentityError::Names { origin: certificate_origin.to_owned(), problem })?;
+        let names = names_in_certificate(own).map_err(|problem| IdentityError::Names {
+            origin: certificate_origin.to_owned(),
+            problem,
+        })?;
         let validity = Certificate::from_der(own)
             .map_err(|error| unusable(format!("the certificate cannot be read: {error}")))?
             .tbs_certificate
@@ -220,20 +242,22 @@ impl Identity {
         &self.trust
     }
 
-    /// The same identity, accepting others by this trust: with a deny list, revocation lists, or other roots.
+    /// The same identity, accepting others by this trust: with a deny list, revocation lists, or
+    /// other roots.
     #[must_use]
     pub fn with_trust(self, trust: Trust) -> Self {
         Self { trust, ..self }
     }
 
-    /// SHA-256 over the node's own certificate in DER, as `openssl x509 -noout -fingerprint -sha256` prints it.
+    /// SHA-256 over the node's own certificate in DER, as
+    /// `openssl x509 -noout -fingerprint -sha256` prints it.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.own_certificate())
     }
 
-    /// SHA-256 over the public key (SubjectPublicKeyInfo in DER): what others pin this node by. It stays the same when
-    /// the certificate is renewed for the same key.
+    /// SHA-256 over the public key (SubjectPublicKeyInfo in DER): what others pin this node by. It
+    /// stays the same when the certificate is renewed for the same key.
     #[must_use]
     pub fn key_fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.inner.key.public())
@@ -254,7 +278,11 @@ impl Identity {
 
     /// What the certificate says of itself.
     pub(crate) fn presented(&self) -> Presented {
-        self.inner.certified.cert.first().map_or_else(Presented::default, |der| Presented::read(der))
+        self.inner
+            .certified
+            .cert
+            .first()
+            .map_or_else(Presented::default, |der| Presented::read(der))
     }
 
     /// The files of the certificate and of the roots. `None` if it was not loaded from files.
@@ -312,18 +340,23 @@ impl IdentityFiles {
 }
 
 fn read_chain(file: &Pem) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let unreadable = |problem: String| IdentityError::Certificate { origin: file.origin.clone(), problem };
+    let unreadable =
+        |problem: String| IdentityError::Certificate { origin: file.origin.clone(), problem };
     let chain = CertificateDer::pem_slice_iter(file.text.as_bytes())
         .take(Identity::MAX_CHAIN + 1)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| unreadable(pem::problem(&error)))?;
     if chain.len() > Identity::MAX_CHAIN {
-        return Err(unreadable(format!("the chain has more than {} certificates", Identity::MAX_CHAIN)));
+        return Err(unreadable(format!(
+            "the chain has more than {} certificates",
+            Identity::MAX_CHAIN
+        )));
     }
     Ok(chain)
 }
 
-/// Why an identity cannot be loaded or written. The caller's fault, or that of the files; nothing else was changed.
+/// Why an identity cannot be loaded or written. The caller's fault, or that of the files; nothing
+/// else was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -398,7 +431,10 @@ mod tests {
             assert!(identity.may_claim(&id(name)), "{name}");
         }
         assert_eq!(identity("many").ids(), [id("many"), id("many@uri"), id("many-dns")]);
-        assert_eq!(identity("many").names()[1], NodeName { id: id("many@uri"), kind: NameKind::Uri });
+        assert_eq!(
+            identity("many").names()[1],
+            NodeName { id: id("many@uri"), kind: NameKind::Uri }
+        );
     }
 
     #[test]
@@ -429,7 +465,8 @@ mod tests {
 
     #[test]
     fn a_key_of_another_certificate_is_refused() {
-        let error = Identity::from_pem(&text("uri.crt"), &text("dns.key"), &text("ca.crt")).unwrap_err();
+        let error =
+            Identity::from_pem(&text("uri.crt"), &text("dns.key"), &text("ca.crt")).unwrap_err();
         assert!(matches!(error, IdentityError::KeyMismatch { .. }), "{error:?}");
         // A chain that starts with the CA's certificate fails in the same way.
         let chain = text("ca.crt") + &text("uri.crt");
@@ -456,8 +493,14 @@ mod tests {
             Identity::from_pem(chain, key, roots).unwrap_err().to_string()
         };
         let (crt, key, ca) = (&text("uri.crt"), &text("uri.key"), &text("ca.crt"));
-        assert_eq!(error("", key, ca), "the given certificate chain: there is no certificate (PEM) in it");
-        assert!(error(crt, "", ca).starts_with("the given private key: there is no readable private key"));
+        assert_eq!(
+            error("", key, ca),
+            "the given certificate chain: there is no certificate (PEM) in it"
+        );
+        assert!(
+            error(crt, "", ca)
+                .starts_with("the given private key: there is no readable private key")
+        );
         assert_eq!(error(crt, key, ""), "the given roots: there is no certificate (PEM) in it");
         assert!(error(&crt.repeat(6), key, ca).contains("more than 5 certificates"));
         let damaged = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
@@ -476,7 +519,10 @@ mod tests {
         assert_eq!(loaded.derive_secret("x"), original.derive_secret("x"));
 
         let key = dir.path().join("p384.key");
-        assert_eq!(original.save(dir.path(), &name), Err(FileError::Exists { path: key.clone() }.into()));
+        assert_eq!(
+            original.save(dir.path(), &name),
+            Err(FileError::Exists { path: key.clone() }.into())
+        );
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;

@@ -16,7 +16,8 @@ use zeroize::{Zeroize as _, Zeroizing};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// There is no `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` in the text, or it is damaged.
+    /// There is no `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` in the text, or it is
+    /// damaged.
     #[error("there is no readable private key in it (PEM in PKCS#8, SEC1 or PKCS#1)")]
     NotFound,
     /// The key is protected by a password, which is not supported.
@@ -29,7 +30,8 @@ pub enum KeyError {
 
 /// A private key. Its encoded form is overwritten in memory when the last clone is dropped.
 ///
-/// The signing key that rustls makes of it (ring's own form) is not: ring does not overwrite its keys.
+/// The signing key that rustls makes of it (ring's own form) is not: ring does not overwrite its
+/// keys.
 #[derive(Clone)]
 pub(crate) struct PrivateKey {
     der: Arc<ZeroizingDer>,
@@ -59,13 +61,15 @@ impl PrivateKey {
         if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
             return Err(KeyError::Encrypted);
         }
-        Self::from_der(PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| KeyError::NotFound)?)
+        Self::from_der(
+            PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| KeyError::NotFound)?,
+        )
     }
 
     fn from_der(der: PrivateKeyDer<'static>) -> Result<Self, KeyError> {
         let der = ZeroizingDer(der);
-        let signing =
-            rustls::crypto::ring::sign::any_supported_type(&der.0).map_err(|_| KeyError::Unsupported)?;
+        let signing = rustls::crypto::ring::sign::any_supported_type(&der.0)
+            .map_err(|_| KeyError::Unsupported)?;
         let public = signing.public_key().ok_or(KeyError::Unsupported)?.as_ref().into();
         Ok(Self { der: Arc::new(der), signing, public })
     }
@@ -154,7 +158,8 @@ pub(crate) fn to_pem(label: &str, der: &[u8]) -> Zeroizing<String> {
     // The encoder allocates once: the length is known before.
     debug_assert!(encoded_len(label, LineEnding::LF, der).is_ok());
     Zeroizing::new(
-        encode_string(label, LineEnding::LF, der).expect("the labels are valid and the length is small"),
+        encode_string(label, LineEnding::LF, der)
+            .expect("the labels are valid and the length is small"),
     )
 }
 
@@ -183,8 +188,7 @@ mod tests {
         assert_eq!(PrivateKey::from_pem("").err(), Some(KeyError::NotFound));
         assert_eq!(PrivateKey::from_pem(&text("ca.crt")).err(), Some(KeyError::NotFound));
         assert_eq!(PrivateKey::from_pem(&text("encrypted.key")).err(), Some(KeyError::Encrypted));
-        let old =
-            "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n";
+        let old = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n";
         assert_eq!(PrivateKey::from_pem(old).err(), Some(KeyError::Encrypted));
         let damaged = "-----BEGIN PRIVATE KEY-----\nMC4CAQAw\n-----END PRIVATE KEY-----\n";
         assert_eq!(PrivateKey::from_pem(damaged).err(), Some(KeyError::Unsupported));

@@ -23,7 +23,9 @@ pub use files::{FileError, MAX_PEM_FILE};
 pub use fingerprint::{Fingerprint, InvalidFingerprint};
 pub use identity::{Identity, IdentityError};
 pub use key::KeyError;
-pub use names::{NameKind, NamesError, NodeName, id_for_address, ids_in_certificate, roles_in_certificate};
+pub use names::{
+    NameKind, NamesError, NodeName, id_for_address, ids_in_certificate, roles_in_certificate,
+};
 pub use relay_rules::{InvalidRelayRule, RelayRule};
 pub use trust::{Trust, TrustError};
 pub use validity::IdentityProblem;

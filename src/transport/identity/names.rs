@@ -12,7 +12,8 @@ use x509_cert::ext::pkix::name::{GeneralName, OtherName};
 use crate::id::{NodeAddr, NodeId};
 
 /// The otherName of Ansible Receptor's certificates: a UTF8String with the node id.
-pub(crate) const OTHER_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.2312.19.1");
+pub(crate) const OTHER_NAME: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.3.6.1.4.1.2312.19.1");
 
 /// The scheme of a URI that names a node: `receptor:<node-id>`, percent-encoded.
 const URI_SCHEME: &str = "receptor";
@@ -101,7 +102,8 @@ pub(crate) fn names_in_certificate(der: &[u8]) -> Result<Vec<NodeName>, NamesErr
 #[must_use]
 pub fn roles_in_certificate(der: &[u8]) -> BTreeSet<String> {
     let Ok(certificate) = Certificate::from_der(der) else { return BTreeSet::new() };
-    let Ok(Some((_, SubjectAltName(alternatives)))) = certificate.tbs_certificate.get::<SubjectAltName>()
+    let Ok(Some((_, SubjectAltName(alternatives)))) =
+        certificate.tbs_certificate.get::<SubjectAltName>()
     else {
         return BTreeSet::new();
     };
@@ -144,7 +146,9 @@ pub(crate) fn uri_of(id: &NodeId) -> String {
 fn node_name(alternative: &GeneralName) -> Option<NodeName> {
     let (kind, text) = match alternative {
         GeneralName::OtherName(other) => (NameKind::OtherName, utf8_other_name(other)?),
-        GeneralName::UniformResourceIdentifier(uri) => (NameKind::Uri, id_text_of_uri(uri.as_str())?),
+        GeneralName::UniformResourceIdentifier(uri) => {
+            (NameKind::Uri, id_text_of_uri(uri.as_str())?)
+        }
         GeneralName::DnsName(name) => (NameKind::Dns, name.as_str().to_owned()),
         _ => return None,
     };
@@ -242,7 +246,9 @@ mod tests {
             assert_eq!(id_text_of_uri(&uri_of(&id(text))).as_deref(), Some(text));
         }
         assert_eq!(id_text_of_uri("RECEPTOR:a:b").as_deref(), Some("a:b"));
-        for not_one in ["receptor", "https:a", "receptor:%4", "receptor:%", "receptor:%zz", "receptor:%ff"] {
+        for not_one in
+            ["receptor", "https:a", "receptor:%4", "receptor:%", "receptor:%zz", "receptor:%ff"]
+        {
             assert_eq!(id_text_of_uri(not_one), None, "{not_one}");
         }
     }

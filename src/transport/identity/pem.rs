@@ -1,4 +1,5 @@
-//! The text of PEM files: as editors and tools write it, and what to do about files that are something else.
+//! The text of PEM files: as editors and tools write it, and what to do about files that are
+//! something else.
 
 use std::path::Path;
 
@@ -29,7 +30,8 @@ impl Foreign {
         if bytes.starts_with(b"-\0-\0") || bytes.starts_with(b"\0-\0-") {
             return Some(Self::Utf16);
         }
-        // DER begins with a SEQUENCE, and these have lengths of more than 127 bytes, or are Ed25519 keys of 48.
+        // DER begins with a SEQUENCE, and these have lengths of more than 127 bytes, or are Ed25519
+        // keys of 48.
         if !matches!(bytes, [0x30, 0x81..=0x84 | 0x20..=0x7f, 0x00..=0x1f | 0x80..=0xff, ..]) {
             return None;
         }
@@ -49,7 +51,9 @@ impl Foreign {
         let file = path.display();
         match self {
             Self::Utf16 => {
-                format!("is text in UTF-16; convert it: iconv -f UTF-16 -t UTF-8 '{file}' > '{file}.pem'")
+                format!(
+                    "is text in UTF-16; convert it: iconv -f UTF-16 -t UTF-8 '{file}' > '{file}.pem'"
+                )
             }
             Self::Certificate => {
                 format!(
@@ -62,7 +66,9 @@ impl Foreign {
                 )
             }
             Self::Pkcs12 => {
-                format!("is in PKCS#12; convert it: openssl pkcs12 -nodes -in '{file}' -out '{file}.pem'")
+                format!(
+                    "is in PKCS#12; convert it: openssl pkcs12 -nodes -in '{file}' -out '{file}.pem'"
+                )
             }
             Self::Key => {
                 format!(
@@ -102,7 +108,9 @@ mod tests {
         let utf16 = |big: bool, bom: bool| -> Vec<u8> {
             let marked = if bom { "\u{feff}".to_owned() } else { String::new() } + &text("uri.crt");
             let units = marked.encode_utf16();
-            units.flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+            units
+                .flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() })
+                .collect()
         };
         for (big, bom) in [(false, false), (false, true), (true, false), (true, true)] {
             assert_eq!(Foreign::of(&utf16(big, bom)), Some(Foreign::Utf16));
@@ -117,9 +125,12 @@ mod tests {
         let crl = CertificateRevocationListDer::from_pem_slice(text("crl.pem").as_bytes()).unwrap();
         assert_eq!(Foreign::of(&crl), Some(Foreign::RevocationList));
         assert_eq!(Foreign::of(&[0x30, 0x82, 9, 9, 2, 1, 3, 0x30]), Some(Foreign::Pkcs12));
-        for pem in
-            [text("uri.crt"), format!("\u{feff}{}", text("ca.crt")), "0000 comment".to_owned(), String::new()]
-        {
+        for pem in [
+            text("uri.crt"),
+            format!("\u{feff}{}", text("ca.crt")),
+            "0000 comment".to_owned(),
+            String::new(),
+        ] {
             assert_eq!(Foreign::of(pem.as_bytes()), None, "{pem}");
         }
     }

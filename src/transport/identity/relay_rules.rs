@@ -42,7 +42,9 @@ impl RelayRule {
     pub(crate) fn permits(&self, id: &NodeId, certificate: Option<&[u8]>) -> bool {
         match &self.0 {
             Kind::Id(pattern) => matches(pattern.as_bytes(), id.as_str().as_bytes()),
-            Kind::Role(role) => certificate.is_some_and(|der| roles_in_certificate(der).contains(role)),
+            Kind::Role(role) => {
+                certificate.is_some_and(|der| roles_in_certificate(der).contains(role))
+            }
         }
     }
 }
@@ -76,7 +78,9 @@ impl FromStr for RelayRule {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(role) = text.strip_prefix(ROLE) {
-            return is_role(role).then(|| Self(Kind::Role(role.to_owned()))).ok_or(InvalidRelayRule::Role);
+            return is_role(role)
+                .then(|| Self(Kind::Role(role.to_owned())))
+                .ok_or(InvalidRelayRule::Role);
         }
         let of_id = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:@*".contains(&byte);
         let fits = (1..=128).contains(&text.len()) && text.bytes().all(of_id);
@@ -100,8 +104,9 @@ mod tests {
 
     #[test]
     fn a_pattern_matches_ids_and_a_star_any_part_of_them() {
-        let permits =
-            |rule: &str, id: &str| rule.parse::<RelayRule>().unwrap().permits(&id.parse().unwrap(), None);
+        let permits = |rule: &str, id: &str| {
+            rule.parse::<RelayRule>().unwrap().permits(&id.parse().unwrap(), None)
+        };
         assert!(permits("relay-*", "relay-1") && permits("relay-*", "relay-") && permits("*", "a"));
         assert!(permits("*-eu-*", "hub-eu-1") && permits("a*b*c", "aXbYbZc") && permits("a", "a"));
         assert!(!permits("relay-*", "edge-1") && !permits("a", "ab") && !permits("a*b", "abc"));

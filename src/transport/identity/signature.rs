@@ -32,7 +32,10 @@ pub(crate) enum SignatureError {
 
 impl Signer {
     pub(crate) fn new(key: &Arc<dyn SigningKey>) -> Self {
-        Self(key.choose_scheme(&SCHEMES).expect("there is a scheme for each kind of key that is taken"))
+        Self(
+            key.choose_scheme(&SCHEMES)
+                .expect("there is a scheme for each kind of key that is taken"),
+        )
     }
 
     /// Returns the number of the scheme (`u16`) followed by the signature; `None` if the system has
@@ -62,7 +65,8 @@ pub(crate) fn verify(
     }
     let known = provider().signature_verification_algorithms.mapping;
     // Of several algorithms the first is that of TLS 1.3, where the curve belongs to the scheme.
-    let algorithm = known.iter().find(|(of, _)| *of == scheme).and_then(|(_, algorithms)| algorithms.first());
+    let algorithm =
+        known.iter().find(|(of, _)| *of == scheme).and_then(|(_, algorithms)| algorithms.first());
     let algorithm = algorithm.ok_or(SignatureError::UnknownScheme)?;
     certificate.verify_signature(*algorithm, message, signature).map_err(|_| SignatureError::Wrong)
 }
@@ -89,7 +93,11 @@ mod tests {
                 let expected = if other == name { Ok(()) } else { Err(SignatureError::Wrong) };
                 assert_eq!(verified(other, b"message", &signature), expected, "{name} by {other}");
             }
-            assert_eq!(verified(name, b"massage", &signature), Err(SignatureError::Wrong), "{name}");
+            assert_eq!(
+                verified(name, b"massage", &signature),
+                Err(SignatureError::Wrong),
+                "{name}"
+            );
         }
     }
 
@@ -115,17 +123,26 @@ mod tests {
     #[test]
     fn schemes_that_no_key_signs_with_are_unknown() {
         let signature = sign("othername", b"message");
-        let schemes =
-            [SignatureScheme::RSA_PKCS1_SHA256, SignatureScheme::RSA_PSS_SHA512, SignatureScheme::ED448];
+        let schemes = [
+            SignatureScheme::RSA_PKCS1_SHA256,
+            SignatureScheme::RSA_PSS_SHA512,
+            SignatureScheme::ED448,
+        ];
         for scheme in schemes {
             let renamed = [&u16::from(scheme).to_be_bytes()[..], &signature[2..]].concat();
-            assert_eq!(verified("othername", b"message", &renamed), Err(SignatureError::UnknownScheme));
+            assert_eq!(
+                verified("othername", b"message", &renamed),
+                Err(SignatureError::UnknownScheme)
+            );
         }
     }
 
     #[test]
     fn a_signer_does_not_show_its_key() {
-        assert_eq!(format!("{:?}", Signer::new(&identity("dns").certified().key)), "Signer(ED25519)");
+        assert_eq!(
+            format!("{:?}", Signer::new(&identity("dns").certified().key)),
+            "Signer(ED25519)"
+        );
     }
 
     fn sign(name: &str, message: &[u8]) -> Bytes {

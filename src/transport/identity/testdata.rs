@@ -42,7 +42,9 @@ pub(crate) fn fixed_signer() -> Signer {
 
 /// The certificates of a fixture.
 pub(crate) fn chain(name: &str) -> Vec<CertificateDer<'static>> {
-    CertificateDer::pem_slice_iter(text(&format!("{name}.crt")).as_bytes()).map(Result::unwrap).collect()
+    CertificateDer::pem_slice_iter(text(&format!("{name}.crt")).as_bytes())
+        .map(Result::unwrap)
+        .collect()
 }
 
 /// The first certificate of a fixture, in DER.

@@ -17,22 +17,26 @@ use super::verify::ca_limits::CaLimits;
 use super::verify::certificate_error::described;
 use crate::id::NodeId;
 
-/// Whose certificates a node accepts: those that chain to one of the given root certificates, minus what is revoked or
-/// denied.
+/// Whose certificates a node accepts: those that chain to one of the given root certificates, minus
+/// what is revoked or denied.
 ///
-/// Only the given roots count, never the operating system's or the public web's. What their certificates limit is
-/// enforced: the path length, and name constraints. Below a CA that constrains DNS names, URIs or otherNames, a certificate
-/// may carry ids only in the kinds of name that it constrains. The validity of a root is not checked: it is trusted for as
-/// long as it is configured. On top of the roots come, each optional:
+/// Only the given roots count, never the operating system's or the public web's. What their
+/// certificates limit is enforced: the path length, and name constraints. Below a CA that
+/// constrains DNS names, URIs or otherNames, a certificate may carry ids only in the kinds of name
+/// that it constrains. The validity of a root is not checked: it is trusted for as long as it is
+/// configured. On top of the roots come, each optional:
 ///
 /// - revocation lists ([`with_crls`](Self::with_crls)),
-/// - a deny list ([`with_denied`](Self::with_denied)): refused if the certificate carries any of these ids,
-/// - an allow list ([`with_allowed`](Self::with_allowed)): refused unless the certificate carries one of these ids,
+/// - a deny list ([`with_denied`](Self::with_denied)): refused if the certificate carries any of
+///   these ids,
+/// - an allow list ([`with_allowed`](Self::with_allowed)): refused unless the certificate carries
+///   one of these ids,
 /// - pins ([`with_pins`](Self::with_pins)): refused unless the certificate's public key is one of
 ///   these,
 /// - rules for relays ([`with_relays`](Self::with_relays)): who may carry the packets of others.
 ///
-/// Cloning is cheap (a reference count). A `Trust` does not change once it is in use: a reload makes a new one.
+/// Cloning is cheap (a reference count). A `Trust` does not change once it is in use: a reload
+/// makes a new one.
 #[derive(Clone)]
 pub struct Trust {
     inner: Arc<Inner>,
@@ -71,7 +75,9 @@ impl Trust {
         };
         let mut roots: Vec<Root> = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(file.text.as_bytes()) {
-            roots.push(certificate.map_err(|error| unreadable(roots.len() + 1, pem::problem(&error)))?);
+            roots.push(
+                certificate.map_err(|error| unreadable(roots.len() + 1, pem::problem(&error)))?,
+            );
         }
         if roots.is_empty() {
             return Err(TrustError::NoRoots { origin: file.origin.clone() });
@@ -123,7 +129,8 @@ impl Trust {
     }
 
     fn with_crls_from(self, file: &Pem) -> Result<Self, TrustError> {
-        let unreadable = |problem: String| TrustError::BadCrl { origin: file.origin.clone(), problem };
+        let unreadable =
+            |problem: String| TrustError::BadCrl { origin: file.origin.clone(), problem };
         let mut added = Vec::new();
         for list in CertificateRevocationListDer::pem_slice_iter(file.text.as_bytes()) {
             let list = list.map_err(|error| unreadable(pem::problem(&error)))?;
@@ -139,7 +146,10 @@ impl Trust {
             return Err(unreadable("there is no revocation list (PEM) in it".to_owned()));
         }
         if self.crl_count() + added.len() > Self::MAX_CRLS {
-            return Err(unreadable(format!("there are more than {} revocation lists", Self::MAX_CRLS)));
+            return Err(unreadable(format!(
+                "there are more than {} revocation lists",
+                Self::MAX_CRLS
+            )));
         }
         Ok(self.change(|inner| added.into_iter().for_each(|list| inner.add_crl(list))))
     }
@@ -155,12 +165,15 @@ impl Trust {
     /// first list refuses all.
     #[must_use]
     pub fn with_allowed(self, ids: impl IntoIterator<Item = NodeId>) -> Self {
-        self.change(|inner| inner.allowed.get_or_insert_default().extend(ids.into_iter().map(|id| id.base())))
+        self.change(|inner| {
+            inner.allowed.get_or_insert_default().extend(ids.into_iter().map(|id| id.base()))
+        })
     }
 
-    /// Refuses certificates whose public key is none of these: SHA-256 over the SubjectPublicKeyInfo in DER, see
-    /// [`Identity::key_fingerprint`](super::Identity::key_fingerprint). Adds to those pinned before; an empty first list
-    /// refuses everyone.
+    /// Refuses certificates whose public key is none of these: SHA-256 over the
+    /// SubjectPublicKeyInfo in DER, see
+    /// [`Identity::key_fingerprint`](super::Identity::key_fingerprint). Adds to those pinned
+    /// before; an empty first list refuses everyone.
     #[must_use]
     pub fn with_pins(self, pins: impl IntoIterator<Item = Fingerprint>) -> Self {
         self.change(|inner| inner.pins.get_or_insert_default().extend(pins))
@@ -203,12 +216,14 @@ impl Trust {
         &self.inner.anchors
     }
 
-    /// Whether the CAs on this path permit the certificate at its end, as far as webpki does not ask.
+    /// Whether the CAs on this path permit the certificate at its end, as far as webpki does not
+    /// ask.
     pub(crate) fn permit(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
         let is_anchor = |anchor: &&TrustAnchor<'_>| std::ptr::eq(*anchor, path.anchor());
         let at = self.inner.anchors.iter().position(|anchor| is_anchor(&anchor));
         // The path ends at one of the anchors that webpki was given.
-        let limits = at.and_then(|at| self.inner.limits.get(at)).ok_or(webpki::Error::UnknownIssuer)?;
+        let limits =
+            at.and_then(|at| self.inner.limits.get(at)).ok_or(webpki::Error::UnknownIssuer)?;
         limits.permit(path)
     }
 
@@ -221,7 +236,8 @@ impl Trust {
         self.inner.crl_rounds.iter().map(Vec::len).sum()
     }
 
-    /// Whether a certificate with these ids and this public key (SubjectPublicKeyInfo in DER) is let in.
+    /// Whether a certificate with these ids and this public key (SubjectPublicKeyInfo in DER) is
+    /// let in.
     pub(crate) fn admit(&self, ids: &[NodeId], public_key: &[u8]) -> Result<(), Denial> {
         if let Some(id) = ids.iter().find(|id| self.inner.denied.contains(*id)) {
             return Err(Denial::OnDenyList(id.clone()));

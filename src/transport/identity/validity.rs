@@ -38,11 +38,12 @@ impl Identity {
     fn check_against_own_roots(&self, now: SystemTime) -> Result<(), IdentityProblem> {
         let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
         let verifier = PeerVerifier::new(self.trust().clone(), None);
-        let (own, intermediates) = self.certified().cert.split_first().expect("checked when it was made");
+        let (own, intermediates) =
+            self.certified().cert.split_first().expect("checked when it was made");
         for role in [PeerRole::Acceptor, PeerRole::Dialler] {
-            verifier
-                .verify(own, intermediates, role, now)
-                .map_err(|error| IdentityProblem::Refused(RefusalReason::from_certificate_error(&error)))?;
+            verifier.verify(own, intermediates, role, now).map_err(|error| {
+                IdentityProblem::Refused(RefusalReason::from_certificate_error(&error))
+            })?;
         }
         Ok(())
     }
@@ -109,7 +110,10 @@ mod tests {
         let uri = identity("uri");
         let before_end = |seconds: u64| uri.not_after() - Duration::from_secs(seconds);
         assert_eq!(uri.check(before_end(31 * DAY)), Ok(()));
-        assert_eq!(uri.check(before_end(7 * DAY + 60)), Err(IdentityProblem::ExpiresSoon { days: 7 }));
+        assert_eq!(
+            uri.check(before_end(7 * DAY + 60)),
+            Err(IdentityProblem::ExpiresSoon { days: 7 })
+        );
         assert_eq!(uri.check(before_end(60)), Err(IdentityProblem::ExpiresSoon { days: 0 }));
         // The short-lived one lives for 31 days: it is not nagged about from its first day.
         let short = identity("expired");
@@ -122,7 +126,9 @@ mod tests {
 
     #[test]
     fn an_identity_that_its_own_roots_refuse_is_told_so() {
-        let mixed = Identity::from_pem(&text("uri.crt"), &text("uri.key"), &text("stranger/ca.crt")).unwrap();
+        let mixed =
+            Identity::from_pem(&text("uri.crt"), &text("uri.key"), &text("stranger/ca.crt"))
+                .unwrap();
         assert_eq!(mixed.check(now()), Err(IdentityProblem::Refused(RefusalReason::UnknownCa)));
         assert_eq!(stranger().check(now()), Ok(()));
         let client_only = identity("client-only").check(now());

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use crate::id::NodeAddr;
 use crate::transport::overlay::MAX_ATTACHMENTS;
 
-/// The nodes that peers of this process are attached to as stubs, each with a number that never changes.
+/// The nodes that peers of this process are attached to as stubs, each with a number that never
+/// changes.
 ///
-/// Only nodes that there is a route to get a number, so the table is bounded by the nodes of the mesh and, over the life
-/// of the process, by [`MAX_ATTACHMENTS`]. Flows of stubs that are attached to a node without a number use routes.
+/// Only nodes that there is a route to get a number, so the table is bounded by the nodes of the
+/// mesh and, over the life of the process, by [`MAX_ATTACHMENTS`]. Flows of stubs that are attached
+/// to a node without a number use routes.
 #[derive(Debug, Default)]
 pub(super) struct Attachments {
     numbers: HashMap<NodeAddr, u16>,
@@ -18,11 +20,16 @@ pub(super) struct Attachments {
 impl Attachments {
     /// The number of a node. A node without one gets one if `reachable` returns true and there is
     /// room.
-    pub(super) fn number(&mut self, node: NodeAddr, reachable: impl FnOnce() -> bool) -> Option<u16> {
+    pub(super) fn number(
+        &mut self,
+        node: NodeAddr,
+        reachable: impl FnOnce() -> bool,
+    ) -> Option<u16> {
         if let Some(number) = self.numbers.get(&node) {
             return Some(*number);
         }
-        let number = u16::try_from(self.nodes.len()).ok().filter(|number| *number < MAX_ATTACHMENTS)?;
+        let number =
+            u16::try_from(self.nodes.len()).ok().filter(|number| *number < MAX_ATTACHMENTS)?;
         if !reachable() {
             return None;
         }

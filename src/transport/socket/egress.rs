@@ -84,7 +84,8 @@ impl Egress {
         self.runs.iter().any(|run| run.buffer == buffer)
     }
 
-    /// Hands everything that waits to `send`, in as few batches as possible. The packets to a next hop stay in order.
+    /// Hands everything that waits to `send`, in as few batches as possible. The packets to a next
+    /// hop stay in order.
     pub(super) fn drain(&mut self, buffers: &[IoSliceMut<'_>], mut send: impl FnMut(Batch<'_>)) {
         let Self { hops, runs, joined } = self;
         let bytes = |run: &Run| &buffers[run.buffer][run.range.clone()];
@@ -108,7 +109,8 @@ impl Egress {
 }
 
 impl Run {
-    /// Whether another run can go behind this one, when it has grown to `joined` bytes; 0: it is alone.
+    /// Whether another run can go behind this one, when it has grown to `joined` bytes; 0: it is
+    /// alone.
     fn takes(&self, joined: usize, next: &Self) -> bool {
         let len = joined.max(self.range.len());
         let ends_whole = len.is_multiple_of(self.stride);
@@ -144,7 +146,11 @@ mod tests {
         egress.drain(&buffers, |batch| {
             let packets = || batch.packets.chunks(batch.stride);
             let firsts = packets().map(|packet| packet[0]).collect();
-            batches.push((batch.next_hop.cookie.0[0], packets().map(<[u8]>::len).collect(), firsts));
+            batches.push((
+                batch.next_hop.cookie.0[0],
+                packets().map(<[u8]>::len).collect(),
+                firsts,
+            ));
         });
         batches
     }
@@ -173,7 +179,8 @@ mod tests {
         egress.push(hop(1), 2, 0..40, 100, None);
         egress.push(hop(1), 3, 0..100, 100, None);
         egress.push(hop(1), 4, 0..80, 40, None);
-        let lens: Vec<_> = drained(&mut egress, &mut buffers).into_iter().map(|(_, lens, _)| lens).collect();
+        let lens: Vec<_> =
+            drained(&mut egress, &mut buffers).into_iter().map(|(_, lens, _)| lens).collect();
         assert_eq!(lens, [vec![100, 50], vec![100, 40], vec![100], vec![40, 40]]);
     }
 

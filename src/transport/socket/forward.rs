@@ -26,10 +26,13 @@ impl Socket {
                 Ok(()) => self.counters.forwarded(1, onward.packet.len() as u64),
                 Err(unsent) if unsent.error.kind() == io::ErrorKind::WouldBlock => {
                     // Only links forward packets of others, never a fresh port.
-                    let Ok(socket) = self.socket_for(onward.next_hop.to, onward.next_hop.from) else {
+                    let Ok(socket) = self.socket_for(onward.next_hop.to, onward.next_hop.from)
+                    else {
                         return;
                     };
-                    let poller = inbound.writable.get_or_insert_with(|| socket.io.clone().create_io_poller());
+                    let poller = inbound
+                        .writable
+                        .get_or_insert_with(|| socket.io.clone().create_io_poller());
                     match poller.as_mut().poll_writable(cx) {
                         Poll::Ready(Ok(())) => continue,
                         Poll::Ready(Err(_)) => self.counters.dropped(DropReason::SendFailed, 1),
@@ -57,9 +60,11 @@ impl Socket {
         self.counters.forwarded(sent.div_ceil(stride) as u64, sent as u64);
         for packet in packets[sent..].chunks(stride) {
             match failed {
-                // Shared by where packets began: a relay that sends on for many nodes is not one of them.
+                // Shared by where packets began: a relay that sends on for many nodes is not one of
+                // them.
                 Some(DropReason::QueueFull) if backlog.has_place_for(source_of(packet)) => {
-                    backlog.push(source_of(packet), Onward { next_hop, ecn, packet: packet.to_vec() });
+                    backlog
+                        .push(source_of(packet), Onward { next_hop, ecn, packet: packet.to_vec() });
                 }
                 Some(reason) => self.counters.dropped(reason, 1),
                 None => {}

@@ -19,7 +19,8 @@ impl Socket {
 
     /// Sends those that have a route now.
     pub(super) fn retry_held(&self, table: &ForwardingTable) {
-        // The packets of this node get the hop limit that goes with the route; the others keep theirs.
+        // The packets of this node get the hop limit that goes with the route; the others keep
+        // theirs.
         let route = |held: &HeldPacket| match held.ingress {
             Some(_) => {
                 let header = Header::decode(&held.packet).ok()?;

@@ -36,7 +36,12 @@ pub(super) struct Inbound {
 impl Inbound {
     /// Queues packets until quinn polls again. Counts and drops them if the queue is full, and
     /// returns whether it was not.
-    pub(super) fn pend(&mut self, counters: &SwitchCounters, meta: RecvMeta, packets: &[u8]) -> bool {
+    pub(super) fn pend(
+        &mut self,
+        counters: &SwitchCounters,
+        meta: RecvMeta,
+        packets: &[u8],
+    ) -> bool {
         if self.pending.len() < MAX_PENDING {
             self.pending.push_back((meta, packets.to_vec()));
             return true;
@@ -46,7 +51,11 @@ impl Inbound {
     }
 
     /// Copies pending packets into quinn's buffers as far as they fit, whole packets only.
-    pub(super) fn hand_over(&mut self, bufs: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
+    pub(super) fn hand_over(
+        &mut self,
+        bufs: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> usize {
         let mut handed = 0;
         for (buf, meta) in bufs.iter_mut().zip(metas) {
             let Some((pending, mut packets)) = self.pending.pop_front() else { break };

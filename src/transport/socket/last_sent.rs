@@ -21,8 +21,8 @@ pub(super) struct LastSent {
     answered: AtomicBool,
     /// Whether a packet of a handshake came from the peer.
     shook_hands: AtomicBool,
-    /// The address of the neighbour that the peer's last packet came through, as a number; 0 if none
-    /// came.
+    /// The address of the neighbour that the peer's last packet came through, as a number; 0 if
+    /// none came.
     through: AtomicU64,
     /// The address of the neighbour that the last packet went to.
     via: AtomicU64,
@@ -92,7 +92,9 @@ impl LastSent {
     pub(super) fn resend(&self, table: &ForwardingTable, send: impl FnOnce(&[u8], NextHop)) {
         let mut packet = lock(&self.packet);
         let Ok(header) = Header::decode(&packet) else { return };
-        let Some((next_hop, hop_limit)) = way(table, &header, &packet[header.wire_len()..]) else { return };
+        let Some((next_hop, hop_limit)) = way(table, &header, &packet[header.wire_len()..]) else {
+            return;
+        };
         refresh_attachment(&mut packet, table);
         packet[1] = hop_limit.saturating_add(1);
         Header::rewrite(&mut packet, next_hop.cookie);

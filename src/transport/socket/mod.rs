@@ -1,7 +1,7 @@
 //! The socket under quinn, with the packet switch in it.
 //!
-//! To quinn every peer looks directly reachable. This socket adds a header to each packet that quinn
-//! sends to an overlay address and forwards it to the next hop, and it sorts what arrives:
+//! To quinn every peer looks directly reachable. This socket adds a header to each packet that
+//! quinn sends to an overlay address and forwards it to the next hop, and it sorts what arrives:
 //!
 //! ```text
 //!              quinn
@@ -17,8 +17,8 @@
 //! ```
 //!
 //! Batches stay whole: a buffer filled by GRO is inspected segment by segment, but forwarded or
-//! delivered to quinn in runs of segments with the same header. Runs for the same next hop that arrive
-//! together leave together.
+//! delivered to quinn in runs of segments with the same header. Runs for the same next hop that
+//! arrive together leave together.
 //!
 //! | file | contents |
 //! |---|---|
@@ -102,8 +102,8 @@ pub(crate) struct Socket {
     counters: Arc<SwitchCounters>,
     // Packets that belong neither to QUIC nor to the switch.
     probes: Probes,
-    // Locked by the endpoint's one receiving task, once a batch, and by a node's packets to itself: never contended
-    // on the forwarding path.
+    // Locked by the endpoint's one receiving task, once a batch, and by a node's packets to itself:
+    // never contended on the forwarding path.
     inbound: Mutex<Inbound>,
     // Locked for packets without a route only.
     hold: Mutex<HoldQueue>,
@@ -128,7 +128,11 @@ impl Socket {
         let first = sockets.first().ok_or_else(|| io::Error::other("a node needs a socket"))?;
         Ok(Self {
             port: first.addr.port(),
-            max_receive_segments: sockets.iter().map(|s| s.io.max_receive_segments()).max().unwrap_or(1),
+            max_receive_segments: sockets
+                .iter()
+                .map(|s| s.io.max_receive_segments())
+                .max()
+                .unwrap_or(1),
             table: ArcSwap::from_pointee(ForwardingTable::new(me, false, Arc::default())),
             peers: ArcSwap::default(),
             attachments: Mutex::default(),
@@ -199,12 +203,14 @@ impl Socket {
         }
     }
 
-    /// Sends nothing from these addresses any more, which are not mapped ones: the system chooses others.
+    /// Sends nothing from these addresses any more, which are not mapped ones: the system chooses
+    /// others.
     pub(crate) fn set_gone(&self, addresses: Vec<IpAddr>) {
         self.gone.store(Arc::new(addresses));
     }
 
-    /// Gives up packets that have waited too long for a route; to be called every [`HoldQueue::TICK_MILLIS`].
+    /// Gives up packets that have waited too long for a route; to be called every
+    /// [`HoldQueue::TICK_MILLIS`].
     pub(crate) fn tick(&self) {
         if let Some(meter) = &mut lock(&self.inbound).meter {
             meter.tick();
@@ -217,7 +223,8 @@ impl Socket {
         self.counters.dropped(DropReason::NoRoute, expired as u64);
     }
 
-    /// Permits fresh ports, which `opener` binds. With `None`, [`open_port`](Self::open_port) fails.
+    /// Permits fresh ports, which `opener` binds. With `None`, [`open_port`](Self::open_port)
+    /// fails.
     pub(crate) fn with_port_opener(mut self, opener: Option<PortOpener>) -> Self {
         self.fresh.set_opener(opener);
         self
@@ -226,7 +233,8 @@ impl Socket {
     /// Binds a UDP socket to an ephemeral port, receives from it, and returns the port.
     ///
     /// # Errors
-    /// Binding failed, the socket has no opener, or `FreshPorts::MAX` ports are open. Nothing has changed.
+    /// Binding failed, the socket has no opener, or `FreshPorts::MAX` ports are open. Nothing has
+    /// changed.
     pub(crate) fn open_port(&self) -> io::Result<u16> {
         let port = self.fresh.open()?;
         // The receiving task registered with the sockets that existed when it last polled: wake it,

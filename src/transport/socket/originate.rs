@@ -14,7 +14,8 @@ use crate::sync::lock;
 use crate::transport::overlay::FlowKind;
 
 thread_local! {
-    // Packets get their headers here: one buffer a thread, so that sending neither allocates nor locks.
+    // Packets get their headers here: one buffer a thread, so that sending neither allocates nor
+    // locks.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -35,7 +36,8 @@ impl Socket {
         let answers = transmit.contents.first().is_some_and(|first| is_handshake(*first));
         let came = answers.then(|| self.replies.through(peer)).flatten();
         let reply = came.and_then(|ingress| table.reply(&header, ingress));
-        let Some((next_hop, hop_limit)) = reply.or_else(|| way(&table, &header, transmit.contents)) else {
+        let Some((next_hop, hop_limit)) = reply.or_else(|| way(&table, &header, transmit.contents))
+        else {
             for segment in segments(transmit) {
                 let packet = [&*header.encode(), segment].concat();
                 self.hold(HeldPacket { ingress: None, destination: header.destination, packet });

@@ -34,10 +34,11 @@ impl AsyncUdpSocket for Socket {
             None => self.transmit_from(transmit, None),
         };
         match sent {
-            // quinn sends all of it again: what had been sent is doubled, which costs nothing but itself.
+            // quinn sends all of it again: what had been sent is doubled, which costs nothing but
+            // itself.
             Err(unsent) if unsent.error.kind() == io::ErrorKind::WouldBlock => Err(unsent.error),
-            // quinn treats any other error as the end of the connection, which would then hang. A packet
-            // that cannot be sent counts as lost.
+            // quinn treats any other error as the end of the connection, which would then hang. A
+            // packet that cannot be sent counts as lost.
             Err(unsent) => {
                 let rest = segments(transmit).skip(unsent.sent).count();
                 self.counters.dropped(DropReason::SendFailed, rest as u64);

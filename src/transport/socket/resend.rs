@@ -39,15 +39,15 @@ impl Socket {
         }
     }
 
-    /// Sends the last packet to every peer again. For changes that leave the routes the same but may
-    /// have repaired them.
+    /// Sends the last packet to every peer again. For changes that leave the routes the same but
+    /// may have repaired them.
     pub(crate) fn nudge(&self) {
         let table = self.table.load();
         self.peers.load().values().for_each(|last| self.resend(last, &table));
     }
 
-    /// Sends the last packet again to each peer whose next hop differs between `before` and `table`,
-    /// or that has not answered.
+    /// Sends the last packet again to each peer whose next hop differs between `before` and
+    /// `table`, or that has not answered.
     pub(super) fn resend_where_needed(&self, before: &ForwardingTable, table: &ForwardingTable) {
         for last in self.peers.load().values() {
             // A packet on the old route may be lost even if the peer is heard: the return path may

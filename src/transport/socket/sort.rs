@@ -51,8 +51,8 @@ impl Socket {
             };
             let to_quinn = matches!(verdict, Verdict::Quic | Verdict::Deliver(_));
             if to_quinn && start > 0 && inbound.egress.waits_in(nth) || inbound.egress.is_full() {
-                // Packets for quinn move to the start of the buffer, over packets that wait there to be
-                // forwarded: send those first.
+                // Packets for quinn move to the start of the buffer, over packets that wait there
+                // to be forwarded: send those first.
                 self.send_on(inbound, buffers);
             }
             let data = &mut buffers[nth][..len];
@@ -63,7 +63,8 @@ impl Socket {
                 Verdict::Deliver(header) => {
                     // The peer is heard: its last packet need not be sent again, and replies to its
                     // handshake return through the same neighbour.
-                    let handshake = data.get(start + header.wire_len()).copied().is_some_and(is_handshake);
+                    let handshake =
+                        data.get(start + header.wire_len()).copied().is_some_and(is_handshake);
                     let ingress = table.ingress(header.cookie).map(|ingress| ingress.neighbour);
                     if let Some(last) = self.peers.load().get(&header.source) {
                         last.answered(ingress);
@@ -84,12 +85,15 @@ impl Socket {
                 }
                 Verdict::Forward(next_hop) => {
                     if !inbound.may_use(table, &data[start..end]) {
-                        self.counters.dropped(DropReason::RateLimited, (end - start).div_ceil(stride) as u64);
+                        self.counters.dropped(
+                            DropReason::RateLimited,
+                            (end - start).div_ceil(stride) as u64,
+                        );
                         start = end;
                         continue;
                     }
-                    // Hop limit and cookie are rewritten in place; the run is sent later, together with
-                    // others for the same next hop.
+                    // Hop limit and cookie are rewritten in place; the run is sent later, together
+                    // with others for the same next hop.
                     for packet in data[start..end].chunks_mut(stride) {
                         Header::rewrite(packet, next_hop.cookie);
                     }
@@ -106,8 +110,9 @@ impl Socket {
                 }
                 Verdict::Probe => {
                     let probes = data[start..end].chunks(stride);
-                    let stray =
-                        probes.filter(|probe| !self.probes.take(outer.addr, outer.dst_ip, local_port, probe));
+                    let stray = probes.filter(|probe| {
+                        !self.probes.take(outer.addr, outer.dst_ip, local_port, probe)
+                    });
                     self.counters.dropped(DropReason::StrayProbe, stray.count() as u64);
                 }
                 Verdict::Drop(reason) => {
@@ -141,8 +146,8 @@ impl Socket {
         }
     }
 
-    /// Delivers a run to quinn with `strip` bytes removed from each packet: in place if it is the first
-    /// of its buffer, otherwise as a copy. Returns whether there was room.
+    /// Delivers a run to quinn with `strip` bytes removed from each packet: in place if it is the
+    /// first of its buffer, otherwise as a copy. Returns whether there was room.
     fn keep(
         &self,
         inbound: &mut Inbound,
@@ -207,7 +212,8 @@ enum Verdict {
     Drop(DropReason),
 }
 
-/// Where the run that begins at `start` ends: QUIC packets, or switched packets with the same header.
+/// Where the run that begins at `start` ends: QUIC packets, or switched packets with the same
+/// header.
 fn run_end(data: &[u8], start: usize, stride: usize) -> usize {
     let is_quic = |at: usize| data[at] >= Header::FIRST_QUIC_BYTE;
     let len = Header::len_of(data[start]).unwrap_or(Header::LEN);
@@ -216,7 +222,8 @@ fn run_end(data: &[u8], start: usize, stride: usize) -> usize {
     while at < data.len() {
         let same = match is_quic(start) {
             true => is_quic(at),
-            // A packet of a header and nothing else is its own run, so that it is judged by its own length.
+            // A packet of a header and nothing else is its own run, so that it is judged by its own
+            // length.
             false => header(at) == header(start) && data.len() - at > len,
         };
         if !same {

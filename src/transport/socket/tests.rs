@@ -21,8 +21,8 @@ use self::fake::FakeUdp;
 use super::Socket;
 use crate::id::NodeAddr;
 use crate::switch::{
-    Attachment, Cookie, DropReason, ForwardingTable, Header, Ingress, NextHop, Routes, SwitchCounters,
-    SwitchStatus,
+    Attachment, Cookie, DropReason, ForwardingTable, Header, Ingress, NextHop, Routes,
+    SwitchCounters, SwitchStatus,
 };
 use crate::transport::overlay;
 
@@ -66,9 +66,13 @@ fn mapped(text: &str) -> SocketAddr {
 fn hop(neighbour: NodeAddr) -> NextHop {
     // Links are known by the addresses that quinn gives them.
     match neighbour {
-        LEFT => {
-            NextHop { neighbour, to: super::mapped(left()), from: None, local_port: None, cookie: TO_LEFT }
-        }
+        LEFT => NextHop {
+            neighbour,
+            to: super::mapped(left()),
+            from: None,
+            local_port: None,
+            cookie: TO_LEFT,
+        },
         _ => NextHop {
             neighbour: RIGHT,
             to: super::mapped(right()),
@@ -95,7 +99,10 @@ fn relay_with(more: &[(NodeAddr, NodeAddr, u8)]) -> ForwardingTable {
 }
 
 /// The table of a node with these routes, which takes packets from `RIGHT`.
-fn node<'a>(transit: bool, known: impl IntoIterator<Item = &'a (NodeAddr, NodeAddr, u8)>) -> ForwardingTable {
+fn node<'a>(
+    transit: bool,
+    known: impl IntoIterator<Item = &'a (NodeAddr, NodeAddr, u8)>,
+) -> ForwardingTable {
     let mut routes = Routes::default();
     for &(destination, via, hop_limit) in known {
         let place = routes.place(via);
@@ -153,7 +160,8 @@ impl Wire {
     }
 
     fn over(udp: Arc<FakeUdp>) -> Self {
-        let socket = Socket::new(vec![udp.clone()], ME, Arc::new(SwitchCounters::default())).unwrap();
+        let socket =
+            Socket::new(vec![udp.clone()], ME, Arc::new(SwitchCounters::default())).unwrap();
         Self { socket: Arc::new(socket), udp, buffer_len: 64 * 1024, buffers: 4 }
     }
 
@@ -174,7 +182,9 @@ impl Wire {
         self.socket.poll_recv(cx, &mut slices, &mut metas).map(|received| {
             let received = received.unwrap();
             let filled = metas.into_iter().zip(buffers).take(received);
-            filled.map(|(meta, buffer)| Batch { meta, contents: buffer[..meta.len].to_vec() }).collect()
+            filled
+                .map(|(meta, buffer)| Batch { meta, contents: buffer[..meta.len].to_vec() })
+                .collect()
         })
     }
 
@@ -194,7 +204,8 @@ impl Wire {
     /// Asserts that these are all the drops there were.
     #[track_caller]
     fn assert_drops(&self, expected: &[(DropReason, u64)]) {
-        let mut drops: Vec<_> = self.status().dropped.into_iter().filter(|(_, count)| *count > 0).collect();
+        let mut drops: Vec<_> =
+            self.status().dropped.into_iter().filter(|(_, count)| *count > 0).collect();
         drops.sort();
         assert_eq!(drops, expected);
     }

@@ -13,7 +13,8 @@ use super::udp::bound::{Bound, MAX_SEND, Unsent, canonical, carries, mapped};
 use crate::switch::NextHop;
 
 impl Socket {
-    /// Sends a probe of a direct path, from a fresh port if one is given. A probe that cannot be sent counts as lost.
+    /// Sends a probe of a direct path, from a fresh port if one is given. A probe that cannot be
+    /// sent counts as lost.
     pub(crate) fn send_probe(
         &self,
         to: SocketAddr,
@@ -22,7 +23,8 @@ impl Socket {
         bytes: &[u8],
     ) {
         let (destination, src_ip) = (mapped(to), from);
-        let probe = Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip };
+        let probe =
+            Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip };
         if let Err(unsent) = self.transmit_from(&probe, local_port) {
             trace!(%to, error = %unsent.error, "probe not sent");
         }
@@ -63,7 +65,8 @@ impl Socket {
         // Beyond 64 KiB the kernel rejects the whole batch, and quinn-udp mistakes that for a lost
         // MTU probe. The limit is queried for every batch, because quinn-udp lowers it to one when
         // the system rejects more.
-        let batch = segment * (MAX_SEND / segment).clamp(1, socket.io.max_transmit_segments().max(1));
+        let batch =
+            segment * (MAX_SEND / segment).clamp(1, socket.io.max_transmit_segments().max(1));
         let mut sent = 0;
         for contents in transmit.contents.chunks(batch) {
             let segment_size = transmit.segment_size.filter(|_| contents.len() > segment);
@@ -74,19 +77,25 @@ impl Socket {
         Ok(())
     }
 
-    /// The socket by which a packet leaves: the one on which its destination was heard, else one that is bound to
-    /// `src_ip`, else the first that can reach the destination.
-    pub(super) fn socket_for(&self, destination: SocketAddr, src_ip: Option<IpAddr>) -> io::Result<&Bound> {
+    /// The socket by which a packet leaves: the one on which its destination was heard, else one
+    /// that is bound to `src_ip`, else the first that can reach the destination.
+    pub(super) fn socket_for(
+        &self,
+        destination: SocketAddr,
+        src_ip: Option<IpAddr>,
+    ) -> io::Result<&Bound> {
         if let [only] = self.sockets.as_slice() {
             return Ok(only);
         }
         let destination = canonical(destination);
         let (to, from) = (destination.ip(), src_ip.map(|ip| ip.to_canonical()));
         let bound_to = |socket: &Bound| Some(socket.addr.ip().to_canonical()) == from;
-        let has_source =
-            |socket: &Bound| from.is_none() || bound_to(socket) || socket.addr.ip().is_unspecified();
+        let has_source = |socket: &Bound| {
+            from.is_none() || bound_to(socket) || socket.addr.ip().is_unspecified()
+        };
         let reaches = |socket: &Bound| carries(&self.sockets, socket, to.is_ipv4());
-        let heard = self.heard.as_ref().and_then(|heard| self.sockets.get(heard.socket(destination)?));
+        let heard =
+            self.heard.as_ref().and_then(|heard| self.sockets.get(heard.socket(destination)?));
         if let Some(heard) = heard.filter(|socket| reaches(socket) && has_source(socket)) {
             return Ok(heard);
         }
@@ -102,7 +111,8 @@ impl Socket {
             &|socket| reaches(socket) && suits(socket),
             &|socket| reaches(socket),
         ];
-        let chosen = choices.iter().find_map(|fits| self.sockets.iter().find(|socket| fits(socket)));
+        let chosen =
+            choices.iter().find_map(|fits| self.sockets.iter().find(|socket| fits(socket)));
         chosen.ok_or_else(|| {
             io::Error::new(io::ErrorKind::AddrNotAvailable, "no socket of the address's family")
         })

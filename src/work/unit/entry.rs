@@ -99,7 +99,8 @@ pub(crate) enum SubmitterChange {
 impl JournalEntry for SubmitterEntry {
     fn is_promise(&self) -> bool {
         match self.change {
-            // A submitter that has lost it offers the unit again, and the executor has it on record.
+            // A submitter that has lost it offers the unit again, and the executor has it on
+            // record.
             SubmitterChange::Accepted => false,
             SubmitterChange::Queued { .. }
             | SubmitterChange::Handing { .. }
@@ -112,9 +113,9 @@ impl JournalEntry for SubmitterEntry {
 
 /// What follows an input: entries to append to the unit's journal, then effects.
 ///
-/// The caller appends all entries in one write, syncs them to disk if one of them
-/// [is a promise](JournalEntry::is_promise), and then performs the effects in order. If the write fails it drops the machine, which is ahead of the disk, and replays the
-/// journal.
+/// The caller appends all entries in one write, syncs them to disk if one of them [is a
+/// promise](JournalEntry::is_promise), and then performs the effects in order. If the write fails
+/// it drops the machine, which is ahead of the disk, and replays the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "the entries must be journalled before the effects are performed"]
 pub(crate) struct Step<Entry, Effect> {

@@ -149,12 +149,18 @@ type ExecutorStep = Step<ExecutorEntry, ExecutorEffect>;
 
 impl ExecutorUnit {
     /// A unit that is offered for the first time, with the time that remains for its start.
-    pub(crate) fn offered(spec: UnitSpec, start_within_ms: u64, now: UnitTime) -> (Self, ExecutorStep) {
+    pub(crate) fn offered(
+        spec: UnitSpec,
+        start_within_ms: u64,
+        now: UnitTime,
+    ) -> (Self, ExecutorStep) {
         let start_by = now.plus(start_within_ms.min(spec.start_by_ms));
         let hash = spec.hash();
         let spec = Arc::new(spec);
-        let entry =
-            ExecutorEntry { at: now, change: ExecutorChange::Offered { spec: (*spec).clone(), start_by } };
+        let entry = ExecutorEntry {
+            at: now,
+            change: ExecutorChange::Offered { spec: (*spec).clone(), start_by },
+        };
         let unit = Self {
             spec,
             hash,
@@ -235,11 +241,15 @@ impl ExecutorUnit {
             ExecutorInput::Corrupt => self.on_corrupt(&mut step),
             ExecutorInput::Turn => self.on_turn(&mut step, now),
             ExecutorInput::Started { attempt } => self.on_started(attempt, &mut step, now),
-            ExecutorInput::Fenced { attempt, void } => self.on_fenced(attempt, void, &mut step, now),
+            ExecutorInput::Fenced { attempt, void } => {
+                self.on_fenced(attempt, void, &mut step, now)
+            }
             ExecutorInput::SpawnFailed { attempt, text } => {
                 self.on_spawn_failed(attempt, text, &mut step);
             }
-            ExecutorInput::Exited { attempt, exit } => self.on_exited(attempt, exit, &mut step, now),
+            ExecutorInput::Exited { attempt, exit } => {
+                self.on_exited(attempt, exit, &mut step, now)
+            }
             ExecutorInput::Vanished { attempt } => self.on_vanished(attempt, &mut step, now),
             ExecutorInput::Cancel { grace_ms } => self.on_cancel(grace_ms, &mut step, now),
             ExecutorInput::Release { force } => self.on_release(force, &mut step, now),
@@ -462,7 +472,13 @@ impl ExecutorUnit {
         }));
     }
 
-    fn resume_attempt(&mut self, attempt: u32, found: &Found, step: &mut ExecutorStep, now: UnitTime) {
+    fn resume_attempt(
+        &mut self,
+        attempt: u32,
+        found: &Found,
+        step: &mut ExecutorStep,
+        now: UnitTime,
+    ) {
         if let Some(exit) = &found.exit {
             self.on_exited(attempt, exit.clone(), step, now);
         } else if found.run == RunFile::Fence {
@@ -538,7 +554,9 @@ impl ExecutorUnit {
                 ExecutorChange::Starting { attempt },
                 Stage::Starting { attempt: last } | Stage::Running { attempt: last },
             ) => *attempt == last + 1 && self.spec.idempotent,
-            (ExecutorChange::Running { attempt }, stage) => *stage == Stage::Starting { attempt: *attempt },
+            (ExecutorChange::Running { attempt }, stage) => {
+                *stage == Stage::Starting { attempt: *attempt }
+            }
             (ExecutorChange::Starting { .. }, _) => false,
             (ExecutorChange::CancelWanted { .. } | ExecutorChange::Final { .. }, _) => true,
         }
@@ -555,7 +573,9 @@ impl ExecutorUnit {
                 self.stage = Stage::Starting { attempt: *attempt };
                 self.last_attempt = *attempt;
             }
-            ExecutorChange::Running { attempt } => self.stage = Stage::Running { attempt: *attempt },
+            ExecutorChange::Running { attempt } => {
+                self.stage = Stage::Running { attempt: *attempt }
+            }
             ExecutorChange::CancelWanted { grace_ms } => self.cancel = Some(*grace_ms),
             ExecutorChange::ReleaseWanted => self.release = true,
             ExecutorChange::Final { outcome, started } => {

@@ -98,7 +98,8 @@ mod tests {
             labels: BTreeMap::new(),
         };
         assert_eq!(UnitSpec::from(&KeptSpec::from(&spec)), spec);
-        spec.labels = [("job".to_owned(), "17".to_owned()), ("by".to_owned(), "ü".to_owned())].into();
+        spec.labels =
+            [("job".to_owned(), "17".to_owned()), ("by".to_owned(), "ü".to_owned())].into();
         let kept = KeptSpec::from(&spec);
         assert_eq!(UnitSpec::from(&kept), spec);
         assert_eq!(UnitSpec::from(&kept).hash(), spec.hash());

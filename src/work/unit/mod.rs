@@ -40,9 +40,9 @@
 //!
 //! **Machines without I/O** (`submitter`, `executor`) take an input and return a step: entries for
 //! the unit's journal, and effects. The service appends the entries, syncs them to disk if anything
-//! was promised by them, and performs the effects only then. After a crash a machine is rebuilt from
-//! its journal. Whatever the point of the crash, the files on disk say at least as much as anybody
-//! else was told.
+//! was promised by them, and performs the effects only then. After a crash a machine is rebuilt
+//! from its journal. Whatever the point of the crash, the files on disk say at least as much as
+//! anybody else was told.
 //!
 //! | synced | before | protects |
 //! |---|---|---|
@@ -85,9 +85,9 @@ pub(crate) mod wire;
 mod world;
 
 pub use api::{
-    FindError, QuarantinedUnit, ResultsError, ResultsOptions, Submit, SubmitError, UnitFilter, UnitHandle,
-    UnitId, UnitLimits, UnitOutput, UnitPayload, UnitResults, UnitState, UnitStatus, UnitWatch, Units,
-    UnitsConfig,
+    FindError, QuarantinedUnit, ResultsError, ResultsOptions, Submit, SubmitError, UnitFilter,
+    UnitHandle, UnitId, UnitLimits, UnitOutput, UnitPayload, UnitResults, UnitState, UnitStatus,
+    UnitWatch, Units, UnitsConfig,
 };
 pub use busy::BusyReason;
 pub(crate) use job::Job;

@@ -105,7 +105,11 @@ impl UnitSpec {
             (1..=Self::MAX_LABEL_NAME).contains(&name.len())
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         };
-        match self.labels.iter().find(|(name, value)| !is_name(name) || value.len() > Self::MAX_LABEL_VALUE) {
+        match self
+            .labels
+            .iter()
+            .find(|(name, value)| !is_name(name) || value.len() > Self::MAX_LABEL_VALUE)
+        {
             Some((name, _)) => Err(InvalidSpec::BadLabel { name: name.clone() }),
             None => Ok(()),
         }

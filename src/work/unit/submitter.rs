@@ -1,6 +1,8 @@
 //! One unit at the submitter.
 
-use super::entry::{Answer, DamagedJournal, Step, StoreId, SubmitterChange, SubmitterEntry, UnitTime};
+use super::entry::{
+    Answer, DamagedJournal, Step, StoreId, SubmitterChange, SubmitterEntry, UnitTime,
+};
 use super::outcome::{Outcome, Report, ReportState, UnitRefusal};
 use super::spec::UnitSpec;
 use crate::id::NodeId;
@@ -152,7 +154,9 @@ impl SubmitterUnit {
         match input {
             SubmitterInput::Up => (self.session, self.passed_on) = (Session::Idle, None),
             SubmitterInput::Down => self.session = Session::Down,
-            SubmitterInput::Answer { store, answer } => self.on_answer(store, answer, &mut step, now),
+            SubmitterInput::Answer { store, answer } => {
+                self.on_answer(store, answer, &mut step, now)
+            }
             SubmitterInput::PayloadSent { store } => self.on_payload_sent(store, &mut step, now),
             SubmitterInput::NoUnits => self.on_no_units(&mut step, now),
             SubmitterInput::Cancel { grace_ms } => self.on_cancel(grace_ms, &mut step, now),
@@ -177,7 +181,9 @@ impl SubmitterUnit {
     /// Where the unit stands, as far as the submitter knows.
     pub(crate) fn status(&self) -> Report {
         let (state, started) = match (&self.stage, &self.reported) {
-            (Stage::Final { outcome, started }, _) => (ReportState::Final(outcome.clone()), *started),
+            (Stage::Final { outcome, started }, _) => {
+                (ReportState::Final(outcome.clone()), *started)
+            }
             (_, Some(reported)) => return reported.clone(),
             (Stage::Queued, None) => (ReportState::Queued, false),
             (Stage::Handing { .. }, None) => (ReportState::Handing, false),
@@ -230,7 +236,13 @@ impl SubmitterUnit {
         self.session == Session::Down
     }
 
-    fn on_answer(&mut self, store: StoreId, answer: Answer, step: &mut SubmitterStep, now: UnitTime) {
+    fn on_answer(
+        &mut self,
+        store: StoreId,
+        answer: Answer,
+        step: &mut SubmitterStep,
+        now: UnitTime,
+    ) {
         if self.session == Session::Asked {
             self.session = Session::Idle;
         }
@@ -282,7 +294,13 @@ impl SubmitterUnit {
         open && self.cancel.is_none() && now < self.start_by
     }
 
-    fn on_status(&mut self, store: StoreId, status: Report, step: &mut SubmitterStep, now: UnitTime) {
+    fn on_status(
+        &mut self,
+        store: StoreId,
+        status: Report,
+        step: &mut SubmitterStep,
+        now: UnitTime,
+    ) {
         if self.is_final() {
             // The answer to a release: it is carried out once the executor's unit has ended.
             self.session = Session::Watching;
@@ -394,11 +412,14 @@ impl SubmitterUnit {
         if !can_ask || step.effects.contains(&SubmitterEffect::Remove) {
             return;
         }
-        let start_within_ms = u64::try_from(now.until(self.start_by).as_millis()).unwrap_or(u64::MAX);
+        let start_within_ms =
+            u64::try_from(now.until(self.start_by).as_millis()).unwrap_or(u64::MAX);
         let cancel = self.cancel.filter(|_| self.passed_on != self.cancel);
         let watching = self.session == Session::Watching;
         let request = match (&self.stage, cancel, self.release) {
-            (Stage::Final { .. }, _, Some(force)) if self.offered && !watching => Request::Release { force },
+            (Stage::Final { .. }, _, Some(force)) if self.offered && !watching => {
+                Request::Release { force }
+            }
             (Stage::Final { .. }, ..) => return,
             (_, Some(grace_ms), _) => Request::Cancel { grace_ms, start_within_ms },
             _ if watching => return,

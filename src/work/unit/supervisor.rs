@@ -33,8 +33,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_setfl, inotify};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group, pidfd_open,
-    set_child_subreaper, setsid, wait,
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
+    pidfd_open, set_child_subreaper, setsid, wait,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -51,8 +51,8 @@ const PIECES_A_TURN: usize = 16;
 /// How long to wait before output is written again to a disk that was full.
 const DISK_RETRY: Duration = Duration::from_millis(200);
 
-/// How long a full disk may keep output back of a command that has ended. It may be that very output
-/// that fills the disk, which is only released once the end is known.
+/// How long a full disk may keep output back of a command that has ended. It may be that very
+/// output that fills the disk, which is only released once the end is known.
 const DISK_WAIT: Duration = Duration::from_secs(5);
 
 /// How long processes that the command has left behind may keep its outputs open.
@@ -101,7 +101,9 @@ pub(crate) fn supervise(unit: &Path, attempt: u32) -> Result<(), NotSupervised> 
     let stderr = Output::create(&dir.join("stderr"), job.output_limit)?;
     let reserve = Reserve::create(&dir.join("exit.reserve"))?;
     match paths.begin(attempt, std::process::id()) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(NotSupervised::Taken),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(NotSupervised::Taken);
+        }
         begun => begun?,
     }
     let mut supervisor = Supervisor {
@@ -125,8 +127,12 @@ pub(crate) fn supervise(unit: &Path, attempt: u32) -> Result<(), NotSupervised> 
         }
     };
     let [stdout, stderr] = supervisor.outputs;
-    let record =
-        ExitRecord { exit, stdout: stdout.finish(), stderr: stderr.finish(), usage: usage_of_children() };
+    let record = ExitRecord {
+        exit,
+        stdout: stdout.finish(),
+        stderr: stderr.finish(),
+        usage: usage_of_children(),
+    };
     reserve.write(&dir.join("exit"), &record)?;
     Ok(())
 }
@@ -171,7 +177,8 @@ impl Supervisor {
         self.children.leader = leader;
         // Without it (before Linux 5.3) SIGCHLD alone says that the command has ended.
         self.children.leader_fd = leader.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        let pipes = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
+        let pipes =
+            [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
         for pipe in pipes.iter().flatten() {
             fcntl_setfl(pipe, OFlags::NONBLOCK)?;
         }
@@ -356,7 +363,9 @@ fn descendants() -> Vec<Pid> {
     let mut open = vec![getpid()];
     while let Some(parent) = open.pop() {
         // A process that moves while its parent ends may be seen twice.
-        open.extend(children_of(parent).into_iter().filter(|child| found.insert(child.as_raw_pid())));
+        open.extend(
+            children_of(parent).into_iter().filter(|child| found.insert(child.as_raw_pid())),
+        );
     }
     found.into_iter().filter_map(Pid::from_raw).collect()
 }
@@ -385,7 +394,8 @@ struct Wakeups {
 
 impl Wakeups {
     fn new(dir: &Path) -> io::Result<Self> {
-        let changes = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+        let changes =
+            inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
         inotify::add_watch(&changes, dir, inotify::WatchFlags::MOVED_TO)?;
         Ok(Self { signals: None, changes, asked: true, terminated: false })
     }
@@ -397,7 +407,8 @@ impl Wakeups {
         mask.add(NixSignal::SIGCHLD);
         mask.add(NixSignal::SIGTERM);
         mask.thread_block()?;
-        self.signals = Some(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?);
+        self.signals =
+            Some(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?);
         Ok(())
     }
 
@@ -431,7 +442,8 @@ struct Output {
 
 impl Output {
     fn create(path: &Path, limit: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         Ok(Self {
             file,
             limit,
@@ -491,7 +503,8 @@ struct Reserve {
 
 impl Reserve {
     fn create(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         match fallocate(&file, FallocateFlags::empty(), 0, EXIT_RESERVE) {
             Ok(()) => {}
             // Where room cannot be reserved otherwise, it is written to.
@@ -518,7 +531,8 @@ impl Reserve {
 /// What the processes that have ended have used.
 fn usage_of_children() -> Usage {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Usage::default() };
-    let ms = |time: TimeVal| u64::try_from(time.tv_sec() * 1_000 + time.tv_usec() / 1_000).unwrap_or(0);
+    let ms =
+        |time: TimeVal| u64::try_from(time.tv_sec() * 1_000 + time.tv_usec() / 1_000).unwrap_or(0);
     Usage {
         user_ms: ms(usage.user_time()),
         system_ms: ms(usage.system_time()),
@@ -527,7 +541,10 @@ fn usage_of_children() -> Usage {
 }
 
 /// The clock of this process, which does not belong to a node.
-#[allow(clippy::disallowed_methods, reason = "a process of its own, outside of a node and its clock")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a process of its own, outside of a node and its clock"
+)]
 fn now() -> Instant {
     Instant::now()
 }

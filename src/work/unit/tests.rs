@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::entry::{Answer, DamagedJournal, ExecutorChange, ExecutorEntry, StoreId, UnitTime};
-use super::executor::{ExecutorEffect, ExecutorInput, ExecutorUnit, Exit, ExitKind, Found, RunFile};
+use super::executor::{
+    ExecutorEffect, ExecutorInput, ExecutorUnit, Exit, ExitKind, Found, RunFile,
+};
 use super::outcome::{Failure, Outcome, Report, ReportState, UnitRefusal};
 use super::spec::{InvalidSpec, SpecHash, UnitSpec};
 use super::submitter::{Request, SubmitterEffect, SubmitterInput, SubmitterUnit};
@@ -139,7 +141,10 @@ fn a_restarted_executor_goes_by_what_is_on_disk() {
         (step.effects, unit.status().state)
     };
     let (effects, state) = resume(&found(RunFile::Absent, false));
-    assert_eq!((effects, state), (vec![ExecutorEffect::Start { attempt: 1 }], ReportState::Starting));
+    assert_eq!(
+        (effects, state),
+        (vec![ExecutorEffect::Start { attempt: 1 }], ReportState::Starting)
+    );
     let (effects, state) = resume(&found(RunFile::Supervisor, true));
     assert!(effects.contains(&ExecutorEffect::Adopt { attempt: 1 }));
     assert_eq!(state, ReportState::Running);
@@ -148,7 +153,10 @@ fn a_restarted_executor_goes_by_what_is_on_disk() {
     let (_, state) = resume(&Found { exit: Some(exit), ..found(RunFile::Supervisor, false) });
     assert_eq!(state, ReportState::Final(Outcome::Failed(Failure::Exit(3))));
     let (_, state) = resume(&found(RunFile::Fence, false));
-    assert!(matches!(state, ReportState::Final(Outcome::Failed(Failure::NotStarted(_)))), "{state:?}");
+    assert!(
+        matches!(state, ReportState::Final(Outcome::Failed(Failure::NotStarted(_)))),
+        "{state:?}"
+    );
 }
 
 #[test]
@@ -293,8 +301,14 @@ fn a_start_that_is_not_in_the_journal_is_known_by_its_run_file() {
     // Its time is over, and it was cancelled: without the file it would count as never started.
     for cancelled in [false, true] {
         let ended = Some(Exit { end: ExitKind::Status(0), terminated: false });
-        assert_eq!(resume(cancelled, &found(RunFile::Supervisor, None)), (Some(Outcome::Lost), true));
-        assert_eq!(resume(cancelled, &found(RunFile::Supervisor, ended)), (Some(Outcome::Succeeded), true));
+        assert_eq!(
+            resume(cancelled, &found(RunFile::Supervisor, None)),
+            (Some(Outcome::Lost), true)
+        );
+        assert_eq!(
+            resume(cancelled, &found(RunFile::Supervisor, ended)),
+            (Some(Outcome::Succeeded), true)
+        );
     }
     assert!(!resume(false, &found(RunFile::Fence, None)).1);
 }

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use uuid::Uuid;
 
 use super::entry::{Answer, ExecutorEntry, StoreId, SubmitterEntry, UnitTime};
-use super::executor::{ExecutorEffect, ExecutorInput, ExecutorUnit, Exit, ExitKind, Found, RunFile};
+use super::executor::{
+    ExecutorEffect, ExecutorInput, ExecutorUnit, Exit, ExitKind, Found, RunFile,
+};
 use super::key::UnitKey;
 use super::outcome::{Failure, Outcome, ReportState, UnitRefusal};
 use super::queue::StartQueue;
@@ -125,7 +127,10 @@ impl World {
         }
         self.heal();
         let executed = |n| self.executed.get(n).copied().unwrap_or(0);
-        self.ends.iter().map(|(n, (outcome, started))| (outcome.clone(), *started, executed(n))).collect()
+        self.ends
+            .iter()
+            .map(|(n, (outcome, started))| (outcome.clone(), *started, executed(n)))
+            .collect()
     }
 
     /// Something that users, operators or fate do.
@@ -197,12 +202,16 @@ impl World {
         }
         for (n, (outcome, started)) in &self.ends {
             let executed = self.executed.get(n).copied().unwrap_or(0);
-            let text =
-                format!("unit {n} ended as {outcome:?}, started: {started}, executed {executed} times");
+            let text = format!(
+                "unit {n} ended as {outcome:?}, started: {started}, executed {executed} times"
+            );
             assert!(*started || executed == 0, "{text}");
             assert!(*outcome != Outcome::Succeeded || self.succeeded.contains(n), "{text}");
             assert!(*outcome != Outcome::Lost || self.hurt.contains(n), "{text}");
-            assert!(!matches!(outcome, Outcome::Expired | Outcome::Refused(_)) || executed == 0, "{text}");
+            assert!(
+                !matches!(outcome, Outcome::Expired | Outcome::Refused(_)) || executed == 0,
+                "{text}"
+            );
             assert!(*outcome != Outcome::Refused(UnitRefusal::Conflict), "{text}");
         }
         let ended: BTreeSet<u128> = self.ends.keys().copied().collect();
@@ -223,7 +232,8 @@ impl World {
             idempotent: n == 3,
             labels: BTreeMap::new(),
         };
-        let (unit, step) = SubmitterUnit::queued("executor".parse().expect("valid"), spec.clone(), self.now);
+        let (unit, step) =
+            SubmitterUnit::queued("executor".parse().expect("valid"), spec.clone(), self.now);
         self.specs.insert(n, spec);
         self.submitter.as_mut().expect("it is up").insert(n, unit);
         let performed = self.perform_submitter(n, step);
@@ -238,7 +248,9 @@ impl World {
     }
 
     fn user(&mut self, n: u128, input: SubmitterInput) {
-        let Some(unit) = self.submitter.as_mut().and_then(|units| units.get_mut(&n)) else { return };
+        let Some(unit) = self.submitter.as_mut().and_then(|units| units.get_mut(&n)) else {
+            return;
+        };
         let step = unit.handle(input, self.now);
         let _ = self.perform_submitter(n, step);
     }
@@ -331,7 +343,9 @@ impl World {
                 };
                 self.executor_input(n, input);
             }
-            Request::Offer { .. } | Request::Cancel { .. } if death == Some(Death::NeverAccepted) => {
+            Request::Offer { .. } | Request::Cancel { .. }
+                if death == Some(Death::NeverAccepted) =>
+            {
                 self.answer(n, Answer::NeverAccepted);
             }
             Request::Offer { .. } if death.is_some() => {
@@ -360,14 +374,19 @@ impl World {
     }
 
     fn executor_input(&mut self, n: u128, input: ExecutorInput) {
-        let Some(unit) = self.executor.as_mut().and_then(|executor| executor.units.get_mut(&n)) else {
+        let Some(unit) = self.executor.as_mut().and_then(|executor| executor.units.get_mut(&n))
+        else {
             return;
         };
         let step = unit.handle(input, self.now);
         self.perform_executor(n, step);
     }
 
-    fn perform_executor(&mut self, n: u128, step: super::entry::Step<ExecutorEntry, ExecutorEffect>) {
+    fn perform_executor(
+        &mut self,
+        n: u128,
+        step: super::entry::Step<ExecutorEntry, ExecutorEffect>,
+    ) {
         let _ = self.try_perform_executor(n, step);
     }
 
@@ -392,13 +411,22 @@ impl World {
                     }
                     self.answer(n, Answer::Status(status));
                 }
-                ExecutorEffect::Enqueue => executor.queue.enqueue(&self.specs[&n].directive, key(n)),
-                ExecutorEffect::Dequeue => executor.queue.remove(&self.specs[&n].directive, &key(n)),
+                ExecutorEffect::Enqueue => {
+                    executor.queue.enqueue(&self.specs[&n].directive, key(n))
+                }
+                ExecutorEffect::Dequeue => {
+                    executor.queue.remove(&self.specs[&n].directive, &key(n))
+                }
                 ExecutorEffect::Start { attempt } => {
                     executor.spawned.insert((n, attempt));
                     if !self.rng.one_in(20) {
                         let phase = Phase::Forked;
-                        self.supervisors.push(Supervisor { unit: n, attempt, phase, terminate: false });
+                        self.supervisors.push(Supervisor {
+                            unit: n,
+                            attempt,
+                            phase,
+                            terminate: false,
+                        });
                     }
                 }
                 ExecutorEffect::Adopt { attempt } => {
@@ -413,9 +441,13 @@ impl World {
                     }
                 }
                 ExecutorEffect::Terminate { attempt, .. } => {
-                    let of_attempt =
-                        |supervisor: &&mut Supervisor| supervisor.unit == n && supervisor.attempt == attempt;
-                    self.supervisors.iter_mut().filter(of_attempt).for_each(|it| it.terminate = true);
+                    let of_attempt = |supervisor: &&mut Supervisor| {
+                        supervisor.unit == n && supervisor.attempt == attempt
+                    };
+                    self.supervisors
+                        .iter_mut()
+                        .filter(of_attempt)
+                        .for_each(|it| it.terminate = true);
                 }
                 ExecutorEffect::Remove { tombstone_until } => {
                     self.disk.tombstones.insert(key(n), tombstone_until, Death::Removed);
@@ -442,10 +474,12 @@ impl World {
         let due = |at: Option<UnitTime>, now| at.is_some_and(|at| at <= now);
         let now = self.now;
         let submitter = self.submitter.iter().flatten();
-        let late: Vec<u128> = submitter.filter(|(_, it)| due(it.deadline(), now)).map(|(n, _)| *n).collect();
+        let late: Vec<u128> =
+            submitter.filter(|(_, it)| due(it.deadline(), now)).map(|(n, _)| *n).collect();
         late.into_iter().for_each(|n| self.user(n, SubmitterInput::Tick));
         let executor = self.executor.iter().flat_map(|executor| &executor.units);
-        let late: Vec<u128> = executor.filter(|(_, it)| due(it.deadline(), now)).map(|(n, _)| *n).collect();
+        let late: Vec<u128> =
+            executor.filter(|(_, it)| due(it.deadline(), now)).map(|(n, _)| *n).collect();
         late.into_iter().for_each(|n| self.executor_input(n, ExecutorInput::Tick));
     }
 
@@ -498,7 +532,8 @@ impl World {
         let executed = self.executed.entry(n).or_default();
         *executed += 1;
         assert!(*executed == 1 || self.specs[&n].idempotent, "unit {n} was started twice");
-        let running = self.supervisors.iter().filter(|it| it.unit == n && it.phase == Phase::Executing);
+        let running =
+            self.supervisors.iter().filter(|it| it.unit == n && it.phase == Phase::Executing);
         assert!(running.count() <= 1, "unit {n} runs twice at a time");
         if let Some((outcome, started)) = self.ends.get(&n) {
             assert!(*started, "unit {n} was started although it ended as {outcome:?}");
@@ -520,7 +555,9 @@ impl World {
             let input = match found {
                 Found { exit: Some(exit), .. } => ExecutorInput::Exited { attempt, exit },
                 Found { run: RunFile::Fence, .. } => ExecutorInput::Fenced { attempt, void: true },
-                Found { run: RunFile::Supervisor, locked: true, .. } => ExecutorInput::Started { attempt },
+                Found { run: RunFile::Supervisor, locked: true, .. } => {
+                    ExecutorInput::Started { attempt }
+                }
                 Found { run: RunFile::Supervisor, .. } => ExecutorInput::Vanished { attempt },
                 Found { run: RunFile::Absent, .. } if !alive => {
                     ExecutorInput::SpawnFailed { attempt, text: "no such file".into() }
@@ -560,7 +597,8 @@ impl World {
         if self.submitter.is_some() {
             return;
         }
-        let replay = |entries: &Vec<SubmitterEntry>| SubmitterUnit::replay(entries).expect("it replays");
+        let replay =
+            |entries: &Vec<SubmitterEntry>| SubmitterUnit::replay(entries).expect("it replays");
         let units = self.submitter_disk.iter().map(|(n, entries)| (*n, replay(entries)));
         self.submitter = Some(units.collect());
     }
@@ -578,8 +616,9 @@ impl World {
                 continue;
             }
             let mut unit = ExecutorUnit::replay(&self.disk.journals[&n]).expect("it replays");
-            let found =
-                unit.attempt().map_or(Found { run: RunFile::Absent, locked: false, exit: None }, |attempt| {
+            let found = unit
+                .attempt()
+                .map_or(Found { run: RunFile::Absent, locked: false, exit: None }, |attempt| {
                     self.found(n, attempt)
                 });
             let step = unit.resume(self.disk.payloads[&n], &found, self.now);
@@ -678,7 +717,9 @@ fn a_unit_runs_at_most_once_and_always_ends_whatever_dies() {
     for seed in seeds.unwrap_or(SEEDS) {
         match std::panic::catch_unwind(|| World::new(seed).play()) {
             Ok(ended) => ends.extend(ended),
-            Err(_) => panic!("seed {seed}: RECEPTOR_UNIT_SEEDS={seed}..{} plays it alone", seed + 1),
+            Err(_) => {
+                panic!("seed {seed}: RECEPTOR_UNIT_SEEDS={seed}..{} plays it alone", seed + 1)
+            }
         }
     }
     // The histories reach every end that there is.
@@ -686,9 +727,18 @@ fn a_unit_runs_at_most_once_and_always_ends_whatever_dies() {
     let reached = [
         ("succeeded", count(|(outcome, ..)| *outcome == Outcome::Succeeded)),
         ("failed", count(|(outcome, ..)| matches!(outcome, Outcome::Failed(Failure::Exit(_))))),
-        ("not started", count(|(outcome, ..)| matches!(outcome, Outcome::Failed(Failure::NotStarted(_))))),
-        ("cancelled before", count(|(outcome, started, _)| *outcome == Outcome::Cancelled && !started)),
-        ("cancelled while running", count(|(outcome, _, runs)| *outcome == Outcome::Cancelled && *runs > 0)),
+        (
+            "not started",
+            count(|(outcome, ..)| matches!(outcome, Outcome::Failed(Failure::NotStarted(_)))),
+        ),
+        (
+            "cancelled before",
+            count(|(outcome, started, _)| *outcome == Outcome::Cancelled && !started),
+        ),
+        (
+            "cancelled while running",
+            count(|(outcome, _, runs)| *outcome == Outcome::Cancelled && *runs > 0),
+        ),
         ("expired", count(|(outcome, ..)| *outcome == Outcome::Expired)),
         ("lost", count(|(outcome, ..)| *outcome == Outcome::Lost)),
         ("run again", count(|(_, _, runs)| *runs > 1)),

@@ -11,7 +11,8 @@ const REQUIRE: &str = "RECEPTOR_REQUIRE_LAB";
 #[cfg(feature = "portmap")]
 const REQUIRE_TOOLS: &str = "RECEPTOR_REQUIRE_LAB_TOOLS";
 
-/// Whether the test cannot run here. Says so in one line, where the test runner does not swallow it.
+/// Whether the test cannot run here. Says so in one line, where the test runner does not swallow
+/// it.
 ///
 /// # Panics
 /// It cannot, and `RECEPTOR_REQUIRE_LAB` is 1.
@@ -45,7 +46,8 @@ fn skip(test: &str, why: &str, require: &str) {
     say(test, why);
 }
 
-/// The macros' output is shown only for tests that fail. In one piece, so that no other line gets into it.
+/// The macros' output is shown only for tests that fail. In one piece, so that no other line gets
+/// into it.
 fn say(test: &str, why: &str) {
     let _ = io::stderr().write_all(format!("skipped: {test}: {why}\n").as_bytes());
 }

@@ -1,5 +1,5 @@
-//! A line with delay. Not every kernel has netem, so packets travel by VXLAN, and a thread of the test keeps each of them
-//! for a while: it needs no more than UDP sockets.
+//! A line with delay. Not every kernel has netem, so packets travel by VXLAN, and a thread of the
+//! test keeps each of them for a while: it needs no more than UDP sockets.
 //!
 //! ```text
 //!   namespace            "delay"               the segment's router
@@ -49,7 +49,9 @@ impl Delay {
         for (side, (end, device)) in ends.into_iter().enumerate() {
             let (side, udp) = (side as u8, ports[side]);
             let (outer, inner) = (format!("u{line}s{side}"), format!("d{line}s{side}"));
-            ip(&format!("link add {outer} netns {end} type veth peer name {inner} netns {namespace}"));
+            ip(&format!(
+                "link add {outer} netns {end} type veth peer name {inner} netns {namespace}"
+            ));
             for (netns, link, host) in [(end, &outer, 1), (&namespace, &inner, 2)] {
                 netns.ip(&format!("addr add {}/30 dev {link}", address(side, host)));
                 netns.ip(&format!("link set {link} up"));
@@ -113,8 +115,8 @@ fn carry(
     [thread::spawn(receive), thread::spawn(send)]
 }
 
-/// Takes the checksum out of a UDP packet over IPv4, which may be without one (RFC 768). The kernel leaves checksums to the
-/// network card, and a tunnel that ends in a socket has none.
+/// Takes the checksum out of a UDP packet over IPv4, which may be without one (RFC 768). The kernel
+/// leaves checksums to the network card, and a tunnel that ends in a socket has none.
 fn clear_checksum(frame: &mut [u8]) {
     const ETHERNET: usize = 8;
     const IP: usize = ETHERNET + 14;

@@ -46,7 +46,8 @@ impl Namespace {
             work()
         };
         // A thread's namespace is its own, and ends with it.
-        thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| panic::resume_unwind(panic))
+        thread::scope(|scope| scope.spawn(inside).join())
+            .unwrap_or_else(|panic| panic::resume_unwind(panic))
     }
 
     /// Adds to its nftables rules.
@@ -62,7 +63,8 @@ impl Namespace {
     /// What a named counter has counted, in bytes with IP headers.
     #[track_caller]
     pub(crate) fn bytes(&self, table: &str, counter: &str) -> u64 {
-        let said = self.enter(|| run("nft", &format!("-j list counter {table} {counter}"), "")).unwrap();
+        let said =
+            self.enter(|| run("nft", &format!("-j list counter {table} {counter}"), "")).unwrap();
         let said: serde_json::Value = serde_json::from_str(&said).unwrap();
         let list = said["nftables"].as_array().unwrap();
         list.iter().find_map(|item| item["counter"]["bytes"].as_u64()).expect("it is a counter")
@@ -85,7 +87,8 @@ impl Namespace {
     /// Limits what goes out at an interface, in Mbit/s.
     pub(crate) fn limit(&self, interface: &str, mbit: u32) {
         let shape = format!("rate {mbit}mbit burst 64kb latency 50ms");
-        self.enter(|| run("tc", &format!("qdisc replace dev {interface} root tbf {shape}"), "")).unwrap();
+        self.enter(|| run("tc", &format!("qdisc replace dev {interface} root tbf {shape}"), ""))
+            .unwrap();
     }
 
     pub(super) fn sysctl(&self, name: &str, value: &str) {
@@ -114,7 +117,8 @@ impl std::fmt::Display for Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // While a process is in it, it lives on without a name; what the lab starts ends with the lab.
+        // While a process is in it, it lives on without a name; what the lab starts ends with the
+        // lab.
         let _ = run("ip", &format!("netns del {self}"), "");
     }
 }

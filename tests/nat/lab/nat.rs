@@ -13,10 +13,12 @@ pub(crate) enum Nat {
     PortRestricted,
     /// The same, and the port outside is not the one inside.
     PortRemapped,
-    /// Another random port for each destination; lets in only who answers. Companies, clouds, mobile networks.
+    /// Another random port for each destination; lets in only who answers. Companies, clouds,
+    /// mobile networks.
     Symmetric,
-    /// Plain masquerade: as [`Nat::PortRestricted`], but its input is not filtered. What comes in unasked is remembered,
-    /// and the answer to it gets another port. Docker hosts, NAT instances, home-made routers.
+    /// Plain masquerade: as [`Nat::PortRestricted`], but its input is not filtered. What comes in
+    /// unasked is remembered, and the answer to it gets another port. Docker hosts, NAT instances,
+    /// home-made routers.
     Bare,
     /// As [`Nat::PortRestricted`], for other gateways: addresses of 100.64.0.0/10.
     Carrier,
@@ -29,16 +31,21 @@ impl Nat {
     pub(crate) const MATRIX: [Self; 4] =
         [Self::FullCone, Self::AddressRestricted, Self::PortRestricted, Self::Symmetric];
 
-    /// The rules of a gateway at `public`. What comes in unasked goes to `host`, where the kind lets it in.
+    /// The rules of a gateway at `public`. What comes in unasked goes to `host`, where the kind
+    /// lets it in.
     pub(super) fn rules(self, public: Ipv4Addr, host: Ipv4Addr) -> String {
         let (learn, inbound, outbound) = match self {
-            Self::FullCone => ("", format!("meta l4proto udp dnat to {host}"), "masquerade".to_owned()),
+            Self::FullCone => {
+                ("", format!("meta l4proto udp dnat to {host}"), "masquerade".to_owned())
+            }
             Self::AddressRestricted => (
                 "oifname wan update @spoken { ip daddr }",
                 format!("meta l4proto udp ip saddr @spoken dnat to {host}"),
                 "masquerade".to_owned(),
             ),
-            Self::PortRestricted | Self::Carrier | Self::Bare => ("", String::new(), "masquerade".to_owned()),
+            Self::PortRestricted | Self::Carrier | Self::Bare => {
+                ("", String::new(), "masquerade".to_owned())
+            }
             // One socket behind it, one port outside.
             Self::PortRemapped => {
                 ("", String::new(), format!("meta l4proto udp snat to {public}:40000-40000"))
@@ -46,9 +53,10 @@ impl Nat {
             Self::Symmetric => ("", String::new(), "masquerade random,fully-random".to_owned()),
             Self::FirewalledV6 => ("ip protocol udp drop", String::new(), String::new()),
         };
-        // What is dropped on its way in leaves no trace. A gateway that refused it instead would remember the flow, and
-        // give the answer another port.
-        let input = if self == Self::Bare { "" } else { "iifname wan meta l4proto udp ct state new drop" };
+        // What is dropped on its way in leaves no trace. A gateway that refused it instead would
+        // remember the flow, and give the answer another port.
+        let input =
+            if self == Self::Bare { "" } else { "iifname wan meta l4proto udp ct state new drop" };
         format!(
             "table inet filter {{
                chain forward {{

@@ -46,7 +46,8 @@ impl PortDaemon {
             dir.path().join("leases").display(),
         );
         fs::write(dir.path().join("settings"), settings).unwrap();
-        // It fills the chains; what comes in at a mapped port is sent where they say before the gateway's own rules look at it.
+        // It fills the chains; what comes in at a mapped port is sent where they say before the
+        // gateway's own rules look at it.
         namespace.nft(&format!(
             "table {TABLE} {{
                chain miniupnpd {{ }}
@@ -74,7 +75,11 @@ impl PortDaemon {
     /// What is mapped now: the kernel's rules for it.
     pub(crate) fn mapped(&self) -> Vec<String> {
         let rules = self.namespace.rules(TABLE, CHAIN);
-        rules.lines().filter(|rule| rule.contains("dnat")).map(|rule| rule.trim().to_owned()).collect()
+        rules
+            .lines()
+            .filter(|rule| rule.contains("dnat"))
+            .map(|rule| rule.trim().to_owned())
+            .collect()
     }
 }
 

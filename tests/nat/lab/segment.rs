@@ -46,8 +46,10 @@ impl Segment {
         (net, prefix): (Ipv4Addr, u8),
         net6: Option<Ipv6Addr>,
     ) -> Self {
-        let segment = Self { router: router.clone(), bridge, net, prefix, net6, hosts: Cell::new(1) };
-        // Without an address of its own a bridge takes one of its ports', and another one when that port goes.
+        let segment =
+            Self { router: router.clone(), bridge, net, prefix, net6, hosts: Cell::new(1) };
+        // Without an address of its own a bridge takes one of its ports', and another one when that
+        // port goes.
         router.ip(&format!("link add {bridge} address 02:00:00:00:00:01 type bridge"));
         router.ip(&format!("link set {bridge} up"));
         segment.assign(router, bridge, 1);
@@ -72,7 +74,8 @@ impl Segment {
         Gateway::numbered(self, role, nat, 201)
     }
 
-    /// A gateway on it, by a line with that delay in each direction, which lasts as long as what is returned.
+    /// A gateway on it, by a line with that delay in each direction, which lasts as long as what is
+    /// returned.
     pub(crate) fn far_gateway(&self, role: &str, nat: Nat, one_way: Duration) -> (Gateway, Delay) {
         Gateway::far(self, role, nat, one_way)
     }
@@ -95,12 +98,18 @@ impl Segment {
     }
 
     /// Gives a namespace an interface here, an address, and a default route.
-    pub(super) fn join(&self, namespace: &Namespace, interface: &str) -> (Ipv4Addr, Option<Ipv6Addr>) {
+    pub(super) fn join(
+        &self,
+        namespace: &Namespace,
+        interface: &str,
+    ) -> (Ipv4Addr, Option<Ipv6Addr>) {
         let number = self.hosts.get() + 1;
         self.hosts.set(number);
         let (router, bridge) = (&self.router, self.bridge);
         let port = format!("{bridge}{number}");
-        ip(&format!("link add {port} netns {router} type veth peer name {interface} netns {namespace}"));
+        ip(&format!(
+            "link add {port} netns {router} type veth peer name {interface} netns {namespace}"
+        ));
         router.ip(&format!("link set {port} master {bridge} up"));
         namespace.ip(&format!("link set {interface} up"));
         self.assign(namespace, interface, number);
@@ -170,7 +179,8 @@ impl Internet {
     #[expect(clippy::new_ret_no_self, reason = "an internet is a segment")]
     pub(crate) fn new(family: Family) -> Segment {
         let router = Rc::new(Namespace::new("net"));
-        let net6 = (family == Family::V4AndV6).then(|| Ipv6Addr::new(0x2600, 0x51, 0, 0, 0, 0, 0, 0));
+        let net6 =
+            (family == Family::V4AndV6).then(|| Ipv6Addr::new(0x2600, 0x51, 0, 0, 0, 0, 0, 0));
         Segment::new(&router, "net", (Ipv4Addr::new(51, 0, 0, 0), 16), net6)
     }
 }

@@ -37,7 +37,8 @@ fn record(advertisement: &Advertisement) {
     draft.origin = base.origin.clone();
     // A longer name may take it beyond the longest record.
     let Ok(next) = draft.seal() else { return };
-    let delta = Delta::between(&base, &next, usize::MAX).expect("a record of this version can be a change");
+    let delta =
+        Delta::between(&base, &next, usize::MAX).expect("a record of this version can be a change");
     assert_eq!(delta.apply(&base).as_ref(), Some(next.advertisement()));
 }
 
@@ -69,7 +70,8 @@ fn base() -> Record {
         ("edge-2", LinkClass::Dormant, 1),
         ("laptop", LinkClass::Stub, 65_535),
     ];
-    let version = Version { epoch: 1_767_225_600_001, sequence: 300, instance: 0xfedc_ba98_7654_3210 };
+    let version =
+        Version { epoch: 1_767_225_600_001, sequence: 300, instance: 0xfedc_ba98_7654_3210 };
     let links = links.map(|(peer, class, cost)| Link {
         peer: name(peer),
         class,

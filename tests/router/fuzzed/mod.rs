@@ -1,7 +1,7 @@
 //! What `fuzz/` runs with any bytes; and every input that is kept there, played again.
 //!
-//! The code of these targets is here, where the tests are packaged; `fuzz/` takes it from here. It does not know the rest of
-//! the tests.
+//! The code of these targets is here, where the tests are packaged; `fuzz/` takes it from here. It
+//! does not know the rest of the tests.
 
 use std::path::{Path, PathBuf};
 
@@ -40,7 +40,8 @@ fn replay(target: &str, run: fn(&[u8])) {
         return;
     }
     let folder = fuzz.join("corpus").join(target);
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let entries =
+        std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "no inputs in {}", folder.display());

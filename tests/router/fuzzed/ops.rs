@@ -1,7 +1,9 @@
-//! Any bytes as the history of a small mesh: sessions, deliveries, damaged frames, time, changes, restarts.
+//! Any bytes as the history of a small mesh: sessions, deliveries, damaged frames, time, changes,
+//! restarts.
 //!
-//! Frames of a session come in order, or not at all. A session is known at each end apart: one end may see it begin or end long
-//! before the other. Nothing here is drawn at random, so the same bytes give the same history.
+//! Frames of a session come in order, or not at all. A session is known at each end apart: one end
+//! may see it begin or end long before the other. Nothing here is drawn at random, so the same
+//! bytes give the same history.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -73,7 +75,8 @@ struct World {
     tune: u8,
 }
 
-/// The newest session of a pair. An end that has not seen it may still hold an older one: what it sends is lost.
+/// The newest session of a pair. An end that has not seen it may still hold an older one: what it
+/// sends is lost.
 #[derive(Default)]
 struct Session {
     /// Whether it has begun, and not ended.
@@ -157,7 +160,8 @@ impl World {
                 self.end(pair, [seen & 1 == 0, seen & 2 == 0]);
             }
             4..=6 => {
-                let (pair, end, count) = (input.below(PAIRS.len()), input.below(2), 1 + input.below(8));
+                let (pair, end, count) =
+                    (input.below(PAIRS.len()), input.below(2), 1 + input.below(8));
                 (0..count).for_each(|_| _ = self.deliver(pair, end));
             }
             7 => _ = self.deliver_all(),
@@ -183,7 +187,8 @@ impl World {
             12 => {
                 let (node, what) = (input.below(NODES), input.next());
                 match what & 1 {
-                    0 => self.routers[node].set_capabilities(vec![what; usize::from(what)].into(), self.now),
+                    0 => self.routers[node]
+                        .set_capabilities(vec![what; usize::from(what)].into(), self.now),
                     _ => self.routers[node].set_transit(what & 2 == 0, self.now),
                 }
                 self.drain(node);
@@ -228,7 +233,9 @@ impl World {
                 cost: costs(here.cost),
                 kind: NeighbourKind::Full,
             };
-            self.routers[node].handle_session_up(up, self.now).expect("honest nodes link to each other");
+            self.routers[node]
+                .handle_session_up(up, self.now)
+                .expect("honest nodes link to each other");
         } else if !live && here.up {
             *here = End::default();
             self.routers[node].handle_session_down(&name(other), self.now);
@@ -340,11 +347,9 @@ impl World {
             if carry && self.deliver_all() {
                 continue;
             }
-            let deadlines = self
-                .routers
-                .iter()
-                .enumerate()
-                .filter_map(|(node, router)| router.poll_timeout().map(|deadline| (deadline.at, node)));
+            let deadlines = self.routers.iter().enumerate().filter_map(|(node, router)| {
+                router.poll_timeout().map(|deadline| (deadline.at, node))
+            });
             match deadlines.min().filter(|(at, _)| *at <= until) {
                 Some((at, node)) => {
                     self.now = self.now.max(at);
@@ -398,8 +403,11 @@ impl World {
     /// Every session is seen as it is by both ends, and a line links all.
     fn connect_all(&mut self) {
         for pair in 0..PAIRS.len() {
-            let damaged =
-                self.sessions[pair].ends.iter().flat_map(|end| &end.queue).any(|frame| frame.damaged);
+            let damaged = self.sessions[pair]
+                .ends
+                .iter()
+                .flat_map(|end| &end.queue)
+                .any(|frame| frame.damaged);
             if damaged || self.sessions[pair].tainted {
                 self.end(pair, [true; 2]);
             }
@@ -414,7 +422,8 @@ impl World {
         }
     }
 
-    /// All hold the same records, and each reaches all the others and their stubs; or what is missing.
+    /// All hold the same records, and each reaches all the others and their stubs; or what is
+    /// missing.
     fn agreement(&self) -> Result<(), String> {
         let database = |router: &Router| -> Vec<Record> {
             let here = |record: &&Record| (0..NODES).any(|node| name(node) == record.origin);
@@ -423,19 +432,24 @@ impl World {
         let first = database(&self.routers[0]);
         must(first.len() == NODES, || format!("{} records", first.len()))?;
         for (at, router) in self.routers.iter().enumerate() {
-            must(database(router) == first, || format!("{} has other records than {}", name(at), name(0)))?;
+            must(database(router) == first, || {
+                format!("{} has other records than {}", name(at), name(0))
+            })?;
             let own = first.iter().find(|record| record.origin == name(at));
             let current = own.map(|record| record.version) == Some(router.version());
             must(current, || format!("the record of {} is not its own newest", name(at)))?;
             for view in router.neighbours() {
                 let idle = (view.state, view.backlog) == (NeighbourState::Up, 0);
-                must(idle, || format!("{} to {}: {:?}, {}", name(at), view.id, view.state, view.backlog))?;
+                must(idle, || {
+                    format!("{} to {}: {:?}, {}", name(at), view.id, view.state, view.backlog)
+                })?;
             }
             let table = router.table();
             for node in 0..NODES {
                 let reached = node == at || table.route(&name(node)).is_some();
                 must(reached, || format!("{} from {}", name(node), name(at)))?;
-                let attached = table.route(&stub_name(node)).is_some() == self.stubs[node].is_some();
+                let attached =
+                    table.route(&stub_name(node)).is_some() == self.stubs[node].is_some();
                 must(attached, || format!("stub of {} from {}", name(node), name(at)))?;
             }
         }

@@ -4,8 +4,8 @@
 //!   a ── b ── c ── a
 //! ```
 //!
-//! Links come and go, frames are delivered early or late, `b` and `c` restart. Nothing here is drawn
-//! at random, so the same bytes give the same history.
+//! Links come and go, frames are delivered early or late, `b` and `c` restart. Nothing here is
+//! drawn at random, so the same bytes give the same history.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -66,14 +66,16 @@ impl World {
     fn new(tune: u8, clocks: u8) -> Self {
         #[expect(clippy::disallowed_methods, reason = "virtual time needs some first instant")]
         let now = Instant::now();
-        let instance = |node: usize| if tune & 1 == 0 { 10 + node as u64 } else { 20 - node as u64 };
+        let instance =
+            |node: usize| if tune & 1 == 0 { 10 + node as u64 } else { 20 - node as u64 };
         let clock = |node: usize| match node {
             0 => u64::from(clocks & 15),
             3 => u64::from(clocks >> 4),
             _ => 0,
         };
-        let routers =
-            (0..NAMES.len()).map(|node| boot(node, 1_000 + clock(node), instance(node), now)).collect();
+        let routers = (0..NAMES.len())
+            .map(|node| boot(node, 1_000 + clock(node), instance(node), now))
+            .collect();
         Self { now, routers, gone: [None; 4], links: Default::default(), starts: 100 }
     }
 
@@ -138,7 +140,9 @@ impl World {
 
     /// Another process takes the place of `b` or `c`.
     fn restart(&mut self, node: usize) {
-        (0..LINKS.len()).filter(|link| LINKS[*link].contains(&node)).for_each(|link| self.unlink(link));
+        (0..LINKS.len())
+            .filter(|link| LINKS[*link].contains(&node))
+            .for_each(|link| self.unlink(link));
         self.starts += 1;
         self.routers[node] = boot(node, 1_000 + self.starts, self.starts, self.now);
         self.drain(node);
@@ -146,7 +150,8 @@ impl World {
 
     /// Gives an end the next frame, if there is one.
     fn deliver(&mut self, link: usize, end: usize) -> bool {
-        let Some(frame) = self.links[link].as_mut().and_then(|link| link.queues[end].pop_front()) else {
+        let Some(frame) = self.links[link].as_mut().and_then(|link| link.queues[end].pop_front())
+        else {
             return false;
         };
         let (node, from) = (LINKS[link][end], LINKS[link][1 - end]);
@@ -190,8 +195,12 @@ impl World {
             let wakes = (0..NAMES.len())
                 .filter(|node| self.lives(*node))
                 .filter_map(|node| Some((self.routers[node].poll_timeout()?.at, node)));
-            let leaves =
-                self.gone.into_iter().flatten().filter(|at| *at > self.now).map(|at| (at, NAMES.len()));
+            let leaves = self
+                .gone
+                .into_iter()
+                .flatten()
+                .filter(|at| *at > self.now)
+                .map(|at| (at, NAMES.len()));
             match wakes.chain(leaves).min().filter(|(at, _)| *at <= until) {
                 Some((at, node)) => {
                     self.now = self.now.max(at);
@@ -264,8 +273,10 @@ impl World {
 }
 
 fn boot(node: usize, clock: u64, instance: u64, now: Instant) -> Router {
-    let config =
-        Config { transit: node == 1 || node == 2, ..Config::new(name(node), clock, instance, instance) };
+    let config = Config {
+        transit: node == 1 || node == 2,
+        ..Config::new(name(node), clock, instance, instance)
+    };
     Router::new(config, now)
 }
 

@@ -54,8 +54,8 @@ enum Sight {
 pub(super) enum Step {
     /// It changes its capabilities.
     Change,
-    /// Its process is replaced by another one, of an older clock. Its neighbours see the sessions end before they see new
-    /// ones, or new ones only.
+    /// Its process is replaced by another one, of an older clock. Its neighbours see the sessions
+    /// end before they see new ones, or new ones only.
     Restart { seen: bool },
 }
 
@@ -64,7 +64,8 @@ pub(super) enum Step {
 pub(super) enum Action {
     /// The node takes the next message from another one.
     Take(usize, usize),
-    /// The node sees a session with another one come up or end. What was on its way in one that ended is lost.
+    /// The node sees a session with another one come up or end. What was on its way in one that
+    /// ended is lost.
     See(usize, usize),
     /// The node goes on with its plan.
     Do(usize),
@@ -73,8 +74,8 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// What happens at different nodes at one instant gives the same in either order: a node only adds to the end of what is
-    /// on its way to another one.
+    /// What happens at different nodes at one instant gives the same in either order: a node only
+    /// adds to the end of what is on its way to another one.
     pub(super) fn commutes(self, other: Self) -> bool {
         self.node().zip(other.node()).is_some_and(|(a, b)| a != b)
     }
@@ -92,7 +93,8 @@ impl World {
         #[expect(clippy::disallowed_methods, reason = "virtual time needs some first instant")]
         let start = Instant::now();
         let names = (0..nodes).map(name).collect();
-        let nodes = (0..nodes).map(|node| Node::new(node, 0, mode, Bytes::new(), start, start)).collect();
+        let nodes =
+            (0..nodes).map(|node| Node::new(node, 0, mode, Bytes::new(), start, start)).collect();
         Self { now: start, start, mode, nodes, names, frames: BTreeMap::new(), sessions: 0, waits }
     }
 
@@ -120,8 +122,12 @@ impl World {
 
     /// All that can happen now, in a fixed order.
     pub(super) fn enabled(&self) -> Vec<Action> {
-        let mut actions: Vec<Action> = (0..self.nodes.len()).flat_map(|node| self.enabled_at(node)).collect();
-        if !actions.is_empty() && self.waits > 0 && self.next_timeout(Duration::from_secs(2)).is_some() {
+        let mut actions: Vec<Action> =
+            (0..self.nodes.len()).flat_map(|node| self.enabled_at(node)).collect();
+        if !actions.is_empty()
+            && self.waits > 0
+            && self.next_timeout(Duration::from_secs(2)).is_some()
+        {
             actions.push(Action::Wait);
         }
         actions
@@ -177,18 +183,26 @@ impl World {
         self.now = end;
     }
 
-    /// All nodes hold the same records, each of which is its origin's own and names its links, and each node reaches all.
+    /// All nodes hold the same records, each of which is its origin's own and names its links, and
+    /// each node reaches all.
     pub(super) fn assert_agreed(&self) {
         let records: Vec<&Record> = self.nodes[0].router.database().collect();
         assert_eq!(records.len(), self.nodes.len());
         for node in &self.nodes {
             let me = node.router.id();
             assert!(node.router.database().eq(records.iter().copied()), "{me} holds other records");
-            assert!(node.router.neighbours().all(|view| view.state == NeighbourState::Up), "links of {me}");
+            assert!(
+                node.router.neighbours().all(|view| view.state == NeighbourState::Up),
+                "links of {me}"
+            );
             let own = records.iter().find(|record| record.origin == *me).unwrap();
             assert_eq!(own.version, node.router.version(), "{me}");
             assert_eq!(own.capabilities, node.capabilities, "{me}");
-            assert!(own.links.iter().map(|link| &link.peer).eq(&node.linked()), "{me}: {:?}", own.links);
+            assert!(
+                own.links.iter().map(|link| &link.peer).eq(&node.linked()),
+                "{me}: {:?}",
+                own.links
+            );
             assert_eq!(node.router.table().len(), self.nodes.len() - 1, "{me} reaches all");
         }
     }
@@ -197,7 +211,8 @@ impl World {
     pub(super) fn assert_nothing_waits(&self) {
         for node in &self.nodes {
             let sizes = node.router.sizes();
-            let waits = [sizes.owed, sizes.pulls, sizes.parked, sizes.unproven, sizes.events, sizes.waves];
+            let waits =
+                [sizes.owed, sizes.pulls, sizes.parked, sizes.unproven, sizes.events, sizes.waves];
             assert_eq!((waits, sizes.flaps), ([0; 6], 0), "{}: {sizes:?}", node.router.id());
             assert_eq!(sizes.sessions, node.current.len());
         }
@@ -220,7 +235,9 @@ impl World {
     fn is_enabled(&self, action: Action) -> bool {
         let Action::Take(me, from) = action else { return true };
         let session = self.nodes[me].current.get(&from);
-        session.and_then(|session| self.frames.get(&(me, *session))).is_some_and(|frames| !frames.is_empty())
+        session
+            .and_then(|session| self.frames.get(&(me, *session)))
+            .is_some_and(|frames| !frames.is_empty())
     }
 
     fn next_timeout(&self, within: Duration) -> Option<Instant> {
@@ -282,7 +299,8 @@ impl World {
         others.dedup();
         let old = &self.nodes[me];
         let (lives, plan) = (old.lives + 1, old.plan.clone());
-        let mut node = Node::new(me, lives, self.mode, old.capabilities.clone(), self.start, self.now);
+        let mut node =
+            Node::new(me, lives, self.mode, old.capabilities.clone(), self.start, self.now);
         node.plan = plan;
         node.ended = others.iter().map(|other| (*other, self.sessions)).collect();
         self.nodes[me] = node;

@@ -8,8 +8,8 @@ use receptor_quic::router::{Buckets, Digest, Message, NeighbourKind, Router, Ses
 use crate::probe::{Probe, draft, entry, record};
 use crate::sim::id;
 
-/// Forgotten at each node before it came again, such a record went round in a full mesh for ever (seed 47, with latencies
-/// of up to 400 ms and tombstones of 50 ms).
+/// Forgotten at each node before it came again, such a record went round in a full mesh for ever
+/// (seed 47, with latencies of up to 400 ms and tombstones of 50 ms).
 #[test]
 fn that_a_node_leaves_which_is_not_known_is_neither_kept_nor_repeated() {
     let mut probe = Probe::new();
@@ -46,8 +46,8 @@ fn with_the_records_of_nodes_that_are_gone_their_trees_are_forgotten() {
     assert_eq!((sizes.records, sizes.trees), (1, 0));
 }
 
-/// Requests went before all else, and were repeated every second: a stream that takes one message in more than a second
-/// never carried anything else (seed 31221).
+/// Requests went before all else, and were repeated every second: a stream that takes one message
+/// in more than a second never carried anything else (seed 31221).
 #[test]
 fn requests_that_fill_a_slow_stream_leave_room_for_the_records() {
     let mut probe = Probe::tuned(|config| config.limits.window_messages = 1);
@@ -70,14 +70,15 @@ fn requests_that_fill_a_slow_stream_leave_room_for_the_records() {
         }
         router.handle_writable(&id("n"), now);
     }
-    let mut to_n = sent.iter().filter(|transmit| transmit.to == id("n")).map(|transmit| &transmit.message);
+    let mut to_n =
+        sent.iter().filter(|transmit| transmit.to == id("n")).map(|transmit| &transmit.message);
     assert!(to_n.clone().any(|message| matches!(message, Message::Want(_))), "{sent:?}");
     let tells = |message: &Message| !matches!(message, Message::Want(_) | Message::Digest { .. });
     assert!(to_n.any(tells), "{sent:?}");
 }
 
-/// Asked in buckets while the list of all that it holds waited for the stream, a node listed those buckets only, and the
-/// sync never ended: the other end has nothing to answer then (seed 171).
+/// Asked in buckets while the list of all that it holds waited for the stream, a node listed those
+/// buckets only, and the sync never ended: the other end has nothing to answer then (seed 171).
 #[test]
 fn a_list_of_all_that_waits_for_the_stream_is_not_cut_down_to_some_buckets() {
     let mut probe = Probe::new();
@@ -89,7 +90,9 @@ fn a_list_of_all_that_waits_for_the_stream_is_not_cut_down_to_some_buckets() {
     router.handle_session_up(up, now).unwrap();
     let to_n = |router: &mut Router| {
         let sent = std::iter::from_fn(|| router.poll_transmit());
-        sent.filter(|transmit| transmit.to == id("n")).map(|transmit| transmit.message).collect::<Vec<_>>()
+        sent.filter(|transmit| transmit.to == id("n"))
+            .map(|transmit| transmit.message)
+            .collect::<Vec<_>>()
     };
     assert!(matches!(to_n(&mut router)[..], [Message::Digest { .. }]));
     router.handle_message(&id("n"), Message::Digest { digest: Digest(1), count: 1 }, now).unwrap();

@@ -25,7 +25,8 @@ impl Case {
         let most = if rng.chance(20) { 56 } else { 20 };
         let count = 5 + rng.below(most);
         let steps = (0..count).map(|_| Step::draw(rng));
-        let steps = steps.filter(|step| ways.hurry != Hurry::Racing || !step.what.delays()).collect();
+        let steps =
+            steps.filter(|step| ways.hurry != Hurry::Racing || !step.what.delays()).collect();
         Self { seed, ways, steps }
     }
 
@@ -51,7 +52,8 @@ impl Case {
     }
 }
 
-/// When all is forgotten that is to be forgotten, each router holds what its part of the mesh makes it hold, and no more.
+/// When all is forgotten that is to be forgotten, each router holds what its part of the mesh makes
+/// it hold, and no more.
 fn assert_nothing_is_left_behind(sim: &mut Sim) {
     let said = |sim: &Sim| (sim.sent.payloads, sim.sent.deltas, sim.sent.ids, sim.sent.wants);
     let before = said(sim);
@@ -72,10 +74,17 @@ fn assert_nothing_is_left_behind(sim: &mut Sim) {
         let waits = (sizes.owed, sizes.pulls, sizes.parked, sizes.unproven);
         assert_eq!(waits, (0, 0, 0, 0), "{id} waits: {sizes:?}");
         assert!(sizes.credentials <= 2 * (sizes.records + 1), "{id} keeps credentials: {sizes:?}");
-        assert_eq!((sizes.flaps, sizes.collisions, sizes.events), (0, 0, 0), "{id} remembers: {sizes:?}");
+        assert_eq!(
+            (sizes.flaps, sizes.collisions, sizes.events),
+            (0, 0, 0),
+            "{id} remembers: {sizes:?}"
+        );
         assert!(sizes.trees <= sizes.records + 1, "{id} keeps trees: {sizes:?}");
         let rests = |reason| {
-            matches!(reason, DeadlineReason::Expire | DeadlineReason::Audit | DeadlineReason::Attachment)
+            matches!(
+                reason,
+                DeadlineReason::Expire | DeadlineReason::Audit | DeadlineReason::Attachment
+            )
         };
         let deadline = router.poll_timeout();
         assert!(deadline.is_none_or(|deadline| rests(deadline.reason)), "{id}: {deadline:?}");

@@ -20,8 +20,8 @@ pub(super) fn asked() -> Option<Range<u64>> {
     })
 }
 
-/// Plays the case of each seed, on all cores. The lowest seed that fails is the one that is reported, whatever the
-/// number of threads.
+/// Plays the case of each seed, on all cores. The lowest seed that fails is the one that is
+/// reported, whatever the number of threads.
 pub(super) fn each(name: &str, seeds: Range<u64>, case: impl Fn(u64) -> Case + Sync) {
     let (next, failed) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     let first: Mutex<Option<u64>> = Mutex::new(None);
@@ -99,7 +99,8 @@ fn report(name: &str, case: &Case) -> ! {
         println!("    {step:?}");
     }
     println!("what happened last:");
-    let why = catch_unwind(AssertUnwindSafe(|| drop(small.play(true)))).err().map(|panic| said(&*panic));
+    let why =
+        catch_unwind(AssertUnwindSafe(|| drop(small.play(true)))).err().map(|panic| said(&*panic));
     panic!(
         "seed {seed} of {name} fails: {}\nRECEPTOR_SEEDS={seed}..{} cargo test --no-default-features --test router {name}",
         why.unwrap_or_default(),

@@ -13,8 +13,8 @@ use crate::sim::{Epoch, Seen, Sim, id};
 
 /// One thing that happens, some time after the one before.
 ///
-/// What a step needs to choose, it draws from its own seed and from what lives when its turn comes: so steps can be left
-/// out without changing the choices of the others much.
+/// What a step needs to choose, it draws from its own seed and from what lives when its turn comes:
+/// so steps can be left out without changing the choices of the others much.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
     pub(super) pause: Duration,
@@ -108,7 +108,9 @@ impl Step {
         sim.note(|| format!("{:?}", self.what));
         let rng = &mut Rng::new(self.draw);
         let living = sim.living();
-        let (Some(a), Some(b)) = (rng.pick(&living).cloned(), rng.pick(&living).cloned()) else { return };
+        let (Some(a), Some(b)) = (rng.pick(&living).cloned(), rng.pick(&living).cloned()) else {
+            return;
+        };
         let seen = seen(rng);
         match self.what {
             What::Cut => cut(sim, rng, seen),
@@ -155,7 +157,8 @@ impl Step {
             }
             What::Cost => change_cost(sim, rng),
             What::Dormant => {
-                let (now, known) = (sim.now, living.iter().filter(|_| rng.chance(30)).cloned().collect());
+                let (now, known) =
+                    (sim.now, living.iter().filter(|_| rng.chance(30)).cloned().collect());
                 sim.command(&a, |router| router.set_dormant(known, now));
             }
             What::Renew => {
@@ -256,7 +259,9 @@ fn epoch(rng: &mut Rng) -> Epoch {
 }
 
 fn hub(sim: &Sim) -> NodeId {
-    let links = |node: &NodeId| sim.live().iter().filter(|n| sim.connections[n].ends.contains(node)).count();
+    let links = |node: &NodeId| {
+        sim.live().iter().filter(|n| sim.connections[n].ends.contains(node)).count()
+    };
     sim.living().into_iter().max_by_key(links).unwrap()
 }
 

@@ -92,11 +92,13 @@ impl Ways {
         Self {
             shape,
             nodes: if matches!(shape, Shape::Full) { nodes.min(10) } else { nodes },
-            flood: [Flooding::Full, Flooding::Tree, Flooding::Tree, Flooding::Mixed][rng.below(4) as usize],
+            flood: [Flooding::Full, Flooding::Tree, Flooding::Tree, Flooding::Mixed]
+                [rng.below(4) as usize],
             random_eager: rng.chance(20),
             seen_ids: SeenIds::of(rng),
             window: [32, 32, 4, 1][rng.below(4) as usize],
-            hurry: [Hurry::Patient, Hurry::Short, Hurry::Short, Hurry::Racing][rng.below(4) as usize],
+            hurry: [Hurry::Patient, Hurry::Short, Hurry::Short, Hurry::Racing]
+                [rng.below(4) as usize],
             signed: rng.chance(40),
             deltas: Part::of(rng),
             buckets: Part::of(rng),
@@ -135,8 +137,8 @@ impl Ways {
         sim
     }
 
-    /// What a record takes around the longest cycle, with a pull at every hop, in milliseconds. What is deleted sooner can
-    /// go round for ever.
+    /// What a record takes around the longest cycle, with a pull at every hop, in milliseconds.
+    /// What is deleted sooner can go round for ever.
     fn cycle(&self) -> u64 {
         (self.nodes as u64 + 3) * (3 * (self.latency.1 + self.drain.1) + 150)
     }

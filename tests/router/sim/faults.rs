@@ -1,4 +1,5 @@
-//! What else goes wrong on the way: links that stall or swallow everything, slow readers, late frames, wrong clocks.
+//! What else goes wrong on the way: links that stall or swallow everything, slow readers, late
+//! frames, wrong clocks.
 
 use std::time::{Duration, Instant};
 
@@ -37,14 +38,16 @@ impl Rough {
 }
 
 impl Sim {
-    /// Everything that is sent over the connection from now on waits for so long. The connection lives on.
+    /// Everything that is sent over the connection from now on waits for so long. The connection
+    /// lives on.
     pub(crate) fn stall(&mut self, number: u64, time: Duration) {
         let until = self.now + time;
         let connection = self.connections.get_mut(&number).unwrap();
         connection.rough.stalled_until = connection.rough.stalled_until.map(|at| at.max(until));
     }
 
-    /// The connection swallows what is sent to the ends that are named, until both ends see that it has ended.
+    /// The connection swallows what is sent to the ends that are named, until both ends see that it
+    /// has ended.
     pub(crate) fn swallow(&mut self, number: u64, ends: [bool; 2], after: Duration, seen: Seen) {
         let swallows = &mut self.connections.get_mut(&number).unwrap().rough.swallows;
         // A stream has no gaps: what is lost once is lost until the session ends.
@@ -52,7 +55,8 @@ impl Sim {
         self.schedule(self.now + after, Action::Break(number, seen));
     }
 
-    /// The streams of the connection take a window only after so many milliseconds; `None`: as others do.
+    /// The streams of the connection take a window only after so many milliseconds; `None`: as
+    /// others do.
     pub(crate) fn slow_down(&mut self, number: u64, drain: Option<(u64, u64)>) {
         self.connections.get_mut(&number).unwrap().rough.drain = drain;
     }
@@ -89,7 +93,8 @@ impl Sim {
         }
     }
 
-    /// What a neighbour breaks the protocol with ends its session. Only a sloppy embedder makes honest ones do so.
+    /// What a neighbour breaks the protocol with ends its session. Only a sloppy embedder makes
+    /// honest ones do so.
     pub(super) fn on_result(&mut self, number: u64, end: usize, result: Result<(), PeerError>) {
         let Err(error) = result else { return };
         assert_eq!(self.embedder, Embedder::Sloppy, "{error}");
@@ -107,7 +112,9 @@ impl Sim {
 
     /// Ends the session, and begins another one soon.
     fn redial(&mut self, number: u64) {
-        let Connection { ends, costs, broken: false, .. } = &self.connections[&number] else { return };
+        let Connection { ends, costs, broken: false, .. } = &self.connections[&number] else {
+            return;
+        };
         let (ends, costs) = (ends.clone(), *costs);
         self.break_connection(number, Seen::Now);
         let later = self.rng.millis(10, 1_000);

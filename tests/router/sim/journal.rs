@@ -19,7 +19,10 @@ pub(crate) struct Journal {
 impl Sim {
     /// Keeps the last things that happen from now on, and prints them if the test fails.
     pub(crate) fn keep_journal(&mut self) {
-        let most = std::env::var("RECEPTOR_JOURNAL").ok().and_then(|most| most.parse().ok()).unwrap_or(LINES);
+        let most = std::env::var("RECEPTOR_JOURNAL")
+            .ok()
+            .and_then(|most| most.parse().ok())
+            .unwrap_or(LINES);
         self.journal = Some(Journal { lines: VecDeque::new(), most });
     }
 
@@ -47,7 +50,9 @@ impl Drop for Journal {
 pub(super) fn describe(action: &Action) -> String {
     match action {
         Action::Up(number, end) => format!("connection {number} is up at end {end}"),
-        Action::Down(number, end) => format!("connection {number} is seen to have ended at end {end}"),
+        Action::Down(number, end) => {
+            format!("connection {number} is seen to have ended at end {end}")
+        }
         Action::Deliver(number, end, frame) => {
             let message = Message::decode(frame).ok().flatten();
             format!(
@@ -80,11 +85,13 @@ fn brief(message: &Message) -> String {
             Err(error) => format!("UPDATE, bad: {error}"),
         },
         Message::Have(entries) => {
-            let ids = entries.iter().map(|entry| format!(" {} {}", entry.origin, entry.stamp.version));
+            let ids =
+                entries.iter().map(|entry| format!(" {} {}", entry.origin, entry.stamp.version));
             format!("HAVE{}", ids.collect::<String>())
         }
         Message::Summary { entries, .. } => {
-            let ids = entries.iter().map(|entry| format!(" {} {}", entry.origin, entry.stamp.version));
+            let ids =
+                entries.iter().map(|entry| format!(" {} {}", entry.origin, entry.stamp.version));
             format!("SUMMARY{}", ids.collect::<String>())
         }
         other => format!("{other:?}"),

@@ -29,7 +29,8 @@ fn e(error: impl std::fmt::Display) -> anyhow::Error {
 async fn endpoint(place: &Place) -> Result<Endpoint> {
     let transport =
         QuicTransportConfig::builder().max_concurrent_bidi_streams(VarInt::from_u32(1_024)).build();
-    let builder = Endpoint::builder(presets::Minimal).alpns(vec![ALPN.to_vec()]).transport_config(transport);
+    let builder =
+        Endpoint::builder(presets::Minimal).alpns(vec![ALPN.to_vec()]).transport_config(transport);
     if !place.relayed {
         let builder = builder.relay_mode(RelayMode::Disabled).clear_ip_transports();
         return builder.bind_addr("127.0.0.1:0").map_err(e)?.bind().await.map_err(e);
@@ -69,14 +70,16 @@ impl System for Iroh {
     type Running = Running;
 
     async fn relay(place: &Place) -> Result<(Running, String)> {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()])?;
+        let made =
+            rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()])?;
         std::fs::write(place.dir.join(CERTIFICATE), made.cert.der())?;
         let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-        let server_config =
-            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .with_no_client_auth()
-                .with_single_cert(vec![made.cert.der().clone()], key)?;
+        let server_config = rustls::ServerConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)?;
         let any = (Ipv4Addr::LOCALHOST, 0);
         let mut relay = RelayConfig::new(any);
         relay.tls = Some(TlsConfig::new(any, CertConfig::Manual { server_config }));

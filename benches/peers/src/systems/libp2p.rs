@@ -44,7 +44,10 @@ fn node() -> Result<Swarm<NodeBehaviour>> {
         .with_behaviour(|key, relay| NodeBehaviour {
             streams: stream::Behaviour::new(),
             relay,
-            identify: identify::Behaviour::new(identify::Config::new("/peers/1".into(), key.public())),
+            identify: identify::Behaviour::new(identify::Config::new(
+                "/peers/1".into(),
+                key.public(),
+            )),
         })?
         .with_swarm_config(|config| config.with_idle_connection_timeout(FOREVER))
         .build();
@@ -109,7 +112,10 @@ impl System for Libp2p {
             .with_quic()
             .with_behaviour(|key| RelayBehaviour {
                 relay: relay::Behaviour::new(key.public().to_peer_id(), config),
-                identify: identify::Behaviour::new(identify::Config::new("/peers/1".into(), key.public())),
+                identify: identify::Behaviour::new(identify::Config::new(
+                    "/peers/1".into(),
+                    key.public(),
+                )),
             })?
             .with_swarm_config(|config| config.with_idle_connection_timeout(FOREVER))
             .build();
@@ -195,8 +201,8 @@ impl Client for Caller {
     }
 
     async fn call(&self) -> Result<()> {
-        // libp2p-stream drops a stream that comes in while the one before it waits to be accepted (`shared.rs`: "Channel is full"):
-        // the call is made again, and both count as one.
+        // libp2p-stream drops a stream that comes in while the one before it waits to be accepted
+        // (`shared.rs`: "Channel is full"): the call is made again, and both count as one.
         let mut called = self.call_once().await;
         for _ in 0..RETRIES {
             if called.is_ok() {

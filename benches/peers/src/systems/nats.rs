@@ -1,5 +1,5 @@
-//! NATS: two clients of a `nats-server`, where that is installed. Bulk is published in messages of 64 KiB, calls are
-//! requests.
+//! NATS: two clients of a `nats-server`, where that is installed. Bulk is published in messages of
+//! 64 KiB, calls are requests.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -31,8 +31,10 @@ async fn connect(place: &Place) -> Result<Nat> {
         // The tree has two, and async-nats asks for the one of the process.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let Pem { ca, certificate, key } = Pem::at(&place.dir);
-        options =
-            options.require_tls(true).add_root_certificates(ca).add_client_certificate(certificate, key);
+        options = options
+            .require_tls(true)
+            .add_root_certificates(ca)
+            .add_client_certificate(certificate, key);
     }
     Ok(options.connect(place.relay()).await?)
 }
@@ -113,7 +115,10 @@ impl Client for Caller {
         }
         // The last one asks for the count.
         let said = self.0.request("sink", message).await?;
-        ensure!(said.payload == bytes.to_be_bytes()[..], "the server counted another number of bytes");
+        ensure!(
+            said.payload == bytes.to_be_bytes()[..],
+            "the server counted another number of bytes"
+        );
         Ok(())
     }
 

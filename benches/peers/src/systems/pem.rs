@@ -1,4 +1,5 @@
-//! Certificates for brokers that take PEM files: a CA, and one certificate for localhost that all show.
+//! Certificates for brokers that take PEM files: a CA, and one certificate for localhost that all
+//! show.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,8 @@ impl Pem {
         let ca_certificate = ca.self_signed(&ca_key)?;
         let issuer = Issuer::new(ca, ca_key);
         let key = KeyPair::generate()?;
-        let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        let mut leaf =
+            CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
         leaf.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         std::fs::write(&pem.ca, ca_certificate.pem())?;

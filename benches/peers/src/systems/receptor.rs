@@ -42,7 +42,8 @@ impl System for Receptor {
         let builder = node(place, "server")?;
         let (node, at) = match place.relayed {
             true => {
-                let node = builder.peer(place.relay().parse::<std::net::SocketAddr>()?).start().await?;
+                let node =
+                    builder.peer(place.relay().parse::<std::net::SocketAddr>()?).start().await?;
                 node.linked().await?;
                 (node, place.relay().to_owned())
             }
@@ -75,7 +76,10 @@ impl System for Receptor {
     }
 
     async fn client(place: &Place) -> Result<Caller> {
-        let node = node(place, "client")?.peer(place.last().parse::<std::net::SocketAddr>()?).start().await?;
+        let node = node(place, "client")?
+            .peer(place.last().parse::<std::net::SocketAddr>()?)
+            .start()
+            .await?;
         node.linked().await?;
         let server: NodeId = "server".parse()?;
         node.routable(&server).await?;

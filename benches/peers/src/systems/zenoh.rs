@@ -28,7 +28,10 @@ fn e(error: impl std::fmt::Display) -> anyhow::Error {
 async fn open(place: &Place, router: bool, at: &str) -> Result<Session> {
     let (mode, endpoints) = match router {
         true => ("router", format!(r#"listen: {{ endpoints: ["{at}"] }}"#)),
-        false => ("client", format!(r#"connect: {{ endpoints: ["{at}"] }}, listen: {{ endpoints: [] }}"#)),
+        false => (
+            "client",
+            format!(r#"connect: {{ endpoints: ["{at}"] }}, listen: {{ endpoints: [] }}"#),
+        ),
     };
     let tls = match place.variant {
         "tcp" => String::new(),
@@ -71,8 +74,9 @@ impl System for Zenoh {
         session
             .declare_queryable("peers/count")
             .callback(move |query| {
-                let _ =
-                    query.reply("peers/count", taken.load(Ordering::Relaxed).to_be_bytes().to_vec()).wait();
+                let _ = query
+                    .reply("peers/count", taken.load(Ordering::Relaxed).to_be_bytes().to_vec())
+                    .wait();
             })
             .background()
             .await
@@ -115,10 +119,12 @@ pub struct Caller {
 
 impl Caller {
     async fn get(&self, key: &str, payload: &[u8]) -> Result<Vec<u8>> {
-        // Over TLS with many under way, a query now and then ends without its reply: it is made again, which counts as one call.
+        // Over TLS with many under way, a query now and then ends without its reply: it is made
+        // again, which counts as one call.
         let mut failed = anyhow!("never asked");
         for _ in 0..RETRIES {
-            let asked = self.session.get(key).timeout(PATIENCE).payload(ZBytes::from(payload.to_vec()));
+            let asked =
+                self.session.get(key).timeout(PATIENCE).payload(ZBytes::from(payload.to_vec()));
             match asked.await.map_err(e)?.recv_async().await.map_err(e) {
                 Ok(reply) => match reply.result() {
                     Ok(sample) => return Ok(sample.payload().to_bytes().to_vec()),
@@ -145,7 +151,8 @@ impl Client for Caller {
         let sink = Arc::clone(&self.sink);
         tokio::task::spawn_blocking(move || {
             let message = ZBytes::from(DATA[..MESSAGE].to_vec());
-            (0..bytes / MESSAGE as u64).try_for_each(|_| sink.put(message.clone()).wait().map_err(e))
+            (0..bytes / MESSAGE as u64)
+                .try_for_each(|_| sink.put(message.clone()).wait().map_err(e))
         })
         .await??;
         // Publications are not confirmed: the server is asked until it has them all.

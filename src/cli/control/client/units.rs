@@ -17,8 +17,8 @@ use crate::work::unit::QuarantinedUnit;
 impl Client {
     /// Submits a unit, and returns its status once it is on disk.
     ///
-    /// Dropped before that, it submits nothing, or the whole unit. Submitting it again with the same
-    /// key is harmless.
+    /// Dropped before that, it submits nothing, or the whole unit. Submitting it again with the
+    /// same key is harmless.
     pub(in crate::cli) async fn submit(
         &self,
         request: SubmitRequest,
@@ -106,7 +106,11 @@ impl Client {
         self.unit(UnitRequest::Cancel { id: id.clone(), grace_ms }).await
     }
 
-    pub(in crate::cli) async fn release_unit(&self, id: &IdPrefix, force: bool) -> Result<Released, Failure> {
+    pub(in crate::cli) async fn release_unit(
+        &self,
+        id: &IdPrefix,
+        force: bool,
+    ) -> Result<Released, Failure> {
         self.unit(UnitRequest::Release { id: id.clone(), force }).await
     }
 

@@ -47,7 +47,10 @@ pub(super) async fn answer<T: serde::Serialize>(
     timeout(ANSWER_TIMEOUT, write_line(write, &Answer::from(result))).await?
 }
 
-pub(super) async fn fail(write: &mut (impl AsyncWrite + Unpin), failure: Failure) -> io::Result<()> {
+pub(super) async fn fail(
+    write: &mut (impl AsyncWrite + Unpin),
+    failure: Failure,
+) -> io::Result<()> {
     answer::<()>(write, Err(failure)).await
 }
 

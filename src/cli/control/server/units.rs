@@ -9,7 +9,9 @@ use tokio::time::{sleep, timeout};
 
 use super::super::protocol::{read_chunk, write_chunks, write_end};
 use super::super::reception::{MAX_UNIT_STREAMS, Reception};
-use super::answer::{ANSWER_TIMEOUT, QUESTIONS, answer, answer_while_there, busy, fail, while_there};
+use super::answer::{
+    ANSWER_TIMEOUT, QUESTIONS, answer, answer_while_there, busy, fail, while_there,
+};
 use crate::cli::exit::Failure;
 use crate::cli::work::id::IdPrefix;
 use crate::cli::work::local::{self, LocalUnits};
@@ -30,8 +32,10 @@ where
     R: AsyncBufRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
-    let streams =
-        matches!(request, UnitRequest::Submit(_) | UnitRequest::Watch { .. } | UnitRequest::Results(_));
+    let streams = matches!(
+        request,
+        UnitRequest::Submit(_) | UnitRequest::Watch { .. } | UnitRequest::Results(_)
+    );
     let room = if streams { reception.unit_stream() } else { reception.snapshot().await };
     let Some(_room) = room else { return fail(write, no_room(&request)).await };
     match request {
@@ -107,7 +111,12 @@ async fn receive_payload(read: &mut (impl AsyncBufRead + Unpin), feed: Feed) {
     }
 }
 
-async fn watch<R, W>(id: &IdPrefix, units: &LocalUnits, read: &mut R, write: &mut W) -> io::Result<()>
+async fn watch<R, W>(
+    id: &IdPrefix,
+    units: &LocalUnits,
+    read: &mut R,
+    write: &mut W,
+) -> io::Result<()>
 where
     R: AsyncBufRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,

@@ -21,7 +21,8 @@ impl Driver {
         verdict: AttachmentVerdict,
         now: Instant,
     ) {
-        let (Some(link), Role::Full(router)) = (self.neighbours.if_active(id), &mut self.role) else {
+        let (Some(link), Role::Full(router)) = (self.neighbours.if_active(id), &mut self.role)
+        else {
             return;
         };
         let of_link = *attachment.stub() == link.peer
@@ -35,7 +36,8 @@ impl Driver {
                 }
             }
             AttachmentVerdict::Expired => {
-                let why = "the attachment has expired: the clocks of the two nodes are too far apart";
+                let why =
+                    "the attachment has expired: the clocks of the two nodes are too far apart";
                 link.close(CloseCode::Unproven, why);
             }
             AttachmentVerdict::Forged => {

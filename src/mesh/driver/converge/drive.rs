@@ -52,7 +52,11 @@ impl Driver {
         let Some(link) = self.neighbours.if_active(id).filter(|link| link.stub) else {
             return;
         };
-        if self.waiting.by_request.values().any(|waiter| matches!(waiter, Waiter::Stub(link) if *link == id))
+        if self
+            .waiting
+            .by_request
+            .values()
+            .any(|waiter| matches!(waiter, Waiter::Stub(link) if *link == id))
         {
             return;
         }
@@ -66,7 +70,12 @@ impl Driver {
     }
 
     /// The router's verdict.
-    pub(crate) fn on_verdict(&mut self, request: ConvergeRequest, verdict: Convergence, now: Instant) {
+    pub(crate) fn on_verdict(
+        &mut self,
+        request: ConvergeRequest,
+        verdict: Convergence,
+        now: Instant,
+    ) {
         match self.waiting.by_request.remove(&request) {
             Some(Waiter::Here(asker)) => {
                 // Whoever hears that others have routes to this node finds its own routes in use.
@@ -100,9 +109,13 @@ impl Driver {
         self.cancel_waiters(|waiter| matches!(waiter, Waiter::Stub(link) if *link == id), now);
     }
 
-    /// Gives up what nobody waits for any more, and ends the waits of a stub whose neighbour does not answer.
+    /// Gives up what nobody waits for any more, and ends the waits of a stub whose neighbour does
+    /// not answer.
     pub(crate) fn forget_gone_waiters(&mut self, now: Instant) {
-        self.cancel_waiters(|waiter| matches!(waiter, Waiter::Here(asker) if asker.is_closed()), now);
+        self.cancel_waiters(
+            |waiter| matches!(waiter, Waiter::Here(asker) if asker.is_closed()),
+            now,
+        );
         if let Role::Stub(stub) = &mut self.role
             && stub.waiting.expire(stub.nodes, now)
         {

@@ -10,16 +10,20 @@ use crate::mesh::driver::{Driver, Role};
 use crate::mesh::links::id::Phase;
 use crate::mesh::links::link::Link;
 use crate::mesh::report::status::{
-    CertificateStatus, LinkState, NetworkStatus, PeerPath, PeerStatus, RecordStatus, Status, StatusOptions,
-    StubsStatus,
+    CertificateStatus, LinkState, NetworkStatus, PeerPath, PeerStatus, RecordStatus, Status,
+    StatusOptions, StubsStatus,
 };
 use crate::router::{NeighbourState, Router};
 use crate::transport::Identity;
 
 impl Driver {
-    /// Collects what a status of the mesh is built from. What it visits grows with routers, and with
-    /// the stubs that `options` permit it to list, but not with all stubs.
-    pub(in crate::mesh::driver) fn snapshot(&self, options: StatusOptions, now: Instant) -> Snapshot {
+    /// Collects what a status of the mesh is built from. What it visits grows with routers, and
+    /// with the stubs that `options` permit it to list, but not with all stubs.
+    pub(in crate::mesh::driver) fn snapshot(
+        &self,
+        options: StatusOptions,
+        now: Instant,
+    ) -> Snapshot {
         let max_stubs = options.max_stubs.unwrap_or(usize::MAX);
         let router = match &self.role {
             Role::Full(router) => Some(&**router),
@@ -39,13 +43,19 @@ impl Driver {
                 .relays()
                 .map(|rules| rules.map(ToString::to_string).collect()),
             ephemeral: router.is_none(),
-            listen: if self.accept_links { self.endpoint.socket().bound_addrs() } else { Vec::new() },
+            listen: if self.accept_links {
+                self.endpoint.socket().bound_addrs()
+            } else {
+                Vec::new()
+            },
             network: NetworkStatus {
                 addresses: self.roaming.addresses.clone(),
                 changes: self.roaming.moves,
                 port_mapping: self.port_mapping.clone(),
             },
-            duplicate: router.and_then(crate::mesh::links::twin::status).or_else(|| self.twin.status()),
+            duplicate: router
+                .and_then(crate::mesh::links::twin::status)
+                .or_else(|| self.twin.status()),
             certificate: certificate(&self.endpoint.identity()),
             stubs: StubsStatus {
                 links: self.neighbours.stub_links(),
@@ -89,7 +99,9 @@ fn links(driver: &Driver, router: Option<&Router>, max_stubs: usize) -> Vec<Link
     // Only two routers sync.
     let synced = |peer: &NodeId| {
         let state = |router: &Router| router.neighbour_state(peer);
-        router.is_none_or(|router| state(router).is_some_and(|state| state != NeighbourState::Syncing))
+        router.is_none_or(|router| {
+            state(router).is_some_and(|state| state != NeighbourState::Syncing)
+        })
     };
     let part = |link: &Link| {
         let phase = driver.neighbours.phase(link.id);
@@ -135,10 +147,12 @@ fn peers(driver: &Driver, now: Instant) -> Vec<PeerStatus> {
 }
 
 fn certificate(identity: &Identity) -> CertificateStatus {
-    let not_after =
-        identity.not_after().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let left =
-        i64::try_from(not_after).unwrap_or(i64::MAX) - i64::try_from(clock::unix_secs()).unwrap_or(i64::MAX);
+    let not_after = identity
+        .not_after()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let left = i64::try_from(not_after).unwrap_or(i64::MAX)
+        - i64::try_from(clock::unix_secs()).unwrap_or(i64::MAX);
     CertificateStatus {
         names: identity.ids().to_vec(),
         not_after,

@@ -33,7 +33,9 @@ impl Driver {
     }
 
     fn answer_query(&self, id: LinkId, node: NodeId, now: Instant) {
-        let (Some(link), Role::Full(router)) = (self.neighbours.link(id), &self.role) else { return };
+        let (Some(link), Role::Full(router)) = (self.neighbours.link(id), &self.role) else {
+            return;
+        };
         let route = if node == self.id {
             Some((0, 0))
         } else {

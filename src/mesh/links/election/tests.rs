@@ -470,7 +470,8 @@ fn sessions_of_neighbours_do_not_touch_each_other() {
     assert_eq!(a.ends(9), [], "an unknown link");
 }
 
-/// Two ends, links that either dials, frames that are delayed, restarts and deaths: in the end both agree on one link.
+/// Two ends, links that either dials, frames that are delayed, restarts and deaths: in the end both
+/// agree on one link.
 #[test]
 fn both_ends_agree_on_one_link_in_any_order_of_events() {
     for seed in 0..2_000 {
@@ -527,7 +528,8 @@ impl Duel {
         for _ in 0..400 {
             self.step();
         }
-        let active: Vec<_> = self.ends.iter().zip(["b", "a"]).map(|(end, peer)| end.active(peer)).collect();
+        let active: Vec<_> =
+            self.ends.iter().zip(["b", "a"]).map(|(end, peer)| end.active(peer)).collect();
         active[0].is_some() && active[0] == active[1]
     }
 
@@ -542,7 +544,8 @@ impl Duel {
 
     /// One word arrives, or a little time passes.
     fn step(&mut self) {
-        let full: Vec<_> = self.ways.iter().filter(|(_, way)| !way.is_empty()).map(|(at, _)| *at).collect();
+        let full: Vec<_> =
+            self.ways.iter().filter(|(_, way)| !way.is_empty()).map(|(at, _)| *at).collect();
         if full.is_empty() || self.below(4) == 0 {
             let time = MS * u32::try_from(self.below(400)).unwrap();
             for end in 0..2 {

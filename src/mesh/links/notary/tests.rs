@@ -15,7 +15,11 @@ fn every_kind_of_key_and_name_is_verified_by_every_other() {
     for signer in GOOD {
         let signed = Signed::by(&identity(signer));
         for verifier in GOOD {
-            assert_eq!(signed.verified(&identity(verifier)), Verdict::Valid, "{signer} by {verifier}");
+            assert_eq!(
+                signed.verified(&identity(verifier)),
+                Verdict::Valid,
+                "{signer} by {verifier}"
+            );
         }
     }
     // Any of the ids in a certificate is one that its node may have, and no other is.
@@ -63,7 +67,11 @@ fn what_was_altered_on_the_way_is_forged() {
         let cut = Proof { signature: signed.proof.signature.slice(..9), ..signed.proof.clone() };
         assert_eq!(verdict(RECORD, &cut, &signed.credential), Verdict::Forged, "{signer}");
         let other = notary(&identity("revoked")).credential();
-        assert_eq!(verdict(RECORD, &signed.proof, &other), Verdict::Forged, "{signer}: another's credential");
+        assert_eq!(
+            verdict(RECORD, &signed.proof, &other),
+            Verdict::Forged,
+            "{signer}: another's credential"
+        );
         // What nobody can read is of nobody.
         for nothing in [&b""[..], b"no array", b"\x90", b"\x91\xc4\x03abc"] {
             let proof = Proof { credential: CredentialName::of(nothing), ..signed.proof.clone() };
@@ -79,20 +87,23 @@ fn what_was_altered_on_the_way_is_forged() {
 }
 
 #[test]
-fn nobody_can_put_another_credential_of_the_same_key_in_the_place_of_the_one_that_was_signed_with() {
+fn nobody_can_put_another_credential_of_the_same_key_in_the_place_of_the_one_that_was_signed_with()
+{
     let signed = Signed::by(&identity("uri"));
     let root = identity("uri").trust().roots_pem();
     let longer = Identity::from_pem(&(text("uri.crt") + &root), &text("uri.key"), &root).unwrap();
     let credential = notary(&longer).credential();
     let proof = Proof { credential: CredentialName::of(&credential), ..signed.proof };
-    let verdict = notary(&identity("dns")).verify(&signed.origin, RECORD, &proof, Some(&credential));
+    let verdict =
+        notary(&identity("dns")).verify(&signed.origin, RECORD, &proof, Some(&credential));
     assert_eq!(verdict, Verdict::Forged);
     assert_eq!(Signed::by(&longer).verified(&identity("dns")), Verdict::Valid);
 }
 
 #[test]
 fn what_is_genuine_and_not_trusted_any_more_says_why() {
-    let untrusted = |name: &str, verifier: Trust| Signed::by(&identity(name)).verified_with(verifier);
+    let untrusted =
+        |name: &str, verifier: Trust| Signed::by(&identity(name)).verified_with(verifier);
     let trust = || identity("uri").trust().clone();
     let listed = trust().with_crls(&text("crl.pem")).unwrap();
     let uri_key = identity("uri").key_fingerprint();
@@ -133,8 +144,10 @@ fn distrust_excuses_no_forgery() {
     ] {
         let wrong_name = Signed { origin: "uri".parse().unwrap(), ..Signed::by(&identity(name)) };
         assert_eq!(wrong_name.verified_with(trust.clone()), Verdict::Forged, "{name}");
-        let other = Signed { proof: Signed::by(&identity("uri")).proof, ..Signed::by(&identity(name)) };
-        let proof = Proof { credential: CredentialName::of(&other.credential), ..other.proof.clone() };
+        let other =
+            Signed { proof: Signed::by(&identity("uri")).proof, ..Signed::by(&identity(name)) };
+        let proof =
+            Proof { credential: CredentialName::of(&other.credential), ..other.proof.clone() };
         assert_eq!(Signed { proof, ..other }.verified_with(trust), Verdict::Forged, "{name}");
     }
 }
@@ -240,7 +253,10 @@ fn now() -> SystemTime {
 }
 
 fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 #[test]
@@ -257,7 +273,12 @@ fn an_attachment_is_signed_as_the_protocol_page_shows() {
 fn a_signature_over_a_record_is_none_over_an_attachment() {
     let (dns, neighbour) = ("dns".parse().unwrap(), "uri".parse().unwrap());
     let notary = notary(&identity("dns"));
-    let body = Attachment::body(&dns, &neighbour, Version { epoch: 1, sequence: 2, instance: 3 }, u64::MAX);
+    let body = Attachment::body(
+        &dns,
+        &neighbour,
+        Version { epoch: 1, sequence: 2, instance: 3 },
+        u64::MAX,
+    );
     let as_record = notary.sign(&body).unwrap();
     let stolen = Attachment::decode(body, as_record, notary.credential()).unwrap();
     assert_eq!(notary.verify_attachment(&stolen), AttachmentVerdict::Forged);

@@ -20,7 +20,12 @@ const WHY: &str = "another live node has this id, and keeps it";
 
 impl Driver {
     /// A neighbour has refused a second process with this node's id.
-    pub(crate) fn on_twin_refused(&mut self, instance: u64, address: &str, seen_at: std::net::SocketAddr) {
+    pub(crate) fn on_twin_refused(
+        &mut self,
+        instance: u64,
+        address: &str,
+        seen_at: std::net::SocketAddr,
+    ) {
         let other = reported(instance, address);
         if self.twin.note(&other, false) {
             let own = self.own_process(seen_at);
@@ -36,8 +41,13 @@ impl Driver {
         }
     }
 
-    /// A link of this node has ended. If the neighbour refused it because another process has the id, that is reported.
-    pub(crate) fn on_refused_as_twin(&mut self, why: &quinn::ConnectionError, seen_at: std::net::SocketAddr) {
+    /// A link of this node has ended. If the neighbour refused it because another process has the
+    /// id, that is reported.
+    pub(crate) fn on_refused_as_twin(
+        &mut self,
+        why: &quinn::ConnectionError,
+        seen_at: std::net::SocketAddr,
+    ) {
         let quinn::ConnectionError::ApplicationClosed(close) = why else { return };
         if close.error_code != CloseCode::DuplicateId.to_quic() || self.yielded.is_some() {
             return;
@@ -86,13 +96,22 @@ impl Driver {
             self.peers.close_now(CloseCode::DuplicateId, WHY);
         }
         self.changed = true;
-        self.emit(Event::DuplicateId { node: self.id.clone(), keeps, yields, yielded: duplicate.yields });
+        self.emit(Event::DuplicateId {
+            node: self.id.clone(),
+            keeps,
+            yields,
+            yielded: duplicate.yields,
+        });
     }
 
-    /// Closes the links of a node that has yielded, once its neighbours have had the time to take its last record.
+    /// Closes the links of a node that has yielded, once its neighbours have had the time to take
+    /// its last record.
     pub(crate) fn close_if_yielded(&self, now: Instant) {
         if self.yielded.is_some_and(|at| at <= now) {
-            self.neighbours.links().values().for_each(|link| link.close(CloseCode::DuplicateId, WHY));
+            self.neighbours
+                .links()
+                .values()
+                .for_each(|link| link.close(CloseCode::DuplicateId, WHY));
         }
     }
 

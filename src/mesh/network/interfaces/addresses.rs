@@ -14,7 +14,8 @@ pub const MAX_LOCAL_ADDRESSES: usize = 256;
 pub enum AddressKind {
     /// An address like any other.
     Usual,
-    /// Of an interface that looks like a bridge to containers or virtual machines: nobody else is behind it.
+    /// Of an interface that looks like a bridge to containers or virtual machines: nobody else is
+    /// behind it.
     ContainerBridge,
     /// Valid on its own network segment only, and of no use without the interface's name.
     LinkLocal,
@@ -65,11 +66,13 @@ impl LocalNetwork {
         before.addresses.iter().map(|address| address.ip).filter(|ip| !has(*ip)).collect()
     }
 
-    /// Whether connections may have been affected by what changed since `before`. Containers come and go on busy machines, and
-    /// link-local addresses with them: those alone are no reason to check a thousand links.
+    /// Whether connections may have been affected by what changed since `before`. Containers come
+    /// and go on busy machines, and link-local addresses with them: those alone are no reason to
+    /// check a thousand links.
     pub(crate) fn moved_since(&self, before: &Self) -> bool {
         let usual = |network: &Self| {
-            let usual = network.addresses.iter().filter(|address| address.kind == AddressKind::Usual);
+            let usual =
+                network.addresses.iter().filter(|address| address.kind == AddressKind::Usual);
             usual.map(|address| address.ip).collect::<Vec<_>>()
         };
         self.slept != before.slept
@@ -111,8 +114,8 @@ fn kind(ip: IpAddr, interface: &str) -> AddressKind {
     }
 }
 
-/// Names that Docker, Podman, libvirt, LXC, LXD, Kubernetes and Hyper-V give to what they make. A guess: nothing but the order
-/// of candidates and the reasons to check links depend on it.
+/// Names that Docker, Podman, libvirt, LXC, LXD, Kubernetes and Hyper-V give to what they make. A
+/// guess: nothing but the order of candidates and the reasons to check links depend on it.
 fn is_container_bridge(interface: &str) -> bool {
     const PREFIXES: [&str; 13] = [
         "docker",
@@ -131,8 +134,10 @@ fn is_container_bridge(interface: &str) -> bool {
     ];
     let name = interface.to_ascii_lowercase();
     // Docker's other bridges; a router's own is `br-lan` or the like.
-    let numbered = |digits: &str| digits.len() == 12 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || name.strip_prefix("br-").is_some_and(numbered)
+    let numbered =
+        |digits: &str| digits.len() == 12 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || name.strip_prefix("br-").is_some_and(numbered)
 }
 
 #[cfg(test)]
@@ -144,7 +149,8 @@ mod tests {
     }
 
     fn network(addresses: &[(&str, &str)]) -> LocalNetwork {
-        let addresses = best(addresses.iter().map(|(ip, interface)| address(ip, interface)).collect());
+        let addresses =
+            best(addresses.iter().map(|(ip, interface)| address(ip, interface)).collect());
         LocalNetwork { addresses, ..LocalNetwork::default() }
     }
 
@@ -159,10 +165,19 @@ mod tests {
             ("2001:db8::1", "eth0"),
             ("10.0.0.1", "wlan0"),
         ]);
-        let order: Vec<_> = network.addresses.iter().map(|address| address.ip.to_string()).collect();
+        let order: Vec<_> =
+            network.addresses.iter().map(|address| address.ip.to_string()).collect();
         assert_eq!(
             order,
-            ["10.0.0.1", "2001:db8::1", "172.17.0.1", "192.168.122.1", "169.254.1.1", "fe80::1", "127.0.0.1"]
+            [
+                "10.0.0.1",
+                "2001:db8::1",
+                "172.17.0.1",
+                "192.168.122.1",
+                "169.254.1.1",
+                "fe80::1",
+                "127.0.0.1"
+            ]
         );
         assert_eq!(network.addresses[2].kind, AddressKind::ContainerBridge);
         assert_eq!(address("172.18.0.1", "br-0123456789ab").kind, AddressKind::ContainerBridge);
@@ -188,10 +203,15 @@ mod tests {
     #[test]
     fn a_container_that_comes_or_goes_does_not_concern_the_links() {
         let before = network(&[("10.0.0.1", "eth0")]);
-        let after = network(&[("10.0.0.1", "eth0"), ("172.17.0.1", "docker0"), ("fe80::1", "veth1")]);
+        let after =
+            network(&[("10.0.0.1", "eth0"), ("172.17.0.1", "docker0"), ("fe80::1", "veth1")]);
         assert!(!after.moved_since(&before));
         assert_eq!(after.gone_since(&before), [] as [IpAddr; 0]);
-        assert_eq!(before.gone_since(&after).len(), 2, "but what was sent from them cannot be any more");
+        assert_eq!(
+            before.gone_since(&after).len(),
+            2,
+            "but what was sent from them cannot be any more"
+        );
     }
 
     #[test]
@@ -201,10 +221,12 @@ mod tests {
         assert!(other.moved_since(&before));
         assert_eq!(other.gone_since(&before), ["10.0.0.1".parse::<IpAddr>().unwrap()]);
         assert!(LocalNetwork { slept: 1, ..before.clone() }.moved_since(&before));
-        let route = DefaultRoute { interface: "eth0".to_owned(), gateway: "10.0.0.254".parse().unwrap() };
+        let route =
+            DefaultRoute { interface: "eth0".to_owned(), gateway: "10.0.0.254".parse().unwrap() };
         assert!(LocalNetwork { routes: vec![route], ..before.clone() }.moved_since(&before));
         assert!(
-            LocalNetwork { preferred: vec![other.addresses[0].ip], ..before.clone() }.moved_since(&before)
+            LocalNetwork { preferred: vec![other.addresses[0].ip], ..before.clone() }
+                .moved_since(&before)
         );
         assert!(!before.moved_since(&before.clone()));
     }

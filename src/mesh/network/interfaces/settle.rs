@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-/// How long it must be quiet before the machine is looked at: interfaces come up in many small steps.
+/// How long it must be quiet before the machine is looked at: interfaces come up in many small
+/// steps.
 pub(crate) const QUIET: Duration = Duration::from_millis(200);
 /// How long it is put off at most, if it is never quiet.
 pub(crate) const AT_MOST: Duration = Duration::from_millis(800);
-/// How much longer than expected a wait must have been to have been sleep. A busy machine is late as well, and being wrong
-/// costs a ping a link.
+/// How much longer than expected a wait must have been to have been sleep. A busy machine is late
+/// as well, and being wrong costs a ping a link.
 const OVERSLEPT: Duration = Duration::from_secs(4);
 
 /// Waits for the end of a burst of changes: [`QUIET`] after the last, [`AT_MOST`] after the first.
@@ -37,8 +38,9 @@ impl Settle {
     }
 }
 
-/// Whether the machine, or this process, stood still in a wait that was to take `expected`: by the one clock, which stops in
-/// sleep on some systems, or by the other, which does not, but may be set. Set back it tells nothing.
+/// Whether the machine, or this process, stood still in a wait that was to take `expected`: by the
+/// one clock, which stops in sleep on some systems, or by the other, which does not, but may be
+/// set. Set back it tells nothing.
 pub(crate) fn slept(expected: Duration, monotonic: Duration, wall: Duration) -> bool {
     monotonic.max(wall) > expected + OVERSLEPT
 }

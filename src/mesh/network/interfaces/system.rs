@@ -7,13 +7,19 @@ use tracing::debug;
 
 use super::addresses::{DefaultRoute, LocalAddress, LocalNetwork, best};
 
-/// Bytes of the system's routes that are read, at most. A router with a table of its own has millions.
+/// Bytes of the system's routes that are read, at most. A router with a table of its own has
+/// millions.
 #[cfg(target_os = "linux")]
 const MAX_ROUTES: u64 = 256 * 1024;
 
 /// The network as it is now.
 pub(crate) fn look(slept: u64) -> LocalNetwork {
-    LocalNetwork { addresses: best(addresses()), routes: default_routes(), preferred: preferred(), slept }
+    LocalNetwork {
+        addresses: best(addresses()),
+        routes: default_routes(),
+        preferred: preferred(),
+        slept,
+    }
 }
 
 fn addresses() -> Vec<LocalAddress> {
@@ -21,7 +27,8 @@ fn addresses() -> Vec<LocalAddress> {
         debug!(%error, "the system does not tell its addresses");
         Vec::new()
     });
-    // Unix tells only whether an interface is up and has a carrier; elsewhere a status may be unknown.
+    // Unix tells only whether an interface is up and has a carrier; elsewhere a status may be
+    // unknown.
     let up = |status: &IfOperStatus| match status {
         IfOperStatus::Up => true,
         IfOperStatus::Unknown => cfg!(not(unix)),
@@ -39,8 +46,8 @@ fn addresses() -> Vec<LocalAddress> {
         .collect()
 }
 
-/// The addresses that packets to the rest of the world come from. Connecting a UDP socket sends nothing; the addresses are those
-/// of documentation, which nobody has (RFC 5737, RFC 3849).
+/// The addresses that packets to the rest of the world come from. Connecting a UDP socket sends
+/// nothing; the addresses are those of documentation, which nobody has (RFC 5737, RFC 3849).
 fn preferred() -> Vec<IpAddr> {
     let anywhere: [IpAddr; 2] =
         [Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];
@@ -58,7 +65,8 @@ fn source_for(remote: IpAddr) -> Option<IpAddr> {
 
 #[cfg(target_os = "linux")]
 fn default_routes() -> Vec<DefaultRoute> {
-    // Under this process, since /proc/net is hidden from services that get to see no more of /proc than processes.
+    // Under this process, since /proc/net is hidden from services that get to see no more of /proc
+    // than processes.
     let mut routes = linux::v4_routes(&read("/proc/self/net/route"));
     routes.extend(linux::v6_routes(&read("/proc/self/net/ipv6_route")));
     routes.sort();
@@ -97,7 +105,8 @@ mod linux {
     pub(crate) fn v4_routes(text: &str) -> Vec<DefaultRoute> {
         let route = |line: &str| {
             let fields: Vec<_> = line.split_whitespace().collect();
-            let (interface, destination, gateway) = (*fields.first()?, *fields.get(1)?, *fields.get(2)?);
+            let (interface, destination, gateway) =
+                (*fields.first()?, *fields.get(1)?, *fields.get(2)?);
             let (flags, mask) = (*fields.get(3)?, *fields.get(7)?);
             let zero = |hex: &str| u32::from_str_radix(hex, 16).ok() == Some(0);
             // The kernel prints the address as the number that it is in memory.

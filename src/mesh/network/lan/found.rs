@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use crate::id::NodeId;
 use crate::mesh::network::interfaces::{AddressKind, LocalAddress};
 
-/// Peers on the local network that are dialled, at most; others are left alone until one of them has gone.
+/// Peers on the local network that are dialled, at most; others are left alone until one of them
+/// has gone.
 pub(crate) const MAX_FOUND: usize = 32;
 /// Addresses of one that are tried, at most.
 pub(crate) const MAX_ADDRESSES: usize = 8;
@@ -22,13 +23,15 @@ pub(crate) fn host_name(id: &NodeId) -> String {
     format!("receptor-{}.local.", instance_name(id))
 }
 
-/// Those addresses that are on a network segment with this machine: others have no business in an announcement there.
+/// Those addresses that are on a network segment with this machine: others have no business in an
+/// announcement there.
 pub(crate) fn on_segment(
     announced: impl Iterator<Item = SocketAddr>,
     mine: &[LocalAddress],
 ) -> Vec<SocketAddr> {
     let on_segment = |addr: &SocketAddr| mine.iter().any(|mine| shares_segment(mine, addr.ip()));
-    let mut addresses: Vec<_> = announced.filter(|addr| addr.port() != 0).filter(on_segment).collect();
+    let mut addresses: Vec<_> =
+        announced.filter(|addr| addr.port() != 0).filter(on_segment).collect();
     addresses.sort();
     addresses.dedup();
     addresses.truncate(MAX_ADDRESSES);
@@ -72,8 +75,11 @@ mod tests {
 
     #[test]
     fn only_addresses_on_the_same_segment_are_tried() {
-        let mine =
-            mine(&[("192.168.1.5", 24, "eth0"), ("2001:db8:1::5", 64, "eth0"), ("127.0.0.1", 8, "lo")]);
+        let mine = mine(&[
+            ("192.168.1.5", 24, "eth0"),
+            ("2001:db8:1::5", 64, "eth0"),
+            ("127.0.0.1", 8, "lo"),
+        ]);
         let announced = [
             "192.168.1.7:1",
             "192.168.2.7:1",

@@ -75,8 +75,10 @@ mod tests {
     use crate::mesh::network::interfaces::addresses::DefaultRoute;
 
     fn place(preferred: &[&str], gateway: Option<&str>) -> Place {
-        let route =
-            |gateway: &str| DefaultRoute { interface: "eth0".to_owned(), gateway: gateway.parse().unwrap() };
+        let route = |gateway: &str| DefaultRoute {
+            interface: "eth0".to_owned(),
+            gateway: gateway.parse().unwrap(),
+        };
         Place::of(&LocalNetwork {
             preferred: preferred.iter().map(|ip| ip.parse().unwrap()).collect(),
             routes: gateway.map(route).into_iter().collect(),
@@ -90,8 +92,10 @@ mod tests {
         assert_eq!(place(&["2001:db8::1"], Some("fe80::1")), Place::Nowhere);
         assert_eq!(place(&["0.0.0.0"], None), Place::Nowhere);
         for local in ["192.168.1.5", "100.64.0.1", "100.127.255.255", "10.0.0.1"] {
-            let behind =
-                Place::Behind { local: local.parse().unwrap(), gateway: Some([192, 168, 1, 1].into()) };
+            let behind = Place::Behind {
+                local: local.parse().unwrap(),
+                gateway: Some([192, 168, 1, 1].into()),
+            };
             assert_eq!(place(&[local], Some("192.168.1.1")), behind);
         }
         assert_eq!(place(&["100.128.0.1"], None), Place::Public);

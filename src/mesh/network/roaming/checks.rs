@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::mesh::links::link::LinkId;
 
-/// How long an answer may take, in round trips, within the bounds below: a lost packet is retransmitted in that time.
+/// How long an answer may take, in round trips, within the bounds below: a lost packet is
+/// retransmitted in that time.
 const ANSWER_ROUND_TRIPS: u32 = 4;
 const MIN_PATIENCE: Duration = Duration::from_millis(500);
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
@@ -17,7 +18,8 @@ struct Check {
     deadline: Instant,
 }
 
-/// The links that were pinged, at most one ping each. Every operation is logarithmic in their number.
+/// The links that were pinged, at most one ping each. Every operation is logarithmic in their
+/// number.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     pending: BTreeMap<LinkId, Check>,

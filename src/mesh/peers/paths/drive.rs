@@ -22,7 +22,8 @@ impl Driver {
         self.paths.handle_input(input, &self.id, now);
     }
 
-    /// Takes everything that the puncher has to say. What lets packets in is in use before the peer hears of it.
+    /// Takes everything that the puncher has to say. What lets packets in is in use before the peer
+    /// hears of it.
     pub(crate) fn drain_paths(&mut self, now: Instant) {
         let mut rounds_changed = false;
         while let Some(event) = self.paths.puncher.as_mut().and_then(Puncher::poll_event) {
@@ -116,7 +117,8 @@ impl Driver {
         self.paths.set_host(self.host_addresses(), now);
     }
 
-    /// The network under this machine is another one. The addresses come first: peers are told them at once.
+    /// The network under this machine is another one. The addresses come first: peers are told them
+    /// at once.
     pub(crate) fn paths_follow_network(&mut self, now: Instant) {
         self.paths.set_host(self.host_addresses(), now);
         self.paths.network_changed(now);
@@ -136,18 +138,21 @@ impl Driver {
                 host.push(known.map_or(unknown, |known| host_address(known, bound.port())));
                 continue;
             }
-            // A socket that is bound to all IPv6 addresses carries IPv4 as well, unless another one does.
+            // A socket that is bound to all IPv6 addresses carries IPv4 as well, unless another one
+            // does.
             let of_both = bound.is_ipv6() && only_ipv6;
-            let taken =
-                network.addresses.iter().filter(|address| of_both || address.ip.is_ipv6() == bound.is_ipv6());
+            let taken = network
+                .addresses
+                .iter()
+                .filter(|address| of_both || address.ip.is_ipv6() == bound.is_ipv6());
             host.extend(taken.map(|address| host_address(address, bound.port())));
         }
         host
     }
 }
 
-/// Sends probes at a moment that is at most [`LEAD`] from now. Thread timers are far more exact than the runtime's, which
-/// count in milliseconds.
+/// Sends probes at a moment that is at most [`LEAD`] from now. Thread timers are far more exact
+/// than the runtime's, which count in milliseconds.
 fn send_at(endpoint: Arc<Endpoint>, probes: Vec<Probe>, at: Instant) {
     tokio::task::spawn_blocking(move || {
         let wait = at.saturating_duration_since(clock::now()).min(LEAD);

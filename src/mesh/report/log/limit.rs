@@ -50,7 +50,10 @@ pub(crate) enum LogKind {
     /// A direct path came up or went down.
     Path,
     /// A node was found on the local network.
-    #[cfg_attr(not(feature = "mdns"), expect(dead_code, reason = "only the local network finds nodes"))]
+    #[cfg_attr(
+        not(feature = "mdns"),
+        expect(dead_code, reason = "only the local network finds nodes")
+    )]
     Found,
     /// A call failed.
     Call,
@@ -153,7 +156,9 @@ impl LogLimit {
         // No token is taken for a line that is not written.
         let mut buckets = match kind {
             LogKind::CommandOutput => vec![(own, OUTPUT_PER_NODE), (&mut of_kind.bucket, OUTPUT)],
-            _ => vec![(own, PER_NODE), (&mut of_kind.bucket, PER_KIND), (&mut self.overall, OVERALL)],
+            _ => {
+                vec![(own, PER_NODE), (&mut of_kind.bucket, PER_KIND), (&mut self.overall, OVERALL)]
+            }
         };
         if buckets.iter().all(|(bucket, rate)| bucket.has_token(*rate, now)) {
             buckets.iter_mut().for_each(|(bucket, rate)| bucket.take(*rate, now));
@@ -165,7 +170,8 @@ impl LogLimit {
                 suppressed.node.take_if(|known| known != node);
             }
             None => {
-                of_kind.suppressed = Some(Suppressed { since: now, lines: 1, node: Some(node.clone()) });
+                of_kind.suppressed =
+                    Some(Suppressed { since: now, lines: 1, node: Some(node.clone()) });
             }
         }
         false
@@ -282,7 +288,8 @@ mod tests {
     #[test]
     fn output_of_commands_leaves_room_for_other_lines() {
         let (mut limit, start) = (LogLimit::default(), clock::now());
-        let written = (0..1_000).filter(|_| limit.admit(LogKind::CommandOutput, &id("a"), start)).count();
+        let written =
+            (0..1_000).filter(|_| limit.admit(LogKind::CommandOutput, &id("a"), start)).count();
         assert_eq!(written, 200);
         assert!(limit.admit(LogKind::Call, &id("a"), start));
     }
@@ -300,7 +307,8 @@ mod tests {
             }
             lines.extend(limit.summaries(now).iter().map(|_| now));
         }
-        let within = |from| lines.iter().filter(|at| (from..from + 30 * SECOND).contains(*at)).count();
+        let within =
+            |from| lines.iter().filter(|at| (from..from + 30 * SECOND).contains(*at)).count();
         let most = lines.iter().map(|from| within(*from)).max().unwrap();
         assert!(most <= 100, "{most}");
     }

@@ -27,7 +27,9 @@ impl Session {
             (Message::Request, Role::Offerer) => self.handle_request(context),
             (Message::Prepare(volley), Role::Answerer) => self.handle_prepare(volley, context),
             (Message::Ready(volley), Role::Offerer) => self.handle_ready(volley, context),
-            (Message::Go { round, number }, Role::Answerer) => self.handle_go(round, number, context),
+            (Message::Go { round, number }, Role::Answerer) => {
+                self.handle_go(round, number, context)
+            }
             _ => return Err(MessageError::WrongRole),
         }
         Ok(())
@@ -127,30 +129,42 @@ impl Session {
     }
 
     /// `start`: when probes may start.
-    pub(super) fn take_terms(&mut self, mut terms: Terms, start: Instant, context: &mut Context<'_>) {
+    pub(super) fn take_terms(
+        &mut self,
+        mut terms: Terms,
+        start: Instant,
+        context: &mut Context<'_>,
+    ) {
         let now = context.now;
         terms.candidates.truncate(Message::MAX_CANDIDATES);
-        // A public end waits for the probe of a peer behind a NAT, which reveals the address to answer.
+        // A public end waits for the probe of a peer behind a NAT, which reveals the address to
+        // answer.
         let public = context.own.class() == NatClass::Public && terms.class != NatClass::Public;
         let start = if public { now + PUBLIC_HOLD } else { start };
         let mut candidates = worthwhile(&terms.candidates, context.own);
         // Paths to addresses that the peer no longer announces may be gone.
         if let Some(before) = self.theirs.take() {
-            self.leave(|path| may_have_gone(path.candidate.addr, &before.candidates, &terms.candidates), now);
+            self.leave(
+                |path| may_have_gone(path.candidate.addr, &before.candidates, &terms.candidates),
+                now,
+            );
         }
         // A path found by a probe that arrived before this list takes the announced kind.
         for path in &mut self.paths {
-            if let Some(listed) = candidates.iter().find(|listed| listed.addr == path.candidate.addr) {
+            if let Some(listed) =
+                candidates.iter().find(|listed| listed.addr == path.candidate.addr)
+            {
                 path.candidate.kind = listed.kind;
             }
         }
         // Addresses with a path need no check, but the path is probed again.
-        candidates
-            .retain(|candidate| !self.has_path(CandidatePair { remote: candidate.addr, local_port: None }));
+        candidates.retain(|candidate| {
+            !self.has_path(CandidatePair { remote: candidate.addr, local_port: None })
+        });
         self.theirs = Some(terms);
         self.paths.iter_mut().for_each(|path| path.ask(now));
-        // The rest is checked in the current round, which succeeds at once if a path has answered since
-        // its start.
+        // The rest is checked in the current round, which succeeds at once if a path has answered
+        // since its start.
         let Some(round) = &mut self.round else { return };
         round.check(now);
         round.checks.add(candidates, start);

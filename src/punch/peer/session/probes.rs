@@ -87,7 +87,8 @@ impl Session {
             }
         } else {
             let round = self.round.as_mut().filter(|_| newest).ok_or(ProbeError::Unasked)?;
-            let (candidate, rtt) = round.checks.answered(pair, counter, now).ok_or(ProbeError::Unasked)?;
+            let (candidate, rtt) =
+                round.checks.answered(pair, counter, now).ok_or(ProbeError::Unasked)?;
             self.open(Watch::new(candidate, pair.local_port, to, rtt, now), context);
         }
         context.out.counters.answers_received += 1;
@@ -111,7 +112,8 @@ impl Session {
     /// Keeps the path in use and the best others.
     pub(super) fn trim(&mut self, most: usize) {
         let used = self.used;
-        self.paths.sort_by_key(|path| (Some(path.pair()) != used, path.doubted.is_some(), score(path)));
+        self.paths
+            .sort_by_key(|path| (Some(path.pair()) != used, path.doubted.is_some(), score(path)));
         self.paths.truncate(most);
     }
 

@@ -98,7 +98,8 @@ impl Session {
         }
     }
 
-    /// Sends the probes of a volley without a pause between them: what counts is that they leave now.
+    /// Sends the probes of a volley without a pause between them: what counts is that they leave
+    /// now.
     pub(super) fn fire(&mut self, number: u8, at: Option<Instant>, context: &mut Context<'_>) {
         let now = context.now;
         let offers = self.role == Role::Offerer;

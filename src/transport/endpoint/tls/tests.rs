@@ -1,4 +1,5 @@
-//! Real endpoints on loopback, with certificates that OpenSSL made: who connects, and what both ends learn if not.
+//! Real endpoints on loopback, with certificates that OpenSSL made: who connects, and what both
+//! ends learn if not.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -52,22 +53,42 @@ async fn a_connection_speaks_the_one_protocol_and_does_not_name_the_acceptor_in_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_that_the_acceptor_does_not_know_is_named_at_both_ends() {
     let client = Node::new(&stranger(), &ours());
-    assert_refused(client.dial(&Node::plain("uri"), None).await, &RefusalReason::UnknownCa, By::Acceptor)
-        .await;
+    assert_refused(
+        client.dial(&Node::plain("uri"), None).await,
+        &RefusalReason::UnknownCa,
+        By::Acceptor,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_that_the_dialler_does_not_know_is_named_at_both_ends() {
     let server = Node::new(&stranger(), &ours());
-    assert_refused(Node::plain("uri").dial(&server, None).await, &RefusalReason::UnknownCa, By::Dialler)
-        .await;
+    assert_refused(
+        Node::plain("uri").dial(&server, None).await,
+        &RefusalReason::UnknownCa,
+        By::Dialler,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_out_of_their_time_are_told_apart_at_both_ends() {
-    for (name, refusal) in [("expired", RefusalReason::Expired), ("future", RefusalReason::NotYetValid)] {
-        assert_refused(Node::plain(name).dial(&Node::plain("uri"), None).await, &refusal, By::Acceptor).await;
-        assert_refused(Node::plain("uri").dial(&Node::plain(name), None).await, &refusal, By::Dialler).await;
+    for (name, refusal) in
+        [("expired", RefusalReason::Expired), ("future", RefusalReason::NotYetValid)]
+    {
+        assert_refused(
+            Node::plain(name).dial(&Node::plain("uri"), None).await,
+            &refusal,
+            By::Acceptor,
+        )
+        .await;
+        assert_refused(
+            Node::plain("uri").dial(&Node::plain(name), None).await,
+            &refusal,
+            By::Dialler,
+        )
+        .await;
     }
 }
 
@@ -88,7 +109,8 @@ async fn a_certificate_that_names_no_node_is_refused_at_both_ends() {
     let key = PrivateKey::from_pem(&text("nameless.key")).unwrap();
     config.client_auth_cert_resolver = present(&chain("nameless"), &key);
     let refusal = RefusalReason::WrongName { expected: None, found: Vec::new() };
-    assert_refused(client.dial_with(config, &Node::plain("dns")).await, &refusal, By::Acceptor).await;
+    assert_refused(client.dial_with(config, &Node::plain("dns")).await, &refusal, By::Acceptor)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,25 +143,31 @@ async fn the_lists_of_either_side_deny_and_both_ends_know() {
     ];
     for (refuse, why) in refusing {
         let strict = |name| Node::new(&identity(name), &refuse(ours()));
-        assert_refused(Node::plain("uri").dial(&strict("dns"), None).await, &why, By::Acceptor).await;
-        assert_refused(strict("uri").dial(&Node::plain("dns"), None).await, &why, By::Dialler).await;
+        assert_refused(Node::plain("uri").dial(&strict("dns"), None).await, &why, By::Acceptor)
+            .await;
+        assert_refused(strict("uri").dial(&Node::plain("dns"), None).await, &why, By::Dialler)
+            .await;
     }
     let pin = identity("uri").key_fingerprint();
     let open = ours().with_denied([id("p384")]).with_allowed([id("uri")]).with_pins([pin]);
-    let (dialler, acceptor) = Node::plain("uri").dial(&Node::new(&identity("dns"), &open), None).await;
+    let (dialler, acceptor) =
+        Node::plain("uri").dial(&Node::new(&identity("dns"), &open), None).await;
     dialler.unwrap();
     acceptor.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_certificate_is_named_at_both_ends_and_others_go_on() {
-    // The other mesh's CA has the same name and no revocation list: the list of ours does not speak for it.
+    // The other mesh's CA has the same name and no revocation list: the list of ours does not speak
+    // for it.
     let trust = Trust::from_pem(&(text("ca.crt") + &text("stranger/ca.crt"))).unwrap();
     let listed = trust.with_crls(&text("crl.pem")).unwrap();
     let strict = |name| Node::new(&identity(name), &listed);
     let revoked = Node::plain("revoked");
-    assert_refused(revoked.dial(&strict("dns"), None).await, &RefusalReason::Revoked, By::Acceptor).await;
-    assert_refused(strict("uri").dial(&revoked, None).await, &RefusalReason::Revoked, By::Dialler).await;
+    assert_refused(revoked.dial(&strict("dns"), None).await, &RefusalReason::Revoked, By::Acceptor)
+        .await;
+    assert_refused(strict("uri").dial(&revoked, None).await, &RefusalReason::Revoked, By::Dialler)
+        .await;
     for name in ["uri", "chained"] {
         let (dialler, acceptor) = strict(name).dial(&strict("dns"), None).await;
         dialler.unwrap();
@@ -179,9 +207,10 @@ async fn a_reload_applies_to_new_connections_at_once_and_live_ones_are_judged_ag
     let [client, server] = [Node::plain("uri"), Node::plain("dns")];
     let (dialler, acceptor) = client.dial(&server, None).await;
     let (dialler, acceptor) = (dialler.unwrap(), acceptor.unwrap());
-    let [mut dialled, mut accepted] = [(&dialler, "dns"), (&acceptor, "uri")].map(|(connection, peer)| {
-        Standing::new(id(peer), Binding::of_peer(connection), peer_certificates(connection))
-    });
+    let [mut dialled, mut accepted] =
+        [(&dialler, "dns"), (&acceptor, "uri")].map(|(connection, peer)| {
+            Standing::new(id(peer), Binding::of_peer(connection), peer_certificates(connection))
+        });
     assert!(accepted.judge(&ours(), now).is_ok() && dialled.judge(&ours(), now).is_ok());
 
     let reloaded = ours().with_denied([id("uri")]);
@@ -233,8 +262,9 @@ async fn a_certificate_proven_on_a_live_connection_takes_the_place_of_the_first(
     let reflected = Authenticator::new(&again, &Binding::own(&acceptor)).unwrap();
     assert_eq!(standing.offer(reflected, &both, now, tick(3)), Err(AuthenticatorError::Forged));
     // Two at once: the second waits.
-    let [first, second] = [(); 2]
-        .map(|()| Authenticator::new(&other.issue(&id("uri"), 1).unwrap(), &Binding::own(&dialler)).unwrap());
+    let [first, second] = [(); 2].map(|()| {
+        Authenticator::new(&other.issue(&id("uri"), 1).unwrap(), &Binding::own(&dialler)).unwrap()
+    });
     assert_eq!(standing.offer(first, &both, now, tick(4)), Ok(Offered::Accepted));
     assert_eq!(standing.offer(second, &both, now, tick(4)), Ok(Offered::Early));
     assert!(!standing.may_judge(tick(4)) && standing.may_judge(tick(5)));
@@ -248,18 +278,21 @@ async fn a_claim_that_the_certificate_does_not_carry_is_named_after_the_handshak
     let names = WrongName { expected: Some(id("edge-7")), found: peer_ids(&acceptor).unwrap() };
     acceptor.close(CloseCode::WrongName.to_quic(), names.to_string().as_bytes());
     let error = within_limit(dialler.closed()).await;
-    let expected = RefusalReason::WrongName { expected: Some(id("edge-7")), found: vec![id("uri")] };
+    let expected =
+        RefusalReason::WrongName { expected: Some(id("edge-7")), found: vec![id("uri")] };
     assert_eq!(reason(&error), Some(expected));
     assert!(Refusal::by_peer(&error));
 }
 
 #[test]
 fn a_restarted_node_resets_the_connections_of_the_process_before() {
-    // Two processes, one after the other, on one port. The first runs only while it is asked to, and then never again.
+    // Two processes, one after the other, on one port. The first runs only while it is asked to,
+    // and then never again.
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let start = || Node::on(socket.try_clone().unwrap(), &identity("dns"), &ours());
     let first = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let others = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let others =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
 
     let before = first.block_on(async { start() });
     let address = before.address();
@@ -307,7 +340,8 @@ enum By {
     Acceptor,
 }
 
-type Dialled = (Result<quinn::Connection, ConnectionError>, Result<quinn::Connection, ConnectionError>);
+type Dialled =
+    (Result<quinn::Connection, ConnectionError>, Result<quinn::Connection, ConnectionError>);
 
 /// Asserts that both ends name the same reason, and agree on who refused.
 async fn assert_refused(dialled: Dialled, refusal: &RefusalReason, by: By) {
@@ -322,7 +356,8 @@ fn reason(error: &ConnectionError) -> Option<RefusalReason> {
     Refusal::from_connection_error(error).map(|refusal| refusal.reason.clone())
 }
 
-/// How each end of a connection that was refused ended: in the handshake, or, for the dialler, right after it.
+/// How each end of a connection that was refused ended: in the handshake, or, for the dialler,
+/// right after it.
 async fn ends((dialler, acceptor): Dialled) -> (ConnectionError, ConnectionError) {
     let dialler = match dialler {
         Ok(connection) => within_limit(connection.closed()).await,
@@ -354,9 +389,13 @@ impl Node {
     fn on(socket: UdpSocket, identity: &Identity, trust: &Trust) -> Self {
         let tls = TlsConfig::new(identity, trust);
         let server = quinn::ServerConfig::with_crypto(tls.server());
-        let endpoint =
-            Endpoint::new(endpoint_config(identity).0, Some(server), socket, Arc::new(quinn::TokioRuntime))
-                .unwrap();
+        let endpoint = Endpoint::new(
+            endpoint_config(identity).0,
+            Some(server),
+            socket,
+            Arc::new(quinn::TokioRuntime),
+        )
+        .unwrap();
         Self { endpoint, tls }
     }
 
@@ -378,13 +417,16 @@ impl Node {
     }
 
     async fn dial(&self, server: &Self, expected: Option<NodeId>) -> Dialled {
-        within_limit(async { tokio::join!(self.connecting(server.address(), expected), server.accepted()) })
-            .await
+        within_limit(async {
+            tokio::join!(self.connecting(server.address(), expected), server.accepted())
+        })
+        .await
     }
 
     /// Dials with a configuration that was tampered with.
     async fn dial_with(&self, config: rustls::ClientConfig, server: &Self) -> Dialled {
-        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
+        let config =
+            quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
         let connecting = self.endpoint.connect_with(config, server.address(), SERVER_NAME).unwrap();
         within_limit(async { tokio::join!(connecting, server.accepted()) }).await
     }

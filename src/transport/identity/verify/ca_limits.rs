@@ -73,8 +73,12 @@ fn kinds(certificate: &TbsCertificate) -> Option<BTreeSet<NameKind>> {
         Err(_) => return Some(BTreeSet::new()),
     };
     let subtrees = [constraints.permitted_subtrees, constraints.excluded_subtrees];
-    let kinds: BTreeSet<_> =
-        subtrees.into_iter().flatten().flatten().filter_map(|subtree| kind(&subtree.base)).collect();
+    let kinds: BTreeSet<_> = subtrees
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|subtree| kind(&subtree.base))
+        .collect();
     (!kinds.is_empty()).then_some(kinds)
 }
 
@@ -136,20 +140,28 @@ mod tests {
         let root = ca("root").self_signed(&root_key).unwrap().pem();
         let mut middle = ca("middle");
         middle.custom_extensions.extend(constraints.map(|der| {
-            let mut extension = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 30], der.to_vec());
+            let mut extension =
+                rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 30], der.to_vec());
             extension.set_criticality(true);
             extension
         }));
         let middle_key = key();
-        let middle_der =
-            middle.clone().signed_by(&middle_key, &rcgen::Issuer::new(ca("root"), root_key)).unwrap();
+        let middle_der = middle
+            .clone()
+            .signed_by(&middle_key, &rcgen::Issuer::new(ca("root"), root_key))
+            .unwrap();
         let mut leaf = rcgen::CertificateParams::default();
         let uri = crate::transport::identity::names::uri_of(&"edge".parse().unwrap());
         leaf.subject_alt_names = vec![rcgen::SanType::URI(uri.try_into().unwrap())];
         leaf.extended_key_usages = usages.to_vec();
         let leaf = leaf.signed_by(&key(), &rcgen::Issuer::new(middle, middle_key)).unwrap();
         PeerVerifier::new(Trust::from_pem(&root).unwrap(), None)
-            .verify(leaf.der(), &[middle_der.der().clone()], PeerRole::Dialler, clock::unix(clock::system()))
+            .verify(
+                leaf.der(),
+                &[middle_der.der().clone()],
+                PeerRole::Dialler,
+                clock::unix(clock::system()),
+            )
             .map(|ids| ids.len())
             .map_err(|error| RefusalReason::from_certificate_error(&error))
     }
@@ -163,7 +175,11 @@ mod tests {
         let permitted = [0x30, 10, 0xa0, 8, 0x30, 6, 0x86, 4, b'o', b't', b'h', b'r'];
         let dns = [0x30, 10, 0xa0, 8, 0x30, 6, 0x82, 4, b'e', b'd', b'g', b'e'];
         for constraints in [excluded, permitted, dns] {
-            assert_eq!(below(Some(&constraints), &[]), Err(RefusalReason::Constrained), "{constraints:x?}");
+            assert_eq!(
+                below(Some(&constraints), &[]),
+                Err(RefusalReason::Constrained),
+                "{constraints:x?}"
+            );
         }
     }
 
@@ -179,7 +195,11 @@ mod tests {
     #[test]
     fn algorithms_that_are_not_supported_and_cas_in_the_place_of_nodes_are_named() {
         for name in ["sha1", "sha512"] {
-            assert_eq!(verified(name, &text("ca.crt")), Err(RefusalReason::UnsupportedSignature), "{name}");
+            assert_eq!(
+                verified(name, &text("ca.crt")),
+                Err(RefusalReason::UnsupportedSignature),
+                "{name}"
+            );
         }
         assert_eq!(verified("ca", &text("ca.crt")), Err(RefusalReason::CaCertificate));
         assert_eq!(Unusable::parse("nothing of the kind"), None);

@@ -1,8 +1,8 @@
 //! Certificate errors that neither webpki nor rustls has a variant for, and the mapping between the
 //! three.
 //!
-//! [`Unusable`] and [`WrongName`] travel inside [`CertificateError::Other`]. rustls writes their text
-//! into the reason of the close, and the other end parses it.
+//! [`Unusable`] and [`WrongName`] travel inside [`CertificateError::Other`]. rustls writes their
+//! text into the reason of the close, and the other end parses it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -63,7 +63,8 @@ impl Unusable {
     /// Finds the text anywhere in `reason`.
     pub(crate) fn parse(reason: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|unusable| {
-            reason.contains(unusable.as_str()) || unusable.before().iter().any(|text| reason.contains(text))
+            reason.contains(unusable.as_str())
+                || unusable.before().iter().any(|text| reason.contains(text))
         })
     }
 }
@@ -188,7 +189,9 @@ pub(in crate::transport) fn certificate_error(error: webpki::Error) -> Certifica
         Pki::CertNotValidYet { time, not_before } => {
             CertificateError::NotValidYetContext { time, not_before }
         }
-        Pki::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        Pki::CertExpired { time, not_after } => {
+            CertificateError::ExpiredContext { time, not_after }
+        }
         Pki::InvalidCertValidity => CertificateError::Expired,
         Pki::CertRevoked => CertificateError::Revoked,
         // A wrong signature means another CA of the same name. Names prove nothing, so the issuer
@@ -196,8 +199,12 @@ pub(in crate::transport) fn certificate_error(error: webpki::Error) -> Certifica
         Pki::UnknownIssuer
         | Pki::InvalidSignatureForPublicKey
         | Pki::UnsupportedSignatureAlgorithmForPublicKey
-        | Pki::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => CertificateError::UnknownIssuer,
-        Pki::RequiredEkuNotFound | Pki::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        | Pki::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+            CertificateError::UnknownIssuer
+        }
+        Pki::RequiredEkuNotFound | Pki::RequiredEkuNotFoundContext(_) => {
+            CertificateError::InvalidPurpose
+        }
         Pki::CaUsedAsEndEntity => Unusable::CaCertificate.into(),
         Pki::UnsupportedSignatureAlgorithm | Pki::UnsupportedSignatureAlgorithmContext(_) => {
             Unusable::UnsupportedSignature.into()
@@ -217,7 +224,8 @@ mod tests {
 
     #[test]
     fn wrong_names_are_read_back_from_their_text() {
-        let ids = |count: usize| (0..count).map(|n| id(&format!("node.{n}:x@y"))).collect::<Vec<_>>();
+        let ids =
+            |count: usize| (0..count).map(|n| id(&format!("node.{n}:x@y"))).collect::<Vec<_>>();
         for expected in [None, Some(id("a")), Some(id(&"x".repeat(NodeId::MAX_LEN)))] {
             for count in 0..=WrongName::MAX_LISTED {
                 let names = WrongName { expected: expected.clone(), found: ids(count) };
@@ -233,8 +241,13 @@ mod tests {
 
     #[test]
     fn texts_that_are_no_wrong_name_are_not_taken_for_one() {
-        for text in ["", "wrong name", "wrong name: ", "wrong name: expected a", "wrong name: expected a, b"]
-        {
+        for text in [
+            "",
+            "wrong name",
+            "wrong name: ",
+            "wrong name: expected a",
+            "wrong name: expected a, b",
+        ] {
             assert_eq!(WrongName::parse(text), None, "{text}");
         }
     }

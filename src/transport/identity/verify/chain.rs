@@ -32,7 +32,10 @@ pub(crate) const MAX_CREDENTIAL: usize = MAX_CHAIN_BYTES;
 pub(crate) type Name = [u8; 16];
 
 /// Checks number, lengths and subjects; costs one parse of each intermediate.
-pub(in crate::transport) fn check(own: &[u8], intermediates: &[CertificateDer<'_>]) -> Result<(), Unusable> {
+pub(in crate::transport) fn check(
+    own: &[u8],
+    intermediates: &[CertificateDer<'_>],
+) -> Result<(), Unusable> {
     if intermediates.len() > MAX_INTERMEDIATES {
         return Err(Unusable::ChainTooLong);
     }
@@ -41,7 +44,8 @@ pub(in crate::transport) fn check(own: &[u8], intermediates: &[CertificateDer<'_
         return Err(Unusable::ChainTooLong);
     }
     // webpki's own parser skips what it cannot parse when it searches for issuers.
-    let parsed: Vec<_> = intermediates.iter().filter_map(|der| EndEntityCert::try_from(der).ok()).collect();
+    let parsed: Vec<_> =
+        intermediates.iter().filter_map(|der| EndEntityCert::try_from(der).ok()).collect();
     let repeated = |(index, ca): (usize, &EndEntityCert<'_>)| {
         parsed.iter().take(index).any(|earlier| earlier.subject() == ca.subject())
     };
@@ -53,7 +57,8 @@ pub(in crate::transport) fn check(own: &[u8], intermediates: &[CertificateDer<'_
 
 /// Encodes a chain as a MessagePack array of the certificates in DER, the node's own first.
 pub(crate) fn encode(chain: &[CertificateDer<'_>]) -> Bytes {
-    let chain: Vec<&serde_bytes::Bytes> = chain.iter().map(|der| serde_bytes::Bytes::new(der)).collect();
+    let chain: Vec<&serde_bytes::Bytes> =
+        chain.iter().map(|der| serde_bytes::Bytes::new(der)).collect();
     rmp_serde::to_vec(&chain).expect("byte strings can be written").into()
 }
 
@@ -69,7 +74,9 @@ pub(crate) fn decode(credential: &[u8]) -> Option<Vec<CertificateDer<'_>>> {
 mod tests {
     use std::sync::Arc;
 
-    use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
+    use rcgen::{
+        BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    };
     use rustls::CertificateError;
 
     use super::*;
@@ -104,7 +111,10 @@ mod tests {
 
     /// What the verifier made of a chain, and how many paths were begun and signatures checked for
     /// it.
-    fn cost(chain: &[CertificateDer<'_>], trust: Trust) -> (Result<(), RefusalReason>, usize, usize) {
+    fn cost(
+        chain: &[CertificateDer<'_>],
+        trust: Trust,
+    ) -> (Result<(), RefusalReason>, usize, usize) {
         let checks = CountedChecks::default();
         let verifier = PeerVerifier::counting(trust, &checks);
         let (own, above) = chain.split_first().unwrap();
@@ -136,7 +146,8 @@ mod tests {
         // and a loop besides.
         let root = "junk root";
         let loops = [leaf(root), ca(root, "a"), ca("a", "b"), ca("b", "c"), ca("c", root)];
-        let roots = (0..2).map(|_| to_pem("CERTIFICATE", &ca(root, root)).to_string()).collect::<String>();
+        let roots =
+            (0..2).map(|_| to_pem("CERTIFICATE", &ca(root, root)).to_string()).collect::<String>();
         let (found, paths, signatures) = cost(&loops, Trust::from_pem(&roots).unwrap());
         assert_eq!((found, paths), (Err(RefusalReason::UnknownCa), 1));
         assert!(signatures <= 2 * 2, "{signatures}");
@@ -153,7 +164,8 @@ mod tests {
         let listed = ours().with_crls(&text("crl.pem")).unwrap();
         let (found, paths, _) = cost(&chain("chained"), listed.clone());
         assert_eq!((found, paths), (Ok(()), 1));
-        let (found, paths, _) = cost(&chain("chained"), listed.with_crls(&text("crl.pem")).unwrap());
+        let (found, paths, _) =
+            cost(&chain("chained"), listed.with_crls(&text("crl.pem")).unwrap());
         assert_eq!((found, paths), (Ok(()), 2));
     }
 
@@ -162,11 +174,18 @@ mod tests {
         let of = |len: usize| CertificateDer::from(vec![0x30; len]);
         let most = [of(MAX_CERTIFICATE)];
         assert_eq!(check(&[0; MAX_CHAIN_BYTES - MAX_CERTIFICATE], &most), Ok(()));
-        assert_eq!(check(&[0; MAX_CHAIN_BYTES - MAX_CERTIFICATE + 1], &most), Err(Unusable::ChainTooLong));
+        assert_eq!(
+            check(&[0; MAX_CHAIN_BYTES - MAX_CERTIFICATE + 1], &most),
+            Err(Unusable::ChainTooLong)
+        );
         assert_eq!(check(&[0; MAX_CERTIFICATE + 1], &[]), Err(Unusable::ChainTooLong));
         assert_eq!(check(&[], &[of(MAX_CERTIFICATE + 1)]), Err(Unusable::ChainTooLong));
         assert_eq!(check(&[], &[(); 5].map(|()| of(1))), Err(Unusable::ChainTooLong));
-        assert_eq!(check(&[], &[(); 4].map(|()| of(1))), Ok(()), "what cannot be parsed is on no path");
+        assert_eq!(
+            check(&[], &[(); 4].map(|()| of(1))),
+            Ok(()),
+            "what cannot be parsed is on no path"
+        );
     }
 
     #[test]

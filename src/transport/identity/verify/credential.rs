@@ -102,10 +102,14 @@ impl Verifier {
     /// credential.
     pub(crate) fn permits_transit(&self, origin: &NodeId, credential: Option<&[u8]>) -> bool {
         let chain = credential.and_then(decode);
-        self.trust.permits_transit(origin, chain.as_ref().and_then(|chain| chain.first()).map(|der| &der[..]))
+        self.trust.permits_transit(
+            origin,
+            chain.as_ref().and_then(|chain| chain.first()).map(|der| &der[..]),
+        )
     }
 
-    /// Whether `signer` signed this, by the key of the `credential`, of which `name` is a collision-free hash.
+    /// Whether `signer` signed this, by the key of the `credential`, of which `name` is a
+    /// collision-free hash.
     pub(crate) fn verify(
         &self,
         signer: &NodeId,
@@ -114,11 +118,12 @@ impl Verifier {
         (name, credential): (Name, &[u8]),
         now: SystemTime,
     ) -> Result<(), Objection> {
-        let (ids, fault, own) = match self.standing_of(name, credential, now).ok_or(Objection::Forged)? {
-            Standing::Genuine { ids, fault, own } => (ids, fault, own),
-            Standing::Stranger(fault) => return Err(Objection::Fault(fault)),
-            Standing::Unreadable => return Err(Objection::Forged),
-        };
+        let (ids, fault, own) =
+            match self.standing_of(name, credential, now).ok_or(Objection::Forged)? {
+                Standing::Genuine { ids, fault, own } => (ids, fault, own),
+                Standing::Stranger(fault) => return Err(Objection::Fault(fault)),
+                Standing::Unreadable => return Err(Objection::Forged),
+            };
         if !ids.contains(signer) {
             return Err(Objection::Forged);
         }
@@ -137,7 +142,13 @@ impl Verifier {
     /// Checks the signature of a message and remembers it if it is right, so that
     /// [`verify`](Self::verify) need not. Does nothing if the chain of this name is not known to be
     /// genuine, or the signature was checked before.
-    pub(crate) fn verify_ahead(&self, name: Name, message: &[u8], signature: &[u8], now: SystemTime) {
+    pub(crate) fn verify_ahead(
+        &self,
+        name: Name,
+        message: &[u8],
+        signature: &[u8],
+        now: SystemTime,
+    ) {
         let key = Signatures::key(name, message, signature);
         if self.signatures.contains(&key) {
             return;
@@ -162,7 +173,12 @@ impl Verifier {
 
     /// How long a chain that is accepted now remains valid, zero once it has expired; `None` if it
     /// is not accepted for another reason. `name` is a collision-free hash of the credential.
-    pub(crate) fn remaining(&self, name: Name, credential: &[u8], now: SystemTime) -> Option<Duration> {
+    pub(crate) fn remaining(
+        &self,
+        name: Name,
+        credential: &[u8],
+        now: SystemTime,
+    ) -> Option<Duration> {
         let chain = decode(credential)?;
         match self.standing(name, &chain, now) {
             Standing::Genuine { fault: None, .. } => {
@@ -211,14 +227,17 @@ impl Verifier {
 
     fn recall(&self, name: Name, now: u64) -> Option<Standing> {
         let mut known = self.known();
-        let known = known.get(&name).filter(|known| (known.holds.0..=known.holds.1).contains(&now))?;
+        let known =
+            known.get(&name).filter(|known| (known.holds.0..=known.holds.1).contains(&now))?;
         Some(known.standing.clone())
     }
 
     fn judge(&self, chain: &[CertificateDer<'_>], now: u64) -> Known {
         let always = |standing| Known { standing, holds: (0, u64::MAX) };
         let Some((own, above)) = chain.split_first() else { return always(Standing::Unreadable) };
-        let Ok(certificate) = EndEntityCert::try_from(own) else { return always(Standing::Unreadable) };
+        let Ok(certificate) = EndEntityCert::try_from(own) else {
+            return always(Standing::Unreadable);
+        };
         let at = |time| self.find_path(&certificate, above, time);
         let (fault, holds) = match at(now) {
             Ok(()) => (None, holds_while_valid(chain, now)),
@@ -292,7 +311,10 @@ fn seconds(time: SystemTime) -> u64 {
 }
 
 /// How long a path that is there now stays. Certificates that are out of their time are not on it.
-pub(in crate::transport) fn holds_while_valid(chain: &[CertificateDer<'_>], now: u64) -> (u64, u64) {
+pub(in crate::transport) fn holds_while_valid(
+    chain: &[CertificateDer<'_>],
+    now: u64,
+) -> (u64, u64) {
     let Some(all) = validities(chain) else { return (now, now) };
     intersection(all.into_iter().filter(|(from, until)| (*from..=*until).contains(&now)))
 }
@@ -309,7 +331,8 @@ fn validities(chain: &[CertificateDer<'_>]) -> Option<Vec<(u64, u64)>> {
 }
 
 fn intersection(validities: impl Iterator<Item = (u64, u64)>) -> (u64, u64) {
-    validities.fold((0, u64::MAX), |(from, until), (after, before)| (from.max(after), until.min(before)))
+    validities
+        .fold((0, u64::MAX), |(from, until), (after, before)| (from.max(after), until.min(before)))
 }
 
 #[cfg(test)]

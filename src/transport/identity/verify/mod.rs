@@ -20,7 +20,9 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, PeerIncompatible, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, PeerIncompatible, SignatureScheme,
+};
 use webpki::{
     EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptions, RevocationOptionsBuilder,
     UnknownStatusPolicy,
@@ -102,7 +104,9 @@ impl PeerVerifier {
         // Names are parsed only after a trusted CA's signature has been verified.
         let ids = ids_in_certificate(end_entity).map_err(|error| match error {
             NamesError::Unreadable(_) => CertificateError::BadEncoding,
-            NamesError::NoNodeId => WrongName { expected: self.expected.clone(), found: Vec::new() }.into(),
+            NamesError::NoNodeId => {
+                WrongName { expected: self.expected.clone(), found: Vec::new() }.into()
+            }
         })?;
         self.trust.admit(&ids, &certificate.subject_public_key_info()).map_err(|denial| {
             // The peer learns that it is denied, not by which list.

@@ -40,9 +40,17 @@ fn packets_to_a_peer_with_a_direct_path_go_straight_there_and_are_counted() {
     let payload = [quic(1_000, 1), quic(300, 2)];
     wire.send(overlay::socket_addr(FAR), &payload.concat(), Some(1_000)).unwrap();
     let [sent] = &wire.udp.sent()[..] else { panic!("one send") };
-    let head =
-        Header { hop_limit: 1, cookie: TO_FAR, destination: FAR, source: ME, attachment: Attachment::None };
-    assert_eq!((sent.to, sent.packets()), (far(), payload.each_ref().map(|p| switched(head, p)).to_vec()));
+    let head = Header {
+        hop_limit: 1,
+        cookie: TO_FAR,
+        destination: FAR,
+        source: ME,
+        attachment: Attachment::None,
+    };
+    assert_eq!(
+        (sent.to, sent.packets()),
+        (far(), payload.each_ref().map(|p| switched(head, p)).to_vec())
+    );
     wire.send(overlay::socket_addr(RIGHT), &quic(100, 1), None).unwrap();
     let status = wire.status();
     assert_eq!((status.direct, status.direct_bytes), (2, 1_300 + 2 * 26));
@@ -171,7 +179,9 @@ fn probes_and_packets_share_buffers() {
     wire.udp.arrive(far(), &[packet.clone(), probe(7), quic(64, 2), probe(7), packet]);
     let got: Vec<_> = wire.packets().iter().map(|got| got.packet.len()).collect();
     assert_eq!(got, [38, 64, 38]);
-    assert!(received.try_recv().is_ok() && received.try_recv().is_ok() && received.try_recv().is_err());
+    assert!(
+        received.try_recv().is_ok() && received.try_recv().is_ok() && received.try_recv().is_err()
+    );
     wire.assert_drops(&[]);
 }
 
@@ -180,5 +190,8 @@ fn a_probe_goes_out_as_it_is_from_the_address_that_is_asked_for() {
     let wire = Wire::relay();
     wire.socket.send_probe(far(), Some(addr("10.0.0.1:1").ip()), None, &probe(7));
     let [sent] = &wire.udp.sent()[..] else { panic!("one send") };
-    assert_eq!((sent.to, sent.src_ip, &sent.contents), (far(), Some(addr("10.0.0.1:1").ip()), &probe(7)));
+    assert_eq!(
+        (sent.to, sent.src_ip, &sent.contents),
+        (far(), Some(addr("10.0.0.1:1").ip()), &probe(7))
+    );
 }

@@ -65,7 +65,8 @@ impl FakeUdp {
         self.state.lock().unwrap()
     }
 
-    /// Packets arrive in one buffer, as GRO makes it: all of the first one's length, but for a shorter last one.
+    /// Packets arrive in one buffer, as GRO makes it: all of the first one's length, but for a
+    /// shorter last one.
     pub(super) fn arrive(&self, from: SocketAddr, packets: &[Vec<u8>]) {
         self.arrive_at(from, self.addr.ip(), packets);
     }
@@ -138,7 +139,11 @@ impl AsyncUdpSocket for FakeUdp {
         state.room = state.room.saturating_sub(usize::from(state.room != usize::MAX));
         let segment_size = transmit.segment_size;
         let packets = transmit.contents.len().div_ceil(segment_size.unwrap_or(usize::MAX));
-        assert!(packets <= state.segments, "{packets} packets at once; the socket takes {}", state.segments);
+        assert!(
+            packets <= state.segments,
+            "{packets} packets at once; the socket takes {}",
+            state.segments
+        );
         state.sent.push(Sent {
             to: transmit.destination,
             contents: transmit.contents.to_vec(),

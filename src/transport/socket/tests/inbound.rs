@@ -46,9 +46,15 @@ fn a_buffer_for_another_node_goes_on_as_one_send() {
     assert_eq!(wire.packets(), []);
     let [sent] = &wire.udp.sent()[..] else { panic!("one send") };
     assert_eq!(sent.packets(), payloads.each_ref().map(|payload| packet(8, TO_RIGHT, payload)));
-    assert_eq!((sent.to, sent.segment_size, sent.ecn), (right(), Some(1_026), Some(EcnCodepoint::Ce)));
+    assert_eq!(
+        (sent.to, sent.segment_size, sent.ecn),
+        (right(), Some(1_026), Some(EcnCodepoint::Ce))
+    );
     let status = wire.status();
-    assert_eq!((status.forwarded, status.forwarded_bytes, status.delivered), (3, 2_300 + 3 * 26, 0));
+    assert_eq!(
+        (status.forwarded, status.forwarded_bytes, status.delivered),
+        (3, 2_300 + 3 * 26, 0)
+    );
     wire.assert_drops(&[]);
 }
 
@@ -62,8 +68,16 @@ fn a_packet_that_may_not_pass_is_dropped_for_its_reason() {
         ("no hops left", switched(spent(0), b"@"), HopLimit),
         ("the last hop", switched(spent(1), b"@"), HopLimit),
         ("this node's own address", switched(header(FROM_RIGHT, ME, LEFT), b"@"), ForgedSource),
-        ("this node's own address, to itself", switched(header(FROM_RIGHT, ME, ME), b"@"), ForgedSource),
-        ("another's address from an edge", switched(header(FROM_LEFT, FAR, ME), b"@"), ForgedSource),
+        (
+            "this node's own address, to itself",
+            switched(header(FROM_RIGHT, ME, ME), b"@"),
+            ForgedSource,
+        ),
+        (
+            "another's address from an edge",
+            switched(header(FROM_LEFT, FAR, ME), b"@"),
+            ForgedSource,
+        ),
         ("a header alone", switched(header(FROM_LEFT, LEFT, ME), b""), BadHeader),
         ("half a header", vec![Header::TYPE; 13], BadHeader),
         ("one byte", vec![Header::TYPE], BadHeader),
@@ -101,7 +115,8 @@ fn a_packet_of_this_node_is_delivered_on_its_last_hop_or_beyond() {
 fn an_overlay_address_on_the_wire_is_forged_whatever_it_carries() {
     let wire = Wire::relay();
     wire.udp.arrive(overlay::socket_addr(FAR), &[quic(100, 1), quic(100, 2)]);
-    wire.udp.arrive(overlay::socket_addr(LEFT), &[switched(header(FROM_LEFT, LEFT, ME), &quic(50, 1))]);
+    wire.udp
+        .arrive(overlay::socket_addr(LEFT), &[switched(header(FROM_LEFT, LEFT, ME), &quic(50, 1))]);
     assert_eq!(wire.packets(), []);
     wire.assert_drops(&[(DropReason::ForgedSource, 3)]);
 }
@@ -219,7 +234,8 @@ fn what_the_socket_has_no_room_for_goes_on_in_order_when_it_has() {
     assert_eq!(wire.packets(), []);
     wire.udp.set_room(usize::MAX);
     assert_eq!(wire.packets(), []);
-    let nths: Vec<_> = wire.udp.sent().iter().flat_map(|sent| sent.packets()).map(|p| p[27]).collect();
+    let nths: Vec<_> =
+        wire.udp.sent().iter().flat_map(|sent| sent.packets()).map(|p| p[27]).collect();
     assert_eq!(nths, [0, 1, 2, 3, 4]);
     assert_eq!(wire.status().forwarded, 5);
     wire.assert_drops(&[]);
@@ -292,7 +308,8 @@ fn a_batch_that_was_sent_in_part_is_not_sent_twice() {
     assert_eq!(wire.status().forwarded, 4);
     wire.udp.set_room(usize::MAX);
     assert_eq!(wire.packets(), []);
-    let nths: Vec<_> = wire.udp.sent().iter().flat_map(|sent| sent.packets()).map(|p| p[27]).collect();
+    let nths: Vec<_> =
+        wire.udp.sent().iter().flat_map(|sent| sent.packets()).map(|p| p[27]).collect();
     assert_eq!(nths, [0, 1, 2, 3, 4, 5]);
     assert_eq!(wire.status().forwarded, 6);
 }

@@ -1,4 +1,5 @@
-//! Buffers of packets that go different ways, against a reference that looks at one packet at a time.
+//! Buffers of packets that go different ways, against a reference that looks at one packet at a
+//! time.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +12,31 @@ fn a_mixed_buffer_is_sorted_and_each_source_keeps_its_order() {
     let far = |nth| switched(header(FROM_RIGHT, FAR, ME), &[0x40, nth]);
     let near = |nth| switched(header(FROM_RIGHT, RIGHT, ME), &[0x41, nth]);
     let onward = |nth| switched(header(FROM_RIGHT, FAR, LEFT), &[0x42, nth]);
-    let packets =
-        [far(0), far(1), quic(28, 7), near(2), onward(3), far(4), near(5), quic(28, 8), onward(6), far(7)];
+    let packets = [
+        far(0),
+        far(1),
+        quic(28, 7),
+        near(2),
+        onward(3),
+        far(4),
+        near(5),
+        quic(28, 8),
+        onward(6),
+        far(7),
+    ];
     wire.udp.arrive(right(), &packets);
     wire.udp.arrive(right(), &[far(8), near(9), quic(28, 9)]);
 
     let all = wire.packets();
-    let of =
-        |from| all.iter().filter(|got| got.from == from).map(|got| got.packet.clone()).collect::<Vec<_>>();
+    let of = |from| {
+        all.iter().filter(|got| got.from == from).map(|got| got.packet.clone()).collect::<Vec<_>>()
+    };
     assert_eq!(of(overlay::socket_addr(FAR)), [0, 1, 4, 7, 8].map(|nth| vec![0x40, nth]));
     assert_eq!(of(overlay::socket_addr(RIGHT)), [2, 5, 9].map(|nth| vec![0x41, nth]));
     assert_eq!(of(mapped("10.0.0.3:7400")), [quic(28, 7), quic(28, 8), quic(28, 9)]);
     assert_eq!(all.len(), 11);
-    let sent: Vec<_> = wire.udp.sent().iter().flat_map(|sent| sent.packets()).map(|p| p[27]).collect();
+    let sent: Vec<_> =
+        wire.udp.sent().iter().flat_map(|sent| sent.packets()).map(|p| p[27]).collect();
     assert_eq!(sent, [3, 6]);
     let status = wire.status();
     assert_eq!((status.delivered, status.forwarded), (8, 2));
@@ -77,7 +90,11 @@ fn random_mixtures_end_as_packet_by_packet() {
         drops.retain(|_, count| *count > 0);
         assert_eq!(drops, reference.dropped, "seed {seed}");
         let counted = (status.delivered, status.forwarded, status.forwarded_bytes);
-        assert_eq!(counted, (reference.delivered, reference.forwarded, reference.bytes), "seed {seed}");
+        assert_eq!(
+            counted,
+            (reference.delivered, reference.forwarded, reference.bytes),
+            "seed {seed}"
+        );
     }
 }
 
@@ -119,7 +136,8 @@ impl Reference {
             Decision::Forward(hop) => {
                 self.forwarded += 1;
                 self.bytes += packet.len() as u64;
-                let onward = Header { hop_limit: header.hop_limit - 1, cookie: hop.cookie, ..header };
+                let onward =
+                    Header { hop_limit: header.hop_limit - 1, cookie: hop.cookie, ..header };
                 let to = SocketAddr::new(hop.to.ip().to_canonical(), hop.to.port());
                 self.sent.entry(to).or_default().1.push(switched(onward, &packet[Header::LEN..]));
             }
@@ -133,7 +151,8 @@ impl Reference {
     }
 }
 
-/// Packets of one length, but for a shorter last one, each of a random kind; often a few alike in a row.
+/// Packets of one length, but for a shorter last one, each of a random kind; often a few alike in a
+/// row.
 fn random_buffer(rng: &mut Rng) -> (SocketAddr, Vec<Vec<u8>>) {
     let from = match rng.below(12) {
         0 => overlay::socket_addr(FAR),

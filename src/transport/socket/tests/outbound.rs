@@ -16,7 +16,10 @@ fn a_batch_to_a_peer_gets_a_header_a_packet_and_stays_one_send() {
     };
     let [sent] = &wire.udp.sent()[..] else { panic!("one send") };
     assert_eq!(sent.packets(), payloads.each_ref().map(|payload| switched(head, payload)));
-    assert_eq!((sent.to, sent.segment_size, sent.ecn), (right(), Some(1_026), Some(EcnCodepoint::Ect0)));
+    assert_eq!(
+        (sent.to, sent.segment_size, sent.ecn),
+        (right(), Some(1_026), Some(EcnCodepoint::Ect0))
+    );
     // Its own packets are not forwarded.
     let status = wire.status();
     assert_eq!((status.forwarded, status.relayed, status.relayed_bytes), (0, 3, 2_400 + 3 * 26));
@@ -39,7 +42,8 @@ fn batches_beyond_what_one_datagram_holds_are_split() {
     let sent = wire.udp.sent();
     assert_eq!(sent.len(), 2);
     assert!(sent.iter().all(|sent| sent.contents.len() <= 65_507));
-    let carried: Vec<_> = sent.iter().flat_map(|sent| sent.packets()).map(|p| p[26..].to_vec()).collect();
+    let carried: Vec<_> =
+        sent.iter().flat_map(|sent| sent.packets()).map(|p| p[26..].to_vec()).collect();
     assert_eq!(carried, payloads);
     // A batch that leaves one packet over sends that one without a segment size.
     assert_eq!(sent[1].segment_size, None);
@@ -133,8 +137,13 @@ fn the_last_packet_to_a_peer_is_sent_again_when_the_table_changes() {
     assert_eq!(wire.udp.sent(), [], "the same table is no change");
 
     wire.socket.publish(relay_with(&[(FAR, LEFT, 20)]));
-    let head =
-        Header { hop_limit: 20, cookie: TO_LEFT, destination: FAR, source: ME, attachment: Attachment::None };
+    let head = Header {
+        hop_limit: 20,
+        cookie: TO_LEFT,
+        destination: FAR,
+        source: ME,
+        attachment: Attachment::None,
+    };
     let sent: Vec<_> = wire.udp.sent().into_iter().map(|sent| (sent.to, sent.contents)).collect();
     assert_eq!(sent, [(left(), switched(head, b"@two"))]);
 
@@ -270,7 +279,8 @@ fn a_full_socket_beside_one_with_room_is_waited_for_without_spinning() {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(woken.clone());
     let mut cx = Context::from_waker(&waker);
-    // As quinn does it: it sends when the poller says that it may, and asks again if that was wrong.
+    // As quinn does it: it sends when the poller says that it may, and asks again if that was
+    // wrong.
     let mut poller = two.wire.socket.clone().create_io_poller();
     let mut tries = 0;
     while poller.as_mut().poll_writable(&mut cx).is_ready() {
@@ -289,13 +299,22 @@ fn a_backlog_over_two_sockets_is_flushed_without_spinning() {
     let two = Two::loopback();
     let mut table = relay_with(&[(FAR, FAR, OWN_HOPS)]);
     for (neighbour, to) in [(FAR, "127.0.0.1:5000"), (RIGHT, "[::1]:5000")] {
-        table.link(NextHop { neighbour, to: addr(to), from: None, local_port: None, cookie: TO_RIGHT });
+        table.link(NextHop {
+            neighbour,
+            to: addr(to),
+            from: None,
+            local_port: None,
+            cookie: TO_RIGHT,
+        });
     }
     two.wire.socket.publish(table);
     two.v4.set_room(0);
     two.v6.set_room(0);
     for destination in [FAR, RIGHT] {
-        two.v4.arrive(addr("127.0.0.1:6000"), &[switched(header(FROM_LEFT, LEFT, destination), b"@")]);
+        two.v4.arrive(
+            addr("127.0.0.1:6000"),
+            &[switched(header(FROM_LEFT, LEFT, destination), b"@")],
+        );
     }
     assert_eq!(two.wire.packets(), []);
     two.v4.set_room(usize::MAX);
@@ -320,8 +339,15 @@ fn several(addrs: &[&str]) -> (Wire, Vec<Arc<FakeUdp>>) {
     (Wire { socket, udp: udp[0].clone(), buffer_len: 64 * 1024, buffers: 4 }, udp)
 }
 
-/// Answers what comes in from `from` by one of the sockets, at its address `to`; the socket by which that leaves.
-fn answered_by(wire: &Wire, udp: &[Arc<FakeUdp>], socket: usize, from: &str, to: &str) -> Vec<usize> {
+/// Answers what comes in from `from` by one of the sockets, at its address `to`; the socket by
+/// which that leaves.
+fn answered_by(
+    wire: &Wire,
+    udp: &[Arc<FakeUdp>],
+    socket: usize,
+    from: &str,
+    to: &str,
+) -> Vec<usize> {
     udp[socket].arrive_at(addr(from), addr(to).ip(), &[quic(50, 1)]);
     for batch in wire.batches() {
         let transmit = Transmit {

@@ -22,10 +22,15 @@ fn stub() -> Wire {
 #[test]
 fn a_reply_to_a_stub_goes_to_the_node_it_said_it_is_attached_to() {
     let wire = Wire::relay();
-    wire.udp
-        .arrive(right(), &[switched(from_stub(FAR), &quic(100, 1)), switched(from_stub(FAR), &quic(90, 2))]);
+    wire.udp.arrive(
+        right(),
+        &[switched(from_stub(FAR), &quic(100, 1)), switched(from_stub(FAR), &quic(90, 2))],
+    );
     let packets = wire.packets();
-    assert_eq!(packets.iter().map(|got| got.packet.clone()).collect::<Vec<_>>(), [quic(100, 1), quic(90, 2)]);
+    assert_eq!(
+        packets.iter().map(|got| got.packet.clone()).collect::<Vec<_>>(),
+        [quic(100, 1), quic(90, 2)]
+    );
     let from = packets[0].from;
     assert_eq!((overlay::node_addr(from), flow_kind(from)), (Some(STUB), FlowKind::Attached(0)));
     assert_eq!(packets[1].from, from);
@@ -104,6 +109,10 @@ fn packets_of_different_flows_of_a_node_are_kept_apart() {
         switched(plain, &quic(100, 3)),
     ];
     wire.udp.arrive(right(), &packets);
-    let kinds: Vec<_> = wire.packets().iter().map(|got| (flow_kind(got.from), got.packet.len())).collect();
-    assert_eq!(kinds, [(FlowKind::Attached(0), 92), (FlowKind::Attached(1), 92), (FlowKind::Routed, 100)]);
+    let kinds: Vec<_> =
+        wire.packets().iter().map(|got| (flow_kind(got.from), got.packet.len())).collect();
+    assert_eq!(
+        kinds,
+        [(FlowKind::Attached(0), 92), (FlowKind::Attached(1), 92), (FlowKind::Routed, 100)]
+    );
 }

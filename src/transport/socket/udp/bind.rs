@@ -93,15 +93,18 @@ impl ListenAddr {
     }
 }
 
-/// Binds the sockets for `listen`, or one to any port of all interfaces if that is empty. What does not arrive is
-/// reported to `reports`.
+/// Binds the sockets for `listen`, or one to any port of all interfaces if that is empty. What does
+/// not arrive is reported to `reports`.
 pub(crate) fn bind(listen: &[ListenAddr], reports: &Reports) -> io::Result<Vec<Arc<Renewable>>> {
     let sockets = bind_by(listen, open)?;
-    sockets.into_iter().map(|socket| Renewable::new(socket, reports.clone()).map(Arc::new)).collect()
+    sockets
+        .into_iter()
+        .map(|socket| Renewable::new(socket, reports.clone()).map(Arc::new))
+        .collect()
 }
 
-/// What binds further sockets for direct paths beside these: on the same IPv4 address, any port. `None` without IPv4:
-/// fresh ports are for NATs.
+/// What binds further sockets for direct paths beside these: on the same IPv4 address, any port.
+/// `None` without IPv4: fresh ports are for NATs.
 pub(crate) fn port_opener(bound: &[Arc<Renewable>], reports: &Reports) -> Option<PortOpener> {
     let addr = bound.iter().filter_map(|socket| socket.local_addr().ok()).find_map(|addr| {
         match addr.ip().to_canonical() {
@@ -131,7 +134,8 @@ fn bind_by<S>(
     open: impl Fn(SocketAddr, Stack) -> io::Result<S>,
 ) -> io::Result<Vec<S>> {
     let listen = if listen.is_empty() { &[ListenAddr::Any(0)] } else { listen };
-    let v4_given = listen.iter().any(|listen| matches!(listen, ListenAddr::At(addr) if addr.is_ipv4()));
+    let v4_given =
+        listen.iter().any(|listen| matches!(listen, ListenAddr::At(addr) if addr.is_ipv4()));
     let stack = if v4_given { Stack::Single } else { Stack::Dual };
     let bound = |addr, stack| open(addr, stack).map_err(|error| refused(addr, &error));
     let mut sockets = Vec::new();
@@ -223,7 +227,10 @@ mod tests {
     #[test]
     fn ipv6_sockets_leave_ipv4_to_the_addresses_that_are_given() {
         let single = |addr: &str| (addr.to_owned(), Stack::Single);
-        assert_eq!(bound(&[at("0.0.0.0:1"), at("[::]:1")]), [single("0.0.0.0:1"), single("[::]:1")]);
+        assert_eq!(
+            bound(&[at("0.0.0.0:1"), at("[::]:1")]),
+            [single("0.0.0.0:1"), single("[::]:1")]
+        );
         let any = [at("127.0.0.1:1"), ListenAddr::Any(2)];
         assert_eq!(bound(&any), [single("127.0.0.1:1"), single("[::]:2"), single("0.0.0.0:2")]);
     }

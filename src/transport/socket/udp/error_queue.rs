@@ -1,8 +1,9 @@
 //! The error queue of a UDP socket on Linux: ICMP messages about packets that the socket sent.
 //!
-//! With `IP_RECVERR` and `IPV6_RECVERR` (ip(7), ipv6(7)) the kernel keeps every ICMP error with the destination of the
-//! packet that caused it. It also makes the *next* call on the socket fail with that error, whatever that call is
-//! about: see [`Renewable`](super::renewable::Renewable), which repeats it.
+//! With `IP_RECVERR` and `IPV6_RECVERR` (ip(7), ipv6(7)) the kernel keeps every ICMP error with the
+//! destination of the packet that caused it. It also makes the *next* call on the socket fail with
+//! that error, whatever that call is about: see [`Renewable`](super::renewable::Renewable), which
+//! repeats it.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -10,13 +11,16 @@ use std::os::fd::AsRawFd;
 
 use nix::cmsg_space;
 use nix::libc;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
 
 use super::unreachable::{Reason, Unreachable};
 
 /// Has the kernel keep ICMP errors for this socket.
 pub(in crate::transport) fn enable(socket: &UdpSocket) -> io::Result<()> {
-    // An IPv6 socket sends IPv4 as well, and needs both options; where IPv4 is refused it has no IPv4.
+    // An IPv6 socket sends IPv4 as well, and needs both options; where IPv4 is refused it has no
+    // IPv4.
     let v4 = setsockopt(socket, sockopt::Ipv4RecvErr, &true);
     match socket.local_addr()?.is_ipv6() {
         true => setsockopt(socket, sockopt::Ipv6RecvErr, &true)?,
@@ -33,10 +37,12 @@ pub(in crate::transport) fn enable(socket: &UdpSocket) -> io::Result<()> {
 pub(in crate::transport) fn next(socket: &impl AsRawFd) -> io::Result<Option<Unreachable>> {
     // What the ICMP message quotes of the packet is of no interest here.
     let mut payload = [IoSliceMut::new(&mut [])];
-    // The error, the address that reported it, and what the socket's options add to every received message.
+    // The error, the address that reported it, and what the socket's options add to every received
+    // message.
     let mut control = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6, [u8; 128]);
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
-    let entry = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut payload, Some(&mut control), flags)?;
+    let entry =
+        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut payload, Some(&mut control), flags)?;
     let Some(to) = entry.address.as_ref().and_then(socket_addr) else { return Ok(None) };
     // Truncated control messages are not reliable.
     let Ok(messages) = entry.cmsgs() else { return Ok(None) };
@@ -45,7 +51,8 @@ pub(in crate::transport) fn next(socket: &impl AsRawFd) -> io::Result<Option<Unr
 }
 
 fn reason(message: ControlMessageOwned) -> Option<Reason> {
-    let (ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _)) = message
+    let (ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _)) =
+        message
     else {
         return None;
     };

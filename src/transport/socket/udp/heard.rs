@@ -45,7 +45,9 @@ impl Heard {
         let at = self.now.load(Ordering::Relaxed);
         let place = Place { socket, at };
         match lock(&self.addrs).get_or_insert_mut(from, || place) {
-            known if known.socket == socket || at.wrapping_sub(known.at) >= KEPT_TICKS => *known = place,
+            known if known.socket == socket || at.wrapping_sub(known.at) >= KEPT_TICKS => {
+                *known = place
+            }
             _ => {}
         }
     }

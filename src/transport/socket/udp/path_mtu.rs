@@ -58,7 +58,8 @@ fn ask(remote: SocketAddr) -> Option<u16> {
         IpAddr::V6(_) => sockopt::ipv6_mtu(&socket),
     };
     let payload = mtu.ok()?.checked_sub(headers)?;
-    // QUIC needs paths of 1,200 bytes (RFC 9000 §14); what claims less is to fail there, and not here.
+    // QUIC needs paths of 1,200 bytes (RFC 9000 §14); what claims less is to fail there, and not
+    // here.
     Some(u16::try_from(payload).unwrap_or(u16::MAX).max(LEAST))
 }
 

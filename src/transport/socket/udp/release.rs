@@ -31,7 +31,8 @@ pub(in crate::transport::socket) struct Releasable {
     addr: SocketAddr,
     max_receive_segments: usize,
     may_fragment: bool,
-    /// The pollers that were given out. Those of connections that have ended are forgotten when others are added.
+    /// The pollers that were given out. Those of connections that have ended are forgotten when
+    /// others are added.
     pollers: Mutex<Pollers>,
 }
 
@@ -75,7 +76,8 @@ impl AsyncUdpSocket for Releasable {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         let mut pollers = lock(&self.pollers);
         let inner = self.inner.load_full();
-        let slot = Arc::new(Mutex::new(inner.map(|inner| inner.as_ref().clone().create_io_poller())));
+        let slot =
+            Arc::new(Mutex::new(inner.map(|inner| inner.as_ref().clone().create_io_poller())));
         if pollers.slots.len() >= pollers.sweep_at {
             pollers.slots.retain(|slot| slot.strong_count() > 0);
             // Twice as many as are left, so that the search costs each poller the same.
@@ -100,7 +102,8 @@ impl AsyncUdpSocket for Releasable {
     ) -> Poll<io::Result<usize>> {
         match &*self.inner.load() {
             Some(socket) => socket.poll_recv(cx, bufs, meta),
-            // Nothing comes any more. quinn's task is woken when the last handle is dropped, and ends.
+            // Nothing comes any more. quinn's task is woken when the last handle is dropped, and
+            // ends.
             None => Poll::Pending,
         }
     }
@@ -160,7 +163,8 @@ mod tests {
     async fn the_port_is_free_while_quinn_still_holds_socket_and_pollers() {
         let bound = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let addr = bound.local_addr().unwrap();
-        let socket = Arc::new(Releasable::new(TokioRuntime.wrap_udp_socket(bound).unwrap()).unwrap());
+        let socket =
+            Arc::new(Releasable::new(TokioRuntime.wrap_udp_socket(bound).unwrap()).unwrap());
         let mut poller = socket.clone().create_io_poller();
         std::future::poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
         assert!(!socket.is_free());
@@ -173,8 +177,13 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         assert!(poller.as_mut().poll_writable(&mut cx).is_ready());
         assert!(socket.clone().create_io_poller().as_mut().poll_writable(&mut cx).is_ready());
-        let transmit =
-            Transmit { destination: addr, ecn: None, contents: b"lost", segment_size: None, src_ip: None };
+        let transmit = Transmit {
+            destination: addr,
+            ecn: None,
+            contents: b"lost",
+            segment_size: None,
+            src_ip: None,
+        };
         socket.try_send(&transmit).unwrap();
         let mut buf = [0; 16];
         let received =
@@ -186,7 +195,8 @@ mod tests {
     #[tokio::test]
     async fn pollers_of_connections_that_ended_are_forgotten() {
         let bound = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let socket = Arc::new(Releasable::new(TokioRuntime.wrap_udp_socket(bound).unwrap()).unwrap());
+        let socket =
+            Arc::new(Releasable::new(TokioRuntime.wrap_udp_socket(bound).unwrap()).unwrap());
         let kept: Vec<_> = (0..20).map(|_| socket.clone().create_io_poller()).collect();
         for _ in 0..1_000 {
             drop(socket.clone().create_io_poller());

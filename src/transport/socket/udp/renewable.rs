@@ -29,7 +29,8 @@ use tracing::debug;
 
 use super::unreachable::{Reason, Reports};
 
-/// How often a send is repeated that failed: each pending error fails one call, and more may come in meanwhile.
+/// How often a send is repeated that failed: each pending error fails one call, and more may come
+/// in meanwhile.
 const REPEATS: usize = 3;
 
 /// A UDP socket that recovers from what quinn-udp concludes from errors. Receiving stays registered
@@ -110,7 +111,10 @@ impl Renewable {
                 Ok(Some(unreachable)) => self.reports.report(unreachable.to, unreachable.why),
                 Ok(None) => {}
                 Err(error)
-                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -124,8 +128,8 @@ impl Renewable {
 
     /// The system had no room for a packet.
     ///
-    /// epoll signals an error together with writability. mio and tokio read that as "closed for writing", which tokio
-    /// never forgets, and a task that waits for room would spin.
+    /// epoll signals an error together with writability. mio and tokio read that as "closed for
+    /// writing", which tokio never forgets, and a task that waits for room would spin.
     fn note_full(&self, sending: &Registered) {
         if sending.seems_writable() {
             self.register_sending();
@@ -134,7 +138,9 @@ impl Renewable {
 
     fn send(&self, sending: &Registered, transmit: &Transmit<'_>) -> io::Result<()> {
         let send = || {
-            sending.io.try_io(Interest::WRITABLE, || sending.state.try_send((&sending.io).into(), transmit))
+            sending.io.try_io(Interest::WRITABLE, || {
+                sending.state.try_send((&sending.io).into(), transmit)
+            })
         };
         let mut sent = send();
         for _ in 0..REPEATS {
@@ -178,7 +184,8 @@ impl AsyncUdpSocket for Renewable {
             self.reports.report(transmit.destination, why);
         }
         match Errno::from_io_error(&error) {
-            // A probe of the path MTU, or a full queue of the network card: a lost packet, which QUIC notices.
+            // A probe of the path MTU, or a full queue of the network card: a lost packet, which
+            // QUIC notices.
             Some(Errno::MSGSIZE | Errno::NOBUFS) => Ok(()),
             _ => Err(error),
         }
@@ -194,7 +201,9 @@ impl AsyncUdpSocket for Renewable {
         loop {
             ready!(io.poll_recv_ready(cx))?;
             // An error is that of a packet which was sent. It is gone with this call.
-            if let Ok(received) = io.try_io(Interest::READABLE, || state.recv(io.into(), bufs, meta)) {
+            if let Ok(received) =
+                io.try_io(Interest::READABLE, || state.recv(io.into(), bufs, meta))
+            {
                 return Poll::Ready(Ok(received));
             }
         }
@@ -217,7 +226,8 @@ impl AsyncUdpSocket for Renewable {
     }
 }
 
-/// Waits for room where packets are sent now: readiness belongs to a registration, and not to the socket.
+/// Waits for room where packets are sent now: readiness belongs to a registration, and not to the
+/// socket.
 struct Writable {
     socket: Arc<Renewable>,
     of: Arc<Registered>,
@@ -237,7 +247,8 @@ impl UdpPoller for Writable {
             return Poll::Ready(Ok(()));
         }
         let of = self.of.clone();
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(async move { of.io.writable().await }));
+        let waiting =
+            self.waiting.get_or_insert_with(|| Box::pin(async move { of.io.writable().await }));
         let ready = ready!(waiting.as_mut().poll(cx));
         self.waiting = None;
         Poll::Ready(ready)
@@ -263,7 +274,10 @@ mod tests {
     async fn sending_from_an_address_that_has_gone_does_not_cost_offload_for_ever() {
         let Ok(receiver) = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) else {
             let required = std::env::var("RECEPTOR_REQUIRE_LAB").is_ok_and(|value| value == "1");
-            assert!(!required, "this machine has no IPv6; unset RECEPTOR_REQUIRE_LAB to skip this test");
+            assert!(
+                !required,
+                "this machine has no IPv6; unset RECEPTOR_REQUIRE_LAB to skip this test"
+            );
             return println!("skipped: this machine has no IPv6");
         };
         let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
@@ -279,7 +293,9 @@ mod tests {
         };
         std::future::poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
         // RFC 3849: an address for documentation, which this machine does not have.
-        socket.try_send(&from(Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()))).unwrap_err();
+        socket
+            .try_send(&from(Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into())))
+            .unwrap_err();
         if before > 1 {
             assert_eq!(socket.max_transmit_segments(), 1, "quinn-udp has given offload up");
         }

@@ -67,7 +67,8 @@ impl Reason {
         }
     }
 
-    /// Whether the report came from elsewhere, by ICMP, and not from this machine's own routing or firewall.
+    /// Whether the report came from elsewhere, by ICMP, and not from this machine's own routing or
+    /// firewall.
     pub(crate) fn is_remote(self) -> bool {
         !matches!(self, Self::NoRoute | Self::NotPermitted)
     }

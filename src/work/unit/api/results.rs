@@ -69,7 +69,8 @@ pub enum ResultsError {
     /// output of that attempt from its beginning.
     #[error("the unit was started again; its output begins anew")]
     Restarted,
-    /// The executor cannot be reached, and the results are not [followed](ResultsOptions::follow()).
+    /// The executor cannot be reached, and the results are not
+    /// [followed](ResultsOptions::follow()).
     #[error("{0}")]
     Unreachable(String),
     /// The executor sent something else than it has announced: its fault.

@@ -112,8 +112,9 @@ impl Submit {
     ) -> Self {
         let (node, invalid_node) = or_placeholder(node, NodeId::placeholder);
         let (directive, invalid_directive) = or_placeholder(directive, Directive::placeholder);
-        let invalid =
-            invalid_node.map(SubmitError::from).or_else(|| invalid_directive.map(SubmitError::from));
+        let invalid = invalid_node
+            .map(SubmitError::from)
+            .or_else(|| invalid_directive.map(SubmitError::from));
         Self { invalid, ..Self::new(shared, node, directive, payload) }
     }
 

@@ -55,7 +55,11 @@ impl Shared {
         }
     }
 
-    fn try_start(self: &Arc<Self>, unit: &Arc<InUnit>, attempt: u32) -> Result<Option<Child>, String> {
+    fn try_start(
+        self: &Arc<Self>,
+        unit: &Arc<InUnit>,
+        attempt: u32,
+    ) -> Result<Option<Child>, String> {
         let directive = &unit.spec.directive;
         let command = match self.registry.unit_runner(directive) {
             Some(UnitRunner::Command(command)) => command,
@@ -122,8 +126,8 @@ impl Shared {
             let last = match (found.exit, found.run, found.locked) {
                 (Some(exit), ..) => Some(ExecutorInput::Exited { attempt, exit }),
                 (None, RunFile::Fence, _) => Some(ExecutorInput::Fenced { attempt, void: true }),
-                // A handler that was cut off or not called. The node's next run decides what becomes of
-                // the unit.
+                // A handler that was cut off or not called. The node's next run decides what
+                // becomes of the unit.
                 (None, RunFile::Supervisor, false) if self.is_draining() => return,
                 (None, RunFile::Absent, false)
                     if self.is_draining() && !matches!(process, Process::Child(_)) =>
@@ -182,13 +186,17 @@ impl Shared {
 
     /// A process that this one has not started. It can be waited for on Linux alone.
     #[cfg(target_os = "linux")]
-    #[allow(deprecated, reason = "the replacement needs unsafe; the file descriptor is owned and stays open")]
+    #[allow(
+        deprecated,
+        reason = "the replacement needs unsafe; the file descriptor is owned and stays open"
+    )]
     fn other(&self, pid: u32) -> Process {
         use rustix::process::{Pid, PidfdFlags, pidfd_open};
         let _context = self.runtime.enter();
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let fd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        let waiting = fd.and_then(|fd| AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).ok());
+        let waiting =
+            fd.and_then(|fd| AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).ok());
         waiting.map_or(Process::Unknown, Process::Other)
     }
 
@@ -215,8 +223,9 @@ fn test_supervisor(
     attempt: u32,
 ) -> std::process::Command {
     use std::process::Stdio;
-    let mut command =
-        std::process::Command::new(program.unwrap_or_else(|| std::path::Path::new("/proc/self/exe")));
+    let mut command = std::process::Command::new(
+        program.unwrap_or_else(|| std::path::Path::new("/proc/self/exe")),
+    );
     command
         .args(args)
         .env("RECEPTOR_SUPERVISE_UNIT", unit)

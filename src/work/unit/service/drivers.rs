@@ -83,7 +83,10 @@ impl Drivers {
 
     /// The units of an executor that are not settled.
     pub(super) fn live(&self, node: &NodeId) -> Vec<Uuid> {
-        self.table().get(node).map(|driver| driver.live.iter().copied().collect()).unwrap_or_default()
+        self.table()
+            .get(node)
+            .map(|driver| driver.live.iter().copied().collect())
+            .unwrap_or_default()
     }
 
     /// Whether all units of an executor are settled.
@@ -136,7 +139,9 @@ impl Shared {
                     self.all_refused(node).await;
                 }
                 SessionEnd::NoUnits => refusals += 1,
-                SessionEnd::Lost(why) => tracing::debug!(executor = %node, why, "lost the executor of units"),
+                SessionEnd::Lost(why) => {
+                    tracing::debug!(executor = %node, why, "lost the executor of units")
+                }
             }
             // A unit that is submitted meanwhile does not cut this short: the executor is the same.
             tokio::time::sleep(retry).await;

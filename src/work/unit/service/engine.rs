@@ -79,7 +79,8 @@ impl OpenedUnits {
             let path = std::path::absolute(&path)?;
             let lock = StoreLock::acquire(&path, data_dir.map(|(dir, _)| dir))?;
             let mut found = FoundUnits::default();
-            let (store, loaded) = UnitStore::open(&path, Uuid::now_v7(), now, |unit| found.add(unit))?;
+            let (store, loaded) =
+                UnitStore::open(&path, Uuid::now_v7(), now, |unit| found.add(unit))?;
             Ok((lock, store, loaded, found))
         };
         let (lock, store, loaded, found) =
@@ -175,7 +176,9 @@ impl Shared {
         }
         for (id, dir, entries) in found.outgoing {
             match SubmitterUnit::replay(&entries) {
-                Ok(machine) => self.admit_out(&Arc::new(OutUnit::new(&self.node, id, machine, dir))),
+                Ok(machine) => {
+                    self.admit_out(&Arc::new(OutUnit::new(&self.node, id, machine, dir)))
+                }
                 Err(error) => self.quarantine(&dir, &error),
             }
         }
@@ -256,7 +259,8 @@ impl Shared {
         unit.note_journal(entries);
         let mut bytes = if is_final { 0 } else { unit.spec.payload_len };
         if is_final {
-            let (stdout, stderr) = if attempt == 0 { (0, 0) } else { unit.paths.output_lens(attempt) };
+            let (stdout, stderr) =
+                if attempt == 0 { (0, 0) } else { unit.paths.output_lens(attempt) };
             unit.note(|progress| {
                 (progress.stdout_len, progress.stderr_len) = (Some(stdout), Some(stderr));
             });
@@ -350,7 +354,8 @@ impl Shared {
     }
 
     pub(crate) fn quarantined_units(&self) -> Vec<QuarantinedUnit> {
-        let public = |it: &Quarantined| QuarantinedUnit { path: it.path.clone(), reason: it.reason.clone() };
+        let public =
+            |it: &Quarantined| QuarantinedUnit { path: it.path.clone(), reason: it.reason.clone() };
         self.quarantined().iter().map(public).collect()
     }
 }

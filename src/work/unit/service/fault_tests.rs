@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::super::store::faults::FaultyDisk;
 use super::super::{
-    Failure, Outcome, ResultsOptions, SubmitError, UnitError, UnitFilter, UnitHandle, UnitLimits, UnitsConfig,
+    Failure, Outcome, ResultsOptions, SubmitError, UnitError, UnitFilter, UnitHandle, UnitLimits,
+    UnitsConfig,
 };
 use crate::sync::lock;
 use crate::testing::{Mesh, mesh};
@@ -111,7 +112,11 @@ async fn scene(ctl: &Node, runs: &Runs, write: u64) {
     let no_room = |outcome: &Outcome| matches!(outcome, Outcome::Failed(Failure::NotStarted(why)) if why.contains("No space left"));
     let (ended, ran) = (end(&shout).await, runs.of(&text));
     if ended == Outcome::Succeeded {
-        assert_eq!((ran, read(&shout).await), (1, text.to_ascii_uppercase().into_bytes()), "write {write}");
+        assert_eq!(
+            (ran, read(&shout).await),
+            (1, text.to_ascii_uppercase().into_bytes()),
+            "write {write}"
+        );
     } else {
         assert!(no_room(&ended) && ran == 0, "write {write}: {ended:?}, {ran} runs");
     }
@@ -119,14 +124,21 @@ async fn scene(ctl: &Node, runs: &Runs, write: u64) {
     assert!(cancelled == Outcome::Cancelled || no_room(&cancelled), "write {write}: {cancelled:?}");
     for unit in [shout, wait] {
         again(|| unit.release(false)).await;
-        timeout(LONG, unit.removed()).await.expect("it is removed in time").expect("the node is up");
+        timeout(LONG, unit.removed())
+            .await
+            .expect("it is removed in time")
+            .expect("the node is up");
     }
 }
 
 async fn start(mesh: &Mesh, dir: &tempfile::TempDir, name: &str, runs: &Runs) -> Node {
     let limits = UnitLimits { reserve_percent: 0, ..UnitLimits::default() };
     let builder = mesh.joiner(name, &["relay"]).data_dir(dir.path().join(name));
-    let node = runs.serve(builder.units(UnitsConfig::new().limits(limits))).start().await.expect("it starts");
+    let node = runs
+        .serve(builder.units(UnitsConfig::new().limits(limits)))
+        .start()
+        .await
+        .expect("it starts");
     node.linked().await.expect("it is linked");
     node
 }
@@ -168,7 +180,9 @@ async fn end(unit: &UnitHandle) -> Outcome {
 async fn read(unit: &UnitHandle) -> Vec<u8> {
     let mut results = unit.results(ResultsOptions::default());
     let mut all = Vec::new();
-    while let Some(piece) = timeout(LONG, results.next()).await.expect("in time").expect("it is there") {
+    while let Some(piece) =
+        timeout(LONG, results.next()).await.expect("in time").expect("it is there")
+    {
         all.extend_from_slice(&piece);
     }
     all

@@ -38,8 +38,8 @@ impl Shared {
             return;
         }
         loop {
-            // What is due is reported before the next subscription is read, so that a submitter that
-            // does not read cannot make this node remember ids without end.
+            // What is due is reported before the next subscription is read, so that a submitter
+            // that does not read cannot make this node remember ids without end.
             let id = tokio::select! {
                 biased;
                 id = follower.next() => id,

@@ -40,7 +40,12 @@ impl Drop for DirWatch {
 impl Growth {
     /// Reports changes of the files in a directory. `None` if the system does not: the files then
     /// have to be polled.
-    pub(super) fn watch(&self, shared: &Shared, dir: &Path, pulse: &Arc<Pulse>) -> Option<DirWatch> {
+    pub(super) fn watch(
+        &self,
+        shared: &Shared,
+        dir: &Path,
+        pulse: &Arc<Pulse>,
+    ) -> Option<DirWatch> {
         let watch = self.try_watch(shared, dir, pulse);
         if watch.is_none() {
             pulse.set_blind();
@@ -50,7 +55,8 @@ impl Growth {
 
     fn try_watch(&self, shared: &Shared, dir: &Path, pulse: &Arc<Pulse>) -> Option<DirWatch> {
         let fd = self.fd.get_or_init(|| self.start(shared)).clone()?;
-        let flags = WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
+        let flags =
+            WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
         let mut watched = lock(&self.watched);
         let id = match inotify::add_watch(&fd, dir, flags) {
             Ok(id) => id,
@@ -63,7 +69,10 @@ impl Growth {
         Some(DirWatch { fd: fd.clone(), id, watched: self.watched.clone() })
     }
 
-    #[allow(deprecated, reason = "the replacement needs unsafe; the file descriptor is owned and stays open")]
+    #[allow(
+        deprecated,
+        reason = "the replacement needs unsafe; the file descriptor is owned and stays open"
+    )]
     fn start(&self, shared: &Shared) -> Option<Arc<OwnedFd>> {
         let _context = shared.runtime.enter();
         let started = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)

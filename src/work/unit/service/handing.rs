@@ -67,7 +67,11 @@ impl Shared {
         let _ = self.feed_out(unit, SubmitterInput::Up).await;
     }
 
-    async fn try_ask(self: &Arc<Self>, unit: &Arc<OutUnit>, request: Request) -> Result<(), Failed> {
+    async fn try_ask(
+        self: &Arc<Self>,
+        unit: &Arc<OutUnit>,
+        request: Request,
+    ) -> Result<(), Failed> {
         let id = unit.id;
         let request = match request {
             Request::Offer { start_within_ms } => {

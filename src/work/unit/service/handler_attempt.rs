@@ -44,7 +44,11 @@ struct Written {
 
 impl Shared {
     /// Begins an attempt, and calls the handler. Blocks on the disk.
-    pub(super) fn run_handler(self: &Arc<Self>, unit: &Arc<InUnit>, attempt: u32) -> Result<(), String> {
+    pub(super) fn run_handler(
+        self: &Arc<Self>,
+        unit: &Arc<InUnit>,
+        attempt: u32,
+    ) -> Result<(), String> {
         let begin = || {
             let dir = unit.paths.attempt_path(attempt);
             make_dir_unsynced(&dir)?;
@@ -58,7 +62,8 @@ impl Shared {
             unit.paths.begin(attempt, std::process::id())?;
             Ok((lock, out))
         };
-        let (lock, out) = begin().map_err(|error: io::Error| format!("cannot begin the attempt: {error}"))?;
+        let (lock, out) =
+            begin().map_err(|error: io::Error| format!("cannot begin the attempt: {error}"))?;
         let (shared, unit) = (self.clone(), unit.clone());
         self.spawn(async move {
             let dir = unit.paths.attempt_path(attempt);
@@ -72,7 +77,8 @@ impl Shared {
             };
             if let Some(exit) = exit {
                 let end = (dir, exit, out);
-                let recorded = shared.write_when_possible(end, |(dir, exit, out)| record(dir, exit, out));
+                let recorded =
+                    shared.write_when_possible(end, |(dir, exit, out)| record(dir, exit, out));
                 if let Err(UnitError::Disk(error)) = recorded.await {
                     tracing::warn!(unit = %unit.key, error, "could not record the end of a unit");
                 }
@@ -204,7 +210,8 @@ async fn exchange(
     let (mut writer, mut responses) = call.split();
     let paths = unit.paths.clone();
     let sending = async {
-        let unreadable = |error: io::Error| ExitKind::Handler(format!("cannot read the payload: {error}"));
+        let unreadable =
+            |error: io::Error| ExitKind::Handler(format!("cannot read the payload: {error}"));
         if unit.spec.payload_len == 0 {
             writer.finish();
             return Ok(());
@@ -239,10 +246,12 @@ async fn exchange(
                         return Some(ExitKind::OutputLimit);
                     }
                     // A full disk slows the handler down: its responses are not read meanwhile.
-                    let written =
-                        shared.write_when_possible((out, response.body), |(out, body)| out.take(body));
+                    let written = shared
+                        .write_when_possible((out, response.body), |(out, body)| out.take(body));
                     if let Err(UnitError::Disk(error)) = written.await {
-                        return Some(ExitKind::Handler(format!("cannot write the output: {error}")));
+                        return Some(ExitKind::Handler(format!(
+                            "cannot write the output: {error}"
+                        )));
                     }
                 }
                 Ok(None) => return Some(ExitKind::Status(0)),
@@ -274,7 +283,8 @@ fn how(error: &CallError) -> Option<ExitKind> {
 impl Written {
     fn create(path: &Path) -> io::Result<Self> {
         before_write(path)?;
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         Ok(Self { path: path.to_owned(), file, len: 0, hash: Sha256::new() })
     }
 

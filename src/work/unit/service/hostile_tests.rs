@@ -61,13 +61,17 @@ async fn forge_an_end(mut listener: Listener, unit: Uuid) {
                     stdout_len: 0,
                     stderr_len: 0,
                 };
-                write(&mut send, &Reply::Status { store, id: unit, status }).await.expect("it is read");
+                write(&mut send, &Reply::Status { store, id: unit, status })
+                    .await
+                    .expect("it is read");
                 follower = Some(send);
             }
             UnitRequest::Offer { id, .. } => {
                 // Behind the forged status, on the same stream.
                 let refused = Reply::Refused { store, id, refusal: UnitRefusal::NotAllowed };
-                write(follower.as_mut().expect("it follows first"), &refused).await.expect("it is read");
+                write(follower.as_mut().expect("it follows first"), &refused)
+                    .await
+                    .expect("it is read");
             }
             _ => {}
         }

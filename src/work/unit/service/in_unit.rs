@@ -71,7 +71,12 @@ pub(super) struct EndedIn {
 }
 
 impl InUnit {
-    pub(super) fn new(key: UnitKey, machine: ExecutorUnit, dir: UnitDir, created: UnitTime) -> Self {
+    pub(super) fn new(
+        key: UnitKey,
+        machine: ExecutorUnit,
+        dir: UnitDir,
+        created: UnitTime,
+    ) -> Self {
         Self {
             key,
             spec: machine.spec().clone(),
@@ -206,7 +211,11 @@ impl Unit for InUnit {
 impl EndedIn {
     /// What is kept of a unit that was found on disk. `None` if it is to be resumed. Blocks on the
     /// disk.
-    pub(super) fn found(machine: &ExecutorUnit, dir: &UnitDir, entries: &[ExecutorEntry]) -> Option<Self> {
+    pub(super) fn found(
+        machine: &ExecutorUnit,
+        dir: &UnitDir,
+        entries: &[ExecutorEntry],
+    ) -> Option<Self> {
         let (ended, log_end) = (machine.ended()?, dir.log_end()?);
         let mut progress = Progress::default();
         progress.note_journal(entries);

@@ -167,7 +167,8 @@ impl Shared {
         let mut core = unit.core.clone().lock_owned().await;
         if core.stale {
             let (shared, unit) = (self.clone(), unit.clone());
-            core = self.blocking(move || shared.recover_in(&unit, &mut core).map(|()| core)).await??;
+            core =
+                self.blocking(move || shared.recover_in(&unit, &mut core).map(|()| core)).await??;
         }
         if core.removed {
             return Err(UnitError::Removed);
@@ -311,7 +312,11 @@ impl Shared {
 
     /// Replays the journal of a unit after the disk did not take something, and goes on from what
     /// there is.
-    pub(super) fn recover_in(self: &Arc<Self>, unit: &Arc<InUnit>, core: &mut InCore) -> io::Result<()> {
+    pub(super) fn recover_in(
+        self: &Arc<Self>,
+        unit: &Arc<InUnit>,
+        core: &mut InCore,
+    ) -> io::Result<()> {
         if self.store.tombstone(&unit.key) == Some(Death::Removed) {
             self.remove_in(unit, core)?;
         } else {
@@ -333,16 +338,24 @@ impl Shared {
             let (shared, recovered) = (self.clone(), unit.clone());
             match self.blocking(move || shared.recover_in(&recovered, &mut core)).await {
                 Ok(Ok(())) | Err(_) => return,
-                Ok(Err(error)) => tracing::debug!(unit = %unit.key, %error, "could not recover a unit yet"),
+                Ok(Err(error)) => {
+                    tracing::debug!(unit = %unit.key, %error, "could not recover a unit yet")
+                }
             }
         }
     }
 
     /// Compares a unit's journal with what there is of its attempt, and goes on from there.
-    pub(super) fn resume_unit(self: &Arc<Self>, unit: &Arc<InUnit>, core: &mut InCore) -> io::Result<()> {
+    pub(super) fn resume_unit(
+        self: &Arc<Self>,
+        unit: &Arc<InUnit>,
+        core: &mut InCore,
+    ) -> io::Result<()> {
         let nothing = Found { run: RunFile::Absent, locked: false, exit: None };
-        let found =
-            core.machine.attempt_on_disk().map_or(Ok(nothing), |attempt| unit.paths.found(attempt))?;
+        let found = core
+            .machine
+            .attempt_on_disk()
+            .map_or(Ok(nothing), |attempt| unit.paths.found(attempt))?;
         if let Some(attempt) = core.machine.attempt_on_disk()
             && found.run == RunFile::Supervisor
             && !found.locked
@@ -379,7 +392,11 @@ impl Shared {
 
     /// Feeds an input that must not get lost, again and again while the disk does not take what
     /// follows.
-    pub(super) async fn feed_until_taken(self: &Arc<Self>, unit: &Arc<InUnit>, input: ExecutorInput) {
+    pub(super) async fn feed_until_taken(
+        self: &Arc<Self>,
+        unit: &Arc<InUnit>,
+        input: ExecutorInput,
+    ) {
         loop {
             match self.feed_in(unit, input.clone()).await {
                 Ok(_) | Err(UnitError::Removed | UnitError::ShutDown) => return,
@@ -414,7 +431,8 @@ impl Shared {
         loop {
             tokio::time::sleep(EXPIRE_TOMBSTONES).await;
             let shared = self.clone();
-            let expired = self.blocking(move || shared.store.expire_tombstones(shared.clock.now())).await;
+            let expired =
+                self.blocking(move || shared.store.expire_tombstones(shared.clock.now())).await;
             if let Ok(Err(error)) = expired {
                 tracing::warn!(%error, "could not shorten the log of tombstones; trying again in an hour");
             }

@@ -40,17 +40,20 @@ impl Shared {
         let (store, id) = (self.store_id(), key.id);
         let (unit, reply) = match Incoming::look_up(self, key).await {
             Known::Unit(unit) => {
-                let reply = self.feed_and_reply(&unit, ExecutorInput::Offer { hash: spec.hash() }).await;
+                let reply =
+                    self.feed_and_reply(&unit, ExecutorInput::Offer { hash: spec.hash() }).await;
                 (Some(unit), reply)
             }
             Known::Dead(Death::NeverAccepted) => (None, Reply::NeverAccepted { store, id }),
             Known::Dead(Death::Removed) => {
                 (None, Reply::Refused { store, id, refusal: UnitRefusal::Released })
             }
-            Known::Nothing(claimed) => match self.admit_offer(key, start_within_ms, spec, claimed).await {
-                Ok(unit) => (Some(unit), Reply::Have { store, id, offset: 0 }),
-                Err(reply) => (None, reply),
-            },
+            Known::Nothing(claimed) => {
+                match self.admit_offer(key, start_within_ms, spec, claimed).await {
+                    Ok(unit) => (Some(unit), Reply::Have { store, id, offset: 0 }),
+                    Err(reply) => (None, reply),
+                }
+            }
         };
         let (Some(unit), Reply::Have { offset, .. }) = (unit, &reply) else {
             reader.recv_mut().stop(StreamCode::Refused);
@@ -116,7 +119,8 @@ impl Shared {
     ) -> Result<Arc<InUnit>, BusyReason> {
         if self.is_short_of_room(self.store.root(), spec.payload_len) {
             let percent = self.limits().reserve_percent;
-            let text = format!("less than {percent} % of the file system would be free (reserve-percent)");
+            let text =
+                format!("less than {percent} % of the file system would be free (reserve-percent)");
             self.disk_failed(&io::Error::new(io::ErrorKind::StorageFull, text));
             return Err(BusyReason::DiskReserve);
         }
@@ -162,7 +166,9 @@ impl Shared {
     ) -> Option<Reply> {
         let mut recv = reader.into_rest();
         let path = unit.paths.payload_path();
-        let open = move || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        let open = move || {
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+        };
         let busy = |reason| Some(Reply::Busy { store: self.store_id(), id: unit.key.id, reason });
         let mut file = match self.blocking(open).await.ok()? {
             Ok(file) => file,
@@ -219,7 +225,8 @@ impl Shared {
             return None;
         }
         let (paths, spec) = (unit.paths.clone(), unit.spec.clone());
-        let checked = self.blocking(move || paths.complete_payload(spec.payload_len, &spec.payload_sha256));
+        let checked =
+            self.blocking(move || paths.complete_payload(spec.payload_len, &spec.payload_sha256));
         let input = match checked.await {
             Ok(Ok(true)) => ExecutorInput::Complete,
             Ok(Ok(false)) => ExecutorInput::Corrupt,

@@ -111,7 +111,8 @@ impl OutUnit {
     pub(super) fn publish(&self, machine: &SubmitterUnit) {
         let progress = *lock(&self.progress);
         self.status.send_modify(|published| {
-            *published = status(&published.submitter, self.id, machine, &progress, published.version + 1);
+            *published =
+                status(&published.submitter, self.id, machine, &progress, published.version + 1);
         });
     }
 
@@ -171,7 +172,14 @@ impl Unit for OutUnit {
 
     fn revived(home: &OutHome, id: &Uuid, ended: EndedOut) -> Self {
         let dir = UnitDir::known(&home.dir.join(id.to_string()), ended.log_end);
-        Self::resumed(&home.submitter, *id, ended.machine.into(), dir, ended.progress, ended.version)
+        Self::resumed(
+            &home.submitter,
+            *id,
+            ended.machine.into(),
+            dir,
+            ended.progress,
+            ended.version,
+        )
     }
 }
 

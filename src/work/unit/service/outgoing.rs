@@ -157,17 +157,25 @@ impl Shared {
         let rebuilt = core.stale;
         if core.stale {
             let (shared, unit) = (self.clone(), unit.clone());
-            core = self.blocking(move || shared.recover_out(&unit, &mut core).map(|()| core)).await??;
+            core = self
+                .blocking(move || shared.recover_out(&unit, &mut core).map(|()| core))
+                .await??;
         }
         if core.removed {
             return Err(UnitError::Removed);
         }
         let now = self.clock.now();
         // After these the caller feeds Up when it is time to ask again.
-        let waits =
-            matches!(input, SubmitterInput::Down | SubmitterInput::Answer { answer: Answer::Busy, .. });
+        let waits = matches!(
+            input,
+            SubmitterInput::Down | SubmitterInput::Answer { answer: Answer::Busy, .. }
+        );
         let mut step = core.machine.handle(input, now);
-        if rebuilt && !waits && core.machine.is_down() && !step.effects.contains(&SubmitterEffect::Remove) {
+        if rebuilt
+            && !waits
+            && core.machine.is_down()
+            && !step.effects.contains(&SubmitterEffect::Remove)
+        {
             // The machine that was replaced knew that the executor can be asked.
             let again = core.machine.handle(SubmitterInput::Up, now);
             step.entries.extend(again.entries);
@@ -189,13 +197,15 @@ impl Shared {
         step: Step<SubmitterEntry, SubmitterEffect>,
     ) -> io::Result<Vec<SubmitterEffect>> {
         let journalled = core.dir.append(&step.entries);
-        journalled.and_then(|()| self.perform_out(unit, &mut core, step.effects)).inspect_err(|error| {
-            self.disk_failed(error);
-            if !std::mem::replace(&mut core.stale, true) {
-                let (shared, unit) = (self.clone(), unit.clone());
-                self.spawn(async move { shared.recover_out_later(&unit).await });
-            }
-        })
+        journalled.and_then(|()| self.perform_out(unit, &mut core, step.effects)).inspect_err(
+            |error| {
+                self.disk_failed(error);
+                if !std::mem::replace(&mut core.stale, true) {
+                    let (shared, unit) = (self.clone(), unit.clone());
+                    self.spawn(async move { shared.recover_out_later(&unit).await });
+                }
+            },
+        )
     }
 
     fn perform_out(

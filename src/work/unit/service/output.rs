@@ -37,7 +37,8 @@ impl Shared {
         let (store, id) = (self.store_id(), key.id);
         let Some(unit) = self.incoming.get(key) else {
             let known = self.store.tombstone(key).is_some();
-            let reply = if known { Reply::Released { store, id } } else { Reply::Unknown { store, id } };
+            let reply =
+                if known { Reply::Released { store, id } } else { Reply::Unknown { store, id } };
             return answer(send, &reply).await;
         };
         let (mut seen, mut grown) = (unit.watch(), unit.pulse().output());
@@ -107,7 +108,12 @@ impl Shared {
         }
     }
 
-    async fn read(&self, unit: &InUnit, source: &mut Source, offset: u64) -> Result<Bytes, Stopped> {
+    async fn read(
+        &self,
+        unit: &InUnit,
+        source: &mut Source,
+        offset: u64,
+    ) -> Result<Bytes, Stopped> {
         let name = match source.output {
             UnitOutput::Stdout => "stdout",
             UnitOutput::Stderr => "stderr",
@@ -120,7 +126,9 @@ impl Shared {
                 None => match File::open(path) {
                     Ok(file) => Arc::new(file),
                     // The attempt was not begun yet, or never was.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((None, Bytes::new())),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        return Ok((None, Bytes::new()));
+                    }
                     Err(error) => return Err(error),
                 },
             };

@@ -33,7 +33,16 @@ pub(crate) struct Reading {
 impl Reading {
     pub(crate) fn new(shared: SharedRef, unit: Arc<OutUnit>, options: ResultsOptions) -> Self {
         let hash = (options.from == 0).then(Sha256::new);
-        Self { shared, unit, options, offset: options.from, attempt: 0, hash, stream: None, over: false }
+        Self {
+            shared,
+            unit,
+            options,
+            offset: options.from,
+            attempt: 0,
+            hash,
+            stream: None,
+            over: false,
+        }
     }
 
     pub(crate) fn offset(&self) -> u64 {
@@ -122,7 +131,8 @@ impl Reading {
             self.attempt = attempt;
             return Ok(());
         }
-        (self.attempt, self.offset, self.hash, self.stream) = (attempt, 0, Some(Sha256::new()), None);
+        (self.attempt, self.offset, self.hash, self.stream) =
+            (attempt, 0, Some(Sha256::new()), None);
         Err(ResultsError::Restarted)
     }
 

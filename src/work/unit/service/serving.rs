@@ -93,7 +93,12 @@ impl Shared {
         }
     }
 
-    async fn on_cancel(self: &Arc<Self>, key: &UnitKey, grace_ms: u64, start_within_ms: u64) -> Reply {
+    async fn on_cancel(
+        self: &Arc<Self>,
+        key: &UnitKey,
+        grace_ms: u64,
+        start_within_ms: u64,
+    ) -> Reply {
         let (store, id) = (self.store.id(), key.id);
         let claimed = match Incoming::look_up(self, key).await {
             Known::Unit(unit) => {
@@ -112,7 +117,8 @@ impl Shared {
         }
         // An offer that is under way meets the tombstone.
         let life = super::super::limits::TOMBSTONE_MARGIN_MS;
-        let max = u64::try_from(super::super::spec::UnitSpec::MAX_LIFE.as_millis()).unwrap_or(u64::MAX);
+        let max =
+            u64::try_from(super::super::spec::UnitSpec::MAX_LIFE.as_millis()).unwrap_or(u64::MAX);
         let until = self.clock.now().plus(start_within_ms.min(max)).plus(life);
         let (shared, key) = (self.clone(), key.clone());
         let marked = self.blocking(move || {
@@ -146,7 +152,11 @@ impl Shared {
     }
 
     /// Feeds a request, and returns the answer.
-    pub(super) async fn feed_and_reply(self: &Arc<Self>, unit: &Arc<InUnit>, input: ExecutorInput) -> Reply {
+    pub(super) async fn feed_and_reply(
+        self: &Arc<Self>,
+        unit: &Arc<InUnit>,
+        input: ExecutorInput,
+    ) -> Reply {
         let (store, id) = (self.store.id(), unit.key.id);
         match self.feed_in(unit, input).await {
             Ok(Some(answer)) => self.reply(unit, answer),
@@ -210,7 +220,13 @@ impl Shared {
         Reply::Status { store: self.store.id(), id, status }
     }
 
-    async fn serve_list(&self, submitter: &NodeId, after: Option<Uuid>, limit: usize, send: &mut SendHalf) {
+    async fn serve_list(
+        &self,
+        submitter: &NodeId,
+        after: Option<Uuid>,
+        limit: usize,
+        send: &mut SendHalf,
+    ) {
         let limit = limit.clamp(1, MAX_PAGE);
         let first = UnitKey::new(submitter, after.unwrap_or(Uuid::nil()));
         let page: Vec<Listed> = {
@@ -253,7 +269,10 @@ fn refuse(send: &mut SendHalf, reader: &mut FrameReader, code: StreamCode) {
 }
 
 /// Writes a frame.
-pub(super) async fn write(send: &mut SendHalf, reply: &Reply) -> Result<(), crate::mesh::StreamError> {
+pub(super) async fn write(
+    send: &mut SendHalf,
+    reply: &Reply,
+) -> Result<(), crate::mesh::StreamError> {
     send.write_chunk(reply.encode().into()).await
 }
 

@@ -52,7 +52,9 @@ pub(super) enum SessionEnd {
 impl From<StreamError> for SessionEnd {
     fn from(error: StreamError) -> Self {
         match error.ending().map(|ending| ending.why) {
-            Some(EndReason::Refused(why)) if why.code == RefuseCode::UnknownService => Self::NoUnits,
+            Some(EndReason::Refused(why)) if why.code == RefuseCode::UnknownService => {
+                Self::NoUnits
+            }
             _ => Self::Lost(error.to_string()),
         }
     }
@@ -60,7 +62,11 @@ impl From<StreamError> for SessionEnd {
 
 impl Session {
     /// Begins to follow the units of this node at an executor.
-    pub(super) async fn open(shared: &Arc<Shared>, mesh: &Mesh, node: &NodeId) -> Result<Self, SessionEnd> {
+    pub(super) async fn open(
+        shared: &Arc<Shared>,
+        mesh: &Mesh,
+        node: &NodeId,
+    ) -> Result<Self, SessionEnd> {
         let (send, reader) = open(mesh, node, &UnitRequest::Follow).await?;
         let mut session = Self {
             shared: shared.clone(),
@@ -100,7 +106,8 @@ impl Session {
                 }
                 Some(_) = self.tasks.join_next() => {}
             }
-            if self.tasks.is_empty() && queue.is_empty() && self.shared.drivers.is_idle(&self.node) {
+            if self.tasks.is_empty() && queue.is_empty() && self.shared.drivers.is_idle(&self.node)
+            {
                 self.send.finish();
                 return SessionEnd::Idle;
             }
@@ -169,7 +176,10 @@ impl Shared {
             Reply::Unknown { store, id } => (own(id)?, store, Answer::Unknown),
             Reply::NeverAccepted { store, id } => (own(id)?, store, Answer::NeverAccepted),
             Reply::Released { store, id } => (own(id)?, store, Answer::Released),
-            Reply::Data { .. } | Reply::End { .. } | Reply::ListEnd { .. } | Reply::Following { .. } => {
+            Reply::Data { .. }
+            | Reply::End { .. }
+            | Reply::ListEnd { .. }
+            | Reply::Following { .. } => {
                 return None;
             }
         };
@@ -208,7 +218,9 @@ pub(super) async fn open(
     let options = OpenOptions { deadline: Some(OPEN_WAIT), ..OpenOptions::default() };
     let stream = mesh.open(node, &service(), options, Purpose::Application).await;
     let stream = stream.map_err(|error| match error {
-        OpenError::Refused { why, .. } if why.code == RefuseCode::UnknownService => SessionEnd::NoUnits,
+        OpenError::Refused { why, .. } if why.code == RefuseCode::UnknownService => {
+            SessionEnd::NoUnits
+        }
         other => SessionEnd::Lost(other.to_string()),
     })?;
     let (mut send, recv) = stream.uncounted().split();
@@ -224,7 +236,9 @@ pub(super) async fn next_reply(reader: &mut FrameReader) -> Result<Reply, Sessio
         Err(_) => return Err(SessionEnd::Lost("the executor does not answer".to_owned())),
         Ok(Err(FrameError::Stream(error))) => return Err(error.into()),
         Ok(Err(error)) => return Err(SessionEnd::Lost(error.to_string())),
-        Ok(Ok(None)) => return Err(SessionEnd::Lost("the executor has ended the stream".to_owned())),
+        Ok(Ok(None)) => {
+            return Err(SessionEnd::Lost("the executor has ended the stream".to_owned()));
+        }
         Ok(Ok(Some(frame))) => frame,
     };
     Reply::decode(&frame).map_err(|error| SessionEnd::Lost(error.to_string()))

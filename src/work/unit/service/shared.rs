@@ -127,7 +127,8 @@ impl Shared {
     /// has room again later; after an input or output error it is unknown what a sync is worth.
     pub(super) fn disk_failed(&self, error: &io::Error) -> BusyReason {
         let broken = [Errno::IO, Errno::ROFS, Errno::NXIO, Errno::NODEV, Errno::STALE];
-        let is_broken = broken.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+        let is_broken =
+            broken.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
         if is_broken {
             if !self.poisoned.swap(true, Ordering::Relaxed) {
                 tracing::error!(%error, "the units' disk has failed; no new units until the node restarts");

@@ -34,7 +34,8 @@ impl StoreLock {
     pub(super) fn acquire(dir: &Path, data_dir: Option<DataDir>) -> io::Result<Self> {
         make_dir(dir)?;
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
+        let file =
+            options.write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
         for _ in 0..TRIES {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Self { _file: Arc::new(file), _data_dir: data_dir }),

@@ -84,8 +84,8 @@ impl Shared {
         if self.is_poisoned() {
             return Err(SubmitError::Disk("the disk has failed before".to_owned()));
         }
-        // Each closure holds the claim: it runs to its end even if this future is dropped, and nobody
-        // else may use the directory before.
+        // Each closure holds the claim: it runs to its end even if this future is dropped, and
+        // nobody else may use the directory before.
         let shared = self.clone();
         let unit = match payload.0 {
             // One trip to a blocking thread for what is in memory.
@@ -163,13 +163,19 @@ impl Shared {
     }
 
     /// Copies a payload, and hashes it.
-    async fn copy(&self, payload: UnitPayload, mut copying: Copying) -> Result<Copying, SubmitError> {
+    async fn copy(
+        &self,
+        payload: UnitPayload,
+        mut copying: Copying,
+    ) -> Result<Copying, SubmitError> {
         let mut reader: Box<dyn AsyncRead + Send + Unpin> = match payload.0 {
             PayloadSource::Bytes(bytes) => Box::new(io::Cursor::new(bytes)),
             PayloadSource::Reader(reader) => reader,
             PayloadSource::File(path) => {
                 let file = tokio::fs::File::open(&path).await;
-                Box::new(file.map_err(|error| SubmitError::Payload(format!("{}: {error}", path.display())))?)
+                Box::new(file.map_err(|error| {
+                    SubmitError::Payload(format!("{}: {error}", path.display()))
+                })?)
             }
         };
         loop {

@@ -49,7 +49,8 @@ async fn a_command_runs_on_while_both_nodes_restart() {
     let executor = scene.executor(None).await;
     let submitter = scene.submitter(Some(&executor)).await;
     let go = scene.root.path().join("go");
-    let script = format!("echo $$; while ! [ -e {} ]; do sleep 0.02; done; echo done", go.display());
+    let script =
+        format!("echo $$; while ! [ -e {} ]; do sleep 0.02; done; echo done", go.display());
     let unit = submit(&submitter, &script, "").await;
     let mut results = unit.results(ResultsOptions::default());
     let first = timeout(LONG, results.next()).await.unwrap().unwrap().unwrap();
@@ -105,9 +106,11 @@ async fn the_unit_of_a_killed_supervisor_is_lost_and_leaves_nothing_behind() {
 async fn time_until_lost(submitter: &Node) -> Duration {
     let unit = submit(submitter, "setsid sleep 1000 & echo $PPID $$ $!; wait", "").await;
     let mut results = unit.results(ResultsOptions::default());
-    let line = timeout(LONG, results.next()).await.expect("in time").expect("output").expect("output");
+    let line =
+        timeout(LONG, results.next()).await.expect("in time").expect("output").expect("output");
     let text = String::from_utf8_lossy(&line);
-    let pids: Vec<i32> = text.split_whitespace().map(|pid| pid.parse().expect("a process id")).collect();
+    let pids: Vec<i32> =
+        text.split_whitespace().map(|pid| pid.parse().expect("a process id")).collect();
     let supervisor = rustix::process::Pid::from_raw(pids[0]).expect("a process id");
     let killed = tokio::time::Instant::now();
     rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).expect("it runs");
@@ -190,7 +193,8 @@ impl Scene {
     }
 
     fn config(&self, name: &str) -> UnitsConfig {
-        let entry = concat!(module_path!(), "::supervisor_process").split_once("::").expect("a path").1;
+        let entry =
+            concat!(module_path!(), "::supervisor_process").split_once("::").expect("a path").1;
         UnitsConfig::new()
             .dir(self.root.path().join(name))
             .limits(limits())
@@ -247,7 +251,9 @@ async fn wait(unit: &UnitHandle) -> Outcome {
 async fn read(unit: &UnitHandle, options: ResultsOptions) -> Vec<u8> {
     let mut results = unit.results(options);
     let mut all = Vec::new();
-    while let Some(piece) = timeout(LONG, results.next()).await.expect("in time").expect("it is there") {
+    while let Some(piece) =
+        timeout(LONG, results.next()).await.expect("in time").expect("it is there")
+    {
         all.extend_from_slice(&piece);
     }
     all

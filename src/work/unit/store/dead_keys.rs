@@ -27,8 +27,8 @@ const MAX_LOG: u64 = 256 << 20;
 /// the most entries that count take, so that rewriting always makes it shorter.
 const REWRITE_AT: u64 = MAX_LOG / 4;
 
-/// How much a log grows before it is rewritten again, in bytes. This bounds the work after a failure
-/// and in a log with few expired entries.
+/// How much a log grows before it is rewritten again, in bytes. This bounds the work after a
+/// failure and in a log with few expired entries.
 const REWRITE_STEP: u64 = REWRITE_AT / 8;
 
 /// Entries in one frame of a log that is rewritten.
@@ -74,11 +74,16 @@ impl DeadKeys {
             Err(LogError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Err(LogError::Io(error)) => return Err(error),
             Err(error) => {
-                let text = format!("{}: {error}; units may not be run again without it", path.display());
+                let text =
+                    format!("{}: {error}; units may not be run again without it", path.display());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
         }
-        let log = GrowingLog { log: write_log(&path, &dead)?, entries: dead.len(), rewrite_at: REWRITE_AT };
+        let log = GrowingLog {
+            log: write_log(&path, &dead)?,
+            entries: dead.len(),
+            rewrite_at: REWRITE_AT,
+        };
         Ok(Self { path, log: Mutex::new(log), dead: Mutex::new(dead) })
     }
 
@@ -152,7 +157,8 @@ fn write_log(path: &Path, dead: &Tombstones) -> io::Result<Log> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let entries: Vec<Entry> = dead.iter().map(|(key, until, death)| Entry { key, until, death }).collect();
+    let entries: Vec<Entry> =
+        dead.iter().map(|(key, until, death)| Entry { key, until, death }).collect();
     let log = Log::create_of_frames(&beside, entries.chunks(ENTRIES_A_FRAME))?;
     before_write(path)?;
     fs::rename(&beside, path)?;

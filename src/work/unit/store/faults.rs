@@ -80,14 +80,21 @@ mod injected {
 
     pub(crate) fn before_write(path: &Path) -> io::Result<()> {
         let mut disks = lock(&DISKS);
-        let Some(plan) = disks.iter_mut().find(|plan| path.starts_with(&plan.root)) else { return Ok(()) };
+        let Some(plan) = disks.iter_mut().find(|plan| path.starts_with(&plan.root)) else {
+            return Ok(());
+        };
         let write = plan.writes;
         plan.writes += 1;
         if plan.fail.contains(&write) { Err(rustix::io::Errno::NOSPC.into()) } else { Ok(()) }
     }
 
     /// One that fails has written a half.
-    pub(crate) fn write_all_at(file: &File, path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
+    pub(crate) fn write_all_at(
+        file: &File,
+        path: &Path,
+        bytes: &[u8],
+        offset: u64,
+    ) -> io::Result<()> {
         let failed = before_write(path);
         let len = if failed.is_ok() { bytes.len() } else { bytes.len() / 2 };
         file.write_all_at(&bytes[..len], offset)?;

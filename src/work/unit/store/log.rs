@@ -6,9 +6,9 @@
 //! ```
 //!
 //! Numbers are big-endian. An append is one frame and one write, and one `fdatasync` if something
-//! depends on it; the entries of a frame are there together or not at all. A frame that was cut off by a crash is the last one, was
-//! never acted upon, and is cut away when the file is opened. Anything else that does not fit is
-//! damage.
+//! depends on it; the entries of a frame are there together or not at all. A frame that was cut off
+//! by a crash is the last one, was never acted upon, and is cut away when the file is opened.
+//! Anything else that does not fit is damage.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -62,7 +62,8 @@ pub(crate) enum LogError {
 impl Log {
     /// Creates a log with its first entries, and syncs it. The caller syncs the directory.
     pub(crate) fn create<E: Serialize>(path: &Path, entries: &[E]) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         let mut bytes = MAGIC.to_vec();
         put_frame(&mut bytes, entries)?;
         reserve(&file, bytes.len() as u64 + RESERVE)?;
@@ -169,7 +170,11 @@ impl Log {
     ///
     /// # Errors
     /// As for [`append`](Self::append).
-    pub(crate) fn append_unsynced<E: Serialize>(&mut self, path: &Path, entries: &[E]) -> io::Result<()> {
+    pub(crate) fn append_unsynced<E: Serialize>(
+        &mut self,
+        path: &Path,
+        entries: &[E],
+    ) -> io::Result<()> {
         self.write(path, entries, false)
     }
 
@@ -219,7 +224,8 @@ fn read_frames<E: DeserializeOwned>(bytes: &[u8]) -> Result<(Vec<E>, u64), LogEr
             }
             return Err(LogError::Damaged { at: at as u64 });
         }
-        let decoded: Vec<E> = rmp_serde::from_slice(body).map_err(|_| LogError::Damaged { at: at as u64 })?;
+        let decoded: Vec<E> =
+            rmp_serde::from_slice(body).map_err(|_| LogError::Damaged { at: at as u64 })?;
         entries.extend(decoded);
         at += HEADER + length;
     }
@@ -229,7 +235,10 @@ fn read_frames<E: DeserializeOwned>(bytes: &[u8]) -> Result<(Vec<E>, u64), LogEr
 fn put_frame<E: Serialize>(bytes: &mut Vec<u8>, entries: &[E]) -> io::Result<()> {
     let body = rmp_serde::to_vec(entries).map_err(io::Error::other)?;
     if body.len() > MAX_BODY {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the entries are too long for a frame"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the entries are too long for a frame",
+        ));
     }
     bytes.extend_from_slice(&(body.len() as u32).to_be_bytes());
     bytes.extend_from_slice(&crc32fast::hash(&body).to_be_bytes());
@@ -323,7 +332,9 @@ mod tests {
             match read(&path) {
                 Ok(entries) => {
                     let expected = ["one", "two", "three", "four"];
-                    assert!(entries.len() < 4 && expected.iter().zip(&entries).all(|(a, b)| a == b));
+                    assert!(
+                        entries.len() < 4 && expected.iter().zip(&entries).all(|(a, b)| a == b)
+                    );
                 }
                 Err(LogError::Foreign) => assert!(at < MAGIC.len()),
                 Err(LogError::Damaged { at: frame }) => assert!(frame <= at as u64),

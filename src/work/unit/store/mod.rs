@@ -113,7 +113,11 @@ impl UnitStore {
             };
             for (path, name) in entries(&path)? {
                 if let Some((id, dir, journal)) = loaded.load(path, &name, owner) {
-                    found(LoadedUnit::Incoming(UnitKey { submitter: submitter.clone(), id }, dir, journal));
+                    found(LoadedUnit::Incoming(
+                        UnitKey { submitter: submitter.clone(), id },
+                        dir,
+                        journal,
+                    ));
                 }
             }
         }
@@ -138,7 +142,11 @@ impl UnitStore {
     ///
     /// # Errors
     /// The disk did not take it. Nothing is left behind.
-    pub(crate) fn create_incoming(&self, key: &UnitKey, entries: &[ExecutorEntry]) -> io::Result<UnitDir> {
+    pub(crate) fn create_incoming(
+        &self,
+        key: &UnitKey,
+        entries: &[ExecutorEntry],
+    ) -> io::Result<UnitDir> {
         let parent = dir_in(&self.root, &key.submitter);
         make_dir(&parent)?;
         UnitDir::create(&parent, key.id, entries)
@@ -158,7 +166,12 @@ impl UnitStore {
     ///
     /// # Errors
     /// The disk did not take it.
-    pub(crate) fn add_tombstone(&self, key: &UnitKey, until: UnitTime, death: Death) -> io::Result<()> {
+    pub(crate) fn add_tombstone(
+        &self,
+        key: &UnitKey,
+        until: UnitTime,
+        death: Death,
+    ) -> io::Result<()> {
         self.dead.add(key, until, death)
     }
 
@@ -262,8 +275,12 @@ fn open_id(path: &Path, new_id: Uuid) -> io::Result<StoreId> {
     match fs::read_to_string(path) {
         Ok(text) => {
             let id = Uuid::parse_str(text.trim());
-            let unreadable =
-                |_| io::Error::new(io::ErrorKind::InvalidData, format!("{}: not a UUID", path.display()));
+            let unreadable = |_| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{}: not a UUID", path.display()),
+                )
+            };
             id.map(StoreId).map_err(unreadable)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

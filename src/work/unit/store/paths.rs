@@ -47,7 +47,12 @@ impl UnitPaths {
     #[cfg(test)]
     pub(crate) fn write_payload(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(self.payload_path())?;
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.payload_path())?;
         file.write_all_at(bytes, offset)
     }
 
@@ -69,7 +74,8 @@ impl UnitPaths {
             return Ok(Sha256::digest(b"")[..] == sha256[..]);
         }
         let mut options = OpenOptions::new();
-        let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         before_write(&path)?;
         file.sync_all()?;
         sync_parent(&path)?;

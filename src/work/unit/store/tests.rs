@@ -92,7 +92,10 @@ fn tombstones_last_until_their_time_and_not_longer() {
     store.add_tombstone(&key(1), NOW.plus(10), Death::Removed).unwrap();
     store.add_tombstone(&key(2), NOW.plus(1_000), Death::NeverAccepted).unwrap();
     let (store, _) = open_at(root.path(), NOW.plus(10));
-    assert_eq!((store.tombstone(&key(1)), store.tombstone(&key(2))), (None, Some(Death::NeverAccepted)));
+    assert_eq!(
+        (store.tombstone(&key(1)), store.tombstone(&key(2))),
+        (None, Some(Death::NeverAccepted))
+    );
     fs::write(root.path().join("units/tombstones"), "nonsense").unwrap();
     let error = UnitStore::open(&root.path().join("units"), Uuid::nil(), NOW, drop).unwrap_err();
     assert!(error.to_string().contains("tombstones: it is not a journal"), "{error}");
@@ -149,8 +152,9 @@ fn of_many_that_begin_an_attempt_at_once_one_succeeds() {
         let tries: Vec<_> = (0..8)
             .map(|n| {
                 let unit = &unit;
-                scope
-                    .spawn(move || if n % 2 == 0 { unit.begin(1, n).is_ok() } else { unit.fence(1).unwrap() })
+                scope.spawn(move || {
+                    if n % 2 == 0 { unit.begin(1, n).is_ok() } else { unit.fence(1).unwrap() }
+                })
             })
             .collect();
         tries.into_iter().map(|it| it.join().unwrap()).collect::<Vec<_>>()
@@ -193,7 +197,8 @@ fn open_at(root: &Path, now: UnitTime) -> (UnitStore, Opened) {
         LoadedUnit::Incoming(key, dir, journal) => incoming.push((key, dir, journal)),
         LoadedUnit::Outgoing(id, ..) => panic!("nothing was submitted here: {id}"),
     };
-    let (store, loaded) = UnitStore::open(&root.join("units"), Uuid::from_u128(9), now, found).unwrap();
+    let (store, loaded) =
+        UnitStore::open(&root.join("units"), Uuid::from_u128(9), now, found).unwrap();
     (store, Opened { incoming, quarantined: loaded.quarantined })
 }
 

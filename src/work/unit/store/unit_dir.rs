@@ -32,11 +32,13 @@ impl UnitDir {
     /// journal is begun before.
     pub(super) fn reserve(parent: &Path, id: Uuid) -> io::Result<ReservedDir> {
         let path = parent.join(id.to_string());
-        let create = || before_write(&path).and_then(|()| DirBuilder::new().mode(0o700).create(&path));
+        let create =
+            || before_write(&path).and_then(|()| DirBuilder::new().mode(0o700).create(&path));
         match create() {
             // What an attempt that failed could not remove. Its caller has reserved the id.
             Err(error)
-                if error.kind() == io::ErrorKind::AlreadyExists && !path.join("log").try_exists()? =>
+                if error.kind() == io::ErrorKind::AlreadyExists
+                    && !path.join("log").try_exists()? =>
             {
                 fs::remove_dir_all(&path)?;
                 create()?;
@@ -48,7 +50,9 @@ impl UnitDir {
 
     /// Opens the directory of a unit. `None` if it has no entries: its making or removal was not
     /// finished.
-    pub(super) fn open<E: DeserializeOwned>(path: &Path) -> Result<Option<(Self, Vec<E>)>, LogError> {
+    pub(super) fn open<E: DeserializeOwned>(
+        path: &Path,
+    ) -> Result<Option<(Self, Vec<E>)>, LogError> {
         let file = path.join("log");
         match fs::symlink_metadata(&file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -51,12 +51,18 @@ fn a_command_that_does_not_exist_is_reported_by_name() {
 
 #[test]
 fn the_command_gets_its_environment_and_directory_and_nothing_else() {
-    let job = Job { env: vec![("A".into(), "1".into())], dir: Some("/".into()), ..sh("/usr/bin/env; pwd") };
+    let job = Job {
+        env: vec![("A".into(), "1".into())],
+        dir: Some("/".into()),
+        ..sh("/usr/bin/env; pwd")
+    };
     let unit = Unit::new();
     unit.run(&job, b"");
     let output = unit.read("stdout");
-    let lines: Vec<&str> =
-        output.lines().filter(|line| !line.starts_with("PWD=") && !line.starts_with("_=")).collect();
+    let lines: Vec<&str> = output
+        .lines()
+        .filter(|line| !line.starts_with("PWD=") && !line.starts_with("_="))
+        .collect();
     assert_eq!(lines.iter().filter(|line| line.starts_with("A=1")).count(), 1);
     assert_eq!(lines.last(), Some(&"/"));
     assert!(!output.contains(UNIT), "{output}");
@@ -137,7 +143,10 @@ fn a_second_supervisor_leaves_the_output_of_the_first_alone() {
     let job = sh("echo kept; echo problem >&2");
     let first = unit.run(&job, b"");
     assert_eq!(unit.run(&job, b""), first);
-    assert_eq!((unit.read("stdout"), unit.read("stderr")), ("kept\n".to_owned(), "problem\n".to_owned()));
+    assert_eq!(
+        (unit.read("stdout"), unit.read("stderr")),
+        ("kept\n".to_owned(), "problem\n".to_owned())
+    );
 }
 
 #[test]
@@ -183,7 +192,12 @@ impl Unit {
         let program = std::env::current_exe().unwrap();
         let mut command = Command::new(program);
         command.args([name, "--exact", "--ignored", "--test-threads=1", "--nocapture"]);
-        command.env(UNIT, self.paths().path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        command
+            .env(UNIT, self.paths().path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
     }
 
     fn finish(&self, mut supervisor: Child) -> ExitRecord {
@@ -203,8 +217,9 @@ impl Unit {
     fn wait_for_line(&self) -> String {
         let path = self.attempt().join("stdout");
         let changes = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
-        let flags =
-            inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::CLOSE_WRITE;
+        let flags = inotify::WatchFlags::MODIFY
+            | inotify::WatchFlags::CREATE
+            | inotify::WatchFlags::CLOSE_WRITE;
         inotify::add_watch(&changes, self.attempt(), flags).unwrap();
         loop {
             match fs::read_to_string(&path) {

@@ -67,7 +67,8 @@ impl<'de, T: Fields> Deserialize<'de> for Decoded<T> {
 /// Encodes a frame with its length.
 fn encode_frame(fields: &impl Serialize) -> Vec<u8> {
     let mut frame = vec![0; 4];
-    rmp_serde::encode::write(&mut frame, fields).expect("plain values encode, and a Vec takes them");
+    rmp_serde::encode::write(&mut frame, fields)
+        .expect("plain values encode, and a Vec takes them");
     put_length(&mut frame, 0);
     frame
 }

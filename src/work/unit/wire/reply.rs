@@ -69,10 +69,19 @@ impl Reply {
     /// The frame with its length.
     pub(crate) fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Have { store, id, offset } => encode_frame(&(HAVE, bytes(&store.0), bytes(id), offset)),
+            Self::Have { store, id, offset } => {
+                encode_frame(&(HAVE, bytes(&store.0), bytes(id), offset))
+            }
             Self::Status { store, id, status } => {
-                let StatusReply { version, started, since_ms, started_ms, stdout_len, stderr_len, .. } =
-                    status;
+                let StatusReply {
+                    version,
+                    started,
+                    since_ms,
+                    started_ms,
+                    stdout_len,
+                    stderr_len,
+                    ..
+                } = status;
                 let StateFields { state, detail, value, text } = state::fields(&status.state);
                 encode_frame(&(
                     STATUS,
@@ -90,14 +99,19 @@ impl Reply {
                     stderr_len,
                 ))
             }
-            Self::Refused { store, id, refusal } => {
-                encode_frame(&(REFUSED, bytes(&store.0), bytes(id), state::refusal_number(*refusal)))
-            }
+            Self::Refused { store, id, refusal } => encode_frame(&(
+                REFUSED,
+                bytes(&store.0),
+                bytes(id),
+                state::refusal_number(*refusal),
+            )),
             Self::Busy { store, id, reason } => {
                 encode_frame(&(BUSY, bytes(&store.0), bytes(id), reason.number()))
             }
             Self::Unknown { store, id } => encode_frame(&(UNKNOWN, bytes(&store.0), bytes(id))),
-            Self::NeverAccepted { store, id } => encode_frame(&(NEVER_ACCEPTED, bytes(&store.0), bytes(id))),
+            Self::NeverAccepted { store, id } => {
+                encode_frame(&(NEVER_ACCEPTED, bytes(&store.0), bytes(id)))
+            }
             Self::Released { store, id } => encode_frame(&(RELEASED, bytes(&store.0), bytes(id))),
             Self::Data { attempt, offset, bytes } => {
                 encode_frame(&(DATA, attempt, offset, serde_bytes::Bytes::new(bytes)))
@@ -165,7 +179,8 @@ fn read_status<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<StatusReply, A::Er
     let started = field(seq, "whether it was started")?;
     let since_ms = field(seq, "age of the state")?;
     let (detail, value, text) = (field(seq, "detail")?, field(seq, "value")?, field(seq, "text")?);
-    let state = state::state(&StateFields { state, detail, value, text }).map_err(A::Error::custom)?;
+    let state =
+        state::state(&StateFields { state, detail, value, text }).map_err(A::Error::custom)?;
     Ok(StatusReply {
         version,
         state,

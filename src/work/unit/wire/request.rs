@@ -76,7 +76,9 @@ impl UnitRequest {
                 encode_frame(&(VERSION, CANCEL, bytes(id), grace_ms, start_within_ms))
             }
             Self::Release { id, force } => encode_frame(&(VERSION, RELEASE, bytes(id), force)),
-            Self::List { after, limit } => encode_frame(&(VERSION, LIST, after.as_ref().map(bytes), limit)),
+            Self::List { after, limit } => {
+                encode_frame(&(VERSION, LIST, after.as_ref().map(bytes), limit))
+            }
         }
     }
 
@@ -113,10 +115,18 @@ impl Fields for UnitRequest {
                 let output = match field(seq, "output")? {
                     STDOUT => UnitOutput::Stdout,
                     STDERR => UnitOutput::Stderr,
-                    other => return Err(A::Error::custom(format_args!("there is no output {other}"))),
+                    other => {
+                        return Err(A::Error::custom(format_args!("there is no output {other}")));
+                    }
                 };
                 let (attempt, offset) = (field(seq, "attempt")?, field(seq, "offset")?);
-                Self::Output(OutputRequest { id, output, attempt, offset, follow: field(seq, "follow")? })
+                Self::Output(OutputRequest {
+                    id,
+                    output,
+                    attempt,
+                    offset,
+                    follow: field(seq, "follow")?,
+                })
             }
             FOLLOW => Self::Follow,
             CANCEL => Self::Cancel {
@@ -127,7 +137,8 @@ impl Fields for UnitRequest {
             RELEASE => Self::Release { id: uuid(seq, "id")?, force: field(seq, "force")? },
             LIST => {
                 let after: Option<&serde_bytes::Bytes> = field(seq, "id")?;
-                let after = after.map(|id| Uuid::from_slice(id)).transpose().map_err(A::Error::custom)?;
+                let after =
+                    after.map(|id| Uuid::from_slice(id)).transpose().map_err(A::Error::custom)?;
                 Self::List { after, limit: field(seq, "limit")? }
             }
             other => return Err(A::Error::custom(format_args!("there is no request {other}"))),

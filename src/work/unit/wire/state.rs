@@ -50,7 +50,9 @@ pub(super) fn fields(state: &ReportState) -> StateFields {
             Outcome::Failed(failure) => failure_fields(failure),
             Outcome::Cancelled => plain(CANCELLED),
             Outcome::Expired => plain(EXPIRED),
-            Outcome::Refused(refusal) => StateFields { detail: refusal_number(*refusal), ..plain(REFUSED) },
+            Outcome::Refused(refusal) => {
+                StateFields { detail: refusal_number(*refusal), ..plain(REFUSED) }
+            }
             Outcome::Lost => plain(LOST),
         },
     }
@@ -74,7 +76,9 @@ fn failure_fields(failure: &Failure) -> StateFields {
 pub(super) fn state(fields: &StateFields) -> Result<ReportState, &'static str> {
     let ended = |outcome| Ok(ReportState::Final(outcome));
     match fields.state {
-        RECEIVING => Ok(ReportState::Receiving { offset: u64::try_from(fields.value).unwrap_or(0) }),
+        RECEIVING => {
+            Ok(ReportState::Receiving { offset: u64::try_from(fields.value).unwrap_or(0) })
+        }
         ACCEPTED => Ok(ReportState::Accepted),
         STARTING => Ok(ReportState::Starting),
         RUNNING => Ok(ReportState::Running),

@@ -45,9 +45,13 @@ fn status(state: ReportState) -> StatusReply {
 }
 
 fn requests() -> Vec<(&'static str, UnitRequest)> {
-    let output = OutputRequest { id: id(), output: UnitOutput::Stdout, attempt: 0, offset: 6, follow: true };
+    let output =
+        OutputRequest { id: id(), output: UnitOutput::Stdout, attempt: 0, offset: 6, follow: true };
     vec![
-        ("OFFER", UnitRequest::Offer { id: id(), start_within_ms: 86_400_000, spec: Box::new(spec()) }),
+        (
+            "OFFER",
+            UnitRequest::Offer { id: id(), start_within_ms: 86_400_000, spec: Box::new(spec()) },
+        ),
         ("OUTPUT", UnitRequest::Output(output)),
         ("FOLLOW", UnitRequest::Follow),
         ("CANCEL", UnitRequest::Cancel { id: id(), grace_ms: 2_000, start_within_ms: 60_000 }),
@@ -159,7 +163,8 @@ fn busy_without_a_reason_or_with_a_later_one_is_unspecified() {
 
 #[test]
 fn a_spec_with_another_hash_is_not_understood() {
-    let mut frame = UnitRequest::Offer { id: id(), start_within_ms: 1, spec: Box::new(spec()) }.encode();
+    let mut frame =
+        UnitRequest::Offer { id: id(), start_within_ms: 1, spec: Box::new(spec()) }.encode();
     let last = frame.len() - 1;
     frame[last] ^= 1;
     assert!(UnitRequest::decode(&frame[4..]).is_err());

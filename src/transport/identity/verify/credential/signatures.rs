@@ -12,8 +12,8 @@ use crate::transport::identity::verify::chain::Name;
 /// What a signature is remembered by: a collision-free hash of chain, message and signature.
 type Key = [u8; 32];
 
-/// Recently verified valid signatures; invalid ones are not remembered. Each is kept for its copies,
-/// which other neighbours send within seconds.
+/// Recently verified valid signatures; invalid ones are not remembered. Each is kept for its
+/// copies, which other neighbours send within seconds.
 pub(super) struct Signatures(Mutex<LruCache<Key, (), BuildHasherDefault<DefaultHasher>>>);
 
 impl Signatures {

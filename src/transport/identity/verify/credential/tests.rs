@@ -50,7 +50,10 @@ fn a_certificate_in_the_chain_that_is_not_needed_and_out_of_its_time_does_no_har
     let mut long = chain("chained");
     long.extend(chain("expired"));
     let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    assert!(matches!(verifier.standing([1; 16], &long, now), Standing::Genuine { fault: None, .. }));
+    assert!(matches!(
+        verifier.standing([1; 16], &long, now),
+        Standing::Genuine { fault: None, .. }
+    ));
 }
 
 #[test]
@@ -68,6 +71,7 @@ fn a_chain_that_is_too_long_to_travel_makes_no_identity() {
     let names: Vec<String> = (0..50).map(|nth| format!("{nth}.{}", "long.".repeat(34))).collect();
     let long = rcgen::CertificateParams::new(names).unwrap();
     let long = long.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
-    let identity = Identity::from_pem(&(text("uri.crt") + &long), &text("uri.key"), &text("ca.crt"));
+    let identity =
+        Identity::from_pem(&(text("uri.crt") + &long), &text("uri.key"), &text("ca.crt"));
     assert!(identity.unwrap_err().to_string().contains("the chain has more than 8192 bytes"));
 }
