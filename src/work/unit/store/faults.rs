@@ -1,11 +1,11 @@
 //! Where tests make writes to the disk fail.
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 pub(crate) use injected::{FaultyDisk, before_write, write_all_at};
-#[cfg(not(test))]
+#[cfg(not(all(test, feature = "testing")))]
 pub(crate) use real::{before_write, write_all_at};
 
-#[cfg(not(test))]
+#[cfg(not(all(test, feature = "testing")))]
 mod real {
     use std::fs::File;
     use std::io;
@@ -25,7 +25,7 @@ mod real {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 mod injected {
     use std::fs::File;
     use std::io;
