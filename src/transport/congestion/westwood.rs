@@ -10,9 +10,9 @@ use quinn_proto::RttEstimator;
 use super::queue::Queue;
 use super::rate::DeliveryRate;
 
-/// Packets of the initial window: the initial window of RFC 9002, section 7.2, is 10; 32 are what
-/// most servers on the web send.
-const INITIAL_PACKETS: u64 = 10;
+/// Packets of the initial window. RFC 9002, section 7.2, says 10; most servers on the web send 32. It
+/// also leaves room for a new packet where an outage has left many unacknowledged.
+const INITIAL_PACKETS: u64 = 32;
 /// Packets of the smallest window.
 const MIN_PACKETS: u64 = 4;
 /// What congestion leaves of the window at least, as in CUBIC (RFC 9438, section 4.6).
