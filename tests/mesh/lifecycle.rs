@@ -183,8 +183,11 @@ fn serve_silence(runtime: &Runtime, node: &Node) {
 }
 
 async fn endless_call(node: &Node) {
-    let mut call = node.call(&id("far"), "test:endless").await.unwrap();
-    assert!(matches!(call.next().await, Err(CallError::Lost(_))));
+    // On a busy machine, the runtime may be gone before the call has begun.
+    match node.call(&id("far"), "test:endless").await {
+        Ok(mut call) => assert!(matches!(call.next().await, Err(CallError::Lost(_)))),
+        Err(error) => assert_eq!(error, OpenError::ShutDown),
+    }
 }
 
 /// A stream that was lost with its connection, and neither ended nor refused by the other side.
