@@ -305,15 +305,21 @@ impl Claims {
         until: Instant,
         now: Instant,
     ) -> BTreeSet<NodeId> {
+        self.uses += 1;
+        let used = self.uses;
+        // The new proof replaces the old one, so only the difference has to fit.
+        let held = self.held_mut(key);
+        let (old, asking) = (held.proven.take(), held.asking.take());
+        // The claim is the last of its claimer to be evicted, but that may have no other.
+        held.used = used;
+        self.bytes -= old.map_or(0, |(old, _)| old.len());
         while self.bytes + attachment.len() > MAX_BYTES && self.evict() {}
         self.bytes += attachment.len();
         let held = self.held_mut(key);
-        let old = held.proven.replace((attachment, until));
-        (held.fault, held.rejections) = (None, 0);
-        let askers = held.asking.take().map(|asking| asking.askers).unwrap_or_default();
-        self.bytes -= old.map_or(0, |(old, _)| old.len());
+        held.proven = Some((attachment, until));
+        (held.fault, held.rejections, held.used) = (None, 0, used);
         self.set_due(key, Some(refresh_at(until, now)));
-        askers
+        asking.map(|asking| asking.askers).unwrap_or_default()
     }
 
     /// Schedules what leads all nodes to the same claims about a stub. Call it when a proof about
@@ -524,6 +530,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::router::proof::signature::Proof;
 
     const HOUR: Duration = Duration::from_secs(3_600);
     const MILLI: Duration = Duration::from_millis(1);
@@ -748,6 +755,43 @@ mod tests {
     }
 
     #[test]
+    fn refreshing_a_proof_in_a_full_table_evicts_no_other() {
+        let (mut claims, now) = claims();
+        let kept = fill(&mut claims, now, &|_| id("n"));
+        let keys: Vec<Key> = (0..kept).map(|nth| (id(&format!("x{nth}")), id("n"))).collect();
+        for key in &keys {
+            claims.on_proven(key, large_attachment(), now + HOUR, now);
+        }
+        assert!(keys.iter().all(|(stub, claimer)| claims.proof(stub, claimer).is_some()));
+        assert_eq!((claims.len(), claims.bytes), (kept, kept * large_attachment().len()));
+    }
+
+    #[test]
+    fn a_proof_that_evicts_keeps_the_askers_of_its_own_claim() {
+        let (mut claims, now) = claims();
+        // Each claimer has one claim, so that of the greatest id is evicted first.
+        let kept = fill(&mut claims, now, &|nth| id(&format!("n{nth}")));
+        let key = (id("s"), id("z"));
+        claims.on_asked(&key, id("hop"), Some(&id("asker")), now);
+        let askers = claims.on_proven(&key, large_attachment(), now + HOUR, now);
+        assert_eq!(askers, [id("asker")].into());
+        assert!(claims.proof(&key.0, &key.1).is_some());
+        assert_eq!((claims.len(), claims.bytes), (kept, kept * large_attachment().len()));
+        assert_eq!(claims.next_timeout(), Some(now + HOUR - REFRESH_AHEAD));
+    }
+
+    /// Fills the table up to `MAX_BYTES` with large proofs of the stubs `x0`, `x1`, and so on.
+    /// Returns their number.
+    fn fill(claims: &mut Claims, now: Instant, claimer: &dyn Fn(usize) -> NodeId) -> usize {
+        let count = MAX_BYTES / large_attachment().len();
+        for nth in 0..count {
+            let key = (id(&format!("x{nth}")), claimer(nth));
+            claims.on_proven(&key, large_attachment(), now + HOUR, now);
+        }
+        count
+    }
+
+    #[test]
     fn a_neighbour_that_has_much_fetched_is_paced() {
         let (mut claims, now) = claims();
         let fetched = (0..1_000).filter(|_| claims.may_fetch_for(&id("m"), now)).count();
@@ -772,6 +816,13 @@ mod tests {
         let version = Version { epoch: 1, sequence, instance: 7 };
         let body = Attachment::body(&id("s"), &id(neighbour), version, 1);
         Attachment::decode(body, Bytes::new(), Bytes::new()).expect("a body of its own")
+    }
+
+    fn large_attachment() -> Attachment {
+        let version = Version { epoch: 1, sequence: 1, instance: 7 };
+        let body = Attachment::body(&id("s"), &id("n"), version, 1);
+        let credential = Bytes::from(vec![0; Proof::MAX_CREDENTIAL]);
+        Attachment::decode(body, Bytes::new(), credential).expect("its parts are within bounds")
     }
 
     fn key(claimer: &str) -> Key {
