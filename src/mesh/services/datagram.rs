@@ -179,8 +179,8 @@ impl DatagramError {
 /// Receives the datagrams sent to one service by any node. Dropping it withdraws the service.
 ///
 /// Up to [`MAX_WAITING_DATAGRAMS`] bytes wait. When the queue is full, each arrival drops the
-/// oldest datagram of a peer that holds more than an equal share, so no peer displaces the
-/// datagrams of others that send less. Ephemeral nodes that share a certificate count as one peer.
+/// oldest datagram of the peer that holds most, so no peer displaces the datagrams of others that
+/// send less. Ephemeral nodes that share a certificate count as one peer.
 #[derive(Debug)]
 pub struct DatagramListener {
     name: ServiceName,

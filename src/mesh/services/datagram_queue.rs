@@ -1,8 +1,8 @@
 //! A bounded queue of datagrams for a listener, shared fairly between callers.
 //!
-//! When the queue is full, the oldest datagram of a caller that holds more than an equal share
-//! makes room, so a flood displaces only the datagrams of its own sender. Ephemeral nodes that
-//! share a certificate are one caller.
+//! When the queue is full, the oldest datagram of the caller that holds most makes room (as in
+//! RFC 8290, section 4.1), so a flood displaces only the datagrams of its own sender.
+//! Ephemeral nodes that share a certificate are one caller.
 //!
 //! quinn receives packets in batches of up to 64 KiB, and a payload keeps its whole batch in
 //! memory. Only the first [`SHARED`] waiting datagrams may do so; later ones are copied, which
@@ -25,6 +25,9 @@ pub const MAX_WAITING_DATAGRAMS: usize = 1024 * 1024;
 const OVERHEAD: usize = 64;
 /// Datagrams that may wait without being copied. A listener that keeps up rarely has more.
 const SHARED: usize = 32;
+/// Room for datagrams that an empty queue keeps, so that a caller who is alone causes no allocation
+/// each time the listener wakes up.
+const KEPT: usize = 1024;
 
 /// A datagram received for a service.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -107,21 +110,20 @@ impl Queue {
     /// queue is closed and nothing was left.
     pub(super) fn take(&self, into: &mut VecDeque<Arrived>) -> bool {
         let mut waiting = lock(&self.waiting);
-        let taken = std::mem::take(&mut waiting.lanes);
+        let ended = waiting.datagrams == 0 && !self.is_open();
         (waiting.bytes, waiting.datagrams) = (0, 0);
-        let ended = taken.is_empty() && !self.is_open();
+        if waiting.lanes.len() == 1
+            && let Some(mut only) = waiting.lanes.first_entry()
+        {
+            only.get_mut().take(into);
+            return ended;
+        }
+        let taken = std::mem::take(&mut waiting.lanes);
         drop(waiting);
-        let several = taken.len() > 1;
         for lane in taken.into_values() {
-            if into.is_empty() {
-                *into = lane.datagrams;
-            } else {
-                into.extend(lane.datagrams);
-            }
+            into.extend(lane.datagrams);
         }
-        if several {
-            into.make_contiguous().sort_unstable_by_key(|arrived| arrived.nth);
-        }
+        into.make_contiguous().sort_unstable_by_key(|arrived| arrived.nth);
         ended
     }
 
@@ -155,14 +157,14 @@ impl Waiting {
         self.datagrams += 1;
     }
 
-    /// Drops the oldest datagram of a caller that holds at least an equal share: `caller` itself if
-    /// it does, otherwise the one that holds most.
+    /// Drops the oldest datagram of the caller that holds most; of `caller` itself if several do.
     fn drop_one(&mut self, caller: &NodeId) {
-        let share = self.bytes / self.lanes.len().max(1);
-        let greedy = if self.lanes.get(caller).is_some_and(|lane| lane.bytes >= share) {
+        let own = self.lanes.get(caller).map_or(0, |lane| lane.bytes);
+        // Nobody holds more than a caller that holds half, so a flood needs no search.
+        let greedy = if 2 * own >= self.bytes {
             caller.clone()
         } else {
-            let most = self.lanes.iter().max_by_key(|(_, lane)| lane.bytes);
+            let most = self.lanes.iter().max_by_key(|(id, lane)| (lane.bytes, *id == caller));
             let Some((greedy, _)) = most else { return };
             greedy.clone()
         };
@@ -171,7 +173,7 @@ impl Waiting {
             self.bytes -= dropped;
             self.datagrams -= 1;
         }
-        // A caller without datagrams takes no part in the shares, nor memory.
+        // A caller without datagrams takes no memory.
         if lane.datagrams.is_empty() {
             self.lanes.remove(&greedy);
         }
@@ -182,6 +184,15 @@ impl Lane {
     fn push(&mut self, arrived: Arrived, size: usize) {
         self.bytes += size;
         self.datagrams.push_back(arrived);
+    }
+
+    /// Moves all datagrams into the empty `into`, whose memory is used for the next ones.
+    fn take(&mut self, into: &mut VecDeque<Arrived>) {
+        if into.capacity() > KEPT {
+            *into = VecDeque::new();
+        }
+        std::mem::swap(&mut self.datagrams, into);
+        self.bytes = 0;
     }
 
     /// Drops the oldest datagram and returns its size.
@@ -270,6 +281,65 @@ mod tests {
         let of_three =
             taken(&queue).into_iter().filter(|datagram| datagram.peer.as_str() == "three").count();
         assert_eq!(of_three, 50);
+    }
+
+    #[test]
+    fn a_caller_that_sends_less_loses_nothing_beside_idle_ones() {
+        let queue = Queue::default();
+        for _ in 0..2_000 {
+            push(&queue, "flood", &[0; 1_000]);
+        }
+        for n in 0..20 {
+            push(&queue, &format!("idle{n}"), b"small");
+        }
+        for n in 0..200_u8 {
+            push(&queue, "modest", &[n; 1_000]);
+            push(&queue, "flood", &[0; 1_000]);
+        }
+        let taken = taken(&queue);
+        let of = |peer: &str| taken.iter().filter(|d| d.peer.as_str().starts_with(peer)).count();
+        assert_eq!((of("modest"), of("idle")), (200, 20));
+    }
+
+    #[test]
+    fn of_callers_that_hold_the_same_the_sender_makes_room() {
+        let queue = Queue::default();
+        let push_to = |peer| push(&queue, peer, &[0; 1_060 - OVERHEAD]);
+        let fit = MAX_WAITING_DATAGRAMS / 1_060;
+        let mut order = ["three", "two", "one"].into_iter().cycle();
+        for peer in order.by_ref().take(fit) {
+            assert_eq!(push_to(peer), Queued::Kept);
+        }
+        assert_eq!((order.next(), push_to("one")), (Some("one"), Queued::Instead(1)));
+        let lanes = &lock(&queue.waiting).lanes;
+        let held: Vec<_> =
+            lanes.iter().map(|(id, lane)| (id.as_str(), lane.bytes / 1_060)).collect();
+        assert_eq!(held, [("one", fit / 3), ("three", fit / 3 + 1), ("two", fit / 3 + 1)]);
+    }
+
+    #[test]
+    fn a_caller_alone_uses_the_same_memory_again() {
+        let queue = Queue::default();
+        let mut taken = VecDeque::new();
+        let mut buffers = Vec::new();
+        for _ in 0..4 {
+            push(&queue, "a", b"datagram");
+            queue.take(&mut taken);
+            buffers.push(taken.as_slices().0.as_ptr());
+            taken.clear();
+        }
+        assert_eq!(buffers[..2], buffers[2..]);
+        // A burst does not keep the memory that it needed.
+        for _ in 0..=KEPT {
+            push(&queue, "a", b"");
+        }
+        queue.take(&mut taken);
+        taken.clear();
+        queue.take(&mut taken);
+        assert!(
+            taken.capacity() <= KEPT
+                && lock(&queue.waiting).lanes["a"].datagrams.capacity() <= KEPT
+        );
     }
 
     #[test]
