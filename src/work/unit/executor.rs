@@ -479,15 +479,17 @@ impl ExecutorUnit {
         step: &mut ExecutorStep,
         now: UnitTime,
     ) {
+        // Recorded even if the attempt is over, so that the versions before and after a power
+        // failure count the same changes.
+        if found.run == RunFile::Supervisor && self.stage == (Stage::Starting { attempt }) {
+            self.record(ExecutorChange::Running { attempt }, step, now);
+        }
         if let Some(exit) = &found.exit {
             self.on_exited(attempt, exit.clone(), step, now);
         } else if found.run == RunFile::Fence {
             self.on_fenced(attempt, true, step, now);
         } else if found.locked {
             step.effects.push(ExecutorEffect::Adopt { attempt });
-            if found.run == RunFile::Supervisor {
-                self.on_started(attempt, step, now);
-            }
             if let Some(grace_ms) = self.cancel {
                 step.effects.push(ExecutorEffect::Terminate { attempt, grace_ms });
             }

@@ -306,7 +306,11 @@ impl SubmitterUnit {
             self.session = Session::Watching;
             return;
         }
-        if self.reported.as_ref().is_some_and(|reported| reported.version >= status.version) {
+        // An executor that lost its power counts again from what it had synced. A final state does
+        // not change any more, so it is accepted with any version.
+        let is_final = matches!(status.state, ReportState::Final(_));
+        let is_old = |reported: &Report| reported.version >= status.version;
+        if !is_final && self.reported.as_ref().is_some_and(is_old) {
             return;
         }
         self.reported = Some(status.clone());

@@ -1,12 +1,13 @@
 //! Histories of one submitter and one executor in which every process may die between any two
-//! writes, and any message may be lost. Whatever happens, a unit runs at most once, and once
-//! everything is up again each reaches a final state.
+//! writes, a power failure may undo what was not synced, and any message may be lost. Whatever
+//! happens, a unit runs at most once, and once everything is up again each reaches a final state,
+//! on which both ends agree.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use uuid::Uuid;
 
-use super::entry::{Answer, ExecutorEntry, StoreId, SubmitterEntry, UnitTime};
+use super::entry::{Answer, ExecutorChange, ExecutorEntry, JournalEntry, StoreId, SubmitterEntry, UnitTime};
 use super::executor::{
     ExecutorEffect, ExecutorInput, ExecutorUnit, Exit, ExitKind, Found, RunFile,
 };
@@ -149,10 +150,11 @@ impl World {
             16..=17 => self.start_submitter(),
             18..=19 => self.start_executor(),
             20 if self.rng.one_in(4) => self.kill_supervisor(),
-            21 if self.rng.one_in(8) => self.lose_power(),
+            21 if self.rng.one_in(4) => self.lose_power(),
             22 if self.rng.one_in(40) => self.lose_disk(),
             23 => self.now = self.now.plus(self.rng.below(4_000)),
             24 => self.set_crash_rate(),
+            25 if self.rng.one_in(4) => self.lose_submitter_power(),
             _ => self.now = self.now.plus(self.rng.below(20)),
         }
     }
@@ -216,6 +218,21 @@ impl World {
         }
         let ended: BTreeSet<u128> = self.ends.keys().copied().collect();
         assert!(submitter.is_subset(&ended));
+        self.both_ends_agree();
+    }
+
+    /// What the executor says of a unit that it accepted is what the submitter has recorded.
+    fn both_ends_agree(&self) {
+        let executor = self.executor.as_ref().expect("it is up");
+        for (n, unit) in &executor.units {
+            let accepted = |entry: &ExecutorEntry| entry.change == ExecutorChange::Accepted;
+            let Some(end) = self.ends.get(n) else { continue };
+            if self.disk.journals[n].iter().any(accepted) {
+                let status = unit.status();
+                let there = status.outcome().cloned().map(|outcome| (outcome, status.started));
+                assert_eq!(there.as_ref(), Some(end), "the two ends of unit {n} disagree");
+            }
+        }
     }
 
     fn submit(&mut self, n: u128) {
@@ -617,7 +634,7 @@ impl World {
             }
             let mut unit = ExecutorUnit::replay(&self.disk.journals[&n]).expect("it replays");
             let found = unit
-                .attempt()
+                .attempt_on_disk()
                 .map_or(Found { run: RunFile::Absent, locked: false, exit: None }, |attempt| {
                     self.found(n, attempt)
                 });
@@ -655,6 +672,15 @@ impl World {
         while !self.supervisors.is_empty() {
             self.kill_supervisor();
         }
+        let journals = self.disk.journals.values_mut();
+        journals.for_each(|journal| lose_unsynced(journal, &mut self.rng));
+    }
+
+    /// The submitter's host goes down. What was synced remains.
+    fn lose_submitter_power(&mut self) {
+        self.kill_submitter();
+        let journals = self.submitter_disk.values_mut();
+        journals.for_each(|journal| lose_unsynced(journal, &mut self.rng));
     }
 
     fn lose_disk(&mut self) {
@@ -700,6 +726,13 @@ impl ExecutorDisk {
         self.runs.retain(|(unit, _), _| *unit != n);
         self.exits.retain(|(unit, _), _| *unit != n);
     }
+}
+
+/// Cuts a journal somewhere behind the last entry that was synced.
+fn lose_unsynced<E: JournalEntry>(journal: &mut Vec<E>, rng: &mut SplitMix64) {
+    let synced = journal.iter().rposition(JournalEntry::is_promise).map_or(0, |last| last + 1);
+    let unsynced = journal.len() - synced;
+    journal.truncate(synced + rng.below(unsynced as u64 + 1) as usize);
 }
 
 fn key(n: u128) -> UnitKey {
