@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use uuid::Uuid;
 
-use super::entry::{Answer, ExecutorChange, ExecutorEntry, JournalEntry, StoreId, SubmitterEntry, UnitTime};
+use super::entry::{
+    Answer, ExecutorChange, ExecutorEntry, JournalEntry, StoreId, SubmitterEntry, UnitTime,
+};
 use super::executor::{
     ExecutorEffect, ExecutorInput, ExecutorUnit, Exit, ExitKind, Found, RunFile,
 };
