@@ -210,7 +210,7 @@ impl Router {
         self.neighbours.view()
     }
 
-    /// How far the link to a neighbour is; `None` if there is no session with it.
+    /// The state of the session with a neighbour. `None` if there is none.
     #[must_use]
     pub fn neighbour_state(&self, id: &NodeId) -> Option<NeighbourState> {
         self.neighbours.get(id).map(|session| session.state)

@@ -28,9 +28,9 @@ pub(crate) struct Convergence {
     attempt: Option<Attempt>,
     /// The most nodes that have answered a wave since a request was open.
     best: u64,
-    /// Waves in a row that did not reach everybody.
+    /// Waves in a row that did not reach every node.
     failures: u32,
-    /// What the last wave took that reached everybody.
+    /// Duration of the last wave that reached every node.
     took: Option<Duration>,
     pace: Bucket,
 }
@@ -51,7 +51,7 @@ struct Attempt {
     /// lost, though it is there.
     broken: bool,
     ended: bool,
-    /// When the next wave begins, if this one does not reach everybody before.
+    /// When the next wave begins, if this one does not reach every node before.
     retry_at: Instant,
 }
 
@@ -66,9 +66,9 @@ pub(super) struct Reach {
 pub(super) enum Judgement {
     /// No request waits for the wave.
     Unwanted,
-    /// It reached everybody, and these requests have their answer.
+    /// It reached every node, and these requests have their answer.
     Reached { requests: Vec<ConvergeRequest>, count: u64 },
-    /// It did not reach everybody.
+    /// It missed at least one node.
     Missed,
 }
 
@@ -156,7 +156,7 @@ impl Convergence {
         Some(due.max(self.pace.ready_at(now)))
     }
 
-    /// A record that asks for a wave is about to be made, because the last wave did not do.
+    /// A record that asks for a wave is about to be made, because the last wave failed.
     pub(super) fn on_asked(&mut self, now: Instant) {
         if self.attempt.as_ref().is_some_and(|attempt| attempt.retry_at <= now) {
             self.failures += 1;

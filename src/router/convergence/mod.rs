@@ -24,14 +24,14 @@ impl Router {
     /// answer is [`Event::Converged`] or, at the deadline, [`Event::Partial`].
     ///
     /// This node originates a record that asks for a wave (as long as a request is open, all its
-    /// records do). Where a wave does not reach everybody, because links or nodes came and went
+    /// records do). If a wave does not reach every node, because links or nodes came and went
     /// meanwhile, it begins another after twice the time that a wave takes, doubling up to 30 s,
     /// within half of what a node may originate. Requests that are open when a wave begins share
     /// it. Requests survive new sessions and records; [`cancel_converge`](Self::cancel_converge)
     /// ends one without an answer.
     ///
-    /// A node without neighbours is all of its mesh, and is told so at once. One that syncs with
-    /// its first neighbour begins when it has. A wave takes about twice the time of an update, and
+    /// For a node without neighbours, which is all of its mesh, the request succeeds at once. One
+    /// that syncs with its first neighbour begins when it has. A wave takes about twice the time of an update, and
     /// at most 2E messages over E links.
     ///
     /// # Errors
@@ -109,7 +109,7 @@ impl Router {
         self.fail(&self.convergence.overdue(now));
     }
 
-    /// This node leaves, so that nobody is to have a route to it.
+    /// Fails all requests. This node leaves: no node may keep a route to it.
     pub(in crate::router) fn end_all_requests(&mut self) {
         self.fail(&self.convergence.all());
     }
@@ -119,8 +119,8 @@ impl Router {
         [self.convergence.next_deadline(), self.next_wave(now)].into_iter().flatten().min()
     }
 
-    /// When the next wave is due. Before this node has synced with a neighbour, it would reach
-    /// nobody.
+    /// When the next wave is due. `None` until this node has synced with a neighbour, because a
+    /// wave would reach no node before.
     fn next_wave(&self, now: Instant) -> Option<Instant> {
         let heard = self.neighbours.routers().any(|(_, session)| session.takes_waves());
         if heard && self.may_speak() { self.convergence.next_wave(now) } else { None }
@@ -215,7 +215,8 @@ impl Router {
             let ended = |got_end| got_end || self.credentials.ends(parent);
             session.is_some_and(|s| ended(s.got_end) && s.state != NeighbourState::Leaving)
         };
-        // One that comes with the sync, late, asks nobody: the neighbour waits for no answer.
+        // A wave that arrives late, with the sync, is not forwarded: the neighbour does not wait for
+        // an answer.
         if !from.is_none_or(listens) {
             return self.echoes.forget(origin);
         }
