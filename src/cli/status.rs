@@ -40,7 +40,7 @@ pub(super) async fn run(args: StatusArgs, env: &Env) -> Result<(), Failure> {
     }
 }
 
-/// Scripts get every stub; a person who looks at a hub with thousands needs their number.
+/// Scripts get every stub. For a person, the number of stubs of a hub is enough.
 fn options(args: &StatusArgs) -> StatusOptions {
     let max_stubs = match args.stubs {
         Some(MaxStubs::All) => None,
@@ -96,7 +96,11 @@ impl StubsView {
     fn line(&self) -> Option<String> {
         self.cut().map(|max| {
             let reachable = self.reachable;
-            format!("{reachable} reachable; the lists below have the first {max}, with --stubs all every one")
+            let shown = match max {
+                0 => "no stubs are listed".to_owned(),
+                max => format!("the lists show at most {max}"),
+            };
+            format!("{reachable} reachable; {shown} (--stubs all shows every stub)")
         })
     }
 }
@@ -531,12 +535,17 @@ Switched packets
     fn stubs_that_no_list_has_are_counted() {
         let stubs = json!({ "reachable": 3, "links": 2, "attached": { "hub": 3, "relay": 1 }, "max_listed": 2 });
         let text = render(json!({ "node_id": "hub", "stubs": stubs }));
-        let line = "  stubs        3 reachable; the lists below have the first 2, with --stubs all every one\n";
+        let line =
+            "  stubs        3 reachable; the lists show at most 2 (--stubs all shows every stub)\n";
         assert!(text.contains(line), "{text}");
         assert!(
             text.contains("\nStubs\n  ATTACHED TO  STUBS\n  hub          3\n  relay        1\n"),
             "{text}"
         );
+        let stubs = json!({ "reachable": 3, "attached": { "hub": 3 }, "max_listed": 0 });
+        let text = render(json!({ "stubs": stubs }));
+        let line = "3 reachable; no stubs are listed (--stubs all shows every stub)\n";
+        assert!(text.contains(line), "{text}");
         for max in [json!(4), json!(null)] {
             let stubs = json!({ "reachable": 3, "attached": { "hub": 4 }, "max_listed": max });
             assert!(!render(json!({ "stubs": stubs })).contains("tubs"));

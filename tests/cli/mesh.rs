@@ -262,6 +262,41 @@ fn an_ephemeral_node_leaves_no_trace() {
 }
 
 #[test]
+fn a_status_lists_no_more_stubs_than_it_is_asked_for() {
+    let mesh = Mesh::start();
+    let [_, place] = mesh.places();
+    let mut command = mesh.world.command(&mesh.on(&["send", "edge", "test:wait"], &place));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "started\n");
+
+    let socket = mesh.socket("relay");
+    let status =
+        |args: &[&str]| mesh.world.run(&[&["status", "--control", &socket], args].concat());
+    let stubs = |args: &[&str]| {
+        let status = status(args).json();
+        assert_eq!(status["stubs"]["links"], 1, "{status:#}");
+        let is_stub =
+            |link: &Value| link["peer"].as_str().is_some_and(|id| id.starts_with("tool~"));
+        (list(&status["links"]).iter().any(is_stub), status["stubs"]["max_listed"].clone())
+    };
+    assert_eq!(stubs(&["--json"]), (true, Value::Null));
+    assert_eq!(stubs(&["--json", "--stubs", "all"]), (true, Value::Null));
+    assert_eq!(stubs(&["--json", "--stubs", "1"]), (true, 1.into()));
+    assert_eq!(stubs(&["--json", "--stubs", "0"]), (false, 0.into()));
+
+    let line = "1 reachable; no stubs are listed (--stubs all shows every stub)";
+    let text = status(&["--stubs", "0"]).ok();
+    assert!(text.contains(line) && !text.contains("tool~"), "{text}");
+    let text = status(&[]).ok();
+    assert!(!text.contains("--stubs all") && text.contains("tool~"), "{text}");
+
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn an_interrupted_command_cancels_its_work() {
     let mesh = Mesh::start();
     for place in &mesh.places() {

@@ -15,7 +15,7 @@ use super::protocol::{
     Answer, MAX_ANSWER, Request, SendRequest, read_chunk, read_line, write_chunks, write_end,
     write_line,
 };
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::Failure;
 use crate::cli::flow::{Sink, Source};
 use crate::cli::local::{Hop, PingReply};
 use crate::id::NodeId;
@@ -46,14 +46,7 @@ impl Client {
         &self,
         options: StatusOptions,
     ) -> Result<T, Failure> {
-        let StatusOptions { max_stubs } = options;
-        match self.ask(&Request::Status { max_stubs }).await {
-            // A node of an older version rejects requests with fields that it does not know.
-            Err(failure) if failure.exit == Exit::Usage && max_stubs.is_some() => {
-                self.ask(&Request::Status { max_stubs: None }).await
-            }
-            answer => answer,
-        }
+        self.ask(&Request::Status { max_stubs: options.max_stubs }).await
     }
 
     pub(in crate::cli) async fn converged(&self, within: Duration) -> Result<Convergence, Failure> {

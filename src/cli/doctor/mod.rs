@@ -40,6 +40,9 @@ use finding::{Finding, Verdict};
 const PATIENCE: Duration = Duration::from_secs(6);
 /// Poll interval for their answers.
 const GLANCE: Duration = Duration::from_millis(100);
+/// The checks read the links. Those to a few stubs are enough to find what is wrong with the
+/// network, and the status of a hub with all of its stubs is megabytes.
+const OPTIONS: StatusOptions = StatusOptions { max_stubs: Some(16) };
 
 /// Looks at everything, prints what it found, and fails if something keeps the node from working.
 pub(super) async fn run(args: DoctorArgs, env: &Env) -> Result<(), Failure> {
@@ -115,7 +118,7 @@ async fn answer_in_time(client: &Client, socket: &Path) -> Result<StatusView, Fa
             socket.display()
         ))
     };
-    timeout(PATIENCE, client.status(StatusOptions::default())).await.unwrap_or_else(|_| Err(late()))
+    timeout(PATIENCE, client.status(OPTIONS)).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Why the doctor cannot join with the node's id: the node runs, although it could not be queried.
@@ -182,7 +185,7 @@ async fn look_at_the_mesh(place: &Place, peers: &[PeerAddr]) -> Vec<Finding> {
 async fn settled(place: &Place, peers: usize) -> Option<StatusView> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let view: StatusView = place.status(StatusOptions::default()).await.ok()?;
+        let view: StatusView = place.status(OPTIONS).await.ok()?;
         let answered = view.links.iter().filter(|link| mesh::has_answered(link)).count();
         if answered >= peers || Instant::now() >= deadline {
             return Some(view);
