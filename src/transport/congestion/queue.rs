@@ -96,8 +96,11 @@ impl Queue {
         let (sum, count) = std::mem::take(&mut self.round);
         let average = sum.checked_div(count)?;
         self.last = average;
-        if now.saturating_duration_since(self.period) >= BASE_FOR / 2 {
-            self.base = [None, self.base[0]];
+        let age = now.saturating_duration_since(self.period);
+        if age >= BASE_FOR / 2 {
+            // After a pause, even the newer of the two is too old.
+            let newer = if age < BASE_FOR { self.base[0] } else { None };
+            self.base = [None, newer];
             self.period = now;
         }
         self.base[0] = Some(self.base[0].map_or(average, |base| base.min(average)));
@@ -106,11 +109,6 @@ impl Queue {
             self.empty_at = now;
         }
         Some(queued)
-    }
-
-    /// Forgets everything.
-    pub(super) fn reset(&mut self, now: Instant) {
-        *self = Self::new(now);
     }
 }
 
@@ -165,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_without_acknowledgements_says_nothing() {
+    fn a_round_without_acknowledgements_has_no_delay() {
         let now = tokio::time::Instant::now().into_std();
         assert_eq!(Queue::new(now).next_round(now), None);
     }

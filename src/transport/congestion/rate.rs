@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Instants of sending that are remembered. Beyond it, packets count as sent with those before.
-const MAX_POINTS: usize = 4_096;
+/// Maximum number of instants of sending that are remembered: a second in bursts of a millisecond.
+/// Beyond it, packets count as sent with those before.
+const MAX_POINTS: usize = 1_024;
 /// Rounds whose highest rate counts. Short, because the window after congestion follows from it: a
 /// flow that shares its path with a new one should forget the rate that it had alone.
 const ROUNDS: usize = 6;
@@ -44,6 +45,13 @@ impl DeliveryRate {
         }
     }
 
+    /// Whether everything that is remembered was acknowledged.
+    pub(super) fn is_idle(&self) -> bool {
+        self.points.is_empty()
+    }
+
+    /// Packets were sent. Not to be called for small ones: those that only acknowledge are never
+    /// acknowledged themselves, and would be remembered without end.
     pub(super) fn on_sent(&mut self, now: Instant) {
         let Some(last) = self.points.back() else {
             // After a pause, the time since the last acknowledgement says nothing about the path.
@@ -78,6 +86,10 @@ impl DeliveryRate {
             point = Some(first);
             self.points.pop_front();
         }
+        if self.points.is_empty() {
+            // A connection at rest holds no memory.
+            self.points = VecDeque::new();
+        }
         self.newest_sent = self.newest_sent.max(sent);
         let Some(point) = point else { return };
         // The longer of the two intervals: acknowledgements may arrive in bursts.
@@ -88,10 +100,15 @@ impl DeliveryRate {
             return;
         }
         let rate = (self.delivered - point.delivered) as f64 / interval.as_secs_f64();
-        // What an application held back shows no more than a lower bound.
+        // A rate that the application has limited is only a lower bound.
         if !app_limited || rate > self.bytes_per_second() {
             self.highest[0] = self.highest[0].max(rate);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.points.len()
     }
 
     /// A round trip has passed in which the window was used.
@@ -113,11 +130,6 @@ impl DeliveryRate {
     /// flow's share of it; the highest rates of several flows add up to more than the path has.
     pub(super) fn recent_product(&self, round_trip: Duration) -> u64 {
         (self.highest[0].max(self.highest[1]) * round_trip.as_secs_f64()) as u64
-    }
-
-    /// Forgets what the path has delivered.
-    pub(super) fn reset(&mut self) {
-        self.highest = [0.0; ROUNDS];
     }
 }
 

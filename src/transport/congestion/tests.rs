@@ -25,6 +25,8 @@ struct Path {
     loss: f64,
     queue: usize,
     jitter: Duration,
+    /// Mbit/s to which the rate falls before the measurement.
+    falls_to: Option<f64>,
 }
 
 /// 20 Mbit/s, 40 ms, 100 kB: as much queue as fits the path.
@@ -34,6 +36,7 @@ const EDGE: Path = Path {
     loss: 0.0,
     queue: 100_000,
     jitter: Duration::ZERO,
+    falls_to: None,
 };
 
 #[derive(Debug)]
@@ -59,20 +62,18 @@ impl Outcome {
     }
 }
 
-fn tls() -> (ServerConfig, ClientConfig) {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
-    let params =
-        rcgen::CertificateParams::new(["server".to_owned()]).expect("a connection that works");
-    let certificate = params.self_signed(&key).expect("a connection that works").der().clone();
+/// What may fail in a test; a failure fails the test.
+type Outcomes<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn tls() -> Outcomes<(ServerConfig, ClientConfig)> {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+    let params = rcgen::CertificateParams::new(["server".to_owned()])?;
+    let certificate = params.self_signed(&key)?.der().clone();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
-    let server = ServerConfig::with_single_cert(vec![certificate.clone()], key.into())
-        .expect("a connection that works");
+    let server = ServerConfig::with_single_cert(vec![certificate.clone()], key.into())?;
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate).expect("a connection that works");
-    (
-        server,
-        ClientConfig::with_root_certificates(Arc::new(roots)).expect("a connection that works"),
-    )
+    roots.add(certificate)?;
+    Ok((server, ClientConfig::with_root_certificates(Arc::new(roots))?))
 }
 
 fn transport(congestion: Congestion) -> Arc<TransportConfig> {
@@ -86,7 +87,7 @@ fn transport(congestion: Congestion) -> Arc<TransportConfig> {
 }
 
 async fn bulk(connection: Connection) {
-    let mut stream = connection.open_uni().await.expect("a connection that works");
+    let Ok(mut stream) = connection.open_uni().await else { return };
     let data = vec![7; 64 << 10];
     while stream.write_all(&data).await.is_ok() {}
 }
@@ -113,26 +114,26 @@ async fn serve(connection: Connection) {
 }
 
 /// Flows, one a second, and what each moved in `time` once all have started.
-async fn measure(seed: u64, path: Path, flows: &[Congestion], time: Duration) -> Outcome {
+async fn measure(seed: u64, path: Path, flows: &[Congestion], time: Duration) -> Outcomes<Outcome> {
     let network = Network::new(seed);
-    network.set_default(LinkQuality {
+    let quality = LinkQuality {
         latency: path.round_trip / 2,
         bandwidth: Some((path.mbit * MBIT) as u64),
         loss: path.loss,
         queue: path.queue,
         jitter: path.jitter,
         ..LinkQuality::default()
-    });
+    };
+    network.set_default(quality);
     let (here, there) = (network.bind_host(), network.bind_host());
     let address = there.address();
-    let (server, mut client) = tls();
+    let (server, mut client) = tls()?;
     let endpoint = |socket, number, server| {
         let mut config = EndpointConfig::default();
         config.rng_seed(Some([number; 32]));
         Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(quinn::TokioRuntime))
-            .expect("an endpoint")
     };
-    let (here, there) = (endpoint(here, 1, None), endpoint(there, 2, Some(server)));
+    let (here, there) = (endpoint(here, 1, None)?, endpoint(there, 2, Some(server))?);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         while let Some(incoming) = there.accept().await {
@@ -142,30 +143,27 @@ async fn measure(seed: u64, path: Path, flows: &[Congestion], time: Duration) ->
         }
     });
     client.transport_config(transport(Cubic));
-    let caller = here
-        .connect_with(client.clone(), address, "server")
-        .expect("a connection that works")
-        .await
-        .expect("a connection that works");
+    let caller = here.connect_with(client.clone(), address, "server")?.await?;
     let mut connections = Vec::new();
     for flow in flows {
         client.transport_config(transport(*flow));
-        let connection = here
-            .connect_with(client.clone(), address, "server")
-            .expect("a connection that works")
-            .await
-            .expect("a connection that works");
+        let connection = here.connect_with(client.clone(), address, "server")?.await?;
         tasks.spawn(bulk(connection.clone()));
         connections.push(connection);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    if let Some(mbit) = path.falls_to {
+        tokio::time::sleep(WARM_UP).await;
+        network.set_default(LinkQuality { bandwidth: Some((mbit * MBIT) as u64), ..quality });
+    }
     tokio::time::sleep(WARM_UP).await;
-    let moved = || -> Vec<u64> {
+    let moved = || -> Vec<(u64, u64)> {
         connections
             .iter()
             .map(|connection| {
-                let path = connection.stats();
-                path.udp_tx.bytes - path.path.lost_bytes
+                let stats = connection.stats();
+                let packets = stats.path.sent_packets - stats.path.lost_packets;
+                (stats.udp_tx.bytes - stats.path.lost_bytes, packets)
             })
             .collect()
     };
@@ -173,35 +171,35 @@ async fn measure(seed: u64, path: Path, flows: &[Congestion], time: Duration) ->
     let (start, mut calls) = (Instant::now(), Vec::new());
     while start.elapsed() < time {
         let called = Instant::now();
-        let (mut send, mut recv) = caller.open_bi().await.expect("a connection that works");
-        send.write_all(b"ping").await.expect("a connection that works");
-        send.finish().expect("a connection that works");
-        recv.read_to_end(64).await.expect("a connection that works");
+        let (mut send, mut recv) = caller.open_bi().await?;
+        send.write_all(b"ping").await?;
+        send.finish()?;
+        recv.read_to_end(64).await?;
         calls.push(called.elapsed());
         tokio::time::sleep(100 * MS).await;
     }
     let seconds = start.elapsed().as_secs_f64();
-    let rates = moved()
+    let (then, after) = (moved(), network.counters());
+    let rates = then
         .iter()
         .zip(&before)
-        .map(|(after, before)| (after - before) as f64 / MBIT / seconds)
+        .map(|(after, before)| after.0.saturating_sub(before.0) as f64 / MBIT / seconds)
         .collect();
-    let after = network.counters();
+    let packets: u64 =
+        then.iter().zip(&before).map(|(after, before)| after.1.saturating_sub(before.1)).sum();
     calls.sort();
-    Outcome {
+    Ok(Outcome {
         rates,
-        dropped: (after.dropped_full - counters.dropped_full) as f64
-            / (after.delivered - counters.delivered) as f64
-            * 2.0,
+        dropped: (after.dropped_full - counters.dropped_full) as f64 / packets as f64,
         median: calls[calls.len() / 2],
         worst: calls[calls.len() - 1],
-    }
+    })
 }
 
 /// Prints the outcome; `--nocapture` shows it.
 #[expect(clippy::print_stderr, reason = "figures for the next change of the controller")]
 async fn shown(name: &str, path: Path, flows: &[Congestion]) -> Outcome {
-    let outcome = measure(1, path, flows, Duration::from_secs(20)).await;
+    let outcome = measure(1, path, flows, Duration::from_secs(20)).await.expect("no error");
     eprintln!(
         "{name}: {:.1?} Mbit/s, Jain {:.2}, dropped {:.3}, call {:?}, {:?} at most",
         outcome.rates,
@@ -276,4 +274,12 @@ async fn short_and_long_paths_are_filled_despite_loss() {
         let outcome = shown(&format!("{mbit} Mbit/s, {ms} ms"), path, &[Westwood]).await;
         assert!(outcome.total() >= 0.7 * mbit, "{outcome:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_that_falls_leaves_no_long_queue() {
+    let path = Path { queue: 1_000_000, falls_to: Some(2.0), ..EDGE };
+    let outcome = shown("20, then 2 Mbit/s", path, &[Westwood]).await;
+    assert!(outcome.total() >= 1.7, "{outcome:?}");
+    assert!(outcome.median <= EDGE.round_trip + 60 * MS, "{outcome:?}");
 }

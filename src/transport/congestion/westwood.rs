@@ -4,20 +4,22 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
+use quinn::congestion::{Controller, ControllerFactory};
 use quinn_proto::RttEstimator;
 
 use super::queue::Queue;
 use super::rate::DeliveryRate;
 
-/// Packets of the initial window. RFC 9002, section 7.2, says 10; most servers on the web send 32. It
-/// also leaves room for a new packet where an outage has left many unacknowledged.
+/// Packets of the initial window: 32, as in Chromium's QUIC, where RFC 9002, section 7.2, recommends
+/// 10. It leaves room for a new packet when an outage has left many unacknowledged.
 const INITIAL_PACKETS: u64 = 32;
 /// Packets of the smallest window.
 const MIN_PACKETS: u64 = 4;
 /// What congestion leaves of the window at least, as in CUBIC (RFC 9438, section 4.6).
 const BETA: f64 = 0.7;
-/// A queueing delay that the window does not grow beyond: calls wait as long.
+/// What an ECN mark leaves of it at most (RFC 8511): the queue that marks is short.
+const MARKED: f64 = 0.85;
+/// Queueing delay beyond which the window backs off: every call on the path waits as long.
 const MAX_QUEUE: Duration = Duration::from_millis(40);
 /// The window grows by a packet a round once packets wait for this part of the empty path's round
 /// trip, and faster before.
@@ -25,18 +27,19 @@ const SHORT_QUEUE: u32 = 16;
 const SHORT_QUEUES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
 /// The part of the window by which it grows while the path has no queue.
 const PROBE: u64 = 8;
-/// Packets by which it grows in a round otherwise: fair to CUBIC, which has the same [`BETA`] (RFC
+/// Packets by which it grows in a round with a queue: fair to CUBIC, which has the same [`BETA`] (RFC
 /// 9438, section 4.3).
 const ADDED: f64 = 0.53;
-/// While others fill the queue, growth is that of a round trip of this length, or longer rounds
-/// would leave the path to them.
+/// While others fill the queue, the window grows by [`ADDED`] for each such part of a round: with
+/// rounds as long as their queue, it would otherwise not keep up with them.
 const CONTENDED_ROUND: Duration = Duration::from_millis(50);
-/// Rounds for which the window of the last congestion is approached in halves, not in eighths.
+/// Rounds after congestion in which the window approaches its size at that time by half of the
+/// distance.
 const CEILING_ROUNDS: u32 = 48;
-/// What repeated congestion leaves of the product of rate and round trip: the rates of several
-/// flows, each at its best, add up to more than the path has.
+/// What repeated congestion leaves of the product of rate and round trip: the measured rates of
+/// several flows may add up to more than the path has.
 const REPEATED: f64 = 0.9;
-/// Rounds within which congestion is repeated.
+/// Rounds after congestion within which it counts as repeated.
 const REPEATED_ROUNDS: u32 = 8;
 /// Loss beyond this share is congestion, whatever the queue: a policer, or a queue too short to be
 /// seen. Smoothed over rounds.
@@ -50,9 +53,13 @@ const FULL_ROUNDS: u32 = 3;
 const DRAIN_AFTER: Duration = Duration::from_secs(5);
 /// What a drain leaves of the product of rate and round trip.
 const DRAIN: f64 = 0.85;
+/// The part of a queue above which a cut has not relieved it: this end had a small share in it.
+const RELIEF: f64 = 0.9;
+/// Cuts in a row without relief that show that others fill the queue.
+const CUTS_IN_VAIN: u32 = 2;
 /// Rounds during which a queue of others is accepted.
 const CONTENDED_ROUNDS: u32 = 32;
-/// Rounds of slow growth after a loss of much without a queue.
+/// Rounds of slow growth after [`MAX_LOSS`] was exceeded without a queue.
 const WARY_ROUNDS: u32 = 32;
 
 #[derive(Debug)]
@@ -60,7 +67,7 @@ pub(super) struct WestwoodConfig;
 
 impl ControllerFactory for WestwoodConfig {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Westwood::new(now, current_mtu))
+        Box::new(Westwood::new(now, current_mtu.into()))
     }
 }
 
@@ -83,8 +90,13 @@ pub(super) struct Westwood {
     loss: f64,
     /// Rounds left in which a queue longer than [`MAX_QUEUE`] is accepted, because others fill it.
     contended: u32,
-    /// Whether the last cut was for the length of the queue, whose effect is not known yet.
-    relieved: bool,
+    /// Whether the round began with a cut. Most of what is acknowledged in it was sent before, so it
+    /// does not show what the cut has done.
+    settling: bool,
+    /// The queueing delay for which the window was cut last, until the effect is known.
+    relieved: Option<Duration>,
+    /// Such cuts in a row that had no effect.
+    in_vain: u32,
     /// Rounds left of slow growth.
     wary: u32,
     /// The window at the last congestion, and the rounds since.
@@ -104,10 +116,8 @@ enum Phase {
     Avoidance,
 }
 
-const SLOW_START: Phase = Phase::SlowStart { rate: 0.0, full: 0 };
-
 /// A round trip: it ends with the acknowledgement of a packet sent after it began.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Round {
     start: Instant,
     acked: u64,
@@ -123,12 +133,11 @@ impl Round {
 }
 
 impl Westwood {
-    fn new(now: Instant, mtu: u16) -> Self {
-        let mtu = u64::from(mtu);
+    fn new(now: Instant, mtu: u64) -> Self {
         Self {
             mtu,
-            window: INITIAL_PACKETS * mtu.max(1_200),
-            phase: SLOW_START,
+            window: INITIAL_PACKETS * mtu,
+            phase: Phase::SlowStart { rate: 0.0, full: 0 },
             rate: DeliveryRate::new(now),
             queue: Queue::new(now),
             round: Round::new(now),
@@ -138,7 +147,9 @@ impl Westwood {
             recovery: None,
             loss: 0.0,
             contended: 0,
-            relieved: false,
+            settling: false,
+            relieved: None,
+            in_vain: 0,
             wary: 0,
             ceiling: u64::MAX,
             since: u32::MAX,
@@ -158,16 +169,19 @@ impl Westwood {
     fn back_off(&mut self, now: Instant) {
         let kept = (self.window as f64 * BETA) as u64;
         let product = self.queue.base().map_or(0, |base| self.rate.recent_product(base));
-        let product = match self.since {
-            ..REPEATED_ROUNDS => (product as f64 * REPEATED) as u64,
-            _ => product,
-        };
+        let repeated = self.since < REPEATED_ROUNDS;
+        let product = if repeated { (product as f64 * REPEATED) as u64 } else { product };
         self.ceiling = self.window;
         self.since = 0;
         self.window = product.max(kept).min(self.window).max(self.least());
-        self.phase = Phase::Avoidance;
         self.recovery = Some(now);
-        // Growth goes on once this window has been in use for a round.
+        self.settle(now);
+    }
+
+    /// Begins a round of avoidance with a smaller window.
+    fn settle(&mut self, now: Instant) {
+        self.phase = Phase::Avoidance;
+        self.settling = true;
         self.round = Round::new(now);
     }
 
@@ -185,13 +199,13 @@ impl Westwood {
         self.wary = self.wary.saturating_sub(1);
         self.since = self.since.saturating_add(1);
         match self.phase {
-            Phase::SlowStart { rate, full } => self.end_of_slow_start(rate, full, queued),
+            Phase::SlowStart { rate, full } => self.end_of_slow_start(now, rate, full, queued),
             Phase::Avoidance => self.avoid(now, queued),
         }
         self.rate.next_round();
     }
 
-    fn end_of_slow_start(&mut self, highest: f64, full: u32, queued: Duration) {
+    fn end_of_slow_start(&mut self, now: Instant, highest: f64, full: u32, queued: Duration) {
         // HyStart++ (RFC 9406, section 4.2): the round trip rises before the queue is full.
         let threshold = (self.queue.base().unwrap_or_default() / 8)
             .clamp(Duration::from_millis(4), Duration::from_millis(16));
@@ -200,18 +214,27 @@ impl Westwood {
         self.phase = Phase::SlowStart { rate: highest, full };
         if queued >= threshold || full >= FULL_ROUNDS {
             self.window = self.product().max(self.window / 2).min(self.window).max(self.least());
-            self.phase = Phase::Avoidance;
+            self.settle(now);
         }
     }
 
     fn avoid(&mut self, now: Instant, queued: Duration) {
+        if std::mem::take(&mut self.settling) {
+            return;
+        }
         let base = self.queue.base().unwrap_or_default();
-        // Others keep the queue up if it is as long as before, though this end gave way.
-        if std::mem::take(&mut self.relieved) && queued > MAX_QUEUE / 2 {
-            self.contended = CONTENDED_ROUNDS;
+        // Others keep the queue up if it stays as long, though this end gave way more than once. Once
+        // is not enough: the rate of the path may just have fallen.
+        if let Some(before) = self.relieved.take() {
+            let relieved = queued <= (MAX_QUEUE / 2).max(before.mul_f64(RELIEF));
+            self.in_vain = if relieved { 0 } else { self.in_vain + 1 };
+            if self.in_vain == CUTS_IN_VAIN {
+                self.in_vain = 0;
+                self.contended = CONTENDED_ROUNDS;
+            }
         }
         if queued > MAX_QUEUE && self.contended == 0 {
-            self.relieved = true;
+            self.relieved = Some(queued);
             return self.back_off(now);
         }
         let short = (base / SHORT_QUEUE).clamp(SHORT_QUEUES.0, SHORT_QUEUES.1);
@@ -220,7 +243,7 @@ impl Westwood {
             let drained = (self.product() as f64 * DRAIN).max(self.window as f64 * BETA) as u64;
             self.window = drained.clamp(self.least(), self.window);
             self.queue.drained(now);
-            return;
+            return self.settle(now);
         }
         self.window = self.window.saturating_add(self.growth(queued <= short && self.wary == 0));
     }
@@ -232,18 +255,39 @@ impl Westwood {
             let rounds = self.queue.round_trip().div_duration_f64(CONTENDED_ROUND).clamp(1.0, 8.0);
             added = (added as f64 * rounds) as u64;
         }
-        match empty {
-            true if self.since < CEILING_ROUNDS => {
-                (self.ceiling.saturating_sub(self.window) / 2).min(self.window / PROBE).max(added)
-            }
-            true => self.window / PROBE,
-            false => added,
+        if !empty {
+            return added;
+        }
+        if self.since >= CEILING_ROUNDS {
+            return self.window / PROBE;
+        }
+        (self.ceiling.saturating_sub(self.window) / 2).min(self.window / PROBE).max(added)
+    }
+
+    /// A packet was acknowledged.
+    fn acknowledge(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool) {
+        self.rate.on_ack(now, bytes);
+        self.round.acked += bytes;
+        self.batch += bytes;
+        self.newest = Some(self.newest.map_or(sent, |newest| newest.max(sent)));
+        let recovering = self.recovery.is_some_and(|recovery| sent <= recovery);
+        if !app_limited && !recovering && matches!(self.phase, Phase::SlowStart { .. }) {
+            self.grown += bytes;
         }
     }
 }
 
 impl Controller for Westwood {
-    fn on_sent(&mut self, now: Instant, _: u64, _: u64) {
+    fn on_sent(&mut self, now: Instant, bytes: u64, _: u64) {
+        // quinn also reports packets that only acknowledge. What fills the path is larger.
+        if bytes < self.mtu / 2 {
+            return;
+        }
+        if self.rate.is_idle() {
+            // A pause is neither a queue that was never empty nor a part of a round.
+            self.queue.drained(now);
+            self.round = Round { start: now, limited: false, ..self.round };
+        }
         self.rate.on_sent(now);
     }
 
@@ -255,14 +299,7 @@ impl Controller for Westwood {
         app_limited: bool,
         _: &RttEstimator,
     ) {
-        self.rate.on_ack(now, bytes);
-        self.round.acked += bytes;
-        self.batch += bytes;
-        self.newest = Some(self.newest.map_or(sent, |newest| newest.max(sent)));
-        let recovering = self.recovery.is_some_and(|recovery| sent <= recovery);
-        if !app_limited && !recovering && matches!(self.phase, Phase::SlowStart { .. }) {
-            self.grown += bytes;
-        }
+        self.acknowledge(now, sent, bytes, app_limited);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _: Option<u64>) {
@@ -274,8 +311,9 @@ impl Controller for Westwood {
         }
         self.rate.on_end_acks(now, sent, app_limited);
         self.queue.on_round_trip(now.saturating_duration_since(sent));
-        // Not the window has limited what was sent if half of it was free (RFC 9002, section 7.8).
-        // quinn does not call a connection limited by its application that has just sent something.
+        // A window of which half was free has limited nothing (see RFC 9002, section 7.8; the half is
+        // Linux's). quinn reports a connection as limited by its application only while that has
+        // nothing to send.
         self.round.limited |= !app_limited && used >= self.window / 2;
         if sent >= self.round.start {
             self.end_round(now);
@@ -291,21 +329,20 @@ impl Controller for Westwood {
     ) {
         self.round.lost += lost_bytes;
         if persistent {
-            // The path is gone or another: what is known of it is of no use.
-            self.window = self.least();
-            self.phase = SLOW_START;
-            self.rate.reset();
-            self.queue.reset(now);
-            self.recovery = Some(now);
-            self.round = Round::new(now);
+            // The path is gone, or has changed: start again (RFC 9002, section 7.6.2).
+            let (mtu, window) = (self.mtu, self.least());
+            *self = Self { window, recovery: Some(now), ..Self::new(now, mtu) };
             return;
         }
         if self.recovery.is_some_and(|recovery| sent <= recovery) {
             return;
         }
-        let marked = lost_bytes == 0;
         let much = self.loss > MAX_LOSS;
-        if marked || self.queue.is_long() {
+        if lost_bytes == 0 {
+            let most = (self.window as f64 * MARKED) as u64;
+            self.back_off(now);
+            self.window = self.window.min(most).max(self.least());
+        } else if self.queue.is_long() {
             self.back_off(now);
         } else if much {
             self.back_off(now);
@@ -324,22 +361,109 @@ impl Controller for Westwood {
         self.window
     }
 
-    fn metrics(&self) -> ControllerMetrics {
-        let mut metrics = ControllerMetrics::default();
-        metrics.congestion_window = self.window;
-        metrics.pacing_rate = Some((self.rate.bytes_per_second() * 8.0) as u64);
-        metrics
-    }
-
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(self.clone())
     }
 
     fn initial_window(&self) -> u64 {
-        INITIAL_PACKETS * self.mtu.max(1_200)
+        INITIAL_PACKETS * self.mtu
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn started() -> (Westwood, Instant) {
+        let now = tokio::time::Instant::now().into_std();
+        (Westwood::new(now, 1_200), now)
+    }
+
+    #[test]
+    fn an_end_that_only_acknowledges_remembers_nothing() {
+        let (mut westwood, now) = started();
+        for at in 0..10_000 {
+            westwood.on_sent(now + at * MS, 50, u64::from(at));
+        }
+        assert_eq!(westwood.rate.remembered(), 0);
+    }
+
+    #[test]
+    fn persistent_congestion_starts_again_from_the_smallest_window() {
+        let (mut westwood, now) = started();
+        westwood.on_congestion_event(now + 500 * MS, now, true, 1_200);
+        assert_eq!(westwood.window(), MIN_PACKETS * 1_200);
+        assert!(matches!(westwood.phase, Phase::SlowStart { .. }));
+    }
+
+    #[test]
+    fn a_loss_without_a_queue_leaves_the_window() {
+        let (mut westwood, now) = started();
+        let before = westwood.window();
+        westwood.on_congestion_event(now + 50 * MS, now, false, 1_200);
+        assert_eq!(westwood.window(), before);
+    }
+
+    #[test]
+    fn an_ecn_mark_is_congestion_once_in_a_round() {
+        let (mut westwood, now) = started();
+        let before = westwood.window();
+        westwood.on_congestion_event(now + 50 * MS, now, false, 0);
+        let after = westwood.window();
+        assert_eq!(after, (before as f64 * BETA) as u64);
+        westwood.on_congestion_event(now + 60 * MS, now + 10 * MS, false, 0);
+        assert_eq!(westwood.window(), after, "that packet was sent before the answer");
+    }
+
+    /// Rounds of 40 ms in which this many packets are sent and acknowledged.
+    fn rounds(westwood: &mut Westwood, start: Instant, rounds: u32, packets: u64) {
+        for round in 0..rounds {
+            let (sent, acked) = (start + round * 40 * MS, start + (round + 1) * 40 * MS);
+            westwood.on_sent(sent, packets * 1_200, 0);
+            for _ in 0..packets {
+                westwood.acknowledge(acked, sent, 1_200, false);
+            }
+            westwood.on_end_acks(acked, 0, false, None);
+        }
+    }
+
+    #[test]
+    fn a_window_that_is_not_used_does_not_grow() {
+        let (mut westwood, now) = started();
+        rounds(&mut westwood, now, 1_000, 10);
+        assert_eq!(westwood.window(), INITIAL_PACKETS * 1_200);
+    }
+
+    #[test]
+    fn a_window_that_is_used_grows() {
+        let (mut westwood, now) = started();
+        rounds(&mut westwood, now, 1, 32);
+        assert_eq!(westwood.window(), 2 * INITIAL_PACKETS * 1_200);
+    }
+
+    #[test]
+    fn loss_beyond_a_tenth_is_congestion_without_a_queue() {
+        let (mut westwood, now) = started();
+        let before = westwood.window();
+        for round in 0..10 {
+            let sent = now + round * 40 * MS;
+            westwood.on_congestion_event(sent + 40 * MS, sent, false, 20_000);
+            rounds(&mut westwood, sent, 1, 32);
+        }
+        assert!(westwood.window() < before, "{}", westwood.window());
+    }
+
+    #[test]
+    fn a_larger_mtu_raises_the_smallest_window() {
+        let (mut westwood, now) = started();
+        westwood.on_congestion_event(now + 500 * MS, now, true, 1_200);
+        westwood.on_mtu_update(8_952);
+        assert_eq!(westwood.window(), MIN_PACKETS * 8_952);
     }
 }
