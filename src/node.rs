@@ -850,8 +850,8 @@ impl NodeBuilder {
     }
 
     /// Congestion control of what this node sends, on its links and to its peers. By default
-    /// [`Congestion::Westwood`], which keeps its rate on paths with random loss. The other end
-    /// chooses for what it sends.
+    /// [`Congestion::Cubic`]; [`Congestion::Westwood`] keeps its rate on paths with random loss. The
+    /// other end chooses for what it sends.
     pub fn congestion(mut self, congestion: Congestion) -> Self {
         self.congestion = congestion;
         self

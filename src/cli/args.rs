@@ -204,8 +204,9 @@ pub(super) struct NodeArgs {
     /// [default: default]
     #[arg(long, value_name = "PROFILE")]
     pub(super) liveness: Option<String>,
-    /// Congestion control of what this node sends: `westwood` keeps its rate on paths with random
-    /// loss and queues short, `cubic` is RFC 9438 [env: RECEPTOR_CONGESTION] [default: westwood]
+    /// Congestion control of what this node sends: `cubic` (RFC 9438), or `westwood`, which keeps its
+    /// rate on paths with random loss and keeps queues short [env: RECEPTOR_CONGESTION] [default:
+    /// cubic]
     #[arg(long, value_name = "ALGORITHM")]
     pub(super) congestion: Option<String>,
     /// Grace period for running calls and open streams after the first SIGTERM or Ctrl-C: 500ms,
