@@ -197,7 +197,7 @@ impl Shared {
             let Ok(mut core) = unit.core.clone().try_lock_owned() else { continue };
             if let Err(error) = self.resume_unit(&unit, &mut core) {
                 tracing::warn!(unit = %unit.key, %error, "could not resume a unit; trying again");
-                core.stale = true;
+                (core.stale, core.recovering) = (true, true);
                 let (shared, unit) = (self.clone(), unit.clone());
                 self.spawn(async move { shared.recover_later(&unit).await });
             }
@@ -252,7 +252,9 @@ impl Shared {
         };
         let created = entries.first().map_or(UnitTime(0), |entry| entry.at);
         let (attempt, is_final) = (machine.last_attempt(), machine.is_final());
-        if machine.attempt().is_some() {
+        // After a power failure an attempt may have been begun that the journal does not have.
+        let is_begun = |attempt| dir.paths().is_begun(attempt).unwrap_or(true);
+        if machine.attempt().is_some() || machine.attempt_on_disk().is_some_and(is_begun) {
             self.incoming.queue().resume(&machine.spec().directive, key.clone());
         }
         let unit = Arc::new(InUnit::new(key, machine, dir, created));

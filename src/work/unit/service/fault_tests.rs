@@ -2,6 +2,8 @@
 //! is, no unit is lost or runs twice, and the node goes on.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use uuid::Uuid;
 use super::super::store::faults::FaultyDisk;
 use super::super::{
     Failure, Outcome, ResultsOptions, SubmitError, UnitError, UnitFilter, UnitHandle, UnitLimits,
-    UnitsConfig,
+    UnitState, UnitStatus, UnitsConfig,
 };
 use crate::sync::lock;
 use crate::testing::{Mesh, mesh};
@@ -20,7 +22,7 @@ use crate::{Node, NodeBuilder};
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 
-/// How often a user tries again what the disk did not take.
+/// How often a user repeats what has failed.
 const TRIES: u32 = 20;
 
 /// How often the handler has run for each payload.
@@ -71,6 +73,77 @@ async fn each_write_of_the_submitter_may_fail_once() {
 #[tokio::test(start_paused = true)]
 async fn each_write_of_the_submitter_may_fail_with_those_behind_it() {
     every_write_fails_in_turn("ctl", 7).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_task_recovers_a_unit_however_long_the_disk_is_full() {
+    let (mesh, dir, runs) =
+        (mesh(["relay"]).await, tempfile::tempdir().expect("a directory"), Runs::default());
+    let ctl = start(&mesh, &dir, "ctl", &runs).await;
+    let disk = FaultyDisk::new(&dir.path().join("ctl").join("units"));
+    let unit = ctl.submit("away", "text:shout", "").start_by(Duration::from_secs(1));
+    let unit = unit.await.expect("it is stored");
+    disk.fill(true);
+    sleep(Duration::from_secs(2)).await;
+    let before = disk.writes();
+    sleep(Duration::from_secs(10)).await;
+    // Each second, one task recovers the unit and another one tries to record that it has expired.
+    let writes = disk.writes() - before;
+    assert!((10..=60).contains(&writes), "{writes} writes");
+    assert!(!unit.status().is_final());
+    disk.fill(false);
+    assert_eq!(end(&unit).await, Outcome::Expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_a_power_failure_hid_holds_its_place() {
+    let (mesh, dir, runs) =
+        (mesh(["relay"]).await, tempfile::tempdir().expect("a directory"), Runs::default());
+    let edge = start(&mesh, &dir, "edge", &runs).await;
+    let ctl = start(&mesh, &dir, "ctl", &runs).await;
+    let submit = || ctl.submit("edge", "text:wait", "").idempotent(true);
+    let first = submit().await.expect("it is stored");
+    reaches(&first, UnitState::Running).await;
+    let second = submit().await.expect("it is stored");
+    reaches(&second, UnitState::Accepted).await;
+    edge.shutdown_within(Duration::ZERO).await;
+    // Only what was synced is left of the journal.
+    let log = format!("edge/units/in/node-ctl/{}/log", first.id());
+    keep_frames(&dir.path().join(log), 2);
+    let edge = start(&mesh, &dir, "edge", &runs).await;
+    sleep(Duration::from_secs(5)).await;
+    let running = |status: &UnitStatus| status.state == UnitState::Running;
+    let here = edge.units().here(&UnitFilter::default());
+    assert_eq!(here.iter().filter(|status| running(status)).count(), 1, "{here:?}");
+    first.cancel(Duration::ZERO).await.expect("it is there");
+    assert_eq!(end(&first).await, Outcome::Cancelled);
+    reaches(&second, UnitState::Running).await;
+}
+
+async fn reaches(unit: &UnitHandle, state: UnitState) {
+    let mut watch = unit.watch();
+    let reached = async {
+        while let Some(status) = watch.next().await {
+            if status.state == state {
+                return true;
+            }
+        }
+        false
+    };
+    let reached = timeout(LONG, reached).await;
+    assert_eq!(reached, Ok(true), "not {state:?}: {:?}", unit.status());
+}
+
+/// Cuts a log behind so many frames.
+fn keep_frames(path: &Path, frames: usize) {
+    let bytes = fs::read(path).expect("there is a log");
+    let mut at = 8;
+    for _ in 0..frames {
+        let len: [u8; 4] = bytes[at..at + 4].try_into().expect("four bytes");
+        at += 8 + u32::from_be_bytes(len) as usize;
+    }
+    assert!(at < bytes.len(), "nothing to cut");
+    fs::write(path, &bytes[..at]).expect("it is written");
 }
 
 /// Plays the same scene with each write of this node failing in turn, and a number of those behind
@@ -132,7 +205,8 @@ async fn scene(ctl: &Node, runs: &Runs, write: u64) {
 }
 
 async fn start(mesh: &Mesh, dir: &tempfile::TempDir, name: &str, runs: &Runs) -> Node {
-    let limits = UnitLimits { reserve_percent: 0, ..UnitLimits::default() };
+    // A place that is lost among those that run would keep all later units from starting.
+    let limits = UnitLimits { reserve_percent: 0, max_running: 1, ..UnitLimits::default() };
     let builder = mesh.joiner(name, &["relay"]).data_dir(dir.path().join(name));
     let node = runs
         .serve(builder.units(UnitsConfig::new().limits(limits)))
@@ -143,7 +217,7 @@ async fn start(mesh: &Mesh, dir: &tempfile::TempDir, name: &str, runs: &Runs) ->
     node
 }
 
-/// Submits until the disk takes it, with one key.
+/// Submits with one key until it succeeds.
 async fn submit(ctl: &Node, directive: &str, payload: &str) -> UnitHandle {
     let key = Uuid::now_v7();
     let mut tries = TRIES;
@@ -151,13 +225,13 @@ async fn submit(ctl: &Node, directive: &str, payload: &str) -> UnitHandle {
         let submit = ctl.submit("edge", directive, payload);
         match submit.key(key).await {
             Err(SubmitError::Disk(_)) if tries > 0 => tries -= 1,
-            submitted => return submitted.expect("the disk takes it by now"),
+            submitted => return submitted.expect("the disk works by now"),
         }
         sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// Repeats a request until the disk takes it.
+/// Repeats a request until it succeeds.
 async fn again<F: Future<Output = Result<(), UnitError>>>(request: impl Fn() -> F) {
     let mut tries = TRIES;
     loop {
@@ -165,7 +239,7 @@ async fn again<F: Future<Output = Result<(), UnitError>>>(request: impl Fn() -> 
             // It may be gone already.
             Err(UnitError::Removed) => return,
             Err(UnitError::Disk(_)) if tries > 0 => tries -= 1,
-            done => return done.expect("the disk takes it by now"),
+            done => return done.expect("the disk works by now"),
         }
         sleep(Duration::from_secs(1)).await;
     }

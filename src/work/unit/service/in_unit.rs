@@ -41,6 +41,8 @@ pub(super) struct InCore {
     pub(super) removed: bool,
     /// The journal could not be written: the machine is replayed before the next input.
     pub(super) stale: bool,
+    /// A task recovers the unit. It ends once the machine is not stale.
+    pub(super) recovering: bool,
 }
 
 /// Where a unit stands, for those who watch it.
@@ -91,6 +93,7 @@ impl InUnit {
                 watched: None,
                 removed: false,
                 stale: false,
+                recovering: false,
             })),
         }
     }

@@ -139,8 +139,8 @@ impl Incoming {
         }
     }
 
-    /// Keeps those that have ended, and that nobody uses, in little memory. Returns how many were
-    /// replaced, and how many are left for later.
+    /// Replaces ended units that are not in use by compact records. Returns how many were replaced,
+    /// and how many are left for later.
     pub(super) fn sweep(&self) -> (usize, usize) {
         self.table().units.sweep()
     }
@@ -190,8 +190,8 @@ impl Shared {
         self.perform_in(unit, &mut core, step)
     }
 
-    /// Journals the entries of a step, performs its effects, and what follows from them. If the
-    /// disk does not take all of it, the unit is recovered from there as soon as it does.
+    /// Journals the entries of a step, performs its effects, and what follows from them. After a
+    /// failed write the unit is recovered from the disk as soon as that works again.
     pub(super) fn perform_in(
         self: &Arc<Self>,
         unit: &Arc<InUnit>,
@@ -200,7 +200,8 @@ impl Shared {
     ) -> io::Result<Option<Answer>> {
         self.try_perform_in(unit, core, step).inspect_err(|error| {
             self.disk_failed(error);
-            if !std::mem::replace(&mut core.stale, true) {
+            core.stale = true;
+            if !std::mem::replace(&mut core.recovering, true) {
                 let (shared, unit) = (self.clone(), unit.clone());
                 self.spawn(async move { shared.recover_later(&unit).await });
             }
@@ -310,8 +311,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Replays the journal of a unit after the disk did not take something, and goes on from what
-    /// there is.
+    /// Replays the journal of a unit after a failed write, and resumes it from what is on disk.
     pub(super) fn recover_in(
         self: &Arc<Self>,
         unit: &Arc<InUnit>,
@@ -333,10 +333,16 @@ impl Shared {
             tokio::time::sleep(super::DISK_RETRY).await;
             let mut core = unit.core.clone().lock_owned().await;
             if !core.stale {
+                core.recovering = false;
                 return;
             }
             let (shared, recovered) = (self.clone(), unit.clone());
-            match self.blocking(move || shared.recover_in(&recovered, &mut core)).await {
+            let recover = move || {
+                shared.recover_in(&recovered, &mut core)?;
+                core.recovering = false;
+                io::Result::Ok(())
+            };
+            match self.blocking(recover).await {
                 Ok(Ok(())) | Err(_) => return,
                 Ok(Err(error)) => {
                     tracing::debug!(unit = %unit.key, %error, "could not recover a unit yet")
@@ -368,9 +374,9 @@ impl Shared {
         let step = core.machine.resume(stored, &found, self.clock.now());
         self.try_perform_in(unit, core, step)?;
         if !core.removed {
-            // What was found on disk may not have been published.
-            unit.publish(&core.machine);
-            self.incoming.followers.changed(&unit.key);
+            // What was found on disk may not have been published. The end of a unit also makes room
+            // for the next one.
+            self.publish_in(unit, &core.machine);
         }
         Ok(())
     }
@@ -390,8 +396,7 @@ impl Shared {
         }
     }
 
-    /// Feeds an input that must not get lost, again and again while the disk does not take what
-    /// follows.
+    /// Feeds an input that must not get lost, and repeats it while writes fail.
     pub(super) async fn feed_until_taken(
         self: &Arc<Self>,
         unit: &Arc<InUnit>,

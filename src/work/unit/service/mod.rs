@@ -60,7 +60,7 @@ pub(crate) use reading::Reading;
 pub(crate) use shared::SharedRef;
 pub use shared::UnitError;
 
-/// How long to wait before something is written again that the disk did not take.
+/// How long to wait before a failed write is repeated.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// The same in milliseconds.

@@ -40,6 +40,8 @@ pub(super) struct OutCore {
     pub(super) removed: bool,
     /// The journal could not be written: the machine is replayed before the next input.
     pub(super) stale: bool,
+    /// A task recovers the unit. It ends once the machine is not stale.
+    pub(super) recovering: bool,
 }
 
 /// What all units have in common that a node has submitted.
@@ -83,6 +85,7 @@ impl OutUnit {
                 removing: false,
                 removed: false,
                 stale: false,
+                recovering: false,
             })),
             status: watch::Sender::new(status),
             progress: Mutex::new(progress),

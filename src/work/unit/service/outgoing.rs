@@ -132,8 +132,8 @@ impl Outgoing {
         self.table().units.behind(Bound::Unbounded).map(|(id, _)| *id).collect()
     }
 
-    /// Keeps those that have ended, and that nobody uses, in little memory. Returns how many were
-    /// replaced, and how many are left for later.
+    /// Replaces ended units that are not in use by compact records. Returns how many were replaced,
+    /// and how many are left for later.
     pub(super) fn sweep(&self) -> (usize, usize) {
         self.table().units.sweep()
     }
@@ -188,8 +188,8 @@ impl Shared {
         Ok(self.blocking(move || shared.journal_out(&unit, core, step)).await??)
     }
 
-    /// Journals the entries of a step, and performs its effects. If the disk does not take all of
-    /// it, the unit is recovered from there as soon as it does.
+    /// Journals the entries of a step, and performs its effects. After a failed write the unit is
+    /// recovered from the disk as soon as that works again.
     fn journal_out(
         self: &Arc<Self>,
         unit: &Arc<OutUnit>,
@@ -200,7 +200,8 @@ impl Shared {
         journalled.and_then(|()| self.perform_out(unit, &mut core, step.effects)).inspect_err(
             |error| {
                 self.disk_failed(error);
-                if !std::mem::replace(&mut core.stale, true) {
+                core.stale = true;
+                if !std::mem::replace(&mut core.recovering, true) {
                     let (shared, unit) = (self.clone(), unit.clone());
                     self.spawn(async move { shared.recover_out_later(&unit).await });
                 }
@@ -235,9 +236,7 @@ impl Shared {
         }
         Ok(left)
     }
-}
 
-impl Shared {
     fn remove_out(&self, unit: &Arc<OutUnit>, core: &mut OutCore) -> io::Result<()> {
         self.outgoing.deadlines.set(&unit.id, None);
         self.drivers.forget(unit);
@@ -248,8 +247,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Replays the journal of a unit, or completes its removal, after the disk did not take
-    /// something.
+    /// Replays the journal of a unit, or completes its removal, after a failed write.
     fn recover_out(&self, unit: &Arc<OutUnit>, core: &mut OutCore) -> io::Result<()> {
         if core.removing {
             self.remove_out(unit, core)?;
@@ -266,14 +264,21 @@ impl Shared {
     async fn recover_out_later(self: &Arc<Self>, unit: &Arc<OutUnit>) {
         loop {
             tokio::time::sleep(super::DISK_RETRY).await;
-            if !unit.core.lock().await.stale {
-                return;
+            {
+                let mut core = unit.core.lock().await;
+                if !core.stale {
+                    core.recovering = false;
+                    return;
+                }
             }
+            // What follows from the input may fail to be written and make the unit stale again:
+            // this task recovers it then, too.
             match self.feed_out(unit, SubmitterInput::Up).await {
                 Err(UnitError::Disk(error)) => {
                     tracing::debug!(unit = %unit.id, error, "could not recover a unit yet");
                 }
-                Ok(_) | Err(UnitError::Removed | UnitError::ShutDown) => return,
+                Ok(_) => {}
+                Err(UnitError::Removed | UnitError::ShutDown) => return,
             }
         }
     }

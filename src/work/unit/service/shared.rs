@@ -59,7 +59,7 @@ pub enum UnitError {
     /// The unit was released, or its time to be kept is over.
     #[error("the unit was removed")]
     Removed,
-    /// The disk did not take the change, which was not made. Try again when there is room.
+    /// A write failed. The change may have been made or not: repeat it when there is room.
     #[error("cannot write to the units' directory: {0}")]
     Disk(String),
     /// This node is shut down. What is on disk goes on when it is started again.

@@ -12,7 +12,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER: Duration = Duration::from_secs(60);
 
 impl Shared {
-    /// Replaces units that have ended, and that nobody uses any more, by records in little memory.
+    /// Replaces ended units that are not in use by compact records.
     pub(super) async fn sweep_ended(self: &Arc<Self>) {
         let mut linger = LINGER;
         loop {
@@ -28,7 +28,7 @@ impl Shared {
                     linger = LINGER;
                     break;
                 }
-                // Whoever refers to them may do so for long.
+                // References may be held for a long time.
                 let moved = out_replaced + in_replaced > 0;
                 linger = if moved { LINGER } else { (linger * 2).min(MAX_LINGER) };
             }

@@ -42,6 +42,7 @@ mod injected {
         root: PathBuf,
         writes: u64,
         fail: Range<u64>,
+        full: bool,
     }
 
     /// A directory in which some writes fail as on a full disk. Dropped, they do not any more.
@@ -51,13 +52,18 @@ mod injected {
 
     impl FaultyDisk {
         pub(crate) fn new(root: &Path) -> Self {
-            lock(&DISKS).push(Plan { root: root.to_owned(), writes: 0, fail: 0..0 });
+            lock(&DISKS).push(Plan { root: root.to_owned(), writes: 0, fail: 0..0, full: false });
             Self { root: root.to_owned() }
         }
 
         /// Counts writes from zero again, and fails these.
         pub(crate) fn fail(&self, writes: Range<u64>) {
             self.with(|plan| (plan.writes, plan.fail) = (0, writes));
+        }
+
+        /// Fails all that needs room, and nothing else, until it is called with `false`.
+        pub(crate) fn fill(&self, full: bool) {
+            self.with(|plan| plan.full = full);
         }
 
         /// How many writes there were.
@@ -79,13 +85,18 @@ mod injected {
     }
 
     pub(crate) fn before_write(path: &Path) -> io::Result<()> {
+        count_write(path, false)
+    }
+
+    fn count_write(path: &Path, needs_room: bool) -> io::Result<()> {
         let mut disks = lock(&DISKS);
         let Some(plan) = disks.iter_mut().find(|plan| path.starts_with(&plan.root)) else {
             return Ok(());
         };
         let write = plan.writes;
         plan.writes += 1;
-        if plan.fail.contains(&write) { Err(rustix::io::Errno::NOSPC.into()) } else { Ok(()) }
+        let fails = plan.fail.contains(&write) || (plan.full && needs_room);
+        if fails { Err(rustix::io::Errno::NOSPC.into()) } else { Ok(()) }
     }
 
     /// One that fails has written a half.
@@ -95,7 +106,7 @@ mod injected {
         bytes: &[u8],
         offset: u64,
     ) -> io::Result<()> {
-        let failed = before_write(path);
+        let failed = count_write(path, true);
         let len = if failed.is_ok() { bytes.len() } else { bytes.len() / 2 };
         file.write_all_at(&bytes[..len], offset)?;
         failed
