@@ -516,8 +516,7 @@ impl Mesh {
             let waiting = usage.queue(purpose).ok_or_else(too_many)?;
             let lease = waiting.place().await.waiting_for(patience);
             let lost = |error| OpenError::lost(node, connection.first_cause().of(&error));
-            // Who had to wait for a place does not have to wait for credit as well if there is
-            // some.
+            // An open that waited for a place takes credit at once if there is some.
             if usage.may_take_credit()
                 && let Some(halves) = at_once(connection.open_bi()).await
             {
@@ -896,22 +895,22 @@ async fn given_up(patience: Option<Patience>) -> Cause {
 /// Sends the header of a stream that was just opened.
 async fn begin(
     node: &NodeId,
-    (mut send, recv): (quinn::SendStream, quinn::RecvStream),
+    (send, recv): (quinn::SendStream, quinn::RecvStream),
     first: &FirstCause,
     lease: StreamLease,
     header: bytes::Bytes,
 ) -> Result<Stream, OpenError> {
-    // The send window may be full with what a more patient stream has written.
-    let written = tokio::select! {
-        biased;
-        written = send.write_chunk(header) => written,
-        cause = given_up(lease.patience.clone()) => return Err(OpenError::lost(node, cause)),
-    };
-    match written {
-        Ok(()) => Ok(Stream::opened(send, recv, first).leased(lease)),
-        Err(quinn::WriteError::ConnectionLost(error)) => {
+    // The header may have to wait for the send window, which a more patient stream may have filled.
+    // An open that fails or is dropped meanwhile drops the stream, which resets it.
+    let mut stream = Stream::opened(send, recv, first).leased(lease);
+    match stream.send.write_header(header).await {
+        Ok(Ok(())) => Ok(stream),
+        Ok(Err(quinn::WriteError::ConnectionLost(error))) => {
             Err(OpenError::lost(node, first.of(&error)))
         }
-        Err(error) => Err(OpenError::Unreachable { node: node.clone(), why: error.to_string() }),
+        Ok(Err(error)) => {
+            Err(OpenError::Unreachable { node: node.clone(), why: error.to_string() })
+        }
+        Err(cause) => Err(OpenError::lost(node, cause)),
     }
 }

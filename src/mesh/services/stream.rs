@@ -196,7 +196,7 @@ impl SendHalf {
             match self.patience.unless_given_up(stream.write_chunks(&mut rest)).await {
                 Ok(Ok(written)) => self.count(written.bytes),
                 Ok(Err(error)) => return Err(self.explain(error)),
-                Err(_) => self.given_up()?,
+                Err(cause) => return Err(self.unreachable(cause)),
             }
         }
         Ok(())
@@ -217,7 +217,7 @@ impl SendHalf {
                     rest = &rest[written..];
                 }
                 Ok(Err(error)) => return Err(self.explain(error)),
-                Err(_) => self.given_up()?,
+                Err(cause) => return Err(self.unreachable(cause)),
             }
         }
         Ok(())
@@ -226,6 +226,18 @@ impl SendHalf {
     fn count(&mut self, written: usize) {
         self.sent += written as u64;
         self.connection.written().add(written as u64);
+    }
+
+    /// Writes the OPEN header, which is not counted. Fails with the cause if the peer is given up
+    /// first.
+    pub(crate) async fn write_header(
+        &mut self,
+        header: Bytes,
+    ) -> Result<Result<(), quinn::WriteError>, Cause> {
+        match &mut self.inner {
+            Inner::Open(stream) => self.patience.unless_given_up(stream.write_chunk(header)).await,
+            Inner::Finished(_) | Inner::Reset => Ok(Err(quinn::WriteError::ClosedStream)),
+        }
     }
 
     /// Counts from here: what was sent before is a header, not the application's data.
@@ -305,9 +317,12 @@ impl SendHalf {
 
     /// Fails once the stream has ended because it no longer waits for the peer.
     fn given_up(&mut self) -> Result<(), StreamError> {
-        let Some(cause) = self.patience.given_up() else { return Ok(()) };
+        self.patience.given_up().map_or(Ok(()), |cause| Err(self.unreachable(cause)))
+    }
+
+    fn unreachable(&mut self, cause: Cause) -> StreamError {
         self.open = None;
-        Err(StreamError::Lost(Ending::new(cause, self.sent)))
+        StreamError::Lost(Ending::new(cause, self.sent))
     }
 
     fn explain(&mut self, error: quinn::WriteError) -> StreamError {
@@ -351,9 +366,8 @@ impl AsyncWrite for SendHalf {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(this.explain(error).into())),
             Poll::Pending => {
-                ready!(this.patience.poll(cx));
-                this.given_up()?;
-                Poll::Pending
+                let cause = ready!(this.patience.poll(cx));
+                Poll::Ready(Err(this.unreachable(cause).into()))
             }
         }
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use quinn::ReadError;
 
 use super::attacker::*;
+use crate::OpenError;
 use crate::mesh::peers::MAX_CONNECTIONS_OF_ONE;
+use crate::testing::LinkQuality;
 use crate::transport::code::{CloseCode, StreamCode};
 use crate::transport::settings;
 
@@ -102,4 +104,33 @@ async fn one_peer_does_not_get_connections_without_end() {
     for connection in live {
         assert_eq!(close_code(&connection).await, CloseCode::Idle);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_that_is_given_up_resets_its_stream() {
+    let scene = Scene::new().await;
+    let attacker = scene.link().await;
+    let victim = scene.mesh.node("victim");
+    let mut streams = Vec::new();
+    for _ in 0..16 {
+        streams.push(victim.open(&mallory(), "s").await.unwrap());
+    }
+    // Nothing is acknowledged, so the send window fills up.
+    let network = scene.mesh.network();
+    network.set_default(LinkQuality { loss: 1.0, ..LinkQuality::default() });
+    for stream in &mut streams {
+        let written = stream.send.write_all(&[0; 60 * 1024]);
+        let _ = tokio::time::timeout(Duration::from_millis(1), written).await;
+    }
+    let deadline = Duration::from_millis(100);
+    let opened = victim.open_within(&mallory(), "s", deadline).await;
+    assert_eq!(opened.unwrap_err(), OpenError::Deadline(deadline));
+    network.set_default(LinkQuality::default());
+    for _ in 0..streams.len() {
+        attacker.connection.accept_bi().await.unwrap();
+    }
+    let accepted = tokio::time::timeout(LONG, attacker.connection.accept_bi()).await;
+    let (_send, mut recv) = accepted.expect("the stream is visible").unwrap();
+    let read = recv.read(&mut [0; 8]).await;
+    assert_eq!(read, Err(ReadError::Reset(StreamCode::Dropped.to_quic())));
 }
