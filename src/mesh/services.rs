@@ -66,8 +66,9 @@ const QUEUE_GRACE: Duration = Duration::from_millis(100);
 /// is used up. A burst that a running service keeps up with then needs neither a task nor a timer
 /// for each stream.
 const ACCEPT_YIELDS: usize = 2;
-/// Incoming streams of one caller that may keep the packet batches they arrived in: 8 MiB if none
-/// of them is read. Beyond this, payload that follows a header is copied.
+/// Incoming streams of one link, or of all connections with one peer, that may keep the packet
+/// batches they arrived in: 8 MiB if none of them is read. Beyond this, payload that follows a
+/// header is copied. Ephemerals that share a certificate are counted each for itself.
 const SHARING_STREAMS: usize = 128;
 /// How long a stream may take to say what it is for.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -215,8 +216,8 @@ impl Drop for Listener {
 
 /// The payload that arrived with the header of a stream, to be held until the stream is read.
 ///
-/// It shares a batch of packets of up to 64 KiB. With many streams that nobody reads, each could
-/// keep a batch of its own, so a caller with more than [`SHARING_STREAMS`] gets a copy.
+/// It shares a batch of packets of up to 64 KiB. Each of many unread streams could keep a batch of
+/// its own, so a peer with more than [`SHARING_STREAMS`] gets copies.
 fn kept(rest: Bytes, usage: &Usage) -> Bytes {
     if usage.incoming_streams() > SHARING_STREAMS { Bytes::copy_from_slice(&rest) } else { rest }
 }
@@ -369,6 +370,8 @@ impl Services {
             let _ = opened.recv.stop(StreamCode::BadHeader.to_quic());
             return;
         };
+        // Before it may wait in line.
+        let rest = kept(rest, credit.usage());
         let placed = match header {
             Ok(header) => {
                 if header.wants_credit {
@@ -384,6 +387,8 @@ impl Services {
             Ok(placed) => placed,
             Err(code) => {
                 debug!(%peer, %code, "refused a stream");
+                // It may share a batch of packets, and the refusal waits to be acknowledged.
+                drop(rest);
                 let refused = refuse(&mut opened.send, code);
                 // A peer that gives no room for the answer does without it.
                 let _ = tokio::time::timeout(HEADER_TIMEOUT, refused).await;
@@ -395,7 +400,6 @@ impl Services {
             tokio::time::timeout(HEADER_TIMEOUT, opened.send.write_chunk(acceptance())).await;
         if accepted.as_ref().is_ok_and(is_accepted) {
             opened.lease.patience = credit.usage().patience(header.options.peer_timeout);
-            let rest = kept(rest, credit.usage());
             let stream = opened.stream(rest).counted(&self.open_streams);
             let incoming = Incoming { peer, deadline: header.options.deadline, stream };
             place.send(Queued { incoming, _counted: counted });

@@ -90,11 +90,11 @@ impl OpenHeader {
         bytes.into()
     }
 
-    /// Reads on from what `came` of a stream so far, and gives the header, and what is right behind
-    /// it; `None` if there is no header.
+    /// Reads the header of a stream from `came`, which has arrived, and what follows it. Returns the
+    /// header and the bytes that were read beyond it, or `None` if there is no header.
     pub(crate) async fn read(
         mut came: Bytes,
-        stream: &mut quinn::RecvStream,
+        stream: &mut impl Chunks,
     ) -> Option<(Result<Self, RefuseCode>, Bytes)> {
         loop {
             match Self::parse(&came) {
@@ -102,9 +102,16 @@ impl OpenHeader {
                 Parsed::TooLong => return None,
                 Parsed::Part => {}
             }
-            let more = stream.read_chunk(usize::MAX, true).await.ok()??.bytes;
-            came =
-                if came.is_empty() { more } else { Bytes::from([&came[..], &more[..]].concat()) };
+            // A few bytes of a header would keep a batch of packets while the rest is awaited.
+            let mut part = came.to_vec();
+            drop(came);
+            let chunk = stream.next_chunk().await?;
+            came = if part.is_empty() {
+                chunk
+            } else {
+                part.extend_from_slice(&chunk);
+                part.into()
+            };
         }
     }
 
@@ -156,6 +163,18 @@ impl OpenHeader {
             peer_timeout: peer_timeout.map(Duration::from_millis),
         };
         Ok(Self { service, options, wants_credit })
+    }
+}
+
+/// A stream of bytes in pieces.
+pub(crate) trait Chunks {
+    /// The next piece; `None` at the end, or if the stream was reset.
+    fn next_chunk(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
+}
+
+impl Chunks for quinn::RecvStream {
+    async fn next_chunk(&mut self) -> Option<Bytes> {
+        Some(self.read_chunk(usize::MAX, true).await.ok()??.bytes)
     }
 }
 
@@ -303,6 +322,33 @@ mod tests {
         }
         let refused = RefusedOpen { code: RefuseCode::Overloaded, text: "try later".to_owned() };
         assert_on_page(&refused.encode());
+    }
+
+    /// What is left of a stream, and the batch of packets that its first bytes came in.
+    struct Late {
+        rest: Option<Bytes>,
+        batch: Bytes,
+    }
+
+    impl Chunks for Late {
+        async fn next_chunk(&mut self) -> Option<Bytes> {
+            assert!(self.batch.is_unique(), "the batch is kept");
+            self.rest.take()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_that_is_late_keeps_no_batch_of_packets() {
+        let options = OpenOptions::default();
+        let header = OpenHeader { service: "echo".parse().unwrap(), options, wants_credit: false };
+        let encoded = header.encode();
+        for len in 1..encoded.len() {
+            let batch = Bytes::from([&encoded[..], b"payload"].concat());
+            let (came, rest) = (batch.slice(..len), Bytes::copy_from_slice(&batch[len..]));
+            let mut late = Late { rest: Some(rest), batch };
+            let read = OpenHeader::read(came, &mut late).await;
+            assert_eq!(read, Some((Ok(header.clone()), Bytes::from_static(b"payload"))));
+        }
     }
 
     #[test]
