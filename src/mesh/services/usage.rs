@@ -17,7 +17,7 @@ use crate::transport::settings::{CREDIT_WANTED_AT, MAX_STREAMS};
 /// Opens that wait for a place or for credit on one connection; more fail at once.
 pub(crate) const MAX_WAITING_OPENS: usize = 4_096;
 
-/// How long the first open that waits for credit is overtaken by opens that find some.
+/// How long opens that find credit may overtake the first open that waits for it.
 const OVERTAKEN_FOR: Duration = Duration::from_millis(10);
 
 /// Keeps a connection in use: one with nothing but expired leases may be closed as idle.
@@ -123,7 +123,6 @@ impl Halves {
 pub(crate) struct Waiting<'a> {
     usage: &'a Usage,
     _counted: Lease,
-    since: Instant,
     purpose: Purpose,
 }
 
@@ -232,7 +231,6 @@ impl Usage {
         (held(&self.waiting) < MAX_WAITING_OPENS).then(|| Waiting {
             usage: self,
             _counted: self.waiting.clone(),
-            since: clock::now(),
             purpose,
         })
     }
@@ -299,8 +297,10 @@ impl<'a> Waiting<'a> {
         let counted = usage.waiting_for_credit.clone();
         match self.purpose {
             Purpose::Application => {
+                // An open may have waited for a place before, which does not count.
+                let since = clock::now();
                 let first = usage.turn.lock().await;
-                *lock(&usage.turn_since) = Some(self.since);
+                *lock(&usage.turn_since) = Some(since);
                 CreditTurn {
                     _counted: counted,
                     _built_in: None,
@@ -397,12 +397,14 @@ mod tests {
         let usage = Usage::default();
         let first = usage.queue(Purpose::Application).unwrap();
         let second = usage.queue(Purpose::Application).unwrap();
+        // A wait for a place is not one for credit.
+        tokio::time::advance(OVERTAKEN_FOR).await;
         let turn = first.credit_turn().await;
+        let mut next = Box::pin(second.credit_turn());
+        assert!(at_once(next.as_mut()).await.is_none());
         assert!(usage.try_open().is_some(), "it overtakes");
         tokio::time::advance(OVERTAKEN_FOR).await;
         assert!(usage.try_open().is_none(), "others have waited long for credit");
-        let mut next = Box::pin(second.credit_turn());
-        assert!(at_once(next.as_mut()).await.is_none());
         drop(usage.queue(Purpose::BuiltIn).unwrap().credit_turn().await);
         drop(turn);
         let turn = next.await;
