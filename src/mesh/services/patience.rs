@@ -157,30 +157,20 @@ impl Patience {
 #[derive(Default)]
 pub(crate) struct HalfPatience {
     patience: Option<Patience>,
-    state: HalfState,
-}
-
-#[derive(Default)]
-enum HalfState {
-    /// Nothing had to be waited for yet.
-    #[default]
-    Idle,
-    Waiting(Pin<Box<dyn Future<Output = Cause> + Send + Sync>>),
-    /// The half has reported why the peer was given up.
-    Ended(Box<Cause>),
+    /// `None` until something had to be waited for.
+    waiting: Option<Pin<Box<dyn Future<Output = Cause> + Send + Sync>>>,
+    /// Whether the half has reported why the peer was given up.
+    reported: bool,
 }
 
 impl HalfPatience {
     pub(crate) fn new(patience: Patience) -> Self {
-        Self { patience: Some(patience), state: HalfState::Idle }
+        Self { patience: Some(patience), ..Self::default() }
     }
 
     /// Why the half has ended, if it has reported that before.
     pub(crate) fn ended(&self) -> Option<Cause> {
-        match &self.state {
-            HalfState::Ended(cause) => Some((**cause).clone()),
-            HalfState::Idle | HalfState::Waiting(_) => None,
-        }
+        if self.reported { self.given_up() } else { None }
     }
 
     /// Why the peer was given up, whether or not the half has had to wait. Takes a read lock where
@@ -191,16 +181,14 @@ impl HalfPatience {
 
     /// Whether the peer is given up. To be polled whenever the half has to wait.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
-        let Some(patience) = &self.patience else { return Poll::Pending };
-        if matches!(self.state, HalfState::Idle) {
-            self.state = HalfState::Waiting(Box::pin(patience.clone().ended()));
+        if let Some(cause) = self.ended() {
+            return Poll::Ready(cause);
         }
-        let cause = match &mut self.state {
-            HalfState::Idle => return Poll::Pending,
-            HalfState::Waiting(waiting) => std::task::ready!(waiting.as_mut().poll(cx)),
-            HalfState::Ended(cause) => return Poll::Ready((**cause).clone()),
-        };
-        self.state = HalfState::Ended(Box::new(cause.clone()));
+        let Some(patience) = &self.patience else { return Poll::Pending };
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(patience.clone().ended()));
+        let cause = std::task::ready!(waiting.as_mut().poll(cx));
+        self.waiting = None;
+        self.reported = true;
         Poll::Ready(cause)
     }
 
@@ -303,6 +291,26 @@ mod tests {
         patiences.give_up(absent(5, false));
         let after = patiences.join(None);
         assert!(is_over(&before).await && !is_over(&after).await);
+    }
+
+    #[tokio::test]
+    async fn a_half_reports_the_same_cause_again() {
+        let patiences = Patiences::new(5 * SECOND);
+        let mut half = HalfPatience::new(patiences.join(None));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(half.poll(&mut cx).is_pending());
+        patiences.give_up(absent(5, false));
+        let cause = Cause::network(EndReason::NoRoute);
+        assert_eq!((half.ended(), half.given_up()), (None, Some(cause.clone())));
+        for _ in 0..2 {
+            assert_eq!(half.poll(&mut cx), Poll::Ready(cause.clone()));
+            assert_eq!(half.ended(), Some(cause.clone()));
+        }
+    }
+
+    #[test]
+    fn the_patience_of_a_half_fits_four_words() {
+        assert!(size_of::<HalfPatience>() <= 4 * size_of::<usize>());
     }
 
     #[test]
