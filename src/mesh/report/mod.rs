@@ -1,4 +1,4 @@
-//! What a node reports: its status, its events its explanations and its log.
+//! What a node reports: its status, its events, its explanations and its log.
 
 pub(crate) mod convergence;
 pub(crate) mod departures;

@@ -45,8 +45,8 @@ struct Counts {
     left: Notify,
 }
 
-/// The head of the line: nobody else of its caller enters the queue. Dropped, it lets the next one
-/// go on.
+/// The head of the line: no other stream of this caller enters the queue. Dropped, it lets the next
+/// one go on.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     _guard: MutexGuard<'a, ()>,
