@@ -35,7 +35,7 @@ impl Row {
         let lost = self.pings.sent - self.pings.answered;
         let above = |what: &str, value: f64, most: Option<f64>| {
             most.filter(|most| value > *most)
-                .map(|most| format!("{what} {value:.2}, at most {most}"))
+                .map(|most| format!("{what} {value:.2}, maximum {most}"))
         };
         let below = |what: &str, count: usize| {
             (count < attempts).then(|| format!("{count} of {attempts} {what}"))

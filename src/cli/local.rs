@@ -161,7 +161,7 @@ pub(super) async fn exchange(
     }
 }
 
-/// Sends the payload. A handler that takes no more of it is no failure: the responses say how the
+/// Sends the payload. A handler that stops reading is not an error: the responses say how the
 /// call went.
 async fn upload(payload: &mut impl Source, writer: &mut PayloadWriter) -> Result<(), Failure> {
     while let Some(piece) = payload.next().await? {

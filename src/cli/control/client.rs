@@ -215,7 +215,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
-/// Sends the payload. A node that takes no more of it is no failure here: its answer says how the
+/// Sends the payload. A node that stops reading is not an error here: its answer says how the
 /// call went.
 async fn upload(
     payload: &mut impl Source,

@@ -36,7 +36,7 @@
 //!
 //! The status lists every stub unless `max_stubs` is given.
 //!
-//! For `send`, data goes both ways in chunks, each with its length (big-endian u32, at most 64 KiB)
+//! For `send`, data goes both ways in chunks, each with its length (big-endian u32, up to 64 KiB)
 //! before it, and a length of 0 after the last one. A call that has to wait for others is answered
 //! with `{"queued":{}}` first. Once the call is on its way the node sends `{"ok":null}`. Then the
 //! client sends the payload and the node sends the responses, both at the same time, and after its
