@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use crate::id::NodeId;
 use crate::mesh::links::election::{Arrival, Connections, Election, MAX_LINKS_OF_ONE, Step};
-use crate::mesh::links::link::LinkId;
+use crate::mesh::links::id::LinkId;
 use crate::mesh::services::open::{OpenHeader, Parsed};
 use crate::mesh::services::refuse::RefusedOpen;
 use crate::mesh::{PeerAddr, clock};

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::driver::snapshot::Snapshot;
 use super::links::endings::Turn;
-use super::links::link::LinkId;
+use super::links::id::LinkId;
 use super::peers::path_input::PathInput;
 use super::report::convergence::{ConvergeError, Convergence};
 use super::report::explanation::NodeExplanation;

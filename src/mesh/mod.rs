@@ -36,7 +36,7 @@ pub(crate) use links::link_cost::LinkCosts;
 pub use links::link_cost::{InvalidLinkCost, LinkCost};
 pub use links::notary::CertificateNotary;
 pub use links::peer_addr::{InvalidPeerAddr, PeerAddr};
-pub use network::interfaces::{AddressKind, LocalAddress, MAX_LOCAL_ADDRESSES};
+pub use network::interfaces::addresses::{AddressKind, LocalAddress, MAX_LOCAL_ADDRESSES};
 pub use peers::MAX_PEERS;
 pub use report::convergence::{ConvergeError, Convergence};
 pub use report::departures::LeftStatus;
@@ -51,14 +51,14 @@ pub use report::status::{
     PeerPath, PeerStatus, PortMappingStatus, ProcessStatus, RecordStatus, RouteStatus, Status,
     StatusOptions, StubsStatus, WindowStatus,
 };
-pub use services::datagram::{
-    Datagram, DatagramError, DatagramListener, DatagramSender, MAX_WAITING_DATAGRAMS,
-};
+pub use services::datagram::{DatagramError, DatagramListener, DatagramSender};
+pub use services::datagram_queue::{Datagram, MAX_WAITING_DATAGRAMS};
 pub use services::ending::{EndReason, EndedBy, Ending};
 pub use services::open::{OpenError, OpenOptions};
 pub use services::refuse::{RefuseCode, RefusedOpen};
+pub use services::serve_error::{MAX_SERVICES, ServeError};
 pub use services::stream::{RecvHalf, SendHalf, Stream, StreamError};
-pub use services::{Incoming, Listener, MAX_SERVICES, MAX_WAITING, ServeError};
+pub use services::{Incoming, Listener, MAX_WAITING};
 
 #[cfg(test)]
 #[cfg(feature = "testing")]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
 
-use crate::mesh::links::link::LinkId;
+use crate::mesh::links::id::LinkId;
 use crate::mesh::report::convergence::{ConvergeError, Convergence};
 use crate::router::ConvergeRequest;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::id::{NodeAddr, NodeId};
-use crate::mesh::links::link::{Link, LinkId};
+use crate::mesh::links::id::LinkId;
+use crate::mesh::links::link::Link;
 use crate::mesh::peers::detours::Detours;
 use crate::mesh::peers::paths::Paths;
 use crate::router::{Router, Table};

@@ -6,7 +6,7 @@ mod drive;
 use std::time::{Duration, Instant};
 
 use crate::id::NodeId;
-use crate::mesh::links::link::LinkId;
+use crate::mesh::links::id::LinkId;
 
 /// How long a stub's question waits for the proof that another one is attached.
 const QUERY_WAIT: Duration = Duration::from_secs(1);

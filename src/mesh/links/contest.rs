@@ -18,7 +18,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::link::LinkId;
+use super::id::LinkId;
 
 /// Why there are two links.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::contest::{Cause, Contest, Preference};
-use super::link::{LinkId, Phase};
+use super::id::{LinkId, Phase};
 use crate::id::NodeId;
 use crate::transport::code::CloseCode;
 

@@ -15,7 +15,7 @@ use tracing::{Instrument, Span, debug, info_span};
 
 use super::bundle::{Bundle, Part};
 use super::endings::Endings;
-pub(crate) use super::id::{LinkId, Phase};
+use super::id::LinkId;
 use super::vetting::Vetted;
 use crate::id::{Cost, NodeAddr, NodeId};
 use crate::mesh::clock;

@@ -10,7 +10,7 @@
 //! so that nothing is missed and nothing has to be pieced together. Bursts are waited out, see
 //! [`settle`].
 
-pub(super) mod addresses;
+pub(crate) mod addresses;
 mod settle;
 mod system;
 mod wake;
@@ -23,9 +23,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::mesh::clock;
-pub(crate) use addresses::LocalNetwork;
-use addresses::best;
-pub use addresses::{AddressKind, LocalAddress, MAX_LOCAL_ADDRESSES};
+use addresses::{LocalAddress, LocalNetwork, best};
 use settle::{Settle, slept};
 use wake::Wakes;
 
@@ -149,6 +147,7 @@ fn advance(before: SystemTime, now: SystemTime) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::addresses::AddressKind;
     use super::*;
 
     fn address(ip: &str, interface: &str) -> LocalAddress {

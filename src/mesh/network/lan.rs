@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tracing::{Instrument, Span, debug, info, warn};
 
-use super::interfaces::LocalNetwork;
+use super::interfaces::addresses::LocalNetwork;
 use crate::id::NodeId;
 use crate::mesh::links::dialler::{Dialled, Dialler};
 use crate::mesh::report::log::LogKind;

@@ -27,7 +27,7 @@ use igd_next::{AddPortError, GatewayIpVersion, PortMappingProtocol, SearchOption
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
 
-use super::interfaces::LocalNetwork;
+use super::interfaces::addresses::LocalNetwork;
 use crate::mesh::input::Input;
 use crate::mesh::report::status::PortMappingStatus;
 use crate::mesh::view::View;

@@ -23,11 +23,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use super::interfaces::{Interfaces, LocalNetwork};
+use super::interfaces::Interfaces;
+use super::interfaces::addresses::LocalNetwork;
 use crate::id::NodeId;
 use crate::mesh::input::Input;
 use crate::mesh::links::dialler::Dialler;
-use crate::mesh::links::link::LinkId;
+use crate::mesh::links::id::LinkId;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::renewable::Renewable;
 

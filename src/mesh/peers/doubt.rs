@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::mesh::links::link::LinkId;
+use crate::mesh::links::id::LinkId;
 use crate::transport::unreachable::Reason;
 
 /// How long an answer may take, in round trips.

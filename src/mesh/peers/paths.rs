@@ -32,7 +32,8 @@ use tracing::debug;
 use super::path_input::PathInput;
 use crate::id::NodeId;
 use crate::mesh::input::UnreachableAddrs;
-use crate::mesh::network::interfaces::{Interfaces, LocalNetwork};
+use crate::mesh::network::interfaces::Interfaces;
+use crate::mesh::network::interfaces::addresses::LocalNetwork;
 use crate::mesh::report::status::{PairStatus, PathsStatus, PortMappingStatus};
 use crate::mesh::services::connection::Connection;
 use crate::punch::{

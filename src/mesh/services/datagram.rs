@@ -21,8 +21,7 @@ use bytes::{Buf, Bytes};
 use quinn::SendDatagramError;
 
 use super::connection::Connection;
-use super::datagram_queue::{Arrived, Queue, Queued};
-pub use super::datagram_queue::{Datagram, MAX_WAITING_DATAGRAMS};
+use super::datagram_queue::{Arrived, Datagram, Queue, Queued};
 use super::ending::Ending;
 use super::serve_error::{MAX_SERVICES, ServeError};
 use super::usage::{Lease, Usage};
@@ -181,6 +180,8 @@ impl DatagramError {
 /// Up to [`MAX_WAITING_DATAGRAMS`] bytes wait. When the queue is full, each arrival drops the
 /// oldest datagram of the peer that holds most, so no peer displaces the datagrams of others that
 /// send less. Ephemeral nodes that share a certificate count as one peer.
+///
+/// [`MAX_WAITING_DATAGRAMS`]: crate::mesh::MAX_WAITING_DATAGRAMS
 #[derive(Debug)]
 pub struct DatagramListener {
     name: ServiceName,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::id::NodeId;
-use crate::mesh::network::interfaces::{AddressKind, LocalAddress};
+use crate::mesh::network::interfaces::addresses::{AddressKind, LocalAddress};
 
 /// Peers on the local network that are dialled, at most; others are left alone until one of them
 /// has gone.

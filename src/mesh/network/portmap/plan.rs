@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use crate::mesh::network::interfaces::LocalNetwork;
+use crate::mesh::network::interfaces::addresses::LocalNetwork;
 
 /// The shortest time between two renewals, whatever the gateway grants.
 const RENEW_AT_LEAST: Duration = Duration::from_secs(30);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::mesh::links::link::LinkId;
+use crate::mesh::links::id::LinkId;
 
 /// How long an answer may take, in round trips, within the bounds below: a lost packet is
 /// retransmitted in that time.

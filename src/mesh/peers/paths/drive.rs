@@ -10,7 +10,7 @@ use super::LEAD;
 use crate::id::NodeId;
 use crate::mesh::clock;
 use crate::mesh::driver::Driver;
-use crate::mesh::network::interfaces::{AddressKind, LocalAddress};
+use crate::mesh::network::interfaces::addresses::{AddressKind, LocalAddress};
 use crate::mesh::peers::path_input::PathInput;
 use crate::mesh::report::events::Event;
 use crate::mesh::report::log::LogKind;
