@@ -251,7 +251,7 @@ impl Shared {
                 }
                 ExecutorEffect::Remove { tombstone_until } => {
                     let (key, death) = (&unit.key, Death::Removed);
-                    self.store.add_tombstone(key, tombstone_until, death)?;
+                    self.store.add_tombstone(key, tombstone_until, death, self.clock.now())?;
                     self.remove_in(unit, core)?;
                     // The answer to a release follows the removal.
                     let last = effects.into_iter().find_map(|effect| match effect {

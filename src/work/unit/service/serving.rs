@@ -119,11 +119,12 @@ impl Shared {
         let life = super::super::limits::TOMBSTONE_MARGIN_MS;
         let max =
             u64::try_from(super::super::spec::UnitSpec::MAX_LIFE.as_millis()).unwrap_or(u64::MAX);
-        let until = self.clock.now().plus(start_within_ms.min(max)).plus(life);
+        let now = self.clock.now();
+        let until = now.plus(start_within_ms.min(max)).plus(life);
         let (shared, key) = (self.clone(), key.clone());
         let marked = self.blocking(move || {
             let death = Death::NeverAccepted;
-            let added = shared.store.add_tombstone(&key, until, death);
+            let added = shared.store.add_tombstone(&key, until, death, now);
             drop(claimed);
             added
         });

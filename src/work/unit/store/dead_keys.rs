@@ -38,7 +38,7 @@ const ENTRIES_A_FRAME: usize = 256;
 #[derive(Debug)]
 pub(super) struct DeadKeys {
     path: PathBuf,
-    /// Locked during writes. Whoever needs both locks takes this one first.
+    /// Locked during writes. Lock order: this one, then `dead`.
     log: Mutex<GrowingLog>,
     dead: Mutex<Tombstones>,
 }
@@ -91,17 +91,17 @@ impl DeadKeys {
     /// failure once the disk does.
     ///
     /// # Errors
-    /// The disk did not take it.
-    pub(super) fn add(&self, key: &UnitKey, until: UnitTime, death: Death) -> io::Result<()> {
+    /// The write failed.
+    pub(super) fn add(
+        &self,
+        key: &UnitKey,
+        until: UnitTime,
+        death: Death,
+        now: UnitTime,
+    ) -> io::Result<()> {
         let mut log = lock(&self.log);
         if log.log.has_failed() {
-            // This cuts away what the failed append has left behind.
-            let (opened, entries) =
-                Log::reopen_within::<Entry>(&self.path, MAX_LOG).map_err(io::Error::other)?;
-            (log.log, log.entries) = (opened, entries.len());
-            // The failed entry may have reached the disk after all.
-            let mut dead = self.dead();
-            entries.into_iter().for_each(|entry| dead.insert(entry.key, entry.until, entry.death));
+            self.reopen(&mut log, now)?;
         }
         if log.log.len() >= MAX_LOG / 2 {
             // A longer one could not be read after a restart. It gets here only if it cannot be
@@ -127,7 +127,8 @@ impl DeadKeys {
     /// Forgets keys whose time has passed, and rewrites a long log without them.
     ///
     /// # Errors
-    /// The disk did not take the new log. The old one stays in use.
+    /// The new log could not be written or put in place. The next entry is added to the one that is
+    /// found in place then.
     pub(super) fn expire(&self, now: UnitTime) -> io::Result<()> {
         self.dead().expire(now);
         let mut log = lock(&self.log);
@@ -135,10 +136,27 @@ impl DeadKeys {
         if expired && log.log.len() >= log.rewrite_at { self.rewrite(&mut log) } else { Ok(()) }
     }
 
+    /// Opens the log after a failure, and cuts away what a failed append has left behind.
+    fn reopen(&self, log: &mut GrowingLog, now: UnitTime) -> io::Result<()> {
+        // A log that was renamed and not synced might be replaced by its predecessor in a power
+        // failure, together with what is appended to it.
+        sync_parent(&self.path)?;
+        let (opened, entries) =
+            Log::reopen_within::<Entry>(&self.path, MAX_LOG).map_err(io::Error::other)?;
+        (log.log, log.entries) = (opened, entries.len());
+        // The failed entry may have reached the disk after all.
+        let mut dead = self.dead();
+        let kept = entries.into_iter().filter(|entry| entry.until > now);
+        kept.for_each(|entry| dead.insert(entry.key, entry.until, entry.death));
+        Ok(())
+    }
+
     fn rewrite(&self, log: &mut GrowingLog) -> io::Result<()> {
         // Nothing is added meanwhile: that takes the lock of the log.
         let dead = self.dead().clone();
         log.rewrite_at = log.log.len() + REWRITE_STEP;
+        // After a failure either file may be the one that is in place.
+        log.log.fail();
         log.log = write_log(&self.path, &dead)?;
         log.entries = dead.len();
         log.rewrite_at = REWRITE_AT.max(log.log.len() + REWRITE_STEP);
@@ -172,6 +190,8 @@ mod tests {
 
     use super::*;
 
+    const NOW: UnitTime = UnitTime(0);
+
     fn key(n: u128) -> UnitKey {
         UnitKey::new(&"submitter".parse().unwrap(), Uuid::from_u128(n))
     }
@@ -182,7 +202,8 @@ mod tests {
         let path = root.path().join("log");
         let dead = DeadKeys::open(path.clone(), UnitTime(0)).unwrap();
         for n in 0..20 {
-            dead.add(&key(n), UnitTime(if n < 15 { 10 } else { 100 }), Death::Removed).unwrap();
+            let until = UnitTime(if n < 15 { 10 } else { 100 });
+            dead.add(&key(n), until, Death::Removed, NOW).unwrap();
         }
         let len = || fs::metadata(&path).unwrap().len();
         let long = len();
@@ -192,7 +213,7 @@ mod tests {
         dead.expire(UnitTime(10)).unwrap();
         assert!(len() < long / 2, "{} of {long}", len());
         // What is added afterwards is behind what was kept.
-        dead.add(&key(20), UnitTime(100), Death::NeverAccepted).unwrap();
+        dead.add(&key(20), UnitTime(100), Death::NeverAccepted, UnitTime(10)).unwrap();
         let again = DeadKeys::open(path, UnitTime(10)).unwrap();
         assert_eq!(again.counts(&key(0).submitter), (6, 6));
         assert_eq!((again.get(&key(0)), again.get(&key(20))), (None, Some(Death::NeverAccepted)));
@@ -203,15 +224,43 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("log");
         let dead = DeadKeys::open(path.clone(), UnitTime(0)).unwrap();
-        dead.add(&key(1), UnitTime(10), Death::Removed).unwrap();
-        dead.add(&key(2), UnitTime(100), Death::Removed).unwrap();
+        dead.add(&key(1), UnitTime(10), Death::Removed, NOW).unwrap();
+        dead.add(&key(2), UnitTime(100), Death::Removed, NOW).unwrap();
         lock(&dead.log).rewrite_at = 0;
         let blocker = path.with_extension("new");
         fs::create_dir(&blocker).unwrap();
         dead.expire(UnitTime(10)).unwrap_err();
         dead.expire(UnitTime(10)).expect("it is not tried again at once");
-        dead.add(&key(3), UnitTime(100), Death::Removed).unwrap();
+        dead.add(&key(3), UnitTime(100), Death::Removed, UnitTime(10)).unwrap();
+        assert_eq!(dead.counts(&key(0).submitter), (2, 2), "the expired one does not come back");
         fs::remove_dir(&blocker).unwrap();
         assert_eq!(DeadKeys::open(path, UnitTime(10)).unwrap().counts(&key(0).submitter), (2, 2));
+    }
+    #[cfg(feature = "testing")]
+    #[test]
+    fn keys_are_added_behind_a_log_whose_rewriting_failed_anywhere() {
+        use super::super::faults::FaultyDisk;
+
+        let mut write = 0;
+        loop {
+            let root = tempfile::tempdir().unwrap();
+            let path = root.path().join("log");
+            let dead = DeadKeys::open(path.clone(), NOW).unwrap();
+            dead.add(&key(1), UnitTime(10), Death::Removed, NOW).unwrap();
+            dead.add(&key(2), UnitTime(100), Death::Removed, NOW).unwrap();
+            lock(&dead.log).rewrite_at = 0;
+            let disk = FaultyDisk::new(root.path());
+            disk.fail(write..write + 1);
+            let rewritten = dead.expire(UnitTime(10)).is_ok();
+            disk.fail(0..0);
+            dead.add(&key(3), UnitTime(100), Death::Removed, UnitTime(10)).unwrap();
+            let again = DeadKeys::open(path, UnitTime(10)).unwrap();
+            assert_eq!(again.counts(&key(0).submitter), (2, 2), "write {write}");
+            if rewritten {
+                break;
+            }
+            write += 1;
+        }
+        assert!(write >= 3, "{write} writes");
     }
 }

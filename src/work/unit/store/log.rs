@@ -151,6 +151,11 @@ impl Log {
         (!self.failed).then_some(self.end)
     }
 
+    /// Makes the log reject entries until it is opened again.
+    pub(super) fn fail(&mut self) {
+        self.failed = true;
+    }
+
     /// Whether an append has failed. The log rejects entries until it is opened again.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed
@@ -159,8 +164,8 @@ impl Log {
     /// Appends entries to the file, all or none of them, and syncs them to disk.
     ///
     /// # Errors
-    /// The disk did not take them. The log rejects further entries: after a failed sync the content
-    /// of the file is unknown until it is opened again.
+    /// The write failed. The log rejects further entries: after a failed sync the content of the file
+    /// is unknown until it is opened again.
     pub(crate) fn append<E: Serialize>(&mut self, path: &Path, entries: &[E]) -> io::Result<()> {
         self.write(path, entries, true)
     }

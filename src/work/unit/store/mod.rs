@@ -141,7 +141,7 @@ impl UnitStore {
     /// Makes the directory of a unit that was offered, with the first entries of its journal.
     ///
     /// # Errors
-    /// The disk did not take it. Nothing is left behind.
+    /// The write failed. Nothing is left behind.
     pub(crate) fn create_incoming(
         &self,
         key: &UnitKey,
@@ -156,7 +156,7 @@ impl UnitStore {
     /// before its journal is begun.
     ///
     /// # Errors
-    /// The disk did not take it, or the directory exists.
+    /// The write failed, or the directory exists.
     pub(crate) fn reserve_outgoing(&self, id: Uuid) -> io::Result<ReservedDir> {
         UnitDir::reserve(&dir_out(&self.root), id)
     }
@@ -165,14 +165,15 @@ impl UnitStore {
     /// failure once the disk does.
     ///
     /// # Errors
-    /// The disk did not take it.
+    /// The write failed.
     pub(crate) fn add_tombstone(
         &self,
         key: &UnitKey,
         until: UnitTime,
         death: Death,
+        now: UnitTime,
     ) -> io::Result<()> {
-        self.dead.add(key, until, death)
+        self.dead.add(key, until, death, now)
     }
 
     /// Why a key must no longer be accepted. `None` if it may be. Does not block on the disk.
@@ -188,7 +189,7 @@ impl UnitStore {
     /// Forgets tombstones whose time has passed, and shortens their log if it is long.
     ///
     /// # Errors
-    /// The disk did not take the shorter log. The old one stays in use.
+    /// The shorter log could not be written.
     pub(crate) fn expire_tombstones(&self, now: UnitTime) -> io::Result<()> {
         self.dead.expire(now)
     }

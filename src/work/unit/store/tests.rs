@@ -89,8 +89,8 @@ fn a_unit_whose_making_or_removal_was_cut_off_is_gone() {
 fn tombstones_last_until_their_time_and_not_longer() {
     let root = tempfile::tempdir().unwrap();
     let (store, _) = open(root.path());
-    store.add_tombstone(&key(1), NOW.plus(10), Death::Removed).unwrap();
-    store.add_tombstone(&key(2), NOW.plus(1_000), Death::NeverAccepted).unwrap();
+    store.add_tombstone(&key(1), NOW.plus(10), Death::Removed, NOW).unwrap();
+    store.add_tombstone(&key(2), NOW.plus(1_000), Death::NeverAccepted, NOW).unwrap();
     let (store, _) = open_at(root.path(), NOW.plus(10));
     assert_eq!(
         (store.tombstone(&key(1)), store.tombstone(&key(2))),
@@ -107,10 +107,10 @@ fn tombstones_are_recorded_again_after_a_failed_append() {
     let (store, _) = open(root.path());
     let (log, aside) = (root.path().join("units/tombstones"), root.path().join("aside"));
     fs::rename(&log, &aside).unwrap();
-    store.add_tombstone(&key(1), NOW.plus(1_000), Death::Removed).unwrap_err();
+    store.add_tombstone(&key(1), NOW.plus(1_000), Death::Removed, NOW).unwrap_err();
     let cut_off = [0, 0, 0, 90, 1, 2];
     fs::write(&log, [fs::read(&aside).unwrap(), cut_off.to_vec()].concat()).unwrap();
-    store.add_tombstone(&key(2), NOW.plus(1_000), Death::Removed).unwrap();
+    store.add_tombstone(&key(2), NOW.plus(1_000), Death::Removed, NOW).unwrap();
     let (store, _) = open(root.path());
     assert_eq!((store.tombstone(&key(1)), store.tombstone(&key(2))), (None, Some(Death::Removed)));
 }

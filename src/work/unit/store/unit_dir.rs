@@ -130,7 +130,7 @@ impl ReservedDir {
     /// Begins the journal, and syncs it and the names to disk.
     ///
     /// # Errors
-    /// The disk did not take it. Nothing is left behind.
+    /// The write failed. Nothing is left behind.
     pub(crate) fn begin<E: Serialize>(mut self, entries: &[E]) -> io::Result<UnitDir> {
         let path = self.paths.path();
         let log = Log::create(&self.paths.log_path(), entries)?;
