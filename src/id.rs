@@ -1,18 +1,19 @@
 //! Names and numbers that everything else speaks of: parsed once, valid ever after.
 
 use std::borrow::Borrow;
-use std::convert::Infallible;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 
 mod directive;
+mod text_argument;
 
 pub use directive::{Directive, InvalidDirective};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
+pub(crate) use text_argument::{excerpt, text_argument};
 
 /// The name of a node: 1–128 bytes of ASCII letters, digits and `._-:@`; of an ephemeral node also
 /// `NAME~SUFFIX`.
@@ -97,44 +98,44 @@ pub enum InvalidName {
     /// The text is empty.
     #[error("a {kind} must not be empty")]
     Empty {
-        /// What the text was to name.
+        /// What the text was to name: `node id` or `service name`.
         kind: &'static str,
     },
     /// The text is too long.
-    #[error("a {kind} has at most {max} bytes; this one has {len}")]
+    #[error("{text:?} is not a {kind}: {len} bytes exceed the maximum of {max}")]
     TooLong {
         /// What the text was to name.
         kind: &'static str,
-        /// The most that is allowed, in bytes.
+        /// Start of the text.
+        text: String,
+        /// Maximum length in bytes.
         max: usize,
-        /// What it had, in bytes.
+        /// Length of the text in bytes.
         len: usize,
     },
     /// The text has a character that is not allowed.
     #[error(
-        "a {kind} is made of ASCII letters, digits and `._-:@`; {found:?} at byte {at} is none of them"
+        "{text:?} is not a {kind}: {found:?} at byte {at} is not allowed; use ASCII letters, digits and `._-:@`"
     )]
     BadCharacter {
         /// What the text was to name.
         kind: &'static str,
+        /// The text, or its start if it is long.
+        text: String,
         /// The character.
         found: char,
-        /// Where it stands, in bytes from the start.
+        /// Offset of the character in bytes.
         at: usize,
     },
     /// What follows the `~` in an ephemeral's id is not a suffix.
-    #[error("the suffix of an ephemeral's id is 1 to {max} lower-case ASCII letters and digits, not `{}`",
-        suffix.escape_default(), max = NodeId::MAX_SUFFIX)]
+    #[error(
+        "{text:?} is not a node id: the suffix after `~` must have 1 to {max} lower-case ASCII letters and digits",
+        max = NodeId::MAX_SUFFIX
+    )]
     BadSuffix {
-        /// What was there.
-        suffix: String,
+        /// The text, or its start if it is long.
+        text: String,
     },
-}
-
-impl From<Infallible> for InvalidName {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
 }
 
 /// What stands between the base and the suffix of an ephemeral's id.
@@ -142,74 +143,51 @@ const SUFFIX_MARK: char = '~';
 
 fn check_node_id(text: &str, kind: &'static str, max: usize) -> Result<(), InvalidName> {
     let Some((base, suffix)) = text.split_once(SUFFIX_MARK) else {
-        return check_name(text, kind, max);
+        return check_name(text, text, kind, max);
     };
-    check_name(base, kind, max)?;
+    check_name(text, base, kind, max)?;
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     if suffix.is_empty() || suffix.len() > NodeId::MAX_SUFFIX || !suffix.bytes().all(allowed) {
-        return Err(InvalidName::BadSuffix { suffix: suffix.to_owned() });
+        return Err(InvalidName::BadSuffix { text: excerpt(text) });
     }
     if text.len() > max {
-        return Err(InvalidName::TooLong { kind, max, len: text.len() });
+        return Err(InvalidName::TooLong { kind, text: excerpt(text), max, len: text.len() });
     }
     Ok(())
 }
 
-fn check_name(text: &str, kind: &'static str, max: usize) -> Result<(), InvalidName> {
-    if text.is_empty() {
+fn check_service_name(text: &str, kind: &'static str, max: usize) -> Result<(), InvalidName> {
+    check_name(text, text, kind, max)
+}
+
+/// Checks a name, which is `text` up to a suffix.
+fn check_name(text: &str, name: &str, kind: &'static str, max: usize) -> Result<(), InvalidName> {
+    if name.is_empty() {
         return Err(InvalidName::Empty { kind });
     }
-    if text.len() > max {
-        return Err(InvalidName::TooLong { kind, max, len: text.len() });
+    if name.len() > max {
+        return Err(InvalidName::TooLong { kind, text: excerpt(text), max, len: text.len() });
     }
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:@".contains(&byte);
-    if text.bytes().all(allowed) {
+    if name.bytes().all(allowed) {
         return Ok(());
     }
-    match text.char_indices().find(|(_, c)| !c.is_ascii() || !allowed(*c as u8)) {
-        Some((at, found)) => Err(InvalidName::BadCharacter { kind, found, at }),
+    match name.char_indices().find(|(_, c)| !c.is_ascii() || !allowed(*c as u8)) {
+        Some((at, found)) => {
+            Err(InvalidName::BadCharacter { kind, text: excerpt(text), found, at })
+        }
         None => Ok(()),
     }
 }
 
 macro_rules! name_impls {
     ($name:ident, $kind:literal, $check:ident) => {
-        impl TryFrom<&str> for $name {
-            type Error = InvalidName;
-
-            fn try_from(text: &str) -> Result<Self, InvalidName> {
-                $check(text, $kind, Self::MAX_LEN)?;
-                Ok(Self(text.into()))
-            }
-        }
-
-        impl TryFrom<&String> for $name {
-            type Error = InvalidName;
-
-            fn try_from(text: &String) -> Result<Self, InvalidName> {
-                Self::try_from(text.as_str())
-            }
-        }
-
-        impl From<&$name> for $name {
-            fn from(name: &$name) -> Self {
-                name.clone()
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = InvalidName;
-
-            fn try_from(text: String) -> Result<Self, InvalidName> {
-                Self::try_from(text.as_str())
-            }
-        }
-
         impl FromStr for $name {
             type Err = InvalidName;
 
             fn from_str(text: &str) -> Result<Self, InvalidName> {
-                Self::try_from(text)
+                $check(text, $kind, Self::MAX_LEN)?;
+                Ok(Self(text.into()))
             }
         }
 
@@ -273,7 +251,8 @@ macro_rules! name_impls {
 }
 
 name_impls!(NodeId, "node id", check_node_id);
-name_impls!(ServiceName, "service name", check_name);
+name_impls!(ServiceName, "service name", check_service_name);
+text_argument!(InvalidName: NodeId, ServiceName);
 
 /// The address of a node in switched packets: the first 8 bytes of SHA-256 of its id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -404,11 +383,35 @@ mod tests {
         assert_eq!(NodeId::try_from(""), Err(InvalidName::Empty { kind: "node id" }));
         assert_eq!(
             NodeId::try_from("a/b"),
-            Err(InvalidName::BadCharacter { kind: "node id", found: '/', at: 1 })
+            Err(InvalidName::BadCharacter {
+                kind: "node id",
+                text: "a/b".to_owned(),
+                found: '/',
+                at: 1
+            })
         );
         assert!(NodeId::try_from("x".repeat(128)).is_ok());
         assert!(NodeId::try_from("x".repeat(129)).is_err());
         assert!(ServiceName::try_from("x".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn an_error_quotes_the_start_of_the_text_escaped() {
+        let node = |text: &str| NodeId::try_from(text).unwrap_err().to_string();
+        assert_eq!(
+            node("a\u{1b}\"~x"),
+            r#""a\u{1b}\"~x" is not a node id: '\u{1b}' at byte 1 is not allowed; use ASCII letters, digits and `._-:@`"#
+        );
+        assert_eq!(
+            node("a~X"),
+            r#""a~X" is not a node id: the suffix after `~` must have 1 to 16 lower-case ASCII letters and digits"#
+        );
+        let quoted = "x".repeat(64) + "…";
+        assert_eq!(
+            ServiceName::try_from("x".repeat(1 << 20)).unwrap_err().to_string(),
+            format!("{quoted:?} is not a service name: 1048576 bytes exceed the maximum of 64")
+        );
+        assert_eq!(node(""), "a node id must not be empty");
     }
 
     #[test]

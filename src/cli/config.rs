@@ -21,7 +21,7 @@ use super::users::User;
 use crate::id::{Cost, NodeId};
 use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
 use crate::node::SHUTDOWN_GRACE;
-use crate::transport::{Congestion, InvalidListenAddr, ListenAddr, Liveness, RelayRule};
+use crate::transport::{Congestion, ListenAddr, Liveness, RelayRule};
 use crate::work::{self, CommandStderr, Directive, InheritEnv};
 
 /// The checked configuration of a node.
@@ -102,10 +102,8 @@ impl NodeConfig {
         let certs = CERTS.path(args.certs, env).or(file.certs);
         let certs = certs.ok_or_else(|| CERTS.missing("the directory of the certificates"))?.value;
         let listen = over(LISTEN.list(args.listen, env, ',')?, file.listen);
-        let listen: Vec<_> = listen
-            .into_iter()
-            .map(|addr| addr.and_then(|text| text.parse().map_err(listen_problem)))
-            .collect::<Result<_, _>>()?;
+        let listen: Vec<ListenAddr> =
+            listen.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?;
         let peers = over(PEER.list(args.peer, env, ',')?, file.peer);
         let peers: Vec<PeerAddr> =
             peers.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?;
@@ -200,10 +198,6 @@ fn with_feature(
         )),
         on => Ok(on),
     })
-}
-
-fn listen_problem(InvalidListenAddr(text): InvalidListenAddr) -> String {
-    format!("{text:?}: an address with its UDP port: 0.0.0.0:4433, [::]:4433 or :4433")
 }
 
 /// An address that others can send to.
@@ -476,11 +470,11 @@ mod tests {
         let bad = |args| error(args);
         assert!(
             bad(NodeArgs { id: Some("a/b".to_owned()), ..flags() })
-                .starts_with("--id: \"a/b\": a node id")
+                .starts_with("--id: \"a/b\" is not a node id: ")
         );
         assert!(
             bad(NodeArgs { listen: vec!["4433".to_owned()], ..flags() })
-                .starts_with("--listen: \"4433\": ")
+                .starts_with("--listen: \"4433\" is not an address with its UDP port: ")
         );
         assert!(
             bad(NodeArgs { cost: Some("0".to_owned()), ..flags() })
@@ -495,7 +489,7 @@ mod tests {
         );
         assert!(
             bad(NodeArgs { peer: vec!["nowhere".to_owned()], ..flags() })
-                .starts_with("--peer: \"nowhere\": ")
+                .starts_with("--peer: \"nowhere\" has no port: ")
         );
         let rate = Some("0M".to_owned());
         assert!(bad(NodeArgs { transit_rate: rate, ..flags() }).contains("such as 500k or 10M"));

@@ -40,13 +40,13 @@ pub(super) enum LogFormat {
 }
 
 impl std::str::FromStr for LogFormat {
-    type Err = &'static str;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            _ => Err("a log format is `text` or `json`"),
+            _ => Err(format!("{text:?}: a log format is `text` or `json`")),
         }
     }
 }

@@ -58,9 +58,9 @@ impl<T> Sourced<T> {
 }
 
 impl Sourced<String> {
-    /// The value as what it must be.
+    /// The value as what it must be. The errors of `T` quote it.
     pub(super) fn parse<T: FromStr<Err: fmt::Display>>(self) -> Result<T, Failure> {
-        self.and_then(|text| text.parse().map_err(|why| format!("{text:?}: {why}")))
+        self.and_then(|text| text.parse())
     }
 }
 
@@ -218,6 +218,7 @@ pub(super) fn peer_timeout_of(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::NodeId;
 
     #[test]
     fn a_flag_goes_over_the_environment() {
@@ -250,13 +251,12 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_blamed_on_its_source() {
-        let port = |source| Sourced::new("x".to_owned(), source).parse::<u16>().unwrap_err().text;
-        assert_eq!(port(Source::Flag("cost")), "--cost: \"x\": invalid digit found in string");
-        assert!(port(Source::Env("RECEPTOR_COST")).starts_with("RECEPTOR_COST: "));
-        assert!(
-            port(Source::File { path: "/etc/r.toml".into(), line: 3 })
-                .starts_with("/etc/r.toml, line 3: ")
-        );
+        let value = |source| Sourced::new("a/b".to_owned(), source);
+        let error = |source| value(source).parse::<NodeId>().unwrap_err().text;
+        assert!(error(Source::Flag("id")).starts_with("--id: \"a/b\" is not a node id: "));
+        assert!(error(Source::Env("RECEPTOR_ID")).starts_with("RECEPTOR_ID: \"a/b\" "));
+        let file = Source::File { path: "/etc/r.toml".into(), line: 3 };
+        assert!(error(file).starts_with("/etc/r.toml, line 3: \"a/b\" "));
     }
 
     #[test]

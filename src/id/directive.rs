@@ -1,11 +1,12 @@
 //! What a call asks for.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::text_argument::{excerpt, text_argument};
 
 /// What a call asks for: `namespace:action`, each part 1–64 bytes of ASCII letters, digits and
 /// `._-`.
@@ -60,92 +61,72 @@ impl Directive {
 #[non_exhaustive]
 pub enum InvalidDirective {
     /// There is no colon.
-    #[error("a directive is `namespace:action`; this one has no colon")]
-    NoColon,
+    #[error("{text:?} is not a directive: it has no colon; a directive is `namespace:action`")]
+    NoColon {
+        /// The text, or its start if it is long.
+        text: String,
+    },
     /// A part is empty.
-    #[error("the {part} of a directive must not be empty")]
+    #[error("{text:?} is not a directive: the {part} must not be empty")]
     Empty {
-        /// Which part.
+        /// Which part: `namespace` or `action`.
         part: &'static str,
+        /// The text, or its start if it is long.
+        text: String,
     },
     /// A part is too long.
-    #[error("the {part} of a directive has at most {max} bytes; this one has {len}", max = Directive::MAX_PART)]
+    #[error(
+        "{text:?} is not a directive: the {part} has {len} bytes, which exceed the maximum of {max}",
+        max = Directive::MAX_PART
+    )]
     TooLong {
         /// Which part.
         part: &'static str,
-        /// What it had, in bytes.
+        /// Start of the text.
+        text: String,
+        /// Length of the part in bytes.
         len: usize,
     },
     /// A part has a character that is not allowed.
     #[error(
-        "the {part} of a directive is made of ASCII letters, digits and `._-`; {found:?} is none of them"
+        "{text:?} is not a directive: {found:?} in the {part} is not allowed; use ASCII letters, digits and `._-`"
     )]
     BadCharacter {
         /// Which part.
         part: &'static str,
+        /// The text, or its start if it is long.
+        text: String,
         /// The character.
         found: char,
     },
-}
-
-impl TryFrom<&str> for Directive {
-    type Error = InvalidDirective;
-
-    fn try_from(text: &str) -> Result<Self, InvalidDirective> {
-        let (namespace, action) = text.split_once(':').ok_or(InvalidDirective::NoColon)?;
-        check_part("namespace", namespace)?;
-        check_part("action", action)?;
-        Ok(Self(text.into()))
-    }
-}
-
-fn check_part(part: &'static str, text: &str) -> Result<(), InvalidDirective> {
-    if text.is_empty() {
-        return Err(InvalidDirective::Empty { part });
-    }
-    if text.len() > Directive::MAX_PART {
-        return Err(InvalidDirective::TooLong { part, len: text.len() });
-    }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    match text.chars().find(|c| !allowed(*c)) {
-        Some(found) => Err(InvalidDirective::BadCharacter { part, found }),
-        None => Ok(()),
-    }
-}
-
-impl TryFrom<String> for Directive {
-    type Error = InvalidDirective;
-
-    fn try_from(text: String) -> Result<Self, InvalidDirective> {
-        Self::try_from(text.as_str())
-    }
-}
-
-impl TryFrom<&String> for Directive {
-    type Error = InvalidDirective;
-
-    fn try_from(text: &String) -> Result<Self, InvalidDirective> {
-        Self::try_from(text.as_str())
-    }
-}
-
-impl From<&Self> for Directive {
-    fn from(directive: &Self) -> Self {
-        directive.clone()
-    }
-}
-
-impl From<Infallible> for InvalidDirective {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
 }
 
 impl FromStr for Directive {
     type Err = InvalidDirective;
 
     fn from_str(text: &str) -> Result<Self, InvalidDirective> {
-        Self::try_from(text)
+        let no_colon = || InvalidDirective::NoColon { text: excerpt(text) };
+        let (namespace, action) = text.split_once(':').ok_or_else(no_colon)?;
+        check_part(text, "namespace", namespace)?;
+        check_part(text, "action", action)?;
+        Ok(Self(text.into()))
+    }
+}
+
+text_argument!(InvalidDirective: Directive);
+
+/// Checks a part of `text`.
+fn check_part(text: &str, part: &'static str, value: &str) -> Result<(), InvalidDirective> {
+    if value.is_empty() {
+        return Err(InvalidDirective::Empty { part, text: excerpt(text) });
+    }
+    if value.len() > Directive::MAX_PART {
+        return Err(InvalidDirective::TooLong { part, text: excerpt(text), len: value.len() });
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    match value.chars().find(|c| !allowed(*c)) {
+        Some(found) => Err(InvalidDirective::BadCharacter { part, text: excerpt(text), found }),
+        None => Ok(()),
     }
 }
 
@@ -179,21 +160,23 @@ mod tests {
             (good.namespace(), good.action(), good.to_string().as_str()),
             ("a.b_c-1", "Run", "a.b_c-1:Run")
         );
-        assert_eq!(parse("ping"), Err(InvalidDirective::NoColon));
-        assert_eq!(parse(":ping"), Err(InvalidDirective::Empty { part: "namespace" }));
-        assert_eq!(parse("a:"), Err(InvalidDirective::Empty { part: "action" }));
-        assert_eq!(
-            parse("a:b:c"),
-            Err(InvalidDirective::BadCharacter { part: "action", found: ':' })
-        );
-        assert_eq!(
-            parse("ä:b"),
-            Err(InvalidDirective::BadCharacter { part: "namespace", found: 'ä' })
-        );
         assert!(parse(&format!("{0}:{0}", "x".repeat(64))).is_ok());
+        let error = |text: &str| parse(text).unwrap_err().to_string();
+        for (text, what) in [
+            ("ping", "it has no colon; a directive is `namespace:action`"),
+            (":ping", "the namespace must not be empty"),
+            ("a:", "the action must not be empty"),
+            ("a:b:c", "':' in the action is not allowed; use ASCII letters, digits and `._-`"),
+            ("ä:b", "'ä' in the namespace is not allowed; use ASCII letters, digits and `._-`"),
+        ] {
+            assert_eq!(error(text), format!("{text:?} is not a directive: {what}"));
+        }
+        let quoted = format!("x:{}…", "x".repeat(62));
         assert_eq!(
-            parse(&format!("x:{}", "x".repeat(65))),
-            Err(InvalidDirective::TooLong { part: "action", len: 65 })
+            error(&format!("x:{}", "x".repeat(65))),
+            format!(
+                "{quoted:?} is not a directive: the action has 65 bytes, which exceed the maximum of 64"
+            )
         );
     }
 

@@ -60,5 +60,5 @@ fn issuing_without_an_authority_names_the_missing_file() {
 #[test]
 fn a_name_that_is_no_node_id_is_a_usage_error() {
     let said = World::empty().run(&["cert", "issue", "a/b", "--dir", "certs"]).failed(2);
-    assert!(said.contains("a node id is made of"), "{said}");
+    assert!(said.contains("\"a/b\" is not a node id: "), "{said}");
 }

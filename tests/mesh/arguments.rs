@@ -6,7 +6,7 @@ use receptor_quic::work::RegisterError;
 use receptor_quic::work::unit::SubmitError;
 use receptor_quic::{
     Authority, CallError, InvalidDirective, InvalidListenAddr, InvalidName, ListenAddr,
-    LookupError, Node, OpenError, ServeError, StartError,
+    LookupError, Node, NodeId, OpenError, ServeError, StartError,
 };
 
 #[tokio::test(start_paused = true)]
@@ -32,15 +32,19 @@ async fn text_is_parsed_wherever_a_name_is_expected() {
 async fn invalid_text_is_an_error_of_the_operation() {
     let mesh = mesh(["a-b"]).await;
     let a = mesh.node("a");
-    let invalid = || InvalidName::BadCharacter { kind: "node id", found: ' ', at: 1 };
+    let invalid = || "b c".parse::<NodeId>().unwrap_err();
+    assert!(
+        matches!(invalid(), InvalidName::BadCharacter { kind: "node id", text, .. } if text == "b c")
+    );
     assert_eq!(a.open("b c", "s").await.unwrap_err(), OpenError::InvalidName(invalid()));
     let error = a.open("b", "").await.unwrap_err();
     assert_eq!(error, OpenError::InvalidName(InvalidName::Empty { kind: "service name" }));
     assert!(!error.is_transient());
+    let no_colon = || InvalidDirective::NoColon { text: "ok".to_owned() };
     let error = a.call("b", "ok").await.unwrap_err();
-    assert_eq!(error, OpenError::InvalidDirective(InvalidDirective::NoColon));
+    assert_eq!(error, OpenError::InvalidDirective(no_colon()));
     let error = a.handle("ok", async |_, _| Ok(())).unwrap_err();
-    assert_eq!(error, RegisterError::InvalidDirective(InvalidDirective::NoColon));
+    assert_eq!(error, RegisterError::InvalidDirective(no_colon()));
     assert!(matches!(a.serve("a/b"), Err(ServeError::InvalidName(_))));
     assert_eq!(a.routable("b c").await, Err(LookupError::InvalidName(invalid())));
     assert_eq!(a.explain("b c").await.unwrap_err(), LookupError::InvalidName(invalid()));

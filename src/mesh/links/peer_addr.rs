@@ -1,10 +1,9 @@
 //! Where a neighbour is dialled, and who is expected there.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::id::{InvalidName, NodeId};
+use crate::id::{InvalidName, NodeId, excerpt, text_argument};
 
 /// A neighbour to dial: `[ID@]HOST:PORT`.
 ///
@@ -50,12 +49,12 @@ impl FromStr for PeerAddr {
             None => (None, text),
         };
         let (host, port) =
-            address.rsplit_once(':').ok_or_else(|| InvalidPeerAddr::NoPort(address.to_owned()))?;
+            address.rsplit_once(':').ok_or_else(|| InvalidPeerAddr::NoPort(excerpt(address)))?;
         let port = match port.parse() {
             Ok(port) if port != 0 => port,
-            _ => return Err(InvalidPeerAddr::BadPort(port.to_owned())),
+            _ => return Err(InvalidPeerAddr::BadPort(excerpt(port))),
         };
-        let bad_host = || InvalidPeerAddr::BadHost(host.to_owned());
+        let bad_host = || InvalidPeerAddr::BadHost(excerpt(host));
         let host = match host.strip_prefix('[') {
             Some(ip) => {
                 let ip = ip.strip_suffix(']').ok_or_else(bad_host)?;
@@ -94,41 +93,7 @@ impl fmt::Display for PeerAddr {
     }
 }
 
-impl TryFrom<&str> for PeerAddr {
-    type Error = InvalidPeerAddr;
-
-    fn try_from(text: &str) -> Result<Self, InvalidPeerAddr> {
-        text.parse()
-    }
-}
-
-impl TryFrom<&String> for PeerAddr {
-    type Error = InvalidPeerAddr;
-
-    fn try_from(text: &String) -> Result<Self, InvalidPeerAddr> {
-        text.parse()
-    }
-}
-
-impl TryFrom<String> for PeerAddr {
-    type Error = InvalidPeerAddr;
-
-    fn try_from(text: String) -> Result<Self, InvalidPeerAddr> {
-        text.parse()
-    }
-}
-
-impl From<&Self> for PeerAddr {
-    fn from(peer: &Self) -> Self {
-        peer.clone()
-    }
-}
-
-impl From<Infallible> for InvalidPeerAddr {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
+text_argument!(InvalidPeerAddr: PeerAddr);
 
 impl From<std::net::SocketAddr> for PeerAddr {
     fn from(addr: std::net::SocketAddr) -> Self {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::names::{is_role, roles_in_certificate};
-use crate::id::NodeId;
+use crate::id::{NodeId, excerpt};
 
 /// A rule that permits transit: a pattern of node ids in which `*` matches any characters, or
 /// `role:NAME` for nodes whose certificates have that role (SAN URI `receptor-role:NAME`). Patterns
@@ -23,11 +23,11 @@ enum Kind {
 #[non_exhaustive]
 pub enum InvalidRelayRule {
     /// The pattern is empty or too long, or has characters that no id has.
-    #[error("not a pattern of node ids: 1 to 128 letters, digits, and `._-:@*`")]
-    Pattern,
+    #[error("{0:?} is not a pattern of node ids: use 1 to 128 ASCII letters, digits and `._-:@*`")]
+    Pattern(String),
     /// The name of the role is empty or too long, or has other characters.
-    #[error("not a role: role: and 1 to 64 letters, digits, and `._-`")]
-    Role,
+    #[error("{0:?} is not a role: use `role:` and 1 to 64 ASCII letters, digits and `._-`")]
+    Role(String),
 }
 
 /// The prefix of a rule that names a role.
@@ -80,11 +80,12 @@ impl FromStr for RelayRule {
         if let Some(role) = text.strip_prefix(ROLE) {
             return is_role(role)
                 .then(|| Self(Kind::Role(role.to_owned())))
-                .ok_or(InvalidRelayRule::Role);
+                .ok_or_else(|| InvalidRelayRule::Role(excerpt(text)));
         }
         let of_id = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:@*".contains(&byte);
         let fits = (1..=128).contains(&text.len()) && text.bytes().all(of_id);
-        fits.then(|| Self(Kind::Id(text.to_owned()))).ok_or(InvalidRelayRule::Pattern)
+        fits.then(|| Self(Kind::Id(text.to_owned())))
+            .ok_or_else(|| InvalidRelayRule::Pattern(excerpt(text)))
     }
 }
 
@@ -133,7 +134,8 @@ mod tests {
             assert_eq!(text.parse::<RelayRule>().unwrap().to_string(), text);
         }
         for text in ["", "a b", "role:", "role:a b", &"x".repeat(129)] {
-            assert!(text.parse::<RelayRule>().is_err(), "{text}");
+            let error = text.parse::<RelayRule>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{:?} is not a ", excerpt(text))), "{error}");
         }
     }
 }

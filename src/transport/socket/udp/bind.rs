@@ -1,6 +1,5 @@
 //! Binding the UDP sockets.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::str::FromStr;
@@ -13,6 +12,7 @@ use tracing::info;
 
 use super::renewable::Renewable;
 use super::unreachable::Reports;
+use crate::id::{excerpt, text_argument};
 use crate::transport::socket::PortOpener;
 
 /// Requested size of socket buffers in bytes; the system may grant less. Handshakes by the thousand
@@ -34,12 +34,6 @@ pub enum ListenAddr {
 #[error("{0:?} is not an address with its UDP port: 0.0.0.0:4433, [::]:4433 or :4433")]
 pub struct InvalidListenAddr(pub String);
 
-impl From<Infallible> for InvalidListenAddr {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
-
 impl From<SocketAddr> for ListenAddr {
     fn from(addr: SocketAddr) -> Self {
         Self::At(addr)
@@ -54,33 +48,11 @@ impl FromStr for ListenAddr {
             Some(port) => port.parse().ok().map(Self::Any),
             None => text.parse().ok().map(Self::At),
         };
-        addr.ok_or_else(|| InvalidListenAddr(text.to_owned()))
+        addr.ok_or_else(|| InvalidListenAddr(excerpt(text)))
     }
 }
 
-impl TryFrom<&str> for ListenAddr {
-    type Error = InvalidListenAddr;
-
-    fn try_from(text: &str) -> Result<Self, InvalidListenAddr> {
-        text.parse()
-    }
-}
-
-impl TryFrom<&String> for ListenAddr {
-    type Error = InvalidListenAddr;
-
-    fn try_from(text: &String) -> Result<Self, InvalidListenAddr> {
-        text.parse()
-    }
-}
-
-impl TryFrom<String> for ListenAddr {
-    type Error = InvalidListenAddr;
-
-    fn try_from(text: String) -> Result<Self, InvalidListenAddr> {
-        text.parse()
-    }
-}
+text_argument!(InvalidListenAddr: ListenAddr);
 
 impl ListenAddr {
     /// The addresses that it expands to.
