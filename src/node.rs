@@ -86,13 +86,9 @@ impl Node {
         id: impl TryInto<NodeId, Error: Into<InvalidName>>,
         identity: Identity,
     ) -> NodeBuilder {
-        let (id, invalid) = match name(id) {
-            Ok(id) => (id, None),
-            Err(invalid) => (NodeId::placeholder(), Some(invalid.into())),
-        };
         NodeBuilder {
-            id,
-            invalid,
+            id: name(id),
+            invalid: None,
             identity,
             listen: Vec::new(),
             peers: Vec::new(),
@@ -680,8 +676,8 @@ impl std::fmt::Debug for Node {
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is started"]
 pub struct NodeBuilder {
-    id: NodeId,
-    /// The first argument that is not valid.
+    id: Result<NodeId, InvalidName>,
+    /// The first argument of a setter that is not valid.
     invalid: Option<StartError>,
     identity: Identity,
     listen: Vec<ListenAddr>,
@@ -727,7 +723,7 @@ impl NodeBuilder {
     ) -> Self {
         match addr.try_into() {
             Ok(addr) => self.listen.push(addr),
-            Err(invalid) => self.reject(Into::<InvalidListenAddr>::into(invalid)),
+            Err(invalid) => self.reject(StartError::InvalidListen(invalid.into())),
         }
         self
     }
@@ -747,7 +743,7 @@ impl NodeBuilder {
     pub fn peer(mut self, peer: impl TryInto<PeerAddr, Error: Into<InvalidPeerAddr>>) -> Self {
         match peer.try_into() {
             Ok(peer) => self.peers.push(peer),
-            Err(invalid) => self.reject(Into::<InvalidPeerAddr>::into(invalid)),
+            Err(invalid) => self.reject(StartError::InvalidPeer(invalid.into())),
         }
         self
     }
@@ -785,7 +781,7 @@ impl NodeBuilder {
         let suffix = format!("{:012x}", random::bits() >> 16);
         self.ephemeral = true;
         // A base that leaves no room for a suffix is used as it is.
-        self.id = self.id.with_suffix(&suffix).unwrap_or(self.id);
+        self.id = self.id.map(|id| id.with_suffix(&suffix).unwrap_or(id));
         self
     }
 
@@ -833,14 +829,14 @@ impl NodeBuilder {
     ) -> Self {
         match name(neighbour) {
             Ok(neighbour) => drop(self.costs.to.insert(neighbour, cost)),
-            Err(invalid) => self.reject(invalid),
+            Err(invalid) => self.reject(StartError::InvalidNeighbour(invalid)),
         }
         self
     }
 
     /// Keeps the first argument that is not valid, for [`start`](Self::start).
-    fn reject(&mut self, invalid: impl Into<StartError>) {
-        self.invalid.get_or_insert_with(|| invalid.into());
+    fn reject(&mut self, invalid: StartError) {
+        self.invalid.get_or_insert(invalid);
     }
 
     /// How eagerly the loss of a neighbour is noticed, on the links that this node dials.
@@ -1036,10 +1032,11 @@ impl NodeBuilder {
     /// # Panics
     /// Outside a tokio runtime with I/O and time.
     pub async fn start(mut self) -> Result<Node, StartError> {
+        let id = self.id.clone().map_err(StartError::InvalidId)?;
         if let Some(invalid) = self.invalid.take() {
             return Err(invalid);
         }
-        self.check()?;
+        self.check(&id)?;
         let (epoch, data_dir, manifest) = self.open_data_dir().await?;
         let units =
             open_units(self.units.clone(), data_dir.clone().zip(self.data_dir.clone())).await?;
@@ -1060,7 +1057,7 @@ impl NodeBuilder {
             true => Interfaces::unknown(),
             false => Interfaces::of_this_machine(),
         });
-        let socket = Socket::new(sockets, self.id.addr(), Arc::new(SwitchCounters::default()))?
+        let socket = Socket::new(sockets, id.addr(), Arc::new(SwitchCounters::default()))?
             .with_port_opener(port_opener);
         if let Some(rate) = self.transit_rate {
             socket.limit_transit(rate);
@@ -1068,7 +1065,7 @@ impl NodeBuilder {
         let dials = !self.peers.is_empty();
         let mesh = Mesh::spawn(Parts {
             logs: self.registry.log_limits().clone(),
-            id: self.id,
+            id,
             identity: self.identity,
             socket,
             renewable,
@@ -1112,8 +1109,8 @@ impl NodeBuilder {
         Ok(node)
     }
 
-    fn check(&self) -> Result<(), StartError> {
-        check_identity(&self.id, &self.identity)?;
+    fn check(&self, id: &NodeId) -> Result<(), StartError> {
+        check_identity(id, &self.identity)?;
         if self.listen.len() > MAX_LISTEN {
             return Err(StartError::TooManyListen);
         }
@@ -1139,8 +1136,8 @@ impl NodeBuilder {
         {
             return Err(StartError::NotExternal(*addr));
         }
-        if self.id.suffix().is_some() && !self.ephemeral {
-            return Err(StartError::SuffixedId(self.id.clone()));
+        if id.suffix().is_some() && !self.ephemeral {
+            return Err(StartError::SuffixedId(id.clone()));
         }
         if self.ephemeral && self.peers.is_empty() {
             return Err(StartError::EphemeralWithoutPeer);
@@ -1217,15 +1214,18 @@ fn check_identity(id: &NodeId, identity: &Identity) -> Result<(), StartError> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The id of the node, or of a neighbour, is not valid. The configuration's fault.
-    #[error(transparent)]
-    InvalidName(#[from] InvalidName),
-    /// The address of a neighbour is not valid. The configuration's fault.
-    #[error(transparent)]
-    InvalidPeer(#[from] InvalidPeerAddr),
-    /// An address to listen on is not valid. The configuration's fault.
-    #[error(transparent)]
-    InvalidListen(#[from] InvalidListenAddr),
+    /// The id given to [`Node::builder`] is not valid. The caller's fault.
+    #[error("invalid argument of Node::builder: {0}")]
+    InvalidId(InvalidName),
+    /// The neighbour given to [`NodeBuilder::cost_to`] is not valid. The caller's fault.
+    #[error("invalid argument of NodeBuilder::cost_to: {0}")]
+    InvalidNeighbour(InvalidName),
+    /// The neighbour given to [`NodeBuilder::peer`] is not valid. The caller's fault.
+    #[error("invalid argument of NodeBuilder::peer: {0}")]
+    InvalidPeer(InvalidPeerAddr),
+    /// The address given to [`NodeBuilder::listen`] is not valid. The caller's fault.
+    #[error("invalid argument of NodeBuilder::listen: {0}")]
+    InvalidListen(InvalidListenAddr),
     /// The certificate is another node's. The configuration's fault.
     #[error("the certificate does not carry the id {id}; it names {}", list(names))]
     NotInCertificate {

@@ -5,8 +5,8 @@ use receptor_quic::testing::mesh;
 use receptor_quic::work::RegisterError;
 use receptor_quic::work::unit::SubmitError;
 use receptor_quic::{
-    Authority, CallError, InvalidDirective, InvalidListenAddr, InvalidName, ListenAddr,
-    LookupError, Node, NodeId, OpenError, ServeError, StartError,
+    Authority, CallError, Cost, InvalidDirective, InvalidListenAddr, InvalidName, ListenAddr,
+    LookupError, Node, NodeBuilder, NodeId, OpenError, ServeError, StartError,
 };
 
 #[tokio::test(start_paused = true)]
@@ -57,14 +57,20 @@ async fn a_node_does_not_start_with_invalid_text() {
     let ca = Authority::new("ca", 1).unwrap();
     let builder = || Node::builder("n", ca.issue("n", 1).unwrap());
     assert!(ca.issue("n n", 1).is_err());
-    let started = Node::builder("n n", ca.issue("n", 1).unwrap()).start().await;
-    assert!(matches!(started, Err(StartError::InvalidName(_))));
-    let started = builder().peer("relay").start().await;
-    assert!(matches!(started, Err(StartError::InvalidPeer(InvalidPeerAddr::NoPort(_)))));
+    let error = async |builder: NodeBuilder| builder.start().await.unwrap_err();
+    let other = Node::builder("n n", ca.issue("n", 1).unwrap()).one_shot();
+    assert!(matches!(error(other).await, StartError::InvalidId(_)));
+    let started = error(builder().peer("relay")).await;
+    assert!(matches!(started, StartError::InvalidPeer(InvalidPeerAddr::NoPort(_))));
+    let started = error(builder().cost_to("b c", Cost::DEFAULT)).await;
+    assert_eq!(
+        started.to_string(),
+        "invalid argument of NodeBuilder::cost_to: \"b c\" is not a node id: ' ' at byte 1 is not allowed; use ASCII letters, digits and `._-:@`"
+    );
     // The first mistake is the one that is reported.
-    let started = builder().listen("localhost:0").peer("relay").start().await;
+    let started = error(builder().listen("localhost:0").peer("relay")).await;
     assert!(
-        matches!(started, Err(StartError::InvalidListen(InvalidListenAddr(text))) if text == "localhost:0")
+        matches!(started, StartError::InvalidListen(InvalidListenAddr(text)) if text == "localhost:0")
     );
     builder()
         .listen("127.0.0.1:0")
