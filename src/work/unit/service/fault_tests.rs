@@ -120,6 +120,27 @@ async fn an_attempt_that_a_power_failure_hid_holds_its_place() {
     reaches(&second, UnitState::Running).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn output_that_was_written_in_part_is_whole_after_a_cancellation() {
+    let (mesh, dir, runs) =
+        (mesh(["relay"]).await, tempfile::tempdir().expect("a directory"), Runs::default());
+    let _edge = start(&mesh, &dir, "edge", &runs).await;
+    let ctl = start(&mesh, &dir, "ctl", &runs).await;
+    let key = Uuid::now_v7();
+    let attempt = dir.path().join(format!("edge/units/in/node-ctl/{key}/attempt-1"));
+    let disk = FaultyDisk::new(&attempt);
+    disk.fill(true);
+    let unit = ctl.submit("edge", "text:wait", "").key(key).await.expect("it is stored");
+    reaches(&unit, UnitState::Running).await;
+    sleep(Duration::from_secs(5)).await;
+    // The last byte of "ready\n" finds no room.
+    let written = fs::read(attempt.join("stdout")).expect("it is there");
+    assert_eq!(written, b"ready");
+    unit.cancel(Duration::ZERO).await.expect("it is there");
+    assert_eq!(end(&unit).await, Outcome::Cancelled);
+    assert_eq!(read(&unit).await, written);
+}
+
 async fn reaches(unit: &UnitHandle, state: UnitState) {
     let mut watch = unit.watch();
     let reached = async {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 
 use tokio::io::AsyncReadExt as _;
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::super::super::call::{Call, CallError, CallOptions, call};
 use super::super::executor::{Exit, ExitKind};
 use super::super::job::{Channel, ExitRecord, Usage};
-use super::super::store::faults::{before_write, write_all_at};
+use super::super::store::faults::{before_write, write_at};
 use super::super::store::make_dir_unsynced;
 use super::in_unit::InUnit;
 use super::shared::{Shared, UnitError};
@@ -247,7 +247,7 @@ async fn exchange(
                     }
                     // A full disk slows the handler down: its responses are not read meanwhile.
                     let written = shared
-                        .write_when_possible((out, response.body), |(out, body)| out.take(body));
+                        .write_when_possible((out, response.body), |(out, body)| out.append(body));
                     if let Err(UnitError::Disk(error)) = written.await {
                         return Some(ExitKind::Handler(format!(
                             "cannot write the output: {error}"
@@ -288,11 +288,21 @@ impl Written {
         Ok(Self { path: path.to_owned(), file, len: 0, hash: Sha256::new() })
     }
 
-    /// Appends a piece. After an error it may be tried again.
-    fn take(&mut self, piece: &Bytes) -> io::Result<()> {
-        write_all_at(&self.file, &self.path, piece, self.len)?;
-        self.hash.update(piece);
-        self.len += piece.len() as u64;
+    /// Appends a piece, and removes from it what was written. After an error the rest may be tried
+    /// again, or never: what was written counts at once.
+    fn append(&mut self, piece: &mut Bytes) -> io::Result<()> {
+        while !piece.is_empty() {
+            match write_at(&self.file, &self.path, piece, self.len) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.hash.update(&piece[..written]);
+                    self.len += written as u64;
+                    piece.advance(written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 }

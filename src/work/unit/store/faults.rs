@@ -1,9 +1,9 @@
 //! Where tests make writes to the disk fail.
 
 #[cfg(all(test, feature = "testing"))]
-pub(crate) use injected::{FaultyDisk, before_write, write_all_at};
+pub(crate) use injected::{FaultyDisk, before_write, write_all_at, write_at};
 #[cfg(not(all(test, feature = "testing")))]
-pub(crate) use real::{before_write, write_all_at};
+pub(crate) use real::{before_write, write_all_at, write_at};
 
 #[cfg(not(all(test, feature = "testing")))]
 mod real {
@@ -22,6 +22,12 @@ mod real {
     #[inline]
     pub(crate) fn write_all_at(file: &File, _: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
         file.write_all_at(bytes, offset)
+    }
+
+    /// Writes some of the bytes at an offset of the file with this path, and returns how many.
+    #[inline]
+    pub(crate) fn write_at(file: &File, _: &Path, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        file.write_at(bytes, offset)
     }
 }
 
@@ -110,5 +116,19 @@ mod injected {
         let len = if failed.is_ok() { bytes.len() } else { bytes.len() / 2 };
         file.write_all_at(&bytes[..len], offset)?;
         failed
+    }
+
+    /// One for which there is no room writes a half, and fails once that is nothing.
+    pub(crate) fn write_at(
+        file: &File,
+        path: &Path,
+        bytes: &[u8],
+        offset: u64,
+    ) -> io::Result<usize> {
+        match count_write(path, true) {
+            Err(error) if bytes.len() < 2 => Err(error),
+            Err(_) => file.write_at(&bytes[..bytes.len() / 2], offset),
+            Ok(()) => file.write_at(bytes, offset),
+        }
     }
 }
