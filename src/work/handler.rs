@@ -40,7 +40,9 @@ impl Request {
 
 /// Why a handler failed. The caller gets the text, as it is.
 ///
-/// Any [`Error`] becomes one with `?`, with the texts of its sources; so it is no `Error` itself.
+/// `?` converts whatever converts to a boxed [`Error`]: any error that is `Send` and `Sync`, a
+/// boxed one, `anyhow::Error`, and text. The text of the result includes those of the error's
+/// sources. For these conversions to exist, `HandlerError` does not implement `Error` itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandlerError {
     pub(super) code: Code,
@@ -67,8 +69,9 @@ impl fmt::Display for HandlerError {
     }
 }
 
-impl<E: Error> From<E> for HandlerError {
+impl<'a, E: Into<Box<dyn Error + Send + Sync + 'a>>> From<E> for HandlerError {
     fn from(error: E) -> Self {
+        let error = error.into();
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -119,5 +122,40 @@ mod tests {
 
         assert_eq!(fails(), Err(HandlerError::new("the file cannot be read: no such disk")));
         assert_eq!(HandlerError::from(std::io::Error::other("plain")).to_string(), "plain");
+    }
+
+    #[test]
+    fn what_converts_to_a_boxed_error_becomes_a_handler_error() {
+        /// Converts to a boxed error and is none itself, like `anyhow::Error`.
+        struct Report(Box<dyn Error + Send + Sync>);
+
+        impl From<Report> for Box<dyn Error + Send + Sync> {
+            fn from(report: Report) -> Self {
+                report.0
+            }
+        }
+
+        fn converted<E>(error: E) -> HandlerError
+        where
+            HandlerError: From<E>,
+        {
+            let fails = || -> Result<(), HandlerError> { Ok(Err(error)?) };
+            fails().expect_err("it fails")
+        }
+
+        /// Errors of parsers borrow their input.
+        #[derive(Debug, thiserror::Error)]
+        #[error("unexpected {0}")]
+        struct Borrowed<'a>(&'a str);
+
+        let input = String::from("end");
+        assert_eq!(converted(Borrowed(&input)), HandlerError::new("unexpected end"));
+        let report = || Report(std::io::Error::other("no such disk").into());
+        assert_eq!(converted(report()), HandlerError::new("no such disk"));
+        assert_eq!(converted(report().0), HandlerError::new("no such disk"));
+        assert_eq!(converted("no disk"), HandlerError::new("no disk"));
+        assert_eq!(converted(String::from("no disk")), HandlerError::new("no disk"));
+        let failed = HandlerError::new("unchanged");
+        assert_eq!(converted(failed.clone()), failed);
     }
 }
