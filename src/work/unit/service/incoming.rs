@@ -141,8 +141,16 @@ impl Incoming {
 
     /// Replaces ended units that are not in use by compact records. Returns how many were replaced,
     /// and how many are left for later.
-    pub(super) fn sweep(&self) -> (usize, usize) {
-        self.table().units.sweep()
+    pub(super) async fn sweep(&self) -> (usize, usize) {
+        let (mut replaced, mut behind) = (0, Bound::Unbounded);
+        loop {
+            let swept = self.table().units.sweep(behind.as_ref());
+            replaced += swept.replaced;
+            let Some(last) = swept.last else { return (replaced, swept.left) };
+            behind = Bound::Excluded(last);
+            // There may be many of them.
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {

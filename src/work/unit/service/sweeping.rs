@@ -22,8 +22,8 @@ impl Shared {
             }
             loop {
                 tokio::time::sleep(linger).await;
-                let (out_replaced, out_left) = self.outgoing.sweep();
-                let (in_replaced, in_left) = self.incoming.sweep();
+                let (out_replaced, out_left) = self.outgoing.sweep().await;
+                let (in_replaced, in_left) = self.incoming.sweep().await;
                 if out_left + in_left == 0 {
                     linger = LINGER;
                     break;

@@ -1,16 +1,16 @@
 //! The units of one end, by key.
 //!
 //! A unit that has not ended needs a lock, a journal and a channel for those who watch it, which
-//! together take some kilobytes. Most units that a node keeps have ended, and nobody looks at them:
-//! the table replaces each of these by a record in little memory, and rebuilds the unit from the
+//! together take some kilobytes. Most units that a node keeps have ended, and are not accessed: the
+//! table replaces each of these by a record in little memory, and rebuilds the unit from the
 //! record when somebody asks for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// How many units are listed before the table is unlocked for others.
+/// How many units are listed or swept before the table is unlocked for others.
 pub(super) const PAGE: usize = 256;
 
 /// A unit that can be kept in little memory once it has ended.
@@ -21,7 +21,8 @@ pub(super) trait Unit: Sized {
     /// What is kept of a unit that has ended.
     type Ended: Debug;
 
-    /// What is to be kept. `None` unless the unit has ended, and nobody watches or changes it.
+    /// What is to be kept. `None` unless the unit has ended and is neither watched nor
+    /// changed.
     fn ended(&self) -> Option<Self::Ended>;
 
     /// The unit as it was.
@@ -34,7 +35,7 @@ pub(super) struct UnitTable<U: Unit> {
     home: U::Home,
     units: BTreeMap<U::Key, Held<U>>,
     /// Those that have ended and are not kept as records yet.
-    retiring: Vec<U::Key>,
+    retiring: BTreeSet<U::Key>,
 }
 
 /// How a unit is held. A unit has a record, or is live: never both.
@@ -44,9 +45,20 @@ pub(super) enum Held<U: Unit> {
     Ended(Box<U::Ended>),
 }
 
+/// What a sweep has done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Swept<Key> {
+    /// How many units were replaced by records, or are gone.
+    pub(super) replaced: usize,
+    /// How many are left in the whole table for later.
+    pub(super) left: usize,
+    /// The last key that was looked at. `None` if there was none.
+    pub(super) last: Option<Key>,
+}
+
 impl<U: Unit> UnitTable<U> {
     pub(super) fn new(home: U::Home) -> Self {
-        Self { home, units: BTreeMap::new(), retiring: Vec::new() }
+        Self { home, units: BTreeMap::new(), retiring: BTreeSet::new() }
     }
 
     pub(super) fn home(&self) -> &U::Home {
@@ -78,7 +90,7 @@ impl<U: Unit> UnitTable<U> {
         let Some(Held::Ended(ended)) = self.units.remove(key) else { return None };
         let unit = Arc::new(U::revived(&self.home, key, *ended));
         self.insert(key.clone(), unit.clone());
-        self.retiring.push(key.clone());
+        self.retiring.insert(key.clone());
         Some(unit)
     }
 
@@ -89,28 +101,32 @@ impl<U: Unit> UnitTable<U> {
 
     /// Lets a unit that has ended be replaced by a record.
     pub(super) fn retire(&mut self, key: &U::Key) {
-        self.retiring.push(key.clone());
+        self.retiring.insert(key.clone());
     }
 
-    /// Replaces the units that have ended and that nobody else refers to by records. Returns how
-    /// many were replaced, and how many are left for later.
-    pub(super) fn sweep(&mut self) -> (usize, usize) {
-        let mut retiring = std::mem::take(&mut self.retiring);
-        retiring.sort_unstable();
-        retiring.dedup();
-        let before = retiring.len();
-        retiring.retain(|key| {
-            let Some(held) = self.units.get_mut(key) else { return false };
-            let Held::Live(unit) = held else { return false };
-            // References are handed out under the lock of this table alone.
-            let ended = if Arc::strong_count(unit) == 1 { unit.ended() } else { None };
-            let Some(ended) = ended else { return true };
-            *held = Held::Ended(Box::new(ended));
-            false
-        });
-        let left = retiring.len();
-        self.retiring = retiring;
-        (before - left, left)
+    /// Replaces units behind a key that have ended, and that have no other references, by records.
+    /// Looks at [`PAGE`] units at most.
+    pub(super) fn sweep(&mut self, behind: Bound<&U::Key>) -> Swept<U::Key> {
+        let page = self.retiring.range((behind, Bound::Unbounded)).take(PAGE);
+        let page: Vec<U::Key> = page.cloned().collect();
+        let before = self.retiring.len();
+        for key in &page {
+            if self.retire_unused(key) {
+                self.retiring.remove(key);
+            }
+        }
+        let left = self.retiring.len();
+        Swept { replaced: before - left, left, last: page.into_iter().next_back() }
+    }
+
+    /// Replaces a unit by a record. False if it has not ended or has other references.
+    fn retire_unused(&mut self, key: &U::Key) -> bool {
+        let Some(Held::Live(unit)) = self.units.get(key) else { return true };
+        // References are handed out under the lock of this table alone.
+        let ended = if Arc::strong_count(unit) == 1 { unit.ended() } else { None };
+        let Some(ended) = ended else { return false };
+        self.units.insert(key.clone(), Held::Ended(Box::new(ended)));
+        true
     }
 
     /// How many units are records.
@@ -153,6 +169,28 @@ mod tests {
         }
     }
 
+    fn sweep(table: &mut UnitTable<Job>) -> (usize, usize) {
+        let swept = table.sweep(Bound::Unbounded);
+        (swept.replaced, swept.left)
+    }
+
+    #[test]
+    fn a_sweep_looks_at_one_page_and_goes_on_behind_it() {
+        let mut table = UnitTable::new(());
+        let held = Job::new("held", true);
+        let page = u32::try_from(PAGE).unwrap();
+        (0..page * 2).for_each(|key| table.insert(key, Job::new("over", true)));
+        table.insert(3, held.clone());
+        // Twice: a unit that is retired again is not counted again.
+        (0..page * 2).chain(0..9).for_each(|key| table.retire(&key));
+        let first = table.sweep(Bound::Unbounded);
+        assert_eq!(first, Swept { replaced: PAGE - 1, left: PAGE + 1, last: Some(page - 1) });
+        let second = table.sweep(Bound::Excluded(&(page - 1)));
+        assert_eq!(second, Swept { replaced: PAGE, left: 1, last: Some(page * 2 - 1) });
+        let third = table.sweep(Bound::Excluded(&(page * 2 - 1)));
+        assert_eq!(third, Swept { replaced: 0, left: 1, last: None });
+    }
+
     #[test]
     fn only_what_has_ended_and_is_not_used_becomes_a_record() {
         let mut table = UnitTable::new(());
@@ -161,11 +199,11 @@ mod tests {
         table.insert(2, Job::new("running", false));
         table.insert(3, Job::new("over", true));
         (1..=4).for_each(|key| table.retire(&key));
-        assert_eq!((table.sweep(), table.records()), ((2, 2), 1));
+        assert_eq!((sweep(&mut table), table.records()), ((2, 2), 1));
         drop(held);
-        assert_eq!((table.sweep(), table.records()), ((1, 1), 2));
+        assert_eq!((sweep(&mut table), table.records()), ((1, 1), 2));
         table.get(&2).unwrap().over.store(true, Ordering::Relaxed);
-        assert_eq!((table.sweep(), table.records()), ((1, 0), 3));
+        assert_eq!((sweep(&mut table), table.records()), ((1, 0), 3));
     }
 
     #[test]
@@ -174,9 +212,9 @@ mod tests {
         table.insert_ended(1, Box::new("one".to_owned()));
         let (unit, again) = (table.get(&1).unwrap(), table.get(&1).unwrap());
         assert!(Arc::ptr_eq(&unit, &again) && unit.text == "one");
-        assert_eq!((table.sweep(), table.records()), ((0, 1), 0));
+        assert_eq!((sweep(&mut table), table.records()), ((0, 1), 0));
         drop((unit, again));
-        assert_eq!((table.sweep(), table.records()), ((1, 0), 1));
+        assert_eq!((sweep(&mut table), table.records()), ((1, 0), 1));
         assert!(table.get(&2).is_none());
     }
 }
