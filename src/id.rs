@@ -36,12 +36,6 @@ impl NodeId {
         &self.0
     }
 
-    /// An id for a value that is replaced or rejected before it is used.
-    #[cfg(feature = "node")]
-    pub(crate) fn placeholder() -> Self {
-        Self("invalid".into())
-    }
-
     /// The longest suffix, in bytes.
     pub const MAX_SUFFIX: usize = 16;
 

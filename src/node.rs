@@ -463,7 +463,7 @@ impl Node {
         directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
         payload: impl Into<UnitPayload>,
     ) -> Submit {
-        Submit::parsed(self.units_shared(), name(node), parse_directive(directive), payload.into())
+        Submit::new(self.units_shared(), name(node), parse_directive(directive), payload.into())
     }
 
     /// The units that this node has submitted, and those that it executes.

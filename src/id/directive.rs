@@ -27,12 +27,6 @@ impl Directive {
     /// The longest part, in bytes.
     pub const MAX_PART: usize = 64;
 
-    /// A directive for a value that is rejected before it is used.
-    #[cfg(feature = "node")]
-    pub(crate) fn placeholder() -> Self {
-        Self("invalid:invalid".into())
-    }
-
     /// The directive as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

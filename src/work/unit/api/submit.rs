@@ -23,9 +23,8 @@ use crate::id::{Directive, InvalidDirective, InvalidName, NodeId};
 #[must_use = "nothing is submitted until it is awaited"]
 pub struct Submit {
     shared: Option<SharedRef>,
-    submission: Submission,
-    /// What was wrong with the arguments.
-    invalid: Option<SubmitError>,
+    /// What is submitted, or what is wrong with the arguments.
+    submission: Result<Submission, SubmitError>,
 }
 
 /// What is submitted.
@@ -83,39 +82,27 @@ pub enum SubmitError {
 }
 
 impl Submit {
+    /// Arguments that are not valid make [`send`](Self::send) fail.
     pub(crate) fn new(
-        shared: Option<SharedRef>,
-        node: NodeId,
-        directive: Directive,
-        payload: UnitPayload,
-    ) -> Self {
-        let submission = Submission {
-            node,
-            directive,
-            payload,
-            id: None,
-            start_by: UnitSpec::DEFAULT_START_BY,
-            run_for: None,
-            keep_for: UnitSpec::DEFAULT_KEEP_FOR,
-            idempotent: false,
-            labels: BTreeMap::new(),
-        };
-        Self { shared, submission, invalid: None }
-    }
-
-    /// As [`new`](Self::new), with arguments that may be invalid: then sending fails.
-    pub(crate) fn parsed(
         shared: Option<SharedRef>,
         node: Result<NodeId, InvalidName>,
         directive: Result<Directive, InvalidDirective>,
         payload: UnitPayload,
     ) -> Self {
-        let (node, invalid_node) = or_placeholder(node, NodeId::placeholder);
-        let (directive, invalid_directive) = or_placeholder(directive, Directive::placeholder);
-        let invalid = invalid_node
-            .map(SubmitError::from)
-            .or_else(|| invalid_directive.map(SubmitError::from));
-        Self { invalid, ..Self::new(shared, node, directive, payload) }
+        let submission = || {
+            Ok(Submission {
+                node: node?,
+                directive: directive?,
+                payload,
+                id: None,
+                start_by: UnitSpec::DEFAULT_START_BY,
+                run_for: None,
+                keep_for: UnitSpec::DEFAULT_KEEP_FOR,
+                idempotent: false,
+                labels: BTreeMap::new(),
+            })
+        };
+        Self { shared, submission: submission() }
     }
 
     /// The unit's id. A new UUID of version 7 by default.
@@ -123,43 +110,39 @@ impl Submit {
     /// Submitting the same id with the same content again, any number of times, is the same unit,
     /// which runs once; with another content it is a [conflict](SubmitError::Conflict). A client
     /// that chooses the id before it submits finds its unit again after a crash.
-    pub fn key(mut self, id: impl Into<Uuid>) -> Self {
-        self.submission.id = Some(id.into());
-        self
+    pub fn key(self, id: impl Into<Uuid>) -> Self {
+        self.set(|submission| submission.id = Some(id.into()))
     }
 
     /// How long from now the unit may wait for its start: a day by default, at most 30 days. It
     /// expires if it was not started by then, and never runs afterwards.
-    pub fn start_by(mut self, within: Duration) -> Self {
-        self.submission.start_by = within;
-        self
+    pub fn start_by(self, within: Duration) -> Self {
+        self.set(|submission| submission.start_by = within)
     }
 
     /// How long the unit may run: as long as the executor permits by default. It is then killed.
-    pub fn run_for(mut self, within: Duration) -> Self {
-        self.submission.run_for = Some(within);
-        self
+    pub fn run_for(self, within: Duration) -> Self {
+        self.set(|submission| submission.run_for = Some(within))
     }
 
     /// How long the unit and its output are kept after its end, at both nodes: a week by default,
     /// at most 30 days.
-    pub fn keep_for(mut self, time: Duration) -> Self {
-        self.submission.keep_for = time;
-        self
+    pub fn keep_for(self, time: Duration) -> Self {
+        self.set(|submission| submission.keep_for = time)
     }
 
     /// Adds a label, for people and queries: at most 16, each with a name of 1 to 64 ASCII letters,
     /// digits and `._-`, and a value of at most 256 bytes.
-    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.submission.labels.insert(name.into(), value.into());
-        self
+    pub fn label(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.set(|submission| {
+            submission.labels.insert(name.into(), value.into());
+        })
     }
 
     /// Whether the unit may run again if nobody can know how an earlier attempt ended: not by
     /// default, and it is then [lost](crate::work::unit::Outcome::Lost).
-    pub fn idempotent(mut self, idempotent: bool) -> Self {
-        self.submission.idempotent = idempotent;
-        self
+    pub fn idempotent(self, idempotent: bool) -> Self {
+        self.set(|submission| submission.idempotent = idempotent)
     }
 
     /// Submits the unit, and returns once it is on disk.
@@ -170,20 +153,17 @@ impl Submit {
     /// # Errors
     /// [`SubmitError`] says whose fault it is.
     pub async fn send(self) -> Result<UnitHandle, SubmitError> {
-        if let Some(invalid) = self.invalid {
-            return Err(invalid);
-        }
+        let submission = self.submission?;
         let shared = self.shared.ok_or(SubmitError::NoUnits)?;
-        let unit = shared.submit(self.submission).await?;
+        let unit = shared.submit(submission).await?;
         Ok(UnitHandle::new(shared, unit))
     }
-}
 
-/// The value, or a placeholder that is never used and the error.
-fn or_placeholder<T, E>(value: Result<T, E>, placeholder: impl FnOnce() -> T) -> (T, Option<E>) {
-    match value {
-        Ok(value) => (value, None),
-        Err(error) => (placeholder(), Some(error)),
+    fn set(mut self, set: impl FnOnce(&mut Submission)) -> Self {
+        if let Ok(submission) = &mut self.submission {
+            set(submission);
+        }
+        self
     }
 }
 
