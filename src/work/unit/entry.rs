@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::outcome::{Outcome, Report, UnitRefusal};
 use super::spec::UnitSpec;
-pub(crate) use super::time::UnitTime;
+use super::time::UnitTime;
 use crate::id::NodeId;
 
 /// Identifies a data directory of an executor: drawn when the directory is made.

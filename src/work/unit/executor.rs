@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Answer, DamagedJournal, ExecutorChange, ExecutorEntry, Step, UnitTime};
+use super::entry::{Answer, DamagedJournal, ExecutorChange, ExecutorEntry, Step};
 use super::limits::MAX_ATTEMPTS;
 use super::outcome::{Failure, Outcome, Report, ReportState, UnitRefusal};
 use super::spec::{SpecHash, UnitSpec};
+use super::time::UnitTime;
 
 mod ended;
 pub(crate) use ended::EndedExecutor;

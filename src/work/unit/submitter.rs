@@ -1,10 +1,9 @@
 //! One unit at the submitter.
 
-use super::entry::{
-    Answer, DamagedJournal, Step, StoreId, SubmitterChange, SubmitterEntry, UnitTime,
-};
+use super::entry::{Answer, DamagedJournal, Step, StoreId, SubmitterChange, SubmitterEntry};
 use super::outcome::{Outcome, Report, ReportState, UnitRefusal};
 use super::spec::UnitSpec;
+use super::time::UnitTime;
 use crate::id::NodeId;
 
 mod ended;

@@ -258,7 +258,7 @@ impl Supervisor {
         let _ = poll(&mut fds, timeout.as_ref());
     }
 
-    /// Copies what the pipes hold. Returns whether something is left that the disk did not take.
+    /// Copies what the pipes hold. Returns whether something is left that could not be written.
     fn copy(&mut self, buffer: &mut [u8]) -> bool {
         for (pipe, output) in self.pipes.iter_mut().zip(&mut self.outputs) {
             // A command that writes without end must not keep this from looking at anything else.
@@ -435,7 +435,7 @@ struct Output {
     /// Bytes in the file, and their digest.
     len: u64,
     hash: Sha256,
-    /// What the disk did not take yet.
+    /// Bytes that could not be written yet.
     pending: Vec<u8>,
     exceeded: bool,
 }
@@ -464,7 +464,7 @@ impl Output {
         self.flush();
     }
 
-    /// Writes what is pending. Returns whether the disk took all of it.
+    /// Writes what is pending. Returns whether all of it was written.
     fn flush(&mut self) -> bool {
         while !self.pending.is_empty() {
             match self.file.write(&self.pending) {

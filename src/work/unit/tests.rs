@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::entry::{Answer, DamagedJournal, ExecutorChange, ExecutorEntry, StoreId, UnitTime};
+use super::entry::{Answer, DamagedJournal, ExecutorChange, ExecutorEntry, StoreId};
 use super::executor::{
     ExecutorEffect, ExecutorInput, ExecutorUnit, Exit, ExitKind, Found, RunFile,
 };
 use super::outcome::{Failure, Outcome, Report, ReportState, UnitRefusal};
 use super::spec::{InvalidSpec, SpecHash, UnitSpec};
 use super::submitter::{Request, SubmitterEffect, SubmitterInput, SubmitterUnit};
+use super::time::UnitTime;
 
 const T0: UnitTime = UnitTime(1_000);
 const START_BY: u64 = 500;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::entry::UnitTime;
 use super::key::UnitKey;
+use super::time::UnitTime;
 use crate::id::NodeId;
 
 /// Why a key is dead.

@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use uuid::Uuid;
 
-use super::entry::{
-    Answer, ExecutorChange, ExecutorEntry, JournalEntry, StoreId, SubmitterEntry, UnitTime,
-};
+use super::entry::{Answer, ExecutorChange, ExecutorEntry, JournalEntry, StoreId, SubmitterEntry};
 use super::executor::{
     ExecutorEffect, ExecutorInput, ExecutorUnit, Exit, ExitKind, Found, RunFile,
 };
@@ -18,6 +16,7 @@ use super::outcome::{Failure, Outcome, ReportState, UnitRefusal};
 use super::queue::StartQueue;
 use super::spec::UnitSpec;
 use super::submitter::{Request, SubmitterEffect, SubmitterInput, SubmitterUnit};
+use super::time::UnitTime;
 use super::tombstones::{Death, Tombstones};
 use crate::rng::SplitMix64;
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::entry::UnitTime;
 use super::super::kept_spec::KeptSpec;
 use super::super::outcome::{Outcome, Report, ReportState};
 use super::super::spec::UnitSpec;
+use super::super::time::UnitTime;
 use super::{ExecutorUnit, Stage};
 
 /// A machine whose unit has ended: what its journal says, in little memory.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::entry::UnitTime;
+use super::super::time::UnitTime;
 use crate::mesh::clock;
 
 /// The clock of a node's units: it never goes back, not even across a restart.

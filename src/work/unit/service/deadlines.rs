@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::super::entry::UnitTime;
+use super::super::time::UnitTime;
 use super::clock::UnitClock;
 use crate::sync::lock;
 

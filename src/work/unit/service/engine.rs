@@ -12,11 +12,12 @@ use uuid::Uuid;
 
 use super::super::super::registry::Registry;
 use super::super::api::{QuarantinedUnit, UnitStatus, UnitsConfig};
-use super::super::entry::{DamagedJournal, ExecutorEntry, UnitTime};
+use super::super::entry::{DamagedJournal, ExecutorEntry};
 use super::super::executor::{ExecutorInput, ExecutorUnit};
 use super::super::key::UnitKey;
-use super::super::store::{LoadedStore, Quarantined, UnitDir, UnitStore, dir_out, path_in};
+use super::super::store::{Quarantined, UnitDir, UnitStore, dir_out, path_in};
 use super::super::submitter::{SubmitterInput, SubmitterUnit};
+use super::super::time::UnitTime;
 use super::super::tombstones::Death;
 use super::clock::UnitClock;
 use super::drivers::Drivers;
@@ -46,7 +47,7 @@ pub(crate) struct Engine {
 pub(crate) struct OpenedUnits {
     config: UnitsConfig,
     store: UnitStore,
-    loaded: LoadedStore,
+    quarantined: Vec<Quarantined>,
     found: FoundUnits,
     lock: StoreLock,
 }
@@ -79,13 +80,13 @@ impl OpenedUnits {
             let path = std::path::absolute(&path)?;
             let lock = StoreLock::acquire(&path, data_dir.map(|(dir, _)| dir))?;
             let mut found = FoundUnits::default();
-            let (store, loaded) =
+            let (store, quarantined) =
                 UnitStore::open(&path, Uuid::now_v7(), now, |unit| found.add(unit))?;
-            Ok((lock, store, loaded, found))
+            Ok((lock, store, quarantined, found))
         };
-        let (lock, store, loaded, found) =
+        let (lock, store, quarantined, found) =
             open().map_err(|error| OpenUnitsError::Io { path: path.clone(), error })?;
-        Ok(Self { config, store, loaded, found, lock })
+        Ok(Self { config, store, quarantined, found, lock })
     }
 }
 
@@ -100,7 +101,7 @@ impl Engine {
         registry: &Registry,
     ) -> Result<Self, ServeError> {
         let (closed, is_closed) = watch::channel(false);
-        let OpenedUnits { config, store, mut loaded, found, lock } = opened;
+        let OpenedUnits { config, store, quarantined, found, lock } = opened;
         let clock = UnitClock::new(found.newest);
         let node = mesh.id().base();
         let out_home = OutHome { submitter: node.clone(), dir: dir_out(store.root()) };
@@ -119,7 +120,7 @@ impl Engine {
             incoming: Incoming::new(in_home),
             registry: registry.clone(),
             guests: Guests::default(),
-            quarantined: Mutex::new(std::mem::take(&mut loaded.quarantined)),
+            quarantined: Mutex::new(quarantined),
             mesh: mesh.downgrade(),
             runtime: Handle::current(),
             closed: is_closed,

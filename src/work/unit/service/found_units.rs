@@ -2,11 +2,12 @@
 
 use uuid::Uuid;
 
-use super::super::entry::{ExecutorEntry, SubmitterEntry, UnitTime};
+use super::super::entry::{ExecutorEntry, SubmitterEntry};
 use super::super::executor::ExecutorUnit;
 use super::super::key::UnitKey;
 use super::super::store::{LoadedUnit, UnitDir};
 use super::super::submitter::SubmitterUnit;
+use super::super::time::UnitTime;
 use super::in_unit::EndedIn;
 use super::out_unit::EndedOut;
 

@@ -41,7 +41,7 @@ async fn an_executor_cannot_end_a_unit_of_another() {
     forging.abort();
 }
 
-/// Reports to whoever follows that this unit has succeeded, and refuses the first that is offered.
+/// Reports to each follower that this unit has succeeded, and refuses the first that is offered.
 async fn forge_an_end(mut listener: Listener, unit: Uuid) {
     let mut follower: Option<SendHalf> = None;
     let store = StoreId(Uuid::from_u128(9));

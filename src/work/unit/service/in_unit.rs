@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
 
 use super::super::api::{UnitId, UnitState, UnitStatus};
-use super::super::entry::{ExecutorEntry, UnitTime};
+use super::super::entry::ExecutorEntry;
 use super::super::executor::{EndedExecutor, ExecutorUnit};
 use super::super::key::UnitKey;
 use super::super::outcome::{Report, ReportState};
 use super::super::spec::UnitSpec;
 use super::super::store::{UnitDir, UnitPaths, path_in};
+use super::super::time::UnitTime;
 use super::progress::Progress;
 use super::pulse::Pulse;
 use super::unit_table::Unit;

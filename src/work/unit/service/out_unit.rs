@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::super::api::{UnitId, UnitState, UnitStatus};
 use super::super::busy::BusyReason;
-use super::super::entry::UnitTime;
 use super::super::outcome::ReportState;
 use super::super::store::UnitDir;
 use super::super::submitter::{EndedSubmitter, SubmitterUnit};
+use super::super::time::UnitTime;
 use super::progress::Progress;
 use super::unit_table::Unit;
 use crate::id::NodeId;

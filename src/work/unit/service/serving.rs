@@ -172,7 +172,7 @@ impl Shared {
         let (store, id) = (self.store.id(), unit.key.id);
         match answer {
             Answer::Have { offset } => Reply::Have { store, id, offset },
-            Answer::Status(report) => self.report_reply(unit, report),
+            Answer::Status(report) => self.unit_reply(unit, report),
             Answer::Refused(refusal) => Reply::Refused { store, id, refusal },
             Answer::Busy => Reply::Busy { store, id, reason: BusyReason::Unspecified },
             Answer::Unknown => Reply::Unknown { store, id },
@@ -183,40 +183,42 @@ impl Shared {
 
     /// Where a unit stands.
     pub(super) fn status_reply(&self, unit: &InUnit) -> Reply {
-        self.report_reply(unit, unit.seen().report)
+        self.unit_reply(unit, unit.seen().report)
     }
 
-    fn report_reply(&self, unit: &InUnit, report: Report) -> Reply {
+    fn unit_reply(&self, unit: &InUnit, report: Report) -> Reply {
         let progress = unit.progress();
-        let now = self.clock.now().0;
         let lens = match (progress.stdout_len, progress.stderr_len, unit.seen().attempt) {
             (Some(stdout), Some(stderr), _) => (stdout, stderr),
             (_, _, 0) => (0, 0),
             (_, _, attempt) => unit.paths.output_lens(attempt),
         };
-        let status = StatusReply {
-            version: report.version,
-            since_ms: now.saturating_sub(report.since.0),
-            started_ms: progress.started_ms.map(|at| now.saturating_sub(at)),
-            started: report.started,
-            state: report.state,
-            stdout_len: lens.0,
-            stderr_len: lens.1,
-        };
-        Reply::Status { store: self.store.id(), id: unit.key.id, status }
+        self.report_reply(unit.key.id, report, progress.started_ms, lens)
     }
 
     /// Where a unit stands that has ended.
     fn ended_reply(&self, id: Uuid, ended: &EndedIn) -> Reply {
-        let (report, progress, now) = (ended.report(), ended.progress(), self.clock.now().0);
+        let progress = ended.progress();
+        let lens = (progress.stdout_len.unwrap_or(0), progress.stderr_len.unwrap_or(0));
+        self.report_reply(id, ended.report(), progress.started_ms, lens)
+    }
+
+    fn report_reply(
+        &self,
+        id: Uuid,
+        report: Report,
+        started_ms: Option<u64>,
+        (stdout_len, stderr_len): (u64, u64),
+    ) -> Reply {
+        let now = self.clock.now().0;
         let status = StatusReply {
             version: report.version,
             since_ms: now.saturating_sub(report.since.0),
-            started_ms: progress.started_ms.map(|at| now.saturating_sub(at)),
+            started_ms: started_ms.map(|at| now.saturating_sub(at)),
             started: report.started,
             state: report.state,
-            stdout_len: progress.stdout_len.unwrap_or(0),
-            stderr_len: progress.stderr_len.unwrap_or(0),
+            stdout_len,
+            stderr_len,
         };
         Reply::Status { store: self.store.id(), id, status }
     }

@@ -10,6 +10,7 @@ use super::super::super::frame::FrameReader;
 use super::super::entry::{Answer, StoreId};
 use super::super::outcome::Report;
 use super::super::submitter::{Request, SubmitterInput};
+use super::super::time::UnitTime;
 use super::super::wire::{MAX_REPLY_FRAME, Reply, StatusReply, Subscription, UnitRequest};
 use super::drivers::Work;
 use super::out_unit::OutUnit;
@@ -195,7 +196,7 @@ impl Shared {
             version: status.version,
             state: status.state.clone(),
             started: status.started,
-            since: super::super::entry::UnitTime(ago(status.since_ms)),
+            since: UnitTime(ago(status.since_ms)),
         };
         unit.note(|progress| {
             progress.started_ms = status.started_ms.map(ago).or(progress.started_ms);

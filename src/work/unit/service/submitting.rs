@@ -85,7 +85,7 @@ impl Shared {
             return Err(SubmitError::Disk("the disk has failed before".to_owned()));
         }
         // Each closure holds the claim: it runs to its end even if this future is dropped, and
-        // nobody else may use the directory before.
+        // no other submission may use the directory before.
         let shared = self.clone();
         let unit = match payload.0 {
             // One trip to a blocking thread for what is in memory.

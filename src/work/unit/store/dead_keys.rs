@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::entry::UnitTime;
 use super::super::key::UnitKey;
+use super::super::time::UnitTime;
 use super::super::tombstones::{Death, Tombstones};
 use super::faults::before_write;
 use super::files::sync_parent;

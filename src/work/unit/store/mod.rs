@@ -41,8 +41,9 @@ use self::dead_keys::DeadKeys;
 pub(crate) use self::files::{make_dir, make_dir_unsynced, sync_parent};
 pub(crate) use self::paths::UnitPaths;
 pub(crate) use self::unit_dir::{ReservedDir, UnitDir};
-use super::entry::{ExecutorEntry, StoreId, SubmitterEntry, UnitTime};
+use super::entry::{ExecutorEntry, StoreId, SubmitterEntry};
 use super::key::UnitKey;
+use super::time::UnitTime;
 use super::tombstones::Death;
 use crate::id::NodeId;
 
@@ -69,13 +70,6 @@ pub(crate) enum LoadedUnit {
     Outgoing(Uuid, UnitDir, Vec<SubmitterEntry>),
 }
 
-/// What a store held beside the units when it was opened.
-#[derive(Debug)]
-pub(crate) struct LoadedStore {
-    /// What could not be read.
-    pub(crate) quarantined: Vec<Quarantined>,
-}
-
 /// A directory or file of the store that cannot be used. It is left as it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Quarantined {
@@ -85,7 +79,7 @@ pub(crate) struct Quarantined {
 
 impl UnitStore {
     /// Opens a store, and makes it if it does not exist. `new_id` is the id of a store that is
-    /// made, and `found` is called for each unit.
+    /// made, and `found` is called for each unit. Returns the store, and what could not be read.
     ///
     /// # Errors
     /// The directory cannot be made, belongs to somebody else, or its id or tombstones cannot be
@@ -95,7 +89,7 @@ impl UnitStore {
         new_id: Uuid,
         now: UnitTime,
         mut found: impl FnMut(LoadedUnit),
-    ) -> io::Result<(Self, LoadedStore)> {
+    ) -> io::Result<(Self, Vec<Quarantined>)> {
         make_dir(root)?;
         let owner = fs::symlink_metadata(root)?.uid();
         for dir in ["in", "out"] {
@@ -103,16 +97,16 @@ impl UnitStore {
         }
         let id = open_id(&root.join("store-id"), new_id)?;
         let dead = DeadKeys::open(root.join(TOMBSTONES), now)?;
-        let mut loaded = LoadedStore { quarantined: Vec::new() };
+        let mut quarantine = Quarantine::default();
         for (path, name) in entries(&root.join("in"))? {
             let submitter =
                 name.strip_prefix(NODE_PREFIX).and_then(|id| NodeId::try_from(id.to_owned()).ok());
             let Some(submitter) = submitter else {
-                loaded.quarantine(path, "its name is not that of a submitter");
+                quarantine.add(path, "its name is not that of a submitter");
                 continue;
             };
             for (path, name) in entries(&path)? {
-                if let Some((id, dir, journal)) = loaded.load(path, &name, owner) {
+                if let Some((id, dir, journal)) = quarantine.load(path, &name, owner) {
                     found(LoadedUnit::Incoming(
                         UnitKey { submitter: submitter.clone(), id },
                         dir,
@@ -122,11 +116,11 @@ impl UnitStore {
             }
         }
         for (path, name) in entries(&dir_out(root))? {
-            if let Some((id, dir, journal)) = loaded.load(path, &name, owner) {
+            if let Some((id, dir, journal)) = quarantine.load(path, &name, owner) {
                 found(LoadedUnit::Outgoing(id, dir, journal));
             }
         }
-        Ok((Self { root: root.to_owned(), id, dead }, loaded))
+        Ok((Self { root: root.to_owned(), id, dead }, quarantine.0))
     }
 
     /// The directory.
@@ -195,7 +189,11 @@ impl UnitStore {
     }
 }
 
-impl LoadedStore {
+/// What is found in a store and cannot be used.
+#[derive(Default)]
+struct Quarantine(Vec<Quarantined>);
+
+impl Quarantine {
     /// Loads the unit in a directory, or says why it cannot be used.
     fn load<E: DeserializeOwned>(
         &mut self,
@@ -204,21 +202,21 @@ impl LoadedStore {
         owner: u32,
     ) -> Option<(Uuid, UnitDir, Vec<E>)> {
         let Ok(id) = Uuid::parse_str(name) else {
-            self.quarantine(path, "its name is not a UUID");
+            self.add(path, "its name is not a UUID");
             return None;
         };
         match fs::symlink_metadata(&path) {
             Ok(metadata) if !metadata.is_dir() => {
-                self.quarantine(path, "it is not a directory");
+                self.add(path, "it is not a directory");
                 return None;
             }
             Ok(metadata) if metadata.uid() != owner => {
-                self.quarantine(path, &format!("it belongs to user {}", metadata.uid()));
+                self.add(path, &format!("it belongs to user {}", metadata.uid()));
                 return None;
             }
             Ok(_) => {}
             Err(error) => {
-                self.quarantine(path, &error.to_string());
+                self.add(path, &error.to_string());
                 return None;
             }
         }
@@ -227,19 +225,19 @@ impl LoadedStore {
             // It was being made or removed when the node ended.
             Ok(None) => {
                 if let Err(error) = fs::remove_dir_all(&path) {
-                    self.quarantine(path, &format!("it cannot be removed: {error}"));
+                    self.add(path, &format!("it cannot be removed: {error}"));
                 }
                 None
             }
             Err(error) => {
-                self.quarantine(path, &format!("log: {error}"));
+                self.add(path, &format!("log: {error}"));
                 None
             }
         }
     }
 
-    fn quarantine(&mut self, path: PathBuf, reason: &str) {
-        self.quarantined.push(Quarantined { path, reason: reason.to_owned() });
+    fn add(&mut self, path: PathBuf, reason: &str) {
+        self.0.push(Quarantined { path, reason: reason.to_owned() });
     }
 }
 

@@ -70,7 +70,7 @@ impl UnitPaths {
     pub(crate) fn complete_payload(&self, len: u64, sha256: &[u8; 32]) -> io::Result<bool> {
         let path = self.payload_path();
         if len == 0 && self.payload_len()? == 0 {
-            // Nobody reads it.
+            // It is not read.
             return Ok(Sha256::digest(b"")[..] == sha256[..]);
         }
         let mut options = OpenOptions::new();

@@ -197,9 +197,9 @@ fn open_at(root: &Path, now: UnitTime) -> (UnitStore, Opened) {
         LoadedUnit::Incoming(key, dir, journal) => incoming.push((key, dir, journal)),
         LoadedUnit::Outgoing(id, ..) => panic!("nothing was submitted here: {id}"),
     };
-    let (store, loaded) =
+    let (store, quarantined) =
         UnitStore::open(&root.join("units"), Uuid::from_u128(9), now, found).unwrap();
-    (store, Opened { incoming, quarantined: loaded.quarantined })
+    (store, Opened { incoming, quarantined })
 }
 
 fn unit() -> (tempfile::TempDir, UnitStore, UnitPaths) {

@@ -1,9 +1,9 @@
 //! What is left of a submitter's unit that has ended.
 
-use super::super::entry::UnitTime;
 use super::super::kept_spec::KeptSpec;
 use super::super::outcome::Outcome;
 use super::super::spec::UnitSpec;
+use super::super::time::UnitTime;
 use super::{Session, Stage, SubmitterUnit};
 use crate::id::NodeId;
 
