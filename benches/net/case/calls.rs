@@ -18,8 +18,9 @@ pub(super) fn link(bench: &Bench) -> Result<Vec<Row>> {
         seq.median("call-seq", Goal::AtMost(1.15)),
         calls("calls", 64)?.rate("call-64", Goal::AtLeast(0.85)),
         calls("calls", 1_000)?.rate("call-1000", Goal::AtLeast(0.85)),
-        // One more than an application may have open: each call waits for a place.
-        calls("calls", 1_024)?.rate("call-1024", Goal::AtLeast(0.85)),
+        // One more than an application may have open: each call waits for a place, and raw quinn's
+        // does not. `call-1000` has the goal.
+        calls("calls", 1_024)?.rate("call-1024", Goal::None),
         calls("work", 1)?.median("call-seq-work", Goal::None),
         calls("work", 64)?.rate("call-64-work", Goal::None),
     ])
