@@ -463,6 +463,21 @@ impl Services {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_stream_does_not_overtake_those_in_line() {
+        let services = Services::new(ReceiveLimits::default());
+        let _listener = services.offer("echo".parse().unwrap(), false).unwrap();
+        let header = OpenHeader::encoded(&"echo".parse().unwrap(), OpenOptions::default(), false);
+        let asked = services.find(&"me".parse().unwrap(), &header).unwrap();
+        let usage = Usage::default();
+        assert!(asked.place(&services, &usage).is_some());
+        let mut first = Box::pin(asked.caller.turn(|| false));
+        assert!(at_once(first.as_mut()).await.is_none());
+        assert!(asked.place(&services, &usage).is_none());
+        drop(first);
+        assert!(asked.place(&services, &usage).is_some());
+    }
+
     #[test]
     fn payload_is_copied_for_a_caller_with_many_streams() {
         let usage = Usage::default();

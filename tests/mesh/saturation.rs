@@ -279,6 +279,116 @@ async fn a_service_that_nobody_drains_refuses_and_silences_no_other() {
     }
 }
 
+/// Interval at which `paced` accepts streams.
+const PACE: Duration = Duration::from_millis(1);
+
+/// Offers `paced`, which accepts one stream per [`PACE`] and sends back how many it has accepted
+/// before.
+fn serve_paced(node: &Node) {
+    let mut listener = node.serve(service("paced")).unwrap();
+    tokio::spawn(async move {
+        for nth in 0_u32.. {
+            let Some(mut incoming) = listener.accept().await else { break };
+            incoming.stream.write_u32(nth).await.unwrap();
+            incoming.stream.shutdown().await.unwrap();
+            tokio::time::sleep(PACE).await;
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_beyond_a_share_are_accepted_in_order() {
+    let mesh = with_loss(0.0, 8).await;
+    for name in ["r", "b"] {
+        serve_paced(mesh.node(name));
+        let a = mesh.node("a");
+        let mut answers = JoinSet::new();
+        // One caller may fill three quarters of the queue. The streams beyond them wait in line, and
+        // there is a line for much longer than a stream may wait in it.
+        let burst = MAX_WAITING * 3 / 4 + 70;
+        let mut most = 0;
+        for nth in 0..burst as u32 + 500 {
+            let mut stream = a.open(&id(name), &service("paced")).await.unwrap();
+            answers.spawn(async move { (nth, stream.read_u32().await) });
+            if nth as usize >= burst {
+                tokio::time::sleep(PACE).await;
+            }
+            while let Some(answer) = answers.try_join_next() {
+                let (nth, answered) = answer.unwrap();
+                assert_eq!(answered.expect("it is accepted"), nth);
+            }
+            most = most.max(answers.len());
+        }
+        assert!(most > MAX_WAITING * 3 / 4 + 40, "the share is used up: {most}");
+        for (nth, answered) in answers.join_all().await {
+            assert_eq!(answered.expect("it is accepted"), nth);
+        }
+        assert_eq!(mesh.node(name).status().await.unwrap().refused_streams, 0);
+    }
+}
+
+/// Opens `count` streams to `hold` in tasks of their own, which return the stream and its number.
+fn open_at_once(from: &Node, to: &str, count: usize) -> JoinSet<(usize, Stream)> {
+    let mut opening = JoinSet::new();
+    for nth in 0..count {
+        let (from, to) = (from.clone(), id(to));
+        opening.spawn(async move {
+            let opened = from.open(&to, &service("hold")).await;
+            (nth, opened.expect("the stream is opened"))
+        });
+    }
+    opening
+}
+
+/// Returns the first streams that are opened, one of which had to wait for credit: the first
+/// allowance is 32.
+async fn until_credit_arrives(opening: &mut JoinSet<(usize, Stream)>) -> Vec<(usize, Stream)> {
+    let mut opened = Vec::new();
+    while opened.len() <= 32 {
+        opened.push(opening.join_next().await.expect("more are opened").unwrap());
+    }
+    opened
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_that_finds_credit_overtakes_those_that_wait() {
+    let mesh = with_loss(0.0, 9).await;
+    for name in ["r", "b"] {
+        let a = mesh.node("a");
+        a.ping(&id(name)).await.unwrap();
+        let mut opening = open_at_once(a, name, 500);
+        let _opened = until_credit_arrives(&mut opening).await;
+        // The others are woken one after the other.
+        assert!(opening.len() > 400, "{name}: {} wait", opening.len());
+        let (node, hold) = (id(name), service("hold"));
+        tokio::select! {
+            biased;
+            opened = a.open(&node, &hold) => drop(opened.unwrap()),
+            () = std::future::ready(()) => panic!("{name}: it waits in line"),
+        }
+        opening.join_all().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_that_waited_for_a_place_overtakes_too() {
+    let mesh = with_loss(0.0, 10).await;
+    for name in ["r", "b"] {
+        let a = mesh.node("a");
+        a.ping(&id(name)).await.unwrap();
+        let mut opening = open_at_once(a, name, MAX_STREAMS + 20);
+        let mut opened = until_credit_arrives(&mut opening).await;
+        let waiting = opening.len();
+        // Their places go to those that wait for one.
+        opened.clear();
+        while opened.last().is_none_or(|(nth, _)| *nth < MAX_STREAMS) {
+            opened.push(opening.join_next().await.expect("all are opened").unwrap());
+        }
+        assert!(opened.len() < waiting / 2, "{name}: after {} of {waiting}", opened.len());
+        opening.join_all().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_caller_does_not_take_all_places_of_calls() {
     let mesh = mesh(["a-r", "b-r", "c-r"]).await;
