@@ -28,7 +28,7 @@ fn a_bad_value_in_the_environment_names_the_variable() {
     let world = World::empty();
     let mut command = world.command(&["node", "--id", "a", "--certs", "certs"]);
     let said = finish(command.env("RECEPTOR_LISTEN", "nonsense")).failed(2);
-    assert!(said.contains("RECEPTOR_LISTEN: \"nonsense\": "), "{said}");
+    assert!(said.contains("RECEPTOR_LISTEN: \"nonsense\" is not an address"), "{said}");
 }
 
 #[test]
