@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use receptor_quic::work::unit::{ResultsOptions, UnitsConfig};
+use receptor_quic::work::unit::{ResultsOptions, UnitLimits, UnitWatch, UnitsConfig};
 use receptor_quic::{Authority, Command, Identity, Node, NodeId, work};
 
 /// Not an async function: a process that is to supervise a job must not have a runtime.
@@ -23,13 +23,14 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let controller = Node::builder(controller.clone(), ca.issue(&controller, 1)?)
         .listen("127.0.0.1:0")
         .data_dir(dir.join("controller"))
-        .units(UnitsConfig::new())
+        .units(units())
         .start()
         .await?;
 
     let unit =
         controller.submit(worker.clone(), "count:lines", "").label("for", "the example").await?;
     println!("submitted: {}", unit.status().summary());
+    let states = tokio::spawn(print_states(unit.watch()));
 
     let identity = ca.issue(&worker, 1)?;
     let running = start(&worker, &identity, &controller, &dir).await?;
@@ -43,6 +44,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     while let Some(piece) = output.next().await? {
         text.extend_from_slice(&piece);
     }
+    states.await?;
     print!("{}", String::from_utf8(text)?);
     println!("ended: {}", unit.wait().await?);
 
@@ -52,6 +54,29 @@ async fn run() -> Result<(), Box<dyn Error>> {
     controller.shutdown().await;
     std::fs::remove_dir_all(dir)?;
     Ok(())
+}
+
+/// Prints each state that a unit reaches, and why it waits, until it has ended.
+async fn print_states(mut watch: UnitWatch) {
+    let mut last = "queued".to_owned();
+    while let Some(status) = watch.next().await {
+        let state = match status.busy {
+            Some(reason) => format!("{}: {reason}", status.summary()),
+            None => status.summary().to_owned(),
+        };
+        if state != last {
+            println!("state: {state}");
+            last = state;
+        }
+    }
+}
+
+/// A worker accepts no unit by default if less than 5 % of its disk is free. The example needs a few
+/// kilobytes.
+fn units() -> UnitsConfig {
+    let mut limits = UnitLimits::default();
+    limits.reserve_percent = 0;
+    UnitsConfig::new().limits(limits)
 }
 
 /// A worker with one command.
@@ -66,7 +91,7 @@ async fn start(
     let worker = Node::builder(id.clone(), identity.clone())
         .peer(controller.local_addrs()[0])
         .data_dir(dir.join("worker"))
-        .units(UnitsConfig::new())
+        .units(units())
         .command("count:lines", count)?
         .start()
         .await?;
