@@ -1,5 +1,7 @@
 //! The table.
 
+use std::process::ExitCode;
+
 /// What a figure has to be.
 #[derive(Clone, Copy)]
 pub(crate) enum Bar {
@@ -52,10 +54,13 @@ impl Report {
         }
     }
 
-    pub(crate) fn finish(&self) {
-        if !self.missed.is_empty() {
-            println!("missed: {}", self.missed.join("; "));
+    /// Prints the bars that were missed. Fails if there are any.
+    pub(crate) fn finish(&self) -> ExitCode {
+        if self.missed.is_empty() {
+            return ExitCode::SUCCESS;
         }
+        println!("missed: {}", self.missed.join("; "));
+        ExitCode::FAILURE
     }
 }
 
