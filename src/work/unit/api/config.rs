@@ -42,10 +42,12 @@ pub struct UnitLimits {
     /// Maximum size of each of a unit's stdout and stderr, in bytes. 1 GiB by default. A command
     /// that writes more is killed.
     pub max_output: u64,
-    /// Maximum number of bytes, payloads and output, that are kept for one submitter. 64 GiB by
-    /// default.
+    /// As [`max_bytes`](Self::max_bytes), for the units of one submitter. 64 GiB by default.
     pub max_bytes_per_submitter: u64,
-    /// Maximum number of bytes, payloads and output, that are kept for others. 256 GiB by default.
+    /// Maximum number of bytes that are kept for others: no unit is accepted whose payload would
+    /// exceed this, beside the payloads of units that have not ended and the outputs of those that
+    /// have. What running units write is bounded by [`max_output`](Self::max_output) alone. 256 GiB
+    /// by default.
     pub max_bytes: u64,
     /// Maximum run time. `None`, the default, if only the unit's own limit holds.
     pub max_run_for: Option<Duration>,
