@@ -17,7 +17,17 @@ pub(crate) fn measure(report: &mut Report, dir: &Path, measured: bool) {
         let start = |units: &Path| {
             let file = format!("{id}.toml");
             world.write(&file, &format!("[units]\ndir = \"{}\"\n", units.display()));
-            let node = world.command(&["node", "--id", id, "--certs", "certs", "--config", &file]);
+            let node = world.command(&[
+                "node",
+                "--id",
+                id,
+                "--certs",
+                "certs",
+                "--config",
+                &file,
+                "--listen",
+                "127.0.0.1:0",
+            ]);
             let started = Instant::now();
             let node = Node::start(node);
             (node, started.elapsed())

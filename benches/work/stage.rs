@@ -21,7 +21,7 @@ impl Stage {
             let identity = authority.issue(&id, 1).unwrap();
             Node::builder(id, identity)
         };
-        let relay = builder("relay").listen("127.0.0.1:0").start().await.unwrap();
+        let relay = builder("relay").listen("127.0.0.1:0").transit(true).start().await.unwrap();
         let peer = |builder: NodeBuilder| builder.peer(relay.local_addrs()[0]);
         let executor = peer(builder("executor"))
             .units(config(dir, "executor"))
