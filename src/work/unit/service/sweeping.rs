@@ -8,7 +8,7 @@ use super::shared::Shared;
 /// How long a unit that has ended stays as it is: its submitter reads its output now.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The longest wait before units that somebody still refers to are looked at again.
+/// The longest wait before units with other references are checked again.
 const MAX_LINGER: Duration = Duration::from_secs(60);
 
 impl Shared {
