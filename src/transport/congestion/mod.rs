@@ -30,7 +30,7 @@ pub enum Congestion {
     /// Delay-aware and tolerant of random loss: after congestion the window becomes what the path
     /// delivers, as in TCP Westwood+, and a loss while the queue is short is not taken for
     /// congestion. For paths with a radio, such as Wi-Fi, LTE and satellite. On loopback it was up to
-    /// a fifth slower than CUBIC.
+    /// 12 % slower than CUBIC.
     Westwood,
     /// CUBIC (RFC 9438) as quinn implements it: every loss is congestion.
     #[default]
