@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::harness::{World, until};
 use crate::lab::{Lab, Role};
@@ -60,7 +61,7 @@ fn a_unit_that_is_not_accepted_is_listed_with_the_reason() {
     }
     lab.work(&["release", kept.trim()]).ok();
     assert_eq!(lab.work(&["wait", waiting.trim()]).code, Some(7));
-    assert_eq!(lab.status(waiting.trim())["reason"], serde_json::Value::Null);
+    assert_eq!(lab.status(waiting.trim())["reason"], Value::Null);
 }
 
 #[test]
@@ -206,9 +207,26 @@ fn a_node_that_keeps_no_units_says_what_it_lacks() {
     let node = world.node("a", &[]);
     let socket = node.control().to_str().expect("a path of the test's");
     let refused = world.run(&["work", "submit", "a", "job:lines", "--control", socket]).failed(2);
-    assert!(refused.contains("data directory"), "{refused}");
+    assert!(refused.contains("--units --data-dir DIR"), "{refused}");
     let args = ["node", "--id", "a", "--certs", "certs", "--listen", "127.0.0.1:0", "--units"];
     assert!(world.run(&args).failed(2).contains("--data-dir"));
+}
+
+#[test]
+fn a_unit_whose_program_does_not_exist_was_never_started() {
+    let mut lab = Lab::new("[command.\"no:program\"]\nrun = \"no-such-program\"");
+    Role::ALL.into_iter().for_each(|role| lab.start(role));
+    let id = lab.work(&["submit", "edge", "no:program"]).ok();
+    lab.work(&["wait", id.trim(), "--timeout", "20s"]).failed(1);
+    let status = lab.status(id.trim());
+    let reason = status["reason"].as_str().expect("a reason");
+    assert!(
+        reason.starts_with("not started: cannot execute `no-such-program`: No such"),
+        "{reason}"
+    );
+    assert_eq!((&status["started"], &status["started_ms"]), (&false.into(), &Value::Null));
+    let details = lab.work(&["status", id.trim()]).ok();
+    assert!(!details.contains("\n  started"), "{details}");
 }
 
 #[test]

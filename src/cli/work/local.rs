@@ -212,9 +212,10 @@ pub(in crate::cli) fn over(unit: &UnitHandle) -> Failure {
 
 fn submit_failure(error: &SubmitError) -> Failure {
     match error {
-        SubmitError::NoUnits | SubmitError::Invalid(_) | SubmitError::Conflict { .. } => {
-            Failure::usage(error)
-        }
+        SubmitError::NoUnits => Failure::usage(
+            "this node keeps no units; start it with `receptor node --units --data-dir DIR`",
+        ),
+        SubmitError::Invalid(_) | SubmitError::Conflict { .. } => Failure::usage(error),
         SubmitError::TooMany { .. } => Failure::busy(error),
         SubmitError::ShutDown => Failure::unreachable(error),
         _ => Failure::failed(error),

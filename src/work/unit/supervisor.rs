@@ -119,7 +119,7 @@ pub(crate) fn supervise(unit: &Path, attempt: u32) -> Result<(), NotSupervised> 
     let exit = match supervisor.spawn(&job, &unit.join("payload")) {
         Ok(()) => supervisor.run(),
         Err(error) => {
-            let mut text = format!("cannot execute {}: {error}", job.program.to_string_lossy());
+            let mut text = format!("cannot execute `{}`: {error}", job.program.to_string_lossy());
             while text.len() > MAX_TEXT {
                 text.pop();
             }

@@ -51,8 +51,11 @@ pub enum SubmitError {
     /// The directive is not valid: the caller's fault.
     #[error(transparent)]
     InvalidDirective(#[from] InvalidDirective),
-    /// This node keeps no units. Start it with a data directory, and with units.
-    #[error("this node keeps no units: it needs a data directory, and units enabled")]
+    /// This node keeps no units. Start it with [`NodeBuilder::data_dir`] and
+    /// [`NodeBuilder::units`](crate::NodeBuilder::units).
+    ///
+    /// [`NodeBuilder::data_dir`]: crate::NodeBuilder::data_dir
+    #[error("this node keeps no units; start it with units and a data directory")]
     NoUnits,
     /// A time or a label is out of bounds.
     #[error(transparent)]

@@ -260,7 +260,7 @@ impl EndedIn {
             outcome: report.outcome().cloned(),
             started: report.started,
             created_ms: self.created.0,
-            started_ms: progress.started_ms,
+            started_ms: progress.started_ms.filter(|_| report.started),
             ended_ms: progress.ended_ms,
             payload_len: spec.payload_len(),
             payload_handed: spec.payload_len(),

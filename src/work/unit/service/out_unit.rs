@@ -260,7 +260,7 @@ fn status(
         outcome,
         started: report.started,
         created_ms: machine.created().0,
-        started_ms: progress.started_ms,
+        started_ms: progress.started_ms.filter(|_| report.started),
         ended_ms,
         payload_len: spec.payload_len,
         payload_handed: handed,

@@ -46,7 +46,7 @@ fn a_command_that_does_not_exist_is_reported_by_name() {
     let job = Job { program: "no-such-program".into(), ..sh("") };
     let record = Unit::new().run(&job, b"");
     let ExitKind::NotStarted(text) = record.exit.end else { panic!("{record:?}") };
-    assert!(text.starts_with("cannot execute no-such-program: No such file"), "{text}");
+    assert!(text.starts_with("cannot execute `no-such-program`: No such file"), "{text}");
 }
 
 #[test]
