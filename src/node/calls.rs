@@ -1,0 +1,230 @@
+//! Calls, handlers, and units of work of a node.
+use std::future::Future;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Node;
+use super::names::{name, parse_directive};
+use crate::id::{Directive, InvalidDirective, InvalidName, NodeId};
+use crate::mesh::OpenError;
+use crate::mesh::services::usage::Purpose;
+use crate::work;
+use crate::work::unit::{SharedRef, Submit, UnitPayload, Units};
+use crate::work::{
+    Call, CallOptions, Command, HandlerError, PingError, Pong, RegisterError, Request, Responder,
+    RpcError, TraceHop,
+};
+
+impl Node {
+    /// Handles calls for a directive with a function.
+    ///
+    /// # Errors
+    /// The directive is handled already, there are too many, or the node is shut down.
+    pub fn handle<F, Fut>(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        handler: F,
+    ) -> Result<(), RegisterError>
+    where
+        F: Fn(Request, Responder) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.0.registry.handle(directive, handler)?;
+        self.0.mesh.set_capabilities(|| work::capabilities(&self.0.registry));
+        Ok(())
+    }
+
+    /// Handles calls for a directive with an external command.
+    ///
+    /// # Errors
+    /// As [`handle`](Self::handle).
+    pub fn command(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        command: Command,
+    ) -> Result<(), RegisterError> {
+        self.0.registry.command(directive, command)?;
+        self.0.mesh.set_capabilities(|| work::capabilities(&self.0.registry));
+        Ok(())
+    }
+
+    /// Calls a directive on a node. The payload is written and the responses are read with the
+    /// [`Call`].
+    ///
+    /// # Errors
+    /// The call could not be sent. What happens to it afterwards, the call's own errors say.
+    pub async fn call(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+    ) -> Result<Call, OpenError> {
+        self.call_with(node, directive, CallOptions::default()).await
+    }
+
+    /// As [`call`](Self::call), with options.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_with(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        options: CallOptions,
+    ) -> Result<Call, OpenError> {
+        let (node, directive) = (name(node)?, parse_directive(directive)?);
+        work::call_node(&self.0.mesh, &node, directive, options, Purpose::Application).await
+    }
+
+    /// Calls a directive with a request of serde, and decodes the response: see
+    /// [`serve_rpc`](Self::serve_rpc).
+    ///
+    /// Gives up after [`RPC_DEADLINE`](work::RPC_DEADLINE); [`rpc_with`](Self::rpc_with) takes
+    /// another deadline. Dropping the future cancels the call: the handler may have run by then.
+    ///
+    /// # Errors
+    /// [`RpcError`] says whose fault it is, and whether the handler may have run.
+    ///
+    /// ```
+    /// use receptor_quic::{Node, RpcError};
+    ///
+    /// async fn sum(node: &Node) -> Result<u64, RpcError> {
+    ///     node.rpc("bob", "math:sum", &[1_u64, 2, 3]).await
+    /// }
+    /// ```
+    pub async fn rpc<Req, Resp>(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        request: &Req,
+    ) -> Result<Resp, RpcError>
+    where
+        Req: Serialize + ?Sized,
+        Resp: DeserializeOwned,
+    {
+        let options = CallOptions { deadline: Some(work::RPC_DEADLINE), ..CallOptions::default() };
+        self.rpc_with(node, directive, request, options).await
+    }
+
+    /// As [`rpc`](Self::rpc), with options; without a deadline in them, the call waits without a
+    /// limit.
+    ///
+    /// # Errors
+    /// As [`rpc`](Self::rpc).
+    pub async fn rpc_with<Req, Resp>(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        request: &Req,
+        options: CallOptions,
+    ) -> Result<Resp, RpcError>
+    where
+        Req: Serialize + ?Sized,
+        Resp: DeserializeOwned,
+    {
+        let payload = work::encode_request(request)?;
+        let call = self.call_with(node, directive, options).await?;
+        work::decode_response(&call.exchange(payload, work::MAX_RPC).await?)
+    }
+
+    /// Handles typed calls for a directive: the function gets the caller and the decoded request.
+    /// What it returns is the response; any error is a failure at the caller, with its text.
+    ///
+    /// Requests and responses are MessagePack maps of at most [`MAX_RPC`](work::MAX_RPC) bytes
+    /// each. A request that cannot be decoded fails the call without running the function. The
+    /// function is dropped at its next await when the call is over.
+    ///
+    /// # Errors
+    /// As [`handle`](Self::handle).
+    pub fn serve_rpc<Req, Resp, E, F, Fut>(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        handler: F,
+    ) -> Result<(), RegisterError>
+    where
+        Req: DeserializeOwned + Send + 'static,
+        Resp: Serialize + Send + Sync + 'static,
+        E: Into<HandlerError> + Send + 'static,
+        F: Fn(NodeId, Req) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Resp, E>> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        self.handle(directive, move |mut request, responder| {
+            let handler = handler.clone();
+            async move {
+                let decoded: Req = work::read_request(&mut request).await?;
+                let response =
+                    handler(request.caller.clone(), decoded).await.map_err(Into::into)?;
+                work::respond(&responder, &response).await
+            }
+        })
+    }
+
+    /// Removes the handler of a directive; calls that run go on. Returns whether there was one. The
+    /// built-in directives, `receptor:…`, cannot be removed.
+    ///
+    /// # Errors
+    /// The directive is not valid.
+    pub fn remove_handler(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+    ) -> Result<bool, InvalidDirective> {
+        let directive = parse_directive(directive)?;
+        let removed = directive.namespace() != "receptor" && self.0.registry.remove(&directive);
+        self.0.mesh.set_capabilities(|| work::capabilities(&self.0.registry));
+        Ok(removed)
+    }
+
+    /// The directives that this node handles, sorted, the built-in ones included.
+    #[must_use]
+    pub fn directives(&self) -> Vec<Directive> {
+        self.0.registry.directives()
+    }
+
+    /// Prepares a unit of work: a job that is handed to `node` as soon as that can be reached,
+    /// starts at most once, and outlives every process involved. See [`work::unit`].
+    ///
+    /// The node needs [units](crate::NodeBuilder::units); otherwise the submission fails.
+    pub fn submit(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        payload: impl Into<UnitPayload>,
+    ) -> Submit {
+        Submit::new(self.units_shared(), name(node), parse_directive(directive), payload.into())
+    }
+
+    /// The units that this node has submitted, and those that it executes.
+    #[must_use]
+    pub fn units(&self) -> Units {
+        Units::new(self.units_shared())
+    }
+
+    fn units_shared(&self) -> Option<SharedRef> {
+        self.0.units.as_ref().map(|engine| engine.shared().clone())
+    }
+
+    /// Asks a node whether it is there, and what it is doing.
+    ///
+    /// # Errors
+    /// The node could not be asked, or did not answer.
+    pub async fn ping(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+    ) -> Result<Pong, PingError> {
+        work::ping(&self.0.mesh, &name(node).map_err(OpenError::from)?).await
+    }
+
+    /// The nodes that packets for `node` pass, in order, as each of them says itself, with the
+    /// round trip to each.
+    ///
+    /// # Errors
+    /// There is no route, or a node on the way did not answer.
+    pub async fn trace(
+        &self,
+        node: impl TryInto<NodeId, Error: Into<InvalidName>>,
+    ) -> Result<Vec<TraceHop>, PingError> {
+        work::trace(&self.0.mesh, &name(node).map_err(OpenError::from)?).await
+    }
+}
