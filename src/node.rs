@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use crate::id::{InvalidName, NodeId, ServiceName};
-use crate::mesh::core::Mesh;
+use crate::mesh::handle::Mesh;
 use crate::mesh::services::usage::Purpose;
 use crate::mesh::{
     ConvergeError, Convergence, DatagramListener, DatagramSender, Event, Listener, NodeExplanation,

@@ -18,9 +18,10 @@
 //! ```
 
 pub(crate) mod clock;
-pub(crate) mod core;
+
 pub(crate) mod data_dir;
 pub(crate) mod driver;
+pub(crate) mod handle;
 mod input;
 pub(crate) mod links;
 pub(crate) mod network;

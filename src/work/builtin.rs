@@ -11,7 +11,7 @@ use super::handler::{HandlerError, Request};
 use super::registry::{RegisterError, Registry};
 use super::responder::Responder;
 use crate::id::{Directive, NodeId, ServiceName};
-use crate::mesh::core::{Mesh, next_hop};
+use crate::mesh::handle::{Mesh, next_hop};
 use crate::mesh::services::usage::Purpose;
 use crate::mesh::{OpenError, OpenOptions, ServeError, clock};
 

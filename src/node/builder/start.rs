@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::NodeBuilder;
 use crate::id::NodeId;
-use crate::mesh::core::{Mesh, Parts};
 use crate::mesh::data_dir::datadir::{DataDir, Manifest};
 use crate::mesh::data_dir::pid_lock::LockError;
+use crate::mesh::handle::{Mesh, Parts};
 use crate::mesh::network::interfaces::Interfaces;
 use crate::mesh::{Convergence, ShutDown, clock};
 use crate::node::error::{MAX_EXTERNAL, MAX_LISTEN, StartError};

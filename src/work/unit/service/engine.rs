@@ -33,8 +33,8 @@ use super::shared::{Shared, SharedRef, UnitError};
 use super::store_lock::StoreLock;
 use crate::id::NodeId;
 use crate::mesh::ServeError;
-use crate::mesh::core::Mesh;
 use crate::mesh::data_dir::datadir::DataDir;
+use crate::mesh::handle::Mesh;
 use crate::sync::lock;
 
 /// The engine of a node's units. Dropped, it ends all of its tasks; commands that run go on.

@@ -17,7 +17,7 @@ use super::out_unit::OutUnit;
 use super::serving::service;
 use super::shared::{Shared, UnitError};
 use crate::id::NodeId;
-use crate::mesh::core::Mesh;
+use crate::mesh::handle::Mesh;
 use crate::mesh::services::usage::Purpose;
 use crate::mesh::{EndReason, OpenError, OpenOptions, RefuseCode, SendHalf, StreamError};
 

@@ -20,7 +20,7 @@ use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::store_lock::StoreLock;
 use crate::id::NodeId;
-use crate::mesh::core::{Mesh, WeakMesh};
+use crate::mesh::handle::{Mesh, WeakMesh};
 use crate::sync::lock;
 
 /// What all parts of the service share.
