@@ -58,6 +58,11 @@ pub(super) enum Command {
     /// Diagnose a node: certificate, peers, NAT, clock, files
     #[command(after_long_help = DOCTOR_EXAMPLES)]
     Doctor(Box<DoctorArgs>),
+    /// Check or show the settings of a node without running it
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Run a demonstration mesh on this machine and kill a relay during a transfer
     Demo,
     /// Print a shell completion script
@@ -251,6 +256,29 @@ Examples:
   receptor node --id relay-1 --certs certs --listen 0.0.0.0:4433 --transit
   receptor node --id edge-1 --certs certs --peer relay-1@relay.example:4433 \
                 --command 'text:upper=tr a-z A-Z'"#;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check that `receptor node` could run with these settings
+    ///
+    /// Reads the file, the environment and the flags as `receptor node` does, and exits with 2 if a
+    /// value is not valid, naming its file and line. Certificates and peers are not looked at:
+    /// `receptor doctor` checks those.
+    Check(ConfigArgs),
+    /// Print the effective settings, each with where it was set
+    ///
+    /// The output is a configuration file with the same settings.
+    Show(ConfigArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ConfigArgs {
+    /// Configuration file, as with --config
+    #[arg(value_name = "FILE.toml", conflicts_with = "config")]
+    pub(super) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {

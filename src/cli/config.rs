@@ -1,19 +1,25 @@
 //! The checked configuration of a node: whatever is in it can be run.
 
+pub(super) mod command;
+mod given;
+mod show;
+
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use given::Given;
+
 use super::args::NodeArgs;
 use super::control::path::ControlPath;
 use super::env::Env;
 use super::exit::Failure;
-use super::file::{CommandLine, CommandSetting, File, InheritSetting};
+use super::file::{CommandLine, CommandSetting, InheritSetting};
 use super::log::LogFormat;
 use super::settings::{
-    CERTS, COMMAND, CONFIG, CONGESTION, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN,
-    LISTEN, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, RELAYS, Source, Sourced,
+    CERTS, COMMAND, CONGESTION, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN, LISTEN,
+    LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, RELAYS, Source, Sourced,
     TRANSIT, TRANSIT_RATE, UNITS, bytes, duration, peer_timeout_of, switch,
 };
 use super::units::UnitSettings;
@@ -77,6 +83,7 @@ impl NodeConfig {
             (LIVENESS, self.liveness != other.liveness),
             (CONGESTION, self.congestion != other.congestion),
             (GRACE, self.grace != other.grace),
+            (PEER_TIMEOUT, self.peer_timeout != other.peer_timeout),
             (LOG_FORMAT, self.log_format != other.log_format),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.flag).collect()
@@ -93,91 +100,69 @@ pub(super) struct CommandSpec {
 impl NodeConfig {
     /// Brings flags, environment and file together, and checks every value.
     pub(super) fn resolve(args: NodeArgs, env: &Env) -> Result<Self, Failure> {
-        let file = match CONFIG.path(args.config, env) {
-            Some(path) => File::read(&path.value)?,
-            None => File::default(),
-        };
-        let id = ID.text(args.id, env)?.or(file.id);
-        let id: NodeId = id.ok_or_else(|| ID.missing("the node's id"))?.parse()?;
-        let certs = CERTS.path(args.certs, env).or(file.certs);
-        let certs = certs.ok_or_else(|| CERTS.missing("the directory of the certificates"))?.value;
-        let listen = over(LISTEN.list(args.listen, env, ',')?, file.listen);
-        let listen: Vec<ListenAddr> =
-            listen.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?;
-        let peers = over(PEER.list(args.peer, env, ',')?, file.peer);
-        let peers: Vec<PeerAddr> =
-            peers.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?;
-        let lan =
-            with_feature(LAN.text(args.lan, env)?.or(file.lan), "mdns", cfg!(feature = "mdns"))?;
+        Self::check(Given::collect(args, env)?, env)
+    }
+
+    /// Checks every value.
+    fn check(given: Given, env: &Env) -> Result<Self, Failure> {
+        let id: NodeId = given.id.ok_or_else(|| ID.missing("the node's id"))?.parse()?;
+        let certs =
+            given.certs.ok_or_else(|| CERTS.missing("the directory of the certificates"))?;
+        let listen: Vec<ListenAddr> = all(given.listen, Sourced::parse)?;
+        let peers: Vec<PeerAddr> = all(given.peer, Sourced::parse)?;
+        let lan = with_feature(given.lan, "mdns", cfg!(feature = "mdns"))?;
         if listen.is_empty() && peers.is_empty() && !lan {
             return Err(Failure::usage(
                 "a node without a neighbour is of no use: give an address to take links at (--listen) or a node to link to (--peer)",
             ));
         }
-        let map_port = MAP_PORT.text(args.map_port, env)?.or(file.map_port);
-        let transit =
-            TRANSIT.text(args.transit, env)?.map(|text| text.and_then(switch)).transpose()?;
-        let transit_rate = TRANSIT_RATE.text(args.transit_rate, env)?.or(file.transit_rate);
-        let no_direct =
-            NO_DIRECT.text(args.no_direct, env)?.map(|text| text.and_then(switch)).transpose()?;
-        let relays = over(RELAYS.list(args.relays, env, ',')?, file.relays);
-        let external = over(EXTERNAL.list(args.external, env, ',')?, file.external);
-        let control = match CONTROL.path(args.control, env).or(file.control) {
-            Some(path) => ControlPath::Given(path.value),
-            None => ControlPath::default_of(&id, env),
-        };
-        let cost = COST.text(args.cost, env)?.or(file.cost);
-        let cost_to = over(COST_TO.list(args.cost_to, env, ',')?, file.cost_to);
-        let liveness = LIVENESS.text(args.liveness, env)?.or(file.liveness);
-        let congestion = CONGESTION.text(args.congestion, env)?.or(file.congestion);
-        let grace = GRACE.text(args.grace, env)?.or(file.grace);
-        let peer_timeout = PEER_TIMEOUT.text(args.peer_timeout, env)?.or(file.peer_timeout);
-        let units = UNITS.text(args.units, env)?.map(|text| text.and_then(switch)).transpose()?;
-        let data_dir = DATA_DIR.path(args.data_dir, env).or(file.data_dir).map(|path| path.value);
-        let log_format = LOG_FORMAT.text(args.log_format, env)?.or(file.log_format);
+        let data_dir = given.data_dir.map(|path| path.value);
+        let units = optional(given.units, switch)?;
         Ok(Self {
-            certs,
+            certs: certs.value,
             listen,
             peers,
-            transit: transit.or(file.transit).unwrap_or_default(),
-            transit_rate: transit_rate.map(|rate| rate.and_then(bytes_per_second)).transpose()?,
-            direct: !no_direct.or(file.no_direct).unwrap_or_default(),
-            relays: relays.into_iter().map(Sourced::parse).collect::<Result<_, _>>()?,
-            external: external
-                .into_iter()
-                .map(|addr| addr.and_then(external_addr))
-                .collect::<Result<_, _>>()?,
+            transit: optional(given.transit, switch)?.unwrap_or_default(),
+            transit_rate: optional(given.transit_rate, bytes_per_second)?,
+            direct: !optional(given.no_direct, switch)?.unwrap_or_default(),
+            relays: all(given.relays, Sourced::parse)?,
+            external: all(given.external, |addr| addr.and_then(external_addr))?,
             lan,
-            map_port: with_feature(map_port, "portmap", cfg!(feature = "portmap"))?,
-            commands: commands(COMMAND.list(args.command, env, '\n')?, file.command)?,
-            units: UnitSettings::resolve(units, file.units, data_dir.is_some())?,
+            map_port: with_feature(given.map_port, "portmap", cfg!(feature = "portmap"))?,
+            commands: commands(given.command)?,
+            units: UnitSettings::resolve(units, given.units_table, data_dir.is_some())?,
             data_dir,
-            control,
-            cost: cost.map(|cost| cost.and_then(link_cost)).transpose()?.unwrap_or_default(),
-            cost_to: cost_to
-                .into_iter()
-                .map(|cost| cost.and_then(cost_of_one))
-                .collect::<Result<_, _>>()?,
-            liveness: liveness
-                .map(|profile| profile.and_then(profile_of))
-                .transpose()?
-                .unwrap_or_default(),
-            congestion: congestion
-                .map(|algorithm| algorithm.and_then(algorithm_of))
-                .transpose()?
-                .unwrap_or_default(),
-            grace: grace
-                .map(|grace| grace.and_then(grace_period))
-                .transpose()?
-                .unwrap_or(SHUTDOWN_GRACE),
-            peer_timeout: peer_timeout
-                .map(|timeout| timeout.and_then(|text| peer_timeout_of(&text)))
-                .transpose()?,
-            log_format: log_format.map(Sourced::parse).transpose()?.unwrap_or_default(),
-            until_stdin_ends: args.until_stdin_ends,
+            control: match given.control {
+                Some(path) => ControlPath::Given(path.value),
+                None => ControlPath::default_of(&id, env),
+            },
+            cost: optional(given.cost, link_cost)?.unwrap_or_default(),
+            cost_to: all(given.cost_to, |cost| cost.and_then(cost_of_one))?,
+            liveness: optional(given.liveness, profile_of)?.unwrap_or_default(),
+            congestion: optional(given.congestion, algorithm_of)?.unwrap_or_default(),
+            grace: optional(given.grace, grace_period)?.unwrap_or(SHUTDOWN_GRACE),
+            peer_timeout: optional(given.peer_timeout, |text| peer_timeout_of(&text))?,
+            log_format: given.log_format.map(Sourced::parse).transpose()?.unwrap_or_default(),
+            until_stdin_ends: given.until_stdin_ends,
             id,
         })
     }
+}
+
+/// Checks each item of a list.
+fn all<T, U>(
+    items: Vec<Sourced<T>>,
+    check: impl Fn(Sourced<T>) -> Result<U, Failure>,
+) -> Result<Vec<U>, Failure> {
+    items.into_iter().map(check).collect()
+}
+
+/// Checks a value if it was given.
+fn optional<T>(
+    value: Option<Sourced<String>>,
+    check: impl FnOnce(String) -> Result<T, String>,
+) -> Result<Option<T>, Failure> {
+    value.map(|value| value.and_then(check)).transpose()
 }
 
 /// The first list, unless it is empty.
@@ -247,27 +232,11 @@ fn cost_of_one(text: String) -> Result<(NodeId, Cost), String> {
     Ok((id, cost))
 }
 
-fn commands(
-    given: Vec<Sourced<String>>,
-    in_file: Vec<Sourced<CommandSetting>>,
-) -> Result<Vec<CommandSpec>, Failure> {
-    let split = |command: Sourced<String>| {
-        command.and_then(|text| match text.split_once('=') {
-            Some((directive, line)) => {
-                Ok(CommandSetting::new(directive.to_owned(), CommandLine::Text(line.to_owned())))
-            }
-            None => Err(format!("{text:?}: NS:ACTION=CMDLINE")),
-        })
-    };
-    let flag = |command: Sourced<String>| {
-        let source = command.source.clone();
-        Ok(Sourced::new(split(command)?, source))
-    };
-    let given = given.into_iter().map(flag).collect::<Result<Vec<_>, Failure>>()?;
+fn commands(settings: Vec<Sourced<CommandSetting>>) -> Result<Vec<CommandSpec>, Failure> {
     let mut specs = Vec::<CommandSpec>::new();
-    for command in over(given, in_file) {
-        let source = command.source.clone();
-        let spec = command_spec(command)?;
+    for setting in settings {
+        let source = setting.source.clone();
+        let spec = command_spec(setting)?;
         if specs.iter().any(|other| other.directive == spec.directive) {
             return Err(twice(source, &spec.directive));
         }

@@ -96,6 +96,7 @@ fn dispatch(command: Command, env: &Env) -> Result<u8, Failure> {
         Command::Send(args) => client(send::run(args, env)),
         Command::Work(args) => return client(work::run(args, env)),
         Command::Doctor(args) => client(doctor::run(*args, env)),
+        Command::Config { command } => config::command::run(command, env),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man(&dir),
         Command::Demo => {

@@ -51,9 +51,9 @@ impl UnitSettings {
             reserve_percent: percent(table.reserve_percent)?.unwrap_or(default.reserve_percent),
         };
         Ok(Some(Self {
-            execute: table.execute.unwrap_or(true),
-            dir: table.dir,
-            supervisor: table.supervisor,
+            execute: table.execute.is_none_or(|on| on.value),
+            dir: table.dir.map(|dir| dir.value),
+            supervisor: table.supervisor.map(|program| program.value),
             limits,
         }))
     }
@@ -157,7 +157,9 @@ mod tests {
     fn units_need_a_directory() {
         let error = UnitSettings::resolve(Some(true), None, false).unwrap_err().text;
         assert!(error.contains("--data-dir"), "{error}");
-        let own = UnitsSetting { dir: Some("/srv/units".into()), ..UnitsSetting::default() };
+        let source = Source::File { path: "r.toml".into(), line: 7 };
+        let dir = Some(Sourced::new("/srv/units".into(), source));
+        let own = UnitsSetting { dir, ..UnitsSetting::default() };
         assert!(UnitSettings::resolve(None, Some(own), false).is_ok());
     }
 }

@@ -47,6 +47,32 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
+fn settings_are_checked_and_shown_without_running_a_node() {
+    let world = World::empty();
+    world.write("r.toml", "id = \"edge-1\"\ncerts = \"certs\"\n\npeer = [\"r:4433\"]\n");
+    let said = world.run(&["config", "check", "r.toml"]).ok();
+    assert_eq!(said, "the settings of node edge-1 are valid\n");
+    let mut command = world.command(&["config", "show", "r.toml", "--transit"]);
+    let shown = finish(command.env("RECEPTOR_GRACE", "9s")).ok();
+    for line in [
+        "id = \"edge-1\"  # r.toml, line 1",
+        "  \"r:4433\",  # r.toml, line 4",
+        "transit = true  # --transit",
+        "grace = \"9s\"  # RECEPTOR_GRACE",
+        "lan = false  # default",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}\nis not in\n{shown}");
+    }
+    world.write("r.toml", "id = \"edge-1\"\ncerts = \"certs\"\nlisten = [\"4433\"]\n");
+    for action in ["check", "show"] {
+        let done = world.run(&["config", action, "r.toml"]);
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "", "{action}");
+        let said = done.failed(2);
+        assert!(said.contains("r.toml, line 3: \"4433\" is not an address"), "{said}");
+    }
+}
+
+#[test]
 fn certificates_that_are_not_there_are_named() {
     let said =
         World::empty().run(&["node", "--id", "a", "--certs", "certs", "--listen", ":0"]).failed(2);

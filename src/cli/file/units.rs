@@ -11,9 +11,9 @@ use crate::cli::settings::Sourced;
 /// The table `[units]`, which turns units on. Every value knows its line.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct UnitsSetting {
-    pub(in crate::cli) execute: Option<bool>,
-    pub(in crate::cli) dir: Option<PathBuf>,
-    pub(in crate::cli) supervisor: Option<PathBuf>,
+    pub(in crate::cli) execute: Option<Sourced<bool>>,
+    pub(in crate::cli) dir: Option<Sourced<PathBuf>>,
+    pub(in crate::cli) supervisor: Option<Sourced<PathBuf>>,
     pub(in crate::cli) max_running: Option<Sourced<String>>,
     pub(in crate::cli) max_units: Option<Sourced<String>>,
     pub(in crate::cli) max_units_per_submitter: Option<Sourced<String>>,
@@ -31,9 +31,9 @@ pub(in crate::cli) struct UnitsSetting {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawUnits {
-    execute: Option<bool>,
-    dir: Option<PathBuf>,
-    supervisor: Option<PathBuf>,
+    execute: Option<Spanned<bool>>,
+    dir: Option<Spanned<PathBuf>>,
+    supervisor: Option<Spanned<PathBuf>>,
     max_running: Option<Spanned<i64>>,
     max_units: Option<Spanned<i64>>,
     max_units_per_submitter: Option<Spanned<i64>>,
@@ -60,9 +60,9 @@ impl RawUnits {
             value.map(|value| at.sourced_as(value, |time| time.to_string()))
         };
         UnitsSetting {
-            execute: self.execute,
-            dir: self.dir.map(|dir| base.join(dir)),
-            supervisor: self.supervisor.map(|program| base.join(program)),
+            execute: self.execute.map(|on| at.sourced(on)),
+            dir: self.dir.map(|dir| at.path(dir, base)),
+            supervisor: self.supervisor.map(|program| at.path(program, base)),
             max_running: number(self.max_running),
             max_units: number(self.max_units),
             max_units_per_submitter: number(self.max_units_per_submitter),
