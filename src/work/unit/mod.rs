@@ -80,6 +80,7 @@ pub(super) mod supervisor;
 mod tests;
 mod time;
 mod tombstones;
+mod unit_output;
 pub(crate) mod wire;
 #[cfg(test)]
 mod world;

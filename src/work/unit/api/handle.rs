@@ -9,7 +9,8 @@ use super::super::outcome::Outcome;
 use super::super::service::{OutUnit, SharedRef, UnitError};
 use super::super::submitter::SubmitterInput;
 use super::id::UnitId;
-use super::results::{ResultsOptions, UnitResults};
+use super::results::UnitResults;
+use super::results_options::ResultsOptions;
 use super::status::UnitStatus;
 
 /// One unit that this node has submitted. Cheap to clone; dropping it has no effect on the unit.

@@ -83,7 +83,7 @@ impl Shared {
             Some(args) => test_supervisor(program, args, unit.paths.path(), attempt),
             None => supervisor_command(program, unit.paths.path(), attempt),
         };
-        let _context = self.runtime.enter();
+        let _context = self.tasks.runtime().enter();
         let child = tokio::process::Command::from(command).spawn();
         child.map(Some).map_err(|error| format!("cannot start the supervisor: {error}"))
     }
@@ -107,7 +107,8 @@ impl Shared {
     /// Feeds what becomes of an attempt, until it has ended.
     async fn watch(self: &Arc<Self>, unit: &Arc<InUnit>, attempt: u32, mut process: Process) {
         let pulse = unit.pulse().clone();
-        let _watch = self.incoming.growth.watch(self, &unit.paths.attempt_path(attempt), &pulse);
+        let _watch =
+            self.incoming.growth.watch(&self.tasks, &unit.paths.attempt_path(attempt), &pulse);
         let mut told = false;
         loop {
             let Look { found, pid } = match self.look(unit, attempt).await {
@@ -192,7 +193,7 @@ impl Shared {
     )]
     fn other(&self, pid: u32) -> Process {
         use rustix::process::{Pid, PidfdFlags, pidfd_open};
-        let _context = self.runtime.enter();
+        let _context = self.tasks.runtime().enter();
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let fd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let waiting =

@@ -21,6 +21,7 @@ use super::super::time::UnitTime;
 use super::super::tombstones::Death;
 use super::clock::UnitClock;
 use super::drivers::Drivers;
+use super::error::UnitError;
 use super::found_units::FoundUnits;
 use super::guests::Guests;
 use super::handler_attempt::handler_service;
@@ -29,8 +30,9 @@ use super::incoming::Incoming;
 use super::out_unit::{OutHome, OutUnit};
 use super::outgoing::Outgoing;
 use super::serving::service;
-use super::shared::{Shared, SharedRef, UnitError};
+use super::shared::{Shared, SharedRef};
 use super::store_lock::StoreLock;
+use super::tasks::Tasks;
 use crate::id::NodeId;
 use crate::mesh::ServeError;
 use crate::mesh::data_dir::datadir::DataDir;
@@ -122,8 +124,7 @@ impl Engine {
             guests: Guests::default(),
             quarantined: Mutex::new(quarantined),
             mesh: mesh.downgrade(),
-            runtime: Handle::current(),
-            closed: is_closed,
+            tasks: Tasks::new(Handle::current(), is_closed),
             poisoned: AtomicBool::new(false),
             full: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -299,7 +300,7 @@ impl Shared {
     }
 
     pub(crate) fn closed(&self) -> watch::Receiver<bool> {
-        self.closed.clone()
+        self.tasks.closed()
     }
 
     /// Feeds an input of the user.
@@ -316,7 +317,7 @@ impl Shared {
 
     /// Waits until a unit is gone.
     pub(crate) async fn removed(&self, unit: &OutUnit) -> Result<(), UnitError> {
-        let mut closed = self.closed.clone();
+        let mut closed = self.tasks.closed();
         let mut status = unit.watch();
         tokio::select! {
             biased;

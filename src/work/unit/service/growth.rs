@@ -11,7 +11,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
 use super::pulse::Pulse;
-use super::shared::Shared;
+use super::tasks::Tasks;
 use crate::sync::lock;
 
 /// One inotify instance for all attempts that run: a user may have few of them.
@@ -40,21 +40,16 @@ impl Drop for DirWatch {
 impl Growth {
     /// Reports changes of the files in a directory. `None` if the system does not: the files then
     /// have to be polled.
-    pub(super) fn watch(
-        &self,
-        shared: &Shared,
-        dir: &Path,
-        pulse: &Arc<Pulse>,
-    ) -> Option<DirWatch> {
-        let watch = self.try_watch(shared, dir, pulse);
+    pub(super) fn watch(&self, tasks: &Tasks, dir: &Path, pulse: &Arc<Pulse>) -> Option<DirWatch> {
+        let watch = self.try_watch(tasks, dir, pulse);
         if watch.is_none() {
             pulse.set_blind();
         }
         watch
     }
 
-    fn try_watch(&self, shared: &Shared, dir: &Path, pulse: &Arc<Pulse>) -> Option<DirWatch> {
-        let fd = self.fd.get_or_init(|| self.start(shared)).clone()?;
+    fn try_watch(&self, tasks: &Tasks, dir: &Path, pulse: &Arc<Pulse>) -> Option<DirWatch> {
+        let fd = self.fd.get_or_init(|| self.start(tasks)).clone()?;
         let flags =
             WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
         let mut watched = lock(&self.watched);
@@ -73,8 +68,8 @@ impl Growth {
         deprecated,
         reason = "the replacement needs unsafe; the file descriptor is owned and stays open"
     )]
-    fn start(&self, shared: &Shared) -> Option<Arc<OwnedFd>> {
-        let _context = shared.runtime.enter();
+    fn start(&self, tasks: &Tasks) -> Option<Arc<OwnedFd>> {
+        let _context = tasks.runtime().enter();
         let started = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
             .map_err(io::Error::from)
             .and_then(|fd| {
@@ -83,7 +78,7 @@ impl Growth {
             });
         match started {
             Ok((fd, events)) => {
-                shared.spawn(read(events, self.watched.clone()));
+                tasks.spawn(read(events, self.watched.clone()));
                 Some(fd)
             }
             Err(error) => {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::pulse::Pulse;
-use super::shared::Shared;
+use super::tasks::Tasks;
 
 /// Reports nothing.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct DirWatch;
 
 impl Growth {
     /// Has the files of a directory polled.
-    pub(super) fn watch(&self, _: &Shared, _: &Path, pulse: &Arc<Pulse>) -> Option<DirWatch> {
+    pub(super) fn watch(&self, _: &Tasks, _: &Path, pulse: &Arc<Pulse>) -> Option<DirWatch> {
         pulse.set_blind();
         None
     }

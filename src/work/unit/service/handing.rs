@@ -11,9 +11,10 @@ use super::super::super::frame::FrameReader;
 use super::super::entry::StoreId;
 use super::super::submitter::{Request, SubmitterEffect, SubmitterInput};
 use super::super::wire::{Reply, UnitRequest};
+use super::error::UnitError;
 use super::out_unit::OutUnit;
 use super::session::{SessionEnd, next_reply, open};
-use super::shared::{Shared, UnitError};
+use super::shared::Shared;
 use crate::mesh::SendHalf;
 
 /// How much of a payload is read at a time, in bytes.

@@ -14,12 +14,17 @@
 //! for it. Units do not wait for each other, so that the file system commits many of them together.
 
 mod attempt;
+mod claim;
 mod clock;
 mod deadlines;
 mod drivers;
+mod driving;
 mod engine;
+mod error;
 #[cfg(all(test, feature = "testing"))]
 mod fault_tests;
+mod feeding_in;
+mod feeding_out;
 mod followers;
 mod following;
 mod found_units;
@@ -33,6 +38,7 @@ mod holdings;
 mod hostile_tests;
 mod in_unit;
 mod incoming;
+mod known;
 mod offering;
 mod out_unit;
 mod outgoing;
@@ -48,6 +54,7 @@ mod strays;
 mod stream_places;
 mod submitting;
 mod sweeping;
+mod tasks;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 mod unit_table;
@@ -55,10 +62,10 @@ mod unit_table;
 use std::time::Duration;
 
 pub(crate) use engine::{Engine, OpenUnitsError, OpenedUnits};
+pub use error::UnitError;
 pub(crate) use out_unit::OutUnit;
 pub(crate) use reading::Reading;
 pub(crate) use shared::SharedRef;
-pub use shared::UnitError;
 
 /// How long to wait before a failed write is repeated.
 const DISK_RETRY: Duration = Duration::from_secs(1);

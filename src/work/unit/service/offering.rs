@@ -18,10 +18,11 @@ use super::super::spec::UnitSpec;
 use super::super::store::faults::write_all_at;
 use super::super::tombstones::Death;
 use super::super::wire::Reply;
+use super::error::UnitError;
 use super::in_unit::InUnit;
-use super::incoming::{ClaimedKey, Incoming, Known};
+use super::known::{ClaimedKey, Known};
 use super::serving::{answer, write};
-use super::shared::{Shared, UnitError};
+use super::shared::Shared;
 use crate::mesh::SendHalf;
 use crate::transport::code::StreamCode;
 
@@ -38,7 +39,7 @@ impl Shared {
         send: &mut SendHalf,
     ) {
         let (store, id) = (self.store_id(), key.id);
-        let (unit, reply) = match Incoming::look_up(self, key).await {
+        let (unit, reply) = match self.look_up(key).await {
             Known::Unit(unit) => {
                 let reply =
                     self.feed_and_reply(&unit, ExecutorInput::Offer { hash: spec.hash() }).await;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::api::UnitOutput;
 use super::super::key::UnitKey;
+use super::super::unit_output::UnitOutput;
 use super::super::wire::{MAX_DATA, OutputRequest, Reply};
 use super::in_unit::InUnit;
 use super::serving::{answer, write};

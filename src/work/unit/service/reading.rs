@@ -9,9 +9,10 @@ use sha2::{Digest as _, Sha256};
 use super::super::super::frame::{FrameError, FrameReader};
 use super::super::api::{ResultsError, ResultsOptions, UnitState};
 use super::super::wire::{MAX_REPLY_FRAME, OutputRequest, Reply, UnitRequest};
+use super::error::UnitError;
 use super::out_unit::OutUnit;
 use super::session::{SessionEnd, open};
-use super::shared::{SharedRef, UnitError};
+use super::shared::SharedRef;
 use crate::mesh::SendHalf;
 
 /// How long to wait before an executor is asked again.

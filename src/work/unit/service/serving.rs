@@ -14,9 +14,10 @@ use super::super::key::UnitKey;
 use super::super::outcome::Report;
 use super::super::tombstones::Death;
 use super::super::wire::{MAX_REQUEST_FRAME, Reply, SERVICE, StatusReply, UnitRequest};
+use super::error::UnitError;
 use super::in_unit::{EndedIn, InUnit};
-use super::incoming::{Incoming, Known};
-use super::shared::{Shared, UnitError};
+use super::known::Known;
+use super::shared::Shared;
 use super::stream_places::StreamPlaces;
 use super::unit_table::Held;
 use crate::id::{NodeId, ServiceName};
@@ -100,7 +101,7 @@ impl Shared {
         start_within_ms: u64,
     ) -> Reply {
         let (store, id) = (self.store.id(), key.id);
-        let claimed = match Incoming::look_up(self, key).await {
+        let claimed = match self.look_up(key).await {
             Known::Unit(unit) => {
                 return self.feed_and_reply(&unit, ExecutorInput::Cancel { grace_ms }).await;
             }
@@ -145,7 +146,7 @@ impl Shared {
 
     async fn on_release(self: &Arc<Self>, key: &UnitKey, force: bool) -> Reply {
         let (store, id) = (self.store.id(), key.id);
-        match Incoming::look_up(self, key).await {
+        match self.look_up(key).await {
             Known::Unit(unit) => self.feed_and_reply(&unit, ExecutorInput::Release { force }).await,
             Known::Dead(_) => Reply::Released { store, id },
             Known::Nothing(_) => Reply::Unknown { store, id },

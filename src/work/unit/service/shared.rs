@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
-use tokio::runtime::Handle;
-use tokio::sync::watch;
 
 use super::super::super::registry::Registry;
 use super::super::api::{UnitLimits, UnitsConfig};
@@ -15,10 +13,12 @@ use super::super::busy::BusyReason;
 use super::super::store::{Quarantined, UnitStore};
 use super::clock::UnitClock;
 use super::drivers::Drivers;
+use super::error::UnitError;
 use super::guests::Guests;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::store_lock::StoreLock;
+use super::tasks::Tasks;
 use crate::id::NodeId;
 use crate::mesh::handle::{Mesh, WeakMesh};
 use crate::sync::lock;
@@ -39,9 +39,7 @@ pub(crate) struct Shared {
     pub(super) guests: Guests,
     pub(super) quarantined: Mutex<Vec<Quarantined>>,
     pub(super) mesh: WeakMesh,
-    pub(super) runtime: Handle,
-    /// Whether the node is gone.
-    pub(super) closed: watch::Receiver<bool>,
+    pub(super) tasks: Tasks,
     /// The disk has failed, and not because it is full.
     pub(super) poisoned: AtomicBool,
     /// The last new unit could not be written.
@@ -52,34 +50,13 @@ pub(crate) struct Shared {
     pub(super) lock: Mutex<Option<StoreLock>>,
 }
 
-/// Why something could not be done with a unit.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum UnitError {
-    /// The unit was released, or its time to be kept is over.
-    #[error("the unit was removed")]
-    Removed,
-    /// A write failed. The change may have been made or not: repeat it when there is room.
-    #[error("cannot write to the units' directory: {0}")]
-    Disk(String),
-    /// This node is shut down. What is on disk goes on when it is started again.
-    #[error("this node is shut down")]
-    ShutDown,
-}
-
-impl From<io::Error> for UnitError {
-    fn from(error: io::Error) -> Self {
-        Self::Disk(error.to_string())
-    }
-}
-
 impl Shared {
     pub(super) fn limits(&self) -> &UnitLimits {
         &self.config.limits
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        *self.closed.borrow()
+        self.tasks.is_closed()
     }
 
     /// The mesh, unless the node is gone.
@@ -93,7 +70,7 @@ impl Shared {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, UnitError> {
         let lock = self.lock().clone().ok_or(UnitError::ShutDown)?;
-        let blocking = self.runtime.spawn_blocking(move || {
+        let blocking = self.tasks.runtime().spawn_blocking(move || {
             let done = work();
             drop(lock);
             done
@@ -111,16 +88,9 @@ impl Shared {
         lock(&self.lock)
     }
 
-    /// Runs a task until it ends, or the node is gone.
+    /// Runs a task until it ends or the node is gone.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut closed = self.closed.clone();
-        self.runtime.spawn(async move {
-            tokio::select! {
-                biased;
-                _ = closed.wait_for(|closed| *closed) => {}
-                () = task => {}
-            }
-        });
+        self.tasks.spawn(task);
     }
 
     /// Records that a write to the disk failed, and returns the reason for submitters. A full disk

@@ -18,9 +18,10 @@ use super::super::spec::UnitSpec;
 use super::super::store::ReservedDir;
 use super::super::store::faults::{before_write, write_all_at};
 use super::super::submitter::SubmitterUnit;
+use super::claim::Claim;
+use super::error::UnitError;
 use super::out_unit::OutUnit;
-use super::outgoing::{Claim, Outgoing};
-use super::shared::{Shared, UnitError};
+use super::shared::Shared;
 
 /// How much of a payload is read at a time, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -69,7 +70,7 @@ impl Shared {
         let id = submission.id.unwrap_or_else(Uuid::now_v7);
         let (mut spec, node, payload) = parts(submission);
         spec.check()?;
-        let claimed = match Outgoing::claim(self, id).await {
+        let claimed = match self.claim(id).await {
             Claim::Full => return Err(SubmitError::TooMany { max: self.limits().max_submitted }),
             Claim::Free(claimed) => claimed,
             Claim::Taken(unit) => {
@@ -159,7 +160,7 @@ impl Shared {
         self.outgoing.insert(unit);
         let Ok(core) = unit.core.try_lock() else { return };
         self.outgoing.deadlines.set(&unit.id, core.machine.deadline());
-        self.drivers.note(self, unit, !core.machine.is_settled());
+        self.note_live(unit, !core.machine.is_settled());
     }
 
     /// Copies a payload, and hashes it.

@@ -4,8 +4,8 @@ use serde::de::{Error as _, SeqAccess};
 use uuid::Uuid;
 
 use super::super::super::frame::field;
-use super::super::api::UnitOutput;
 use super::super::spec::{SpecHash, UnitSpec};
+use super::super::unit_output::UnitOutput;
 use super::{Fields, bytes, decode_fields, digest, encode_frame, uuid};
 
 /// The longest request: a spec with the most labels has less than 6 KiB.

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::super::api::UnitOutput;
 use super::super::busy::BusyReason;
 use super::super::entry::StoreId;
 use super::super::outcome::{Failure, Outcome, ReportState, UnitRefusal};
 use super::super::spec::UnitSpec;
+use super::super::unit_output::UnitOutput;
 use super::*;
 
 fn id() -> Uuid {
