@@ -239,8 +239,10 @@ impl Node {
         let mut status = self.0.mesh.status(options).await?;
         status.running_calls = self.0.registry.running().len();
         for route in &mut status.routes {
-            route.directives =
-                work::directives(&route.capabilities).iter().map(ToString::to_string).collect();
+            route.directives = work::directives(&std::mem::take(&mut route.capabilities))
+                .iter()
+                .map(ToString::to_string)
+                .collect();
         }
         Ok(status)
     }

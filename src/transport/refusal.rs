@@ -27,12 +27,12 @@ use crate::id::NodeId;
 ///
 /// It is as large as a pointer, so that the errors that contain it, and the results of streams that
 /// contain those, are not moved at its full size. Its fields are those of [`RefusalDetails`].
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Refusal(Box<RefusalDetails>);
 
 /// What is known of a [`Refusal`].
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct RefusalDetails {
     /// Why.
@@ -40,21 +40,17 @@ pub struct RefusalDetails {
     /// Which node refused.
     pub by: Refuser,
     /// The ids that the refused certificate names, at most four. Nothing proves them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<NodeId>,
     /// The issuer that the refused certificate names, if it could be read. Nothing proves it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
     /// The file of this node's certificate, if it was loaded from one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
     /// The file of the CA certificates that this node trusts, if they were loaded from one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub roots: Option<String>,
 }
 
 /// Which node refused a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(clippy::exhaustive_enums, reason = "a connection has two ends")]
 pub enum Refuser {
@@ -66,7 +62,7 @@ pub enum Refuser {
 
 /// Why a connection was refused for reasons of identity. `Display` describes the problem with the
 /// certificate.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum RefusalReason {
@@ -601,11 +597,17 @@ mod tests {
 
     #[test]
     fn refusals_are_serialized_in_kebab_case() {
-        let json = |reason| serde_json::to_string(&Refusal::here(reason)).unwrap();
-        assert_eq!(json(RefusalReason::UnknownCa), r#"{"reason":"unknown-ca","by":"this-node"}"#);
+        let json = |reason| serde_json::to_value(Refusal::here(reason)).unwrap();
+        let unknown_ca = json(RefusalReason::UnknownCa);
         assert_eq!(
-            json(RefusalReason::WrongName { expected: Some(id("a")), found: vec![id("b")] }),
-            r#"{"reason":{"wrong-name":{"expected":"a","found":["b"]}},"by":"this-node"}"#
+            (&unknown_ca["reason"], &unknown_ca["by"]),
+            (&"unknown-ca".into(), &"this-node".into())
+        );
+        // Nothing is left out: formats without field names count the fields.
+        assert_eq!(unknown_ca.as_object().unwrap().len(), 6);
+        assert_eq!(
+            json(RefusalReason::WrongName { expected: Some(id("a")), found: vec![id("b")] })["reason"],
+            serde_json::json!({ "wrong-name": { "expected": "a", "found": ["b"] } })
         );
     }
 }

@@ -29,7 +29,7 @@ const BUILTIN_DEADLINE: Duration = Duration::from_secs(10);
 const MAX_TRACE: usize = 255;
 
 /// A node's answer to a ping.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Pong {
     /// Who answered.
@@ -57,7 +57,7 @@ pub struct ActiveWork {
 }
 
 /// One node on the way to another.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TraceHop {
     /// The node.

@@ -530,7 +530,7 @@ pub enum RegisterError {
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// How many calls a registry got since it was made, by how they ended.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
         #[non_exhaustive]
         pub struct CallCounts {
             $($(#[$doc])* pub $name: u64,)*

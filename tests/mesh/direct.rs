@@ -218,7 +218,7 @@ async fn where_one_end_wants_no_direct_path_both_say_why_there_is_none() {
     }
     assert_silent(&edges.a, "b").await;
     let b = explain(&edges.b, "a").await.path.unwrap();
-    assert_eq!((b.kind, b.why), (PeerPath::Relayed, "off"), "{}", b.reason);
+    assert_eq!((b.kind, &*b.why), (PeerPath::Relayed, "off"), "{}", b.reason);
     assert_eq!(edges.b.status().await.unwrap().paths, None);
     // The other way round: the end that would offer is the one that does not.
     let c = edges.mesh.joiner("0", &["r"]).direct(false).start().await.unwrap();
@@ -237,8 +237,8 @@ async fn assert_silent(node: &Node, peer: &str) {
     let explained = explain(node, peer).await;
     let path = explained.path.unwrap();
     assert_eq!(path.kind, PeerPath::Relayed);
-    assert!(["peer-silent", "trying"].contains(&path.why), "{}", path.why);
-    let outcomes: Vec<_> = explained.attempts.iter().map(|attempt| attempt.outcome).collect();
+    assert!(["peer-silent", "trying"].contains(&&*path.why), "{}", path.why);
+    let outcomes: Vec<_> = explained.attempts.iter().map(|attempt| &*attempt.outcome).collect();
     assert!(
         !outcomes.is_empty() && outcomes.iter().all(|outcome| *outcome == "peer-silent"),
         "{outcomes:?}"

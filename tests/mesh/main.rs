@@ -19,6 +19,7 @@ mod nat;
 mod punching;
 mod random_holes;
 mod records;
+mod reports;
 mod restarts;
 #[path = "../punch/rng.rs"]
 #[expect(dead_code, reason = "these tests need a part of it")]

@@ -252,8 +252,8 @@ async fn two_behind_one_nat_talk_at_home_with_and_without_hairpin() {
             // With a hairpin the way around may have been found first, and be no worse.
             for (near, far, socket) in [(&a, &b, &sockets[1]), (&b, &a, &sockets[0])] {
                 let path = explain(near, far).await.path.unwrap();
-                let at_home =
-                    (path.address, path.candidate) == (Some(socket.address()), Some("host"));
+                let at_home = (path.address, path.candidate.as_deref())
+                    == (Some(socket.address()), Some("host"));
                 assert!(at_home || hairpin, "{kind:?}, at {}: {path:?}", near.id());
             }
         }

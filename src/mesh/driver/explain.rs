@@ -10,7 +10,7 @@ use crate::mesh::report::explanation::{
     StreamUse,
 };
 use crate::mesh::report::status::PeerPath;
-use crate::punch::{self, Candidate, Checked, NatClass};
+use crate::punch::{self, Candidate, Checked};
 use crate::router::{ClaimState, Explanation};
 
 impl Driver {
@@ -71,8 +71,8 @@ impl Driver {
                 None => self.peers.streams(node),
             },
             nat: NatPair {
-                mine: mine.map(NatClass::as_str),
-                theirs: punched.as_ref().map(|punched| punched.theirs.as_str()),
+                mine: mine.map(|class| class.as_str().into()),
+                theirs: punched.as_ref().map(|punched| punched.theirs.as_str().into()),
             },
             candidates,
             attempts: attempts.unwrap_or_default(),
@@ -103,7 +103,7 @@ fn path(
             candidate: None,
             rtt_ms: Some(millis(link.connection.rtt())),
             since_s: Some(seconds(now.saturating_duration_since(link.since))),
-            why: "neighbour",
+            why: "neighbour".into(),
             reason: "it is a neighbour: its streams ride the link".to_owned(),
         });
     }
@@ -111,22 +111,22 @@ fn path(
         return Some(PathExplanation {
             kind: PeerPath::Direct,
             address: Some(to),
-            candidate: Some(kind.as_str()),
+            candidate: Some(kind.as_str().into()),
             rtt_ms: Some(millis(rtt)),
             since_s: punched.map(|punched| seconds(now.saturating_duration_since(punched.since))),
-            why: punch::Why::Direct.as_str(),
+            why: punch::Why::Direct.as_str().into(),
             reason: punch::Why::Direct.reason().to_owned(),
         });
     }
     let connection = driver.peers.views().into_iter().find(|peer| peer.node == *node);
     let relay = driver.relay_of(node);
-    let relayed = |why, reason: String| PathExplanation {
+    let relayed = |why: &'static str, reason: String| PathExplanation {
         kind: PeerPath::Relayed,
         address: relay,
         candidate: None,
         rtt_ms: connection.as_ref().map(|connection| millis(connection.rtt)),
         since_s: punched.map(|punched| seconds(now.saturating_duration_since(punched.since))),
-        why,
+        why: why.into(),
         reason,
     };
     match (punched, &connection) {
@@ -143,7 +143,7 @@ fn path(
 fn candidate(candidate: &Candidate) -> CandidateStatus {
     CandidateStatus {
         address: candidate.addr,
-        kind: candidate.kind.as_str(),
+        kind: candidate.kind.as_str().into(),
         probes: 0,
         rtt_ms: None,
     }
@@ -158,9 +158,9 @@ fn attempt(attempt: &punch::Attempt, now: Instant) -> AttemptStatus {
     AttemptStatus {
         ago_s: seconds(now.saturating_duration_since(attempt.at)),
         took_ms: millis(attempt.took),
-        cause: attempt.cause.as_str(),
-        outcome: attempt.outcome.as_str(),
-        reason: attempt.outcome.reason(),
+        cause: attempt.cause.as_str().into(),
+        outcome: attempt.outcome.as_str().into(),
+        reason: attempt.outcome.reason().into(),
         probes: attempt.probes,
     }
 }

@@ -7,6 +7,7 @@
 
 mod collect;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -149,11 +150,11 @@ impl Snapshot {
             from: origin.clone(),
             to: link.peer.clone(),
             cost: if link.class == LinkClass::Dormant { DORMANT_COST } else { link.cost.get() },
-            class: match link.class {
+            class: Cow::Borrowed(match link.class {
                 LinkClass::Active => "active",
                 LinkClass::Stub => "stub",
                 LinkClass::Dormant => "dormant",
-            },
+            }),
         });
         edges.collect()
     }

@@ -153,7 +153,7 @@ impl PortMapper {
             return Ok(wait);
         }
         info!(%external, protocol, "a port of the router is mapped to this node");
-        self.tell(PortMappingStatus::Mapped { external, protocol }).await;
+        self.tell(PortMappingStatus::Mapped { external, protocol: protocol.into() }).await;
         Ok(wait)
     }
 

@@ -360,11 +360,12 @@ impl Paths {
                 pairs.insert(format!("{}/{}", mine.as_str(), theirs.as_str()), status);
             }
         }
-        let outcomes = Outcome::ALL.iter().map(|outcome| outcome.as_str()).zip(counters.outcomes);
+        let outcomes =
+            Outcome::ALL.iter().map(|outcome| outcome.as_str().into()).zip(counters.outcomes);
         let direct: u64 = counters.pairs.iter().flatten().map(|pair| pair.direct).sum();
         let mean = || counters.time_to_direct.as_secs_f64() * 1_000.0 / direct as f64;
         Some(PathsStatus {
-            nat: puncher.class().as_str(),
+            nat: puncher.class().as_str().into(),
             direct: self.sessions.keys().filter(|peer| puncher.path(peer).is_some()).count(),
             attempts: counters.rounds,
             outcomes: outcomes.collect(),

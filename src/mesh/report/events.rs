@@ -1,9 +1,10 @@
 //! What happens in the mesh, as it happens.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::status::ProcessStatus;
 use crate::id::NodeId;
@@ -11,7 +12,7 @@ use crate::router::{ClaimFault, Distrust};
 use crate::transport::Refusal;
 
 /// Something that a node saw.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Event {
@@ -86,17 +87,18 @@ pub enum Event {
         /// The peer.
         peer: NodeId,
         /// Where they go.
+        #[serde(with = "super::as_text")]
         address: SocketAddr,
         /// How the address is known: `host`, `server-reflexive`, `peer-reflexive`, `mapped` or
         /// `external`.
-        candidate: &'static str,
+        candidate: Cow<'static, str>,
     },
     /// The packets for a peer go through other nodes again.
     PathDown {
         /// The peer.
         peer: NodeId,
         /// Why, for people.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
     /// Packets for a peer got no answer through some neighbours, and get answers through another
     /// one: from now on they avoid the former. Routing does not see a relay that keeps its links
@@ -133,6 +135,7 @@ pub enum Event {
     /// asked whether it still works, and peers without a link are dialled at once.
     NetworkChanged {
         /// The addresses that it has now, best first.
+        #[serde(with = "super::as_text::list")]
         addresses: Vec<IpAddr>,
     },
     /// This node's record could not be signed, for want of randomness. It is tried again every
@@ -185,6 +188,7 @@ impl Linked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::RefusalReason;
 
     #[test]
     fn sessions_are_reported_in_pairs() {
@@ -197,5 +201,51 @@ mod tests {
         assert!(linked.up(&peer));
         assert_eq!(linked.drain().len(), 1);
         assert!(!linked.down(&peer));
+    }
+
+    #[test]
+    fn every_kind_of_field_is_read_back_as_it_was() {
+        let id = |name: &str| name.parse::<NodeId>().unwrap();
+        let process = |address: Option<&str>| ProcessStatus {
+            instance: "00ff".to_owned(),
+            address: address.map(str::to_owned),
+        };
+        let wrong_name =
+            RefusalReason::WrongName { expected: Some(id("a")), found: vec![id("b"), id("c")] };
+        for event in [
+            Event::LinkRefused { address: "x:1".to_owned(), why: Refusal::here(wrong_name) },
+            Event::LinkRefused {
+                address: "x:1".to_owned(),
+                why: Refusal::here(RefusalReason::Expired),
+            },
+            Event::PathUp {
+                peer: id("a"),
+                address: "[2001:db8::1]:7".parse().unwrap(),
+                candidate: "host".into(),
+            },
+            Event::NetworkChanged {
+                addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            },
+            Event::RecordNotTrusted { node: id("a"), why: Distrust::Revoked },
+            Event::FalseClaim {
+                node: id("a"),
+                by: id("b"),
+                why: ClaimFault::Untrusted(Distrust::Denied),
+            },
+            Event::SigningFailed,
+            Event::DuplicateId {
+                node: id("a"),
+                keeps: process(None),
+                yields: process(Some("x:1")),
+                yielded: true,
+            },
+        ] {
+            let json = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event, "{json}");
+            for bytes in [rmp_serde::to_vec(&event), rmp_serde::to_vec_named(&event)] {
+                let read: Event = rmp_serde::from_slice(&bytes.unwrap()).unwrap();
+                assert_eq!(read, event, "{json}");
+            }
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Why a node is, or is not, reachable, and why its packets travel as they do.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::departures::LeftStatus;
 use super::status::{Detour, PeerPath};
@@ -13,13 +14,13 @@ use crate::transport::settings::MAX_STREAMS;
 
 /// Why a node is, or is not, reachable, as far as this node knows, and how the packets for it
 /// travel.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NodeExplanation {
     /// The node.
     pub node: NodeId,
     /// What routing knows of it.
-    #[serde(serialize_with = "serialize_route")]
+    #[serde(with = "super::route")]
     pub route: Explanation,
     /// The nodes that list it as an ephemeral node of theirs, and what was found about that. Claims
     /// that were rejected are ignored.
@@ -56,7 +57,7 @@ impl NodeExplanation {
 }
 
 /// The streams between this node and another.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StreamUse {
     /// Streams that this node opened and has open.
@@ -85,7 +86,7 @@ impl StreamUse {
 }
 
 /// How the packets for a node travel, and why.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PathExplanation {
     /// How.
@@ -93,31 +94,31 @@ pub struct PathExplanation {
     /// Where they go first.
     pub address: Option<SocketAddr>,
     /// How the address is known, if the path is direct.
-    pub candidate: Option<&'static str>,
+    pub candidate: Option<Cow<'static, str>>,
     /// The smoothed round trip to the node, in milliseconds.
     pub rtt_ms: Option<f64>,
     /// For how long they have travelled so, in seconds.
     pub since_s: Option<f64>,
     /// Why, for programs: `direct`; `neighbour`; `not-connected`; `off`; `idle`; `trying`; or how
     /// the last attempt ended.
-    pub why: &'static str,
+    pub why: Cow<'static, str>,
     /// The same as a sentence, for people.
     pub reason: String,
 }
 
 /// The NATs of two nodes, by name: `unknown`, `public`, `endpoint-independent`,
 /// `endpoint-dependent`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NatPair {
     /// That of this node; none: direct paths are off.
-    pub mine: Option<&'static str>,
+    pub mine: Option<Cow<'static, str>>,
     /// That of the other, as it says.
-    pub theirs: Option<&'static str>,
+    pub theirs: Option<Cow<'static, str>>,
 }
 
 /// Where two nodes may be reached directly.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Candidates {
     /// This node, as it tells its peers.
@@ -127,13 +128,13 @@ pub struct Candidates {
 }
 
 /// An address at which a node may be reached directly.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CandidateStatus {
     /// The address.
     pub address: SocketAddr,
     /// How it is known: `host`, `server-reflexive`, `peer-reflexive`, `mapped` or `external`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Probes sent there in the newest attempt.
     pub probes: u32,
     /// The round trip, in milliseconds, if one was answered.
@@ -141,7 +142,7 @@ pub struct CandidateStatus {
 }
 
 /// An attempt at a direct path.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AttemptStatus {
     /// How long ago it began, in seconds.
@@ -149,99 +150,12 @@ pub struct AttemptStatus {
     /// How long it took, in milliseconds.
     pub took_ms: f64,
     /// Why it was made: `traffic`, `retry`, `candidates`, `path-died`, `restart` or `peer`.
-    pub cause: &'static str,
+    pub cause: Cow<'static, str>,
     /// What became of it: `direct`, `both-endpoint-dependent`, `port-guessing-needed`,
     /// `no-candidates`, `no-answer`, `peer-silent` or `superseded`.
-    pub outcome: &'static str,
+    pub outcome: Cow<'static, str>,
     /// The same as a sentence, for people.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// Probes that this node sent.
     pub probes: u32,
-}
-
-/// What people and programs are told of a route.
-#[derive(Serialize)]
-struct RouteView<'a> {
-    /// `myself`, `reachable`, `stub`, `one-way`, `no-transit`, `left`, `unreachable`, `dormant`,
-    /// `never-heard-of` or `no-database`.
-    state: &'static str,
-    reason: String,
-    /// The way, both ends included.
-    way: &'a [NodeId],
-    cost: Option<u64>,
-    hops: Option<u32>,
-}
-
-fn serialize_route<S: Serializer>(
-    explanation: &Explanation,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    let (route, way): (_, &[NodeId]) = match explanation {
-        Explanation::Reachable { route, path, .. } => (Some(route), path),
-        Explanation::Stub { route, .. } => (route.as_ref(), &[]),
-        _ => (None, &[]),
-    };
-    let (state, reason) = route_reason(explanation);
-    let (cost, hops) = (route.map(|route| route.cost), route.map(|route| route.hops));
-    RouteView { state, reason, way, cost, hops }.serialize(serializer)
-}
-
-fn route_reason(explanation: &Explanation) -> (&'static str, String) {
-    match explanation {
-        Explanation::Myself => ("myself", "it is this node".to_owned()),
-        Explanation::Reachable { .. } => {
-            ("reachable", "links that both of their ends list lead to it".to_owned())
-        }
-        Explanation::Stub { of, route: Some(_) } => {
-            ("stub", format!("it is an ephemeral node, attached to {}", list(of)))
-        }
-        Explanation::Stub { of, route: None } => (
-            "stub",
-            format!("it is an ephemeral node, attached to {}, and there is no route", list(of)),
-        ),
-        Explanation::OneWay { claimed_by } => (
-            "one-way",
-            format!("{} list a link to it, and it does not list them", list(claimed_by)),
-        ),
-        Explanation::NoTransit { neighbours, not_permitted, .. } => {
-            let rules = match not_permitted.is_empty() {
-                true => String::new(),
-                false => {
-                    format!(", or that this node does not permit to ({})", list(not_permitted))
-                }
-            };
-            let next = list(neighbours);
-            (
-                "no-transit",
-                format!(
-                    "every way leads through nodes that carry no others' packets{rules}; it is next to {next}"
-                ),
-            )
-        }
-        Explanation::KnownUnreachable { left: true, .. } => {
-            ("left", "it has shut down and left the mesh".to_owned())
-        }
-        Explanation::KnownUnreachable { neighbours, .. } => (
-            "unreachable",
-            format!(
-                "no link leads to it that both ends list; its neighbours were {}",
-                list(neighbours)
-            ),
-        ),
-        Explanation::Dormant { known_by } => {
-            ("dormant", format!("nobody is connected to it; {} knew it once", list(known_by)))
-        }
-        Explanation::NeverHeardOf => ("never-heard-of", "no record names it".to_owned()),
-        Explanation::NoDatabase => (
-            "no-database",
-            "this node is ephemeral and leaves routing to its neighbours".to_owned(),
-        ),
-    }
-}
-
-fn list(nodes: &[NodeId]) -> String {
-    match nodes {
-        [] => "nobody".to_owned(),
-        nodes => nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", "),
-    }
 }

@@ -1,9 +1,10 @@
 //! What a node knows and does, as plain data.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::departures::LeftStatus;
 use crate::id::NodeId;
@@ -21,7 +22,7 @@ pub struct StatusOptions {
 }
 
 /// A snapshot of a node.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Status {
     /// The node.
@@ -31,7 +32,7 @@ pub struct Status {
     /// Greater than that of any earlier start.
     pub epoch: u64,
     /// The crate's version.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     /// How long the node has run, in milliseconds.
     pub uptime_ms: u64,
     /// Whether it carries other nodes' packets.
@@ -88,7 +89,7 @@ pub struct Status {
 }
 
 /// The stubs of the mesh, which are the ephemeral nodes attached to others.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StubsStatus {
     /// Stubs that this node can reach, including those attached to it.
@@ -103,7 +104,7 @@ pub struct StubsStatus {
 }
 
 /// The receive or send windows of a node's connections.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WindowStatus {
     /// Bytes of all of them together: so much may wait to be read, or to be acknowledged.
@@ -114,7 +115,7 @@ pub struct WindowStatus {
 }
 
 /// Handshakes that others have begun with a node, by kind.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct HandshakeStatus {
     /// Links, until the other end is authenticated.
@@ -126,7 +127,7 @@ pub struct HandshakeStatus {
 }
 
 /// The network of the machine that a node runs on.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NetworkStatus {
     /// The machine's addresses, best first.
@@ -139,7 +140,7 @@ pub struct NetworkStatus {
 }
 
 /// How it goes with the mapping of a port of the router.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum PortMappingStatus {
@@ -150,9 +151,10 @@ pub enum PortMappingStatus {
     /// The world reaches this node there.
     Mapped {
         /// The router's outer address, with the port there.
+        #[serde(with = "super::as_text")]
         external: SocketAddr,
         /// How it was asked: `pcp`, `nat-pmp` or `upnp`.
-        protocol: &'static str,
+        protocol: Cow<'static, str>,
     },
     /// There is no mapping that is of use. It is tried again after a minute, then ever more rarely
     /// up to a quarter of an hour, and at once when the network changes.
@@ -163,7 +165,7 @@ pub enum PortMappingStatus {
 }
 
 /// Another live process with a node's id.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DuplicateStatus {
     /// The other process's instance, in hexadecimal.
@@ -178,7 +180,7 @@ pub struct DuplicateStatus {
 }
 
 /// One of two processes with the same id.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessStatus {
     /// Its instance, in hexadecimal.
@@ -188,7 +190,7 @@ pub struct ProcessStatus {
 }
 
 /// The certificate that a node shows.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CertificateStatus {
     /// The ids it may claim.
@@ -204,7 +206,7 @@ pub struct CertificateStatus {
 }
 
 /// The state of a link.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum LinkState {
@@ -224,7 +226,7 @@ pub enum LinkState {
 }
 
 /// Which end opened a link.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// This node dialled.
@@ -234,7 +236,7 @@ pub enum Direction {
 }
 
 /// A link, or the attempt at one.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LinkStatus {
     /// The neighbour, where it is known.
@@ -268,7 +270,7 @@ pub struct LinkStatus {
 }
 
 /// A route.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RouteStatus {
     /// The node.
@@ -285,13 +287,13 @@ pub struct RouteStatus {
     pub hops: u32,
     /// The directives that it says it handles, beside the built-in ones.
     pub directives: Vec<String>,
-    /// What they are read from.
+    /// What the directives are read from; empty once they have been.
     #[serde(skip)]
     pub(crate) capabilities: bytes::Bytes,
 }
 
 /// One end's claim of a link.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EdgeStatus {
     /// Who claims it.
@@ -301,11 +303,11 @@ pub struct EdgeStatus {
     /// What the claimant says it costs; 100 for a dormant one, which carries no traffic.
     pub cost: u32,
     /// `active`, `stub` or `dormant`.
-    pub class: &'static str,
+    pub class: Cow<'static, str>,
 }
 
 /// What became of the records of others. The counts only grow.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RecordStatus {
     /// Records whose signature was verified and held.
@@ -331,7 +333,7 @@ pub struct RecordStatus {
 }
 
 /// A node that others may reach, and this one may not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NotTrusted {
     /// The node.
@@ -341,18 +343,18 @@ pub struct NotTrusted {
 }
 
 /// Direct paths of a node to peers that are no neighbours. The counts only grow.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PathsStatus {
     /// The NAT in front of the node: `unknown`, `public`, `endpoint-independent` or
     /// `endpoint-dependent`.
-    pub nat: &'static str,
+    pub nat: Cow<'static, str>,
     /// Peers that packets go to directly now.
     pub direct: usize,
     /// Attempts begun.
     pub attempts: u64,
     /// Attempts by what became of them.
-    pub outcomes: BTreeMap<&'static str, u64>,
+    pub outcomes: BTreeMap<Cow<'static, str>, u64>,
     /// Attempts that came to something, and those of them that got a path, by the NATs of both
     /// ends: `mine/theirs`. Pairs without any are left out.
     pub pairs: BTreeMap<String, PairStatus>,
@@ -372,7 +374,7 @@ pub struct PathsStatus {
 }
 
 /// Attempts between two kinds of NAT.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PairStatus {
     /// Attempts that came to something.
@@ -382,7 +384,7 @@ pub struct PairStatus {
 }
 
 /// How the packets of a peer travel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum PeerPath {
@@ -395,7 +397,7 @@ pub enum PeerPath {
 }
 
 /// A node that this one has a connection to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PeerStatus {
     /// The node.
@@ -420,7 +422,7 @@ pub struct PeerStatus {
 }
 
 /// Counts of datagrams since the node started.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DatagramStatus {
     /// Came in for a service that is offered.
@@ -439,7 +441,7 @@ pub struct DatagramStatus {
 
 /// A detour of this node's packets for a peer: they avoid neighbours through which they got no
 /// answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Detour {
     /// The neighbours that are avoided, in the order in which they were tried.

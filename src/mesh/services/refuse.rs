@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The first byte of the answer.
 pub(crate) const ACCEPTED: u8 = 0x00;
 const REFUSED: u8 = 0x01;
 
 /// Why the other side did not accept a stream. The numbers go over the wire: never renumber.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum RefuseCode {

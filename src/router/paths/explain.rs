@@ -1,6 +1,8 @@
 //! Why a node is, or is not, reachable.
 
-use std::time::Instant;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeId, Version};
 use crate::router::Router;
@@ -11,7 +13,8 @@ use crate::router::record::Record;
 use crate::router::record::draft::LinkClass;
 
 /// What a router knows about a node, and why traffic for it goes where it goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Explanation {
     /// The node asked.
@@ -54,8 +57,8 @@ pub enum Explanation {
     KnownUnreachable {
         /// The version of its last record.
         version: Version,
-        /// Since when.
-        since: Instant,
+        /// For how long, up to the last input of the router.
+        since: Duration,
         /// Whether it said that it leaves.
         left: bool,
         /// Its neighbours by its last record.
@@ -147,7 +150,8 @@ impl Router {
         let links = record.links.iter().filter(|link| link.class == LinkClass::Active);
         let neighbours = links.map(|link| link.peer.clone()).collect();
         match self.database.unreachable_since(&record.origin) {
-            Some(since) => {
+            Some(begin) => {
+                let since = self.last_now.saturating_duration_since(begin);
                 Explanation::KnownUnreachable { version, since, left: record.leaving, neighbours }
             }
             None => {
@@ -165,10 +169,10 @@ impl Router {
     }
 
     fn explain_left(&self, record: &Record) -> Explanation {
-        let since = self.database.unreachable_since(&record.origin).unwrap_or(self.last_now);
+        let begin = self.database.unreachable_since(&record.origin).unwrap_or(self.last_now);
         Explanation::KnownUnreachable {
             version: record.version,
-            since,
+            since: self.last_now.saturating_duration_since(begin),
             left: true,
             neighbours: Vec::new(),
         }

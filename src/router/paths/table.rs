@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{Cost, NodeAddr, NodeId};
 use crate::router::database::graph::Graph;
 use crate::router::paths::alternates::Standby;
@@ -24,7 +26,7 @@ pub struct Table {
 }
 
 /// How a node is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Route {
     /// The node.
@@ -37,6 +39,7 @@ pub struct Route {
     pub hops: u32,
     /// The neighbours through which the node is reached at this cost: one to eight, lowest ids
     /// first. Routes with the same share them.
+    #[serde(with = "shared")]
     pub next_hops: Arc<[NodeId]>,
     /// The neighbours that can stand in at once when the links to all next hops are gone, best
     /// first: none to two.
@@ -52,9 +55,28 @@ pub struct Route {
     /// cheapest links (then those with the most links); a route that has just changed has none for
     /// a moment. A stub has those of the node that it is attached to; one attached to this node has
     /// none.
+    #[serde(with = "shared")]
     pub alternates: Arc<[NodeId]>,
     /// Whether the node is a stub, attached to the node before it.
     pub stub: bool,
+}
+
+/// Lists behind a reference count, without the feature of serde for all such pointers.
+mod shared {
+    use super::*;
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        nodes: &[NodeId],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        nodes.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<[NodeId]>, D::Error> {
+        Vec::deserialize(deserializer).map(Arc::from)
+    }
 }
 
 /// A stub that nodes list without a proof that is known here.

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeId, Version};
 use crate::router::neighbour::throttle::Bucket;
@@ -49,7 +49,7 @@ const FETCH_EVERY: Duration = Duration::from_millis(10);
 const MAX_PACES: usize = 4_096;
 
 /// What a node claims about a stub: that it is attached to the node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Claim {
     /// The node that lists the stub.
@@ -59,7 +59,7 @@ pub struct Claim {
 }
 
 /// What was found about a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ClaimState {
@@ -74,7 +74,7 @@ pub enum ClaimState {
 }
 
 /// Why a claim is ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ClaimFault {

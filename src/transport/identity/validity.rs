@@ -51,7 +51,7 @@ impl Identity {
 
 /// A current or imminent problem of an identity. It can still be used; links with it may be
 /// refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum IdentityProblem {

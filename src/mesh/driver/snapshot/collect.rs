@@ -33,7 +33,7 @@ impl Driver {
             node_id: self.id.clone(),
             instance: format!("{:016x}", self.start.instance),
             epoch: self.start.epoch,
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").into(),
             uptime_ms: millis(now.saturating_duration_since(self.started)),
             transit: self.transit,
             relays: self

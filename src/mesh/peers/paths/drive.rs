@@ -94,7 +94,8 @@ impl Driver {
                 if self.logs.admit(LogKind::Path, &peer) {
                     info!(%peer, address = %path.to, candidate = path.kind.as_str(), rtt = ?path.rtt, "direct: packets go straight to the peer");
                 }
-                self.emit(Event::PathUp { peer, address: path.to, candidate: path.kind.as_str() });
+                let candidate = path.kind.as_str().into();
+                self.emit(Event::PathUp { peer, address: path.to, candidate });
             }
             None => {
                 let why = match self.paths.sessions.contains_key(&peer) {
@@ -105,7 +106,7 @@ impl Driver {
                 if self.logs.admit(LogKind::Path, &peer) {
                     info!(%peer, %why, "relayed: packets for the peer go through the mesh again");
                 }
-                self.emit(Event::PathDown { peer, why });
+                self.emit(Event::PathDown { peer, why: why.into() });
             }
         }
     }
