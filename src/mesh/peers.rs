@@ -20,7 +20,7 @@ use super::report::explanation::StreamUse;
 use super::services::Services;
 use super::services::accept::accept_streams;
 use super::services::connection::Connection;
-use super::services::datagram::UNHEARD;
+use super::services::datagram::{POKE, UNHEARD};
 use super::services::ending::{Cause, EndReason};
 use super::services::open::OpenError;
 use super::services::patience::{Absence, Patiences, bounded};
@@ -28,6 +28,7 @@ use super::services::usage::{Lease, StreamLease, Usage};
 use crate::id::{NodeAddr, NodeId};
 use crate::sync::lock;
 use crate::transport::code::CloseCode;
+use crate::transport::congestion::Steering;
 use crate::transport::endpoint::{Authenticated, Connecting as Handshake, Endpoint};
 use crate::transport::handshake::certified_names;
 use crate::transport::settings::PEER_DEAD_AFTER;
@@ -49,7 +50,7 @@ mod watch;
 use connecting::Connecting;
 use room::{Room, room};
 use silence::Silence;
-use unanswered::{Answers, Said, Unanswered};
+use unanswered::{Answers, Hops, Said, Unanswered};
 pub(super) use watch::Watch;
 
 /// Maximum number of peers with a connection at a time. Ephemerals that share a certificate get
@@ -123,9 +124,35 @@ struct Kept {
     since: Instant,
     silence: Silence,
     unanswered: Unanswered,
+    steering: Option<Arc<Steering>>,
+    /// The neighbour that packets went to at the last sample.
+    went_to: Option<NodeAddr>,
 }
 
 impl Kept {
+    /// Sends a datagram of the mesh itself, even if the congestion window is full of lost packets.
+    fn signal(&self, message: &'static [u8]) {
+        if let Some(steering) = &self.steering {
+            steering.grant();
+        }
+        // Without room for it, others are on their way.
+        let _ = self.connection.send_datagram(Bytes::from_static(message));
+    }
+
+    /// Restarts congestion control where packets take another first hop than before.
+    fn follow_path(&mut self, hop: Option<NodeAddr>) {
+        if hop.is_none() {
+            return;
+        }
+        let before = std::mem::replace(&mut self.went_to, hop);
+        if let Some(steering) = &self.steering
+            && before.is_some()
+            && before != hop
+        {
+            steering.restart();
+        }
+    }
+
     fn is_live(&self) -> bool {
         self.connection.close_reason().is_none()
     }
@@ -138,6 +165,8 @@ struct Samples {
     silent: Vec<NodeId>,
     /// The peers whose packets stopped or resumed to get answers.
     answers: Vec<(NodeId, PeerAnswers)>,
+    /// Whether the answers of a peer are overdue.
+    doubted: bool,
 }
 
 /// A peer connection, as status shows it.
@@ -402,6 +431,8 @@ impl Peers {
                 since: now,
                 silence: Silence::new(now),
                 unanswered: Unanswered::default(),
+                steering: connection.steering(),
+                went_to: None,
             });
             vetted.carry_on_streams();
             // Under the lock, so that `shut` misses none.
@@ -466,9 +497,11 @@ impl Peers {
             // as well. A client sees such packets of its other attempts.
             let handshake = self.endpoint.socket().take_handshake(node.addr());
             let elsewhere = || self.heard_elsewhere(node);
+            let hops = self.hops(node);
             // Every connection is sampled, so that its counts are there when they matter.
             for kept in lock(&slot.connections).iter_mut().filter(|kept| kept.is_live()) {
                 let stats = kept.connection.stats();
+                kept.follow_path(hops.used);
                 let unheard = kept.silence.sample(stats.udp_rx.datagrams, now);
                 let young = now.saturating_duration_since(kept.since) < YOUNG;
                 let said = if unheard_there && young && elsewhere().is_some() {
@@ -480,10 +513,17 @@ impl Peers {
                 } else {
                     Said::Nothing
                 };
-                let answered = kept.unanswered.sample(&stats, said, stats.path.min_rtt, now);
-                if answered == Answers::Complain {
-                    // Without room for it, others are on their way.
-                    let _ = kept.connection.send_datagram(Bytes::from_static(UNHEARD));
+                kept.unanswered.set_young(young);
+                let answered = kept.unanswered.sample(&stats, said, hops, stats.path.min_rtt, now);
+                samples.doubted |= kept.unanswered.is_doubted();
+                match answered {
+                    Answers::Complain => kept.signal(UNHEARD),
+                    Answers::Poke => {
+                        kept.signal(POKE);
+                        self.endpoint.socket().repeat(node.addr());
+                    }
+                    Answers::TryOthers => self.endpoint.socket().try_other_hops(node.addr()),
+                    _ => {}
                 }
                 last_heard = Some(last_heard.map_or(unheard, |least: Duration| least.min(unheard)));
                 // The oldest one is in use. Where it belongs to a process that is gone, a younger
@@ -492,6 +532,10 @@ impl Peers {
             }
             let Some(last_heard) = last_heard else { continue };
             match answers {
+                Some((Answers::Follow(through), _)) => {
+                    let through = Some(through);
+                    samples.answers.push((node.clone(), PeerAnswers::Silent { through }));
+                }
                 Some((Answers::Silent, unheard)) if unheard <= last_heard => {
                     let through = if last_heard < RECENT { elsewhere() } else { None };
                     samples.answers.push((node.clone(), PeerAnswers::Silent { through }));
@@ -523,6 +567,12 @@ impl Peers {
         let socket = self.endpoint.socket();
         let through = socket.heard_through(node.addr())?;
         (socket.sends_through(node.addr()) != Some(through)).then_some(through)
+    }
+
+    /// The neighbours that the packets of a peer come through, and those for it go to.
+    fn hops(&self, node: &NodeId) -> Hops {
+        let socket = self.endpoint.socket();
+        Hops { heard: socket.heard_through(node.addr()), used: socket.sends_through(node.addr()) }
     }
 
     /// Whether there is a connection to a node, or an attempt at one.

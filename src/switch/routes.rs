@@ -136,6 +136,12 @@ impl Route {
         self.ways().iter().any(|way| way.0 as usize == place)
     }
 
+    /// All next hops, then the alternates, best first.
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> + '_ {
+        let count = usize::from(self.next_hops) + usize::from(self.alternates);
+        self.places.iter().take(count).map(|place| place.0 as usize)
+    }
+
     /// The neighbour for packets of a flow, of those that `usable` gives: the next hop that the
     /// flow ranks highest, or, if there is none, the best alternate.
     #[inline]

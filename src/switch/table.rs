@@ -307,6 +307,25 @@ impl ForwardingTable {
         self.hops[place].map(|hop| (hop, limit))
     }
 
+    /// First hops of this node's packets with this header other than `used`, and their hop limits:
+    /// equal-cost next hops and loop-free alternates, best first. None on a stub, whose packets
+    /// name the neighbour they go through.
+    pub fn other_first_hops(
+        &self,
+        header: &Header,
+        used: NodeAddr,
+    ) -> impl Iterator<Item = (NextHop, u8)> + '_ {
+        let toward = if header.destination == self.me { header.end() } else { header.destination };
+        let route = self.routes.get(toward);
+        let places = route.into_iter().flat_map(move |route| {
+            route.places().map(move |place| (place, route.leads_through(place), route.hop_limit))
+        });
+        places.filter_map(move |(place, shortest, hop_limit)| {
+            let hop = self.hops[place].filter(|hop| hop.neighbour != used)?;
+            Some((hop, if shortest { hop_limit } else { DETOUR_HOP_LIMIT }))
+        })
+    }
+
     /// Whether nodes list this one as their stub without proof: it has no route, but may get one
     /// once the proof is fetched.
     #[must_use]

@@ -28,6 +28,7 @@ mod roaming;
 mod routes;
 mod rpc;
 mod saturation;
+mod silent_relay;
 mod streams;
 mod support;
 mod transit;

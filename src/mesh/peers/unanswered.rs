@@ -5,11 +5,18 @@
 //! own do, so it says so when none does:
 //!
 //! ```text
-//!   sent, and nothing arrives ──▶ complain to the peer, repeatedly ──▶ still nothing: this end's packets
-//!                                        │                             may be lost, too: take another way
+//!   sent, and nothing arrives ──▶ complain to the peer, repeatedly, ──▶ still nothing: this end's packets
+//!                                 by all first hops                     may be lost, too: take another way
+//!                                        │
 //!                                        ▼
+//!   the peer gets complaints through another neighbour than before: its packets go that way, too
 //!   the peer gets complaints, although it has answered the first one: its packets are lost, it takes another way
 //! ```
+//!
+//! Copies of the complaint through the other first hops (equal cost or loop-free alternates) cost a
+//! packet each and change no route. The path that delivers one is the path that both ends follow:
+//! the peer because the complaint came that way, this end because the answer does. Where packets
+//! came through another neighbour than this end's went to all along, this proves nothing.
 //!
 //! A client that repeats its handshake although the server is done with it complains as well: its
 //! congestion window may be full, so that it can say nothing else.
@@ -27,8 +34,10 @@ use std::time::{Duration, Instant};
 
 use quinn::ConnectionStats;
 
+use crate::id::NodeAddr;
+
 /// How long nothing arrives before this end complains, at least and in round trips.
-const DOUBT_AT_LEAST: Duration = Duration::from_millis(200);
+const DOUBT_AT_LEAST: Duration = Duration::from_millis(150);
 const DOUBT_ROUND_TRIPS: u32 = 2;
 /// Samples before that in which packets were sent: the first one, and a probe of QUIC's.
 const SENDS: u32 = 2;
@@ -37,9 +46,21 @@ const COMPLAIN_EVERY: Duration = Duration::from_millis(100);
 /// How long this end complains before it takes another way, at least and in round trips. The peer
 /// has the time for it first.
 const SILENT_AT_LEAST: Duration = Duration::from_millis(400);
-const SILENT_ROUND_TRIPS: u32 = 5;
+const SILENT_ROUND_TRIPS: u32 = 3;
+/// The same while the connection is young: its handshake may have taken a shorter path.
+const YOUNG_ROUND_TRIPS: u32 = 5;
 /// How long the peer's first complaint is remembered.
 const FORGET_COMPLAINT: Duration = Duration::from_secs(3);
+/// Pokes after a silence, and the time between two of them, at least and in parts of a round trip:
+/// quinn has backed off, so that its next probe may be seconds away, and one poke may be lost.
+const POKES: u32 = 5;
+const POKE_EVERY: Duration = Duration::from_millis(40);
+const POKES_PER_ROUND_TRIP: u32 = 2;
+/// How long a neighbour that the peer complained about is not followed.
+const FAULTY_FOR: Duration = Duration::from_secs(10);
+/// How long both directions of a connection count as taking the same first hop here since they last
+/// did.
+const SYMMETRIC_FOR: Duration = Duration::from_secs(60);
 
 /// What the peer said since the last sample.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,13 +81,36 @@ pub(super) enum Said {
 pub(super) enum Answers {
     /// Nothing new.
     Unchanged,
-    /// Nothing arrives: tell the peer.
+    /// Nothing arrives: complain to the peer.
     Complain,
+    /// The complaint has been sent: copies of it go through the other first hops.
+    TryOthers,
+    /// Packets arrive again after a silence, or take another way: poke the peer.
+    Poke,
+    /// The peer's packets come through this neighbour since those through the usual one stopped:
+    /// follow them.
+    Follow(NodeAddr),
     /// This end's packets are lost, as far as it can tell: take another way. Repeated while that
     /// lasts.
     Silent,
     /// Packets arrive, and the peer has stopped complaining.
     Resumed,
+}
+
+/// The neighbours that packets of a connection pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Hops {
+    /// The one that the last packet of the peer came through.
+    pub(super) heard: Option<NodeAddr>,
+    /// The one that this end's packets go to.
+    pub(super) used: Option<NodeAddr>,
+}
+
+impl Hops {
+    /// The neighbour that the peer's packets come through, if this end's go to another one.
+    fn elsewhere(self) -> Option<NodeAddr> {
+        self.heard.filter(|heard| self.used.is_some_and(|used| used != *heard))
+    }
 }
 
 /// What a connection has counted.
@@ -75,7 +119,8 @@ struct Counts {
     /// Frames sent that ask for an acknowledgement, path MTU probes left out: losing those is how
     /// the path MTU is found.
     sent: u64,
-    /// Datagrams received.
+    /// Frames received, padding left out. Duplicates have none: a copy of a packet that arrived
+    /// before, which goes to wherever a peer may be, is no answer.
     received: u64,
 }
 
@@ -95,6 +140,18 @@ pub(super) struct Unanswered {
     complained_before: bool,
     /// Whether the last verdict was [`Answers::Silent`].
     silent: bool,
+    /// Whether copies of the last complaint are still to be sent.
+    copies_due: bool,
+    /// When both directions last took the same first hop.
+    symmetric: Option<Instant>,
+    /// Whether the handshake was recent.
+    young: bool,
+    /// The neighbour that the peer complained about last, and when. Its packets still come through
+    /// it if only one direction is lost, and must not be followed.
+    faulty: Option<(NodeAddr, Instant)>,
+    /// Pokes left, and when the last one was sent.
+    pokes: u32,
+    poked: Option<Instant>,
 }
 
 impl Unanswered {
@@ -104,23 +161,81 @@ impl Unanswered {
         &mut self,
         stats: &ConnectionStats,
         said: Said,
+        hops: Hops,
         rtt: Duration,
         now: Instant,
     ) -> Answers {
-        self.take(Counts::of(stats), said, rtt, now)
+        self.take(Counts::of(stats), said, hops, rtt, now)
     }
 
-    fn take(&mut self, counts: Counts, said: Said, rtt: Duration, now: Instant) -> Answers {
+    /// Whether the connection's handshake was recent.
+    pub(super) fn set_young(&mut self, young: bool) {
+        self.young = young;
+    }
+
+    /// Whether an answer is overdue, so that samples should be taken more often.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.complained.is_some() || self.pokes > 0
+    }
+
+    fn take(
+        &mut self,
+        counts: Counts,
+        said: Said,
+        hops: Hops,
+        rtt: Duration,
+        now: Instant,
+    ) -> Answers {
+        let complained = self.complained.is_some();
+        let verdict = self.judge(counts, said, hops, rtt, now);
+        let recovers = complained && self.complained.is_none();
+        if recovers || matches!(verdict, Answers::Silent | Answers::Follow(_)) {
+            (self.pokes, self.poked) = (POKES, None);
+        }
+        if verdict != Answers::Unchanged || self.pokes == 0 {
+            return verdict;
+        }
+        let pause = POKE_EVERY.max(rtt / POKES_PER_ROUND_TRIP);
+        if self.poked.is_some_and(|at| now.saturating_duration_since(at) < pause) {
+            return verdict;
+        }
+        (self.pokes, self.poked) = (self.pokes - 1, Some(now));
+        Answers::Poke
+    }
+
+    fn judge(
+        &mut self,
+        counts: Counts,
+        said: Said,
+        hops: Hops,
+        rtt: Duration,
+        now: Instant,
+    ) -> Answers {
         let before = std::mem::replace(&mut self.counts, counts);
         let received = counts.received > before.received;
+        let complained = self.complained.is_some();
+        let follow = hops
+            .elsewhere()
+            .filter(|through| self.was_symmetric(now) && !self.is_faulty(*through, now));
         if received {
             (self.since, self.sends, self.complained) = (None, 0, None);
+            self.copies_due = false;
+            if hops.heard.is_some() && hops.heard == hops.used {
+                self.symmetric = Some(now);
+            }
         } else if counts.sent > before.sent {
             self.since.get_or_insert(now);
             self.sends = self.sends.saturating_add(1);
         }
         let first = !self.complained_before;
         self.complained_before |= matches!(said, Said::Complaint | Said::Conclusive);
+        if let Some(through) = follow
+            && received
+            && (complained || matches!(said, Said::Complaint | Said::Conclusive))
+        {
+            (self.peer_complained, self.silent, self.symmetric) = (None, true, None);
+            return Answers::Follow(through);
+        }
         match said {
             Said::Nothing => {}
             Said::Conclusive if first => {
@@ -128,7 +243,11 @@ impl Unanswered {
                 return Answers::Silent;
             }
             Said::Handshake | Said::Complaint | Said::Conclusive => {
-                return self.on_complaint(rtt, now);
+                let verdict = self.on_complaint(rtt, now);
+                if verdict == Answers::Silent {
+                    self.faulty = hops.used.map(|used| (used, now));
+                }
+                return verdict;
             }
         }
         if received && std::mem::take(&mut self.silent) {
@@ -151,25 +270,38 @@ impl Unanswered {
         Answers::Silent
     }
 
+    fn is_faulty(&self, hop: NodeAddr, now: Instant) -> bool {
+        let recent = |at| now.saturating_duration_since(at) < FAULTY_FOR;
+        self.faulty.is_some_and(|(faulty, at)| faulty == hop && recent(at))
+    }
+
+    fn was_symmetric(&self, now: Instant) -> bool {
+        self.symmetric.is_some_and(|at| now.saturating_duration_since(at) < SYMMETRIC_FOR)
+    }
+
     fn judge_silence(&mut self, rtt: Duration, now: Instant) -> Answers {
         let Some(since) = self.since else { return Answers::Unchanged };
+        if std::mem::take(&mut self.copies_due) {
+            return Answers::TryOthers;
+        }
         let lasts = |from: Instant| now.saturating_duration_since(from);
+        let round_trips = if self.young { YOUNG_ROUND_TRIPS } else { SILENT_ROUND_TRIPS };
         match self.complained {
             None if self.sends >= SENDS
                 && lasts(since) >= DOUBT_AT_LEAST.max(rtt * DOUBT_ROUND_TRIPS) =>
             {
-                self.complained = Some((now, now));
+                (self.complained, self.copies_due) = (Some((now, now)), true);
                 Answers::Complain
             }
             None => Answers::Unchanged,
-            Some((first, _)) if lasts(first) >= SILENT_AT_LEAST.max(rtt * SILENT_ROUND_TRIPS) => {
+            Some((first, _)) if lasts(first) >= SILENT_AT_LEAST.max(rtt * round_trips) => {
                 // The next complaints go the other way, and have as long.
                 self.complained = None;
                 self.silent = true;
                 Answers::Silent
             }
             Some((first, last)) if lasts(last) >= COMPLAIN_EVERY.max(rtt) => {
-                self.complained = Some((first, now));
+                (self.complained, self.copies_due) = (Some((first, now)), true);
                 Answers::Complain
             }
             Some(_) => Answers::Unchanged,
@@ -194,11 +326,32 @@ impl Counts {
             tx.stop_sending,
             tx.stream,
         ];
+        let rx = &stats.frame_rx;
+        let received = [
+            rx.acks,
+            rx.crypto,
+            rx.data_blocked,
+            rx.datagram,
+            rx.handshake_done.into(),
+            rx.immediate_ack,
+            rx.max_data,
+            rx.max_stream_data,
+            rx.max_streams_bidi,
+            rx.max_streams_uni,
+            rx.new_connection_id,
+            rx.path_challenge,
+            rx.path_response,
+            rx.ping,
+            rx.reset_stream,
+            rx.stop_sending,
+            rx.stream,
+            rx.stream_data_blocked,
+        ];
         // A path MTU probe has a PING and an IMMEDIATE_ACK.
         let probes = 2 * stats.path.sent_plpmtud_probes;
         Self {
             sent: eliciting.iter().sum::<u64>().saturating_sub(probes),
-            received: stats.udp_rx.datagrams,
+            received: received.iter().sum(),
         }
     }
 }
@@ -220,9 +373,9 @@ mod tests {
         let told = (0..).zip(samples).map(|(nth, (sent, received, complained))| {
             let at = start + PACE * u32::try_from(nth).unwrap();
             let said = if complained { Said::Complaint } else { Said::Nothing };
-            (nth, unanswered.take(Counts { sent, received }, said, rtt, at))
+            (nth, unanswered.take(Counts { sent, received }, said, Hops::default(), rtt, at))
         });
-        told.filter(|(_, answers)| *answers != Answers::Unchanged).collect()
+        told.filter(|(_, answers)| !matches!(answers, Answers::Unchanged | Answers::Poke)).collect()
     }
 
     #[test]
@@ -230,10 +383,39 @@ mod tests {
         let told = play(RTT, (1..=14).map(|sent| (sent, 0, false)));
         let complains =
             told.iter().filter(|(_, answers)| *answers == Answers::Complain).map(|(at, _)| *at);
-        assert_eq!(complains.collect::<Vec<_>>(), [2, 3, 4, 5, 7, 8, 9, 10, 12, 13]);
+        assert_eq!(complains.collect::<Vec<_>>(), [2, 4, 7, 9, 12]);
         let silent =
             told.iter().filter(|(_, answers)| *answers == Answers::Silent).map(|(at, _)| *at);
         assert_eq!(silent.collect::<Vec<_>>(), [6, 11]);
+    }
+
+    #[test]
+    fn a_complaint_is_copied_once_at_the_next_sample() {
+        let told = play(RTT, (1..=5).map(|sent| (sent, 0, false)));
+        assert_eq!(told[..2], [(2, Answers::Complain), (3, Answers::TryOthers)]);
+    }
+
+    /// The verdict on a packet that comes after a silence through `heard`, while this end's go to
+    /// neighbour 1; before, the peer's came through `before`.
+    fn after_silence(before: u8, heard: u8) -> Answers {
+        let hops =
+            |heard: u8| Hops { heard: Some(NodeAddr([heard; 8])), used: Some(NodeAddr([1; 8])) };
+        let (mut unanswered, start) = (Unanswered::default(), crate::mesh::clock::now());
+        let mut take = |nth: u32, sent, received, heard| {
+            let counts = Counts { sent, received };
+            unanswered.take(counts, Said::Nothing, hops(heard), RTT, start + PACE * nth)
+        };
+        take(0, 1, 1, before);
+        let silence: Vec<_> = (1..5).map(|nth| take(nth, u64::from(nth) + 1, 1, before)).collect();
+        assert!(silence.contains(&Answers::Complain), "{silence:?}");
+        take(5, 6, 2, heard)
+    }
+
+    #[test]
+    fn packets_that_come_another_way_after_a_silence_are_followed() {
+        assert_eq!(after_silence(1, 2), Answers::Follow(NodeAddr([2; 8])));
+        assert_eq!(after_silence(1, 1), Answers::Poke, "it was a delay");
+        assert_eq!(after_silence(2, 2), Answers::Poke, "they always came that way");
     }
 
     #[test]
@@ -261,13 +443,19 @@ mod tests {
     fn a_complaint_by_another_path_is_conclusive() {
         let (mut unanswered, now) = (Unanswered::default(), crate::mesh::clock::now());
         let counts = Counts { sent: 1, received: 1 };
-        assert_eq!(unanswered.take(counts, Said::Conclusive, RTT, now), Answers::Silent);
+        assert_eq!(
+            unanswered.take(counts, Said::Conclusive, Hops::default(), RTT, now),
+            Answers::Silent
+        );
         let counts = Counts { sent: 2, received: 2 };
-        assert_eq!(unanswered.take(counts, Said::Nothing, RTT, now + PACE), Answers::Resumed);
+        assert_eq!(
+            unanswered.take(counts, Said::Nothing, Hops::default(), RTT, now + PACE),
+            Answers::Resumed
+        );
         // Another one may have been on its way while the first hop changed.
-        let late =
-            unanswered.take(Counts { sent: 3, received: 3 }, Said::Conclusive, RTT, now + 2 * PACE);
-        assert_eq!(late, Answers::Unchanged);
+        let counts = Counts { sent: 3, received: 3 };
+        let late = unanswered.take(counts, Said::Conclusive, Hops::default(), RTT, now + 2 * PACE);
+        assert_eq!(late, Answers::Poke);
     }
 
     #[test]
@@ -290,7 +478,7 @@ mod tests {
         assert_eq!(told.first(), Some(&(6, Answers::Complain)));
         assert_eq!(
             told.iter().find(|(_, answers)| *answers == Answers::Silent),
-            Some(&(21, Answers::Silent))
+            Some(&(15, Answers::Silent))
         );
     }
 }

@@ -16,6 +16,8 @@ use crate::mesh::view::View;
 
 /// Interval between samples while there are peer connections.
 const PACE: Duration = Duration::from_millis(100);
+/// Interval while the answers of a peer are overdue.
+const DOUBT_PACE: Duration = Duration::from_millis(25);
 /// Longest interval while there are none.
 const IDLE_PACE: Duration = Duration::from_millis(500);
 /// A stub asks its neighbour for the route to a peer that has been silent for this long before it
@@ -36,14 +38,16 @@ pub(crate) struct Watch {
 impl Watch {
     /// Runs until the node is shut down.
     pub(crate) async fn run(self) {
+        let mut pace = PACE;
         loop {
-            self.peers.next_sample(PACE, IDLE_PACE).await;
+            self.peers.next_sample(pace, IDLE_PACE).await;
             let view = self.view.borrow().clone();
             if view.closed || self.inputs.is_closed() {
                 return;
             }
             let now = clock::now();
-            let Samples { silent: suspects, answers } = self.peers.sample(ASK_AHEAD, now);
+            let Samples { silent: suspects, answers, doubted } = self.peers.sample(ASK_AHEAD, now);
+            pace = if doubted { DOUBT_PACE } else { PACE };
             for (peer, answers) in answers {
                 self.peers.report(&peer, answers).await;
             }

@@ -13,6 +13,7 @@ use super::ending::Cause;
 use super::window_need::WindowNeed;
 use super::written::Written;
 use crate::transport::code::CloseCode;
+use crate::transport::congestion::Steering;
 
 /// What a connection shares with its streams: the first cause of its end, and a count of what they
 /// write. Clones share it.
@@ -57,6 +58,11 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(quic: quinn::Connection) -> Self {
         Self { quic, first: FirstCause::default(), need: Arc::default() }
+    }
+
+    /// The handle to the congestion controller.
+    pub(crate) fn steering(&self) -> Option<Arc<Steering>> {
+        Steering::of(&self.quic)
     }
 
     /// The record of why it ended, for streams on it.

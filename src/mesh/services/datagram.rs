@@ -32,6 +32,8 @@ use crate::sync::lock;
 /// A datagram for no service: its sender got nothing from this node for a while, although it
 /// expected something.
 pub(crate) const UNHEARD: &[u8] = &[0, 1];
+/// A datagram for no service that asks for nothing but QUIC's acknowledgement.
+pub(crate) const POKE: &[u8] = &[0, 2];
 
 /// Sends datagrams to one service of one node. Made by [`Node::datagrams`](crate::Node::datagrams).
 ///
@@ -282,6 +284,9 @@ impl DatagramListeners {
         while let Ok(message) = connection.read_datagram().await {
             if *message == *UNHEARD {
                 usage.note_unheard();
+                continue;
+            }
+            if *message == *POKE {
                 continue;
             }
             usage.note();

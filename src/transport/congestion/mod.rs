@@ -11,14 +11,18 @@
 
 mod queue;
 mod rate;
+mod steer;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
 mod westwood;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use quinn::congestion::{ControllerFactory, CubicConfig};
+use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
 
+use self::steer::SteeredConfig;
+pub(crate) use self::steer::Steering;
 use self::westwood::WestwoodConfig;
 
 /// The congestion control of a connection.
@@ -39,9 +43,14 @@ pub enum Congestion {
 
 impl Congestion {
     pub(crate) fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
+        Arc::new(SteeredConfig(self))
+    }
+
+    /// A controller that knows nothing of the path yet.
+    fn build(self, now: Instant, mtu: u16) -> Box<dyn Controller> {
         match self {
-            Self::Westwood => Arc::new(WestwoodConfig),
-            Self::Cubic => Arc::new(CubicConfig::default()),
+            Self::Westwood => Arc::new(WestwoodConfig).build(now, mtu),
+            Self::Cubic => Arc::new(CubicConfig::default()).build(now, mtu),
         }
     }
 }
