@@ -21,7 +21,7 @@ use crate::mesh::handle::Mesh;
 use crate::mesh::services::usage::Purpose;
 use crate::mesh::{
     ConvergeError, Convergence, DatagramListener, DatagramSender, Event, Listener, NodeExplanation,
-    OpenError, OpenOptions, ServeError, ShutDown, Status, StatusOptions, Stream, clock,
+    OpenError, OpenOptions, PeerAddr, ServeError, ShutDown, Status, StatusOptions, Stream, clock,
 };
 use crate::transport::Identity;
 use crate::work;
@@ -281,6 +281,24 @@ impl Node {
     pub async fn reload(&self, identity: Identity) -> Result<(), StartError> {
         check_identity(self.id(), &identity)?;
         Ok(self.0.mesh.reload(identity).await?)
+    }
+
+    /// Replaces the peers that this node keeps links to, as configured by
+    /// [`NodeBuilder::peer`](crate::NodeBuilder::peer).
+    ///
+    /// Peers that were configured before keep their links. New ones are dialled at once. A link to
+    /// one that is no longer configured is closed with
+    /// [`CloseCode::NotConfigured`](crate::CloseCode::NotConfigured) if this node dialled it; one
+    /// that the other node dialled stays. Peer connections and their streams go on where another
+    /// route exists.
+    ///
+    /// # Errors
+    /// The node is shut down.
+    pub async fn set_peers(
+        &self,
+        peers: impl IntoIterator<Item = PeerAddr>,
+    ) -> Result<(), ShutDown> {
+        self.0.mesh.set_peers(peers.into_iter().collect()).await
     }
 }
 

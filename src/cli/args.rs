@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 use super::exit::EXIT_STATUS;
 use super::settings::{duration, peer_timeout_of};
+use super::socket::SocketArgs;
 use super::work::args::WorkArgs;
 use crate::id::NodeId;
 use crate::transport::Authority;
@@ -42,6 +43,13 @@ pub(super) enum Command {
     Node(Box<NodeArgs>),
     /// Show a node's links, routes, peers and counters
     Status(StatusArgs),
+    /// Have a node read its certificates and configuration again
+    ///
+    /// Changes of certs, peer, relays, command and grace take effect at once; links, streams and
+    /// calls that they do not concern go on. Other settings that have changed are named and take
+    /// effect when the node is started again. If anything is not valid, nothing changes. SIGHUP does
+    /// the same, and logs what this command prints.
+    Reload(SocketArgs),
     /// Measure the round-trip time to a node
     #[command(after_long_help = PING_EXAMPLES)]
     Ping(PingArgs),
@@ -106,7 +114,8 @@ pub(super) enum CertCommand {
     /// Issue a node's certificate and key: DIR/NODE.crt and DIR/NODE.key
     ///
     /// The node needs these two files and DIR/ca.crt. Existing files are never overwritten: to
-    /// renew, move the old ones away first. A running node loads the new ones on SIGHUP.
+    /// renew, move the old ones away first. A running node loads the new ones with `receptor
+    /// reload`.
     Issue {
         /// Node id: 1 to 128 letters, digits and `._-:@`
         #[arg(value_name = "NODE")]
@@ -249,8 +258,8 @@ flags; relative paths start at the directory of the file:
   "files:list" = ["ls", "-l", "/srv/with spaces"]
 
 Signals: SIGTERM and Ctrl-C withdraw the node's routes, drain, and exit with 0; a
-second one exits at once. SIGHUP reloads the certificates without dropping links,
-and logs which other settings have changed in the file and require a restart.
+second one exits at once. SIGHUP reloads the certificates and the file, as `receptor
+reload` does, without dropping links that this does not concern.
 
 Examples:
   receptor node --id relay-1 --certs certs --listen 0.0.0.0:4433 --transit

@@ -165,11 +165,6 @@ fn optional<T>(
     value.map(|value| value.and_then(check)).transpose()
 }
 
-/// The first list, unless it is empty.
-fn over<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
-    if first.is_empty() { second } else { first }
-}
-
 /// A switch, off by default, that a build without the feature cannot turn on.
 fn with_feature(
     switched: Option<Sourced<String>>,

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::exit::Failure;
 use super::flow::{Sink, Source};
 use super::json::Document;
+use super::reload::report::{Asker, Reloaded};
 use super::work::local::LocalUnits;
 use crate::id::NodeId;
 use crate::mesh::{Convergence, EndReason, OpenError, RefuseCode, StatusOptions};
@@ -26,6 +28,8 @@ const EXPLAIN_PING: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) struct Local {
     node: Node,
+    /// Where reloads are asked for. `None` if the node has no configuration to read again.
+    reloads: Option<mpsc::Sender<Asker>>,
 }
 
 /// The reply to a ping.
@@ -68,7 +72,23 @@ pub(super) struct Hop {
 
 impl Local {
     pub(super) fn new(node: Node) -> Self {
-        Self { node }
+        Self { node, reloads: None }
+    }
+
+    /// The same node, whose reloads are asked for here.
+    pub(super) fn reloading(self, reloads: mpsc::Sender<Asker>) -> Self {
+        Self { reloads: Some(reloads), ..self }
+    }
+
+    /// Has the node read its certificates and configuration again.
+    pub(super) async fn reload(&self) -> Result<Reloaded, Failure> {
+        let Some(reloads) = &self.reloads else {
+            return Err(Failure::usage("an ephemeral node has nothing to reload"));
+        };
+        let leaving = || Failure::unreachable("the node is leaving");
+        let (asker, reloaded) = oneshot::channel();
+        reloads.send(asker).await.map_err(|_| leaving())?;
+        reloaded.await.map_err(|_| leaving())?
     }
 
     /// The status, as a document. It is written on a blocking thread: that of a hub takes

@@ -27,6 +27,7 @@ mod explain;
 mod file;
 mod flow;
 mod generate;
+mod identity;
 mod join;
 mod json;
 mod local;
@@ -36,9 +37,11 @@ mod node;
 mod ping;
 mod place;
 mod progress;
+mod reload;
 mod send;
 mod settings;
 mod signals;
+mod socket;
 mod status;
 mod terminal;
 mod text;
@@ -87,10 +90,11 @@ fn dispatch(command: Command, env: &Env) -> Result<u8, Failure> {
             let config = config::NodeConfig::resolve((*args).clone(), env)?;
             log::init(config.log_format);
             let again = || config::NodeConfig::resolve((*args).clone(), env);
-            block_on(node::run(&config, again), WIND_UP)
+            block_on(node::run(config, again), WIND_UP)
         }
         Command::Status(args) => client(status::run(args, env)),
         Command::Ping(args) => client(ping::run(args, env)),
+        Command::Reload(args) => client(reload::run(args, env)),
         Command::Trace(args) => client(trace::run(args, env)),
         Command::Explain(args) => client(explain::run(args, env)),
         Command::Send(args) => client(send::run(args, env)),

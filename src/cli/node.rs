@@ -1,45 +1,54 @@
 //! `receptor node`: runs a node until it is stopped.
 
-use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::pin::pin;
 
 use tokio::io::AsyncReadExt;
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
 
 use super::config::{CommandSpec, NodeConfig};
 use super::control::listen::ControlSocket;
 use super::control::server;
 use super::descriptors;
 use super::exit::Failure;
+use super::identity;
 use super::local::Local;
+use super::reload::reloader::Reloader;
+use super::reload::report::{self, Asker};
 use super::signals::{self, Stop};
 use crate::node::Node;
-use crate::transport::{Identity, IdentityError};
+use crate::transport::Identity;
 
 /// Runs a node, and its control socket, until SIGTERM or Ctrl-C; then drains and withdraws. Another
 /// one, more than a second later, exits at once; during the start, the first one does.
 ///
 /// `again` reads the configuration as it is now.
 pub(super) async fn run(
-    config: &NodeConfig,
+    config: NodeConfig,
     again: impl Fn() -> Result<NodeConfig, Failure>,
 ) -> Result<(), Failure> {
     let mut stop = Stop::watch()?;
-    let mut reload = signals::reload()?;
+    let mut hangups = signals::reload()?;
     descriptors::raise_limit();
     let start_up = async {
-        let identity = load(config).await.map_err(Failure::usage)?;
+        let identity = identity::load(&config.certs, &config.id, &config.relays)
+            .await
+            .map_err(Failure::usage)?;
         // First, so that a second node on the same socket does not disturb the mesh.
         let socket = ControlSocket::bind(&config.control)?;
-        Ok((start(config, identity).await?, socket))
+        Ok((start(&config, identity).await?, socket))
     };
     let (node, socket) = tokio::select! {
         started = start_up => started?,
         () = stop.wait() => return Ok(()),
     };
     announce(&node, &socket, config.listen.is_empty());
-    let local = Local::new(node.clone());
+    let until_stdin_ends = config.until_stdin_ends;
+    let (asking, mut asked) = report::requests();
+    let local = Local::new(node.clone()).reloading(asking);
+    let mut reloader = Reloader::new(&node, config, &again);
     // The control socket serves to the end, so that clients get an answer while the node shuts
     // down.
     let mut serve = pin!(server::serve(&socket, &local));
@@ -48,22 +57,24 @@ pub(super) async fn run(
         () = &mut serve => {}
         () = stop.wait() => {}
         Some(to) = node.yielded() => yielded = Some(to),
-        () = parent_gone(config.until_stdin_ends) => {}
-        () = async { while reload.recv().await.is_some() { renew(config, &node).await; compare(config, again()) } } => {}
+        () = parent_gone(until_stdin_ends) => {}
+        () = reload_when_asked(&mut reloader, &mut hangups, &mut asked) => {}
     }
     tracing::info!("leaving");
     tokio::select! {
-        () = node.shutdown_within(config.grace) => yielded.map_or(Ok(()), |to| Err(yielded_to(config, &to))),
+        () = node.shutdown_within(reloader.running().grace) => {
+            yielded.map_or(Ok(()), |to| Err(yielded_to(&node, &to)))
+        }
         () = serve => Ok(()),
         () = stop.wait_again() => Err(Failure::failed("stopped at once, by a second signal")),
     }
 }
 
 /// A node that has yielded its id stays silent for good, so a supervisor must see its end.
-fn yielded_to(config: &NodeConfig, to: &str) -> Failure {
+fn yielded_to(node: &Node, to: &str) -> Failure {
     Failure::yielded(format!(
         "{} has yielded its id to another live process at {to}; stop one of the two, or give it another id",
-        config.id
+        node.id()
     ))
 }
 
@@ -131,40 +142,24 @@ pub(super) fn announced_addrs(line: &str) -> Option<Vec<SocketAddr>> {
     addrs.split(' ').map(|addr| addr.parse().ok()).collect()
 }
 
-/// Takes the certificates as they are on disk now; keeps the old ones if they cannot be used.
-async fn renew(config: &NodeConfig, node: &Node) {
-    let keep = |error: &dyn Error| tracing::error!(%error, "certificates not reloaded; the old ones stay in use");
-    match load(config).await {
-        Ok(identity) => match node.reload(identity).await {
-            Ok(()) => tracing::info!("certificates reloaded"),
-            Err(error) => keep(&error),
-        },
-        Err(error) => keep(&error),
-    }
-}
-
-/// Reads the certificates. Not on the runtime's threads: a file system may hang.
-async fn load(config: &NodeConfig) -> Result<Identity, IdentityError> {
-    let (certs, id) = (config.certs.clone(), config.id.clone());
-    let reading = tokio::task::spawn_blocking(move || Identity::load(&certs, &id));
-    let identity = reading.await.expect("reading files does not panic")?;
-    if config.relays.is_empty() {
-        return Ok(identity);
-    }
-    let trust = identity.trust().clone().with_relays(config.relays.iter().cloned());
-    Ok(identity.with_trust(trust))
-}
-
-/// Logs what has changed in the configuration since the start. A reload replaces certificates
-/// alone.
-fn compare(running: &NodeConfig, now: Result<NodeConfig, Failure>) {
-    match now.map(|now| running.differences(&now).join(", ")) {
-        Ok(changed) if changed.is_empty() => {}
-        Ok(changed) => {
-            tracing::warn!(changed, "the configuration has changed; these settings need a restart")
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the configuration is no longer valid; the node could not be started with it");
+/// Reloads on each SIGHUP and for each client that asks. Returns if neither can come any more.
+async fn reload_when_asked(
+    reloader: &mut Reloader<'_>,
+    hangups: &mut Signal,
+    asked: &mut mpsc::Receiver<Asker>,
+) {
+    loop {
+        tokio::select! {
+            Some(()) = hangups.recv() => {
+                // The log says what came of it.
+                let _ = reloader.reload().await;
+            }
+            Some(asker) = asked.recv() => {
+                let reloaded = reloader.reload().await;
+                // A client that has gone asked for it nevertheless.
+                let _ = asker.send(reloaded);
+            }
+            else => return,
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::mesh::clock;
 use crate::mesh::data_dir::manifest::Manifest;
 use crate::mesh::input::{Command, Input};
 use crate::mesh::links::acceptor::Handshakes;
-use crate::mesh::links::dialler::Dialled;
+use crate::mesh::links::dials::Dials;
 use crate::mesh::links::distrust::Distrusted;
 use crate::mesh::links::endings::Endings;
 use crate::mesh::links::id::LinkId;
@@ -94,7 +94,7 @@ pub(super) struct Driver {
     pub(super) endings: Endings,
     pub(super) paths: Paths,
     pub(super) detours: Detours,
-    pub(super) dialled: Vec<Dialled>,
+    pub(super) dials: Dials,
     pub(super) inputs: mpsc::Sender<Input>,
     /// What the node advertises of itself; the latest counts.
     pub(super) capabilities: watch::Receiver<bytes::Bytes>,
@@ -255,6 +255,12 @@ impl Driver {
             Command::Verify(node) => self.verify(&node, now),
             Command::Converge(within, reply) => self.converge(within, reply, now),
             Command::Reload(identity) => self.reload(&identity, now),
+            Command::SetPeers(peers, reply) => {
+                self.dials.set(peers);
+                // Nobody waits for it any more, perhaps.
+                let _ = reply.send(());
+            }
+            Command::Unlink(connection) => self.unlink(connection),
             Command::Leave(reply) => self.leave(reply, now),
         }
     }

@@ -16,7 +16,7 @@ use tracing::{Instrument, info_span};
 use crate::id::{NodeId, ServiceName};
 use crate::mesh::driver::shutdown::{ShutDown, Shutdown};
 use crate::mesh::input::{Command, Input};
-use crate::mesh::links::dialler::Dialled;
+use crate::mesh::links::dials::DialledPeers;
 use crate::mesh::links::peer_addr::PeerAddr;
 use crate::mesh::links::vetting::Vetting;
 use crate::mesh::network::outside::Outside;
@@ -53,7 +53,7 @@ struct Inner {
     services: Services,
     peers: Peers,
     vetting: Vetting,
-    dialled: Vec<Dialled>,
+    dialled: DialledPeers,
     inputs: mpsc::Sender<Input>,
     capabilities: watch::Sender<bytes::Bytes>,
     view: watch::Receiver<Arc<View>>,
@@ -130,15 +130,14 @@ impl Mesh {
         let mut events = self.events();
         let mut view = self.0.view.clone();
         loop {
-            let refusals: Vec<_> = self
-                .0
-                .dialled
+            let dialled = self.0.dialled.list();
+            let refusals: Vec<_> = dialled
                 .iter()
                 .filter_map(|dialled| {
                     Some((dialled.peer.clone(), dialled.with(|state| state.refusal.clone())?))
                 })
                 .collect();
-            if !refusals.is_empty() && refusals.len() == self.0.dialled.len() {
+            if !refusals.is_empty() && refusals.len() == dialled.len() {
                 return Err(refusals);
             }
             tokio::select! {
@@ -218,6 +217,11 @@ impl Mesh {
         self.0.vetting.reload(identity.clone());
         let reload = Input::Command(Command::Reload(Box::new(identity)));
         self.0.inputs.send(reload).await.map_err(|_| ShutDown)
+    }
+
+    /// Dials these peers from now on.
+    pub(crate) async fn set_peers(&self, peers: Vec<PeerAddr>) -> Result<(), ShutDown> {
+        self.ask(|reply| Command::SetPeers(peers, reply)).await
     }
 
     /// Runs a task on the runtime that drives the node. It is dropped at once if that is gone.

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::driver::snapshot::Snapshot;
 use super::links::endings::Turn;
 use super::links::id::LinkId;
+use super::links::peer_addr::PeerAddr;
 use super::peers::path_input::PathInput;
 use super::report::convergence::{ConvergeError, Convergence};
 use super::report::explanation::NodeExplanation;
@@ -99,6 +100,10 @@ pub(crate) enum Command {
     /// The certificates were reloaded: records are signed and verified with them, and links that
     /// would not be accepted any more are closed.
     Reload(Box<Identity>),
+    /// Dial these peers from now on, and say when that is so.
+    SetPeers(Vec<PeerAddr>, oneshot::Sender<()>),
+    /// Close the link with this connection: its peer is no longer configured.
+    Unlink(usize),
     /// Withdraw, and say when that is on its way.
     Leave(oneshot::Sender<()>),
 }

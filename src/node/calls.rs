@@ -50,6 +50,21 @@ impl Node {
         Ok(())
     }
 
+    /// As [`command`](Self::command), in the place of the handler that may be there: calls that run
+    /// go on, and the next one meets the new command.
+    ///
+    /// # Errors
+    /// There are too many handlers, the directive is a built-in one, or the node is shut down.
+    pub fn replace_command(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        command: Command,
+    ) -> Result<(), RegisterError> {
+        self.0.registry.replace_command(directive, command)?;
+        self.0.mesh.set_capabilities(|| work::capabilities(&self.0.registry));
+        Ok(())
+    }
+
     /// Calls a directive on a node. The payload is written and the responses are read with the
     /// [`Call`].
     ///

@@ -115,6 +115,8 @@ codes! {
         SuffixedId = 0x21 => "only an ephemeral node may have a suffix in its id",
         /// The mesh had no route to the node for too long.
         NoRoute = 0x28 => "there was no route for too long",
+        /// The node that dialled no longer has the other in its configuration.
+        NotConfigured = 0x40 => "the node no longer keeps this link",
         /// An ephemeral node has not proven that it is attached.
         Unproven = 0x3c => "the attachment is not proven",
     }

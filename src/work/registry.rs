@@ -251,14 +251,28 @@ impl Registry {
         directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
         command: Command,
     ) -> Result<(), RegisterError> {
-        let directive = directive.try_into().map_err(Into::into)?;
+        self.register(directive.try_into().map_err(Into::into)?, self.run_by(command), false)
+    }
+
+    /// As [`command`](Self::command), in the place of the handler that may be there.
+    ///
+    /// # Errors
+    /// As [`replace`](Self::replace).
+    pub fn replace_command(
+        &self,
+        directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
+        command: Command,
+    ) -> Result<(), RegisterError> {
+        self.register(directive.try_into().map_err(Into::into)?, self.run_by(command), true)
+    }
+
+    /// What handles calls by running a command.
+    fn run_by(&self, command: Command) -> Registered {
         let inflight = self.inner.inflight.clone();
         let run = command.clone();
         let handler =
             move |request, responder| run.clone().run(request, responder, inflight.clone());
-        let registered =
-            Registered { handler: Arc::new(handler), built_in: false, command: Some(command) };
-        self.register(directive, registered, false)
+        Registered { handler: Arc::new(handler), built_in: false, command: Some(command) }
     }
 
     /// What runs a unit of this directive. `None` if there is nothing: built-in directives are for
@@ -369,9 +383,11 @@ impl Registry {
             return Err(RegisterError::ShutDown);
         }
         let mut handlers = self.inner.handlers.write().unwrap_or_else(PoisonError::into_inner);
-        match handlers.contains_key(&directive) {
-            true if !replace => return Err(RegisterError::Taken { directive }),
-            false if handlers.len() >= MAX_HANDLERS => return Err(RegisterError::TooMany),
+        match handlers.get(&directive) {
+            Some(old) if old.built_in || !replace => {
+                return Err(RegisterError::Taken { directive });
+            }
+            None if handlers.len() >= MAX_HANDLERS => return Err(RegisterError::TooMany),
             _ => handlers.insert(directive, handler),
         };
         Ok(())
@@ -513,7 +529,8 @@ pub enum RegisterError {
     /// The directive is not valid: the caller's fault.
     #[error(transparent)]
     InvalidDirective(#[from] InvalidDirective),
-    /// The directive has a handler: remove it first, or replace it.
+    /// The directive has a handler: remove it first, or replace it. Built-in ones, `receptor:…`,
+    /// stay.
     #[error("{directive} has a handler already")]
     Taken {
         /// The directive.

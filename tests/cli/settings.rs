@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::harness::{Node, World, finish};
+use crate::harness::{Node, World, finish, until};
 
 #[test]
 fn an_unknown_key_in_the_file_names_the_file_the_line_and_what_is_allowed() {
@@ -112,9 +112,65 @@ fn a_reload_logs_which_settings_need_a_restart() {
     let config = "id = \"a\"\ncerts = \"certs\"\nlisten = [\"127.0.0.1:0\"]\n";
     world.write("r.toml", config);
     let node = Node::start(world.command(&["node", "--config", "r.toml"]));
-    world.write("r.toml", &format!("{config}cost = 7\ntransit = true\n"));
+    world.write("r.toml", &format!("{config}cost = 7\ntransit = true\npeer-timeout = 7\n"));
     node.signal(Signal::HUP);
     let line = node.log_line("need a restart");
-    assert!(line.contains("transit, cost"), "{line}");
+    assert!(line.contains("transit, cost, peer-timeout"), "{line}");
     assert!(line.contains("WARN"), "{line}");
+}
+
+#[test]
+fn a_reload_applies_peers_and_commands() {
+    let world = World::of(&["a", "b", "c"]);
+    let (b, c) = (world.node("b", &[]), world.node("c", &[]));
+    let file = |peers: &str, commands: &str| {
+        let text = format!(
+            "id = \"a\"\ncerts = \"certs\"\ncontrol = \"a.sock\"\npeer = [{peers}]\n[command]\n{commands}"
+        );
+        world.write("r.toml", &text);
+    };
+    let (b, c) = (format!("\"b@{}\"", b.addr()), format!("\"c@{}\"", c.addr()));
+    file(&b, "\"text:say\" = \"echo old\"\n\"text:gone\" = \"cat\"\n");
+    let _node = Node::start(world.command(&["node", "--config", "r.toml"]));
+    let run = |args: &[&str]| world.run(&[args, &["--control", "a.sock"]].concat());
+    let linked = |peer: &str| {
+        let links = run(&["status", "--json"]).json()["links"].clone();
+        let up = |link: &serde_json::Value| link["peer"] == peer && link["state"] == "up";
+        links.as_array().is_some_and(|links| links.iter().any(up))
+    };
+    until("a is linked to b", || linked("b").then_some(()));
+    assert_eq!(run(&["reload"]).ok(), "certificates reloaded\n");
+
+    file(&format!("{b}, {c}"), "\"text:say\" = \"echo new\"\n\"text:more\" = \"cat\"\n");
+    let said = run(&["reload"]).ok();
+    assert_eq!(said, "certificates reloaded\nin effect: peer, command\n");
+    until("a is linked to c", || linked("c").then_some(()));
+    assert!(linked("b"), "the link to b stays");
+    assert_eq!(run(&["send", "a", "text:say", ""]).ok(), "new\n");
+    assert_eq!(run(&["send", "a", "text:more", "x"]).ok(), "x");
+    let gone = run(&["send", "a", "text:gone", "x"]).failed(1);
+    assert!(gone.contains("does not handle this directive"), "{gone}");
+}
+
+#[test]
+fn a_reload_of_what_is_not_valid_changes_nothing() {
+    let world = World::of(&["a"]);
+    let config =
+        "id = \"a\"\ncerts = \"certs\"\nlisten = [\"127.0.0.1:0\"]\ncontrol = \"a.sock\"\n";
+    let say = |text: &str| format!("[command]\n\"text:say\" = \"echo {text}\"\n");
+    world.write("r.toml", &(config.to_owned() + &say("old")));
+    let node = Node::start(world.command(&["node", "--config", "r.toml"]));
+    let run = |args: &[&str]| world.run(&[args, &["--control", "a.sock"]].concat());
+    let elsewhere = config.replace("\"certs\"", "\"elsewhere\"");
+    for (config, fault) in
+        [(config, "lsten = []\n"), (config, "cost = 0\n"), (config, "grace = \n"), (&elsewhere, "")]
+    {
+        let faulty = config.to_owned() + fault + &say("new");
+        world.write("r.toml", &faulty);
+        let said = run(&["reload"]).failed(2);
+        assert!(said.contains("r.toml") || said.contains("elsewhere"), "{fault}: {said}");
+        let line = node.log_line("not reloaded; the former certificates and settings stay in use");
+        assert!(line.contains("ERROR"), "{line}");
+        assert_eq!(run(&["send", "a", "text:say", ""]).ok(), "old\n", "{fault}");
+    }
 }

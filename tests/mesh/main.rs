@@ -4,6 +4,7 @@
 
 mod arguments;
 mod black_holes;
+mod configured_peers;
 mod converge;
 mod costs;
 mod crowd;

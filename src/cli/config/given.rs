@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 
-use super::over;
 use crate::cli::args::NodeArgs;
 use crate::cli::env::Env;
 use crate::cli::exit::Failure;
@@ -97,4 +96,9 @@ fn command_flags(flags: Vec<Sourced<String>>) -> Result<Vec<Sourced<CommandSetti
             Ok(Sourced::new(flag.and_then(split)?, source))
         })
         .collect()
+}
+
+/// The first list, unless it is empty.
+fn over<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
+    if first.is_empty() { second } else { first }
 }

@@ -44,6 +44,7 @@ pub(super) enum Request {
     Trace {
         node: NodeId,
     },
+    Reload {},
     Explain {
         node: NodeId,
     },

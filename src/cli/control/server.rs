@@ -125,9 +125,10 @@ where
             return answer_while_there(read, write, local.status(options)).await;
         }
         Request::Explain { .. } => reception.snapshot().await,
-        Request::Converge { .. } | Request::Ping { .. } | Request::Trace { .. } => {
-            reception.probe().await
-        }
+        Request::Converge { .. }
+        | Request::Ping { .. }
+        | Request::Trace { .. }
+        | Request::Reload {} => reception.probe().await,
     };
     let Some(_room) = room else { return too_many_questions(write).await };
     answer_while_there(read, write, ask(request, local)).await
@@ -143,6 +144,7 @@ async fn ask(request: Request, local: &Local) -> Result<Value, Failure> {
             local.ping(&node, Duration::from_millis(timeout_ms)).await.map(|reply| json(&reply))
         }
         Request::Trace { node } => local.trace(&node).await.map(|hops| json(&hops)),
+        Request::Reload {} => local.reload().await.map(|reloaded| json(&reloaded)),
         Request::Status { .. } | Request::Send(_) | Request::Unit(_) => {
             unreachable!("served on their own")
         }

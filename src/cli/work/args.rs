@@ -1,7 +1,6 @@
 //! The command line of `receptor work`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -10,6 +9,7 @@ use uuid::Uuid;
 use super::id::IdPrefix;
 use super::unit::State;
 use crate::cli::settings::duration;
+use crate::cli::socket::SocketArgs;
 use crate::id::NodeId;
 use crate::work::Directive;
 
@@ -50,15 +50,6 @@ pub(in crate::cli) enum WorkCommand {
     Cancel(CancelArgs),
     /// Release units: forget them, and delete their output, here and where they ran
     Release(ReleaseArgs),
-}
-
-/// The node that is asked.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub(in crate::cli) struct SocketArgs {
-    /// Control socket of a node on this machine [env: RECEPTOR_CONTROL] [default: the one in the
-    /// default directory]
-    #[arg(long, value_name = "PATH")]
-    pub(in crate::cli) control: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,9 +4,9 @@ use super::args::{CancelArgs, ReleaseArgs};
 use super::list::{millis, query};
 use super::output::print;
 use super::request::Released;
-use super::socket::client;
 use crate::cli::env::Env;
 use crate::cli::exit::Failure;
+use crate::cli::socket::client;
 
 pub(super) async fn cancel(args: CancelArgs, env: &Env) -> Result<(), Failure> {
     client(args.socket, env)?.cancel_unit(&args.id, millis(args.grace)).await.map(drop)

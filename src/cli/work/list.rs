@@ -3,11 +3,11 @@
 use super::args::{ListArgs, QueryArgs, StatusArgs};
 use super::output::{json_line, print};
 use super::request::UnitQuery;
-use super::socket::client;
 use super::table;
 use crate::cli::env::Env;
 use crate::cli::exit::Failure;
 use crate::cli::log::say;
+use crate::cli::socket::client;
 use crate::cli::text::{Paint, escape, escape_json};
 use crate::mesh::clock::unix_ms;
 use crate::work::unit::QuarantinedUnit;

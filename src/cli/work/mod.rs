@@ -13,7 +13,6 @@ pub(super) mod payload;
 mod reconnect;
 pub(super) mod request;
 mod results;
-mod socket;
 mod state_line;
 mod submit;
 mod table;

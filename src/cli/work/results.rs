@@ -4,12 +4,12 @@ use super::args::ResultsArgs;
 use super::id::IdPrefix;
 use super::reconnect::persist;
 use super::request::ResultsRequest;
-use super::socket::client;
 use super::unit::UnitView;
 use crate::cli::control::client::Client;
 use crate::cli::env::Env;
 use crate::cli::exit::Failure;
 use crate::cli::flow::{Sink, WriteTo};
+use crate::cli::socket::client;
 
 pub(super) async fn run(args: ResultsArgs, env: &Env) -> Result<(), Failure> {
     let client = client(args.socket, env)?;

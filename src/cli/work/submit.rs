@@ -11,7 +11,6 @@ use super::output::{end_as, json_line, print};
 use super::reconnect::persist;
 use super::request::{ResultsRequest, SubmitRequest};
 use super::results::write_output;
-use super::socket::client;
 use super::state_line::StateLine;
 use super::unit::UnitView;
 use super::wait::until_final;
@@ -22,6 +21,7 @@ use crate::cli::flow::WriteTo;
 use crate::cli::log::say;
 use crate::cli::progress::Progress;
 use crate::cli::send::Payload;
+use crate::cli::socket::client;
 
 pub(super) async fn run(mut args: SubmitArgs, env: &Env) -> Result<u8, Failure> {
     let client = client(args.socket.clone(), env)?;

@@ -9,12 +9,12 @@ use super::args::WaitArgs;
 use super::id::IdPrefix;
 use super::output::{end_as, json_line, print};
 use super::reconnect::persist;
-use super::socket::client;
 use super::state_line::StateLine;
 use super::unit::UnitView;
 use crate::cli::control::client::Client;
 use crate::cli::env::Env;
 use crate::cli::exit::Failure;
+use crate::cli::socket::client;
 
 pub(super) async fn run(args: WaitArgs, env: &Env) -> Result<u8, Failure> {
     let client = client(args.socket, env)?;

@@ -17,6 +17,15 @@ use crate::transport::frame::Frame;
 use crate::transport::handshake::Established;
 
 impl Driver {
+    /// Closes the link with this connection, if it is still there.
+    pub(super) fn unlink(&mut self, connection: usize) {
+        let links = self.neighbours.links().values();
+        let closed = links.filter(|link| link.connection.stable_id() == connection);
+        closed.for_each(|link| {
+            link.close(CloseCode::NotConfigured, "the peer was removed from the configuration");
+        });
+    }
+
     pub(super) fn arrived(&mut self, established: Established, now: Instant) {
         if self.leaving {
             established.connection.close(CloseCode::Leaving.to_quic(), b"leaving");

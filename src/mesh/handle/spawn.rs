@@ -22,7 +22,8 @@ use crate::mesh::driver::verifying::WaitingQueries;
 use crate::mesh::driver::{Driver, Role, Start, Stub, renewal, unreachable};
 use crate::mesh::input::{Input, MAX_INPUTS};
 use crate::mesh::links::acceptor::{Acceptor, Handshakes};
-use crate::mesh::links::dialler::{Dialled, Dialler, MakeHello};
+use crate::mesh::links::dialler::{Dialler, MakeHello};
+use crate::mesh::links::dials::Dials;
 use crate::mesh::links::distrust::Distrusted;
 use crate::mesh::links::endings::Endings;
 use crate::mesh::links::link_cost::{LinkCost, LinkCosts};
@@ -158,7 +159,6 @@ impl Mesh {
             Endpoint::new(socket, parts.identity, transports, path_mtus)?.with_suffix_of(&parts.id),
         );
         let services = Services::new(parts.receive_limits);
-        let dialled: Vec<_> = parts.peers.into_iter().map(Dialled::new).collect();
         let (inputs, queue) = mpsc::channel(MAX_INPUTS);
         let told = parts.direct.then(|| inputs.clone());
         let pool = VerificationPool::new();
@@ -226,6 +226,9 @@ impl Mesh {
         };
         let addresses =
             parts.interfaces.watch().borrow().addresses.iter().map(|address| address.ip).collect();
+        let span = info_span!("node", id = %parts.id);
+        let dials = Dials::start(dialler.clone(), span.clone(), parts.peers);
+        let dialled = dials.peers();
         let driver = Driver {
             id: parts.id.clone(),
             transit: parts.transit,
@@ -244,7 +247,7 @@ impl Mesh {
             endings: Endings::new(),
             paths,
             detours: Detours::new(now),
-            dialled: dialled.clone(),
+            dials,
             inputs: inputs.clone(),
             capabilities: advertised,
             view,
@@ -273,7 +276,6 @@ impl Mesh {
             attaching: Vec::new(),
             changed: true,
         };
-        let span = info_span!("node", id = %parts.id);
         tokio::spawn(renewal::serve(renewals, vetting.clone()).instrument(span.clone()));
         let mut ended = living.clone();
         let watch = vetting.clone().run();
@@ -327,9 +329,6 @@ impl Mesh {
             inputs.clone(),
         );
         tokio::spawn(follow.instrument(span.clone()));
-        for peer in &dialled {
-            tokio::spawn(dialler.clone().keep_linked(peer.clone()).instrument(span.clone()));
-        }
         let mesh = Self(Arc::new(Inner {
             id: parts.id,
             endpoint,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use quinn::ConnectionError;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, info, info_span, warn};
 
@@ -14,7 +14,7 @@ use super::names::{LookUpError, Names, Resolve};
 use super::peer_addr::PeerAddr;
 use crate::id::NodeId;
 use crate::mesh::clock;
-use crate::mesh::input::Input;
+use crate::mesh::input::{Command, Input};
 use crate::mesh::report::events::Event;
 #[cfg(feature = "mdns")]
 use crate::mesh::report::log::LogLimits;
@@ -68,6 +68,8 @@ pub(crate) struct DialState {
     pub(crate) attempts: u32,
     pub(crate) last_error: Option<String>,
     pub(crate) refusal: Option<Refusal>,
+    /// The connection that was dialled last, by its stable id, until it ends.
+    connection: Option<usize>,
 }
 
 /// A configured peer and how the attempts go; shared with status.
@@ -148,6 +150,22 @@ struct Patience {
 }
 
 impl Dialler {
+    /// As [`keep_linked`](Self::keep_linked), until `stopped` says so; then the link is closed if
+    /// this node dialled it. A sender that is dropped says nothing.
+    pub(crate) async fn keep_linked_until(self, dialled: Dialled, stopped: oneshot::Receiver<()>) {
+        let inputs = self.inputs.clone();
+        tokio::select! {
+            biased;
+            Ok(()) = stopped => {
+                if let Some(connection) = dialled.with(|state| state.connection.take()) {
+                    // A driver that has gone has closed all links.
+                    let _ = inputs.send(Input::Command(Command::Unlink(connection))).await;
+                }
+            }
+            () = self.keep_linked(dialled.clone()) => {}
+        }
+    }
+
     /// Runs until the node is shut down, or has yielded its id.
     pub(crate) async fn keep_linked(self, dialled: Dialled) {
         let span = info_span!("dial", peer = %dialled.peer);
@@ -237,8 +255,10 @@ impl Dialler {
                         state.linked = true;
                         state.dialling = false;
                         state.attempts = 0;
+                        state.connection = Some(connection.stable_id());
                     });
                     let why = connection.closed().await;
+                    dialled.with(|state| state.connection = None);
                     rtt = Some(connection.rtt());
                     if let Some(refusal) = Refusal::from_connection_error(&why) {
                         self.report(

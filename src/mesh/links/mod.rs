@@ -7,6 +7,7 @@ pub(super) mod bundle;
 pub(super) mod by_kind;
 pub(super) mod contest;
 pub(crate) mod dialler;
+pub(crate) mod dials;
 pub(crate) mod distrust;
 pub(crate) mod election;
 pub(crate) mod endings;

@@ -80,7 +80,8 @@ impl Driver {
             send_windows: self.services.send_windows.status(),
         };
         let linked = |peer: &NodeId| self.neighbours.active().contains_key(peer);
-        let dialled = self.dialled.iter().filter_map(|dialled| dialled.status());
+        let dialled = self.dials.peers().list();
+        let dialled = dialled.iter().filter_map(|dialled| dialled.status());
         Snapshot {
             small,
             links: links(self, router, max_stubs),

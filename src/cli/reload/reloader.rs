@@ -1,0 +1,117 @@
+//! Applies what has changed to a running node.
+
+use std::collections::BTreeSet;
+
+use tracing::{error, info, warn};
+
+use super::report::Reloaded;
+use crate::cli::config::{CommandSpec, NodeConfig};
+use crate::cli::exit::Failure;
+use crate::cli::identity;
+use crate::cli::settings::{CERTS, COMMAND, GRACE, Name, PEER, RELAYS};
+use crate::node::Node;
+use crate::work::{Directive, MAX_HANDLERS};
+
+/// The configuration that a node runs with, and how it is read again.
+pub(in crate::cli) struct Reloader<'a> {
+    node: &'a Node,
+    running: NodeConfig,
+    again: &'a dyn Fn() -> Result<NodeConfig, Failure>,
+}
+
+impl<'a> Reloader<'a> {
+    pub(in crate::cli) fn new(
+        node: &'a Node,
+        running: NodeConfig,
+        again: &'a dyn Fn() -> Result<NodeConfig, Failure>,
+    ) -> Self {
+        Self { node, running, again }
+    }
+
+    /// The configuration as it is in effect.
+    pub(in crate::cli) fn running(&self) -> &NodeConfig {
+        &self.running
+    }
+
+    /// Reloads, and logs what came of it.
+    pub(in crate::cli) async fn reload(&mut self) -> Result<Reloaded, Failure> {
+        let reloaded = self.try_reload().await;
+        match &reloaded {
+            Ok(Reloaded { applied, needs_restart }) => {
+                info!("certificates reloaded");
+                if !applied.is_empty() {
+                    info!(applied = applied.join(", "), "configuration reloaded");
+                }
+                if !needs_restart.is_empty() {
+                    let changed = needs_restart.join(", ");
+                    warn!(changed, "the configuration has changed; these settings need a restart");
+                }
+            }
+            Err(error) => {
+                error!(%error, "not reloaded; the former certificates and settings stay in use");
+            }
+        }
+        reloaded
+    }
+
+    async fn try_reload(&mut self) -> Result<Reloaded, Failure> {
+        // First what can fail.
+        let next = (self.again)()?;
+        let built_in = |directive: &Directive| directive.namespace() == "receptor";
+        let built_in = self.node.directives().into_iter().filter(built_in).count();
+        if next.commands.len() + built_in > MAX_HANDLERS {
+            let max = MAX_HANDLERS - built_in;
+            return Err(Failure::usage(format!("a node has at most {max} commands")));
+        }
+        let identity = identity::load(&next.certs, self.node.id(), &next.relays)
+            .await
+            .map_err(Failure::usage)?;
+        self.node.reload(identity).await.map_err(Failure::failed)?;
+
+        let changed = self.running.differences(&next);
+        if next.peers != self.running.peers {
+            self.node.set_peers(next.peers.iter().cloned()).await.map_err(Failure::failed)?;
+        }
+        self.replace_commands(&next.commands)?;
+        self.running.take_live(next);
+
+        let (applied, needs_restart) = changed
+            .into_iter()
+            .map(str::to_owned)
+            .partition(|name| LIVE.iter().any(|live| live.flag == name));
+        Ok(Reloaded { applied, needs_restart })
+    }
+
+    /// Calls that run go on, and no call meets a directive without a handler that has one before
+    /// and after.
+    fn replace_commands(&self, next: &[CommandSpec]) -> Result<(), Failure> {
+        let kept: BTreeSet<_> = next.iter().map(|spec| &spec.directive).collect();
+        for CommandSpec { directive, .. } in &self.running.commands {
+            if !kept.contains(directive) {
+                self.node.remove_handler(directive.clone()).map_err(Failure::failed)?;
+            }
+        }
+        for spec in next {
+            if !self.running.commands.contains(spec) {
+                self.node
+                    .replace_command(spec.directive.clone(), spec.command.clone())
+                    .map_err(Failure::failed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The settings that a reload applies.
+const LIVE: [Name; 5] = [CERTS, PEER, RELAYS, COMMAND, GRACE];
+
+impl NodeConfig {
+    /// Takes over what a reload applies.
+    fn take_live(&mut self, next: Self) {
+        self.certs = next.certs;
+        self.peers = next.peers;
+        self.relays = next.relays;
+        self.commands = next.commands;
+        self.grace = next.grace;
+    }
+}
