@@ -63,6 +63,9 @@ impl Leaving {
         let ended = async {
             registry.idle().await;
             mesh.streams_ended().await;
+            if let Some(units) = units {
+                units.handlers_recorded().await;
+            }
         };
         tokio::select! {
             biased;

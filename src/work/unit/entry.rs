@@ -43,6 +43,11 @@ pub(crate) enum ExecutorChange {
     ReleaseWanted,
     /// It has ended.
     Final { outcome: Outcome, started: bool },
+    /// The attempt is run by a handler of this process, which may have been called: what the `run`
+    /// file says of a command.
+    Called { attempt: u32 },
+    /// The handler was not called after all.
+    NotCalled { attempt: u32 },
 }
 
 /// An entry of a journal.
@@ -62,7 +67,9 @@ impl JournalEntry for ExecutorEntry {
             | ExecutorChange::Accepted
             | ExecutorChange::CancelWanted { .. }
             | ExecutorChange::ReleaseWanted
-            | ExecutorChange::Final { .. } => true,
+            | ExecutorChange::Final { .. }
+            | ExecutorChange::Called { .. }
+            | ExecutorChange::NotCalled { .. } => true,
         }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct ExecutorUnit {
     version: u64,
     /// The newest attempt. 0 if there was none.
     last_attempt: u32,
+    /// The newest attempt is that of a handler, which may have been called.
+    called: bool,
     /// Why the supervisor could not be started, until the fence has shown that it was not.
     spawn_error: Option<String>,
 }
@@ -58,6 +60,11 @@ pub(crate) enum ExecutorInput {
     Turn,
     /// The supervisor of the attempt has created the `run` file.
     Started { attempt: u32 },
+    /// A handler of this process is about to be called. Its attempt has no `run` file: the journal
+    /// takes its place.
+    Calling { attempt: u32 },
+    /// The handler was not called, because the node is shutting down. Its next run calls it.
+    NotCalled { attempt: u32 },
     /// The outcome of [`ExecutorEffect::Fence`]: whether this node created the `run` file, so that
     /// the attempt is void.
     Fenced { attempt: u32, void: bool },
@@ -173,6 +180,7 @@ impl ExecutorUnit {
             since: now,
             version: 1,
             last_attempt: 0,
+            called: false,
             spawn_error: None,
         };
         // The journal must hold the unit before the submitter may finish the payload.
@@ -197,6 +205,7 @@ impl ExecutorUnit {
             since: first.at,
             version: 1,
             last_attempt: 0,
+            called: false,
             spawn_error: None,
         };
         for (index, entry) in rest.iter().enumerate() {
@@ -242,6 +251,8 @@ impl ExecutorUnit {
             ExecutorInput::Corrupt => self.on_corrupt(&mut step),
             ExecutorInput::Turn => self.on_turn(&mut step, now),
             ExecutorInput::Started { attempt } => self.on_started(attempt, &mut step, now),
+            ExecutorInput::Calling { attempt } => self.on_calling(attempt, &mut step, now),
+            ExecutorInput::NotCalled { attempt } => self.on_not_called(attempt, &mut step, now),
             ExecutorInput::Fenced { attempt, void } => {
                 self.on_fenced(attempt, void, &mut step, now)
             }
@@ -367,7 +378,24 @@ impl ExecutorUnit {
             return;
         }
         self.record(ExecutorChange::Running { attempt }, step, now);
-        // The supervisor may not have been there when the cancellation came.
+        self.terminate_if_cancelled(attempt, step);
+    }
+
+    fn on_calling(&mut self, attempt: u32, step: &mut ExecutorStep, now: UnitTime) {
+        if self.stage == (Stage::Starting { attempt }) {
+            self.record(ExecutorChange::Called { attempt }, step, now);
+            self.terminate_if_cancelled(attempt, step);
+        }
+    }
+
+    fn on_not_called(&mut self, attempt: u32, step: &mut ExecutorStep, now: UnitTime) {
+        if self.called && self.stage == (Stage::Running { attempt }) {
+            self.record(ExecutorChange::NotCalled { attempt }, step, now);
+        }
+    }
+
+    /// Repeats a cancellation that may have come before there was anything to terminate.
+    fn terminate_if_cancelled(&self, attempt: u32, step: &mut ExecutorStep) {
         if let Some(grace_ms) = self.cancel {
             step.effects.push(ExecutorEffect::Terminate { attempt, grace_ms });
         }
@@ -480,21 +508,21 @@ impl ExecutorUnit {
         step: &mut ExecutorStep,
         now: UnitTime,
     ) {
+        // The journal takes the place of the `run` file of a handler.
+        let run = if self.called { RunFile::Supervisor } else { found.run };
         // Recorded even if the attempt is over, so that the versions before and after a power
         // failure count the same changes.
-        if found.run == RunFile::Supervisor && self.stage == (Stage::Starting { attempt }) {
+        if run == RunFile::Supervisor && self.stage == (Stage::Starting { attempt }) {
             self.record(ExecutorChange::Running { attempt }, step, now);
         }
         if let Some(exit) = &found.exit {
             self.on_exited(attempt, exit.clone(), step, now);
-        } else if found.run == RunFile::Fence {
+        } else if run == RunFile::Fence {
             self.on_fenced(attempt, true, step, now);
         } else if found.locked {
             step.effects.push(ExecutorEffect::Adopt { attempt });
-            if let Some(grace_ms) = self.cancel {
-                step.effects.push(ExecutorEffect::Terminate { attempt, grace_ms });
-            }
-        } else if found.run == RunFile::Supervisor {
+            self.terminate_if_cancelled(attempt, step);
+        } else if run == RunFile::Supervisor {
             self.on_vanished(attempt, step, now);
         } else if self.cancel.is_some() {
             // A supervisor may be on its way to the `run` file.
@@ -557,8 +585,11 @@ impl ExecutorUnit {
                 ExecutorChange::Starting { attempt },
                 Stage::Starting { attempt: last } | Stage::Running { attempt: last },
             ) => *attempt == last + 1 && self.spec.idempotent,
-            (ExecutorChange::Running { attempt }, stage) => {
+            (ExecutorChange::Running { attempt } | ExecutorChange::Called { attempt }, stage) => {
                 *stage == Stage::Starting { attempt: *attempt }
+            }
+            (ExecutorChange::NotCalled { attempt }, stage) => {
+                self.called && *stage == Stage::Running { attempt: *attempt }
             }
             (ExecutorChange::Starting { .. }, _) => false,
             (ExecutorChange::CancelWanted { .. } | ExecutorChange::Final { .. }, _) => true,
@@ -575,13 +606,23 @@ impl ExecutorUnit {
             ExecutorChange::Starting { attempt } => {
                 self.stage = Stage::Starting { attempt: *attempt };
                 self.last_attempt = *attempt;
+                self.called = false;
             }
             ExecutorChange::Running { attempt } => {
                 self.stage = Stage::Running { attempt: *attempt }
             }
+            ExecutorChange::Called { attempt } => {
+                self.stage = Stage::Running { attempt: *attempt };
+                self.called = true;
+            }
+            ExecutorChange::NotCalled { attempt } => {
+                self.stage = Stage::Starting { attempt: *attempt };
+                self.called = false;
+            }
             ExecutorChange::CancelWanted { grace_ms } => self.cancel = Some(*grace_ms),
             ExecutorChange::ReleaseWanted => self.release = true,
             ExecutorChange::Final { outcome, started } => {
+                self.called = false;
                 self.stage = Stage::Final { outcome: outcome.clone(), started: *started };
             }
         }

@@ -51,6 +51,7 @@
 //! | `Handing` at the submitter | the payload ends | no second store is offered the unit |
 //! | payload and `Accepted` at the executor | STATUS accepted | the payload may be deleted |
 //! | `run` and its names | the command is executed | at most one start |
+//! | `Called` | the handler is called | at most one start |
 //! | output, then `exit` | the supervisor ends | the outcome is not lost with the node's next run |
 //! | wishes, and `Final` at either end | anybody hears of them | a final state never changes |
 //!

@@ -315,6 +315,53 @@ fn a_start_that_is_not_in_the_journal_is_known_by_its_run_file() {
 }
 
 #[test]
+fn a_handler_that_may_have_been_called_is_not_called_again() {
+    let journal = |last: &[ExecutorChange]| {
+        let first = [
+            ExecutorChange::Offered { spec: spec(), start_by: T0.plus(START_BY) },
+            ExecutorChange::Accepted,
+            ExecutorChange::Starting { attempt: 1 },
+        ];
+        journal(&[&first, last].concat())
+    };
+    let nothing = Found { run: RunFile::Absent, locked: false, exit: None };
+    let resume = |last: &[ExecutorChange], found: &Found| {
+        let mut unit = ExecutorUnit::replay(&journal(last)).unwrap();
+        let step = unit.resume(10, found, T0);
+        let starts = step.effects.contains(&ExecutorEffect::Start { attempt: 1 });
+        (starts, unit.status().outcome().cloned())
+    };
+    let (called, not_called) =
+        (ExecutorChange::Called { attempt: 1 }, ExecutorChange::NotCalled { attempt: 1 });
+    assert_eq!(resume(&[], &nothing), (true, None));
+    assert_eq!(resume(&[called.clone()], &nothing), (false, Some(Outcome::Lost)));
+    let cancelled = [called.clone(), ExecutorChange::CancelWanted { grace_ms: 0 }];
+    assert_eq!(resume(&cancelled, &nothing), (false, Some(Outcome::Lost)));
+    // Its task goes on after a failed write.
+    let locked = Found { locked: true, ..nothing.clone() };
+    assert_eq!(resume(&[called.clone()], &locked), (false, None));
+    assert_eq!(resume(&[called, not_called.clone()], &nothing), (true, None));
+    let damaged = ExecutorUnit::replay(&journal(&[not_called]));
+    assert_eq!(damaged, Err(DamagedJournal::OutOfOrder { index: 3 }));
+}
+
+#[test]
+fn a_handler_that_was_not_called_is_due_again() {
+    let mut unit = starting(spec());
+    let step = unit.handle(ExecutorInput::Calling { attempt: 1 }, T0);
+    assert_eq!(changes(&step.entries), [&ExecutorChange::Called { attempt: 1 }]);
+    assert_eq!(unit.status().state, ReportState::Running);
+    assert_eq!(unit.handle(ExecutorInput::Calling { attempt: 1 }, T0).entries, []);
+    let step = unit.handle(ExecutorInput::NotCalled { attempt: 1 }, T0);
+    assert_eq!(changes(&step.entries), [&ExecutorChange::NotCalled { attempt: 1 }]);
+    assert_eq!(unit.status().state, ReportState::Starting);
+    // A command that runs is not undone.
+    let mut unit = starting(spec());
+    let _ = unit.handle(ExecutorInput::Started { attempt: 1 }, T0);
+    assert_eq!(unit.handle(ExecutorInput::NotCalled { attempt: 1 }, T0).entries, []);
+}
+
+#[test]
 fn a_machine_that_has_ended_is_rebuilt_from_what_is_kept() {
     let spec = UnitSpec { labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]), ..spec() };
     let executor = ExecutorUnit::replay(&journal(&[

@@ -53,6 +53,7 @@ impl From<EndedExecutor> for ExecutorUnit {
             since: ended.since,
             version: ended.version,
             last_attempt: ended.last_attempt,
+            called: false,
             spawn_error: None,
         }
     }

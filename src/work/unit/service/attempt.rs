@@ -46,25 +46,28 @@ impl Shared {
             // The journal says that the attempt is due: the node's next run starts it.
             return None;
         }
-        match self.try_start(unit, attempt) {
-            Ok(child) => {
-                self.watch_attempt(unit, core, attempt, child);
+        match self.try_start(unit, core, attempt) {
+            Ok(None) => None,
+            Ok(Some(child)) => {
+                self.watch_attempt(unit, core, attempt, Some(child));
                 None
             }
             Err(text) => Some(ExecutorInput::SpawnFailed { attempt, text }),
         }
     }
 
+    /// Starts what runs an attempt. Returns the supervisor, which a handler does not have.
     fn try_start(
         self: &Arc<Self>,
         unit: &Arc<InUnit>,
+        core: &mut InCore,
         attempt: u32,
     ) -> Result<Option<Child>, String> {
         let directive = &unit.spec.directive;
         let command = match self.registry.unit_runner(directive) {
             Some(UnitRunner::Command(command)) => command,
             Some(UnitRunner::Handler) => {
-                return self.run_handler(unit, attempt).map(|()| None);
+                return self.run_handler(unit, core, attempt).map(|()| None);
             }
             None => return Err(format!("nobody handles {directive} any more")),
         };

@@ -39,6 +39,10 @@ use crate::mesh::data_dir::datadir::DataDir;
 use crate::mesh::handle::Mesh;
 use crate::sync::lock;
 
+/// Maximum time for which a shutdown waits for a handler's end to be written. Enough for a busy
+/// disk, and short for a node whose disk is full.
+const RECORD_WAIT: Duration = Duration::from_secs(2);
+
 /// The engine of a node's units. Dropped, it ends all of its tasks; commands that run go on.
 pub(crate) struct Engine {
     shared: SharedRef,
@@ -122,6 +126,7 @@ impl Engine {
             incoming: Incoming::new(in_home),
             registry: registry.clone(),
             guests: Guests::default(),
+            handlers: watch::Sender::new(0),
             quarantined: Mutex::new(quarantined),
             mesh: mesh.downgrade(),
             tasks: Tasks::new(Handle::current(), is_closed),
@@ -154,6 +159,13 @@ impl Engine {
     /// Starts nothing any more: what has been accepted is for the node's next run.
     pub(crate) fn drain(&self) {
         self.shared.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until the ends of handlers whose calls are over are recorded, for up to
+    /// [`RECORD_WAIT`].
+    pub(crate) async fn handlers_recorded(&self) {
+        // A handler that is shutting its node down has not ended.
+        let _ = tokio::time::timeout(RECORD_WAIT, self.shared.handlers_ended()).await;
     }
 
     /// Ends all tasks. What is being written is finished, and commands that run go on.

@@ -112,6 +112,7 @@ impl Shared {
                 }
                 ExecutorEffect::Terminate { attempt, grace_ms } => {
                     unit.paths.request_termination(attempt, grace_ms)?;
+                    unit.pulse().terminate_came();
                     None
                 }
                 ExecutorEffect::Remove { tombstone_until } => {

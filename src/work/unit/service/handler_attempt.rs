@@ -1,8 +1,8 @@
 //! An attempt of a unit whose directive is handled by a function of this process.
 //!
-//! The node is its own supervisor then: it holds the lock, writes the outputs, and records the end.
-//! What it runs ends with it. A restarted node finds the lock free and no record, and the unit is
-//! lost unless it is idempotent.
+//! The journal takes the place of the files by which a supervisor reports: it says that the handler
+//! is about to be called, and how it ended. What a handler runs ends with this process. A restarted
+//! node finds a journal without an end, and the unit is lost unless it is idempotent.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -19,12 +19,13 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::super::super::call::{Call, CallError, CallOptions, call};
-use super::super::executor::{Exit, ExitKind};
+use super::super::executor::{ExecutorInput, Exit, ExitKind};
 use super::super::job::{Channel, ExitRecord, Usage};
+use super::super::outcome::ReportState;
 use super::super::store::faults::{before_write, write_at};
-use super::super::store::make_dir_unsynced;
+use super::super::store::{make_dir_unsynced, sync_parent};
 use super::error::UnitError;
-use super::in_unit::InUnit;
+use super::in_unit::{InCore, InUnit};
 use super::shared::Shared;
 use crate::id::ServiceName;
 use crate::mesh::data_dir::datadir::replace;
@@ -35,60 +36,100 @@ use crate::transport::random;
 /// How much of the payload is read at a time, in bytes.
 const PIECE: usize = 64 * 1024;
 
-/// The output of a handler.
+/// The output of a handler. Its file is created with the first byte.
 struct Written {
     path: PathBuf,
-    file: File,
+    file: Option<File>,
     len: u64,
     hash: Sha256,
 }
 
+/// A handler's attempt that has not ended. Dropped, it has, or the node is gone.
+struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    fn enter(shared: &Arc<Shared>) -> Self {
+        shared.handlers.send_modify(|count| *count += 1);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.handlers.send_modify(|count| *count -= 1);
+    }
+}
+
 impl Shared {
-    /// Begins an attempt, and calls the handler. Blocks on the disk.
+    /// Has an attempt run by a handler. Blocks on the disk.
     pub(super) fn run_handler(
         self: &Arc<Self>,
         unit: &Arc<InUnit>,
+        core: &mut InCore,
         attempt: u32,
     ) -> Result<(), String> {
         let begin = || {
-            let dir = unit.paths.attempt_path(attempt);
-            make_dir_unsynced(&dir)?;
+            // It says that the attempt is in hand when the unit is recovered after a failed write.
             let lock = unit.paths.lock()?;
-            // Creating the outputs would truncate those of an attempt that was begun.
-            if unit.paths.is_begun(attempt)? {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            let out = Written::create(&dir.join("stdout"))?;
-            Written::create(&dir.join("stderr"))?;
-            unit.paths.begin(attempt, std::process::id())?;
-            Ok((lock, out))
+            // A supervisor may have run it when the directive was that of a command.
+            let is_begun = unit.paths.is_begun(attempt)?;
+            if is_begun { Err(io::ErrorKind::AlreadyExists.into()) } else { Ok(lock) }
         };
-        let (lock, out) =
+        let lock =
             begin().map_err(|error: io::Error| format!("cannot begin the attempt: {error}"))?;
-        let (shared, unit) = (self.clone(), unit.clone());
+        core.watched = Some(attempt);
+        let (shared, unit, in_flight) = (self.clone(), unit.clone(), InFlight::enter(self));
         self.spawn(async move {
-            let dir = unit.paths.attempt_path(attempt);
-            let out = Arc::new(Mutex::new(out));
-            let exit = shared.call_handler(&unit, &dir, &out).await;
-            // A write that a cancellation has overtaken is finished first: it holds the lock.
-            let out = out.lock_owned().await;
-            let exit = match exit {
-                Some(exit) if shared.put_off(&unit, attempt, &exit).await => None,
-                exit => exit,
-            };
-            if let Some(exit) = exit {
-                let end = (dir, exit, out);
-                let recorded =
-                    shared.write_when_possible(end, |(dir, exit, out)| record(dir, exit, out));
-                if let Err(UnitError::Disk(error)) = recorded.await {
-                    tracing::warn!(unit = %unit.key, error, "could not record the end of a unit");
-                }
-            }
-            drop(lock);
-            // Had the record failed, the free lock says that the end is not known.
-            unit.pulse().file_came();
+            shared.handle_attempt(&unit, attempt).await;
+            drop((lock, in_flight));
         });
         Ok(())
+    }
+
+    /// Journals that the handler is called, calls it, and journals how it ended.
+    async fn handle_attempt(self: &Arc<Self>, unit: &Arc<InUnit>, attempt: u32) {
+        if self.is_draining() {
+            // The journal says that the attempt is due: the node's next run starts it.
+            return;
+        }
+        self.feed_until_taken(unit, ExecutorInput::Calling { attempt }).await;
+        let seen = unit.seen();
+        if seen.removed || seen.attempt != attempt || seen.report.state != ReportState::Running {
+            return;
+        }
+        let dir = unit.paths.attempt_path(attempt);
+        let out = Arc::new(Mutex::new(Written::new(dir.join("stdout"))));
+        let exit = self.call_handler(unit, &dir, &out).await;
+        // A write that a cancellation has overtaken is finished first: it holds the lock.
+        let out = out.lock_owned().await;
+        let input = match exit {
+            Some(exit) if self.is_draining() && matches!(exit.end, ExitKind::NotStarted(_)) => {
+                ExecutorInput::NotCalled { attempt }
+            }
+            Some(exit) => {
+                let end = (dir, exit.clone(), out);
+                let recorded =
+                    self.write_when_possible(end, |(dir, exit, out)| record(dir, exit, out));
+                match recorded.await {
+                    Ok(()) => ExecutorInput::Exited { attempt, exit },
+                    Err(UnitError::Disk(error)) => {
+                        tracing::warn!(unit = %unit.key, error, "could not record the output of a unit");
+                        ExecutorInput::Vanished { attempt }
+                    }
+                    Err(UnitError::ShutDown | UnitError::Removed) => return,
+                }
+            }
+            // It was cut off. The node's next run decides what becomes of the unit.
+            None if self.is_draining() => return,
+            None => ExecutorInput::Vanished { attempt },
+        };
+        self.feed_until_taken(unit, input).await;
+    }
+
+    /// Waits until the ends of all handlers are recorded.
+    pub(super) async fn handlers_ended(&self) {
+        // An error is impossible: the sender is part of this.
+        let _ = self.handlers.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Calls the handler. `None` if it is unknown whether it ran.
@@ -109,16 +150,6 @@ impl Shared {
             () = terminated(unit, dir) => Some(Exit { end: ExitKind::Signal(15), terminated: true }),
             end = exchange(self, unit, call, out, limit) => end.map(exit),
         }
-    }
-
-    /// Undoes the beginning of an attempt whose handler was not called because the node is shutting
-    /// down. Returns whether that succeeded: the node's next run begins the attempt again.
-    async fn put_off(&self, unit: &InUnit, attempt: u32, exit: &Exit) -> bool {
-        if !self.is_draining() || !matches!(exit.end, ExitKind::NotStarted(_)) {
-            return false;
-        }
-        let paths = unit.paths.clone();
-        matches!(self.blocking(move || paths.undo_begin(attempt)).await, Ok(Ok(())))
     }
 
     /// Writes to the disk. While that is full it is tried again.
@@ -249,10 +280,12 @@ async fn exchange(
                     // A full disk slows the handler down: its responses are not read meanwhile.
                     let written = shared
                         .write_when_possible((out, response.body), |(out, body)| out.append(body));
-                    if let Err(UnitError::Disk(error)) = written.await {
-                        return Some(ExitKind::Handler(format!(
-                            "cannot write the output: {error}"
-                        )));
+                    match written.await {
+                        Err(UnitError::Disk(error)) => {
+                            let text = format!("cannot write the output: {error}");
+                            return Some(ExitKind::Handler(text));
+                        }
+                        Ok(()) | Err(_) => unit.pulse().output_grew(),
                     }
                 }
                 Ok(None) => return Some(ExitKind::Status(0)),
@@ -282,18 +315,28 @@ fn how(error: &CallError) -> Option<ExitKind> {
 }
 
 impl Written {
-    fn create(path: &Path) -> io::Result<Self> {
-        before_write(path)?;
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        Ok(Self { path: path.to_owned(), file, len: 0, hash: Sha256::new() })
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: None, len: 0, hash: Sha256::new() }
+    }
+
+    /// The file, which is created if there is none yet.
+    fn file(&mut self) -> io::Result<&File> {
+        if self.file.is_none() {
+            before_write(&self.path)?;
+            self.path.parent().map_or(Ok(true), make_dir_unsynced)?;
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            self.file = Some(options.open(&self.path)?);
+        }
+        self.file.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Appends a piece, and removes from it what was written. After an error the rest may be tried
     /// again, or never: what was written counts at once.
     fn append(&mut self, piece: &mut Bytes) -> io::Result<()> {
         while !piece.is_empty() {
-            match write_at(&self.file, &self.path, piece, self.len) {
+            let (path, len) = (self.path.clone(), self.len);
+            match write_at(self.file()?, &path, piece, len) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     self.hash.update(&piece[..written]);
@@ -308,11 +351,12 @@ impl Written {
     }
 }
 
+/// Syncs the output, and records its digest. One that is empty needs neither.
 fn record(dir: &Path, exit: &Exit, out: &Written) -> io::Result<()> {
+    let Some(file) = &out.file else { return Ok(()) };
     before_write(dir)?;
-    if out.len > 0 {
-        out.file.sync_all()?;
-    }
+    file.sync_all()?;
+    sync_parent(dir)?;
     let record = ExitRecord {
         exit: exit.clone(),
         stdout: Channel { len: out.len, sha256: out.hash.clone().finalize().into() },

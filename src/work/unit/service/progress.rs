@@ -23,7 +23,7 @@ impl Progress {
     pub(super) fn note_journal(&mut self, entries: &[ExecutorEntry]) {
         for entry in entries {
             match &entry.change {
-                ExecutorChange::Running { .. } => {
+                ExecutorChange::Running { .. } | ExecutorChange::Called { .. } => {
                     self.started_ms.get_or_insert(entry.at.0);
                 }
                 ExecutorChange::Final { .. } => self.ended_ms = Some(entry.at.0),

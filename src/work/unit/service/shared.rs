@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
+use tokio::sync::watch;
 
 use super::super::super::registry::Registry;
 use super::super::api::{UnitLimits, UnitsConfig};
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(super) incoming: Incoming,
     pub(super) registry: Registry,
     pub(super) guests: Guests,
+    /// The number of handlers whose ends are not recorded yet.
+    pub(super) handlers: watch::Sender<usize>,
     pub(super) quarantined: Mutex<Vec<Quarantined>>,
     pub(super) mesh: WeakMesh,
     pub(super) tasks: Tasks,

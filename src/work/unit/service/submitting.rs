@@ -92,7 +92,12 @@ impl Shared {
             // One trip to a blocking thread for what is in memory.
             PayloadSource::Bytes(bytes) => {
                 let written = self.blocking(move || {
-                    let (reserved, mut copying) = shared.reserve(id)?;
+                    let (reserved, mut copying) = if bytes.is_empty() {
+                        // An empty payload has no file.
+                        (shared.store.reserve_outgoing(id)?, Copying::new(None))
+                    } else {
+                        shared.reserve(id)?
+                    };
                     copying.take(&bytes)?;
                     let unit = shared.queue(reserved, id, node, spec, copying);
                     drop(claimed);

@@ -140,14 +140,6 @@ impl UnitPaths {
         self.create_run(attempt, &Run::Supervisor { pid })
     }
 
-    /// Undoes [`begin`](Self::begin), so that the attempt can be begun again. The caller has begun
-    /// it, still holds the [lock](Self::lock), and has not executed anything.
-    pub(crate) fn undo_begin(&self, attempt: u32) -> io::Result<()> {
-        let run = self.attempt_path(attempt).join("run");
-        fs::remove_file(&run)?;
-        sync_parent(&run)
-    }
-
     /// Whether an attempt was begun or made void. The answer is final for a caller that holds the
     /// [lock](Self::lock), except that the node may still make the attempt void.
     pub(crate) fn is_begun(&self, attempt: u32) -> io::Result<bool> {

@@ -236,19 +236,6 @@ fn offered() -> ExecutorChange {
 }
 
 #[test]
-fn an_attempt_whose_beginning_is_undone_can_be_begun_again() {
-    let root = tempfile::tempdir().unwrap();
-    let (store, _) = open(root.path());
-    let unit = store.create_incoming(&key(1), &entries(&[offered()])).unwrap();
-    unit.paths().begin(1, 7).unwrap();
-    unit.paths().begin(1, 8).unwrap_err();
-    unit.paths().undo_begin(1).unwrap();
-    assert_eq!(unit.paths().found(1).unwrap().run, RunFile::Absent);
-    unit.paths().begin(1, 9).unwrap();
-    assert_eq!(unit.paths().supervisor_pid(1).unwrap(), Some(9));
-}
-
-#[test]
 fn what_a_failed_submission_left_behind_is_replaced() {
     let root = tempfile::tempdir().unwrap();
     let (store, _) = open(root.path());
