@@ -59,7 +59,8 @@
 //! supervisor process, and the supervisor creates the attempt's `run` file exclusively before it
 //! executes the command. Only the creator of that file runs anything. An executor that wants to
 //! declare an attempt dead creates the file itself: if it succeeds, no supervisor can run the
-//! command.
+//! command. A handler runs in the executor's own process, so its attempts have no such file: the
+//! executor journals `Called` before it calls the handler.
 
 mod api;
 mod busy;

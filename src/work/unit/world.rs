@@ -81,6 +81,8 @@ struct World {
     /// One crash in so many chances. 0: none.
     crash_one_in: u64,
     specs: BTreeMap<u128, UnitSpec>,
+    /// The units that a handler of the executor's process runs, one bit each.
+    handlers: u64,
     submitter: Option<BTreeMap<u128, SubmitterUnit>>,
     submitter_disk: BTreeMap<u128, Vec<SubmitterEntry>>,
     executor: Option<ExecutorProcess>,
@@ -99,8 +101,10 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
+        let mut rng = SplitMix64::new(seed);
         Self {
-            rng: SplitMix64::new(seed),
+            handlers: rng.below(1 << UNITS),
+            rng,
             now: UnitTime(1_000_000),
             crash_one_in: 0,
             specs: BTreeMap::new(),
@@ -435,6 +439,10 @@ impl World {
                 ExecutorEffect::Dequeue => {
                     executor.queue.remove(&self.specs[&n].directive, &key(n))
                 }
+                ExecutorEffect::Start { attempt } if self.handlers >> n & 1 == 1 => {
+                    let phase = Phase::Locked;
+                    self.supervisors.push(Supervisor { unit: n, attempt, phase, terminate: false });
+                }
                 ExecutorEffect::Start { attempt } => {
                     executor.spawned.insert((n, attempt));
                     if !self.rng.one_in(20) {
@@ -508,6 +516,9 @@ impl World {
         }
         let index = self.rng.below(self.supervisors.len() as u64) as usize;
         let (unit, attempt) = (self.supervisors[index].unit, self.supervisors[index].attempt);
+        if self.handlers >> unit & 1 == 1 {
+            return self.run_handler(index, unit, attempt);
+        }
         match self.supervisors[index].phase {
             Phase::Forked => {
                 if self.is_locked(unit) || !self.disk.journals.contains_key(&unit) {
@@ -542,6 +553,43 @@ impl World {
                 }
                 self.disk.exits.insert((unit, attempt), Exit { end, terminated });
                 self.supervisors.remove(index);
+            }
+        }
+    }
+
+    /// A task that runs a handler takes its next step. It ends with the executor.
+    fn run_handler(&mut self, index: usize, unit: u128, attempt: u32) {
+        match self.supervisors[index].phase {
+            Phase::Forked | Phase::Locked => {
+                self.supervisors[index].phase = Phase::RunCreated;
+                self.executor_input(unit, ExecutorInput::Calling { attempt });
+            }
+            Phase::RunCreated if self.crash_one_in > 0 && self.rng.one_in(10) => {
+                // The node is shutting down.
+                self.executor_input(unit, ExecutorInput::NotCalled { attempt });
+                self.kill_executor();
+            }
+            Phase::RunCreated => {
+                self.supervisors[index].phase = Phase::Executing;
+                self.execute(unit);
+            }
+            Phase::Executing => {
+                let terminated = self.supervisors[index].terminate;
+                if !terminated && !self.rng.one_in(6) {
+                    return;
+                }
+                let end = match (terminated, self.rng.below(3)) {
+                    (_, 0) => ExitKind::Status(0),
+                    (true, _) => ExitKind::Signal(15),
+                    (false, _) => ExitKind::Handler("failed".into()),
+                };
+                if end == ExitKind::Status(0) {
+                    self.succeeded.insert(unit);
+                }
+                let exit = Exit { end, terminated };
+                self.executor_input(unit, ExecutorInput::Exited { attempt, exit });
+                // It holds the lock until its end is recorded.
+                self.supervisors.retain(|it| (it.unit, it.attempt) != (unit, attempt));
             }
         }
     }
@@ -658,12 +706,27 @@ impl World {
     fn kill_executor(&mut self) {
         self.executor = None;
         self.set_link(false);
+        for handler in self.supervisors.extract_if(.., |it| self.handlers >> it.unit & 1 == 1) {
+            // Any other handler was not called, and is called by the next process.
+            let journal = self.disk.journals.get(&handler.unit).into_iter().flatten();
+            let last = journal.rev().find_map(|entry| match entry.change {
+                ExecutorChange::Called { .. } => Some(true),
+                ExecutorChange::Starting { .. } | ExecutorChange::NotCalled { .. } => Some(false),
+                _ => None,
+            });
+            if last == Some(true) {
+                self.hurt.insert(handler.unit);
+            }
+        }
     }
 
     fn kill_supervisor(&mut self) {
         if !self.supervisors.is_empty() {
             let index = self.rng.below(self.supervisors.len() as u64) as usize;
-            self.hurt.insert(self.supervisors.remove(index).unit);
+            // A handler ends with its process only.
+            if self.handlers >> self.supervisors[index].unit & 1 == 0 {
+                self.hurt.insert(self.supervisors.remove(index).unit);
+            }
         }
     }
 

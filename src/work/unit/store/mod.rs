@@ -12,6 +12,7 @@
 //!     attempt-N/run           created exclusively by the supervisor, or by the node to void the attempt
 //!     attempt-N/exit          how it ended
 //!     attempt-N/stdout, stderr
+//!                             a handler's attempt has stdout and exit only, once there is output
 //!   out/UUID/                 a unit that this node has submitted
 //!     log, payload
 //! ```
