@@ -42,6 +42,7 @@ fn links_between_pages_lead_somewhere() {
         "docs/cli.md",
         "docs/commands.md",
         "docs/errors.md",
+        "docs/from-receptor.md",
         "docs/guarantees.md",
         "docs/nat.md",
         "docs/performance.md",
