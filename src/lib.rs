@@ -109,6 +109,8 @@ pub mod router;
 pub mod switch;
 #[cfg(feature = "node")]
 mod sync;
+#[cfg(feature = "node")]
+mod unfold;
 
 #[cfg(feature = "node")]
 pub mod mesh;
@@ -136,9 +138,10 @@ pub use id::{
 #[cfg(feature = "node")]
 pub use mesh::{
     ConvergeError, Convergence, Datagram, DatagramError, DatagramListener, DatagramSender,
-    EndReason, EndedBy, Ending, Event, Incoming, InvalidPeerAddr, LinkCost, Listener,
-    NodeExplanation, OpenError, OpenOptions, PeerAddr, RecvHalf, RefuseCode, RefusedOpen, SendHalf,
-    ServeError, ShutDown, Status, StatusOptions, Stream, StreamError,
+    EndReason, EndedBy, Ending, Event, Events, Incoming, InvalidPeerAddr, LinkCost, Listener,
+    NodeExplanation, OpenError, OpenOptions, OpenRequest, OpenRequests, PeerAddr, RecvHalf,
+    RefuseCode, RefusedOpen, SendHalf, ServeError, ShutDown, Status, StatusOptions, Stream,
+    StreamError,
 };
 #[cfg(feature = "node")]
 pub use node::{

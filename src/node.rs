@@ -14,14 +14,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::broadcast;
-
 use crate::id::{InvalidName, NodeId, ServiceName};
 use crate::mesh::handle::Mesh;
+use crate::mesh::services::Admission;
 use crate::mesh::services::usage::Purpose;
 use crate::mesh::{
-    ConvergeError, Convergence, DatagramListener, DatagramSender, Event, Listener, NodeExplanation,
-    OpenError, OpenOptions, PeerAddr, ServeError, ShutDown, Status, StatusOptions, Stream, clock,
+    ConvergeError, Convergence, DatagramListener, DatagramSender, Events, Listener,
+    NodeExplanation, OpenError, OpenOptions, OpenRequests, PeerAddr, RefusedOpen, ServeError,
+    ShutDown, Status, StatusOptions, Stream, clock,
 };
 use crate::transport::Identity;
 use crate::work;
@@ -188,7 +188,78 @@ impl Node {
         &self,
         service: impl TryInto<ServiceName, Error: Into<InvalidName>>,
     ) -> Result<Listener, ServeError> {
-        self.0.mesh.serve(name(service)?)
+        self.0.mesh.serve(name(service)?, Admission::Everybody)
+    }
+
+    /// Offers a service to the callers that `permit` admits. Streams of others are refused with
+    /// what it returns: their openers get [`StreamError::Refused`](crate::StreamError::Refused).
+    /// Otherwise as [`serve`](Self::serve).
+    ///
+    /// `permit` is called for each stream, at times twice, on the task that receives for the
+    /// caller's connection: it must not block. Use [`serve_requests`](Self::serve_requests) if the
+    /// decision takes time.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use receptor_quic::{RefuseCode, StreamError, testing};
+    ///
+    /// let mesh = testing::mesh(["alice-bob"]).await;
+    /// let mut listener = mesh.node("bob").serve_if("logs", |caller| {
+    ///     if caller.as_str() == "admin" { Ok(()) } else { Err(RefuseCode::NotAllowed.into()) }
+    /// })?;
+    /// let mut stream = mesh.node("alice").open("bob", "logs").await?;
+    /// let error = stream.accepted().await.unwrap_err();
+    /// assert!(matches!(error, StreamError::Refused(why) if why.code == RefuseCode::NotAllowed));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn serve_if(
+        &self,
+        service: impl TryInto<ServiceName, Error: Into<InvalidName>>,
+        permit: impl Fn(&NodeId) -> Result<(), RefusedOpen> + Send + Sync + 'static,
+    ) -> Result<Listener, ServeError> {
+        self.0.mesh.serve(name(service)?, Admission::If(Arc::new(permit)))
+    }
+
+    /// Offers a service whose streams the application accepts or refuses one by one. Otherwise as
+    /// [`serve`](Self::serve), which accepts every stream as it comes.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use receptor_quic::{RefuseCode, RefusedOpen, StreamError, testing};
+    ///
+    /// const QUOTA_EXCEEDED: RefuseCode = RefuseCode::Application(7);
+    ///
+    /// let mesh = testing::mesh(["alice-bob"]).await;
+    /// let mut requests = mesh.node("bob").serve_requests("upload")?;
+    /// let mut stream = mesh.node("alice").open("bob", "upload").await?;
+    ///
+    /// let request = requests.next().await.expect("the node is up");
+    /// assert_eq!(request.peer().as_str(), "alice");
+    /// request.refuse(RefusedOpen::new(QUOTA_EXCEEDED).with_text("1 GiB a day")).await;
+    ///
+    /// let error = stream.accepted().await.unwrap_err();
+    /// assert!(matches!(error, StreamError::Refused(why) if why.code == QUOTA_EXCEEDED));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn serve_requests(
+        &self,
+        service: impl TryInto<ServiceName, Error: Into<InvalidName>>,
+    ) -> Result<OpenRequests, ServeError> {
+        Ok(OpenRequests::new(self.0.mesh.serve(name(service)?, Admission::Later)?))
     }
 
     /// Makes a sender of datagrams to a service of a node: messages of at most a packet each,
@@ -261,8 +332,8 @@ impl Node {
     /// What happens from now on, until the node is shut down. A listener that falls more than 1,024
     /// events behind misses the oldest, and gets an error that says how many.
     #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.0.mesh.events()
+    pub fn events(&self) -> Events {
+        Events::new(self.0.mesh.events())
     }
 
     /// Shows another identity for the same id from now on, and accepts others by its trust.

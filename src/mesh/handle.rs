@@ -27,7 +27,7 @@ use crate::mesh::report::explanation::NodeExplanation;
 use crate::mesh::report::status::{Status, StatusOptions};
 use crate::mesh::services::datagram::DatagramListener;
 use crate::mesh::services::serve_error::ServeError;
-use crate::mesh::services::{Listener, Services};
+use crate::mesh::services::{Admission, Listener, Services};
 use crate::mesh::view::View;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::unreachable::Reports;
@@ -101,14 +101,18 @@ impl Mesh {
     }
 
     /// Offers a service.
-    pub(crate) fn serve(&self, service: ServiceName) -> Result<Listener, ServeError> {
-        self.0.services.offer(service, false)
+    pub(crate) fn serve(
+        &self,
+        service: ServiceName,
+        admission: Admission,
+    ) -> Result<Listener, ServeError> {
+        self.0.services.offer(service, false, admission)
     }
 
     /// Offers the service of calls, which accepts streams of callers who have no credit left for
     /// others.
     pub(crate) fn serve_calls(&self, service: ServiceName) -> Result<Listener, ServeError> {
-        self.0.services.offer(service, true)
+        self.0.services.offer(service, true, Admission::Everybody)
     }
 
     /// Takes datagrams for a service.

@@ -41,6 +41,7 @@ pub use network::interfaces::addresses::{AddressKind, LocalAddress, MAX_LOCAL_AD
 pub use peers::MAX_PEERS;
 pub use report::convergence::{ConvergeError, Convergence};
 pub use report::departures::LeftStatus;
+pub use report::event_stream::{Events, MissedEvents};
 pub use report::events::Event;
 pub use report::explanation::{
     AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation,
@@ -57,6 +58,7 @@ pub use services::datagram_queue::{Datagram, MAX_WAITING_DATAGRAMS};
 pub use services::ending::{EndReason, EndedBy, Ending};
 pub use services::open::{OpenError, OpenOptions};
 pub use services::refuse::{RefuseCode, RefusedOpen};
+pub use services::request::{OpenRequest, OpenRequests};
 pub use services::serve_error::{MAX_SERVICES, ServeError};
 pub use services::stream::{RecvHalf, SendHalf, Stream, StreamError};
 pub use services::{Incoming, Listener, MAX_WAITING};

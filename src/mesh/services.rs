@@ -15,6 +15,7 @@ pub(crate) mod open_streams;
 pub(crate) mod patience;
 pub(crate) mod receive_window;
 pub(crate) mod refuse;
+pub(crate) mod request;
 pub(crate) mod send_window;
 pub(crate) mod serve_error;
 pub(crate) mod stream;
@@ -24,8 +25,10 @@ pub(crate) mod window_need;
 pub(crate) mod written;
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -103,9 +106,47 @@ struct Offered {
     /// Whether it accepts streams beyond [`MAX_INCOMING_STREAMS`], because it bounds its work
     /// itself and serves the built-in directives.
     reserved: bool,
+    admission: Admission,
+}
+
+/// Who decides whether a stream is accepted.
+#[derive(Clone)]
+pub(crate) enum Admission {
+    /// Every stream is.
+    Everybody,
+    /// This function does.
+    If(Arc<Permit>),
+    /// The application does, when it has the stream.
+    Later,
+}
+
+/// Whether streams of a caller are accepted.
+type Permit = dyn Fn(&NodeId) -> Result<(), RefusedOpen> + Send + Sync;
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Everybody => "Everybody",
+            Self::If(_) => "If",
+            Self::Later => "Later",
+        })
+    }
 }
 
 impl Offered {
+    /// Whether this caller's streams are accepted.
+    fn permits(&self, caller: &NodeId) -> Result<(), RefusedOpen> {
+        match &self.admission {
+            Admission::If(permit) => permit(caller),
+            Admission::Everybody | Admission::Later => Ok(()),
+        }
+    }
+
+    /// Whether the acceptance is sent before the application has the stream.
+    fn accepts_at_once(&self) -> bool {
+        !matches!(self.admission, Admission::Later)
+    }
+
     /// Whether a caller with this many streams here may have one more.
     fn admits(&self, usage: &Usage) -> bool {
         self.reserved || usage.incoming_streams() <= MAX_INCOMING_STREAMS
@@ -173,10 +214,16 @@ impl Asked {
         came.starts_with(&self.header) && !self.service.queue.is_closed()
     }
 
-    /// A place in the service's queue; `None` if it is full, the caller has too many streams, or
-    /// the node leaves.
-    fn place(&self, services: &Services, usage: &Usage) -> Option<mpsc::Permit<'_, Queued>> {
-        let admitted = self.service.admits(usage)
+    /// A place in the service's queue; `None` if it is full, the caller has too many streams or is
+    /// not permitted, or the node leaves.
+    fn place(
+        &self,
+        peer: &NodeId,
+        services: &Services,
+        usage: &Usage,
+    ) -> Option<mpsc::Permit<'_, Queued>> {
+        let admitted = self.service.permits(peer).is_ok()
+            && self.service.admits(usage)
             && !self.caller.has_line()
             && self.service.shares(&self.caller);
         if services.leaving.load(Ordering::Relaxed) || !admitted {
@@ -208,6 +255,15 @@ impl Listener {
     }
 }
 
+/// Yields what [`accept`](Listener::accept) returns.
+impl futures_core::Stream for Listener {
+    type Item = Incoming;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        self.incoming.poll_recv(cx).map(|queued| Some(queued?.incoming))
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         self.services.lock().offered.remove(&self.name);
@@ -235,8 +291,8 @@ fn is_accepted(answered: &Result<(), quinn::WriteError>) -> bool {
 }
 
 /// Sends a refusal, and waits until it has arrived: it is lost if the stream is dropped before.
-async fn refuse(send: &mut quinn::SendStream, code: RefuseCode) {
-    if send.write_all(&RefusedOpen::new(code).encode()).await.is_ok() && send.finish().is_ok() {
+async fn refuse(send: &mut quinn::SendStream, refused: &RefusedOpen) {
+    if send.write_all(&refused.encode()).await.is_ok() && send.finish().is_ok() {
         let _ = send.stopped().await;
     }
 }
@@ -257,7 +313,12 @@ impl Services {
 
     /// Offers a service. One that is `reserved` accepts streams of callers who have no credit left
     /// for others.
-    pub(crate) fn offer(&self, name: ServiceName, reserved: bool) -> Result<Listener, ServeError> {
+    pub(crate) fn offer(
+        &self,
+        name: ServiceName,
+        reserved: bool,
+        admission: Admission,
+    ) -> Result<Listener, ServeError> {
         let mut state = self.lock();
         if self.leaving.load(Ordering::Relaxed) {
             return Err(ServeError::ShutDown);
@@ -270,7 +331,8 @@ impl Services {
             return Err(ServeError::TooMany);
         }
         let (queue, incoming) = mpsc::channel(MAX_WAITING);
-        state.offered.insert(name.clone(), Offered { queue, callers: Arc::default(), reserved });
+        let offered = Offered { queue, callers: Arc::default(), reserved, admission };
+        state.offered.insert(name.clone(), offered);
         Ok(Listener { name, incoming, services: self.clone() })
     }
 
@@ -316,16 +378,21 @@ impl Services {
             *last = self.find(peer, &opened.came);
         }
         let Some(found) = last.as_ref() else { return Some(opened) };
-        let mut place = found.place(self, credit.usage());
+        let mut place = found.place(peer, self, credit.usage());
         for _ in 0..ACCEPT_YIELDS {
             if place.is_some() {
                 break;
             }
             tokio::task::yield_now().await;
-            place = found.place(self, credit.usage());
+            place = found.place(peer, self, credit.usage());
         }
         let Some(place) = place else { return Some(opened) };
-        if !at_once(opened.send.write_chunk(acceptance())).await.as_ref().is_some_and(is_accepted) {
+        if found.service.accepts_at_once()
+            && !at_once(opened.send.write_chunk(acceptance()))
+                .await
+                .as_ref()
+                .is_some_and(is_accepted)
+        {
             return Some(opened);
         }
         if found.wants_credit {
@@ -381,24 +448,26 @@ impl Services {
                     .await
                     .map(|place| (place, header))
             }
-            Err(code) => Err(code),
+            Err(code) => Err(code.into()),
         };
-        let ((place, counted), header) = match placed {
+        let ((place, counted, accept), header) = match placed {
             Ok(placed) => placed,
-            Err(code) => {
-                debug!(%peer, %code, "refused a stream");
+            Err(refused) => {
+                debug!(%peer, code = %refused.code, "refused a stream");
                 // It may share a batch of packets, and the refusal waits to be acknowledged.
                 drop(rest);
-                let refused = refuse(&mut opened.send, code);
+                let refused = refuse(&mut opened.send, &refused);
                 // A peer that gives no room for the answer does without it.
                 let _ = tokio::time::timeout(HEADER_TIMEOUT, refused).await;
                 let _ = opened.recv.stop(StreamCode::Refused.to_quic());
                 return;
             }
         };
-        let accepted =
-            tokio::time::timeout(HEADER_TIMEOUT, opened.send.write_chunk(acceptance())).await;
-        if accepted.as_ref().is_ok_and(is_accepted) {
+        let accepted = !accept || {
+            let answer = opened.send.write_chunk(acceptance());
+            tokio::time::timeout(HEADER_TIMEOUT, answer).await.as_ref().is_ok_and(is_accepted)
+        };
+        if accepted {
             opened.lease.patience = credit.usage().patience(header.options.peer_timeout);
             let stream = opened.stream(rest).counted(&self.open_streams);
             let incoming = Incoming { peer, deadline: header.options.deadline, stream };
@@ -407,22 +476,23 @@ impl Services {
     }
 
     /// A place in the queue of a service, waiting for [`QUEUE_GRACE`] if it is full or the caller's
-    /// share of it is.
+    /// share of it is, and whether the stream is to be accepted before it takes the place.
     async fn place(
         &self,
         peer: &NodeId,
         service: &ServiceName,
         usage: &Usage,
-    ) -> Result<(mpsc::OwnedPermit<Queued>, Counted), RefuseCode> {
+    ) -> Result<(mpsc::OwnedPermit<Queued>, Counted, bool), RefusedOpen> {
         let offered = {
             let state = self.lock();
             if self.leaving.load(Ordering::Relaxed) {
-                return Err(RefuseCode::Leaving);
+                return Err(RefuseCode::Leaving.into());
             }
-            state.offered.get(service).ok_or(RefuseCode::UnknownService)?.clone()
+            state.offered.get(service).ok_or(RefusedOpen::new(RefuseCode::UnknownService))?.clone()
         };
+        offered.permits(peer)?;
         if !offered.admits(usage) {
-            return Err(self.overloaded(RefuseCode::CallerLimit));
+            return Err(self.overloaded(RefuseCode::CallerLimit).into());
         }
         let caller = offered.callers.of(peer);
         let end = tokio::time::Instant::now() + QUEUE_GRACE;
@@ -431,15 +501,15 @@ impl Services {
         let Ok(turn) = tokio::time::timeout_at(end, turn).await else {
             let full = offered.queue.capacity() == 0;
             let code = if full { RefuseCode::Overloaded } else { RefuseCode::CallerLimit };
-            return Err(self.overloaded(code));
+            return Err(self.overloaded(code).into());
         };
         let reserved = tokio::time::timeout_at(end, offered.queue.clone().reserve_owned()).await;
         let counted = caller.count();
         drop(turn);
         match reserved {
-            Ok(Ok(place)) => Ok((place, counted)),
-            Ok(Err(_withdrawn)) => Err(RefuseCode::UnknownService),
-            Err(_) => Err(self.overloaded(RefuseCode::Overloaded)),
+            Ok(Ok(place)) => Ok((place, counted, offered.accepts_at_once())),
+            Ok(Err(_withdrawn)) => Err(RefuseCode::UnknownService.into()),
+            Err(_) => Err(self.overloaded(RefuseCode::Overloaded).into()),
         }
     }
 
@@ -466,16 +536,17 @@ mod tests {
     #[tokio::test]
     async fn a_stream_does_not_overtake_those_in_line() {
         let services = Services::new(ReceiveLimits::default());
-        let _listener = services.offer("echo".parse().unwrap(), false).unwrap();
+        let _listener =
+            services.offer("echo".parse().unwrap(), false, Admission::Everybody).unwrap();
         let header = OpenHeader::encoded(&"echo".parse().unwrap(), OpenOptions::default(), false);
         let asked = services.find(&"me".parse().unwrap(), &header).unwrap();
         let usage = Usage::default();
-        assert!(asked.place(&services, &usage).is_some());
+        assert!(asked.place(&"a".parse().unwrap(), &services, &usage).is_some());
         let mut first = Box::pin(asked.caller.turn(|| false));
         assert!(at_once(first.as_mut()).await.is_none());
-        assert!(asked.place(&services, &usage).is_none());
+        assert!(asked.place(&"a".parse().unwrap(), &services, &usage).is_none());
         drop(first);
-        assert!(asked.place(&services, &usage).is_some());
+        assert!(asked.place(&"a".parse().unwrap(), &services, &usage).is_some());
     }
 
     #[test]

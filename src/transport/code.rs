@@ -3,13 +3,19 @@
 use std::fmt;
 
 macro_rules! codes {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $value:literal => $text:literal,)* }) => {
+    (
+        $(#[$doc:meta])* $name:ident {
+            $($(#[$vdoc:meta])* $variant:ident = $value:literal => $text:literal,)*
+        }
+        $($(#[$adoc:meta])* $application:ident from $base:literal)?
+    ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
         #[serde(rename_all = "kebab-case")]
         #[non_exhaustive]
         pub enum $name {
             $($(#[$vdoc])* $variant,)*
+            $($(#[$adoc])* $application(u32),)?
             /// A code that this version does not know.
             #[serde(untagged)]
             Unknown(u64),
@@ -21,6 +27,7 @@ macro_rules! codes {
             pub const fn number(self) -> u64 {
                 match self {
                     $(Self::$variant => $value,)*
+                    $(Self::$application(code) => $base + code as u64,)?
                     Self::Unknown(number) => number,
                 }
             }
@@ -30,6 +37,11 @@ macro_rules! codes {
             pub const fn from_number(number: u64) -> Self {
                 match number {
                     $($value => Self::$variant,)*
+                    $(
+                        $base.. if number - $base <= u32::MAX as u64 => {
+                            Self::$application((number - $base) as u32)
+                        }
+                    )?
                     other => Self::Unknown(other),
                 }
             }
@@ -50,6 +62,7 @@ macro_rules! codes {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
                     $(Self::$variant => f.write_str($text),)*
+                    $(Self::$application(code) => write!(f, "application code {code}"),)?
                     Self::Unknown(number) => write!(f, "unknown code {number}"),
                 }
             }
@@ -138,6 +151,9 @@ codes! {
         /// The stream was refused; the preceding answer has the reason.
         Refused = 0x05 => "refused",
     }
+    /// A code of the application, which both ends have agreed on: this crate gives it no meaning.
+    /// Nodes that do not know these codes report `Unknown` with 0x10000 added.
+    Application from 0x1_0000
 }
 
 #[cfg(test)]
@@ -195,5 +211,17 @@ mod tests {
             .filter(|line| line.starts_with("| `0x") && !line.contains('–'))
             .map(str::to_owned)
             .collect()
+    }
+
+    #[test]
+    fn codes_of_the_application_are_read_as_they_were_written() {
+        for code in [0, 7, u32::MAX] {
+            let code = StreamCode::Application(code);
+            assert_eq!(StreamCode::from_number(code.number()), code);
+        }
+        assert_eq!(StreamCode::Application(7).number(), 0x1_0007);
+        let beyond = 0x1_0000 + u64::from(u32::MAX) + 1;
+        assert_eq!(StreamCode::from_number(beyond), StreamCode::Unknown(beyond));
+        assert_eq!(StreamCode::from_number(0xffff), StreamCode::Unknown(0xffff));
     }
 }

@@ -1,13 +1,14 @@
 //! One call at the caller: the payload out, the responses in.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWrite;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use super::code::Code;
@@ -55,6 +56,7 @@ pub(crate) async fn call(
         serial: 0,
         received: 0,
         ended: None,
+        timer: None,
     };
     let written = async {
         match payload.send.write_all(&frame.encode()).await {
@@ -215,6 +217,8 @@ pub struct Responses {
     /// Bytes of the bodies so far.
     received: u64,
     ended: Option<Result<(), CallError>>,
+    /// Runs until the deadline, once a response had to be waited for.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Responses {
@@ -226,19 +230,36 @@ impl Responses {
         if let Some(ended) = &self.ended {
             return ended.clone().map(|()| None);
         }
-        let frame = within(self.deadline, self.next_frame()).await;
-        match frame.and_then(|frame| self.accept(frame)) {
+        poll_fn(|cx| self.poll_response(cx)).await.map(Some)
+    }
+
+    /// The next response of a call that has not ended.
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response, CallError>> {
+        let frame = match self.poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(self.poll_deadline(cx));
+                Err(CallError::Deadline)
+            }
+        };
+        Poll::Ready(match frame.and_then(|frame| self.accept(frame)) {
             Ok(response) => {
                 if response.last {
                     self.ended = Some(Ok(()));
                 }
-                Ok(Some(response))
+                Ok(response)
             }
             Err(error) => {
                 self.end(&error);
                 Err(error)
             }
-        }
+        })
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        timer.as_mut().poll(cx)
     }
 
     /// Gathers the bodies of all responses, at most `limit` bytes. Not cancel safe: dropped, it
@@ -260,8 +281,8 @@ impl Responses {
         Ok(all.freeze())
     }
 
-    async fn next_frame(&mut self) -> Result<ResponseFrame, CallError> {
-        match self.reader.next(MAX_RESPONSE_FRAME).await {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseFrame, CallError>> {
+        Poll::Ready(match ready!(self.reader.poll_next(cx, MAX_RESPONSE_FRAME)) {
             Ok(Some(frame)) => {
                 ResponseFrame::decode(&frame).map_err(|error| protocol(error.to_string()))
             }
@@ -270,7 +291,7 @@ impl Responses {
             Err(error @ (FrameError::TooLong { .. } | FrameError::Truncated)) => {
                 Err(protocol(error.to_string()))
             }
-        }
+        })
     }
 
     fn accept(&mut self, frame: ResponseFrame) -> Result<Response, CallError> {
@@ -303,6 +324,25 @@ impl Responses {
         };
         self.reader.recv_mut().stop(why);
         self.ended = Some(Err(error.clone()));
+    }
+}
+
+/// Yields what [`next`](Responses::next) returns: an error ends it. A response is not lost if the
+/// stream is not polled again; dropping it cancels the call.
+impl futures_core::Stream for Responses {
+    type Item = Result<Response, CallError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended.is_some() { Poll::Ready(None) } else { self.poll_response(cx).map(Some) }
+    }
+}
+
+/// As [`Responses`].
+impl futures_core::Stream for Call {
+    type Item = Result<Response, CallError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.responses).poll_next(cx)
     }
 }
 

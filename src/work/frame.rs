@@ -5,6 +5,8 @@
 //! the frame's limit.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -279,21 +281,32 @@ impl FrameReader {
     ///
     /// A frame that came in one chunk is not copied, any other once.
     pub(crate) async fn next(&mut self, limit: usize) -> Result<Option<Bytes>, FrameError> {
+        poll_fn(|cx| self.poll_next(cx, limit)).await
+    }
+
+    /// As [`next`](Self::next).
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: usize,
+    ) -> Poll<Result<Option<Bytes>, FrameError>> {
         let len = match self.len {
             Some(len) => len,
             None => {
-                let Some(head) = self.gather(4).await? else { return Ok(None) };
+                let Some(head) = ready!(self.poll_gather(cx, 4))? else {
+                    return Poll::Ready(Ok(None));
+                };
                 let head: [u8; 4] = head[..].try_into().expect("4 bytes were asked for");
                 let len = u32::from_be_bytes(head) as usize;
                 if len > limit {
-                    return Err(FrameError::TooLong { len, limit });
+                    return Poll::Ready(Err(FrameError::TooLong { len, limit }));
                 }
                 *self.len.insert(len)
             }
         };
-        let frame = self.gather(len).await?.ok_or(FrameError::Truncated)?;
+        let frame = ready!(self.poll_gather(cx, len))?.ok_or(FrameError::Truncated)?;
         self.len = None;
-        Ok(Some(frame))
+        Poll::Ready(Ok(Some(frame)))
     }
 
     /// The stream behind the last frame, which it counts from.
@@ -306,11 +319,15 @@ impl FrameReader {
         &mut self.recv
     }
 
-    /// The next `len` bytes; `None` where the stream ends before the first of them. Cancel safe.
-    async fn gather(&mut self, len: usize) -> Result<Option<Bytes>, FrameError> {
+    /// The next `len` bytes; `None` if the stream ends before the first of them.
+    fn poll_gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        len: usize,
+    ) -> Poll<Result<Option<Bytes>, FrameError>> {
         loop {
             if self.part.is_empty() && self.chunk.len() >= len {
-                return Ok(Some(self.chunk.split_to(len)));
+                return Poll::Ready(Ok(Some(self.chunk.split_to(len))));
             }
             if !self.chunk.is_empty() {
                 self.part.reserve(len - self.part.len());
@@ -318,12 +335,12 @@ impl FrameReader {
                 self.part.extend_from_slice(&taken);
             }
             if self.part.len() == len {
-                return Ok(Some(std::mem::take(&mut self.part).freeze()));
+                return Poll::Ready(Ok(Some(std::mem::take(&mut self.part).freeze())));
             }
-            match self.recv.read_chunk(READ_SIZE).await? {
+            match ready!(self.recv.poll_chunk(cx, READ_SIZE))? {
                 Some(chunk) => self.chunk = chunk,
-                None if self.part.is_empty() => return Ok(None),
-                None => return Err(FrameError::Truncated),
+                None if self.part.is_empty() => return Poll::Ready(Ok(None)),
+                None => return Poll::Ready(Err(FrameError::Truncated)),
             }
         }
     }

@@ -157,9 +157,7 @@ async fn a_longer_way_round_is_taken_where_no_alternate_exists() {
 }
 
 /// What was reported as avoided.
-fn avoided(
-    events: &mut tokio::sync::broadcast::Receiver<Event>,
-) -> Vec<(NodeId, Vec<NodeId>, NodeId)> {
+fn avoided(events: &mut receptor_quic::Events) -> Vec<(NodeId, Vec<NodeId>, NodeId)> {
     let mut found = Vec::new();
     while let Ok(event) = events.try_recv() {
         if let Event::NextHopAvoided { peer, avoided, via } = event {

@@ -182,7 +182,7 @@ async fn stays(from: &Node, to: &str) -> usize {
 }
 
 /// How often a node has reported a detour.
-fn reported(events: &mut tokio::sync::broadcast::Receiver<Event>) -> usize {
+fn reported(events: &mut receptor_quic::Events) -> usize {
     std::iter::from_fn(|| events.try_recv().ok())
         .filter(|event| matches!(event, Event::NextHopAvoided { .. }))
         .count()

@@ -13,8 +13,8 @@ use receptor_quic::mesh::PeerPath;
 use receptor_quic::testing::{
     LinkQuality, Mesh, Nat, NatBehaviour, NatKind, Network, VirtualSocket,
 };
-use receptor_quic::{Event, Node, NodeExplanation};
-use tokio::sync::broadcast::Receiver;
+use receptor_quic::{Event, Events, Node, NodeExplanation};
+
 use tokio::time::{Instant, timeout};
 
 use crate::support::{echo, id, serve_echo, serve_sink, service, transfer, try_echo};
@@ -445,7 +445,7 @@ impl Dice {
 }
 
 /// Waits for a path to the peer.
-async fn direct(events: &mut Receiver<Event>, peer: &str) {
+async fn direct(events: &mut Events, peer: &str) {
     while !matches!(events.recv().await.unwrap(), Event::PathUp { peer: up, .. } if up.as_str() == peer)
     {
     }

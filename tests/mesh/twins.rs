@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use receptor_quic::testing::mesh;
-use receptor_quic::{Event, Node, NotLinked, OpenError};
-use tokio::sync::broadcast::Receiver;
+use receptor_quic::{Event, Events, Node, NotLinked, OpenError};
+
 use tokio::time::timeout;
 
 use crate::support::{id, service, up_links};
@@ -133,7 +133,7 @@ async fn a_node_that_restarts_again_and_again_never_yields() {
     }
 }
 
-async fn duplicate(events: &mut Receiver<Event>) -> Event {
+async fn duplicate(events: &mut Events) -> Event {
     loop {
         let event = events.recv().await.unwrap();
         if matches!(event, Event::DuplicateId { .. }) {

@@ -45,7 +45,7 @@ use crate::mesh::report::departures::Departures;
 use crate::mesh::report::events::Linked;
 use crate::mesh::report::log::{LogLimits, ReachabilityLog};
 use crate::mesh::report::refusal_log::SharedRefusalLog;
-use crate::mesh::services::{Services, certificate};
+use crate::mesh::services::{Admission, Services, certificate};
 use crate::mesh::{clock, peers};
 use crate::router;
 use crate::router::Router;
@@ -164,8 +164,9 @@ impl Mesh {
         let pool = VerificationPool::new();
         let vetting = Vetting::new(endpoint.clone(), pool.clone(), parts.logs.clone());
         let checks = CredentialChecks::new(pool, notary.clone());
-        let renewals =
-            services.offer(certificate::service(), true).expect("it is the first service of all");
+        let renewals = services
+            .offer(certificate::service(), true, Admission::Everybody)
+            .expect("it is the first service of all");
         let peers = Peers::new(
             endpoint.clone(),
             services.clone(),

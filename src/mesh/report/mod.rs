@@ -3,6 +3,7 @@
 mod as_text;
 pub(crate) mod convergence;
 pub(crate) mod departures;
+pub(crate) mod event_stream;
 pub(crate) mod events;
 pub(crate) mod explanation;
 pub(crate) mod log;

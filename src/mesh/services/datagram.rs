@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
+use futures_core::Stream;
 use quinn::SendDatagramError;
 
 use super::connection::Connection;
@@ -28,6 +29,7 @@ use super::usage::{Lease, Usage};
 use crate::id::{NodeId, ServiceName};
 use crate::mesh::report::status::DatagramStatus;
 use crate::sync::lock;
+use crate::unfold::unfold;
 
 /// A datagram for no service: its sender got nothing from this node for a while, although it
 /// expected something.
@@ -215,6 +217,14 @@ impl DatagramListener {
     #[must_use]
     pub fn name(&self) -> &ServiceName {
         &self.name
+    }
+}
+
+impl DatagramListener {
+    /// A stream of what [`recv`](Self::recv) returns.
+    #[must_use]
+    pub fn into_stream(self) -> impl Stream<Item = Datagram> + Send + Unpin + 'static {
+        unfold(self, async |mut listener: Self| (listener.recv().await, listener))
     }
 }
 

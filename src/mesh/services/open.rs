@@ -322,6 +322,8 @@ mod tests {
         }
         let refused = RefusedOpen { code: RefuseCode::Overloaded, text: "try later".to_owned() };
         assert_on_page(&refused.encode());
+        let refused = RefusedOpen::new(RefuseCode::Application(7)).with_text("quota");
+        assert_on_page(&refused.encode());
     }
 
     /// What is left of a stream, and the batch of packets that its first bytes came in.

@@ -240,6 +240,18 @@ impl SendHalf {
         }
     }
 
+    /// Writes the answer to an OPEN header, which is not counted.
+    ///
+    /// An opener that only sends has stopped this direction. What it sent can be read all the same,
+    /// so that is not an error.
+    pub(crate) async fn answer(&mut self, answer: Bytes) -> Result<(), StreamError> {
+        match self.write_header(answer).await {
+            Ok(Ok(()) | Err(quinn::WriteError::Stopped(_))) => Ok(()),
+            Ok(Err(error)) => Err(self.explain(error)),
+            Err(cause) => Err(self.unreachable(cause)),
+        }
+    }
+
     /// Counts from here: what was sent before is a header, not the application's data.
     pub(crate) fn count_from_here(&mut self) {
         self.sent = 0;
@@ -415,30 +427,47 @@ impl RecvHalf {
     /// The other side reset the stream, or the connection was lost: the data so far is not all
     /// there was to be. [`StreamError::Finished`] after [`stop`](Self::stop).
     pub async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
+        poll_fn(|cx| self.poll_chunk(cx, max)).await
+    }
+
+    /// As [`read_chunk`](Self::read_chunk).
+    pub(crate) fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
         if self.stopped {
-            return Err(StreamError::Finished { bytes: self.received });
+            return Poll::Ready(Err(StreamError::Finished { bytes: self.received }));
         }
         if !matches!(self.answer, Answer::Accepted) {
-            poll_fn(|cx| self.poll_answer(cx)).await?;
+            ready!(self.poll_answer(cx))?;
         }
         if !self.first.is_empty() && max > 0 {
             let piece = self.first.split_to(max.min(self.first.len()));
             self.received += piece.len() as u64;
-            return Ok(Some(piece));
+            return Poll::Ready(Ok(Some(piece)));
         }
         self.given_up()?;
-        match self.patience.unless_given_up(self.inner.read_chunk(max, true)).await {
-            Ok(Ok(Some(chunk))) => {
+        // quinn keeps the waker when the future is dropped.
+        let read = {
+            let mut reading = pin!(self.inner.read_chunk(max, true));
+            reading.as_mut().poll(cx)
+        };
+        Poll::Ready(match read {
+            Poll::Pending => {
+                let cause = ready!(self.patience.poll(cx));
+                Err(self.lost(cause))
+            }
+            Poll::Ready(Ok(Some(chunk))) => {
                 self.received += chunk.bytes.len() as u64;
                 Ok(Some(chunk.bytes))
             }
-            Ok(Ok(None)) => {
+            Poll::Ready(Ok(None)) => {
                 self.open = None;
                 Ok(None)
             }
-            Ok(Err(error)) => Err(self.explain(error)),
-            Err(cause) => Err(self.lost(cause)),
-        }
+            Poll::Ready(Err(error)) => Err(self.explain(error)),
+        })
     }
 
     /// Tells the other side that nothing more will be read. Reads fail from then on, unless the end

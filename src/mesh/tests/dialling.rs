@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::mesh::links::names::tests::Scripted;
@@ -24,7 +23,7 @@ fn by_name(mesh: &Mesh, resolver: Arc<Scripted>) -> NodeBuilder {
     mesh.joiner("a", &[]).peer(peer).resolver(resolver)
 }
 
-async fn why_dial_failed(events: &mut broadcast::Receiver<Event>) -> String {
+async fn why_dial_failed(events: &mut crate::Events) -> String {
     loop {
         if let Event::DialFailed { why, .. } = events.recv().await.unwrap() {
             return why;

@@ -499,7 +499,7 @@ async fn assert_not_connected(node: &Node, other: &str) {
 }
 
 /// What the other node says of this one.
-async fn refusal(events: &mut tokio::sync::broadcast::Receiver<Event>) -> crate::Refusal {
+async fn refusal(events: &mut crate::Events) -> crate::Refusal {
     let heard = async {
         loop {
             if let Event::LinkRefused { why, .. } = events.recv().await.unwrap() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_core::Stream;
 use tokio::sync::watch;
 
 use super::super::outcome::Outcome;
@@ -12,6 +13,7 @@ use super::id::UnitId;
 use super::results::UnitResults;
 use super::results_options::ResultsOptions;
 use super::status::UnitStatus;
+use crate::unfold::unfold;
 
 /// One unit that this node has submitted. Cheap to clone; dropping it has no effect on the unit.
 #[derive(Clone, Debug)]
@@ -128,6 +130,12 @@ pub struct UnitWatch {
 }
 
 impl UnitWatch {
+    /// A stream of what [`next`](Self::next) returns.
+    #[must_use]
+    pub fn into_stream(self) -> impl Stream<Item = UnitStatus> + Send + Unpin + 'static {
+        unfold(self, async |mut watch: Self| (watch.next().await, watch))
+    }
+
     /// The next status. `None` after that of the end, when the unit was removed, or when this node
     /// is shut down. Cancel safe.
     pub async fn next(&mut self) -> Option<UnitStatus> {

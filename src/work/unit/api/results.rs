@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_core::Stream;
 
 use super::super::service::{OutUnit, Reading, SharedRef};
 use super::results_error::ResultsError;
 use super::results_options::ResultsOptions;
+use crate::unfold::unfold;
 
 /// What a unit's command writes, piece by piece.
 ///
@@ -27,6 +29,19 @@ impl UnitResults {
     /// [`ResultsError`] says why there is no more. What was returned before stands.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ResultsError> {
         self.0.next().await
+    }
+
+    /// A stream of what [`next`](Self::next) returns. It ends after an error.
+    #[must_use]
+    pub fn into_stream(
+        self,
+    ) -> impl Stream<Item = Result<Bytes, ResultsError>> + Send + Unpin + 'static {
+        unfold(Some(self), async |results: Option<Self>| {
+            let Some(mut results) = results else { return (None, None) };
+            let item = results.next().await.transpose();
+            let going_on = matches!(item, Some(Ok(_)));
+            (item, going_on.then_some(results))
+        })
     }
 
     /// Where the next piece begins, in bytes.

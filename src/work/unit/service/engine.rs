@@ -37,6 +37,7 @@ use crate::id::NodeId;
 use crate::mesh::ServeError;
 use crate::mesh::data_dir::datadir::DataDir;
 use crate::mesh::handle::Mesh;
+use crate::mesh::services::Admission;
 use crate::sync::lock;
 
 /// Maximum time for which a shutdown waits for a handler's end to be written. Enough for a busy
@@ -113,8 +114,8 @@ impl Engine {
         let out_home = OutHome { submitter: node.clone(), dir: dir_out(store.root()) };
         let in_home = InHome { node: node.clone(), root: store.root().to_owned() };
         // Streams wait in the listeners until the units are resumed.
-        let listener = mesh.serve(service())?;
-        let handlers = mesh.serve(handler_service())?;
+        let listener = mesh.serve(service(), Admission::Everybody)?;
+        let handlers = mesh.serve(handler_service(), Admission::Everybody)?;
         let shared = Arc::new(Shared {
             node,
             own_id: mesh.id().clone(),
