@@ -49,6 +49,7 @@ impl UnitSettings {
             max_run_for: time(table.max_run_for)?.or(default.max_run_for),
             max_keep_for: time(table.max_keep_for)?.unwrap_or(default.max_keep_for),
             reserve_percent: percent(table.reserve_percent)?.unwrap_or(default.reserve_percent),
+            max_released_ids: count(table.max_released_ids)?.unwrap_or(default.max_released_ids),
         };
         Ok(Some(Self {
             execute: table.execute.is_none_or(|on| on.value),

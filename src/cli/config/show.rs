@@ -201,6 +201,7 @@ impl Page {
             ),
             ("max-keep-for", &table.max_keep_for, Some(default.max_keep_for.as_secs())),
             ("reserve-percent", &table.reserve_percent, Some(default.reserve_percent.into())),
+            ("max-released-ids", &table.max_released_ids, count(default.max_released_ids)),
         ];
         for (key, given, default) in numbers {
             match (given, default) {

@@ -25,6 +25,7 @@ pub(in crate::cli) struct UnitsSetting {
     pub(in crate::cli) max_run_for: Option<Sourced<String>>,
     pub(in crate::cli) max_keep_for: Option<Sourced<String>>,
     pub(in crate::cli) reserve_percent: Option<Sourced<String>>,
+    pub(in crate::cli) max_released_ids: Option<Sourced<String>>,
 }
 
 /// The table as TOML sees it.
@@ -45,6 +46,7 @@ pub(super) struct RawUnits {
     max_run_for: Option<Spanned<DurationValue>>,
     max_keep_for: Option<Spanned<DurationValue>>,
     reserve_percent: Option<Spanned<i64>>,
+    max_released_ids: Option<Spanned<i64>>,
 }
 
 impl RawUnits {
@@ -74,6 +76,7 @@ impl RawUnits {
             max_run_for: time(self.max_run_for),
             max_keep_for: time(self.max_keep_for),
             reserve_percent: number(self.reserve_percent),
+            max_released_ids: number(self.max_released_ids),
         }
     }
 }

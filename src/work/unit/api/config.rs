@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::limits::MAX_TOMBSTONES;
+use super::super::limits::TOMBSTONES;
 use super::super::spec::UnitSpec;
 
 /// How a node keeps units: those that it submits, and those that it executes for others.
@@ -18,8 +18,6 @@ pub struct UnitsConfig {
     pub(crate) supervisor: Option<PathBuf>,
     pub(crate) supervisor_args: Option<Vec<OsString>>,
     pub(crate) limits: UnitLimits,
-    /// Maximum number of tombstones and units for others.
-    pub(crate) max_tombstones: usize,
 }
 
 /// The bounds of the units of one node. All are checked when a unit is offered or submitted; what
@@ -56,6 +54,11 @@ pub struct UnitLimits {
     /// The part of the file system that is kept free, in percent: no unit is accepted below it. 5
     /// by default, at most 100.
     pub reserve_percent: u8,
+    /// Maximum number of ids of released, cancelled and kept units that an executor remembers, each
+    /// until a day after the unit could last have started, so that no late offer runs it again.
+    /// 262,144 by default, which is three units a second over a day; at most 2,097,152. Each takes
+    /// about 60 bytes of memory and up to 170 bytes on disk.
+    pub max_released_ids: usize,
 }
 
 impl Default for UnitLimits {
@@ -72,6 +75,7 @@ impl Default for UnitLimits {
             max_run_for: None,
             max_keep_for: UnitSpec::MAX_LIFE,
             reserve_percent: 5,
+            max_released_ids: TOMBSTONES,
         }
     }
 }
@@ -92,7 +96,6 @@ impl UnitsConfig {
             supervisor: None,
             supervisor_args: None,
             limits: UnitLimits::default(),
-            max_tombstones: MAX_TOMBSTONES,
         }
     }
 

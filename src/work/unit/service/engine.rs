@@ -15,6 +15,7 @@ use super::super::api::{QuarantinedUnit, UnitStatus, UnitsConfig};
 use super::super::entry::{DamagedJournal, ExecutorEntry};
 use super::super::executor::{ExecutorInput, ExecutorUnit};
 use super::super::key::UnitKey;
+use super::super::limits::MAX_TOMBSTONES;
 use super::super::store::{Quarantined, UnitDir, UnitStore, dir_out, path_in};
 use super::super::submitter::{SubmitterInput, SubmitterUnit};
 use super::super::time::UnitTime;
@@ -82,13 +83,14 @@ impl OpenedUnits {
             (None, None) => return Err(OpenUnitsError::NoDirectory),
         };
         let now = UnitTime(crate::mesh::clock::unix_ms());
+        let max_dead = config.limits.max_released_ids.min(MAX_TOMBSTONES);
         let open = || {
             // The supervisors do not share the node's working directory.
             let path = std::path::absolute(&path)?;
             let lock = StoreLock::acquire(&path, data_dir.map(|(dir, _)| dir))?;
             let mut found = FoundUnits::default();
             let (store, quarantined) =
-                UnitStore::open(&path, Uuid::now_v7(), now, |unit| found.add(unit))?;
+                UnitStore::open(&path, Uuid::now_v7(), now, max_dead, |unit| found.add(unit))?;
             Ok((lock, store, quarantined, found))
         };
         let (lock, store, quarantined, found) =

@@ -81,7 +81,8 @@ async fn forge_an_end(mut listener: Listener, unit: Uuid) {
 #[tokio::test(start_paused = true)]
 async fn one_submitter_cannot_use_up_the_tombstones_of_all() {
     let (mesh, dir, go) = (mesh(["relay"]).await, tempfile::tempdir().unwrap(), Arc::default());
-    let few = UnitsConfig { max_tombstones: 16, ..config() };
+    let mut few = config();
+    few.limits.max_released_ids = 16;
     let _edge = start(&mesh, &dir, "edge", few, &go).await;
     let ctl = start(&mesh, &dir, "ctl", config(), &go).await;
     let flood = mesh.joiner("flood", &["relay"]).start().await.unwrap();

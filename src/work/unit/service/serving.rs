@@ -11,6 +11,7 @@ use super::super::busy::BusyReason;
 use super::super::entry::{Answer, StoreId};
 use super::super::executor::ExecutorInput;
 use super::super::key::UnitKey;
+use super::super::limits::MAX_TOMBSTONES;
 use super::super::outcome::Report;
 use super::super::tombstones::Death;
 use super::super::wire::{MAX_REQUEST_FRAME, Reply, SERVICE, StatusReply, UnitRequest};
@@ -141,7 +142,8 @@ impl Shared {
     pub(super) fn may_leave_tombstone(&self, submitter: &NodeId) -> bool {
         let (own_units, units) = self.incoming.table().holdings.counts(submitter);
         let (own_dead, dead) = self.store.tombstones(submitter);
-        fair::admits(own_units + own_dead, units + dead, self.config.max_tombstones)
+        let max = self.limits().max_released_ids.min(MAX_TOMBSTONES);
+        fair::admits(own_units + own_dead, units + dead, max)
     }
 
     async fn on_release(self: &Arc<Self>, key: &UnitKey, force: bool) -> Reply {

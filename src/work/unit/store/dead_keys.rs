@@ -19,13 +19,17 @@ use super::log::{Log, LogError};
 use crate::id::NodeId;
 use crate::sync::lock;
 
-/// Maximum length of a log that is read, in bytes: several times that of
-/// [`MAX_TOMBSTONES`](super::super::limits::MAX_TOMBSTONES) entries, each at most about 170 bytes.
-const MAX_LOG: u64 = 256 << 20;
+/// Maximum length of a log that is read, in bytes: more than twice that of
+/// [`MAX_TOMBSTONES`](super::super::limits::MAX_TOMBSTONES) entries.
+const MAX_LOG: u64 = 1 << 30;
 
-/// Length at which a log with expired entries is rewritten while the node runs, in bytes: more than
-/// the most entries that count take, so that rewriting always makes it shorter.
-const REWRITE_AT: u64 = MAX_LOG / 4;
+/// Upper bound of an entry's length in the log, in bytes: 170 for the longest name.
+const MAX_ENTRY: u64 = 192;
+
+/// Minimum length at which a log with expired entries is rewritten while the node runs, in bytes.
+/// With many keys it is that of the maximum number of entries that count, so that rewriting always
+/// makes the log shorter.
+const REWRITE_AT: u64 = 64 << 20;
 
 /// How much a log grows before it is rewritten again, in bytes. This bounds the work after a
 /// failure and in a log with few expired entries.
@@ -50,6 +54,8 @@ struct GrowingLog {
     entries: usize,
     /// Length at which it is rewritten, in bytes.
     rewrite_at: u64,
+    /// Minimum of that length.
+    min_rewrite_at: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,11 +66,13 @@ struct Entry {
 }
 
 impl DeadKeys {
-    /// Reads the log, and rewrites it without the entries that have expired.
+    /// Reads the log, and rewrites it without the entries that have expired. The caller adds at most
+    /// `max` keys that have not.
     ///
     /// # Errors
     /// The log cannot be read or written.
-    pub(super) fn open(path: PathBuf, now: UnitTime) -> io::Result<Self> {
+    pub(super) fn open(path: PathBuf, now: UnitTime, max: usize) -> io::Result<Self> {
+        let min_rewrite_at = REWRITE_AT.max(max as u64 * MAX_ENTRY);
         let mut dead = Tombstones::default();
         match Log::open_within::<Entry>(&path, MAX_LOG) {
             Ok((_, entries)) => {
@@ -82,7 +90,8 @@ impl DeadKeys {
         let log = GrowingLog {
             log: write_log(&path, &dead)?,
             entries: dead.len(),
-            rewrite_at: REWRITE_AT,
+            rewrite_at: min_rewrite_at,
+            min_rewrite_at,
         };
         Ok(Self { path, log: Mutex::new(log), dead: Mutex::new(dead) })
     }
@@ -159,7 +168,7 @@ impl DeadKeys {
         log.log.fail();
         log.log = write_log(&self.path, &dead)?;
         log.entries = dead.len();
-        log.rewrite_at = REWRITE_AT.max(log.log.len() + REWRITE_STEP);
+        log.rewrite_at = log.min_rewrite_at.max(log.log.len() + REWRITE_STEP);
         Ok(())
     }
 
@@ -200,7 +209,7 @@ mod tests {
     fn a_long_log_is_rewritten_without_expired_entries() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("log");
-        let dead = DeadKeys::open(path.clone(), UnitTime(0)).unwrap();
+        let dead = DeadKeys::open(path.clone(), UnitTime(0), 100).unwrap();
         for n in 0..20 {
             let until = UnitTime(if n < 15 { 10 } else { 100 });
             dead.add(&key(n), until, Death::Removed, NOW).unwrap();
@@ -214,7 +223,7 @@ mod tests {
         assert!(len() < long / 2, "{} of {long}", len());
         // What is added afterwards is behind what was kept.
         dead.add(&key(20), UnitTime(100), Death::NeverAccepted, UnitTime(10)).unwrap();
-        let again = DeadKeys::open(path, UnitTime(10)).unwrap();
+        let again = DeadKeys::open(path, UnitTime(10), 100).unwrap();
         assert_eq!(again.counts(&key(0).submitter), (6, 6));
         assert_eq!((again.get(&key(0)), again.get(&key(20))), (None, Some(Death::NeverAccepted)));
     }
@@ -223,7 +232,7 @@ mod tests {
     fn a_log_that_cannot_be_rewritten_stays_in_use() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("log");
-        let dead = DeadKeys::open(path.clone(), UnitTime(0)).unwrap();
+        let dead = DeadKeys::open(path.clone(), UnitTime(0), 100).unwrap();
         dead.add(&key(1), UnitTime(10), Death::Removed, NOW).unwrap();
         dead.add(&key(2), UnitTime(100), Death::Removed, NOW).unwrap();
         lock(&dead.log).rewrite_at = 0;
@@ -234,7 +243,10 @@ mod tests {
         dead.add(&key(3), UnitTime(100), Death::Removed, UnitTime(10)).unwrap();
         assert_eq!(dead.counts(&key(0).submitter), (2, 2), "the expired one does not come back");
         fs::remove_dir(&blocker).unwrap();
-        assert_eq!(DeadKeys::open(path, UnitTime(10)).unwrap().counts(&key(0).submitter), (2, 2));
+        assert_eq!(
+            DeadKeys::open(path, UnitTime(10), 100).unwrap().counts(&key(0).submitter),
+            (2, 2)
+        );
     }
     #[cfg(feature = "testing")]
     #[test]
@@ -245,7 +257,7 @@ mod tests {
         loop {
             let root = tempfile::tempdir().unwrap();
             let path = root.path().join("log");
-            let dead = DeadKeys::open(path.clone(), NOW).unwrap();
+            let dead = DeadKeys::open(path.clone(), NOW, 100).unwrap();
             dead.add(&key(1), UnitTime(10), Death::Removed, NOW).unwrap();
             dead.add(&key(2), UnitTime(100), Death::Removed, NOW).unwrap();
             lock(&dead.log).rewrite_at = 0;
@@ -254,7 +266,7 @@ mod tests {
             let rewritten = dead.expire(UnitTime(10)).is_ok();
             disk.fail(0..0);
             dead.add(&key(3), UnitTime(100), Death::Removed, UnitTime(10)).unwrap();
-            let again = DeadKeys::open(path, UnitTime(10)).unwrap();
+            let again = DeadKeys::open(path, UnitTime(10), 100).unwrap();
             assert_eq!(again.counts(&key(0).submitter), (2, 2), "write {write}");
             if rewritten {
                 break;

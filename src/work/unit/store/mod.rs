@@ -80,7 +80,7 @@ pub(crate) struct Quarantined {
 
 impl UnitStore {
     /// Opens a store, and makes it if it does not exist. `new_id` is the id of a store that is
-    /// made, and `found` is called for each unit. Returns the store, and what could not be read.
+    /// made, `max_dead` the number of tombstones that are kept, and `found` is called for each unit. Returns the store, and what could not be read.
     ///
     /// # Errors
     /// The directory cannot be made, belongs to somebody else, or its id or tombstones cannot be
@@ -89,6 +89,7 @@ impl UnitStore {
         root: &Path,
         new_id: Uuid,
         now: UnitTime,
+        max_dead: usize,
         mut found: impl FnMut(LoadedUnit),
     ) -> io::Result<(Self, Vec<Quarantined>)> {
         make_dir(root)?;
@@ -97,7 +98,7 @@ impl UnitStore {
             make_dir(&root.join(dir))?;
         }
         let id = open_id(&root.join("store-id"), new_id)?;
-        let dead = DeadKeys::open(root.join(TOMBSTONES), now)?;
+        let dead = DeadKeys::open(root.join(TOMBSTONES), now, max_dead)?;
         let mut quarantine = Quarantine::default();
         for (path, name) in entries(&root.join("in"))? {
             let submitter =

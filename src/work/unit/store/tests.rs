@@ -97,7 +97,8 @@ fn tombstones_last_until_their_time_and_not_longer() {
         (None, Some(Death::NeverAccepted))
     );
     fs::write(root.path().join("units/tombstones"), "nonsense").unwrap();
-    let error = UnitStore::open(&root.path().join("units"), Uuid::nil(), NOW, drop).unwrap_err();
+    let error =
+        UnitStore::open(&root.path().join("units"), Uuid::nil(), NOW, 100, drop).unwrap_err();
     assert!(error.to_string().contains("tombstones: it is not a journal"), "{error}");
 }
 
@@ -198,7 +199,7 @@ fn open_at(root: &Path, now: UnitTime) -> (UnitStore, Opened) {
         LoadedUnit::Outgoing(id, ..) => panic!("nothing was submitted here: {id}"),
     };
     let (store, quarantined) =
-        UnitStore::open(&root.join("units"), Uuid::from_u128(9), now, found).unwrap();
+        UnitStore::open(&root.join("units"), Uuid::from_u128(9), now, 100, found).unwrap();
     (store, Opened { incoming, quarantined })
 }
 
