@@ -1,10 +1,13 @@
 //! The nodes.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use receptor_quic::work::unit::{Outcome, UnitFilter, UnitHandle, UnitLimits, UnitsConfig};
 use receptor_quic::{Authority, Command, Node, NodeBuilder, NodeId};
+
+/// How long a unit may take. One that takes longer hangs, and fails the bench.
+const UNIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A submitter, a relay and an executor.
 pub(crate) struct Stage {
@@ -67,7 +70,7 @@ impl Stage {
     pub(crate) async fn settle(&self) {
         for status in self.submitter.units().list(&UnitFilter::default()) {
             if let Some(unit) = self.submitter.units().get(status.id) {
-                let _ = unit.wait().await;
+                end(&unit).await;
             }
         }
     }
@@ -93,11 +96,17 @@ fn config(dir: &Path, name: &str) -> UnitsConfig {
 }
 
 async fn submit(submitter: &Node, directive: &str) -> UnitHandle {
-    let executor = "executor";
-    submitter.submit(executor, directive, "").await.unwrap()
+    let submitted = tokio::time::timeout(UNIT_LIMIT, submitter.submit("executor", directive, ""));
+    submitted.await.expect("a unit is submitted in time").unwrap()
+}
+
+/// Waits until a unit has ended.
+async fn end(unit: &UnitHandle) -> Outcome {
+    let ended = tokio::time::timeout(UNIT_LIMIT, unit.wait()).await;
+    ended.expect("a unit ends in time").unwrap()
 }
 
 async fn run(submitter: &Node, directive: &str) {
     let unit = submit(submitter, directive).await;
-    assert_eq!(unit.wait().await.unwrap(), Outcome::Succeeded);
+    assert_eq!(end(&unit).await, Outcome::Succeeded);
 }
