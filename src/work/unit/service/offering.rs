@@ -1,8 +1,9 @@
 //! Units that are offered to this node.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -166,18 +167,9 @@ impl Shared {
         reader: FrameReader,
     ) -> Option<Reply> {
         let mut recv = reader.into_rest();
-        let path = unit.paths.payload_path();
-        let open = move || {
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
-        };
         let busy = |reason| Some(Reply::Busy { store: self.store_id(), id: unit.key.id, reason });
-        let mut file = match self.blocking(open).await.ok()? {
-            Ok(file) => file,
-            Err(error) => {
-                recv.stop(StreamCode::Refused);
-                return busy(self.disk_failed(&error));
-            }
-        };
+        // An empty payload has no file.
+        let mut file = None;
         let mut piece = BytesMut::new();
         loop {
             let chunk = recv.read_chunk(PIECE).await;
@@ -194,10 +186,12 @@ impl Shared {
                 }
                 let paths = unit.paths.clone();
                 let written = self.blocking(move || {
-                    write_all_at(&file, &paths.payload_path(), &bytes, offset).map(|()| file)
+                    let path = paths.payload_path();
+                    let file = file.map_or_else(|| open_payload(&path), Ok)?;
+                    write_all_at(&file, &path, &bytes, offset).map(|()| file)
                 });
                 file = match written.await.ok()? {
-                    Ok(file) => file,
+                    Ok(file) => Some(file),
                     Err(error) => {
                         recv.stop(StreamCode::Refused);
                         return busy(self.disk_failed(&error));
@@ -236,4 +230,9 @@ impl Shared {
         };
         Some(self.feed_and_reply(unit, input).await)
     }
+}
+
+/// Opens the file of a payload, which may hold the beginning of it.
+fn open_payload(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
