@@ -334,12 +334,12 @@ fn a_handler_that_may_have_been_called_is_not_called_again() {
     let (called, not_called) =
         (ExecutorChange::Called { attempt: 1 }, ExecutorChange::NotCalled { attempt: 1 });
     assert_eq!(resume(&[], &nothing), (true, None));
-    assert_eq!(resume(&[called.clone()], &nothing), (false, Some(Outcome::Lost)));
+    assert_eq!(resume(std::slice::from_ref(&called), &nothing), (false, Some(Outcome::Lost)));
     let cancelled = [called.clone(), ExecutorChange::CancelWanted { grace_ms: 0 }];
     assert_eq!(resume(&cancelled, &nothing), (false, Some(Outcome::Lost)));
     // Its task goes on after a failed write.
     let locked = Found { locked: true, ..nothing.clone() };
-    assert_eq!(resume(&[called.clone()], &locked), (false, None));
+    assert_eq!(resume(std::slice::from_ref(&called), &locked), (false, None));
     assert_eq!(resume(&[called, not_called.clone()], &nothing), (true, None));
     let damaged = ExecutorUnit::replay(&journal(&[not_called]));
     assert_eq!(damaged, Err(DamagedJournal::OutOfOrder { index: 3 }));
