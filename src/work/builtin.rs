@@ -25,6 +25,8 @@ const MAX_BUILTIN: usize = 64 * 1024;
 const MAX_ACTIVE: usize = 128;
 /// How long a node may take to answer a built-in directive.
 const BUILTIN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a trace waits for a route to the node.
+const ROUTE_WAIT: Duration = Duration::from_secs(1);
 /// Hops that a trace follows, at most.
 const MAX_TRACE: usize = 255;
 
@@ -190,11 +192,7 @@ pub(crate) async fn ping(mesh: &Mesh, node: &NodeId) -> Result<Pong, PingError> 
 /// Follows the next hops to a node, asking each for the one after it.
 pub(crate) async fn trace(mesh: &Mesh, node: &NodeId) -> Result<Vec<TraceHop>, PingError> {
     let mut hops: Vec<TraceHop> = Vec::new();
-    let mut next = if node == mesh.id() {
-        Some(node.clone())
-    } else {
-        mesh.next_hop(node).map(|(hop, ..)| hop)
-    };
+    let mut next = if node == mesh.id() { Some(node.clone()) } else { first_hop(mesh, node).await };
     while let Some(hop) = next.take() {
         let pong = ping(mesh, &hop).await;
         let reached = hop == *node;
@@ -215,6 +213,25 @@ pub(crate) async fn trace(mesh: &Mesh, node: &NodeId) -> Result<Vec<TraceHop>, P
         next = reply.next_hop;
     }
     Err(OpenError::NoRoute { node: node.clone() }.into())
+}
+
+/// The first hop to a node. Waits for it for a moment: the route to a new neighbour is published
+/// after its link.
+async fn first_hop(mesh: &Mesh, node: &NodeId) -> Option<NodeId> {
+    let mut view = mesh.view();
+    let found = async {
+        loop {
+            let closed = view.borrow_and_update().closed;
+            if let Some((hop, ..)) = mesh.next_hop(node) {
+                return Some(hop);
+            }
+            if closed {
+                return None;
+            }
+            view.changed().await.ok()?;
+        }
+    };
+    tokio::time::timeout(ROUTE_WAIT, found).await.ok().flatten()
 }
 
 async fn ask<T: for<'de> Deserialize<'de>>(
