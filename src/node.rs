@@ -51,12 +51,37 @@ struct Inner {
 
 impl Node {
     /// The node's id.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let alice = mesh.node("alice");
+    /// assert_eq!(alice.id().as_str(), "alice");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn id(&self) -> &NodeId {
         self.0.mesh.id()
     }
 
     /// Where the node takes packets, with the ports that the system chose.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use receptor_quic::{Authority, Node};
+    /// # let ca = Authority::new("example", 1)?;
+    /// # let identity = ca.issue("alice", 1)?;
+    /// let node = Node::builder("alice", identity).listen("127.0.0.1:0").start().await?;
+    /// println!("listening on port {}", node.local_addrs()[0].port());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.0.mesh.local_addrs()
@@ -77,6 +102,20 @@ impl Node {
     /// # Errors
     /// Every configured peer has refused this node, or is refused by it: the node goes on trying
     /// all the same. Or the node was shut down, or has yielded its id to another live process.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let alice = mesh.node("alice");
+    /// alice.linked().await?;
+    /// let status = alice.status().await?;
+    /// assert!(!status.links.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn linked(&self) -> Result<(), NotLinked> {
         let yielded_to = || self.0.mesh.view().borrow().yielded_to.clone();
         self.0.mesh.linked().await.map_err(|refusals| match yielded_to() {
@@ -92,6 +131,22 @@ impl Node {
     ///
     /// A node that a neighbour merely [refuses](crate::mesh::DuplicateStatus::refused) because of
     /// another process has not yielded: it keeps trying, and is back when the other one is gone.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let alice = mesh.node("alice");
+    /// tokio::select! {
+    ///     Some(other) = alice.yielded() => eprintln!("another process has this id: {other}"),
+    ///     // What the program does otherwise.
+    ///     pong = alice.ping("bob") => println!("{:?}", pong?),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn yielded(&self) -> Option<String> {
         let mut view = self.0.mesh.view();
         let over = view.wait_for(|view| view.closed || view.yielded_to.is_some()).await;
@@ -102,6 +157,20 @@ impl Node {
     ///
     /// # Errors
     /// The name is not valid, or the node is shut down.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let alice = mesh.node("alice");
+    /// use std::time::Duration;
+    ///
+    /// tokio::time::timeout(Duration::from_secs(10), alice.routable("bob")).await??;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn routable(
         &self,
         node: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -132,6 +201,24 @@ impl Node {
     ///
     /// # Errors
     /// Too many wait, or the node leaves, has yielded its id, or is shut down.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let alice = mesh.node("alice");
+    /// use std::time::Duration;
+    /// use receptor_quic::Convergence;
+    ///
+    /// match alice.converged(Duration::from_secs(10)).await? {
+    ///     Convergence::Converged { count } => println!("all {count} nodes have a route to alice"),
+    ///     Convergence::Partial { count, expected } => println!("{count} of {expected} nodes so far"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn converged(&self, within: Duration) -> Result<Convergence, ConvergeError> {
         self.0.mesh.converged(within).await
     }
@@ -144,6 +231,26 @@ impl Node {
     ///
     /// # Errors
     /// [`OpenError`] says whose fault it is and what to do.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// let mut listener = bob.serve("log")?;
+    /// let mut stream = alice.open("bob", "log").await?;
+    /// stream.write_all(b"hello").await?;
+    /// stream.shutdown().await?;
+    ///
+    /// let mut incoming = listener.accept().await.expect("bob is up");
+    /// assert_eq!(incoming.stream.recv.read_chunk(1024).await?.as_deref(), Some(&b"hello"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn open(
         &self,
         node: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -156,6 +263,22 @@ impl Node {
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`OpenError::Deadline`].
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// use std::time::Duration;
+    ///
+    /// # let _listener = bob.serve("log")?;
+    /// let mut stream = alice.open_within("bob", "log", Duration::from_secs(5)).await?;
+    /// stream.accepted().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn open_within(
         &self,
         node: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -170,6 +293,25 @@ impl Node {
     ///
     /// # Errors
     /// As [`open_within`](Self::open_within).
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// use std::time::Duration;
+    /// use receptor_quic::OpenOptions;
+    ///
+    /// # let _listener = bob.serve("log")?;
+    /// let options =
+    ///     OpenOptions { peer_timeout: Some(Duration::from_secs(60)), ..OpenOptions::default() };
+    /// let mut stream = alice.open_with("bob", "log", options).await?;
+    /// stream.accepted().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn open_with(
         &self,
         node: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -184,6 +326,21 @@ impl Node {
     ///
     /// # Errors
     /// The service is offered already, there are too many, or the node is shut down.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// let mut listener = bob.serve("log")?;
+    /// # let _stream = alice.open("bob", "log").await?;
+    /// let incoming = listener.accept().await.expect("bob is up");
+    /// println!("{} has opened a stream", incoming.peer);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn serve(
         &self,
         service: impl TryInto<ServiceName, Error: Into<InvalidName>>,
@@ -272,6 +429,23 @@ impl Node {
     ///
     /// # Errors
     /// As [`open`](Self::open).
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// let mut listener = bob.serve_datagrams("position")?;
+    /// let sender = alice.datagrams("bob", "position").await?;
+    /// sender.send(b"52.5 N 13.4 E")?;
+    ///
+    /// let datagram = listener.recv().await.expect("bob is up");
+    /// assert_eq!((datagram.peer.as_str(), &datagram.payload[..]), ("alice", &b"52.5 N 13.4 E"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn datagrams(
         &self,
         node: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -285,6 +459,21 @@ impl Node {
     ///
     /// # Errors
     /// The node takes datagrams for the service already, or for too many, or is shut down.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// let mut listener = bob.serve_datagrams("position")?;
+    /// # alice.datagrams("bob", "position").await?.send(b"52.5 N 13.4 E")?;
+    /// let datagram = listener.recv().await.expect("bob is up");
+    /// println!("{} bytes from {}", datagram.payload.len(), datagram.peer);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn serve_datagrams(
         &self,
         service: impl TryInto<ServiceName, Error: Into<InvalidName>>,
@@ -297,6 +486,22 @@ impl Node {
     ///
     /// # Errors
     /// The node is shut down.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// let status = alice.status().await?;
+    /// for route in &status.routes {
+    ///     println!("{} through {}, cost {}", route.node, route.next_hop, route.cost);
+    /// }
+    /// assert!(serde_json::to_string(&status)?.contains("\"bob\""));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn status(&self) -> Result<Status, ShutDown> {
         self.status_with(StatusOptions::default()).await
     }
@@ -306,6 +511,21 @@ impl Node {
     ///
     /// # Errors
     /// The node is shut down.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let alice = mesh.node("alice");
+    /// use receptor_quic::StatusOptions;
+    ///
+    /// let status = alice.status_with(StatusOptions { max_stubs: Some(16) }).await?;
+    /// println!("{} stubs can be reached", status.stubs.reachable);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn status_with(&self, options: StatusOptions) -> Result<Status, ShutDown> {
         let mut status = self.0.mesh.status(options).await?;
         status.running_calls = self.0.registry.running().len();
@@ -322,6 +542,21 @@ impl Node {
     ///
     /// # Errors
     /// The name is not valid, or the node is shut down.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let alice = mesh.node("alice");
+    /// use receptor_quic::Explanation;
+    ///
+    /// let explained = alice.explain("carol").await?;
+    /// assert_eq!(explained.route, Explanation::NeverHeardOf);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn explain(
         &self,
         node: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -331,6 +566,27 @@ impl Node {
 
     /// What happens from now on, until the node is shut down. A listener that falls more than 1,024
     /// events behind misses the oldest, and gets an error that says how many.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// use receptor_quic::Event;
+    ///
+    /// let mut events = alice.events();
+    /// bob.shutdown().await;
+    /// loop {
+    ///     if let Event::LinkDown { peer, why } = events.recv().await? {
+    ///         println!("lost the link to {peer}: {why}");
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn events(&self) -> Events {
         Events::new(self.0.mesh.events())
@@ -349,6 +605,19 @@ impl Node {
     /// # Errors
     /// The certificate does not carry the node's id: the old identity stays in use. Or the node is
     /// shut down.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let alice = mesh.node("alice");
+    /// // A certificate of the same CA that is valid for another 30 days.
+    /// alice.reload(mesh.authority().issue("alice", 30)?).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn reload(&self, identity: Identity) -> Result<(), StartError> {
         check_identity(self.id(), &identity)?;
         Ok(self.0.mesh.reload(identity).await?)
@@ -365,6 +634,21 @@ impl Node {
     ///
     /// # Errors
     /// The node is shut down.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let alice = mesh.node("alice");
+    /// use receptor_quic::PeerAddr;
+    ///
+    /// let peer: PeerAddr = "relay-1@198.51.100.7:4433".parse()?;
+    /// alice.set_peers([peer]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn set_peers(
         &self,
         peers: impl IntoIterator<Item = PeerAddr>,

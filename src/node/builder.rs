@@ -31,6 +31,19 @@ impl Node {
     ///
     /// The id is a [`NodeId`], or text to be parsed; if that is not valid,
     /// [`start`](NodeBuilder::start) fails.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let ca = receptor_quic::Authority::new("example", 1)?;
+    /// use receptor_quic::Node;
+    ///
+    /// let node = Node::builder("alice", ca.issue("alice", 1)?).listen("127.0.0.1:0").start().await?;
+    /// assert_eq!(node.id().as_str(), "alice");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder(
         id: impl TryInto<NodeId, Error: Into<InvalidName>>,
         identity: Identity,

@@ -22,6 +22,24 @@ impl Node {
     ///
     /// # Errors
     /// The directive is handled already, there are too many, or the node is shut down.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// bob.handle("text:upper", async |mut request, responder| {
+    ///     let text = request.payload.collect(64 * 1024).await?;
+    ///     responder.reply(text.to_ascii_uppercase()).await?;
+    ///     Ok(())
+    /// })?;
+    /// let call = alice.call("bob", "text:upper").await?;
+    /// assert_eq!(call.exchange("hello".into(), 1024).await?, "HELLO");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn handle<F, Fut>(
         &self,
         directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
@@ -40,6 +58,17 @@ impl Node {
     ///
     /// # Errors
     /// As [`handle`](Self::handle).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(node: &receptor_quic::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// use receptor_quic::Command;
+    ///
+    /// // The payload of a call is its standard input, its standard output the responses.
+    /// node.command("text:sort", Command::new("sort").arg("-u"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn command(
         &self,
         directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
@@ -55,6 +84,16 @@ impl Node {
     ///
     /// # Errors
     /// There are too many handlers, the directive is a built-in one, or the node is shut down.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(node: &receptor_quic::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// use receptor_quic::Command;
+    ///
+    /// node.replace_command("text:sort", Command::new("sort").arg("-n"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn replace_command(
         &self,
         directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
@@ -70,6 +109,26 @@ impl Node {
     ///
     /// # Errors
     /// The call could not be sent. What happens to it afterwards, the call's own errors say.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// # bob.handle("text:count", async |_, responder| {
+    /// #     for n in ["1", "2", "3"] { responder.send(n.into()).await?; }
+    /// #     Ok(())
+    /// # })?;
+    /// let mut call = alice.call("bob", "text:count").await?;
+    /// call.payload.finish();
+    /// while let Some(response) = call.next().await? {
+    ///     println!("response {}: {:?}", response.serial, response.body);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn call(
         &self,
         node: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -82,6 +141,25 @@ impl Node {
     ///
     /// # Errors
     /// As [`call`](Self::call).
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// use std::time::Duration;
+    /// use receptor_quic::{CallError, CallOptions};
+    ///
+    /// # bob.handle("test:hang", async |_, _| std::future::pending().await)?;
+    /// let options =
+    ///     CallOptions { deadline: Some(Duration::from_secs(2)), ..CallOptions::default() };
+    /// let call = alice.call_with("bob", "test:hang", options).await?;
+    /// assert_eq!(call.collect(1024).await, Err(CallError::Deadline));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn call_with(
         &self,
         node: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -127,6 +205,27 @@ impl Node {
     ///
     /// # Errors
     /// As [`rpc`](Self::rpc).
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// use std::time::Duration;
+    /// use receptor_quic::{CallOptions, HandlerError, NodeId};
+    ///
+    /// bob.serve_rpc("math:sum", async |_: NodeId, terms: Vec<u64>| {
+    ///     Ok::<u64, HandlerError>(terms.iter().sum())
+    /// })?;
+    /// let options =
+    ///     CallOptions { deadline: Some(Duration::from_secs(2)), ..CallOptions::default() };
+    /// let sum: u64 = alice.rpc_with("bob", "math:sum", &[1_u64, 2, 3], options).await?;
+    /// assert_eq!(sum, 6);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn rpc_with<Req, Resp>(
         &self,
         node: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -152,6 +251,24 @@ impl Node {
     ///
     /// # Errors
     /// As [`handle`](Self::handle).
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
+    /// use receptor_quic::{HandlerError, NodeId};
+    ///
+    /// bob.serve_rpc("math:sum", async |_: NodeId, terms: Vec<u64>| {
+    ///     Ok::<u64, HandlerError>(terms.iter().sum())
+    /// })?;
+    /// let sum: u64 = alice.rpc("bob", "math:sum", &[1_u64, 2, 3]).await?;
+    /// assert_eq!(sum, 6);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn serve_rpc<Req, Resp, E, F, Fut>(
         &self,
         directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
@@ -181,6 +298,20 @@ impl Node {
     ///
     /// # Errors
     /// The directive is not valid.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let bob = mesh.node("bob");
+    /// bob.handle("test:nothing", async |_, _| Ok(()))?;
+    /// assert!(bob.remove_handler("test:nothing")?);
+    /// assert!(!bob.remove_handler("test:nothing")?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn remove_handler(
         &self,
         directive: impl TryInto<Directive, Error: Into<InvalidDirective>>,
@@ -192,6 +323,20 @@ impl Node {
     }
 
     /// The directives that this node handles, sorted, the built-in ones included.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let bob = mesh.node("bob");
+    /// bob.handle("test:nothing", async |_, _| Ok(()))?;
+    /// // The built-in ones, such as `receptor:ping`, are among them.
+    /// assert!(bob.directives().contains(&"test:nothing".parse()?));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn directives(&self) -> Vec<Directive> {
         self.0.registry.directives()
@@ -201,6 +346,19 @@ impl Node {
     /// starts at most once, and outlives every process involved. See [`work::unit`].
     ///
     /// The node needs [units](crate::NodeBuilder::units); otherwise the submission fails.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(node: &receptor_quic::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// let unit = node.submit("bob", "db:dump", "").start_by(Duration::from_secs(3_600)).await?;
+    /// println!("unit {}", unit.id());
+    /// let outcome = unit.wait().await?;
+    /// println!("{outcome:?}");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn submit(
         &self,
         node: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -211,6 +369,18 @@ impl Node {
     }
 
     /// The units that this node has submitted, and those that it executes.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(node: &receptor_quic::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// use receptor_quic::work::unit::UnitFilter;
+    ///
+    /// for status in node.units().list(&UnitFilter::default()) {
+    ///     println!("{}: {:?}", status.id, status.state);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn units(&self) -> Units {
         Units::new(self.units_shared())
@@ -224,6 +394,19 @@ impl Node {
     ///
     /// # Errors
     /// The node could not be asked, or did not answer.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let alice = mesh.node("alice");
+    /// let pong = alice.ping("bob").await?;
+    /// println!("{} answered after {} ms", pong.node, pong.rtt_ms);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn ping(
         &self,
         node: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -236,6 +419,19 @@ impl Node {
     ///
     /// # Errors
     /// There is no route, or a node on the way did not answer.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let alice = mesh.node("alice");
+    /// let hops = alice.trace("bob").await?;
+    /// assert_eq!(hops.last().expect("a path ends somewhere").node.as_str(), "bob");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn trace(
         &self,
         node: impl TryInto<NodeId, Error: Into<InvalidName>>,

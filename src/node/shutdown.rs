@@ -11,6 +11,20 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 impl Node {
     /// Leaves in order, with a grace period of [`SHUTDOWN_GRACE`]: as
     /// [`shutdown_within`](Self::shutdown_within).
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let bob = mesh.node("bob");
+    /// // Running calls end, neighbours learn that the node leaves.
+    /// bob.shutdown().await;
+    /// assert!(bob.status().await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn shutdown(&self) {
         self.shutdown_within(SHUTDOWN_GRACE).await;
     }
@@ -37,6 +51,20 @@ impl Node {
     /// Within a handler of this node, the handler's own call is not waited for; it is cut off after
     /// all others, and its caller gets [`CallError::Leaving`](crate::CallError::Leaving). To answer
     /// the caller first, spawn the shutdown and return from the handler.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "testing", doc = "```")]
+    #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
+    /// # let bob = mesh.node("bob");
+    /// use std::time::Duration;
+    ///
+    /// bob.shutdown_within(Duration::from_secs(1)).await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn shutdown_within(&self, grace: Duration) {
         let _waiver = self.0.registry.waive_own_call();
         let shutdown = self.0.mesh.shutdown();

@@ -187,3 +187,31 @@ fn the_security_page_lists_the_attacks_that_are_not_withstood_yet() {
     ignored.sort_unstable();
     assert_eq!(ignored, listed, "docs/security.md lists the attacks that succeed");
 }
+
+#[test]
+fn every_method_of_a_node_has_an_example() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut methods = 0;
+    let mut without = Vec::new();
+    for file in ["node.rs", "node/builder.rs", "node/calls.rs", "node/shutdown.rs"] {
+        let text = std::fs::read_to_string(root.join(file)).expect("the package has its sources");
+        for block in text.split("\nimpl Node {\n").skip(1) {
+            let (block, _) = block.split_once("\n}\n").expect("the block ends");
+            let mut example = false;
+            for line in block.lines() {
+                let signature =
+                    line.strip_prefix("    pub ").map(|line| line.trim_start_matches("async "));
+                example |= line.contains("```");
+                if let Some(method) = signature.and_then(|line| line.strip_prefix("fn ")) {
+                    methods += 1;
+                    let name = method.split(['(', '<']).next().expect("a name");
+                    if !std::mem::take(&mut example) && name != "report_closed_port" {
+                        without.push(format!("{file}: {name}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(methods > 30, "{methods}");
+    assert!(without.is_empty(), "public methods of Node without an example: {without:?}");
+}
