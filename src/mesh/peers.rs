@@ -66,6 +66,8 @@ const ATTEMPT_GRACE: Duration = Duration::from_millis(50);
 /// each such time. Two packets were sent by then, and a peer behind two satellite hops has
 /// answered.
 const HANDSHAKE_SILENCE: Duration = Duration::from_millis(600);
+/// How often the packets of a handshake are sent again.
+const REPEAT_HANDSHAKE: Duration = Duration::from_millis(150);
 /// Attempts at one connection, one more after each [`HANDSHAKE_SILENCE`]; the first to come through
 /// is used (as in RFC 8305). Each has a congestion window and timers of its own: those of an older
 /// one are spent on packets that were lost.
@@ -73,6 +75,10 @@ const MAX_ATTEMPTS: u32 = 4;
 /// How long a connection is young: the handshake may have taken another path than the one that this
 /// end's packets take.
 const YOUNG: Duration = Duration::from_secs(5);
+/// How long after its handshake an acceptor believes the first complaint at once if it comes another
+/// way: the initiator sends it as soon as its handshake is answered late. Later ones may be about a
+/// lost packet where the two directions take different paths anyway.
+const HANDSHAKE_HEARD: Duration = Duration::from_secs(1);
 /// How recent a packet of the peer must be to say which neighbour its packets come through.
 const RECENT: Duration = Duration::from_secs(1);
 /// Sweeps that a connection survives without any use at the end that opened it. The other end waits
@@ -303,7 +309,7 @@ impl Peers {
                     .map_err(|error| unreachable(error.to_string()))?;
             }
             let until = HANDSHAKE_SILENCE.saturating_mul(nth + 1).min(limit);
-            match first_to_succeed(&mut attempts, begin + until).await {
+            match self.outcome(node, &mut attempts, begin + until).await {
                 Some(Ok(Ok(connection))) => {
                     if nth > 0 {
                         self.report_late(node, usual, &connection, begin.elapsed()).await;
@@ -327,6 +333,29 @@ impl Peers {
             }
         }
         Err(no_answer(node, limit))
+    }
+
+    /// The outcome of the attempts, or `None` at the deadline. Until then the packets of a handshake
+    /// are sent again: QUIC repeats them after 0.3 s, and one lost twice is not a silent path.
+    async fn outcome(
+        &self,
+        node: &NodeId,
+        attempts: &mut JoinSet<Attempted>,
+        deadline: tokio::time::Instant,
+    ) -> Option<Result<Attempted, tokio::task::JoinError>> {
+        loop {
+            let now = tokio::time::Instant::now();
+            let next = deadline.min(now + REPEAT_HANDSHAKE);
+            match first_to_succeed(attempts, next).await {
+                None if next < deadline => {
+                    let socket = self.endpoint.socket();
+                    if socket.heard_through(node.addr()).is_none() {
+                        socket.repeat(node.addr());
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Begins the `nth` attempt to connect.
@@ -503,8 +532,10 @@ impl Peers {
                 let stats = kept.connection.stats();
                 kept.follow_path(hops.used);
                 let unheard = kept.silence.sample(stats.udp_rx.datagrams, now);
-                let young = now.saturating_duration_since(kept.since) < YOUNG;
-                let said = if unheard_there && young && elsewhere().is_some() {
+                let age = now.saturating_duration_since(kept.since);
+                let young = age < YOUNG;
+                let fresh = age < HANDSHAKE_HEARD && kept.connection.side() == Side::Server;
+                let said = if unheard_there && fresh && elsewhere().is_some() {
                     Said::Conclusive
                 } else if unheard_there {
                     Said::Complaint
@@ -514,7 +545,7 @@ impl Peers {
                     Said::Nothing
                 };
                 kept.unanswered.set_young(young);
-                let answered = kept.unanswered.sample(&stats, said, hops, stats.path.min_rtt, now);
+                let answered = kept.unanswered.sample(&stats, said, hops, now);
                 samples.doubted |= kept.unanswered.is_doubted();
                 match answered {
                     Answers::Complain => kept.signal(UNHEARD),

@@ -1,11 +1,12 @@
 //! A relay on the path falls silent while another path exists: running streams and calls stand
 //! still for at most a second.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use receptor_quic::Node;
-use receptor_quic::testing::{LinkQuality, Mesh, mesh};
+use receptor_quic::testing::{LinkQuality, Mesh, Network, mesh};
+use receptor_quic::{Event, Node};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -145,7 +146,7 @@ async fn standstills(
     far: bool,
 ) -> [Duration; 3] {
     let mut mesh = mesh(links.iter().copied()).await;
-    mesh.network().set_default(quality.clone());
+    mesh.network().set_default(*quality);
     sleep(Duration::from_secs(10)).await;
     let flows = Flows::start(&mesh).await;
     sleep(Duration::from_secs(10)).await;
@@ -194,4 +195,52 @@ async fn they_leave_it_as_soon_where_packets_are_lost() {
         let latency = Duration::from_millis(millis);
         none_stands_still(&LinkQuality { latency, loss: 0.03, ..LinkQuality::default() }).await;
     }
+}
+
+/// Networks that are bad without a relay that fails, by seed: loss on every link, or jitter on those
+/// of `a`.
+fn bad_network(mesh: &Mesh, seed: u64) {
+    let latency = Duration::from_millis(2 + seed % 20);
+    let lossy = seed.is_multiple_of(2);
+    let loss = if lossy { 0.03 } else { 0.0 };
+    let jitter = if lossy { Duration::ZERO } else { Duration::from_millis(300) };
+    let quality = LinkQuality { latency, loss, ..LinkQuality::default() };
+    mesh.network().set_default(quality);
+    for relay in ["r1", "r2"] {
+        let (a, relay) = (mesh.addr("a").ip(), mesh.addr(relay).ip());
+        mesh.network().set_link(a, relay, LinkQuality { jitter, ..quality });
+    }
+}
+
+/// The seeds `FROM..TO` in `RECEPTOR_BAD_NETWORKS`, and a few without it.
+fn seeds() -> Range<u64> {
+    let Ok(range) = std::env::var("RECEPTOR_BAD_NETWORKS") else { return 0..8 };
+    let (from, to) = range.split_once("..").expect("FROM..TO");
+    from.parse().expect("a number")..to.parse().expect("a number")
+}
+
+#[tokio::test(start_paused = true)]
+async fn loss_or_jitter_alone_moves_no_path_and_ends_no_link() {
+    let mut moved = Vec::new();
+    for seed in seeds() {
+        let links = ["a-r1", "a-r2", "r1-b", "r2-b"];
+        let mesh = Mesh::builder(links).network(Network::new(seed)).start().await;
+        sleep(Duration::from_secs(3)).await;
+        bad_network(&mesh, seed);
+        serve_echo(mesh.node("b"));
+        let mut events: Vec<_> = mesh.nodes().map(Node::events).collect();
+        // Now and then, and in bursts.
+        for nth in 0..100 {
+            try_echo(mesh.node("a"), "b").await.unwrap();
+            sleep(Duration::from_millis([10, 100, 400, 900][nth % 4])).await;
+        }
+        for event in
+            events.iter_mut().flat_map(|events| std::iter::from_fn(|| events.try_recv().ok()))
+        {
+            if matches!(event, Event::NextHopAvoided { .. } | Event::LinkDown { .. }) {
+                moved.push((seed, format!("{event:?}")));
+            }
+        }
+    }
+    assert!(moved.is_empty(), "{moved:#?}");
 }

@@ -46,9 +46,14 @@ impl Driver {
             // of the others the graph only says that they should.
             let heard = through.filter(|through| *through != failed && self.is_linked(through));
             let next = heard.clone().filter(|heard| !avoided.contains(heard));
-            let next = next.or_else(|| self.other_first_hop(&peer, &avoided, now)).or(heard);
-            let next =
-                next.map(|via| Replacement { via, toward: self.other_attachment(&peer, &avoided) });
+            let next = next
+                .or_else(|| self.other_first_hop(&peer, &avoided, now))
+                .or_else(|| heard.clone());
+            let next = next.map(|via| Replacement {
+                followed: heard.as_ref() == Some(&via),
+                via,
+                toward: self.other_attachment(&peer, &avoided),
+            });
             debug!(%peer, %failed, next = next.as_ref().map_or("none", |next| next.via.as_str()), "no answer");
             moved |= self.detours.replace(&peer, failed, next, now);
         }
@@ -64,6 +69,14 @@ impl Driver {
 
     /// Reports detours that have proven themselves, and forgets those that are no longer used.
     pub(crate) fn tick_detours(&mut self, now: Instant) {
+        let (socket, neighbours) = (self.endpoint.socket(), &self.neighbours);
+        let heard = |peer: &NodeId| {
+            let through = socket.heard_through(peer.addr())?;
+            neighbours.active().keys().find(|id| id.addr() == through).cloned()
+        };
+        if self.detours.acquit(heard) {
+            self.publish_detours();
+        }
         for Settled { peer, avoided, via } in self.detours.settle(now) {
             let names = avoided.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
             warn!(%peer, avoided = %names, %via, "no answer through a neighbour that claims a route: avoided for this peer");

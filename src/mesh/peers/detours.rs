@@ -66,6 +66,8 @@ struct Peer {
     since: Instant,
     /// When it was first heard through `via`.
     answered: Option<Instant>,
+    /// Whether the first hop was chosen because packets of the peer came through it.
+    followed: bool,
     settled: bool,
     /// How often every first hop was tried in vain, in a row.
     failures: u32,
@@ -103,6 +105,8 @@ pub(crate) struct Replacement {
     pub(crate) via: NodeId,
     /// As in [`Way`].
     pub(crate) toward: Option<NodeId>,
+    /// Whether it is taken because packets of the peer came through it.
+    pub(crate) followed: bool,
 }
 
 /// A detour that works, while the neighbours before it did not.
@@ -202,7 +206,9 @@ impl Detours {
         (known.answered, known.settled, known.since, known.proven) = (None, false, now, None);
         // It may be one that failed while the other end had not changed its first hop yet.
         known.avoided.retain(|avoided| next.as_ref().is_none_or(|next| *avoided != next.via));
+        known.followed = false;
         if let Some(next) = next.filter(|_| known.avoided.len() <= MAX_AVOIDED) {
+            known.followed = next.followed;
             (known.via, known.toward) = (Some(next.via), next.toward);
         }
         if known.via.is_none() {
@@ -215,6 +221,19 @@ impl Detours {
             known.pause = None;
         }
         (&known.via, &known.toward) != (&before.0, &before.1)
+    }
+
+    /// Ends detours that were chosen because packets of the peer came that way, if they come by an
+    /// avoided neighbour again before the detour has settled: the path was only slow. `heard` is
+    /// the neighbour that the peer's last packet came through. Returns whether the way of any
+    /// packets changes.
+    pub(crate) fn acquit(&mut self, heard: impl Fn(&NodeId) -> Option<NodeId>) -> bool {
+        let before = self.peers.len();
+        self.peers.retain(|peer, known| {
+            let doubtful = known.followed && !known.settled;
+            !doubtful || heard(peer).is_none_or(|heard| !known.avoided.contains(&heard))
+        });
+        before != self.peers.len()
     }
 
     /// Reports the detours that have proven themselves, each once.
@@ -285,6 +304,7 @@ impl Peer {
             toward: None,
             since: now,
             answered: None,
+            followed: false,
             settled: false,
             failures: 0,
             pause: None,
@@ -313,7 +333,7 @@ mod tests {
     }
 
     fn to(via: &str) -> Replacement {
-        Replacement { via: id(via), toward: None }
+        Replacement { via: id(via), toward: None, followed: false }
     }
 
     /// The detours in use: peer, first hop, and the neighbours that are avoided.
@@ -353,6 +373,28 @@ mod tests {
         assert_eq!(ways(&detours), [("b", "r2", vec!["r1"])]);
         assert!(detours.sweep(|_| false, now + 3_600 * SECOND + KEPT));
         assert_eq!((detours.iter().count(), detours.count()), (0, 1));
+    }
+
+    #[test]
+    fn a_followed_detour_ends_when_the_peer_is_heard_the_usual_way() {
+        let now = clock::now();
+        let mut detours = Detours::new(now);
+        let follow = |detours: &mut Detours| {
+            let next = Replacement { followed: true, ..to("r2") };
+            detours.replace(&id("b"), id("r1"), Some(next), now)
+        };
+        assert!(follow(&mut detours));
+        assert!(!detours.acquit(|_| Some(id("r2"))));
+        assert!(!detours.acquit(|_| None));
+        assert!(detours.acquit(|_| Some(id("r1"))));
+        assert_eq!(detours.iter().count(), 0);
+        follow(&mut detours);
+        detours.answered(&id("b"), None, now);
+        assert_eq!(detours.settle(now + SECOND).len(), 1);
+        assert!(!detours.acquit(|_| Some(id("r1"))), "it has settled");
+        // A guess is not refuted by the direction that it is not about.
+        detours.replace(&id("c"), id("r1"), Some(to("r2")), now);
+        assert!(!detours.acquit(|_| Some(id("r1"))));
     }
 
     #[test]

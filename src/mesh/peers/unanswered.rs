@@ -36,6 +36,12 @@ use quinn::ConnectionStats;
 
 use crate::id::NodeAddr;
 
+/// How far the round trip that an end waits for may exceed the shortest one: the jitter of a radio
+/// link in both directions. Longer ones come of packets that were lost and sent again.
+const MAX_JITTER: Duration = Duration::from_millis(700);
+/// The same for packets of the handshake that are repeated: those that were lost at first add more
+/// to its round trips.
+const YOUNG_JITTER: Duration = Duration::from_millis(300);
 /// How long nothing arrives before this end complains, at least and in round trips.
 const DOUBT_AT_LEAST: Duration = Duration::from_millis(150);
 const DOUBT_ROUND_TRIPS: u32 = 2;
@@ -43,14 +49,19 @@ const DOUBT_ROUND_TRIPS: u32 = 2;
 const SENDS: u32 = 2;
 /// The time between two complaints is a round trip, and at least this.
 const COMPLAIN_EVERY: Duration = Duration::from_millis(100);
+/// How much longer than a round trip the answer to a complaint may take: QUIC delays an
+/// acknowledgement by up to 25 ms, and both ends sample.
+const ANSWER_SLACK: Duration = Duration::from_millis(50);
 /// How long this end complains before it takes another way, at least and in round trips. The peer
 /// has the time for it first.
 const SILENT_AT_LEAST: Duration = Duration::from_millis(400);
 const SILENT_ROUND_TRIPS: u32 = 3;
 /// The same while the connection is young: its handshake may have taken a shorter path.
 const YOUNG_ROUND_TRIPS: u32 = 5;
-/// How long the peer's first complaint is remembered.
-const FORGET_COMPLAINT: Duration = Duration::from_secs(3);
+/// Without a complaint for this long, at least and in round trips, the next one is about another
+/// silence: a lost packet now and then must not add up.
+const FORGET_AT_LEAST: Duration = Duration::from_millis(500);
+const FORGET_ROUND_TRIPS: u32 = 4;
 /// Pokes after a silence, and the time between two of them, at least and in parts of a round trip:
 /// quinn has backed off, so that its next probe may be seconds away, and one poke may be lost.
 const POKES: u32 = 5;
@@ -61,6 +72,8 @@ const FAULTY_FOR: Duration = Duration::from_secs(10);
 /// How long both directions of a connection count as taking the same first hop here since they last
 /// did.
 const SYMMETRIC_FOR: Duration = Duration::from_secs(60);
+/// Samples with packets that have to show it: copies take other ways than packets usually do.
+const SYMMETRIC_SAMPLES: u32 = 4;
 
 /// What the peer said since the last sample.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,8 +146,8 @@ pub(super) struct Unanswered {
     sends: u32,
     /// The first complaint, and the last.
     complained: Option<(Instant, Instant)>,
-    /// The peer's first complaint.
-    peer_complained: Option<Instant>,
+    /// The peer's first complaint about a silence, and the last.
+    peer_complained: Option<(Instant, Instant)>,
     /// Whether the peer has ever complained. Complaints that are on their way while this end
     /// changes its first hop say nothing about the new one.
     complained_before: bool,
@@ -142,30 +155,48 @@ pub(super) struct Unanswered {
     silent: bool,
     /// Whether copies of the last complaint are still to be sent.
     copies_due: bool,
-    /// When both directions last took the same first hop.
+    /// When both directions last took the same first hop, if they did before the silence.
     symmetric: Option<Instant>,
+    /// Samples in a row in which they did.
+    symmetric_samples: u32,
     /// Whether the handshake was recent.
     young: bool,
     /// The neighbour that the peer complained about last, and when. Its packets still come through
     /// it if only one direction is lost, and must not be followed.
     faulty: Option<(NodeAddr, Instant)>,
+    /// The average round trip while the connection is young: packets of the handshake that arrive
+    /// within it are no complaints.
+    handshake_rtt: Duration,
     /// Pokes left, and when the last one was sent.
     pokes: u32,
     poked: Option<Instant>,
 }
 
 impl Unanswered {
-    /// Takes a sample, and what the peer said since the last one. `rtt` is the shortest round trip
-    /// so far: smoothed ones include what was lost.
+    /// Takes a sample, and what the peer said since the last one.
     pub(super) fn sample(
         &mut self,
         stats: &ConnectionStats,
         said: Said,
         hops: Hops,
-        rtt: Duration,
         now: Instant,
     ) -> Answers {
+        let path = &stats.path;
+        let rtt = self.longest_round_trip(path.min_rtt, path.rtt);
+        self.handshake_rtt =
+            if self.young { path.rtt.min(path.min_rtt + YOUNG_JITTER) } else { Duration::ZERO };
         self.take(Counts::of(stats), said, hops, rtt, now)
+    }
+
+    /// The longest round trip to wait for. As far beyond the average as that is beyond the shortest
+    /// one, which is right where jitter is uniform.
+    fn longest_round_trip(&self, shortest: Duration, smoothed: Duration) -> Duration {
+        // The first round trips include the handshake's packets that were lost.
+        if self.young {
+            return shortest;
+        }
+        let jitter = smoothed.saturating_sub(shortest) * 2;
+        shortest + jitter.min(MAX_JITTER)
     }
 
     /// Whether the connection's handshake was recent.
@@ -220,8 +251,11 @@ impl Unanswered {
         if received {
             (self.since, self.sends, self.complained) = (None, 0, None);
             self.copies_due = false;
-            if hops.heard.is_some() && hops.heard == hops.used {
-                self.symmetric = Some(now);
+            if !complained && said == Said::Nothing && hops.heard.is_some() {
+                let same = hops.heard == hops.used;
+                self.symmetric_samples =
+                    if same { self.symmetric_samples.saturating_add(1) } else { 0 };
+                self.symmetric = same.then_some(now);
             }
         } else if counts.sent > before.sent {
             self.since.get_or_insert(now);
@@ -233,7 +267,8 @@ impl Unanswered {
             && received
             && (complained || matches!(said, Said::Complaint | Said::Conclusive))
         {
-            (self.peer_complained, self.silent, self.symmetric) = (None, true, None);
+            (self.peer_complained, self.silent) = (None, true);
+            (self.symmetric, self.symmetric_samples) = (None, 0);
             return Answers::Follow(through);
         }
         match said {
@@ -243,6 +278,7 @@ impl Unanswered {
                 return Answers::Silent;
             }
             Said::Handshake | Said::Complaint | Said::Conclusive => {
+                let rtt = if said == Said::Handshake { rtt.max(self.handshake_rtt) } else { rtt };
                 let verdict = self.on_complaint(rtt, now);
                 if verdict == Answers::Silent {
                     self.faulty = hops.used.map(|used| (used, now));
@@ -259,10 +295,12 @@ impl Unanswered {
     /// The peer's packets arrive, and this end acknowledged its first complaint at once. Another
     /// one a round trip later means that it did not hear that.
     fn on_complaint(&mut self, rtt: Duration, now: Instant) -> Answers {
-        let recent = |first: &Instant| now.saturating_duration_since(*first) < FORGET_COMPLAINT;
-        let first = self.peer_complained.filter(recent).unwrap_or(now);
-        if now.saturating_duration_since(first) < COMPLAIN_EVERY.max(rtt + rtt / 4) {
-            self.peer_complained = Some(first);
+        let forgotten = FORGET_AT_LEAST.max(rtt * FORGET_ROUND_TRIPS);
+        let lasts = |at: Instant| now.saturating_duration_since(at);
+        let before = self.peer_complained.filter(|(_, last)| lasts(*last) < forgotten);
+        let first = before.map_or(now, |(first, _)| first);
+        if lasts(first) < COMPLAIN_EVERY.max(rtt + rtt / 4) + ANSWER_SLACK {
+            self.peer_complained = Some((first, now));
             return Answers::Unchanged;
         }
         self.peer_complained = None;
@@ -276,7 +314,8 @@ impl Unanswered {
     }
 
     fn was_symmetric(&self, now: Instant) -> bool {
-        self.symmetric.is_some_and(|at| now.saturating_duration_since(at) < SYMMETRIC_FOR)
+        let recent = |at| now.saturating_duration_since(at) < SYMMETRIC_FOR;
+        self.symmetric_samples >= SYMMETRIC_SAMPLES && self.symmetric.is_some_and(recent)
     }
 
     fn judge_silence(&mut self, rtt: Duration, now: Instant) -> Answers {
@@ -390,6 +429,16 @@ mod tests {
     }
 
     #[test]
+    fn jitter_is_waited_for_within_bounds() {
+        let mut unanswered = Unanswered::default();
+        assert_eq!(unanswered.longest_round_trip(RTT, RTT), RTT);
+        assert_eq!(unanswered.longest_round_trip(RTT, RTT * 31), RTT * 61);
+        assert_eq!(unanswered.longest_round_trip(RTT, RTT * 999), RTT + MAX_JITTER);
+        unanswered.set_young(true);
+        assert_eq!(unanswered.longest_round_trip(RTT, RTT * 31), RTT);
+    }
+
+    #[test]
     fn a_complaint_is_copied_once_at_the_next_sample() {
         let told = play(RTT, (1..=5).map(|sent| (sent, 0, false)));
         assert_eq!(told[..2], [(2, Answers::Complain), (3, Answers::TryOthers)]);
@@ -405,10 +454,14 @@ mod tests {
             let counts = Counts { sent, received };
             unanswered.take(counts, Said::Nothing, hops(heard), RTT, start + PACE * nth)
         };
-        take(0, 1, 1, before);
-        let silence: Vec<_> = (1..5).map(|nth| take(nth, u64::from(nth) + 1, 1, before)).collect();
+        for nth in 0..SYMMETRIC_SAMPLES {
+            take(nth, 1 + u64::from(nth), 1 + u64::from(nth), before);
+        }
+        let received = u64::from(SYMMETRIC_SAMPLES);
+        let silence: Vec<_> =
+            (4..8).map(|nth| take(nth, 1 + u64::from(nth), received, before)).collect();
         assert!(silence.contains(&Answers::Complain), "{silence:?}");
-        take(5, 6, 2, heard)
+        take(8, 9, received + 1, heard)
     }
 
     #[test]
@@ -460,8 +513,8 @@ mod tests {
 
     #[test]
     fn a_complaint_of_long_ago_is_forgotten() {
-        let samples = (0..61).map(|n| (n, n, n == 0 || n == 31 || n == 60));
-        assert_eq!(play(RTT, samples), [(60, Answers::Silent)]);
+        let samples = (0..36).map(|n| (n, n, [0, 8, 31, 35].contains(&n)));
+        assert_eq!(play(RTT, samples), [(35, Answers::Silent)]);
     }
 
     #[test]
