@@ -65,6 +65,8 @@ const FORGET_ROUND_TRIPS: u32 = 4;
 /// Pokes after a silence, and the time between two of them, at least and in parts of a round trip:
 /// quinn has backed off, so that its next probe may be seconds away, and one poke may be lost.
 const POKES: u32 = 5;
+/// Pokes that answer a complaint.
+const POKES_TO_COMPLAINT: u32 = 2;
 const POKE_EVERY: Duration = Duration::from_millis(40);
 const POKES_PER_ROUND_TRIP: u32 = 2;
 /// How long a neighbour that the peer complained about is not followed.
@@ -222,6 +224,10 @@ impl Unanswered {
         let recovers = complained && self.complained.is_none();
         if recovers || matches!(verdict, Answers::Silent | Answers::Follow(_)) {
             (self.pokes, self.poked) = (POKES, None);
+        }
+        if verdict == Answers::Unchanged && said == Said::Complaint {
+            // Its answer may be lost by chance, and the peer complains again.
+            (self.pokes, self.poked) = (self.pokes.max(POKES_TO_COMPLAINT), None);
         }
         if verdict != Answers::Unchanged || self.pokes == 0 {
             return verdict;
