@@ -488,7 +488,7 @@ impl Services {
             if self.leaving.load(Ordering::Relaxed) {
                 return Err(RefuseCode::Leaving.into());
             }
-            state.offered.get(service).ok_or(RefusedOpen::new(RefuseCode::UnknownService))?.clone()
+            state.offered.get(service).ok_or(RefuseCode::UnknownService)?.clone()
         };
         offered.permits(peer)?;
         if !offered.admits(usage) {

@@ -222,7 +222,6 @@ impl DatagramListener {
 
 impl DatagramListener {
     /// A stream of what [`recv`](Self::recv) returns.
-    #[must_use]
     pub fn into_stream(self) -> impl Stream<Item = Datagram> + Send + Unpin + 'static {
         unfold(self, async |mut listener: Self| (listener.recv().await, listener))
     }

@@ -131,7 +131,6 @@ pub struct UnitWatch {
 
 impl UnitWatch {
     /// A stream of what [`next`](Self::next) returns.
-    #[must_use]
     pub fn into_stream(self) -> impl Stream<Item = UnitStatus> + Send + Unpin + 'static {
         unfold(self, async |mut watch: Self| (watch.next().await, watch))
     }

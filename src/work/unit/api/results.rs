@@ -32,7 +32,6 @@ impl UnitResults {
     }
 
     /// A stream of what [`next`](Self::next) returns. It ends after an error.
-    #[must_use]
     pub fn into_stream(
         self,
     ) -> impl Stream<Item = Result<Bytes, ResultsError>> + Send + Unpin + 'static {
