@@ -45,6 +45,7 @@ fn links_between_pages_lead_somewhere() {
         "docs/from-receptor.md",
         "docs/guarantees.md",
         "docs/nat.md",
+        "docs/operations.md",
         "docs/performance.md",
         "docs/protocol.md",
         "docs/routing.md",
