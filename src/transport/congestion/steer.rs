@@ -6,8 +6,8 @@
 //! - A packet that asks whether the peer still hears this end must leave even if the window is full
 //!   of packets that a dead relay has lost. QUIC exempts its own probes from the window for the same
 //!   reason (RFC 9002, section 7.5).
-//! - When the packets take another path, what was learnt about the one before does not apply (RFC
-//!   9002, section 9.4 of RFC 9000): the window starts over.
+//! - When the packets take another path, what was learnt about the one before does not apply: the
+//!   window starts over (RFC 9000, section 9.4).
 
 use std::any::Any;
 use std::fmt;
