@@ -45,7 +45,7 @@ pub(super) enum Command {
     Status(StatusArgs),
     /// Have a node read its certificates and configuration again
     ///
-    /// Changes of certs, peer, relays, command and grace take effect at once; links, streams and
+    /// Changes of certs, peer, relays, crl, deny, allow, pin, command and grace take effect at once; links, streams and
     /// calls that they do not concern go on. Other settings that have changed are named and take
     /// effect when the node is started again. If anything is not valid, nothing changes. SIGHUP does
     /// the same, and logs what this command prints.
@@ -168,6 +168,23 @@ pub(super) struct NodeArgs {
     /// [env: RECEPTOR_RELAYS, comma-separated] [default: every member]
     #[arg(long, value_name = "RULE")]
     pub(super) relays: Vec<String>,
+    /// File with revocation lists (PEM): certificates that they list are refused, and live
+    /// connections that use them closed. Repeatable [env: RECEPTOR_CRL, comma-separated] [default:
+    /// none]
+    #[arg(long, value_name = "FILE")]
+    pub(super) crl: Vec<String>,
+    /// Node to refuse, whatever signed its certificate. Repeatable [env: RECEPTOR_DENY,
+    /// comma-separated] [default: none]
+    #[arg(long, value_name = "ID")]
+    pub(super) deny: Vec<String>,
+    /// Node to accept; if any is given, all others are refused. Repeatable [env: RECEPTOR_ALLOW,
+    /// comma-separated] [default: every member]
+    #[arg(long, value_name = "ID")]
+    pub(super) allow: Vec<String>,
+    /// SHA-256 of a public key to accept, in hexadecimal digits; if any is given, all other keys are
+    /// refused. Repeatable [env: RECEPTOR_PIN, comma-separated] [default: every key]
+    #[arg(long, value_name = "SHA256")]
+    pub(super) pin: Vec<String>,
     /// Disable direct paths: reach nodes that are not neighbours only through relays [env:
     /// RECEPTOR_NO_DIRECT, true or false] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -16,18 +16,20 @@ use super::control::path::ControlPath;
 use super::env::Env;
 use super::exit::Failure;
 use super::file::{CommandLine, CommandSetting, InheritSetting};
+use super::identity::TrustRules;
 use super::log::LogFormat;
 use super::settings::{
-    CERTS, COMMAND, CONGESTION, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN, LISTEN,
-    LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, RELAYS, Source, Sourced,
-    TRANSIT, TRANSIT_RATE, UNITS, bytes, duration, peer_timeout_of, switch,
+    ALLOW, CERTS, COMMAND, CONGESTION, CONTROL, COST, COST_TO, CRL, DATA_DIR, DENY, EXTERNAL,
+    GRACE, ID, LAN, LISTEN, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, PIN,
+    RELAYS, Source, Sourced, TRANSIT, TRANSIT_RATE, UNITS, bytes, duration, peer_timeout_of,
+    switch,
 };
 use super::units::UnitSettings;
 use super::users::User;
 use crate::id::{Cost, NodeId};
 use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
 use crate::node::SHUTDOWN_GRACE;
-use crate::transport::{Congestion, ListenAddr, Liveness, RelayRule};
+use crate::transport::{Congestion, ListenAddr, Liveness};
 use crate::work::{self, CommandStderr, Directive, InheritEnv};
 
 /// The checked configuration of a node.
@@ -40,8 +42,7 @@ pub(super) struct NodeConfig {
     pub(super) transit: bool,
     pub(super) transit_rate: Option<NonZeroU64>,
     pub(super) direct: bool,
-    /// Rules for relays; empty if every member is accepted.
-    pub(super) relays: Vec<RelayRule>,
+    pub(super) trust: TrustRules,
     pub(super) external: Vec<SocketAddr>,
     pub(super) lan: bool,
     pub(super) map_port: bool,
@@ -70,7 +71,11 @@ impl NodeConfig {
             (TRANSIT, self.transit != other.transit),
             (TRANSIT_RATE, self.transit_rate != other.transit_rate),
             (NO_DIRECT, self.direct != other.direct),
-            (RELAYS, self.relays != other.relays),
+            (RELAYS, self.trust.relays != other.trust.relays),
+            (CRL, self.trust.crls != other.trust.crls),
+            (DENY, self.trust.denied != other.trust.denied),
+            (ALLOW, self.trust.allowed != other.trust.allowed),
+            (PIN, self.trust.pins != other.trust.pins),
             (EXTERNAL, self.external != other.external),
             (LAN, self.lan != other.lan),
             (MAP_PORT, self.map_port != other.map_port),
@@ -125,7 +130,13 @@ impl NodeConfig {
             transit: optional(given.transit, switch)?.unwrap_or_default(),
             transit_rate: optional(given.transit_rate, bytes_per_second)?,
             direct: !optional(given.no_direct, switch)?.unwrap_or_default(),
-            relays: all(given.relays, Sourced::parse)?,
+            trust: TrustRules {
+                relays: all(given.relays, Sourced::parse)?,
+                crls: given.crl.into_iter().map(|path| path.value.into()).collect(),
+                denied: all(given.deny, Sourced::parse)?,
+                allowed: all(given.allow, Sourced::parse)?,
+                pins: all(given.pin, Sourced::parse)?,
+            },
             external: all(given.external, |addr| addr.and_then(external_addr))?,
             lan,
             map_port: with_feature(given.map_port, "portmap", cfg!(feature = "portmap"))?,

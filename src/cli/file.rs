@@ -33,6 +33,11 @@ pub(super) struct File {
     pub(super) peer: Vec<Sourced<String>>,
     pub(super) transit: Option<Sourced<String>>,
     pub(super) transit_rate: Option<Sourced<String>>,
+    /// Absolute, or relative to the working directory.
+    pub(super) crl: Vec<Sourced<String>>,
+    pub(super) deny: Vec<Sourced<String>>,
+    pub(super) allow: Vec<Sourced<String>>,
+    pub(super) pin: Vec<Sourced<String>>,
     pub(super) no_direct: Option<Sourced<String>>,
     pub(super) relays: Vec<Sourced<String>>,
     pub(super) external: Vec<Sourced<String>>,
@@ -124,6 +129,10 @@ impl File {
             transit: raw.transit.map(|on| at.sourced_as(on, |on| on.to_string())),
             transit_rate: raw.transit_rate.map(|rate| at.sourced_as(rate, |rate| rate.to_string())),
             relays: raw.relays.into_iter().map(|rule| at.sourced(rule)).collect(),
+            crl: raw.crl.into_iter().map(|path| at.path_text(path, base)).collect(),
+            deny: raw.deny.into_iter().map(|id| at.sourced(id)).collect(),
+            allow: raw.allow.into_iter().map(|id| at.sourced(id)).collect(),
+            pin: raw.pin.into_iter().map(|pin| at.sourced(pin)).collect(),
             no_direct: raw.no_direct.map(|off| at.sourced_as(off, |off| off.to_string())),
             external: raw.external.into_iter().map(|addr| at.sourced(addr)).collect(),
             lan: raw.lan.map(|lan| at.sourced_as(lan, |lan| lan.to_string())),
@@ -163,6 +172,14 @@ struct Raw {
     transit_rate: Option<Spanned<RateValue>>,
     #[serde(default)]
     relays: Vec<Spanned<String>>,
+    #[serde(default)]
+    crl: Vec<Spanned<String>>,
+    #[serde(default)]
+    deny: Vec<Spanned<String>>,
+    #[serde(default)]
+    allow: Vec<Spanned<String>>,
+    #[serde(default)]
+    pin: Vec<Spanned<String>>,
     no_direct: Option<Spanned<bool>>,
     #[serde(default)]
     external: Vec<Spanned<String>>,

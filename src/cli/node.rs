@@ -33,9 +33,7 @@ pub(super) async fn run(
     let mut hangups = signals::reload()?;
     descriptors::raise_limit();
     let start_up = async {
-        let identity = identity::load(&config.certs, &config.id, &config.relays)
-            .await
-            .map_err(Failure::usage)?;
+        let identity = identity::load(&config.certs, &config.id, &config.trust).await?;
         // First, so that a second node on the same socket does not disturb the mesh.
         let socket = ControlSocket::bind(&config.control)?;
         Ok((start(&config, identity).await?, socket))

@@ -1,5 +1,9 @@
 //! Settings: flag over environment over file over default, and errors that say where and what.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
 use rustix::process::Signal;
 
 use crate::harness::{Node, World, finish, until};
@@ -172,5 +176,52 @@ fn a_reload_of_what_is_not_valid_changes_nothing() {
         let line = node.log_line("not reloaded; the former certificates and settings stay in use");
         assert!(line.contains("ERROR"), "{line}");
         assert_eq!(run(&["send", "a", "text:say", ""]).ok(), "old\n", "{fault}");
+    }
+}
+
+/// Copies certificates of the fixtures, whose keys have to be private.
+fn copy_fixtures(world: &World, names: &[&str]) {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs/fixtures");
+    fs::create_dir(world.path("certs")).expect("a new directory");
+    for name in names {
+        let to = world.path("certs").join(name);
+        fs::copy(fixtures.join(name), &to).expect("a fixture");
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).expect("an own file");
+    }
+}
+
+#[test]
+fn whom_a_node_refuses_is_reloaded() {
+    let world = World::empty();
+    copy_fixtures(
+        &world,
+        &["ca.crt", "uri.crt", "uri.key", "revoked.crt", "revoked.key", "crl.pem"],
+    );
+    let config =
+        "id = \"uri\"\ncerts = \"certs\"\nlisten = [\"127.0.0.1:0\"]\ncontrol = \"a.sock\"\n";
+    world.write("r.toml", config);
+    let node = Node::start(world.command(&["node", "--config", "r.toml"]));
+    let peer = format!("uri@{}", node.addr());
+    let other = ["node", "--id", "revoked", "--certs", "certs", "--peer", &peer];
+    let _other = Node::start(world.command(&[&other[..], &["--control", "b.sock"]].concat()));
+    let linked = || {
+        let links = world.run(&["status", "--json", "--control", "a.sock"]).json()["links"].clone();
+        links.as_array().is_some_and(|links| !links.is_empty())
+    };
+    for setting in
+        ["crl = [\"certs/crl.pem\"]\n", "deny = [\"revoked\"]\n", "allow = [\"another\"]\n"]
+    {
+        until("they are linked", || linked().then_some(()));
+        world.write("r.toml", &(config.to_owned() + setting));
+        let said = world.run(&["reload", "--control", "a.sock"]).ok();
+        let name = setting.split(' ').next().expect("a name");
+        assert!(said.contains(&format!("in effect: {name}")), "{said}");
+        until("the link is closed", || (!linked()).then_some(()));
+        world.write("r.toml", config);
+        world.run(&["reload", "--control", "a.sock"]).ok();
+    }
+    for bad in ["crl = [\"certs/ca.crt\"]\n", "pin = [\"xyz\"]\n", "deny = [\"a b\"]\n"] {
+        world.write("r.toml", &(config.to_owned() + bad));
+        world.run(&["reload", "--control", "a.sock"]).failed(2);
     }
 }

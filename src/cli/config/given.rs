@@ -9,9 +9,9 @@ use crate::cli::exit::Failure;
 use crate::cli::file::units::UnitsSetting;
 use crate::cli::file::{CommandLine, CommandSetting, File};
 use crate::cli::settings::{
-    CERTS, COMMAND, CONFIG, CONGESTION, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN,
-    LISTEN, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, RELAYS, Sourced,
-    TRANSIT, TRANSIT_RATE, UNITS,
+    ALLOW, CERTS, COMMAND, CONFIG, CONGESTION, CONTROL, COST, COST_TO, CRL, DATA_DIR, DENY,
+    EXTERNAL, GRACE, ID, LAN, LISTEN, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER,
+    PEER_TIMEOUT, PIN, RELAYS, Sourced, TRANSIT, TRANSIT_RATE, UNITS,
 };
 
 /// The settings of a node as they were given. `None` and empty lists were not given.
@@ -24,6 +24,10 @@ pub(super) struct Given {
     pub(super) transit: Option<Sourced<String>>,
     pub(super) transit_rate: Option<Sourced<String>>,
     pub(super) relays: Vec<Sourced<String>>,
+    pub(super) crl: Vec<Sourced<String>>,
+    pub(super) deny: Vec<Sourced<String>>,
+    pub(super) allow: Vec<Sourced<String>>,
+    pub(super) pin: Vec<Sourced<String>>,
     pub(super) no_direct: Option<Sourced<String>>,
     pub(super) external: Vec<Sourced<String>>,
     pub(super) lan: Option<Sourced<String>>,
@@ -60,6 +64,10 @@ impl Given {
             transit: TRANSIT.text(args.transit, env)?.or(file.transit),
             transit_rate: TRANSIT_RATE.text(args.transit_rate, env)?.or(file.transit_rate),
             relays: over(RELAYS.list(args.relays, env, ',')?, file.relays),
+            crl: over(CRL.list(args.crl, env, ',')?, file.crl),
+            deny: over(DENY.list(args.deny, env, ',')?, file.deny),
+            allow: over(ALLOW.list(args.allow, env, ',')?, file.allow),
+            pin: over(PIN.list(args.pin, env, ',')?, file.pin),
             no_direct: NO_DIRECT.text(args.no_direct, env)?.or(file.no_direct),
             external: over(EXTERNAL.list(args.external, env, ',')?, file.external),
             lan: LAN.text(args.lan, env)?.or(file.lan),

@@ -10,9 +10,9 @@ use super::given::Given;
 use crate::cli::file::units::UnitsSetting;
 use crate::cli::file::{CommandLine, CommandSetting, InheritSetting};
 use crate::cli::settings::{
-    CERTS, CONGESTION, CONTROL, COST, COST_TO, DATA_DIR, EXTERNAL, GRACE, ID, LAN, LISTEN,
-    LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, Name, PEER, PEER_TIMEOUT, RELAYS, Source, Sourced,
-    TRANSIT, TRANSIT_RATE,
+    ALLOW, CERTS, CONGESTION, CONTROL, COST, COST_TO, CRL, DATA_DIR, DENY, EXTERNAL, GRACE, ID,
+    LAN, LISTEN, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, Name, PEER, PEER_TIMEOUT, PIN, RELAYS,
+    Source, Sourced, TRANSIT, TRANSIT_RATE,
 };
 use crate::cli::text::escape;
 use crate::work::unit::UnitLimits;
@@ -28,6 +28,10 @@ pub(super) fn text(given: &Given) -> String {
     page.switch(TRANSIT, given.transit.as_ref());
     page.text(TRANSIT_RATE, given.transit_rate.as_ref(), None);
     page.list(RELAYS, &given.relays);
+    page.list(CRL, &given.crl);
+    page.list(DENY, &given.deny);
+    page.list(ALLOW, &given.allow);
+    page.list(PIN, &given.pin);
     page.switch(NO_DIRECT, given.no_direct.as_ref());
     page.list(EXTERNAL, &given.external);
     page.switch(LAN, given.lan.as_ref());

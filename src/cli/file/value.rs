@@ -91,6 +91,11 @@ impl Location<'_> {
         self.sourced_as(path, |path| base.join(path))
     }
 
+    /// A path that is text, since lists of flags and variables are.
+    pub(super) fn path_text(&self, path: Spanned<String>, base: &Path) -> Sourced<String> {
+        self.sourced_as(path, |path| base.join(path).to_string_lossy().into_owned())
+    }
+
     pub(super) fn cost_to(&self, id: Spanned<String>, cost: i64) -> Sourced<String> {
         self.sourced_as(id, |id| format!("{id}={cost}"))
     }

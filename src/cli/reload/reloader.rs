@@ -8,7 +8,7 @@ use super::report::Reloaded;
 use crate::cli::config::{CommandSpec, NodeConfig};
 use crate::cli::exit::Failure;
 use crate::cli::identity;
-use crate::cli::settings::{CERTS, COMMAND, GRACE, Name, PEER, RELAYS};
+use crate::cli::settings::{ALLOW, CERTS, COMMAND, CRL, DENY, GRACE, Name, PEER, PIN, RELAYS};
 use crate::node::Node;
 use crate::work::{Directive, MAX_HANDLERS};
 
@@ -63,9 +63,7 @@ impl<'a> Reloader<'a> {
             let max = MAX_HANDLERS - built_in;
             return Err(Failure::usage(format!("a node has at most {max} commands")));
         }
-        let identity = identity::load(&next.certs, self.node.id(), &next.relays)
-            .await
-            .map_err(Failure::usage)?;
+        let identity = identity::load(&next.certs, self.node.id(), &next.trust).await?;
         self.node.reload(identity).await.map_err(Failure::failed)?;
 
         let changed = self.running.differences(&next);
@@ -103,14 +101,14 @@ impl<'a> Reloader<'a> {
 }
 
 /// The settings that a reload applies.
-const LIVE: [Name; 5] = [CERTS, PEER, RELAYS, COMMAND, GRACE];
+const LIVE: [Name; 9] = [CERTS, PEER, RELAYS, CRL, DENY, ALLOW, PIN, COMMAND, GRACE];
 
 impl NodeConfig {
     /// Takes over what a reload applies.
     fn take_live(&mut self, next: Self) {
         self.certs = next.certs;
         self.peers = next.peers;
-        self.relays = next.relays;
+        self.trust = next.trust;
         self.commands = next.commands;
         self.grace = next.grace;
     }
