@@ -17,9 +17,8 @@ mod tests;
 mod westwood;
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
+use quinn::congestion::{ControllerFactory, CubicConfig};
 
 use self::steer::SteeredConfig;
 pub(crate) use self::steer::Steering;
@@ -43,14 +42,9 @@ pub enum Congestion {
 
 impl Congestion {
     pub(crate) fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
-        Arc::new(SteeredConfig(self))
-    }
-
-    /// A controller that knows nothing of the path yet.
-    fn build(self, now: Instant, mtu: u16) -> Box<dyn Controller> {
-        match self {
-            Self::Westwood => Arc::new(WestwoodConfig).build(now, mtu),
-            Self::Cubic => Arc::new(CubicConfig::default()).build(now, mtu),
-        }
+        Arc::new(SteeredConfig(match self {
+            Self::Westwood => |now, mtu| Arc::new(WestwoodConfig).build(now, mtu),
+            Self::Cubic => |now, mtu| Arc::new(CubicConfig::default()).build(now, mtu),
+        }))
     }
 }

@@ -18,8 +18,6 @@ use std::time::Instant;
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn_proto::RttEstimator;
 
-use super::Congestion;
-
 /// Packets that one grant lets pass beyond the congestion window.
 const GRANTED_PACKETS: u64 = 2;
 
@@ -53,16 +51,19 @@ impl Steering {
     }
 }
 
-/// Makes wrapped controllers.
+/// Makes a controller that knows nothing of the path yet, for packets of this length.
+pub(super) type Build = fn(Instant, u16) -> Box<dyn Controller>;
+
+/// Wraps the controllers that [`Build`] makes.
 #[derive(Debug)]
-pub(super) struct SteeredConfig(pub(super) Congestion);
+pub(super) struct SteeredConfig(pub(super) Build);
 
 impl ControllerFactory for SteeredConfig {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
         let steering = Steering { mtu: AtomicU64::new(mtu.into()), ..Steering::default() };
         Box::new(Steered {
-            algorithm: self.0,
-            inner: self.0.build(now, mtu),
+            build: self.0,
+            inner: (self.0)(now, mtu),
             steering: Arc::new(steering),
             mtu,
             in_flight: 0,
@@ -73,7 +74,7 @@ impl ControllerFactory for SteeredConfig {
 
 /// A controller that the mesh can steer.
 struct Steered {
-    algorithm: Congestion,
+    build: Build,
     inner: Box<dyn Controller>,
     steering: Arc<Steering>,
     mtu: u16,
@@ -91,7 +92,7 @@ impl Steered {
     fn restart_if_due(&mut self, now: Instant) {
         if self.steering.restart.load(Ordering::Relaxed) {
             self.steering.restart.store(false, Ordering::Relaxed);
-            self.inner = self.algorithm.build(now, self.mtu);
+            self.inner = (self.build)(now, self.mtu);
             self.restarted = Some(now);
         }
     }
@@ -154,7 +155,7 @@ impl Controller for Steered {
 
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(Self {
-            algorithm: self.algorithm,
+            build: self.build,
             inner: self.inner.clone_box(),
             steering: Arc::clone(&self.steering),
             mtu: self.mtu,
@@ -174,7 +175,7 @@ impl Controller for Steered {
 
 impl fmt::Debug for Steered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Steered").field("algorithm", &self.algorithm).finish_non_exhaustive()
+        f.debug_struct("Steered").field("mtu", &self.mtu).finish_non_exhaustive()
     }
 }
 
@@ -182,13 +183,16 @@ impl fmt::Debug for Steered {
 mod tests {
     use std::time::Duration;
 
+    use quinn::congestion::CubicConfig;
+
     use super::*;
 
     const MTU: u64 = 1_200;
 
     fn steered() -> (Box<Steered>, Arc<Steering>, Instant) {
         let now = tokio::time::Instant::now().into_std();
-        let built = Arc::new(SteeredConfig(Congestion::Cubic)).build(now, 1_200);
+        let cubic = |now, mtu| Arc::new(CubicConfig::default()).build(now, mtu);
+        let built = Arc::new(SteeredConfig(cubic)).build(now, 1_200);
         let steered = built.into_any().downcast::<Steered>().unwrap();
         let steering = Arc::clone(&steered.steering);
         (steered, steering, now)
