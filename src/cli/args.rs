@@ -290,11 +290,11 @@ pub(super) enum ConfigCommand {
     /// Reads the file, the environment and the flags as `receptor node` does, and exits with 2 if a
     /// value is not valid, naming its file and line. Certificates and peers are not looked at:
     /// `receptor doctor` checks those.
-    Check(ConfigArgs),
+    Check(Box<ConfigArgs>),
     /// Print the effective settings, each with where it was set
     ///
     /// The output is a configuration file with the same settings.
-    Show(ConfigArgs),
+    Show(Box<ConfigArgs>),
 }
 
 #[derive(Debug, clap::Args)]

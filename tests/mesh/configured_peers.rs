@@ -27,10 +27,9 @@ async fn until_linked(mesh: &Mesh, name: &str, links: &[&str]) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    if timeout(Duration::from_secs(5), linked).await.is_err() {
-        let status = mesh.node(name).status().await.unwrap();
-        panic!("not linked to {links:?} alone: {:#?}", status.links);
-    }
+    let in_time = timeout(Duration::from_secs(5), linked).await.is_ok();
+    let status = mesh.node(name).status().await.unwrap();
+    assert!(in_time, "not linked to {links:?} alone: {:#?}", status.links);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,11 +12,11 @@ use crate::cli::exit::Failure;
 pub(in crate::cli) fn run(command: ConfigCommand, env: &Env) -> Result<(), Failure> {
     let text = match command {
         ConfigCommand::Check(args) => {
-            let config = NodeConfig::check(given(args, env)?, env)?;
+            let config = NodeConfig::check(given(*args, env)?, env)?;
             format!("the settings of node {} are valid\n", config.id)
         }
         ConfigCommand::Show(args) => {
-            let given = given(args, env)?;
+            let given = given(*args, env)?;
             let text = show::text(&given);
             NodeConfig::check(given, env)?;
             text

@@ -163,7 +163,10 @@ impl Page {
 
     fn units(&mut self, given: &Given) {
         let switch = given.units.as_ref();
-        let on = switch.map_or(given.units_table.is_some(), |switch| switch.value == "true");
+        let on = match switch {
+            Some(switch) => switch.value == "true",
+            None => given.units_table.is_some(),
+        };
         if !on {
             return;
         }

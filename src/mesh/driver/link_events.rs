@@ -18,7 +18,7 @@ use crate::transport::handshake::Established;
 
 impl Driver {
     /// Closes the link with this connection, if it is still there.
-    pub(super) fn unlink(&mut self, connection: usize) {
+    pub(super) fn unlink(&self, connection: usize) {
         let links = self.neighbours.links().values();
         let closed = links.filter(|link| link.connection.stable_id() == connection);
         closed.for_each(|link| {
