@@ -30,6 +30,7 @@ use crate::mesh::services::serve_error::ServeError;
 use crate::mesh::services::{Admission, Listener, Services};
 use crate::mesh::view::View;
 use crate::transport::endpoint::Endpoint;
+#[cfg(feature = "testing")]
 use crate::transport::unreachable::Reports;
 use crate::transport::{Identity, Refusal};
 

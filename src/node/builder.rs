@@ -1,7 +1,9 @@
 //! The settings of a node.
 
 mod start;
+
 use std::future::Future;
+#[cfg(feature = "testing")]
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
