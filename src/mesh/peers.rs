@@ -2,7 +2,7 @@
 //! while, bounded.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,14 +21,13 @@ use super::services::Services;
 use super::services::accept::accept_streams;
 use super::services::connection::Connection;
 use super::services::datagram::{POKE, UNHEARD};
-use super::services::ending::{Cause, EndReason};
+use super::services::ending::Cause;
 use super::services::open::OpenError;
-use super::services::patience::{Absence, Patiences, bounded};
+use super::services::patience::{Absence, bounded};
 use super::services::usage::{Lease, StreamLease, Usage};
 use crate::id::{NodeAddr, NodeId};
 use crate::sync::lock;
 use crate::transport::code::CloseCode;
-use crate::transport::congestion::Steering;
 use crate::transport::endpoint::{Authenticated, Connecting as Handshake, Endpoint};
 use crate::transport::handshake::certified_names;
 use crate::transport::settings::PEER_DEAD_AFTER;
@@ -36,6 +35,7 @@ use crate::transport::tls;
 use crate::transport::{Refusal, Sighting, overlay};
 
 pub(crate) mod black_holes;
+mod close;
 mod connecting;
 pub(crate) mod detours;
 pub(crate) mod doubt;
@@ -44,12 +44,13 @@ pub(crate) mod path_messages;
 pub(crate) mod paths;
 mod room;
 mod silence;
+mod slot;
 mod unanswered;
 mod watch;
 
-use connecting::Connecting;
 use room::{Room, room};
 use silence::Silence;
+use slot::{Kept, Slot};
 use unanswered::{Answers, Hops, Said, Unanswered};
 pub(super) use watch::Watch;
 
@@ -81,14 +82,6 @@ const YOUNG: Duration = Duration::from_secs(5);
 const HANDSHAKE_HEARD: Duration = Duration::from_secs(1);
 /// How recent a packet of the peer must be to say which neighbour its packets come through.
 const RECENT: Duration = Duration::from_secs(1);
-/// Sweeps that a connection survives without any use at the end that opened it. The other end waits
-/// twice as long, so that the two do not close it while one of them begins to use it.
-const IDLE_SWEEPS: u32 = 4;
-/// A connection younger than this, when the peer's new record comes, is with the new process.
-const RESTART_WINDOW: Duration = Duration::from_secs(1);
-/// How long the farewells have to reach the peers: a round trip, within bounds.
-const FAREWELL_AT_LEAST: Duration = Duration::from_millis(20);
-const FAREWELL_AT_MOST: Duration = Duration::from_millis(500);
 /// The time between two sweeps: a peer connection without streams is closed after a minute.
 pub(crate) const SWEEP: Duration = Duration::from_secs(15);
 
@@ -111,57 +104,6 @@ pub(crate) struct Peers {
     patience: Duration,
     /// Notified of each new place, so that the watch need not poll for the first one.
     arrivals: Arc<Notify>,
-}
-
-/// One peer's place.
-#[derive(Debug)]
-struct Slot {
-    connecting: Connecting<Arc<Connection>>,
-    /// Oldest first; the oldest live one is used.
-    connections: Mutex<Vec<Kept>>,
-    usage: Arc<Usage>,
-    idle_sweeps: AtomicU32,
-}
-
-#[derive(Debug)]
-struct Kept {
-    // Shared, since to clone a connection takes its lock.
-    connection: Arc<Connection>,
-    since: Instant,
-    silence: Silence,
-    unanswered: Unanswered,
-    steering: Option<Arc<Steering>>,
-    /// The neighbour that packets went to at the last sample.
-    went_to: Option<NodeAddr>,
-}
-
-impl Kept {
-    /// Sends a datagram of the mesh itself, even if the congestion window is full of lost packets.
-    fn signal(&self, message: &'static [u8]) {
-        if let Some(steering) = &self.steering {
-            steering.grant();
-        }
-        // Without room for it, others are on their way.
-        let _ = self.connection.send_datagram(Bytes::from_static(message));
-    }
-
-    /// Restarts congestion control where packets take another first hop than before.
-    fn follow_path(&mut self, hop: Option<NodeAddr>) {
-        if hop.is_none() {
-            return;
-        }
-        let before = std::mem::replace(&mut self.went_to, hop);
-        if let Some(steering) = &self.steering
-            && before.is_some()
-            && before != hop
-        {
-            steering.restart();
-        }
-    }
-
-    fn is_live(&self) -> bool {
-        self.connection.close_reason().is_none()
-    }
 }
 
 /// What a look at all connections tells.
@@ -625,88 +567,6 @@ impl Peers {
         slot.give_up(least, absence)
     }
 
-    /// Closes the connections that nobody has used for a while, and forgets the peers without any.
-    /// To be called every [`SWEEP`].
-    pub(crate) fn sweep(&self) {
-        let mut gone = Vec::new();
-        let mut slots = lock(&self.slots);
-        for (node, slot) in slots.iter() {
-            // Asked both, so that what was noted counts for one sweep only.
-            if slot.usage.take_noted() | slot.usage.in_use() {
-                slot.idle_sweeps.store(0, Ordering::Relaxed);
-                continue;
-            }
-            let idle = slot.idle_sweeps.fetch_add(1, Ordering::Relaxed);
-            let mut connections = lock(&slot.connections);
-            connections.retain(|kept| {
-                let opened = kept.connection.side() == Side::Client;
-                if idle >= if opened { IDLE_SWEEPS } else { 2 * IDLE_SWEEPS } {
-                    kept.connection.close(CloseCode::Idle, "idle");
-                }
-                kept.is_live()
-            });
-            if connections.is_empty() {
-                gone.push(node.clone());
-            }
-        }
-        for node in gone {
-            slots.remove(&node);
-            self.endpoint.socket().untrack(node.addr());
-        }
-    }
-
-    /// Says farewell to every peer, while the links are up: the packets that say so travel over
-    /// them, and are given the time for that.
-    pub(crate) async fn close(&self) {
-        let mut farthest = None;
-        for slot in lock(&self.slots).values() {
-            for Kept { connection, .. } in lock(&slot.connections).iter() {
-                connection.close(CloseCode::Leaving, "leaving");
-                farthest = farthest.max(Some(connection.rtt()));
-            }
-        }
-        if let Some(rtt) = farthest {
-            tokio::time::sleep(rtt.clamp(FAREWELL_AT_LEAST, FAREWELL_AT_MOST)).await;
-        }
-    }
-
-    /// Closes every connection with this code, and waits for nothing.
-    pub(crate) fn close_now(&self, code: CloseCode, why: &str) {
-        for slot in lock(&self.slots).values() {
-            for Kept { connection, .. } in lock(&slot.connections).iter() {
-                connection.close(code, why);
-            }
-        }
-    }
-
-    /// Closes every connection with this code, those to come included, and waits for nothing.
-    pub(crate) fn shut(&self, code: CloseCode, why: &str) {
-        self.shut.store(true, Ordering::Relaxed);
-        for slot in lock(&self.slots).values() {
-            for kept in lock(&slot.connections).iter().filter(|kept| kept.is_live()) {
-                kept.connection.close(code, why);
-            }
-        }
-    }
-
-    /// The node has another process than before: what is connected to the one before is closed,
-    /// since whoever opened a stream on it would wait for its end. What is connected just now is
-    /// the new process's.
-    pub(crate) fn restarted(&self, node: &NodeId) {
-        let Some(slot) = lock(&self.slots).get(node).cloned() else { return };
-        let lately = clock::now().checked_sub(RESTART_WINDOW);
-        for kept in lock(&slot.connections).iter() {
-            if lately.is_some_and(|lately| kept.since < lately) {
-                let restarted = Cause::other(EndReason::Restarted);
-                kept.connection.close_because(
-                    restarted,
-                    CloseCode::Replaced,
-                    "the peer has restarted",
-                );
-            }
-        }
-    }
-
     /// Every peer with a live connection.
     pub(crate) fn views(&self) -> Vec<PeerView> {
         let view = |(node, slot): (&NodeId, &Arc<Slot>)| {
@@ -758,63 +618,6 @@ impl Peers {
     }
 }
 
-impl Slot {
-    /// With the peer timeout of streams that have none of their own.
-    fn new(patience: Duration) -> Self {
-        Self {
-            connecting: Connecting::default(),
-            connections: Mutex::default(),
-            usage: Arc::new(Usage::of_peer(patience)),
-            idle_sweeps: AtomicU32::default(),
-        }
-    }
-
-    /// Whether the peer is in use, and a stream gives it up in less than `ahead` if there is no
-    /// route to it. Forgets the timeouts of streams that have ended.
-    fn is_silent(&self, last_heard: Duration, ahead: Duration) -> bool {
-        // Also asked while the peer is not in use: otherwise the timeouts of short streams pile up.
-        let shortest = self.usage.patiences().map_or(Duration::MAX, Patiences::shortest);
-        self.usage.in_use() && last_heard >= shortest.saturating_sub(ahead)
-    }
-
-    /// Closes the connections that nothing has arrived on for `limit`.
-    fn close_stale(&self, limit: Duration, now: Instant) {
-        for kept in lock(&self.connections).iter().filter(|kept| kept.is_live()) {
-            if kept.silence.unheard(now) >= limit {
-                kept.connection.close(CloseCode::Unreachable, "nothing arrived in time");
-            }
-        }
-    }
-
-    /// Ends the streams that give up a peer that has been absent for this long, and the connections
-    /// whose absence is longer than the most patient stream waits; returns why, if there were any.
-    fn give_up(
-        &self,
-        peer: Absence,
-        mut of: impl FnMut(&mut Silence) -> Absence,
-    ) -> Option<&'static str> {
-        let longest = self.usage.patiences()?.give_up(peer);
-        let mut closed = None;
-        for kept in lock(&self.connections).iter_mut().filter(|kept| kept.is_live()) {
-            let Some(why) = of(&mut kept.silence).exceeds(longest) else { continue };
-            let (code, text) = match why {
-                EndReason::NoRoute => (CloseCode::NoRoute, "no route"),
-                _ => (CloseCode::Unreachable, "nothing arrived in time"),
-            };
-            kept.connection.close_because(Cause::network(why), code, text);
-            closed = Some(text);
-        }
-        closed
-    }
-
-    fn live(&self) -> Option<Arc<Connection>> {
-        lock(&self.connections)
-            .iter()
-            .find(|kept| kept.is_live())
-            .map(|kept| kept.connection.clone())
-    }
-}
-
 /// What an attempt to connect came to; of a failed one with the certificate that this node refused.
 type Attempted = Result<Authenticated, (quinn::ConnectionError, Sighting)>;
 
@@ -840,19 +643,4 @@ async fn first_to_succeed(
 
 fn no_answer(node: &NodeId, limit: Duration) -> OpenError {
     OpenError::Unreachable { node: node.clone(), why: format!("no answer within {limit:?}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_timeouts_are_kept_of_streams_that_have_ended() {
-        let slot = Slot::new(Duration::from_secs(5));
-        for millis in 1_000..2_000 {
-            drop(slot.usage.patience(Some(Duration::from_millis(millis))));
-        }
-        assert!(!slot.is_silent(Duration::ZERO, Duration::from_secs(1)));
-        assert_eq!(slot.usage.patiences().map(Patiences::len), Some(0));
-    }
 }
