@@ -1,6 +1,9 @@
 //! The certificates of a node, and whom its configuration accepts.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
 
 use super::exit::Failure;
 use crate::id::NodeId;
@@ -27,6 +30,32 @@ pub(super) async fn load(
     let (certs, id, rules) = (certs.to_owned(), id.clone(), rules.clone());
     let reading = tokio::task::spawn_blocking(move || read(&certs, &id, rules));
     reading.await.expect("reading files does not panic")
+}
+
+/// A digest of the certificates and revocation lists as they are on disk, to tell whether they have
+/// changed. What cannot be read counts as empty: to load it says why.
+pub(super) async fn digest(certs: &Path, id: &NodeId, rules: &TrustRules) -> [u8; 32] {
+    let own = ["ca.crt".to_owned(), format!("{}.crt", id.base())].map(|file| certs.join(file));
+    let files: Vec<_> = own.into_iter().chain(rules.crls.iter().cloned()).collect();
+    let digest = move || {
+        let mut digest = Sha256::new();
+        for file in files {
+            let content = std::fs::read(file).unwrap_or_default();
+            digest.update((content.len() as u64).to_be_bytes());
+            digest.update(content);
+        }
+        digest.finalize().into()
+    };
+    tokio::task::spawn_blocking(digest).await.expect("reading files does not panic")
+}
+
+/// The directories of the certificates and revocation lists.
+pub(super) fn directories<'a>(certs: &'a Path, rules: &'a TrustRules) -> BTreeSet<&'a Path> {
+    let of_lists = rules.crls.iter().filter_map(|file| file.parent()).map(|dir| {
+        // The parent of a bare name is empty.
+        if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
+    });
+    of_lists.chain([certs]).collect()
 }
 
 fn read(certs: &Path, id: &NodeId, rules: TrustRules) -> Result<Identity, Failure> {

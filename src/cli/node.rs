@@ -140,7 +140,7 @@ pub(super) fn announced_addrs(line: &str) -> Option<Vec<SocketAddr>> {
     addrs.split(' ').map(|addr| addr.parse().ok()).collect()
 }
 
-/// Reloads on each SIGHUP and for each client that asks. Returns if neither can come any more.
+/// Reloads on each SIGHUP and for each client that asks, and certificates when their files change.
 async fn reload_when_asked(
     reloader: &mut Reloader<'_>,
     hangups: &mut Signal,
@@ -157,6 +157,7 @@ async fn reload_when_asked(
                 // A client that has gone asked for it nevertheless.
                 let _ = asker.send(reloaded);
             }
+            () = reloader.certificates_changed() => reloader.renew().await,
             else => return,
         }
     }

@@ -3,6 +3,8 @@
 
 pub(super) mod reloader;
 pub(super) mod report;
+#[cfg_attr(not(target_os = "linux"), path = "reload/watch_unreported.rs")]
+mod watch;
 
 use std::io::Write as _;
 

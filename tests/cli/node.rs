@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -131,6 +131,46 @@ fn sighup_takes_the_new_certificate() {
     world.run(&["cert", "issue", "a", "--dir", "certs"]).ok();
     node.signal(Signal::HUP);
     until("the new certificate is shown", || (fingerprint() != old).then_some(()));
+}
+
+#[test]
+fn a_certificate_that_is_replaced_is_noticed() {
+    let world = World::of(&["a"]);
+    // As Kubernetes mounts a secret: the files are links into a directory that a link names.
+    fs::rename(world.path("certs"), world.path("issued")).unwrap();
+    fs::create_dir_all(world.path("certs/..first")).unwrap();
+    let files = ["ca.crt", "a.crt", "a.key"];
+    let fill = |dir: &str| {
+        for file in files {
+            let to = world.path("certs").join(dir).join(file);
+            fs::copy(world.path("issued").join(file), &to).unwrap();
+        }
+    };
+    let link = |to: &str, at: &str| symlink(to, world.path("certs").join(at)).unwrap();
+    fill("..first");
+    link("..first", "..data");
+    files.iter().for_each(|file| link(&format!("..data/{file}"), file));
+    let node = world.node("a", &[]);
+    let fingerprint =
+        || world.run(&["status", "--json"]).json()["certificate"]["fingerprint"].clone();
+    let old = fingerprint();
+    for file in ["issued/a.crt", "issued/a.key"] {
+        fs::remove_file(world.path(file)).unwrap();
+    }
+    world.run(&["cert", "issue", "a", "--dir", "issued"]).ok();
+    fs::create_dir(world.path("certs/..second")).unwrap();
+    fill("..second");
+    link("..second", "..data_tmp");
+    fs::rename(world.path("certs/..data_tmp"), world.path("certs/..data")).unwrap();
+    until("the new certificate is shown", || (fingerprint() != old).then_some(()));
+    // What cannot be used is not taken.
+    let new = fingerprint();
+    fs::write(world.path("certs/..second/a.crt"), "nonsense").unwrap();
+    link("..second", "..data_tmp");
+    fs::rename(world.path("certs/..data_tmp"), world.path("certs/..data")).unwrap();
+    let line = node.log_line("certificates have changed and cannot be used");
+    assert!(line.contains("a.crt"), "{line}");
+    assert_eq!(fingerprint(), new);
 }
 
 #[test]

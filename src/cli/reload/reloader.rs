@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::report::Reloaded;
+use super::watch::Watch;
 use crate::cli::config::{CommandSpec, NodeConfig};
 use crate::cli::exit::Failure;
 use crate::cli::identity;
@@ -17,6 +18,10 @@ pub(in crate::cli) struct Reloader<'a> {
     node: &'a Node,
     running: NodeConfig,
     again: &'a dyn Fn() -> Result<NodeConfig, Failure>,
+    /// Reports that certificates may have changed. `None` if the system does not.
+    watch: Option<Watch>,
+    /// The digest of the certificates that were read last, or tried. `None` before the first time.
+    seen: Option<[u8; 32]>,
 }
 
 impl<'a> Reloader<'a> {
@@ -25,7 +30,40 @@ impl<'a> Reloader<'a> {
         running: NodeConfig,
         again: &'a dyn Fn() -> Result<NodeConfig, Failure>,
     ) -> Self {
-        Self { node, running, again }
+        let watch = watch(&running);
+        Self { node, running, again, watch, seen: None }
+    }
+
+    /// Waits until the files of certificates or revocation lists may have changed. Cancel safe.
+    pub(in crate::cli) async fn certificates_changed(&self) {
+        let changed = match &self.watch {
+            Some(watch) => watch.changed().await,
+            None => std::future::pending().await,
+        };
+        if let Err(error) = changed {
+            warn!(%error, "changes of certificates are no longer noticed; reload by command or signal");
+            std::future::pending().await
+        }
+    }
+
+    /// Takes the certificates and revocation lists as they are on disk if they have changed. Nobody
+    /// has asked for it, so the configuration is not read again.
+    pub(in crate::cli) async fn renew(&mut self) {
+        let NodeConfig { certs, trust, .. } = &self.running;
+        let found = identity::digest(certs, self.node.id(), trust).await;
+        if self.seen.replace(found) == Some(found) {
+            return;
+        }
+        let renewed = match identity::load(certs, self.node.id(), trust).await {
+            Ok(identity) => self.node.reload(identity).await.map_err(Failure::failed),
+            Err(error) => Err(error),
+        };
+        match renewed {
+            Ok(()) => info!("certificates have changed and were reloaded"),
+            Err(error) => {
+                error!(%error, "certificates have changed and cannot be used; the former ones stay in use");
+            }
+        }
     }
 
     /// The configuration as it is in effect.
@@ -72,6 +110,7 @@ impl<'a> Reloader<'a> {
         }
         self.replace_commands(&next.commands)?;
         self.running.take_live(next);
+        self.watch = watch(&self.running);
 
         let (applied, needs_restart) = changed
             .into_iter()
@@ -98,6 +137,14 @@ impl<'a> Reloader<'a> {
         }
         Ok(())
     }
+}
+
+/// Watches the directories of the certificates and revocation lists.
+fn watch(config: &NodeConfig) -> Option<Watch> {
+    let dirs = identity::directories(&config.certs, &config.trust);
+    Watch::of(&dirs)
+        .inspect_err(|error| debug!(%error, "changes of certificates are not noticed"))
+        .ok()
 }
 
 /// The settings that a reload applies.
