@@ -111,7 +111,7 @@ impl Driver {
         self.emit(Event::Synced { peer });
     }
 
-    fn on_held(&mut self, peer: NodeId, until: Instant, now: Instant) {
+    fn on_held(&self, peer: NodeId, until: Instant, now: Instant) {
         let remaining = until.saturating_duration_since(now);
         if self.is_stub(&peer) {
             debug!(%peer, ?remaining, "stub not listed yet: it was lost repeatedly");
@@ -122,7 +122,7 @@ impl Driver {
         self.emit(Event::LinkHeld { peer, remaining_ms });
     }
 
-    fn on_released(&mut self, peer: NodeId) {
+    fn on_released(&self, peer: NodeId) {
         if self.is_stub(&peer) {
             debug!(%peer, "stub listed");
         } else if self.logs.admit(LogKind::Link, &peer) {
