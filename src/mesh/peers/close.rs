@@ -24,7 +24,7 @@ const FAREWELL_AT_MOST: Duration = Duration::from_millis(500);
 
 impl Peers {
     /// Closes the connections that nobody has used for a while, and forgets the peers without any.
-    /// To be called every [`SWEEP`].
+    /// To be called every [`SWEEP`](super::SWEEP).
     pub(crate) fn sweep(&self) {
         let mut gone = Vec::new();
         let mut slots = lock(&self.slots);

@@ -85,7 +85,8 @@ impl StreamError {
         }
     }
 
-    /// The error of a stream inside an error of [`AsyncRead`] or [`AsyncWrite`]; `None` if it is
+    /// The error of a stream inside an error of [`AsyncRead`](tokio::io::AsyncRead) or
+    /// [`AsyncWrite`](tokio::io::AsyncWrite); `None` if it is
     /// from elsewhere.
     #[must_use]
     pub fn from_io(error: &io::Error) -> Option<&Self> {
