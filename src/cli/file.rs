@@ -128,11 +128,11 @@ impl File {
             peer: raw.peer.into_iter().map(|peer| at.sourced(peer)).collect(),
             transit: raw.transit.map(|on| at.sourced_as(on, |on| on.to_string())),
             transit_rate: raw.transit_rate.map(|rate| at.sourced_as(rate, |rate| rate.to_string())),
-            relays: raw.relays.into_iter().map(|rule| at.sourced(rule)).collect(),
+            relays: at.restriction(raw.relays)?,
             crl: raw.crl.into_iter().map(|path| at.path_text(path, base)).collect(),
             deny: raw.deny.into_iter().map(|id| at.sourced(id)).collect(),
-            allow: raw.allow.into_iter().map(|id| at.sourced(id)).collect(),
-            pin: raw.pin.into_iter().map(|pin| at.sourced(pin)).collect(),
+            allow: at.restriction(raw.allow)?,
+            pin: at.restriction(raw.pin)?,
             no_direct: raw.no_direct.map(|off| at.sourced_as(off, |off| off.to_string())),
             external: raw.external.into_iter().map(|addr| at.sourced(addr)).collect(),
             lan: raw.lan.map(|lan| at.sourced_as(lan, |lan| lan.to_string())),
@@ -170,16 +170,13 @@ struct Raw {
     peer: Vec<Spanned<String>>,
     transit: Option<Spanned<bool>>,
     transit_rate: Option<Spanned<RateValue>>,
-    #[serde(default)]
-    relays: Vec<Spanned<String>>,
+    relays: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     crl: Vec<Spanned<String>>,
     #[serde(default)]
     deny: Vec<Spanned<String>>,
-    #[serde(default)]
-    allow: Vec<Spanned<String>>,
-    #[serde(default)]
-    pin: Vec<Spanned<String>>,
+    allow: Option<Spanned<Vec<Spanned<String>>>>,
+    pin: Option<Spanned<Vec<Spanned<String>>>>,
     no_direct: Option<Spanned<bool>>,
     #[serde(default)]
     external: Vec<Spanned<String>>,
@@ -409,6 +406,16 @@ mod tests {
         assert!(text.contains("line 3: ") && text.contains("list of words"), "{text}");
         let text = error("id = \n");
         assert!(text.starts_with("/etc/receptor/r.toml, line 1: "), "{text}");
+    }
+
+    #[test]
+    fn a_restriction_without_entries_is_refused_with_its_line() {
+        for key in ["relays", "allow", "pin"] {
+            let text = error(&format!("id = \"a\"\n{key} = []\n"));
+            let start = "/etc/receptor/r.toml, line 2: an empty list; remove the setting ";
+            assert!(text.starts_with(start), "{text}");
+        }
+        assert_eq!(parse("deny = []\n").unwrap().deny, []);
     }
 
     #[test]

@@ -105,6 +105,10 @@ pub(super) const GRACE: Name = Name { flag: "grace", variable: "RECEPTOR_GRACE" 
 pub(super) const LOG_FORMAT: Name = Name { flag: "log-format", variable: "RECEPTOR_LOG_FORMAT" };
 pub(super) const CONFIG: Name = Name { flag: "config", variable: "RECEPTOR_CONFIG" };
 
+/// What is wrong with a list of who is accepted that has no entries.
+pub(super) const EMPTY_RESTRICTION: &str =
+    "an empty list; remove the setting to accept every member of the mesh, or name who is accepted";
+
 impl Name {
     /// A text: from the flag, else from the environment.
     pub(super) fn text(
@@ -142,6 +146,20 @@ impl Name {
         let Some(Sourced { value, source }) = self.variable(env)? else { return Ok(Vec::new()) };
         let items = value.split(separator).map(str::trim).filter(|item| !item.is_empty());
         Ok(items.map(|item| Sourced::new(item.to_owned(), source.clone())).collect())
+    }
+
+    /// A list that restricts who is accepted: as [`list`](Self::list), but a variable of nothing
+    /// but separators is refused, as it would accept everybody.
+    pub(super) fn restriction(
+        self,
+        flags: Vec<String>,
+        env: &Env,
+    ) -> Result<Vec<Sourced<String>>, Failure> {
+        let list = self.list(flags, env, ',')?;
+        match self.variable(env)? {
+            Some(variable) if list.is_empty() => Err(variable.bad(EMPTY_RESTRICTION)),
+            _ => Ok(list),
+        }
     }
 
     /// The error for a missing required setting, and how to set it.
@@ -251,6 +269,15 @@ mod tests {
         };
         assert_eq!(values(LISTEN.list(Vec::new(), &env, ',').unwrap()), ["a:1", "b:2"]);
         assert_eq!(values(LISTEN.list(vec!["c,d".to_owned()], &env, ',').unwrap()), ["c,d"]);
+    }
+
+    #[test]
+    fn a_restriction_of_separators_is_refused_and_an_empty_variable_is_unset() {
+        let of = |value| ALLOW.restriction(Vec::new(), &Env::from([("RECEPTOR_ALLOW", value)]));
+        assert_eq!(of("").unwrap(), []);
+        assert_eq!(of("a,").unwrap().len(), 1);
+        let error = of(" , ").unwrap_err().text;
+        assert!(error.starts_with("RECEPTOR_ALLOW: an empty list; "), "{error}");
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::cli::settings::{Source, Sourced};
+use crate::cli::exit::Failure;
+use crate::cli::settings::{EMPTY_RESTRICTION, Source, Sourced};
 
 /// Bytes, or bytes per second, as people write them: `transit-rate = "10M"` or
 /// `transit-rate = 10_000_000`.
@@ -94,6 +95,20 @@ impl Location<'_> {
     /// A path that is text, since lists of flags and variables are.
     pub(super) fn path_text(&self, path: Spanned<String>, base: &Path) -> Sourced<String> {
         self.sourced_as(path, |path| base.join(path).to_string_lossy().into_owned())
+    }
+
+    /// A list that restricts who is accepted. Without one everybody is, so one without entries is
+    /// refused instead of taken for none.
+    pub(super) fn restriction(
+        &self,
+        list: Option<Spanned<Vec<Spanned<String>>>>,
+    ) -> Result<Vec<Sourced<String>>, Failure> {
+        let Some(list) = list else { return Ok(Vec::new()) };
+        let list = self.sourced(list);
+        if list.value.is_empty() {
+            return Err(list.bad(EMPTY_RESTRICTION));
+        }
+        Ok(list.value.into_iter().map(|entry| self.sourced(entry)).collect())
     }
 
     pub(super) fn cost_to(&self, id: Spanned<String>, cost: i64) -> Sourced<String> {

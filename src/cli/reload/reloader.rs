@@ -101,6 +101,8 @@ impl<'a> Reloader<'a> {
             let max = MAX_HANDLERS - built_in;
             return Err(Failure::usage(format!("a node has at most {max} commands")));
         }
+        // Before they are read: what is replaced meanwhile counts as changed.
+        let found = identity::digest(&next.certs, self.node.id(), &next.trust).await;
         let identity = identity::load(&next.certs, self.node.id(), &next.trust).await?;
         self.node.reload(identity).await.map_err(Failure::failed)?;
 
@@ -110,6 +112,7 @@ impl<'a> Reloader<'a> {
         }
         self.replace_commands(&next.commands)?;
         self.running.take_live(next);
+        self.seen = Some(found);
         self.watch = watch(&self.running);
 
         let (applied, needs_restart) = changed
