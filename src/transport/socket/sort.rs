@@ -42,6 +42,7 @@ impl Socket {
             // A run of packets with the same header shares one decision.
             let data = &buffers[nth][..len];
             let end = run_end(data, start, stride);
+            let packets = (end - start).div_ceil(stride) as u64;
             let verdict = match self.judge(table, &data[start..end], stride) {
                 // Fresh ports accept neither links nor transit.
                 Verdict::Quic | Verdict::Forward(_) | Verdict::Hold(..) if local_port.is_some() => {
@@ -61,37 +62,16 @@ impl Socket {
                     self.keep(inbound, &mut kept, data, start..end, outer, 0);
                 }
                 Verdict::Deliver(header) => {
-                    // The peer is heard: its last packet need not be sent again, and replies to its
-                    // handshake return through the same neighbour.
-                    let handshake =
-                        data.get(start + header.wire_len()).copied().is_some_and(is_handshake);
-                    let ingress = table.ingress(header.cookie).map(|ingress| ingress.neighbour);
-                    if let Some(last) = self.peers.load().get(&header.source) {
-                        last.answered(ingress);
-                        if handshake {
-                            last.shook_hands();
-                        }
-                    }
-                    if handshake && let Some(ingress) = ingress {
-                        self.replies.note(header.source, ingress);
-                    }
+                    self.heard(table, &header, &data[start..end]);
                     // To quinn the packets come from the overlay address of the peer.
                     let addr = overlay::flow_addr(header.source, self.flow_kind(table, &header));
                     let dst_ip = arrived_through(table, &header, &data[start..end]);
                     let inner = RecvMeta { addr, dst_ip, ..outer };
                     if self.keep(inbound, &mut kept, data, start..end, inner, header.wire_len()) {
-                        self.counters.delivered((end - start).div_ceil(stride) as u64);
+                        self.counters.delivered(packets);
                     }
                 }
-                Verdict::Forward(next_hop) => {
-                    if !inbound.may_use(table, &data[start..end]) {
-                        self.counters.dropped(
-                            DropReason::RateLimited,
-                            (end - start).div_ceil(stride) as u64,
-                        );
-                        start = end;
-                        continue;
-                    }
+                Verdict::Forward(next_hop) if inbound.may_use(table, &data[start..end]) => {
                     // Hop limit and cookie are rewritten in place; the run is sent later, together
                     // with others for the same next hop.
                     for packet in data[start..end].chunks_mut(stride) {
@@ -99,14 +79,9 @@ impl Socket {
                     }
                     inbound.egress.push(next_hop, nth, start..end, stride, outer.ecn);
                 }
+                Verdict::Forward(_) => self.counters.dropped(DropReason::RateLimited, packets),
                 Verdict::Hold(ingress, destination) => {
-                    for packet in data[start..end].chunks(stride) {
-                        self.hold(HeldPacket {
-                            ingress: Some(ingress),
-                            destination,
-                            packet: packet.to_vec(),
-                        });
-                    }
+                    self.hold_run(ingress, destination, data[start..end].chunks(stride));
                 }
                 Verdict::Probe => {
                     let probes = data[start..end].chunks(stride);
@@ -115,13 +90,40 @@ impl Socket {
                     });
                     self.counters.dropped(DropReason::StrayProbe, stray.count() as u64);
                 }
-                Verdict::Drop(reason) => {
-                    self.counters.dropped(reason, (end - start).div_ceil(stride) as u64);
-                }
+                Verdict::Drop(reason) => self.counters.dropped(reason, packets),
             }
             start = end;
         }
         *meta = kept.unwrap_or(RecvMeta { len: 0, ..outer });
+    }
+
+    /// Notes that the peer at the other end is heard: its last packet need not be sent again, and
+    /// replies to its handshake return through the same neighbour.
+    fn heard(&self, table: &ForwardingTable, header: &Header, run: &[u8]) {
+        let handshake = run.get(header.wire_len()).copied().is_some_and(is_handshake);
+        let ingress = table.ingress(header.cookie).map(|ingress| ingress.neighbour);
+        if let Some(last) = self.peers.load().get(&header.source) {
+            last.answered(ingress);
+            if handshake {
+                last.shook_hands();
+            }
+        }
+        if handshake && let Some(ingress) = ingress {
+            self.replies.note(header.source, ingress);
+        }
+    }
+
+    /// Holds packets back until there is a way to their destination.
+    fn hold_run<'a>(
+        &self,
+        ingress: NodeAddr,
+        destination: NodeAddr,
+        packets: impl Iterator<Item = &'a [u8]>,
+    ) {
+        for packet in packets {
+            let packet = packet.to_vec();
+            self.hold(HeldPacket { ingress: Some(ingress), destination, packet });
+        }
     }
 
     /// Decides about a run of packets with the same header, with one lookup for all of them.
