@@ -1,11 +1,11 @@
 //! From the parts of a mesh to its running tasks.
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, watch};
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, Span, info_span};
 
 use super::{Inner, Mesh};
 use crate::id::{Cost, NodeId};
@@ -42,10 +42,11 @@ use crate::mesh::peers::detours::Detours;
 use crate::mesh::peers::doubt::Doubts;
 use crate::mesh::peers::paths::Paths;
 use crate::mesh::report::departures::Departures;
-use crate::mesh::report::events::Linked;
+use crate::mesh::report::events::{Event, Linked};
 use crate::mesh::report::log::{LogLimits, ReachabilityLog};
 use crate::mesh::report::refusal_log::SharedRefusalLog;
 use crate::mesh::services::{Admission, Services, certificate};
+use crate::mesh::view::View;
 use crate::mesh::{clock, peers};
 use crate::router;
 use crate::router::Router;
@@ -65,7 +66,7 @@ pub(crate) const MAX_EVENTS: usize = 1_024;
 pub(crate) struct Parts {
     pub(crate) id: NodeId,
     pub(crate) identity: Identity,
-    pub(crate) socket: Socket,
+    pub(crate) socket: Arc<Socket>,
     /// What is under `socket`, as far as sending can begin anew there; `socket` alone keeps it.
     pub(crate) renewable: Vec<Weak<Renewable>>,
     /// Where those report what does not arrive.
@@ -142,117 +143,141 @@ impl Mesh {
     pub(in crate::mesh) fn assemble(
         parts: Parts,
     ) -> std::io::Result<(Self, Driver, mpsc::Receiver<Input>, watch::Receiver<bool>)> {
-        let now = clock::now();
         let start = Start { epoch: parts.epoch, instance: random::bits() };
-        let notary = Arc::new(CertificateNotary::new(&parts.identity, clock::system));
-        let socket = Arc::new(parts.socket);
-        let measured = parts.costs.usual == LinkCost::RoundTrip;
-        let transports = Transports {
-            liveness: parts.liveness,
-            congestion: parts.congestion,
-            max_datagram: parts.max_datagram,
-            direct: parts.direct,
-            measured,
-        };
-        let path_mtus = PathMtus::new(!parts.renewable.is_empty());
-        let endpoint = Arc::new(
-            Endpoint::new(socket, parts.identity, transports, path_mtus)?.with_suffix_of(&parts.id),
-        );
-        let services = Services::new(parts.receive_limits);
+        let span = info_span!("node", id = %parts.id);
         let (inputs, queue) = mpsc::channel(MAX_INPUTS);
-        let told = parts.direct.then(|| inputs.clone());
-        let pool = VerificationPool::new();
-        let vetting = Vetting::new(endpoint.clone(), pool.clone(), parts.logs.clone());
-        let checks = CredentialChecks::new(pool, notary.clone());
-        let renewals = services
+        let (life, living) = watch::channel(false);
+        let (capabilities, advertised) = watch::channel(bytes::Bytes::new());
+        let (view, shown) = watch::channel(Arc::default());
+        let (moves, moved) = watch::channel(0);
+        let hello = parts.greeting(start);
+        let shared = Shared::new(&parts, inputs)?;
+        let renewals = shared
+            .services
             .offer(certificate::service(), true, Admission::Everybody)
             .expect("it is the first service of all");
+        let dialler = shared.dialler(&parts, hello.clone(), shown.clone(), moved);
+        let outputs = Outputs { view, capabilities: advertised, span: span.clone() };
+        let driver = shared.driver(&parts, start, &dialler, outputs);
+
+        let spawn = Spawn { span, parts: &parts, shared: &shared };
+        spawn.until_ended(living.clone(), shared.vetting.clone().run());
+        spawn.task(renewal::serve(renewals, shared.vetting.clone()));
+        spawn.accept(hello);
+        spawn.watch_peers(shown.clone());
+        spawn.watch_network(moves);
+        let outside = spawn.look_outside(&dialler);
+        let mesh = Self(Arc::new(Inner {
+            id: parts.id,
+            endpoint: shared.endpoint,
+            services: shared.services,
+            peers: shared.peers,
+            vetting: shared.vetting,
+            dialled: driver.dials.peers(),
+            inputs: shared.inputs,
+            capabilities,
+            view: shown,
+            events: shared.events.downgrade(),
+            #[cfg(feature = "testing")]
+            reports: parts.reports,
+            outside,
+            runtime: Handle::current(),
+            shutdown: Shutdown::default(),
+            life,
+        }));
+        Ok((mesh, driver, queue, living))
+    }
+}
+
+/// What the driver, the tasks beside it and the handle share.
+struct Shared {
+    endpoint: Arc<Endpoint>,
+    services: Services,
+    pool: VerificationPool,
+    vetting: Vetting,
+    peers: Peers,
+    handshakes: Handshakes,
+    inputs: mpsc::Sender<Input>,
+    events: broadcast::Sender<Event>,
+}
+
+/// Where the driver publishes what it knows, and what its node says of itself.
+struct Outputs {
+    view: watch::Sender<Arc<View>>,
+    capabilities: watch::Receiver<bytes::Bytes>,
+    /// That of the node's tasks.
+    span: Span,
+}
+
+impl Shared {
+    fn new(parts: &Parts, inputs: mpsc::Sender<Input>) -> std::io::Result<Self> {
+        let endpoint = parts.endpoint()?;
+        let pool = VerificationPool::new();
+        let vetting = Vetting::new(endpoint.clone(), pool.clone(), parts.logs.clone());
+        let services = Services::new(parts.receive_limits);
         let peers = Peers::new(
             endpoint.clone(),
             services.clone(),
             vetting.clone(),
-            told,
+            parts.direct.then(|| inputs.clone()),
             inputs.clone(),
             parts.peer_timeout,
         );
-        let paths = match parts.direct {
-            true => {
-                let real_time = !parts.renewable.is_empty();
-                Paths::new(
-                    parts.id.clone(),
-                    parts.interfaces.watch(),
-                    parts.external,
-                    real_time,
-                    now,
-                )
-            }
-            false => Paths::off(),
-        };
-        let (view, shown) = watch::channel(Arc::default());
         let (events, _) = broadcast::channel(MAX_EVENTS);
-        let (life, living) = watch::channel(false);
-        let (capabilities, advertised) = watch::channel(bytes::Bytes::new());
-        let greeting: Arc<dyn MakeHello> = Arc::new(Greeting {
-            id: parts.id.clone(),
-            start,
-            cost: parts.costs.in_hello(),
-            stub: parts.ephemeral,
-            transit: parts.transit,
-        });
         let handshakes = Handshakes::default();
-        let manifest = Manifest::new(parts.data_dir, parts.manifest, now);
-        let role = if parts.ephemeral {
-            let Start { epoch, instance } = start;
-            Role::Stub(Stub::new(Attaching::new(parts.id.clone(), notary, epoch, instance)))
-        } else {
-            let mut config =
-                router::Config::new(parts.id.clone(), start.epoch, start.instance, random::bits());
-            config.transit = parts.transit;
-            config.notary = Some(notary);
-            config.dormant = manifest.known();
-            Role::Full(Box::new(Router::new(config, now)))
-        };
-        let (moves, moved) = watch::channel(0);
-        let dialler = Dialler {
-            endpoint: endpoint.clone(),
-            hello: greeting.clone(),
-            inputs: inputs.clone(),
-            view: shown.clone(),
-            events: events.clone(),
+        Ok(Self { endpoint, services, pool, vetting, peers, handshakes, inputs, events })
+    }
+
+    fn dialler(
+        &self,
+        parts: &Parts,
+        hello: Arc<dyn MakeHello>,
+        view: watch::Receiver<Arc<View>>,
+        moved: watch::Receiver<u64>,
+    ) -> Dialler {
+        Dialler {
+            endpoint: self.endpoint.clone(),
+            hello,
+            inputs: self.inputs.clone(),
+            view,
+            events: self.events.clone(),
             moved,
-            resolver: parts.resolver,
+            resolver: parts.resolver.clone(),
             reports: parts.reports.clone(),
             #[cfg(feature = "mdns")]
             logs: parts.logs.clone(),
-        };
-        let addresses =
-            parts.interfaces.watch().borrow().addresses.iter().map(|address| address.ip).collect();
-        let span = info_span!("node", id = %parts.id);
-        let dials = Dials::start(dialler.clone(), span.clone(), parts.peers);
-        let dialled = dials.peers();
-        let driver = Driver {
+        }
+    }
+
+    fn driver(&self, parts: &Parts, start: Start, dialler: &Dialler, outputs: Outputs) -> Driver {
+        let now = clock::now();
+        let Outputs { view, capabilities, span } = outputs;
+        let notary = Arc::new(CertificateNotary::new(&parts.identity, clock::system));
+        let manifest = Manifest::new(parts.data_dir.clone(), parts.manifest.clone(), now);
+        let role = parts.role(start, notary.clone(), &manifest);
+        Driver {
             id: parts.id.clone(),
             transit: parts.transit,
             accept_links: parts.accept_links,
             role,
             routes: RouteCache::default(),
-            costs: parts.costs,
+            costs: parts.costs.clone(),
             neighbours: Neighbours::new(parts.id.clone(), parts.ephemeral),
             manifest,
-            endpoint: endpoint.clone(),
-            services: services.clone(),
-            peers: peers.clone(),
-            vetting: vetting.clone(),
-            handshakes: handshakes.clone(),
-            checks,
+            endpoint: self.endpoint.clone(),
+            services: self.services.clone(),
+            peers: self.peers.clone(),
+            vetting: self.vetting.clone(),
+            handshakes: self.handshakes.clone(),
+            checks: CredentialChecks::new(self.pool.clone(), notary),
             endings: Endings::new(),
-            paths,
+            paths: parts.paths(now),
             detours: Detours::new(now),
-            dials,
-            inputs: inputs.clone(),
-            capabilities: advertised,
+            dials: Dials::start(dialler.clone(), span, parts.peers.clone()),
+            inputs: self.inputs.clone(),
+            capabilities,
             view,
-            events: events.clone(),
+            events: self.events.clone(),
             started: now,
             published: now,
             withdrawn: now,
@@ -265,7 +290,7 @@ impl Mesh {
             distrusted: Distrusted::default(),
             doubts: Doubts::default(),
             twin: ReportedTwin::default(),
-            roaming: Roaming::new(dialler.clone(), addresses, now),
+            roaming: Roaming::new(dialler.clone(), parts.addresses(), now),
             port_mapping: None,
             signing_failed: false,
             departures: Departures::new(),
@@ -276,78 +301,149 @@ impl Mesh {
             queries: WaitingQueries::default(),
             attaching: Vec::new(),
             changed: true,
+        }
+    }
+}
+
+impl Parts {
+    fn endpoint(&self) -> std::io::Result<Arc<Endpoint>> {
+        let transports = Transports {
+            liveness: self.liveness,
+            congestion: self.congestion,
+            max_datagram: self.max_datagram,
+            direct: self.direct,
+            measured: self.costs.usual == LinkCost::RoundTrip,
         };
-        tokio::spawn(renewal::serve(renewals, vetting.clone()).instrument(span.clone()));
-        let mut ended = living.clone();
-        let watch = vetting.clone().run();
-        let watch = async move {
+        let path_mtus = PathMtus::new(!self.renewable.is_empty());
+        let endpoint =
+            Endpoint::new(self.socket.clone(), self.identity.clone(), transports, path_mtus)?;
+        Ok(Arc::new(endpoint.with_suffix_of(&self.id)))
+    }
+
+    /// What routes: all of ROUTE2, or a stub's attachments.
+    fn role(&self, start: Start, notary: Arc<CertificateNotary>, known: &Manifest) -> Role {
+        let Start { epoch, instance } = start;
+        if self.ephemeral {
+            let attaching = Attaching::new(self.id.clone(), notary, epoch, instance);
+            return Role::Stub(Stub::new(attaching));
+        }
+        let mut config = router::Config::new(self.id.clone(), epoch, instance, random::bits());
+        config.transit = self.transit;
+        config.notary = Some(notary);
+        config.dormant = known.known();
+        Role::Full(Box::new(Router::new(config, clock::now())))
+    }
+
+    /// What looks for direct paths.
+    fn paths(&self, now: Instant) -> Paths {
+        if !self.direct {
+            return Paths::off();
+        }
+        let real_time = !self.renewable.is_empty();
+        let interfaces = self.interfaces.watch();
+        Paths::new(self.id.clone(), interfaces, self.external.clone(), real_time, now)
+    }
+
+    /// The addresses of this machine as they are now.
+    fn addresses(&self) -> Vec<IpAddr> {
+        let network = self.interfaces.watch();
+        network.borrow().addresses.iter().map(|address| address.ip).collect()
+    }
+
+    fn greeting(&self, start: Start) -> Arc<dyn MakeHello> {
+        Arc::new(Greeting {
+            id: self.id.clone(),
+            start,
+            cost: self.costs.in_hello(),
+            stub: self.ephemeral,
+            transit: self.transit,
+        })
+    }
+}
+
+/// Starts the tasks beside the driver.
+struct Spawn<'a> {
+    span: Span,
+    parts: &'a Parts,
+    shared: &'a Shared,
+}
+
+impl Spawn<'_> {
+    /// Starts a task that ends by itself when the node does.
+    fn task(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task.instrument(self.span.clone()));
+    }
+
+    /// Starts a task that does not.
+    fn until_ended(
+        &self,
+        mut ended: watch::Receiver<bool>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.task(async move {
             tokio::select! {
                 _ = ended.wait_for(|ended| *ended) => {}
-                () = watch => {}
+                () = task => {}
             }
-        };
-        tokio::spawn(watch.instrument(span.clone()));
+        });
+    }
+
+    /// Takes connections of others: links and peer connections.
+    fn accept(&self, hello: Arc<dyn MakeHello>) {
         let acceptor = Acceptor {
-            endpoint: endpoint.clone(),
-            hello: greeting,
-            inputs: inputs.clone(),
-            peers: peers.clone(),
-            events: events.clone(),
-            accept_links: parts.accept_links,
+            endpoint: self.shared.endpoint.clone(),
+            hello,
+            inputs: self.shared.inputs.clone(),
+            peers: self.shared.peers.clone(),
+            events: self.shared.events.clone(),
+            accept_links: self.parts.accept_links,
             refusals: SharedRefusalLog::default(),
-            handshakes,
+            handshakes: self.shared.handshakes.clone(),
         };
-        tokio::spawn(acceptor.run().instrument(span.clone()));
+        self.task(acceptor.run());
+    }
+
+    /// Gives up peers that have been unreachable for too long.
+    fn watch_peers(&self, view: watch::Receiver<Arc<View>>) {
         let watch = peers::Watch {
-            id: parts.id.clone(),
-            peers: peers.clone(),
-            view: shown.clone(),
-            inputs: inputs.clone(),
-            logs: parts.logs,
+            id: self.parts.id.clone(),
+            peers: self.shared.peers.clone(),
+            view,
+            inputs: self.shared.inputs.clone(),
+            logs: self.parts.logs.clone(),
         };
-        tokio::spawn(watch.run().instrument(span.clone()));
+        self.task(watch.run());
+    }
+
+    /// Notices what the system says: addresses that change, and packets that do not arrive.
+    fn watch_network(&self, moves: watch::Sender<u64>) {
+        for socket in self.parts.renewable.iter().filter_map(Weak::upgrade) {
+            self.task(unreachable::read_icmp(socket, self.shared.inputs.clone()));
+        }
+        let reports = self.parts.reports.subscribe();
+        self.task(unreachable::follow_reports(reports, self.shared.inputs.clone()));
+        self.task(roaming::follow(
+            self.parts.interfaces.clone(),
+            self.shared.endpoint.clone(),
+            self.parts.renewable.clone(),
+            moves,
+            self.shared.inputs.clone(),
+        ));
+    }
+
+    /// Asks the local network for peers and the router for a port, as configured.
+    #[cfg_attr(not(any(feature = "mdns", feature = "portmap")), allow(unused_variables))]
+    fn look_outside(&self, dialler: &Dialler) -> Outside {
         let outside = Outside::default();
         #[cfg(feature = "mdns")]
-        if parts.lan {
-            span.in_scope(|| {
-                outside.find_on_lan(&parts.id, parts.accept_links, &dialler, &parts.interfaces)
-            });
+        if self.parts.lan {
+            let Parts { id, accept_links, interfaces, .. } = self.parts;
+            self.span.in_scope(|| outside.find_on_lan(id, *accept_links, dialler, interfaces));
         }
         #[cfg(feature = "portmap")]
-        if parts.map_port {
-            span.in_scope(|| outside.map_port(&dialler, &parts.interfaces));
+        if self.parts.map_port {
+            self.span.in_scope(|| outside.map_port(dialler, &self.parts.interfaces));
         }
-        for socket in parts.renewable.iter().filter_map(Weak::upgrade) {
-            tokio::spawn(unreachable::read_icmp(socket, inputs.clone()).instrument(span.clone()));
-        }
-        let follow = unreachable::follow_reports(parts.reports.subscribe(), inputs.clone());
-        tokio::spawn(follow.instrument(span.clone()));
-        let follow = roaming::follow(
-            parts.interfaces,
-            endpoint.clone(),
-            parts.renewable,
-            moves,
-            inputs.clone(),
-        );
-        tokio::spawn(follow.instrument(span.clone()));
-        let mesh = Self(Arc::new(Inner {
-            id: parts.id,
-            endpoint,
-            services,
-            peers,
-            vetting,
-            dialled,
-            inputs,
-            capabilities,
-            view: shown,
-            events: events.downgrade(),
-            #[cfg(feature = "testing")]
-            reports: parts.reports,
-            outside,
-            runtime: Handle::current(),
-            shutdown: Shutdown::default(),
-            life,
-        }));
-        Ok((mesh, driver, queue, living))
+        outside
     }
 }

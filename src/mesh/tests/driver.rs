@@ -57,8 +57,10 @@ impl Stepped {
         let addr = udp.address();
         let (mesh, driver, queue, life) = Mesh::assemble(Parts {
             identity: scene.mesh.authority().issue(&id, 1).expect("the CA can issue"),
-            socket: Socket::new(vec![udp], id.addr(), Arc::default())
-                .expect("a virtual socket has an address"),
+            socket: Arc::new(
+                Socket::new(vec![udp], id.addr(), Arc::default())
+                    .expect("a virtual socket has an address"),
+            ),
             id,
             renewable: Vec::new(),
             reports: Reports::default(),

@@ -70,7 +70,7 @@ impl NodeBuilder {
             logs: self.registry.log_limits().clone(),
             id,
             identity: self.identity,
-            socket,
+            socket: Arc::new(socket),
             renewable,
             reports,
             resolver: self.resolver,
