@@ -1,16 +1,22 @@
 //! Keeps a link to one configured peer: resolves, dials, waits for the link's end, and dials again.
 
+mod error;
+mod schedule;
+
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quinn::ConnectionError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use super::names::{LookUpError, Names, Resolve};
+use error::AttemptError;
+use schedule::{Patience, Schedule, Turn};
+
+use super::names::{Names, Resolve};
 use super::peer_addr::PeerAddr;
 use crate::id::NodeId;
 use crate::mesh::clock;
@@ -21,39 +27,17 @@ use crate::mesh::report::log::LogLimits;
 use crate::mesh::report::status::{Direction, LinkState, LinkStatus};
 use crate::mesh::view::View;
 use crate::sync::lock;
-use crate::transport::backoff::{Backoff, LinkEnd};
-use crate::transport::code::CloseCode;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::Hello;
 use crate::transport::handshake::{self, Established, HandshakeError};
 use crate::transport::unreachable::{Reason, Reports, Unreachable};
 use crate::transport::{Refusal, random};
 
-/// How long one dial may take while the peer was linked a short while ago: its first packets may go
-/// to a process that is not there yet, and the sooner the attempt is given up, the sooner the next
-/// one meets the new process.
-const FRESH_ATTEMPT: Duration = Duration::from_secs(3);
-/// How long one dial may take otherwise.
-const ATTEMPT: Duration = Duration::from_secs(10);
 /// How long an address has to itself before the next one is tried as well (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
-/// How long a link must have lasted for its peer to count as linked lately.
-const LINKED_AFTER: Duration = Duration::from_secs(2);
 /// How long a dial goes on after the first report that the address is unreachable: ICMP may be
 /// forged, and a live peer that is not far answers in this time.
 const GRACE: Duration = Duration::from_millis(100);
-/// Every so many attempts in a row that ended by such reports, the next one ignores them: a forger
-/// can delay a link to a peer that is far, and not prevent it.
-const HEEDLESS_EVERY: u32 = 8;
-/// For this long after the loss of a link, a port that is reported as closed is that of a process
-/// that restarts: it is dialled without growing delays.
-const RESTART_WITHIN: Duration = Duration::from_secs(5);
-/// Links of a peer that may end in a row by its leave, by its restart, or by this node, without
-/// growing delays. A link that lasts resets the count.
-const MAX_RESTARTS: u32 = 16;
-/// The longest delay before such a dial.
-const RESTART_DELAY: Duration = Duration::from_millis(150);
-
 /// What every HELLO of this node says, but for what belongs to the one link.
 pub(crate) trait MakeHello: Send + Sync {
     /// The HELLO for a link to `remote`.
@@ -138,17 +122,6 @@ pub(crate) struct Dialler {
     pub(crate) logs: LogLimits,
 }
 
-/// How patient one attempt is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Patience {
-    /// How long one dial may take.
-    limit: Duration,
-    /// Whether a dial ends early when its address is reported as unreachable.
-    heeds_reports: bool,
-    /// The round trip of the last link to the peer.
-    rtt: Option<Duration>,
-}
-
 impl Dialler {
     /// As [`keep_linked`](Self::keep_linked), until `stopped` says so; then the link is closed if
     /// this node dialled it. A sender that is dropped says nothing.
@@ -178,22 +151,13 @@ impl Dialler {
     }
 
     async fn dial_forever(&self, dialled: &Dialled) {
-        let mut backoff = Backoff::default();
-        let mut lost_at: Option<Instant> = None;
+        let mut schedule = Schedule::default();
         let mut known = dialled.peer.expected.clone();
         let mut moved = self.moved.clone();
         let mut names = Names::new(&dialled.peer, self.resolver.clone());
-        // Attempts in a row that ended by reports.
-        let mut reported = 0_u32;
-        let mut closed_port = false;
-        let mut restarts_left = MAX_RESTARTS;
-        // Whether the peer has just left, so that another process of it probably starts.
-        let mut expects_restart = false;
-        let mut rtt = None;
         loop {
             dialled.with(|state| state.linked = known.as_ref().is_some_and(|id| self.linked(id)));
             self.until_unlinked(known.as_ref()).await;
-            let fresh = lost_at.is_some_and(|lost| clock::now() < lost + Backoff::FRESH_FOR);
             dialled.with(|state| {
                 state.linked = false;
                 state.dialling = false;
@@ -201,112 +165,77 @@ impl Dialler {
             if moved.has_changed().is_ok_and(|changed| changed) {
                 moved.mark_unchanged();
                 names.network_moved();
-                backoff.reset();
+                schedule.network_moved();
             }
-            let restarts =
-                closed_port && lost_at.is_some_and(|lost| clock::now() < lost + RESTART_WITHIN);
-            let restarts = restarts || std::mem::take(&mut expects_restart);
-            let delay = match backoff.next(fresh, random::bits()) {
-                _ if restarts => Backoff::jittered(RESTART_DELAY, random::bits()),
-                delay => delay,
-            };
+            let Turn { delay, patience } = schedule.next(clock::now(), random::bits());
             tokio::select! {
                 biased;
                 () = network_moved(&mut moved) => {
                     names.network_moved();
-                    backoff.reset();
+                    schedule.network_moved();
                 }
                 () = tokio::time::sleep(delay) => {}
             }
             dialled.with(|state| {
                 state.dialling = true;
-                state.attempts = backoff.attempts();
+                state.attempts = schedule.attempts();
             });
-            let limit = if fresh { FRESH_ATTEMPT } else { ATTEMPT };
-            let heeds_reports = reported % HEEDLESS_EVERY != HEEDLESS_EVERY - 1;
-            let patience = Patience { limit, heeds_reports, rtt };
             let attempt = tokio::select! {
                 biased;
                 // What it has sent so far went out on another network: the next one begins at once.
-                () = network_moved(&mut moved) => None,
-                attempt = self.attempt(dialled, &mut names, patience) => Some(attempt),
+                () = network_moved(&mut moved) => {
+                    names.network_moved();
+                    schedule.network_moved();
+                    continue;
+                }
+                attempt = self.attempt(dialled, &mut names, patience) => attempt,
             };
-            let Some(attempt) = attempt else {
-                names.network_moved();
-                backoff.reset();
-                continue;
-            };
-            reported = match &attempt {
-                Err(AttemptError::Unreachable { .. }) => reported.wrapping_add(1),
-                Ok(_) | Err(_) => 0,
-            };
-            closed_port = attempt.as_ref().is_err_and(AttemptError::may_be_restart);
             match attempt {
                 Ok(established) => {
+                    schedule.linked();
                     known = Some(established.hello.id.clone());
                     let connection = established.connection.clone();
                     let since = clock::now();
                     if self.inputs.send(Input::Established(Box::new(established))).await.is_err() {
                         return;
                     }
-                    // What was wrong before is kept until the link has proved itself: it may be
-                    // wrong again.
-                    dialled.with(|state| {
-                        state.linked = true;
-                        state.dialling = false;
-                        state.attempts = 0;
-                        state.connection = Some(connection.stable_id());
-                    });
-                    let why = connection.closed().await;
-                    dialled.with(|state| state.connection = None);
-                    rtt = Some(connection.rtt());
-                    if let Some(refusal) = Refusal::from_connection_error(&why) {
-                        self.report(
-                            dialled,
-                            &AttemptError::Handshake(HandshakeError::Refused(refusal)),
-                        );
-                    } else {
-                        dialled.with(|state| state.last_error = Some(why.to_string()));
-                    }
-                    let up = clock::now().saturating_duration_since(since);
-                    dialled.with(|state| state.linked = false);
-                    if up >= Backoff::STABLE_AFTER {
-                        restarts_left = MAX_RESTARTS;
-                    }
-                    // This node closes the link as well when the peer announces that it leaves.
-                    let left = closed_with(&why, CloseCode::Leaving)
-                        || matches!(why, ConnectionError::LocallyClosed);
-                    // A stateless reset comes from a process that has the peer's key and listens
-                    // now.
-                    let restarted = matches!(why, ConnectionError::Reset);
-                    let restart = (left || restarted) && restarts_left > 0;
-                    if restart {
-                        // Not a failure: the delays start over.
-                        restarts_left -= 1;
-                    }
-                    let end = match restart {
-                        true if restarted => LinkEnd::Restarted,
-                        true => LinkEnd::PeerLeft,
-                        false if closed_with(&why, CloseCode::DuplicateLink) => LinkEnd::Duplicate,
-                        false => LinkEnd::Lost,
-                    };
-                    expects_restart |= end == LinkEnd::PeerLeft;
-                    backoff.link_ended(end, up);
-                    // A link that is refused right after HELLO was never one: a twin is not to
-                    // knock every other second.
-                    if restart || up >= LINKED_AFTER {
-                        lost_at = Some(clock::now());
-                    }
+                    let why = self.until_closed(dialled, &connection).await;
+                    let now = clock::now();
+                    let up = now.saturating_duration_since(since);
+                    schedule.link_ended(&why, up, connection.rtt(), now);
                 }
                 Err(error) => {
-                    if matches!(error, AttemptError::LookUp(LookUpError::Slow(_))) {
-                        // That says nothing about the peer, and the answer is still awaited.
-                        backoff.undo();
-                    }
+                    schedule.failed(&error);
                     self.report(dialled, &error);
                 }
             }
         }
+    }
+
+    /// Waits for the end of a link that was dialled, and notes how it went.
+    async fn until_closed(
+        &self,
+        dialled: &Dialled,
+        connection: &quinn::Connection,
+    ) -> ConnectionError {
+        // What was wrong before is kept until the link has proved itself: it may be wrong again.
+        dialled.with(|state| {
+            state.linked = true;
+            state.dialling = false;
+            state.attempts = 0;
+            state.connection = Some(connection.stable_id());
+        });
+        let why = connection.closed().await;
+        dialled.with(|state| state.connection = None);
+        match Refusal::from_connection_error(&why) {
+            Some(refusal) => {
+                let refused = AttemptError::Handshake(HandshakeError::Refused(refusal));
+                self.report(dialled, &refused);
+            }
+            None => dialled.with(|state| state.last_error = Some(why.to_string())),
+        }
+        dialled.with(|state| state.linked = false);
+        why
     }
 
     fn report(&self, dialled: &Dialled, error: &AttemptError) {
@@ -487,61 +416,6 @@ impl Race<'_> {
                 dialler.dial(addr, expected.as_ref(), patience).await
             });
             later += STAGGER;
-        }
-    }
-}
-
-fn closed_with(why: &ConnectionError, code: CloseCode) -> bool {
-    matches!(why, ConnectionError::ApplicationClosed(close) if CloseCode::from(close.error_code) == code)
-}
-
-/// Why an attempt failed. The next one follows by itself.
-#[derive(Debug, thiserror::Error)]
-enum AttemptError {
-    #[error(transparent)]
-    LookUp(#[from] LookUpError),
-    #[error("no address to dial")]
-    NoAddress,
-    #[error("{0}")]
-    Dial(String),
-    #[error("{0}")]
-    Handshake(#[from] HandshakeError),
-    #[error("{addr}: {why}")]
-    Unreachable { addr: SocketAddr, why: Reason },
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-}
-
-impl AttemptError {
-    /// Whether the process at the other end is gone, or is about to go: it refuses handshakes then.
-    fn may_be_restart(&self) -> bool {
-        match self {
-            Self::Unreachable { why, .. } => *why == Reason::Port,
-            Self::Handshake(HandshakeError::Lost(ConnectionError::ConnectionClosed(close))) => {
-                close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED
-            }
-            _ => false,
-        }
-    }
-
-    /// The error for somebody who knows which peer it is about.
-    fn describe(&self, peer: &PeerAddr) -> String {
-        match self {
-            Self::Unreachable { addr, why } if addr.to_string() == peer.host_and_port() => {
-                why.to_string()
-            }
-            error => error.to_string(),
-        }
-    }
-
-    fn refusal(&self) -> Option<Refusal> {
-        match self {
-            Self::Handshake(error) => error.refusal(),
-            Self::LookUp(_)
-            | Self::NoAddress
-            | Self::Dial(_)
-            | Self::Unreachable { .. }
-            | Self::Timeout(_) => None,
         }
     }
 }
