@@ -20,6 +20,8 @@ use crate::mesh::links::id::LinkId;
 use crate::mesh::services::open::{OpenHeader, Parsed};
 use crate::mesh::services::refuse::RefusedOpen;
 use crate::mesh::{PeerAddr, clock};
+#[cfg(feature = "policy")]
+use crate::policy::{Action, Policy, Subject};
 use crate::switch::{Header, HeaderError};
 use crate::transport::credential::{self, Verifier};
 use crate::transport::frame::Frame;
@@ -52,6 +54,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("control", control),
     #[cfg(feature = "cli")]
     ("config", config),
+    #[cfg(feature = "policy")]
+    ("policy", policy),
 ];
 
 /// Frames of the control stream, HELLO among them. What was read is written, and read again as the
@@ -274,6 +278,24 @@ pub fn control(bytes: &[u8]) {
 #[cfg(feature = "cli")]
 pub fn config(bytes: &[u8]) {
     crate::cli::fuzz_config(bytes);
+}
+
+/// A policy. Decisions are what their explanations say.
+#[cfg(feature = "policy")]
+pub fn policy(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let policy = match Policy::from_toml(text) {
+        Ok(policy) => policy,
+        Err(error) => return assert!(!error.message().is_empty()),
+    };
+    let node = NodeId::try_from("edge-1").expect("it is an id");
+    let subject = Subject::new(&node).with_roles(["monitor"]);
+    let directive = Directive::try_from("ansible:run").expect("it is a directive");
+    let compiled = policy.compile(&subject, None);
+    for action in [Action::call(&directive), Action::submit(&directive), Action::TRANSIT] {
+        let explained = policy.explain(&subject, &action, None);
+        assert_eq!(explained.decision, compiled.decide(&action));
+    }
 }
 
 /// Histories of budgets that sources share: places, windows, responses.

@@ -80,6 +80,7 @@
 //! | [`router`] | ROUTE2, the link-state router: a state machine without I/O, clock or randomness | |
 //! | [`punch`] | direct paths through NATs and firewalls: a state machine like the router | |
 //! | [`switch`] | the forwarding decision for one packet | |
+//! | [`policy`] | who may do what: rules in, decisions out | |
 //! | `transport` | identities, trust, QUIC and TLS | `node` |
 //! | `mesh` | links, peer connections, services, streams, status, events | `node` |
 //! | `work` | directives, calls, commands, units of work | `node` |
@@ -93,6 +94,7 @@
 //!
 //! - `node` (default): nodes, links, streams and work, on tokio, quinn and rustls.
 //! - `cli`: the binary `receptor`.
+//! - `policy`: policies are read from TOML.
 //! - `mdns`: discovery of nodes on the local network.
 //! - `portmap`: port mapping by the router.
 //! - `testing`: the virtual network.
@@ -104,6 +106,7 @@
 #[doc(hidden)]
 pub mod cli;
 pub mod id;
+pub mod policy;
 pub mod punch;
 pub mod router;
 pub mod switch;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::names::{is_role, roles_in_certificate};
 use crate::id::{NodeId, excerpt};
+use crate::policy::glob::matches;
 
 /// A rule that permits transit: a pattern of node ids in which `*` matches any characters, or
 /// `role:NAME` for nodes whose certificates have that role (SAN URI `receptor-role:NAME`). Patterns
@@ -47,30 +48,6 @@ impl RelayRule {
             }
         }
     }
-}
-
-/// Whether a text matches a pattern in which `*` stands for any number of bytes. Linear in both for
-/// each star: on a mismatch, only the match of the last star is extended.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    // The last star, and where in the text its match ends.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if pattern.get(p) == Some(&b'*') {
-            star = Some((p, t));
-            p += 1;
-        } else if pattern.get(p) == Some(&text[t]) {
-            (p, t) = (p + 1, t + 1);
-        } else if let Some((at, from)) = star {
-            // Mismatch: let the last star match one more byte, and retry behind it.
-            star = Some((at, from + 1));
-            (p, t) = (at + 1, from + 1);
-        } else {
-            return false;
-        }
-    }
-    // At the end of the text, the rest of the pattern may only be stars.
-    pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
 impl FromStr for RelayRule {
