@@ -17,8 +17,8 @@ use bytes::Bytes;
 use crate::id::NodeId;
 use crate::mesh::links::election::{Arrival, Connections, Election, MAX_LINKS_OF_ONE, Step};
 use crate::mesh::links::id::LinkId;
-use crate::mesh::services::open::{OpenHeader, Parsed};
-use crate::mesh::services::refuse::RefusedOpen;
+use crate::mesh::services::opening::open::{OpenHeader, Parsed};
+use crate::mesh::services::opening::refuse::RefusedOpen;
 use crate::mesh::{PeerAddr, clock};
 #[cfg(feature = "policy")]
 use crate::policy::{Action, Policy, Subject};
@@ -157,7 +157,7 @@ pub fn unit(bytes: &[u8]) {
 /// A datagram of a peer.
 pub fn datagram(bytes: &[u8]) {
     if let Some((name, payload)) =
-        crate::mesh::services::datagram::parse(&Bytes::copy_from_slice(bytes))
+        crate::mesh::services::datagrams::datagram::parse(&Bytes::copy_from_slice(bytes))
     {
         assert_eq!(1 + name.len() + payload.len(), bytes.len());
     }

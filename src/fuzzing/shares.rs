@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::id::NodeId;
-use crate::mesh::links::budget::Budget;
-use crate::mesh::services::window_budget::{Window, WindowBudget, WindowLimits};
+use crate::mesh::links::admission::budget::Budget;
+use crate::mesh::services::windows::window_budget::{Window, WindowBudget, WindowLimits};
 use crate::work::MAX_RESPONSE;
 use crate::work::backlog::{Backlog, RESPONSE_MEMORY, ResponseBudget, Waiting};
 

@@ -30,13 +30,20 @@ pub(crate) mod report;
 pub(crate) mod services;
 pub(crate) mod view;
 
+pub use crate::mesh::links::admission::half_open::HandshakeCounts;
+pub use crate::mesh::links::dialling::peer_addr::{InvalidPeerAddr, PeerAddr};
+pub use crate::mesh::links::trust::notary::CertificateNotary;
+pub use crate::mesh::services::datagrams::datagram::{
+    DatagramError, DatagramListener, DatagramSender,
+};
+pub use crate::mesh::services::datagrams::datagram_queue::{Datagram, MAX_WAITING_DATAGRAMS};
+pub use crate::mesh::services::opening::open::{OpenError, OpenOptions};
+pub use crate::mesh::services::opening::refuse::{RefuseCode, RefusedOpen};
+pub use crate::mesh::services::opening::request::{OpenRequest, OpenRequests};
 pub use crate::transport::settings::MAX_STREAMS;
 pub use driver::shutdown::ShutDown;
-pub use links::half_open::HandshakeCounts;
 pub(crate) use links::link_cost::LinkCosts;
 pub use links::link_cost::{InvalidLinkCost, LinkCost};
-pub use links::notary::CertificateNotary;
-pub use links::peer_addr::{InvalidPeerAddr, PeerAddr};
 pub use network::interfaces::addresses::{AddressKind, LocalAddress, MAX_LOCAL_ADDRESSES};
 pub use peers::MAX_PEERS;
 pub use report::convergence::{ConvergeError, Convergence};
@@ -53,12 +60,7 @@ pub use report::status::{
     PeerPath, PeerStatus, PortMappingStatus, ProcessStatus, RecordStatus, RouteStatus, Status,
     StatusOptions, StubsStatus, WindowStatus,
 };
-pub use services::datagram::{DatagramError, DatagramListener, DatagramSender};
-pub use services::datagram_queue::{Datagram, MAX_WAITING_DATAGRAMS};
 pub use services::ending::{EndReason, EndedBy, Ending};
-pub use services::open::{OpenError, OpenOptions};
-pub use services::refuse::{RefuseCode, RefusedOpen};
-pub use services::request::{OpenRequest, OpenRequests};
 pub use services::serve_error::{MAX_SERVICES, ServeError};
 pub use services::stream::{RecvHalf, SendHalf, Stream, StreamError};
 pub use services::{Incoming, Listener, MAX_WAITING};

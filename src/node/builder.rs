@@ -17,7 +17,7 @@ use super::names::name;
 use crate::id::{Cost, Directive, InvalidDirective, InvalidName, NodeId};
 #[cfg(feature = "testing")]
 use crate::mesh::LocalAddress;
-use crate::mesh::links::names::{Resolve, SystemResolver};
+use crate::mesh::links::dialling::names::{Resolve, SystemResolver};
 use crate::mesh::network::interfaces::Interfaces;
 use crate::mesh::{InvalidPeerAddr, LinkCost, LinkCosts, PeerAddr};
 use crate::transport::settings::ReceiveLimits;

@@ -2,17 +2,17 @@
 //! them.
 
 use super::counters::NetCounters;
-use super::cuts::Cuts;
-use super::inbox::{Inbox, Parcel};
-use super::lane::Fate;
 use super::nat::behaviour::{Mapping, NatBehaviour};
 use super::nat::gateway::{Gateway, Kept};
 use super::nat::transit::{GatewayId, Leg, Side, Transit};
 use super::nat::translation::TranslationTable;
-use super::sieve::Sieve;
 use super::spot::{Endpoint, Realm, Spot};
-use super::wires::Wires;
 use crate::rng::SplitMix64;
+use crate::testing::delivery::cuts::Cuts;
+use crate::testing::delivery::inbox::{Inbox, Parcel};
+use crate::testing::delivery::lane::Fate;
+use crate::testing::delivery::sieve::Sieve;
+use crate::testing::delivery::wires::Wires;
 use bytes::Bytes;
 use quinn::udp::Transmit;
 use std::{

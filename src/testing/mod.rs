@@ -123,20 +123,16 @@
 //! ```
 
 mod counters;
-mod cuts;
+mod delivery;
 mod fabric;
-mod inbox;
-mod lane;
 mod mesh;
 mod nat;
 mod network;
 mod place;
 mod pump;
 mod quality;
-mod sieve;
 mod socket;
 mod spot;
-mod wires;
 
 #[cfg(test)]
 mod nat_tests;

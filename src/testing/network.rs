@@ -135,7 +135,7 @@ impl Network {
 
     /// Undoes every cut, partition and isolation.
     pub fn heal(&self) {
-        self.fabric().cuts = super::cuts::Cuts::default();
+        self.fabric().cuts = crate::testing::delivery::cuts::Cuts::default();
     }
 
     /// Moves a socket to another address, as a NAT does that forgets its mapping: the socket keeps

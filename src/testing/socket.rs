@@ -1,11 +1,9 @@
 //! A UDP socket of the virtual network, in the form that quinn expects.
 
-use super::{
-    fabric::SocketId,
-    inbox::Inbox,
-    network::{Network, internet},
-    spot::{Endpoint, Realm},
-};
+use super::fabric::SocketId;
+use super::network::{Network, internet};
+use super::spot::{Endpoint, Realm};
+use crate::testing::delivery::inbox::Inbox;
 use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},

@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::Driver;
-use super::stub::Role;
+use crate::mesh::driver::stubs::stub::Role;
 use crate::mesh::report::events::Event;
 use crate::mesh::services::ending::Cause;
 use crate::mesh::view::View;

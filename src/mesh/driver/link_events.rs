@@ -5,7 +5,7 @@ use std::time::Instant;
 use tracing::{debug, warn};
 
 use super::Driver;
-use super::stub::Role;
+use crate::mesh::driver::stubs::stub::Role;
 use crate::mesh::links::id::{LinkId, Phase};
 use crate::mesh::links::link::{Link, Surroundings};
 use crate::mesh::report::convergence::Convergence;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Driver;
-use super::stub::Role;
 use crate::mesh::driver::forwarding::{Sources, forwarding_table};
+use crate::mesh::driver::stubs::stub::Role;
 use crate::mesh::view::View;
 use crate::router;
 use crate::router::{NeighbourState, Table};

@@ -6,9 +6,9 @@ use tracing::{debug, error, info, warn};
 
 use super::Driver;
 use super::link_events::violated;
-use super::stub::Role;
 use crate::id::NodeId;
 use crate::mesh::clock;
+use crate::mesh::driver::stubs::stub::Role;
 use crate::mesh::report::convergence::Convergence;
 use crate::mesh::report::events::Event;
 use crate::mesh::report::log::LogKind;

@@ -6,8 +6,8 @@ use std::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Driver;
-use super::stub::Role;
 use crate::id::NodeId;
+use crate::mesh::driver::stubs::stub::Role;
 use crate::mesh::links::id::LinkId;
 use crate::mesh::links::neighbours::Change;
 use crate::mesh::report::events::Event;

@@ -8,7 +8,7 @@ use crate::id::NodeId;
 use crate::mesh::driver::shutdown::ShutDown;
 use crate::mesh::input::{Command, Input};
 use crate::mesh::services::connection::Connection;
-use crate::mesh::services::open::OpenError;
+use crate::mesh::services::opening::open::OpenError;
 use crate::mesh::services::usage::{Lease, StreamLease, Usage};
 use crate::mesh::view::{LinkView, View};
 

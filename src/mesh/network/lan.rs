@@ -23,7 +23,7 @@ use tracing::{Instrument, Span, debug, info, warn};
 
 use super::interfaces::addresses::LocalNetwork;
 use crate::id::NodeId;
-use crate::mesh::links::dialler::{Dialled, Dialler};
+use crate::mesh::links::dialling::dialler::{Dialled, Dialler};
 use crate::mesh::report::log::LogKind;
 use crate::mesh::view::View;
 pub(crate) use found::MAX_FOUND;

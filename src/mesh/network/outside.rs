@@ -18,7 +18,7 @@ impl Outside {
         &self,
         me: &crate::id::NodeId,
         listens: bool,
-        dialler: &crate::mesh::links::dialler::Dialler,
+        dialler: &crate::mesh::links::dialling::dialler::Dialler,
         interfaces: &super::interfaces::Interfaces,
     ) {
         let lan = super::lan::Lan {
@@ -35,7 +35,7 @@ impl Outside {
     #[cfg(feature = "portmap")]
     pub(crate) fn map_port(
         &self,
-        dialler: &crate::mesh::links::dialler::Dialler,
+        dialler: &crate::mesh::links::dialling::dialler::Dialler,
         interfaces: &super::interfaces::Interfaces,
     ) {
         let reached = |addr: &&std::net::SocketAddr| {

@@ -27,7 +27,7 @@ use super::interfaces::Interfaces;
 use super::interfaces::addresses::LocalNetwork;
 use crate::id::NodeId;
 use crate::mesh::input::Input;
-use crate::mesh::links::dialler::Dialler;
+use crate::mesh::links::dialling::dialler::Dialler;
 use crate::mesh::links::id::LinkId;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::renewable::Renewable;

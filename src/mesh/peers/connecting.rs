@@ -9,7 +9,7 @@
 
 use tokio::sync::watch;
 
-use crate::mesh::services::open::OpenError;
+use crate::mesh::services::opening::open::OpenError;
 
 /// The attempt of one peer's slot to get a `T`.
 #[derive(Debug)]

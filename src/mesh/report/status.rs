@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::departures::LeftStatus;
 use crate::id::NodeId;
-use crate::mesh::links::half_open::HandshakeCounts;
+use crate::mesh::links::admission::half_open::HandshakeCounts;
 use crate::router::Distrust;
 use crate::switch::SwitchStatus;
 

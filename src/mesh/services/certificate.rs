@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use quinn::Connection;
 
-use super::open::{OpenHeader, OpenOptions};
-use super::refuse::ACCEPTED;
 use crate::id::ServiceName;
+use crate::mesh::services::opening::open::{OpenHeader, OpenOptions};
+use crate::mesh::services::opening::refuse::ACCEPTED;
 use crate::transport::authenticator::{Authenticator, Binding, CredentialHash};
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::Frame;

@@ -10,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 use quinn::ConnectionError;
 
 use super::ending::Cause;
-use super::window_need::WindowNeed;
-use super::written::Written;
+use crate::mesh::services::windows::window_need::WindowNeed;
+use crate::mesh::services::windows::written::Written;
 use crate::transport::code::CloseCode;
 use crate::transport::congestion::Steering;
 

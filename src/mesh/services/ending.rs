@@ -4,7 +4,7 @@ use std::fmt;
 
 use quinn::ConnectionError;
 
-use super::refuse::RefusedOpen;
+use crate::mesh::services::opening::refuse::RefusedOpen;
 use crate::transport::code::{CloseCode, StreamCode};
 use crate::transport::refusal::readable;
 use crate::transport::{Refusal, RefusalReason};

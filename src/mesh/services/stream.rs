@@ -15,8 +15,8 @@ use super::connection::FirstCause;
 use super::ending::{Cause, Ending};
 use super::open_streams::{Delivery, Finished, OpenHalf, OpenStreams};
 use super::patience::HalfPatience;
-use super::refuse::{ACCEPTED, RefusedOpen};
 use super::usage::{HalfLease, StreamLease};
+use crate::mesh::services::opening::refuse::{ACCEPTED, RefusedOpen};
 use crate::sync::lock;
 use crate::transport::code::StreamCode;
 

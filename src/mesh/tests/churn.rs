@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::attacker::*;
 use crate::id::Cost;
-use crate::mesh::links::notary::CertificateNotary;
+use crate::mesh::links::trust::notary::CertificateNotary;
 use crate::router::{Attachment, Config, Message, NeighbourKind, Router, SessionUp};
 use crate::transport::clock as wall;
 use crate::transport::frame::{Frame, FrameReader};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::mesh::links::names::tests::Scripted;
+use crate::mesh::links::dialling::names::tests::Scripted;
 use crate::mesh::{Event, PeerAddr};
 use crate::testing::{LinkQuality, Mesh, mesh};
 use crate::{Node, NodeBuilder};

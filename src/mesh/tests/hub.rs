@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::attacker::*;
 use crate::id::NodeId;
-use crate::mesh::driver::attaching::attach;
+use crate::mesh::driver::stubs::attaching::attach;
 use crate::mesh::{Status, StatusOptions, StubsStatus, clock};
 use crate::switch::Cookie;
 use crate::transport::frame::{Frame, FrameReader, Hello};

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::attacker::*;
 use crate::mesh::links::election::MAX_LINKS_OF_ONE;
-use crate::mesh::services::refuse::ACCEPTED;
+use crate::mesh::services::opening::refuse::ACCEPTED;
 use crate::mesh::{EndReason, EndedBy, PeerAddr};
 use crate::rng::SplitMix64;
 use crate::transport::code::CloseCode;

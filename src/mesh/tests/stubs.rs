@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::attacker::{LONG, Scene, close_code, hello, id, mallory};
 use crate::mesh::clock;
-use crate::mesh::driver::attaching::attach;
+use crate::mesh::driver::stubs::attaching::attach;
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Hello;
 

@@ -5,7 +5,7 @@ use super::behaviour::{Blocked, Mapping, NatBehaviour};
 use super::transit::Side;
 use super::translation::TranslationTable;
 use crate::rng::SplitMix64;
-use crate::testing::inbox::Parcel;
+use crate::testing::delivery::inbox::Parcel;
 use crate::testing::spot::Realm;
 use std::net::IpAddr;
 use tokio::time::Instant;

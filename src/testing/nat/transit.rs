@@ -1,6 +1,6 @@
 //! Datagrams in flight to a NAT, which decides about them on arrival, not when they are sent.
 
-use crate::testing::inbox::Parcel;
+use crate::testing::delivery::inbox::Parcel;
 use crate::testing::spot::Spot;
 use std::{collections::BTreeMap, task::Waker};
 use tokio::time::Instant;

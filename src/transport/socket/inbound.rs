@@ -8,8 +8,8 @@ use std::task::Waker;
 use quinn::UdpPoller;
 use quinn::udp::RecvMeta;
 
-use super::egress::{Egress, Onward};
 use crate::switch::{Backlog, DropReason, ForwardingTable, Header, Meter, SwitchCounters};
+use crate::transport::socket::forwarding::egress::{Egress, Onward};
 
 /// Maximum number of runs queued for quinn, out of buffers that held packets of several senders.
 const MAX_PENDING: usize = 1024;

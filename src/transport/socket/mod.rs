@@ -38,9 +38,7 @@
 //! | `last_sent`, `resend` | the packets sent again when the route to a peer changes |
 
 mod attachments;
-mod egress;
-mod forward;
-mod held;
+pub(super) mod forwarding;
 mod hops;
 mod inbound;
 mod last_sent;
@@ -53,7 +51,6 @@ mod resend;
 mod sort;
 mod transmit;
 pub(crate) mod udp;
-pub(super) mod wanted;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -76,10 +73,10 @@ use self::udp::fresh::FreshPorts;
 pub(crate) use self::udp::fresh::PortOpener;
 use self::udp::heard::Heard;
 use self::udp::release::Releasable;
-use self::wanted::Wanted;
 use crate::id::NodeAddr;
 use crate::switch::{DropReason, ForwardingTable, HoldQueue, Meter, SwitchCounters};
 use crate::sync::lock;
+use crate::transport::socket::forwarding::wanted::Wanted;
 
 /// A quinn socket over one or more UDP sockets, with the packet switch in it.
 pub(crate) struct Socket {

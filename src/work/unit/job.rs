@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::executor::Exit;
+use crate::work::unit::machine::executor::Exit;
 
 /// What a supervisor is to execute: the content of the attempt's `job` file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

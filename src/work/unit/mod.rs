@@ -64,28 +64,19 @@
 
 mod api;
 mod busy;
-mod entry;
-mod executor;
 mod job;
 mod kept_spec;
 mod key;
 mod limits;
+mod machine;
 mod outcome;
-mod queue;
 mod service;
 mod spec;
 mod store;
-mod submitter;
 #[cfg(target_os = "linux")]
 pub(super) mod supervisor;
-#[cfg(test)]
-mod tests;
-mod time;
-mod tombstones;
 mod unit_output;
 pub(crate) mod wire;
-#[cfg(test)]
-mod world;
 
 pub use api::{
     FindError, QuarantinedUnit, ResultsError, ResultsOptions, Submit, SubmitError, UnitFilter,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::time::UnitTime;
+use crate::work::unit::machine::time::UnitTime;
 
 /// The stage that a unit has reached, as one end reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -38,9 +38,9 @@ use rustix::process::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::executor::{Exit, ExitKind};
 use super::job::{Channel, ExitRecord, Job, Usage};
 use super::store::{UnitPaths, sync_parent};
+use crate::work::unit::machine::executor::{Exit, ExitKind};
 
 /// How much is read from a pipe at a time, in bytes.
 const PIECE: usize = 64 * 1024;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::super::ending::{Cause, EndReason, Ending};
-use super::super::refuse::RefusedOpen;
+use crate::mesh::services::opening::refuse::RefusedOpen;
 use crate::transport::code::StreamCode;
 
 /// Why a running stream ended before its time.

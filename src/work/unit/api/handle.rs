@@ -8,12 +8,12 @@ use tokio::sync::watch;
 
 use super::super::outcome::Outcome;
 use super::super::service::{OutUnit, SharedRef, UnitError};
-use super::super::submitter::SubmitterInput;
 use super::id::UnitId;
 use super::results::UnitResults;
 use super::results_options::ResultsOptions;
 use super::status::UnitStatus;
 use crate::unfold::unfold;
+use crate::work::unit::machine::submitter::SubmitterInput;
 
 /// One unit that this node has submitted. Cheap to clone; dropping it has no effect on the unit.
 #[derive(Clone, Debug)]

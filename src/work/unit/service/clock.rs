@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::super::time::UnitTime;
 use crate::mesh::clock;
+use crate::work::unit::machine::time::UnitTime;
 
 /// The clock of a node's units: it never goes back, not even across a restart.
 ///

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::super::time::UnitTime;
 use super::clock::UnitClock;
 use crate::sync::lock;
+use crate::work::unit::machine::time::UnitTime;
 
 /// The longest wait: the timer of the runtime has a bound.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);

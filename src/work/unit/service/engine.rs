@@ -12,27 +12,13 @@ use uuid::Uuid;
 
 use super::super::super::registry::Registry;
 use super::super::api::{QuarantinedUnit, UnitStatus, UnitsConfig};
-use super::super::entry::{DamagedJournal, ExecutorEntry};
-use super::super::executor::{ExecutorInput, ExecutorUnit};
 use super::super::key::UnitKey;
 use super::super::limits::MAX_TOMBSTONES;
 use super::super::store::{Quarantined, UnitDir, UnitStore, dir_out, path_in};
-use super::super::submitter::{SubmitterInput, SubmitterUnit};
-use super::super::time::UnitTime;
-use super::super::tombstones::Death;
 use super::clock::UnitClock;
-use super::drivers::Drivers;
 use super::error::UnitError;
 use super::found_units::FoundUnits;
-use super::guests::Guests;
-use super::handler_attempt::handler_service;
-use super::in_unit::{EndedIn, InHome, InUnit};
-use super::incoming::Incoming;
-use super::out_unit::{OutHome, OutUnit};
-use super::outgoing::Outgoing;
-use super::serving::service;
 use super::shared::{Shared, SharedRef};
-use super::store_lock::StoreLock;
 use super::tasks::Tasks;
 use crate::id::NodeId;
 use crate::mesh::ServeError;
@@ -40,6 +26,20 @@ use crate::mesh::data_dir::datadir::DataDir;
 use crate::mesh::handle::Mesh;
 use crate::mesh::services::Admission;
 use crate::sync::lock;
+use crate::work::unit::machine::entry::{DamagedJournal, ExecutorEntry};
+use crate::work::unit::machine::executor::{ExecutorInput, ExecutorUnit};
+use crate::work::unit::machine::submitter::{SubmitterInput, SubmitterUnit};
+use crate::work::unit::machine::time::UnitTime;
+use crate::work::unit::machine::tombstones::Death;
+use crate::work::unit::service::executor::guests::Guests;
+use crate::work::unit::service::executor::handler_attempt::handler_service;
+use crate::work::unit::service::executor::in_unit::{EndedIn, InHome, InUnit};
+use crate::work::unit::service::executor::incoming::Incoming;
+use crate::work::unit::service::files::store_lock::StoreLock;
+use crate::work::unit::service::streams::serving::service;
+use crate::work::unit::service::submitter::drivers::Drivers;
+use crate::work::unit::service::submitter::out_unit::{OutHome, OutUnit};
+use crate::work::unit::service::submitter::outgoing::Outgoing;
 
 /// Maximum time for which a shutdown waits for a handler's end to be written. Enough for a busy
 /// disk, and short for a node whose disk is full.

@@ -2,14 +2,14 @@
 
 use uuid::Uuid;
 
-use super::super::entry::{ExecutorEntry, SubmitterEntry};
-use super::super::executor::ExecutorUnit;
 use super::super::key::UnitKey;
 use super::super::store::{LoadedUnit, UnitDir};
-use super::super::submitter::SubmitterUnit;
-use super::super::time::UnitTime;
-use super::in_unit::EndedIn;
-use super::out_unit::EndedOut;
+use crate::work::unit::machine::entry::{ExecutorEntry, SubmitterEntry};
+use crate::work::unit::machine::executor::ExecutorUnit;
+use crate::work::unit::machine::submitter::SubmitterUnit;
+use crate::work::unit::machine::time::UnitTime;
+use crate::work::unit::service::executor::in_unit::EndedIn;
+use crate::work::unit::service::submitter::out_unit::EndedOut;
 
 /// The units that a store held when it was opened.
 ///

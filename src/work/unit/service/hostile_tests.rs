@@ -9,14 +9,14 @@ use uuid::Uuid;
 
 use super::super::super::frame::FrameReader;
 use super::super::busy::BusyReason;
-use super::super::entry::StoreId;
 use super::super::outcome::{ReportState, UnitRefusal};
 use super::super::wire::{MAX_REPLY_FRAME, MAX_REQUEST_FRAME, Reply, StatusReply, UnitRequest};
 use super::super::{Outcome, ResultsOptions, UnitHandle, UnitLimits, UnitsConfig};
-use super::serving::{service, write};
 use crate::Node;
 use crate::mesh::{Listener, SendHalf};
 use crate::testing::{Mesh, mesh};
+use crate::work::unit::machine::entry::StoreId;
+use crate::work::unit::service::streams::serving::{service, write};
 
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(60);

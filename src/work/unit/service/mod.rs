@@ -13,46 +13,21 @@
 //! a blocking thread, and the effects follow there: what has begun is finished even if nobody waits
 //! for it. Units do not wait for each other, so that the file system commits many of them together.
 
-mod attempt;
-mod claim;
 mod clock;
 mod deadlines;
-mod drivers;
-mod driving;
 mod engine;
 mod error;
+mod executor;
 #[cfg(all(test, feature = "testing"))]
 mod fault_tests;
-mod feeding_in;
-mod feeding_out;
-mod followers;
-mod following;
+mod files;
 mod found_units;
-#[cfg_attr(not(target_os = "linux"), path = "growth_unreported.rs")]
-mod growth;
-mod guests;
-mod handing;
-mod handler_attempt;
-mod holdings;
 #[cfg(all(test, feature = "testing"))]
 mod hostile_tests;
-mod in_unit;
-mod incoming;
-mod known;
-mod offering;
-mod out_unit;
-mod outgoing;
-mod output;
 mod progress;
-mod pulse;
-mod reading;
-mod serving;
-mod session;
 mod shared;
-mod store_lock;
-mod strays;
-mod stream_places;
-mod submitting;
+mod streams;
+mod submitter;
 mod sweeping;
 mod tasks;
 #[cfg(all(test, target_os = "linux"))]
@@ -61,10 +36,10 @@ mod unit_table;
 
 use std::time::Duration;
 
+pub(crate) use crate::work::unit::service::submitter::out_unit::OutUnit;
+pub(crate) use crate::work::unit::service::submitter::reading::Reading;
 pub(crate) use engine::{Engine, OpenUnitsError, OpenedUnits};
 pub use error::UnitError;
-pub(crate) use out_unit::OutUnit;
-pub(crate) use reading::Reading;
 pub(crate) use shared::SharedRef;
 
 /// How long to wait before a failed write is repeated.

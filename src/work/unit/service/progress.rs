@@ -1,7 +1,7 @@
 //! What a status says beside the state.
 
 use super::super::busy::BusyReason;
-use super::super::entry::{ExecutorChange, ExecutorEntry};
+use crate::work::unit::machine::entry::{ExecutorChange, ExecutorEntry};
 
 /// What a status says beside the state. Kept in memory alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,16 +13,16 @@ use super::super::api::{UnitLimits, UnitsConfig};
 use super::super::busy::BusyReason;
 use super::super::store::{Quarantined, UnitStore};
 use super::clock::UnitClock;
-use super::drivers::Drivers;
 use super::error::UnitError;
-use super::guests::Guests;
-use super::incoming::Incoming;
-use super::outgoing::Outgoing;
-use super::store_lock::StoreLock;
 use super::tasks::Tasks;
 use crate::id::NodeId;
 use crate::mesh::handle::{Mesh, WeakMesh};
 use crate::sync::lock;
+use crate::work::unit::service::executor::guests::Guests;
+use crate::work::unit::service::executor::incoming::Incoming;
+use crate::work::unit::service::files::store_lock::StoreLock;
+use crate::work::unit::service::submitter::drivers::Drivers;
+use crate::work::unit::service::submitter::outgoing::Outgoing;
 
 /// What all parts of the service share.
 pub(crate) struct Shared {

@@ -11,13 +11,13 @@ use std::sync::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::super::key::UnitKey;
-use super::super::time::UnitTime;
-use super::super::tombstones::{Death, Tombstones};
 use super::faults::before_write;
 use super::files::sync_parent;
 use super::log::{Log, LogError};
 use crate::id::NodeId;
 use crate::sync::lock;
+use crate::work::unit::machine::time::UnitTime;
+use crate::work::unit::machine::tombstones::{Death, Tombstones};
 
 /// Maximum length of a log that is read, in bytes: more than twice that of
 /// [`MAX_TOMBSTONES`](super::super::limits::MAX_TOMBSTONES) entries.

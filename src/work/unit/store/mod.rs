@@ -42,11 +42,11 @@ use self::dead_keys::DeadKeys;
 pub(crate) use self::files::{make_dir, make_dir_unsynced, sync_parent};
 pub(crate) use self::paths::UnitPaths;
 pub(crate) use self::unit_dir::{ReservedDir, UnitDir};
-use super::entry::{ExecutorEntry, StoreId, SubmitterEntry};
 use super::key::UnitKey;
-use super::time::UnitTime;
-use super::tombstones::Death;
 use crate::id::NodeId;
+use crate::work::unit::machine::entry::{ExecutorEntry, StoreId, SubmitterEntry};
+use crate::work::unit::machine::time::UnitTime;
+use crate::work::unit::machine::tombstones::Death;
 
 /// What a submitter's directory is called: this, and the id. An id alone could be `..`.
 const NODE_PREFIX: &str = "node-";

@@ -12,11 +12,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::super::executor::{Found, RunFile};
 use super::super::job::{ExitRecord, Job};
 use super::faults::before_write;
 use super::files::{create_exclusively, make_dir, make_dir_unsynced, sync_parent};
 use crate::mesh::data_dir::datadir::replace;
+use crate::work::unit::machine::executor::{Found, RunFile};
 
 /// What a `run` file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

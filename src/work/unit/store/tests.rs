@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::super::entry::ExecutorChange;
-use super::super::executor::{Exit, ExitKind, Found, RunFile};
 use super::super::job::{Channel, ExitRecord, Usage};
 use super::super::spec::UnitSpec;
+use crate::work::unit::machine::entry::ExecutorChange;
+use crate::work::unit::machine::executor::{Exit, ExitKind, Found, RunFile};
 use sha2::Digest as _;
 
 use super::*;

@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::super::entry::JournalEntry;
 use super::faults::before_write;
 use super::files::sync_parent;
 use super::log::{Log, LogError};
 use super::paths::UnitPaths;
+use crate::work::unit::machine::entry::JournalEntry;
 
 /// The directory of one unit, and its log.
 #[derive(Debug)]

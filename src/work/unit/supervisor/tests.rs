@@ -3,10 +3,10 @@
 
 use std::process::Child;
 
-use super::super::executor::Found;
-use super::super::executor::RunFile;
 use super::super::store::make_dir;
 use super::*;
+use crate::work::unit::machine::executor::Found;
+use crate::work::unit::machine::executor::RunFile;
 
 /// The unit's directory, for the test that is a supervisor.
 const UNIT: &str = "RECEPTOR_TEST_SUPERVISED_UNIT";

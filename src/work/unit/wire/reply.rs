@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use super::super::super::frame::field;
 use super::super::busy::BusyReason;
-use super::super::entry::StoreId;
 use super::super::outcome::{ReportState, UnitRefusal};
 use super::state::{self, StateFields};
 use super::{Fields, MAX_DATA, bytes, decode_fields, digest, encode_frame, uuid};
+use crate::work::unit::machine::entry::StoreId;
 
 /// The longest reply: a full piece of output, or a status with a full error text.
 pub(crate) const MAX_REPLY_FRAME: usize = MAX_DATA + 4 * 1024;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::super::busy::BusyReason;
-use super::super::entry::StoreId;
 use super::super::outcome::{Failure, Outcome, ReportState, UnitRefusal};
 use super::super::spec::UnitSpec;
 use super::super::unit_output::UnitOutput;
 use super::*;
+use crate::work::unit::machine::entry::StoreId;
 
 fn id() -> Uuid {
     Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001)

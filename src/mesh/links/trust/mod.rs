@@ -1,0 +1,5 @@
+//! Whose certificates and signatures are accepted.
+
+pub(crate) mod distrust;
+pub(crate) mod notary;
+pub(crate) mod vetting;

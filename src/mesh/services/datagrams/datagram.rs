@@ -1,0 +1,390 @@
+//! Datagrams: unreliable messages to a service of another node, sealed end to end.
+//!
+//! ```text
+//!   sender ──▶ quinn: 1 MiB, the oldest goes ──▶ network ──▶ quinn ──▶ receiving task of the connection
+//!                                                                            │ by name
+//!                                             listener ◀── queue: 1 MiB, the oldest of
+//!                                                          the caller with most goes
+//! ```
+//!
+//! Each is one QUIC datagram: a byte with the length of the service's name, the name, and the
+//! payload.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future as _;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+use futures_core::Stream;
+use quinn::SendDatagramError;
+
+use super::datagram_queue::{Arrived, Datagram, Queue, Queued};
+use crate::id::{NodeId, ServiceName};
+use crate::mesh::report::status::DatagramStatus;
+use crate::mesh::services::connection::Connection;
+use crate::mesh::services::ending::Ending;
+use crate::mesh::services::serve_error::{MAX_SERVICES, ServeError};
+use crate::mesh::services::usage::{Lease, Usage};
+use crate::sync::lock;
+use crate::unfold::unfold;
+
+/// A datagram for no service: its sender got nothing from this node for a while, although it
+/// expected something.
+pub(crate) const UNHEARD: &[u8] = &[0, 1];
+/// A datagram for no service that asks for nothing but QUIC's acknowledgement.
+pub(crate) const POKE: &[u8] = &[0, 2];
+
+/// Sends datagrams to one service of one node. Made by [`Node::datagrams`](crate::Node::datagrams).
+///
+/// Clones share the connection, and it is kept for as long as one of them lives: by this end, and
+/// by the other one for two minutes after the last datagram came. A sender belongs to one
+/// connection: once that is lost, every send fails, and another sender is to be made.
+#[derive(Clone, Debug)]
+pub struct DatagramSender {
+    connection: Arc<Connection>,
+    /// The name's length and the name.
+    head: Vec<u8>,
+    /// Payload bytes accepted for sending, of all clones.
+    sent: Arc<AtomicU64>,
+    listeners: DatagramListeners,
+    _lease: Lease,
+}
+
+impl DatagramSender {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        service: &ServiceName,
+        listeners: DatagramListeners,
+        lease: Lease,
+    ) -> Self {
+        let name = service.as_str().as_bytes();
+        let mut head = Vec::with_capacity(1 + name.len());
+        head.push(u8::try_from(name.len()).expect("a service name has at most 64 bytes"));
+        head.extend_from_slice(name);
+        Self { connection, head, sent: Arc::default(), listeners, _lease: lease }
+    }
+
+    /// Sends a datagram, at once. It arrives once, later than others, or not at all, and nobody is
+    /// told which.
+    ///
+    /// If 1 MiB waits for the network already, the oldest datagrams are dropped to make room, which
+    /// [`DatagramStatus::displaced`] counts; [`send_wait`](Self::send_wait) waits instead.
+    ///
+    /// # Errors
+    /// It is too long, or cannot be sent on this connection at all. Nothing was sent.
+    pub fn send(&self, payload: &[u8]) -> Result<(), DatagramError> {
+        // Sending without dropping anything succeeds at once unless the buffer is full; only then
+        // is anything displaced.
+        let waiting = pin!(self.connection.send_datagram_wait(self.message(payload)));
+        let sent = match waiting.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => self
+                .connection
+                .send_datagram(self.message(payload))
+                .inspect(|()| count(&self.listeners.0.displaced)),
+        };
+        self.outcome(sent, payload)
+    }
+
+    /// Sends a datagram once fewer than 1 MiB wait for the network. As [`send`](Self::send)
+    /// otherwise. Cancel safe: dropped before it is ready, nothing is sent.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_wait(&self, payload: &[u8]) -> Result<(), DatagramError> {
+        let sent = self.connection.send_datagram_wait(self.message(payload)).await;
+        self.outcome(sent, payload)
+    }
+
+    fn outcome(
+        &self,
+        sent: Result<(), SendDatagramError>,
+        payload: &[u8],
+    ) -> Result<(), DatagramError> {
+        sent.map_err(|error| self.explain(error, payload))?;
+        self.sent.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The longest payload that goes now, in bytes: about 1,100 at least, and more once the path is
+    /// known to carry larger packets. It can become less when the path changes. 0: the other node
+    /// takes no datagrams, or the connection is lost.
+    #[must_use]
+    pub fn max_len(&self) -> usize {
+        match self.connection.close_reason() {
+            None => self
+                .connection
+                .max_datagram_size()
+                .map_or(0, |max| max.saturating_sub(self.head.len())),
+            Some(_) => 0,
+        }
+    }
+
+    fn message(&self, payload: &[u8]) -> Bytes {
+        let mut message = Vec::with_capacity(self.head.len() + payload.len());
+        message.extend_from_slice(&self.head);
+        message.extend_from_slice(payload);
+        message.into()
+    }
+
+    fn explain(&self, error: SendDatagramError, payload: &[u8]) -> DatagramError {
+        match error {
+            SendDatagramError::TooLarge => {
+                DatagramError::TooLong { len: payload.len(), max: self.max_len() }
+            }
+            SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => {
+                DatagramError::Unsupported
+            }
+            SendDatagramError::ConnectionLost(error) => {
+                let bytes = self.sent.load(Ordering::Relaxed);
+                DatagramError::Lost(Ending::new(self.connection.first_cause().of(&error), bytes))
+            }
+        }
+    }
+}
+
+/// Why a datagram was not sent. Nothing was sent, and what was sent before stands.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatagramError {
+    /// It does not fit into a packet: the caller's fault. Ask [`DatagramSender::max_len`], or open
+    /// a stream.
+    #[error("a datagram has at most {max} bytes now; this one has {len}")]
+    TooLong {
+        /// What it had, in bytes.
+        len: usize,
+        /// What goes now, in bytes.
+        max: usize,
+    },
+    /// The other node takes no datagrams, on no connection.
+    #[error("the node takes no datagrams")]
+    Unsupported,
+    /// The connection has ended. Make another sender. The bytes are those accepted for sending,
+    /// through all clones of the sender; how many arrived is not known.
+    #[error("{0}")]
+    Lost(Ending),
+}
+
+impl DatagramError {
+    /// Who ended the connection, and why; `None` if it is up.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        match self {
+            Self::Lost(ending) => Some(ending.clone()),
+            Self::TooLong { .. } | Self::Unsupported => None,
+        }
+    }
+}
+
+/// Receives the datagrams sent to one service by any node. Dropping it withdraws the service.
+///
+/// Up to [`MAX_WAITING_DATAGRAMS`] bytes wait. When the queue is full, each arrival drops the
+/// oldest datagram of the peer that holds most, so no peer displaces the datagrams of others that
+/// send less. Ephemeral nodes that share a certificate count as one peer.
+///
+/// [`MAX_WAITING_DATAGRAMS`]: crate::mesh::MAX_WAITING_DATAGRAMS
+#[derive(Debug)]
+pub struct DatagramListener {
+    name: ServiceName,
+    queue: Arc<Queue>,
+    /// Taken from the queue, all at once.
+    taken: VecDeque<Arrived>,
+    listeners: DatagramListeners,
+}
+
+impl DatagramListener {
+    /// The next datagram; `None` once the node is shut down. Cancel safe.
+    pub async fn recv(&mut self) -> Option<Datagram> {
+        loop {
+            if let Some(arrived) = self.taken.pop_front() {
+                return Some(arrived.datagram);
+            }
+            if self.queue.take(&mut self.taken) {
+                return None;
+            }
+            if self.taken.is_empty() {
+                // `Notify` stores a permit, so an arrival between the check and the wait is not
+                // missed.
+                self.queue.arrived().await;
+            }
+        }
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn name(&self) -> &ServiceName {
+        &self.name
+    }
+}
+
+impl DatagramListener {
+    /// A stream of what [`recv`](Self::recv) returns.
+    pub fn into_stream(self) -> impl Stream<Item = Datagram> + Send + Unpin + 'static {
+        unfold(self, async |mut listener: Self| (listener.recv().await, listener))
+    }
+}
+
+impl Drop for DatagramListener {
+    fn drop(&mut self) {
+        self.queue.close();
+        lock(&self.listeners.0.offered).remove(&self.name);
+    }
+}
+
+/// The services that take datagrams, by name; clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DatagramListeners(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    offered: Mutex<BTreeMap<ServiceName, Arc<Queue>>>,
+    closed: AtomicBool,
+    received: AtomicU64,
+    unknown_service: AtomicU64,
+    overflowed: AtomicU64,
+    malformed: AtomicU64,
+    displaced: AtomicU64,
+}
+
+impl DatagramListeners {
+    pub(crate) fn offer(&self, name: ServiceName) -> Result<DatagramListener, ServeError> {
+        let mut offered = lock(&self.0.offered);
+        if self.0.closed.load(Ordering::Relaxed) {
+            return Err(ServeError::ShutDown);
+        }
+        if offered.contains_key(&name) {
+            return Err(ServeError::Taken(name));
+        }
+        if offered.len() >= MAX_SERVICES {
+            return Err(ServeError::TooMany);
+        }
+        let queue = Arc::<Queue>::default();
+        offered.insert(name.clone(), queue.clone());
+        Ok(DatagramListener { name, queue, taken: VecDeque::new(), listeners: self.clone() })
+    }
+
+    /// Ends every listener.
+    pub(crate) fn close(&self) {
+        let mut offered = lock(&self.0.offered);
+        self.0.closed.store(true, Ordering::Relaxed);
+        offered.values().for_each(|queue| queue.close());
+        offered.clear();
+    }
+
+    pub(crate) fn status(&self) -> DatagramStatus {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DatagramStatus {
+            received: count(&self.0.received),
+            overflowed: count(&self.0.overflowed),
+            unknown_service: count(&self.0.unknown_service),
+            malformed: count(&self.0.malformed),
+            displaced: count(&self.0.displaced),
+        }
+    }
+
+    /// Hands the datagrams of a connection to the listeners, until the connection ends.
+    pub(crate) async fn serve(&self, connection: Connection, peer: NodeId, usage: Arc<Usage>) {
+        let caller = peer.base();
+        // Most come for the service that the last one came for: that is looked up without a lock.
+        let mut last: Option<(ServiceName, Arc<Queue>)> = None;
+        while let Ok(message) = connection.read_datagram().await {
+            if *message == *UNHEARD {
+                usage.note_unheard();
+                continue;
+            }
+            if *message == *POKE {
+                continue;
+            }
+            usage.note();
+            let Some((name, payload)) = parse(&message) else {
+                count(&self.0.malformed);
+                continue;
+            };
+            // A listener that is gone may have been replaced.
+            if !last
+                .as_ref()
+                .is_some_and(|(known, queue)| known.as_str().as_bytes() == name && queue.is_open())
+            {
+                last = self.find(name);
+            }
+            let datagram = Datagram { peer: peer.clone(), payload };
+            let queued =
+                last.as_ref().map_or(Queued::Closed, |(_, queue)| queue.push(&caller, datagram));
+            match queued {
+                Queued::Kept => count(&self.0.received),
+                Queued::Instead(of) => {
+                    count(&self.0.received);
+                    self.0.overflowed.fetch_add(of, Ordering::Relaxed);
+                }
+                Queued::Closed => count(&self.0.unknown_service),
+            }
+        }
+    }
+
+    fn find(&self, name: &[u8]) -> Option<(ServiceName, Arc<Queue>)> {
+        let name = ServiceName::try_from(std::str::from_utf8(name).ok()?).ok()?;
+        let queue = lock(&self.0.offered).get(&name)?.clone();
+        Some((name, queue))
+    }
+}
+
+/// The service's name and the payload.
+pub(crate) fn parse(message: &Bytes) -> Option<(&[u8], Bytes)> {
+    let len = usize::from(*message.first()?);
+    let name = message.get(1..1 + len)?;
+    let mut payload = message.clone();
+    payload.advance(1 + len);
+    (1..=ServiceName::MAX_LEN).contains(&len).then_some((name, payload))
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn datagram(payload: &[u8]) -> Datagram {
+        Datagram { peer: "a".parse().unwrap(), payload: Bytes::copy_from_slice(payload) }
+    }
+
+    #[test]
+    fn a_message_is_read_as_the_protocol_page_shows_it() {
+        let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md"));
+        let message = b"\x04echohello";
+        let hex: String = message.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(page.contains(&format!("`{hex}`")), "not on the page: {hex}");
+        let message = Bytes::from_static(message);
+        assert_eq!(parse(&message), Some((&b"echo"[..], Bytes::from_static(b"hello"))));
+    }
+
+    #[test]
+    fn what_is_no_message_is_none() {
+        let parse = |bytes: &[u8]| parse(&Bytes::copy_from_slice(bytes)).is_some();
+        assert!(!parse(b""));
+        assert!(!parse(b"\0payload"));
+        assert!(!parse(b"\x05echo"));
+        assert!(!parse(&[&[65][..], &[b'a'; 65]].concat()));
+        assert!(parse(&[&[64][..], &[b'a'; 64]].concat()));
+    }
+
+    #[tokio::test]
+    async fn a_listener_takes_what_waits_before_its_end() {
+        let listeners = DatagramListeners::default();
+        let mut listener = listeners.offer("s".parse().unwrap()).unwrap();
+        let taken = listeners.offer("s".parse().unwrap()).unwrap_err();
+        assert_eq!(taken, ServeError::Taken("s".parse().unwrap()));
+        let caller: NodeId = "a".parse().unwrap();
+        listener.queue.push(&caller, datagram(b"1"));
+        listeners.close();
+        assert_eq!(listener.queue.push(&caller, datagram(b"2")), Queued::Closed);
+        assert_eq!(listener.recv().await, Some(datagram(b"1")));
+        assert_eq!(listener.recv().await, None);
+        assert_eq!(listener.recv().await, None);
+        assert_eq!(listeners.offer("t".parse().unwrap()).unwrap_err(), ServeError::ShutDown);
+    }
+}
