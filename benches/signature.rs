@@ -8,9 +8,10 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use receptor_quic::id::Version;
 use receptor_quic::mesh::CertificateNotary;
 use receptor_quic::router::{CredentialName, Draft, Link, LinkClass, Notary, Proof, Verdict};
-use receptor_quic::{Authority, Cost, Identity, NodeId, Version};
+use receptor_quic::{Authority, Cost, Identity, NodeId};
 
 fn signatures(criterion: &mut Criterion) {
     let node: NodeId = "node-000001.mesh.test".parse().expect("it is a name");

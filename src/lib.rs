@@ -133,35 +133,22 @@ mod rng;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use id::{
-    Cost, Directive, InvalidCost, InvalidDirective, InvalidName, NodeAddr, NodeId, ServiceName,
-    Version,
-};
+pub use id::{Cost, Directive, NodeId, ServiceName};
 
 #[cfg(feature = "node")]
 pub use mesh::{
-    ConvergeError, Convergence, Datagram, DatagramError, DatagramListener, DatagramSender,
-    EndReason, EndedBy, Ending, Event, Events, Incoming, InvalidPeerAddr, LinkCost, Listener,
-    NodeExplanation, OpenError, OpenOptions, OpenRequest, OpenRequests, PeerAddr, RecvHalf,
-    RefuseCode, RefusedOpen, SendHalf, ServeError, ShutDown, Status, StatusOptions, Stream,
-    StreamError,
+    ConvergeError, Convergence, Datagram, DatagramError, DatagramListener, DatagramSender, Event,
+    Events, Incoming, Listener, NodeExplanation, OpenError, OpenOptions, OpenRequest, OpenRequests,
+    PeerAddr, RecvHalf, SendHalf, ServeError, ShutDown, Status, StatusOptions, Stream, StreamError,
 };
 #[cfg(feature = "node")]
-pub use node::{
-    LookupError, MAX_EXTERNAL, MAX_LISTEN, Node, NodeBuilder, NotLinked, SHUTDOWN_GRACE, StartError,
-};
-#[cfg(feature = "node")]
-pub use router::Explanation;
-#[cfg(feature = "node")]
-pub use transport::code::{CloseCode, StreamCode};
+pub use node::{LookupError, Node, NodeBuilder, NotLinked, StartError};
 #[cfg(feature = "node")]
 pub use transport::{
-    Authority, AuthorityError, Congestion, Identity, IdentityError, InvalidListenAddr, ListenAddr,
-    Liveness, Refusal, RefusalDetails, RefusalReason, Refuser, RelayRule, Trust,
+    Authority, AuthorityError, Congestion, Identity, IdentityError, ListenAddr, Liveness, Trust,
 };
 #[cfg(feature = "node")]
 pub use work::{
-    Call, CallError, CallOptions, Code, CollectError, Command, CommandStderr, HandlerError,
-    InheritEnv, Payload, PayloadWriter, PingError, Pong, RegisterError, Request, Responder,
-    Response, Responses, RpcError, SendError, TraceHop,
+    Call, CallError, CallOptions, Command, HandlerError, Payload, PayloadWriter, PingError, Pong,
+    RegisterError, Request, Responder, Response, Responses, RpcError, TraceHop,
 };

@@ -30,8 +30,7 @@ use crate::work::unit::Engine;
 use names::name;
 
 pub use builder::NodeBuilder;
-pub use error::{LookupError, MAX_EXTERNAL, MAX_LISTEN, NotLinked, StartError};
-pub use shutdown::SHUTDOWN_GRACE;
+pub use error::{LookupError, NotLinked, StartError};
 
 /// A node of the mesh.
 ///
@@ -364,7 +363,8 @@ impl Node {
     #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use receptor_quic::{RefuseCode, StreamError, testing};
+    /// use receptor_quic::mesh::RefuseCode;
+    /// use receptor_quic::{StreamError, testing};
     ///
     /// let mesh = testing::mesh(["alice-bob"]).await;
     /// let mut listener = mesh.node("bob").serve_if("logs", |caller| {
@@ -395,7 +395,8 @@ impl Node {
     #[cfg_attr(not(feature = "testing"), doc = "```ignore")]
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use receptor_quic::{RefuseCode, RefusedOpen, StreamError, testing};
+    /// use receptor_quic::mesh::{RefuseCode, RefusedOpen};
+    /// use receptor_quic::{StreamError, testing};
     ///
     /// const QUOTA_EXCEEDED: RefuseCode = RefuseCode::Application(7);
     ///
@@ -550,7 +551,7 @@ impl Node {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
     /// # let alice = mesh.node("alice");
-    /// use receptor_quic::Explanation;
+    /// use receptor_quic::router::Explanation;
     ///
     /// let explained = alice.explain("carol").await?;
     /// assert_eq!(explained.route, Explanation::NeverHeardOf);
@@ -628,7 +629,7 @@ impl Node {
     ///
     /// Peers that were configured before keep their links. New ones are dialled at once. A link to
     /// one that is no longer configured is closed with
-    /// [`CloseCode::NotConfigured`](crate::CloseCode::NotConfigured) if this node dialled it; one
+    /// [`CloseCode::NotConfigured`](crate::transport::code::CloseCode::NotConfigured) if this node dialled it; one
     /// that the other node dialled stays. Peer connections and their streams go on where another
     /// route exists.
     ///

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use receptor_quic::id::Version;
 use receptor_quic::router::{
     Config, Digest, Draft, Link, LinkClass, Message, NeighbourKind, Record, Router, SessionUp,
 };
-use receptor_quic::{Cost, NodeId, Version};
+use receptor_quic::{Cost, NodeId};
 
 /// Links of each node.
 pub(crate) const DEGREE: usize = 8;

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::ops::{AddAssign, Sub};
 use std::time::{Duration, Instant};
 
+use receptor_quic::NodeId;
+use receptor_quic::id::Version;
 use receptor_quic::router::{Counters, Message, Record};
-use receptor_quic::{NodeId, Version};
 
 /// What all nodes did together.
 #[derive(Clone, Copy, Debug, Default)]

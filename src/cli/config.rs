@@ -28,7 +28,7 @@ use super::units::UnitSettings;
 use super::users::User;
 use crate::id::{Cost, NodeId};
 use crate::mesh::{InvalidLinkCost, LinkCost, PeerAddr};
-use crate::node::SHUTDOWN_GRACE;
+use crate::node::Node;
 use crate::transport::{Congestion, ListenAddr, Liveness};
 use crate::work::{self, CommandStderr, Directive, InheritEnv};
 
@@ -151,7 +151,7 @@ impl NodeConfig {
             cost_to: all(given.cost_to, |cost| cost.and_then(cost_of_one))?,
             liveness: optional(given.liveness, profile_of)?.unwrap_or_default(),
             congestion: optional(given.congestion, algorithm_of)?.unwrap_or_default(),
-            grace: optional(given.grace, grace_period)?.unwrap_or(SHUTDOWN_GRACE),
+            grace: optional(given.grace, grace_period)?.unwrap_or(Node::SHUTDOWN_GRACE),
             peer_timeout: optional(given.peer_timeout, |text| peer_timeout_of(&text))?,
             log_format: given.log_format.map(Sourced::parse).transpose()?.unwrap_or_default(),
             until_stdin_ends: given.until_stdin_ends,
@@ -397,7 +397,7 @@ mod tests {
         for (text, millis) in lengths {
             assert_eq!(grace(text).unwrap().grace, Duration::from_millis(millis), "{text}");
         }
-        assert_eq!(resolve(flags()).unwrap().grace, SHUTDOWN_GRACE);
+        assert_eq!(resolve(flags()).unwrap().grace, Node::SHUTDOWN_GRACE);
         for bad in ["", "s", "-1s", "2d", "25h", "1 s", "1.2.3s"] {
             assert!(
                 error(NodeArgs { grace: Some(bad.to_owned()), ..flags() }).starts_with("--grace: "),

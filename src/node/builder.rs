@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Node;
-use super::error::StartError;
+use super::error::{MAX_EXTERNAL, MAX_LISTEN, StartError};
 use super::names::name;
 use crate::id::{Cost, Directive, InvalidDirective, InvalidName, NodeId};
 #[cfg(feature = "testing")]
@@ -119,8 +119,13 @@ pub struct NodeBuilder {
 }
 
 impl NodeBuilder {
+    /// The maximum number of addresses to listen on.
+    pub const MAX_LISTEN: usize = MAX_LISTEN;
+    /// The maximum number of external addresses.
+    pub const MAX_EXTERNAL: usize = MAX_EXTERNAL;
+
     /// Listens on this UDP address; port 0 lets the system choose. May be given up to
-    /// [`MAX_LISTEN`](crate::MAX_LISTEN) times, each with another IP address. Without any, the node
+    /// [`MAX_LISTEN`](Self::MAX_LISTEN) times, each with another IP address. Without any, the node
     /// only dials: it uses any port, and answers nobody who dials it.
     ///
     /// `[::]` includes IPv4, unless an IPv4 address is given as well: then each family has sockets
@@ -207,7 +212,7 @@ impl NodeBuilder {
 
     /// An address at which others reach this node's UDP port, where they cannot see that
     /// themselves: a static mapping of the NAT in front. Peers try it for direct paths. May be
-    /// given up to [`MAX_EXTERNAL`](crate::MAX_EXTERNAL) times.
+    /// given up to [`MAX_EXTERNAL`](Self::MAX_EXTERNAL) times.
     pub fn external_addr(mut self, addr: SocketAddr) -> Self {
         self.external.push(addr);
         self

@@ -10,10 +10,10 @@ use crate::mesh::{InvalidPeerAddr, PeerAddr, ServeError, ShutDown};
 use crate::transport::{InvalidListenAddr, PEER_TIMEOUTS, RECEIVE_WINDOWS, Refusal};
 use crate::work::RegisterError;
 
-/// Sockets that a node listens on, at most.
-pub const MAX_LISTEN: usize = 8;
-/// External addresses of a node, at most.
-pub const MAX_EXTERNAL: usize = 8;
+/// The maximum number of sockets that a node listens on.
+pub(crate) const MAX_LISTEN: usize = 8;
+/// The maximum number of external addresses of a node.
+pub(crate) const MAX_EXTERNAL: usize = 8;
 
 /// Why a node did not start, or did not take an identity.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub enum StartError {
         /// What the certificate carries.
         names: Vec<NodeId>,
     },
-    /// More than [`MAX_LISTEN`] addresses.
+    /// More than [`NodeBuilder::MAX_LISTEN`](crate::NodeBuilder::MAX_LISTEN) addresses.
     #[error("a node listens on at most {MAX_LISTEN} addresses")]
     TooManyListen,
     /// Two addresses with the same IP.
@@ -62,7 +62,7 @@ pub enum StartError {
         most = PEER_TIMEOUTS.end()
     )]
     PeerTimeout(Duration),
-    /// More than [`MAX_EXTERNAL`] external addresses.
+    /// More than [`NodeBuilder::MAX_EXTERNAL`](crate::NodeBuilder::MAX_EXTERNAL) external addresses.
     #[error("a node has at most {MAX_EXTERNAL} external addresses")]
     TooManyExternal,
     /// Nobody can send there.

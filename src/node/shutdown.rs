@@ -3,13 +3,13 @@ use std::time::Duration;
 
 use super::{Inner, Node};
 
-/// How long calls and streams may go on after [`Node::shutdown`] was called. Short enough for a
-/// supervisor that kills after ten seconds, as Docker does; [`Node::shutdown_within`] takes
-/// another.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-
 impl Node {
-    /// Leaves in order, with a grace period of [`SHUTDOWN_GRACE`]: as
+    /// How long calls and streams may go on after [`shutdown`](Self::shutdown) was called: 5 s.
+    /// Short enough for a supervisor that kills after ten seconds, as Docker does;
+    /// [`shutdown_within`](Self::shutdown_within) takes another.
+    pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+    /// Leaves in order, with a grace period of [`SHUTDOWN_GRACE`](Self::SHUTDOWN_GRACE): as
     /// [`shutdown_within`](Self::shutdown_within).
     ///
     /// # Examples
@@ -26,7 +26,7 @@ impl Node {
     /// # }
     /// ```
     pub async fn shutdown(&self) {
-        self.shutdown_within(SHUTDOWN_GRACE).await;
+        self.shutdown_within(Self::SHUTDOWN_GRACE).await;
     }
 
     /// Leaves in order, and frees the port.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
-use receptor_quic::NodeAddr;
+use receptor_quic::id::NodeAddr;
 use receptor_quic::switch::{Attachment, Cookie, Header};
 
 /// Where the attacker's QUIC finds other nodes, by the node address in the last eight bytes.

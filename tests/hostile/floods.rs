@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use receptor_quic::Version;
 use receptor_quic::id::Cost;
+use receptor_quic::id::Version;
 use receptor_quic::mesh::LinkState;
 use receptor_quic::router::{
     Advertisement, CredentialName, Digest, Draft, Link as Edge, LinkClass, Message, Notary as _,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Connection, ConnectionError, EndpointConfig, TransportConfig, VarInt};
+use receptor_quic::id::NodeAddr;
 use receptor_quic::switch::{Attachment, Cookie};
-use receptor_quic::{Identity, NodeAddr, NodeId};
+use receptor_quic::{Identity, NodeId};
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 

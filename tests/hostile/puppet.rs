@@ -6,11 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use receptor_quic::id::Cost;
+use receptor_quic::id::Version;
 use receptor_quic::mesh::CertificateNotary;
 use receptor_quic::router::{
     Attachment, Config, CredentialName, Message, NeighbourKind, Notary as _, Router, SessionUp,
 };
-use receptor_quic::{Identity, NodeId, Version};
+use receptor_quic::{Identity, NodeId};
 use rustls::SignatureScheme;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;

@@ -4,8 +4,10 @@ use std::future::poll_fn;
 use std::pin::Pin;
 
 use futures_core::Stream;
+use receptor_quic::mesh::{EndReason, RefuseCode, RefusedOpen};
 use receptor_quic::testing::mesh;
-use receptor_quic::{EndReason, OpenRequests, RefuseCode, RefusedOpen, StreamCode, StreamError};
+use receptor_quic::transport::code::StreamCode;
+use receptor_quic::{OpenRequests, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {

@@ -1,12 +1,14 @@
 //! Names, directives and addresses given as text.
 
+use receptor_quic::id::{InvalidDirective, InvalidName};
 use receptor_quic::mesh::InvalidPeerAddr;
 use receptor_quic::testing::mesh;
+use receptor_quic::transport::InvalidListenAddr;
 use receptor_quic::work::RegisterError;
 use receptor_quic::work::unit::SubmitError;
 use receptor_quic::{
-    Authority, CallError, Cost, InvalidDirective, InvalidListenAddr, InvalidName, ListenAddr,
-    LookupError, Node, NodeBuilder, NodeId, OpenError, ServeError, StartError,
+    Authority, CallError, Cost, ListenAddr, LookupError, Node, NodeBuilder, NodeId, OpenError,
+    ServeError, StartError,
 };
 
 #[tokio::test(start_paused = true)]

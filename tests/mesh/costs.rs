@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use receptor_quic::mesh::LinkCost;
 use receptor_quic::testing::{LinkQuality, Mesh, mesh};
-use receptor_quic::{Cost, LinkCost, Node};
+use receptor_quic::{Cost, Node};
 
 use crate::support::id;
 

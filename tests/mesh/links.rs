@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use receptor_quic::testing::{LinkQuality, Mesh, Network, mesh};
-use receptor_quic::{Authority, Event, Node, NotLinked, RefusalReason};
+use receptor_quic::transport::RefusalReason;
+use receptor_quic::{Authority, Event, Node, NotLinked};
 use tokio::time::Instant;
 
 use crate::support::{id, up_links};

@@ -3,8 +3,9 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use receptor_quic::Event;
+use receptor_quic::router::Explanation;
 use receptor_quic::testing::Mesh;
-use receptor_quic::{Event, Explanation};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use receptor_quic::router::Explanation;
 use receptor_quic::testing::{Mesh, Network};
-use receptor_quic::{Authority, Explanation, Node, NodeId, RelayRule};
+use receptor_quic::transport::RelayRule;
+use receptor_quic::{Authority, Node, NodeId};
 use tokio::time::timeout;
 
 use crate::support::{echo, id, serve_echo};

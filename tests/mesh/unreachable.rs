@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use receptor_quic::mesh::{EndReason, EndedBy};
 use receptor_quic::testing::{Mesh, Network, mesh};
 use receptor_quic::{
-    Call, CallError, CallOptions, EndReason, EndedBy, Node, OpenError, OpenOptions, Responder,
-    StartError, StreamError,
+    Call, CallError, CallOptions, Node, OpenError, OpenOptions, Responder, StartError, StreamError,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use receptor_quic::NodeId;
 use receptor_quic::id::Cost;
+use receptor_quic::id::Version;
 use receptor_quic::router::{ClaimFault, ClaimState, Event, FloodMode, NeighbourKind, SessionUp};
-use receptor_quic::{NodeId, Version};
 
 use crate::notary::{LIFE, Plain};
 use crate::signed::signed;

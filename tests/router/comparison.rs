@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use receptor_quic::Version;
+use receptor_quic::id::Version;
 use receptor_quic::router::{
     BucketSet, Buckets, Config, Digest, Draft, Event, LinkClass, Message, NeighbourKind, Record,
 };

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use receptor_quic::NodeId;
+use receptor_quic::id::Version;
 use receptor_quic::router::{
     ConvergeError, ConvergeRequest, Echo, Event, FloodMode, Limits, Message, NeighbourKind, Router,
 };
-use receptor_quic::{NodeId, Version};
 
 use crate::cold_start::cold;
 use crate::flood::{difference, shapes};

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use receptor_quic::NodeId;
 use receptor_quic::id::Cost;
+use receptor_quic::id::Version;
 use receptor_quic::router::{
     Advertisement, Config, DecodeError, Delta, Draft, FloodMode, LinkClass, Message, NeighbourKind,
     PeerError, Record,
 };
-use receptor_quic::{NodeId, Version};
 
 use crate::flood::{start, update};
 use crate::fuzz::PrintSeed;

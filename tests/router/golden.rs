@@ -1,7 +1,7 @@
 //! The bytes on the wire, which never change for a message of this version.
 
 use bytes::Bytes;
-use receptor_quic::Version;
+use receptor_quic::id::Version;
 use receptor_quic::router::{
     Advertisement, Attachment, Buckets, CredentialName, Delta, Digest, Draft, Echo, Entry,
     LinkClass, Message, Override, Proof, Record, Stamp,

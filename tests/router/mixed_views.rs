@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use receptor_quic::NodeId;
+use receptor_quic::id::NodeAddr;
 use receptor_quic::router::{
     Attachment as StubProof, AttachmentVerdict, Explanation, Notary, Proof, Verdict,
 };
 use receptor_quic::switch::{
     Attachment, Cookie, Decision, DropReason, ForwardingTable, Header, Ingress, NextHop, Routes,
 };
-use receptor_quic::{NodeAddr, NodeId};
 
 use crate::fuzz::PrintSeed;
 use crate::notary::Plain;

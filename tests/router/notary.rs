@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use receptor_quic::NodeId;
-use receptor_quic::Version;
+use receptor_quic::id::Version;
 use receptor_quic::router::{
     Attachment, AttachmentVerdict, CredentialName, Distrust, Notary, Proof, Record, Verdict,
 };

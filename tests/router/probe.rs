@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use receptor_quic::NodeId;
 use receptor_quic::id::Cost;
+use receptor_quic::id::Version;
 use receptor_quic::router::{
     Advertisement, Config, Digest, Draft, Entry, Event, Link, LinkClass, Message, NeighbourKind,
     PeerError, Record, Router, SessionError, SessionUp, Transmit,
 };
-use receptor_quic::{NodeId, Version};
 
 use crate::sim::id;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use receptor_quic::Version;
+use receptor_quic::id::Version;
 use receptor_quic::router::{
     Config, CredentialName, Distrust, Entry, Event, Message, NeighbourKind, PeerError, Proof,
     Record, Stamp,

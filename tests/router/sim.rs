@@ -8,12 +8,13 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use receptor_quic::NodeId;
 use receptor_quic::id::Cost;
+use receptor_quic::id::Version;
 use receptor_quic::router::{
     Config, DeadlineReason, Entry, Event, FloodMode, Message, NeighbourKind, NeighbourState,
     Record, Router, SessionError, SessionUp, Stamp,
 };
-use receptor_quic::{NodeId, Version};
 
 use crate::converge::Waves;
 use crate::notary::{LIFE, Plain};

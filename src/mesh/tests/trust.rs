@@ -15,7 +15,8 @@ use crate::mesh::report::status::LinkState;
 use crate::testing::{LinkQuality, Network};
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;
-use crate::{Authority, Event, Identity, Node, NodeBuilder, RefusalReason, Refuser, Trust};
+use crate::transport::{RefusalReason, Refuser};
+use crate::{Authority, Event, Identity, Node, NodeBuilder, Trust};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long certificates of these tests are valid.
@@ -499,7 +500,7 @@ async fn assert_not_connected(node: &Node, other: &str) {
 }
 
 /// What the other node says of this one.
-async fn refusal(events: &mut crate::Events) -> crate::Refusal {
+async fn refusal(events: &mut crate::Events) -> crate::transport::Refusal {
     let heard = async {
         loop {
             if let Event::LinkRefused { why, .. } = events.recv().await.unwrap() {

@@ -1,8 +1,9 @@
 //! Any bytes as a message, as a record, and as a change of a record.
 
+use receptor_quic::NodeId;
 use receptor_quic::id::Cost;
+use receptor_quic::id::Version;
 use receptor_quic::router::{Advertisement, Delta, Draft, Link, LinkClass, Message, Record};
-use receptor_quic::{NodeId, Version};
 
 /// What is read of any bytes is written and read again as the same.
 pub(crate) fn run(bytes: &[u8]) {

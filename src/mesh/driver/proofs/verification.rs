@@ -236,9 +236,10 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::Authority;
+    use crate::id::Version;
     use crate::router::{AttachmentVerdict, Draft, Notary as _, Verdict};
     use crate::transport::clock;
-    use crate::{Authority, Version};
 
     #[tokio::test]
     async fn no_more_than_the_permitted_number_runs_at_a_time() {

@@ -14,7 +14,8 @@ use crate::transport::code::StreamCode;
 ///
 /// ```
 /// use std::io;
-/// use receptor_quic::{EndedBy, StreamError};
+/// use receptor_quic::StreamError;
+/// use receptor_quic::mesh::EndedBy;
 /// use tokio::io::{AsyncRead, AsyncReadExt};
 ///
 /// async fn read_all(mut stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
