@@ -192,7 +192,7 @@ pub fn certificate(bytes: &[u8]) {
     }
     let _ = ids_in_certificate(bytes);
     let name = crate::router::CredentialName::of(credential).0;
-    // No signature is right for a message that nobody signed.
+    // No signature is valid for a message that was not signed.
     let verified = verifier.verify(id, b"message", bytes, (name, credential), now);
     assert!(verified.is_err());
 }
@@ -409,7 +409,7 @@ impl Links {
                 self.election.closed(link, &self.wires, now)
             }
             5 => {
-                // The connection has ended, and nobody has reported it yet.
+                // The connection has ended, and that has not been reported yet.
                 let Some(link) = self.pick(which) else { return };
                 self.wires.closed.insert(link);
                 return;

@@ -284,7 +284,7 @@ pub struct Cost(NonZeroU32);
 impl Cost {
     /// The largest cost of one link.
     pub const MAX: u32 = 65_535;
-    /// The cost of a link that nobody priced.
+    /// The default cost of a link.
     pub const DEFAULT: Self = Self(NonZeroU32::MIN);
 
     /// The cost as a number.

@@ -258,7 +258,7 @@ impl Node {
         self.open_with(node, service, OpenOptions::default()).await
     }
 
-    /// As [`open`](Self::open), giving up after `deadline`; the other side is told of it.
+    /// As [`open`](Self::open), but fails after `deadline`; the other side is notified.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`OpenError::Deadline`].
@@ -443,7 +443,8 @@ impl Node {
     /// sender.send(b"52.5 N 13.4 E")?;
     ///
     /// let datagram = listener.recv().await.expect("bob is up");
-    /// assert_eq!((datagram.peer.as_str(), &datagram.payload[..]), ("alice", &b"52.5 N 13.4 E"[..]));
+    /// assert_eq!((datagram.peer.as_str(), &datagram.payload[..]), ("alice", &b"52.5 N 13.4
+    /// E"[..]));
     /// # Ok(())
     /// # }
     /// ```
@@ -629,9 +630,9 @@ impl Node {
     ///
     /// Peers that were configured before keep their links. New ones are dialled at once. A link to
     /// one that is no longer configured is closed with
-    /// [`CloseCode::NotConfigured`](crate::transport::code::CloseCode::NotConfigured) if this node dialled it; one
-    /// that the other node dialled stays. Peer connections and their streams go on where another
-    /// route exists.
+    /// [`CloseCode::NotConfigured`](crate::transport::code::CloseCode::NotConfigured) if this node
+    /// dialled it; one that the other node dialled stays. Peer connections and their streams go on
+    /// where another route exists.
     ///
     /// # Errors
     /// The node is shut down.

@@ -149,7 +149,7 @@ impl Name {
     }
 
     /// A list that restricts who is accepted: as [`list`](Self::list), but a variable of nothing
-    /// but separators is refused, as it would accept everybody.
+    /// but separators is refused, as it would accept every member.
     pub(super) fn restriction(
         self,
         flags: Vec<String>,

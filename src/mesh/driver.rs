@@ -127,7 +127,7 @@ pub(super) struct Driver {
     pub(super) yielded: Option<Instant>,
 }
 
-/// What tells this run of the node from others.
+/// What distinguishes this run of the node from others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     pub(super) epoch: u64,
@@ -188,7 +188,7 @@ impl Driver {
                 self.handle_timeout(now);
             }
         };
-        // Whoever still asks something learns at once that nobody answers.
+        // Pending requests fail at once instead of waiting for an answer.
         drop((queue, probes));
         self.close(dropped);
         // The port is let go of when `self` is dropped. Neighbours that do not hear the end are not
@@ -252,7 +252,7 @@ impl Driver {
             Command::Reload(identity) => self.reload(&identity, now),
             Command::SetPeers(peers, reply) => {
                 self.dials.set(peers);
-                // Nobody waits for it any more, perhaps.
+                // The caller may have been dropped.
                 let _ = reply.send(());
             }
             Command::Unlink(connection) => self.unlink(connection),
@@ -384,7 +384,7 @@ impl Driver {
     }
 
     pub(super) fn emit(&self, event: Event) {
-        // Nobody listening is no error.
+        // It is not an error if there are no subscribers.
         let _ = self.events.send(event);
     }
 }

@@ -22,7 +22,7 @@ use crate::transport::frame::Frame;
 use crate::transport::handshake::Established;
 use crate::transport::unreachable::Reason;
 
-/// Inputs that wait for the driver, at most; beyond that the links' readers wait, and QUIC's flow
+/// The capacity of the driver's queue. When it is full the links' readers wait, and QUIC's flow
 /// control with them.
 pub(crate) const MAX_INPUTS: usize = 1_024;
 

@@ -57,7 +57,8 @@ pub(super) use watch::Watch;
 /// Maximum number of peers with a connection at a time. Ephemerals that share a certificate get
 /// three quarters of them, and fewer when others need some.
 pub const MAX_PEERS: usize = 1_024;
-/// Connections with one peer, at most: two if both open at the same time, more while it restarts.
+/// The maximum number of connections with one peer: two if both open at once, more while it
+/// restarts.
 pub(super) const MAX_CONNECTIONS_OF_ONE: usize = 4;
 /// How long a peer may take to answer, if the patience with peers is not shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,9 +77,9 @@ const MAX_ATTEMPTS: u32 = 4;
 /// How long a connection is young: the handshake may have taken another path than the one that this
 /// end's packets take.
 const YOUNG: Duration = Duration::from_secs(5);
-/// How long after its handshake an acceptor believes the first complaint at once if it comes another
-/// way: the initiator sends it as soon as its handshake is answered late. Later ones may be about a
-/// lost packet where the two directions take different paths anyway.
+/// How long after its handshake an acceptor believes the first complaint at once if it comes
+/// another way: the initiator sends it as soon as its handshake is answered late. Later ones may be
+/// about a lost packet where the two directions take different paths anyway.
 const HANDSHAKE_HEARD: Duration = Duration::from_secs(1);
 /// How recent a packet of the peer must be to say which neighbour its packets come through.
 const RECENT: Duration = Duration::from_secs(1);
@@ -96,7 +97,7 @@ pub(crate) struct Peers {
     runtime: Handle,
     /// Set once the node is closed: what connects later is closed at once.
     shut: Arc<AtomicBool>,
-    /// Whom to tell of connections, for direct paths; none: those are off.
+    /// Where connections are reported for direct paths; `None` if those are disabled.
     inputs: Option<mpsc::Sender<Input>>,
     /// Receives reports of peers that do not answer.
     answers: mpsc::Sender<Input>,
@@ -106,7 +107,7 @@ pub(crate) struct Peers {
     arrivals: Arc<Notify>,
 }
 
-/// What a look at all connections tells.
+/// What a sweep over all connections found.
 #[derive(Debug, Default)]
 struct Samples {
     /// The peers in use that nothing was heard from for a while.
@@ -277,8 +278,9 @@ impl Peers {
         Err(no_answer(node, limit))
     }
 
-    /// The outcome of the attempts, or `None` at the deadline. Until then the packets of a handshake
-    /// are sent again: QUIC repeats them after 0.3 s, and one lost twice is not a silent path.
+    /// The outcome of the attempts, or `None` at the deadline. Until then the packets of a
+    /// handshake are sent again: QUIC repeats them after 0.3 s, and one lost twice is not a silent
+    /// path.
     async fn outcome(
         &self,
         node: &NodeId,

@@ -47,9 +47,9 @@ use crate::transport::settings::{MAX_INCOMING_STREAMS, ReceiveLimits};
 
 /// Maximum number of streams that wait for one service to accept them. Further ones are refused as
 /// [`RefuseCode::Overloaded`] within 100 ms. It is a quarter of what one node may have open, so
-/// that a service that nobody drains does not use up the credit of its callers.
+/// that a service that is not drained does not use up the credit of its callers.
 ///
-/// One caller may have three quarters of them waiting if nobody else has any, and fewer otherwise.
+/// One caller may hold three quarters of them while no other caller waits, and fewer otherwise.
 /// More wait in line, first come, first served, and are refused as [`RefuseCode::CallerLimit`]
 /// after the same 100 ms. Ephemerals that share a certificate count as one caller.
 pub const MAX_WAITING: usize = 256;

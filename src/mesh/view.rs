@@ -16,7 +16,7 @@ pub(crate) struct View {
     pub(crate) links: BTreeMap<NodeId, Arc<LinkView>>,
     /// The routes; empty on a stub.
     pub(crate) table: Arc<Table>,
-    /// What the switch does with packets; none before the first was published.
+    /// The forwarding table; `None` until the first one was published.
     pub(crate) forwarding: Option<Arc<ForwardingTable>>,
     /// Whether the node is a stub: it asks its neighbour for routes.
     pub(crate) stub: bool,

@@ -126,7 +126,7 @@ impl NodeBuilder {
 
     /// Listens on this UDP address; port 0 lets the system choose. May be given up to
     /// [`MAX_LISTEN`](Self::MAX_LISTEN) times, each with another IP address. Without any, the node
-    /// only dials: it uses any port, and answers nobody who dials it.
+    /// only dials: it uses any port, and does not answer incoming links.
     ///
     /// `[::]` includes IPv4, unless an IPv4 address is given as well: then each family has sockets
     /// of its own. On a host without IPv6 it is an error; see [`listen_any`](Self::listen_any).
@@ -236,8 +236,8 @@ impl NodeBuilder {
         self
     }
 
-    /// What this node says that a link to `neighbour` costs, whoever dials it. Goes over
-    /// [`cost`](Self::cost); given twice for a neighbour, the last counts.
+    /// The cost that this node advertises for links to `neighbour`, dialled by either end.
+    /// Overrides [`cost`](Self::cost); given twice for a neighbour, the last counts.
     pub fn cost_to(
         mut self,
         neighbour: impl TryInto<NodeId, Error: Into<InvalidName>>,
@@ -262,8 +262,8 @@ impl NodeBuilder {
     }
 
     /// Congestion control of what this node sends, on its links and to its peers. By default
-    /// [`Congestion::Cubic`]; [`Congestion::Westwood`] keeps its rate on paths with random loss. The
-    /// other end chooses for what it sends.
+    /// [`Congestion::Cubic`]; [`Congestion::Westwood`] keeps its rate on paths with random loss.
+    /// The other end chooses for what it sends.
     pub fn congestion(mut self, congestion: Congestion) -> Self {
         self.congestion = congestion;
         self
@@ -286,10 +286,10 @@ impl NodeBuilder {
         self
     }
 
-    /// Bytes that one peer may have sent and nobody has read, in all of its streams to this node
-    /// together; ephemerals that share a certificate count as one peer. 56 MiB by default, the
-    /// windows of 46 streams: a peer whose streams hold that much waits until some of it is read,
-    /// and delays nobody else. From 2 MiB to 4 GiB, or the node does not start.
+    /// Bytes that one peer may have sent and the application not read, in all of its streams to
+    /// this node together; ephemerals that share a certificate count as one peer. 56 MiB by
+    /// default, the windows of 46 streams: a peer whose streams hold that much waits until some of
+    /// it is read, and delays no other. From 2 MiB to 4 GiB, or the node does not start.
     ///
     /// The window of a single stream is 1.25 MB, which is 100 Mbit/s over a round trip of 100 ms.
     /// As long as the peer has not reached its limit, a stream that is not read delays no other.
@@ -303,9 +303,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Bytes that all peers together may have sent and nobody has read, beside 1.6 MB for each
-    /// connection. 256 MiB by default. A peer gets at most half of what is left, so that those who
-    /// come later get something.
+    /// Bytes that all peers together may have sent and the application not read, beside 1.6 MB for
+    /// each connection. 256 MiB by default. A peer gets at most half of what is left, so that those
+    /// who come later get something.
     pub fn receive_memory(mut self, bytes: u64) -> Self {
         self.receive_limits.all = bytes;
         self
@@ -381,9 +381,9 @@ impl NodeBuilder {
     /// default.
     ///
     /// A node that listens on an address other than loopback is announced there as well: with its
-    /// id, its port, and its addresses on the segment, and nothing else. Whoever is found, up to 32
-    /// nodes, is dialled, and authenticated as any other neighbour. An announcement is taken back
-    /// at [`Node::shutdown`]; else it ends within two minutes.
+    /// id, its port, and its addresses on the segment, and nothing else. Nodes that are found, up
+    /// to 32 nodes, is dialled, and authenticated as any other neighbour. An announcement is taken
+    /// back at [`Node::shutdown`]; else it ends within two minutes.
     #[cfg(feature = "mdns")]
     pub fn lan(mut self, lan: bool) -> Self {
         self.lan = lan;
@@ -393,7 +393,7 @@ impl NodeBuilder {
     /// Whether a UDP port of the router is mapped to this node's, by PCP, NAT-PMP or UPnP IGD,
     /// whatever the router speaks. Off by default.
     ///
-    /// The mapping lasts an hour, is renewed at half of that, asked for anew when the network
+    /// The mapping lasts an hour, is renewed at half of that, requested again when the network
     /// changes, and removed at [`Node::shutdown`]. That there is none is no error: why, stands in
     /// [`Status`](crate::mesh::Status), under `network`.
     #[cfg(feature = "portmap")]
@@ -410,7 +410,7 @@ impl NodeBuilder {
     }
 
     /// Opens fresh local ports for direct paths with this function, beside the sockets that were
-    /// [given](Self::socket). Default: none can be opened.
+    /// [given](Self::socket). Default: no ports can be opened.
     #[cfg(feature = "testing")]
     pub fn fresh_ports(
         mut self,

@@ -62,10 +62,11 @@ pub enum StartError {
         most = PEER_TIMEOUTS.end()
     )]
     PeerTimeout(Duration),
-    /// More than [`NodeBuilder::MAX_EXTERNAL`](crate::NodeBuilder::MAX_EXTERNAL) external addresses.
+    /// More than [`NodeBuilder::MAX_EXTERNAL`](crate::NodeBuilder::MAX_EXTERNAL) external
+    /// addresses.
     #[error("a node has at most {MAX_EXTERNAL} external addresses")]
     TooManyExternal,
-    /// Nobody can send there.
+    /// It is not an address that packets can be sent to.
     #[error(
         "{0} is no address that others can send to: an external address has an IP address and a port"
     )]
@@ -101,7 +102,7 @@ pub enum StartError {
     /// Units are enabled, and there is no directory to keep them in. The configuration's fault.
     #[error("units need a data directory")]
     UnitsWithoutDirectory,
-    /// The directory of units cannot be used: nobody would know what must not be run again.
+    /// The directory of units cannot be used: without it a unit might run twice.
     #[error("cannot use the units' directory {}: {error}", path.display())]
     Units {
         /// The directory.

@@ -4,7 +4,7 @@ use super::Router;
 use super::paths::spf::Paths;
 
 impl Router {
-    /// Searches the shortest paths over the records that are held, changes nothing, and tells how
+    /// Runs SPF over the records that are held, changes nothing, and returns how
     /// many nodes are reached. For benches: [`table`](Self::table) has the paths.
     #[doc(hidden)]
     #[must_use]

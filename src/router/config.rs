@@ -1,4 +1,4 @@
-//! What a router is told at the start.
+//! The configuration of a router.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::paths::radix_heap::MAX_NODES;
 use super::proof::notary::Notary;
 use crate::id::NodeId;
 
-/// What a [`Router`](super::Router) is told at the start.
+/// The configuration of a [`Router`](super::Router).
 ///
 /// Everything that a program would take from its surroundings (clock, randomness) comes in here or
 /// by argument, so the same configuration and the same calls give the same outputs.
@@ -34,9 +34,9 @@ pub struct Config {
     /// [`Event::LimitHit`](super::Event::LimitHit).
     pub capabilities: Bytes,
     /// Neighbours known from the connection manifest, whether connected or not. Those that are not
-    /// connected are advertised as dormant: inventory, never a way for traffic. Default: none.
+    /// connected are advertised as dormant: inventory, never a path for traffic. Default: empty.
     pub dormant: Vec<NodeId>,
-    /// Who signs this node's records and verifies those of others. Default: none, for simulators:
+    /// Signs this node's records and verifies those of others. Default: `None`, for simulators:
     /// nothing is signed, and every record is believed. All nodes of a mesh sign, or none does:
     /// with a notary, a record without a proof costs the neighbour that sent it the session.
     pub notary: Option<Arc<dyn Notary>>,
@@ -109,8 +109,8 @@ pub struct Limits {
     /// the bound away. The cache saves the decoding of duplicates and changes nothing else.
     pub seen_ids: usize,
     /// How far a record's epoch may be ahead of this node's own, in the units of [`Config::epoch`].
-    /// Default: 100 years in milliseconds. Records beyond are ignored, so that nobody can drive the
-    /// version of a node to its end.
+    /// Default: 100 years in milliseconds. Records beyond are ignored, so that no node can drive
+    /// the version of a node to its end.
     pub epoch_ahead: u64,
     /// Messages given to [`Router::poll_transmit`](super::Router::poll_transmit) for one neighbour
     /// before [`handle_writable`](super::Router::handle_writable) is called. Default: 32.
@@ -228,7 +228,7 @@ pub struct Timers {
     pub quiet: Duration,
     /// Digests are compared at least this often while changes go on. Default: 60 s.
     pub quiet_max: Duration,
-    /// How often each end of a link sends a digest that is computed anew from all records, under a
+    /// How often each end of a link sends a digest that is recomputed from all records, under a
     /// fresh key; the first one within this time of the sync, when exactly depends on the seed.
     /// Default: 1 h.
     pub audit: Duration,

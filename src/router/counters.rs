@@ -22,7 +22,7 @@ pub struct Counters {
     pub records_forged: u64,
     /// Records whose credential is not trusted here; each time that one was refused counts.
     pub records_untrusted: u64,
-    /// Records that were dropped because nobody who had sent them gave the credential.
+    /// Records that were dropped because no neighbour that had sent them had the credential.
     pub records_unproven: u64,
     /// Credentials that neighbours were asked for and gave.
     pub credentials_pulled: u64,
@@ -89,6 +89,6 @@ pub struct Counters {
     pub partials: u64,
     /// Announcements and requests of neighbours that went beyond a bound and were not remembered.
     pub requests_dropped: u64,
-    /// Events that nobody polled.
+    /// Events that were not polled.
     pub events_dropped: u64,
 }

@@ -160,8 +160,8 @@ pub enum SessionError {
     /// The neighbour has this node's own id. The configuration's fault; close the session.
     #[error("a node cannot link to itself")]
     SelfLink,
-    /// The neighbour's address is that of another known node. Nobody's fault; close the session,
-    /// and rename one.
+    /// The neighbour's address is that of another known node. Neither is at fault; close the
+    /// session, and rename one.
     #[error("the address of {refused} is that of {known}")]
     AddressCollision {
         /// The id that is known.
@@ -210,7 +210,7 @@ pub enum PeerError {
     /// An update held no valid record. Nothing was changed.
     #[error("bad record: {0}")]
     BadRecord(#[from] DecodeError),
-    /// A record is not of its origin: nobody who had verified it could have sent it. Nothing was
+    /// A record is not of its origin: no node that verifies records could have sent it. Nothing was
     /// changed.
     #[error("the record of {0} is forged")]
     Forged(NodeId),

@@ -86,11 +86,11 @@ use proof::refusals::Refusals;
 /// until it gives none, then [`poll_transmit`](Self::poll_transmit) until it gives none, then sleep
 /// until [`poll_timeout`](Self::poll_timeout) or the next input. The table of an
 /// [`Event::TableChanged`] must be in use before a [`Message::Echo`] that is polled after it is
-/// sent: it tells others that this node has the route. `now` never goes back from one call to the
+/// sent: it shows others that this node has the route. `now` never goes back from one call to the
 /// next.
 ///
 /// No call blocks, and the work of each is bounded by the size of the database. Dropping a router
-/// tells nobody; call [`leave`](Self::leave) before to leave in order.
+/// sends nothing; call [`leave`](Self::leave) before to leave in order.
 #[derive(Debug)]
 pub struct Router {
     config: Config,
@@ -210,7 +210,7 @@ impl Router {
         self.neighbours.view()
     }
 
-    /// The state of the session with a neighbour. `None` if there is none.
+    /// The state of the session with a neighbour, or `None` without one.
     #[must_use]
     pub fn neighbour_state(&self, id: &NodeId) -> Option<NeighbourState> {
         self.neighbours.get(id).map(|session| session.state)
@@ -311,7 +311,7 @@ impl Router {
 /// Commands.
 impl Router {
     /// Changes what this node says about itself. Above [`Limits::capabilities`] it says nothing,
-    /// and [`Event::LimitHit`] tells.
+    /// and reported by [`Event::LimitHit`].
     pub fn set_capabilities(&mut self, capabilities: Bytes, now: Instant) {
         let fits = self.origin.set_capabilities(capabilities);
         self.note_limit(Limit::Capabilities, !fits);
@@ -345,15 +345,15 @@ impl Router {
     }
 
     /// Where this process is, for people: the address at which a neighbour sees it. Opaque to the
-    /// router, cut to [`Override::MAX_PLACE`] bytes. It is told to others only in a record that
+    /// router, cut to [`Override::MAX_PLACE`] bytes. It is advertised only in a record that
     /// overrides another process's.
     pub fn set_place(&mut self, place: &str) {
         self.twins.set_place(place);
     }
 
     /// Changes who signs this node's records and verifies those of others. With another credential
-    /// than before, this node speaks anew, so that the mesh learns it; what it holds of others
-    /// stays.
+    /// than before, this node originates a new record, so that the mesh learns it; what it holds of
+    /// others stays.
     pub fn set_notary(&mut self, notary: Arc<dyn Notary>, now: Instant) {
         self.change_notary(notary, now);
         self.settle(now);

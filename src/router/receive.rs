@@ -142,7 +142,7 @@ impl Router {
         entries.iter().for_each(|entry| self.on_id(from, entry, now));
     }
 
-    /// The neighbour holds these copies, and sends them to nobody who does not ask.
+    /// The neighbour holds these copies, and sends them only on request.
     fn on_offer(&mut self, from: &NodeId, entries: &[Entry], now: Instant) {
         for entry in entries {
             self.on_id(from, entry, now);
@@ -330,7 +330,7 @@ impl Router {
                 self.counters.updates_delayed += 1;
                 self.parked.park(record, from.clone(), at);
                 self.note_limit(Limit::AcceptRate, true);
-                // Nobody has verified it yet.
+                // It has not been verified yet.
                 let signed = self.config.notary.is_some();
                 Ok(if signed { Admission::NotThisCopy } else { Admission::Done })
             }
@@ -380,7 +380,7 @@ impl Router {
             from.is_some() && eager == Eager::All && self.config.flood == FloodMode::Tree;
         // Neighbours that have not spoken yet, as far as this node knows, but that the origin names
         // as its own, get the record from the origin itself. In a dense mesh that starts all at
-        // once, everybody else would send it, too.
+        // once, all other neighbours would send it, too.
         let graph = self.database.graph();
         let record = withdrawn.as_ref().or_else(|| self.database.get(&origin));
         let tells = record.filter(|_| from.is_some() && self.config.flood == FloodMode::Tree);

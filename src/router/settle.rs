@@ -170,7 +170,7 @@ impl Router {
         let (mut table, collisions) =
             Table::build(graph, paths, self.id(), stubs, standing, &self.table);
         if self.standby.is_none() {
-            // Those of routes that did not change stay until they are found anew.
+            // Those of unchanged routes stay until they are recomputed.
             table.keep_alternates(&self.table, |id| self.uses_link(id));
         }
         let collisions = collisions.into_iter().collect();

@@ -143,7 +143,7 @@ impl Route {
     }
 
     /// The neighbour for packets of a flow, of those that `usable` gives: the next hop that the
-    /// flow ranks highest, or, if there is none, the best alternate.
+    /// flow ranks highest, or else the best alternate.
     #[inline]
     pub(super) fn choose<T: Copy>(
         &self,

@@ -254,7 +254,7 @@ impl ForwardingTable {
             || young()
     }
 
-    /// The node that this one is attached to as a stub. `None` if it is none, or has no link.
+    /// The node that this one is attached to as a stub. `None` if it is not a stub, or has no link.
     #[must_use]
     pub fn attached_to(&self) -> Option<NodeAddr> {
         Some(self.default_route.as_ref()?.hops.first()?.neighbour)
@@ -275,7 +275,7 @@ impl ForwardingTable {
     }
 
     /// The next hop and the hop limit of a packet of this node with this header: the peer itself if
-    /// there is a direct path, but for handshakes only if the mesh has no route.
+    /// there is a direct path; for handshakes only if the mesh has no route.
     #[must_use]
     pub fn originate_packet(&self, header: &Header, handshake: bool) -> Option<(NextHop, u8)> {
         let direct = || self.direct.get(&header.end()).map(|hop| (*hop, DIRECT_HOP_LIMIT));

@@ -166,7 +166,7 @@ impl Mesh {
     /// A node by its name.
     ///
     /// # Panics
-    /// There is none of that name.
+    /// There is no node of that name.
     #[must_use]
     pub fn node(&self, name: &str) -> &Node {
         self.nodes.get(name).expect("a node of this mesh")
@@ -180,7 +180,7 @@ impl Mesh {
     /// A node's address on the network.
     ///
     /// # Panics
-    /// There is none of that name.
+    /// There is no node of that name.
     #[must_use]
     pub fn addr(&self, name: &str) -> SocketAddr {
         *self.addrs.get(name).expect("a node of this mesh")
@@ -232,7 +232,7 @@ impl Mesh {
     /// [`restart`](Self::restart) once it is dropped or shut down.
     ///
     /// # Panics
-    /// There is none of that name.
+    /// There is no node of that name.
     pub fn remove(&mut self, name: &str) -> Node {
         self.nodes.remove(name).expect("a node of this mesh")
     }
@@ -240,7 +240,7 @@ impl Mesh {
     /// Makes a node a black hole: its links stay up, and what it forwards for others is lost.
     ///
     /// # Panics
-    /// There is none of that name.
+    /// There is no node of that name.
     pub fn swallow(&self, name: &str) {
         let hole = self.addr(name).ip();
         let others = self.addrs.values().map(SocketAddr::ip).filter(|ip| *ip != hole);
@@ -250,7 +250,7 @@ impl Mesh {
     /// Undoes [`swallow`](Self::swallow).
     ///
     /// # Panics
-    /// There is none of that name.
+    /// There is no node of that name.
     pub fn swallow_no_more(&self, name: &str) {
         let hole = self.addr(name).ip();
         let others = self.addrs.values().map(SocketAddr::ip).filter(|ip| *ip != hole);
@@ -261,7 +261,7 @@ impl Mesh {
     /// any more.
     ///
     /// # Panics
-    /// There is none of that name.
+    /// There is no node of that name.
     pub fn kill(&mut self, name: &str) {
         let addr = self.addr(name);
         self.network.isolate(addr.ip());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The delays between dial attempts: none at first, then exponential with full jitter.
+/// The delays between dial attempts: zero at first, then exponential with full jitter.
 ///
 /// The upper bound of the draw doubles from [`FIRST`](Self::FIRST) up to a cap:
 /// [`FRESH_CAP`](Self::FRESH_CAP) as long as the peer was linked less than

@@ -171,7 +171,7 @@ pub(crate) enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// The code to close with; none if the other side closed.
+    /// The code to close with; `None` if the other side closed.
     fn code(&self) -> Option<CloseCode> {
         Some(match self {
             Self::Refused(_) | Self::Lost(_) => return None,

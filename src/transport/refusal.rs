@@ -39,7 +39,7 @@ pub struct RefusalDetails {
     pub reason: RefusalReason,
     /// Which node refused.
     pub by: Refuser,
-    /// The ids that the refused certificate names, at most four. Nothing proves them.
+    /// Up to four ids that the refused certificate names. They are not proven.
     pub ids: Vec<NodeId>,
     /// The issuer that the refused certificate names, if it could be read. Nothing proves it.
     pub issuer: Option<String>,

@@ -85,7 +85,7 @@ pub(crate) struct Reserved {
     beyond: Option<OwnedSemaphorePermit>,
 }
 
-/// The call is over: nobody takes responses any more.
+/// The call is over: responses are no longer accepted.
 #[derive(Debug)]
 pub(crate) struct Closed;
 

@@ -21,13 +21,13 @@ const PING: &str = "receptor:ping";
 const ROUTE: &str = "receptor:route";
 /// The longest request or reply of a built-in directive, in bytes.
 const MAX_BUILTIN: usize = 64 * 1024;
-/// Calls that a ping's answer lists, at most.
+/// The maximum number of calls that a ping's answer lists.
 const MAX_ACTIVE: usize = 128;
 /// How long a node may take to answer a built-in directive.
 const BUILTIN_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a trace waits for a route to the node.
 const ROUTE_WAIT: Duration = Duration::from_secs(1);
-/// Hops that a trace follows, at most.
+/// The maximum number of hops that a trace follows.
 const MAX_TRACE: usize = 255;
 
 /// A node's answer to a ping.

@@ -462,7 +462,7 @@ impl CallError {
     ///
     /// `false` only if it certainly has not: it refused the call, its command could not be started,
     /// or it refused this node before it read anything. `true` in all other cases, also where
-    /// nobody can know.
+    /// unknown.
     #[must_use]
     pub fn may_have_started(&self) -> bool {
         match self {

@@ -27,8 +27,8 @@ pub(crate) fn capabilities(registry: &Registry) -> Bytes {
     rmp_serde::to_vec(&directives).expect("writing plain data to a vector cannot fail").into()
 }
 
-/// The directives in another node's capabilities; none if they are of a kind that this version does
-/// not know.
+/// The directives in another node's capabilities; empty if they are of a kind that this version
+/// does not know.
 pub(crate) fn directives(capabilities: &[u8]) -> Vec<Directive> {
     rmp_serde::from_slice(capabilities).unwrap_or_default()
 }

@@ -13,7 +13,7 @@ pub enum Code {
     Success,
     /// The handler returned an error.
     Failed,
-    /// Nobody handles the directive on that node.
+    /// The directive has no handler on that node.
     UnknownDirective,
     /// The handler panicked.
     Panicked,

@@ -403,7 +403,7 @@ impl Output<'_> {
     }
 }
 
-/// When the reading of a command's pipe ends, whoever holds its other end then.
+/// When the reading of a command's pipe ends, even if a process still holds its other end.
 #[derive(Clone, Debug)]
 struct Drain {
     /// Set when the command has exited.
@@ -627,7 +627,7 @@ mod tests {
         })
     }
 
-    /// Waits until nothing of a group runs. No event tells of it.
+    /// Waits until nothing of a group runs. The system does not report it, so it is polled.
     async fn gone(group: Pid) {
         let gone = async {
             while exists(group) {

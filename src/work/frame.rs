@@ -263,7 +263,7 @@ pub(super) fn skip_rest<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<(), A::Er
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     recv: RecvHalf,
-    /// What the stream gave and nobody took yet.
+    /// Bytes read from the stream and not yet consumed.
     chunk: Bytes,
     /// The start of what is being gathered, when it came in several chunks.
     part: BytesMut,

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_converts_to_a_boxed_error_becomes_a_handler_error() {
-        /// Converts to a boxed error and is none itself, like `anyhow::Error`.
+        /// Converts to a boxed error without being an error itself, like `anyhow::Error`.
         struct Report(Box<dyn Error + Send + Sync>);
 
         impl From<Report> for Box<dyn Error + Send + Sync> {

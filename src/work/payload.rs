@@ -14,7 +14,7 @@ use crate::transport::code::StreamCode;
 /// What a call carries, as a stream: nothing of it is read before it is asked for.
 ///
 /// It implements [`AsyncRead`]. Its end is the caller's word that all of it was there; a payload
-/// that was cut off is an error, never an end. Dropped before the end, it tells the caller to send
+/// that was cut off is an error, never an end. Dropping it before the end asks the caller to send
 /// no more; the call goes on.
 #[derive(Debug)]
 pub struct Payload {

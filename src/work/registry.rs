@@ -138,7 +138,7 @@ struct Entry {
 pub(super) enum Phase {
     /// Calls are taken.
     Open,
-    /// Calls finish; none is taken.
+    /// Calls finish; no new ones are accepted.
     Draining,
     /// What still runs is cut off.
     CuttingOff,
@@ -242,7 +242,7 @@ impl Registry {
         )
     }
 
-    /// Handles `directive` with an external command, run anew for each call.
+    /// Handles `directive` with an external command, started for each call.
     ///
     /// # Errors
     /// As [`handle`](Self::handle). Whether the command exists is found out when it is called.
@@ -368,7 +368,7 @@ impl Registry {
         self.inner.inflight.marker()
     }
 
-    /// Waits until no call and no command is left, but for calls that were waived.
+    /// Waits until no call and no command is left, except for calls that were waived.
     pub(crate) async fn idle(&self) {
         self.inner.inflight.none().await;
     }
@@ -579,7 +579,7 @@ counts! {
     expired,
     /// Cut off or refused by a shutdown.
     left,
-    /// Refused: nobody handles the directive.
+    /// Refused: the directive has no handler.
     unknown,
     /// Refused: as many calls ran as may.
     overloaded,
@@ -636,7 +636,7 @@ mod tests {
         places.push(admit("one", "receptor:ping").unwrap());
         places.extend((0..2).map(|_| admit("two", "a:b").unwrap()));
         assert_eq!(admit("three", "a:b").err(), Some(Code::Overloaded));
-        // Those that answer a ping take nobody's place, and one caller leaves some for others.
+        // Answers to pings take no place, and one caller leaves some places for others.
         let mut pings = Vec::new();
         while let Ok(place) = admit("two", "receptor:ping") {
             pings.push(place);

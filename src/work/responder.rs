@@ -120,7 +120,7 @@ pub enum SendError {
         /// What it had, in bytes.
         len: usize,
     },
-    /// The call is over: nobody wants responses any more.
+    /// The call is over: responses are no longer accepted.
     #[error("the call is over")]
     Over,
 }

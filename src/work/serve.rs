@@ -188,7 +188,7 @@ impl Running {
         let (end, over) = over::pair();
         let (backlog, bodies) = registry.responses().backlog(&caller);
         let last = LastBody::default();
-        // A deadline that is too far away to be an instant is none.
+        // A deadline beyond the range of `Instant` is no deadline.
         let deadline = call.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         let payload = Payload::new(reader.into_rest(), over.clone());
         let logs = registry.log_limits().clone();

@@ -69,7 +69,7 @@ fn run(unit: Option<std::ffi::OsString>, attempt: Option<std::ffi::OsString>) ->
     match supervisor::supervise(unit, attempt) {
         Ok(()) | Err(NotSupervised::Taken) => 0,
         Err(NotSupervised::Io(error)) => {
-            // Nobody may be listening.
+            // There may be no subscriber.
             let _ = writeln!(
                 std::io::stderr(),
                 "receptor: cannot supervise {}: {error}",

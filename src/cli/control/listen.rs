@@ -80,7 +80,7 @@ impl ControlSocket {
         )))
     }
 
-    /// The socket is bound in a new directory that nobody else can enter, gets its mode there, and
+    /// The socket is bound in a new directory with mode 0700, gets its mode there, and
     /// is then moved to its place: at no time can others connect.
     fn bind_at(path: &Path) -> Result<Self, BindError> {
         let parent = match path.parent() {
@@ -154,7 +154,7 @@ fn check_len(path: &Path) -> Result<(), BindError> {
     )))
 }
 
-/// Whether the path is free, or has a socket that nobody serves.
+/// Whether the path is free, or has a socket that no process serves.
 fn check_vacant(path: &Path) -> Result<(), BindError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,

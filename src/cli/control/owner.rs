@@ -289,7 +289,7 @@ mod tests {
     fn the_owner_of_a_directory_that_root_made_for_a_service_is_trusted() {
         let Some((dir, path)) = of_another() else { return };
         let run = dir.path().parent().unwrap().to_owned();
-        // `/tmp` can be written by everybody, so a directory in it may have been made by any user.
+        // `/tmp` is world-writable, so a directory in it may have been made by any user.
         assert!(Owners { run, ..Owners::current() }.of_socket(&path).is_err());
         let run = private();
         mode(run.path(), 0o755);

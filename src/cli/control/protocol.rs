@@ -58,7 +58,7 @@ pub(super) enum Request {
 pub(super) struct SendRequest {
     pub(super) node: NodeId,
     pub(super) directive: Directive,
-    /// The time limit, waiting for room included; `None` if there is none.
+    /// The time limit, waiting for room included; `None` without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) timeout_ms: Option<u64>,
     /// How long the call waits for an unreachable node; `None` if as usual.
@@ -133,7 +133,7 @@ pub(super) async fn read_line<T: DeserializeOwned>(
     }
 }
 
-/// Writes data as chunks. Empty data is none.
+/// Writes data as chunks. Empty data writes no chunk.
 pub(super) async fn write_chunks(
     to: &mut (impl AsyncWrite + Unpin),
     data: &[u8],

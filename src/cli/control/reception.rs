@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 /// Clients that have connected and not yet sent their request.
 pub(super) const MAX_ARRIVALS: usize = 64;
-/// Snapshots of this node that are taken at a time. They wait for nobody else.
+/// The number of snapshots of this node that are taken at a time. They do not wait for other work.
 pub(super) const MAX_SNAPSHOTS: usize = 64;
 /// Questions to other nodes that run at a time. They end when their own time limit is over.
 pub(super) const MAX_PROBES: usize = 256;

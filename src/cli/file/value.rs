@@ -97,7 +97,7 @@ impl Location<'_> {
         self.sourced_as(path, |path| base.join(path).to_string_lossy().into_owned())
     }
 
-    /// A list that restricts who is accepted. Without one everybody is, so one without entries is
+    /// A list that restricts who is accepted. Without one every member is, so an empty one is
     /// refused instead of taken for none.
     pub(super) fn restriction(
         &self,

@@ -46,8 +46,8 @@ impl<'a> Reloader<'a> {
         }
     }
 
-    /// Takes the certificates and revocation lists as they are on disk if they have changed. Nobody
-    /// has asked for it, so the configuration is not read again.
+    /// Reads the certificates and revocation lists from disk if they have changed. It was not
+    /// requested, so the configuration is not read again.
     pub(in crate::cli) async fn renew(&mut self) {
         let NodeConfig { certs, trust, .. } = &self.running;
         let found = identity::digest(certs, self.node.id(), trust).await;

@@ -17,7 +17,7 @@ pub(in crate::cli) struct Reloaded {
 /// A client that waits for a reload.
 pub(in crate::cli) type Asker = oneshot::Sender<Result<Reloaded, Failure>>;
 
-/// Reloads that wait for their turn, at most.
+/// The maximum number of reloads that wait for their turn.
 const MAX_WAITING: usize = 16;
 
 /// How clients ask for reloads, and where they are received.

@@ -46,7 +46,7 @@ impl Watch {
         Ok(Self { events: AsyncFd::with_interest(fd, tokio::io::Interest::READABLE)? })
     }
 
-    /// Waits until something has changed and [`SETTLED`]. Cancel safe, but for changes that were
+    /// Waits until something has changed and [`SETTLED`]. Cancel safe, except for changes that were
     /// about to settle.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl Watch {
     }
 }
 
-/// Reads events until there are none. Which files they are about does not matter.
+/// Drains the events. Which files they are about does not matter.
 fn drain(fd: &OwnedFd) -> io::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); 4 * 1024];
     let mut reader = inotify::Reader::new(fd, &mut buffer);

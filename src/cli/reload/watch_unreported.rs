@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 
-/// Directories whose changes are reported: none here.
+/// Directories whose changes are reported: no directory on this system.
 #[derive(Debug)]
 pub(in crate::cli) struct Watch(Infallible);
 

@@ -79,7 +79,7 @@ pub(in crate::cli) struct SubmitArgs {
     /// Label, for people and queries; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
     pub(super) label: Vec<(String, String)>,
-    /// Permit a second start if nobody can know how the first one ended
+    /// Permit a second start if the end of the first one is unknown
     #[arg(long)]
     pub(super) idempotent: bool,
     /// Write the output as it comes, and exit with the exit status of the command

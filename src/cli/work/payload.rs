@@ -37,7 +37,7 @@ pub(in crate::cli) fn fed_payload() -> (Feed, FedPayload) {
 }
 
 impl Feed {
-    /// Delivers a chunk. One that nobody reads any more is dropped.
+    /// Delivers a chunk. One that is no longer read is dropped.
     pub(in crate::cli) async fn put(&self, chunk: Bytes) {
         let _ = self.0.send(Piece::Chunk(chunk)).await;
     }

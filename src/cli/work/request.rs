@@ -84,7 +84,7 @@ pub(in crate::cli) struct UnitQuery {
     /// Units of this node: those that were submitted to it, or with `here` by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::cli) node: Option<NodeId>,
-    /// Units in one of these states; any if there are none.
+    /// Units in one of these states; in any state if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(in crate::cli) states: Vec<State>,
     /// Units with all of these labels.

@@ -137,7 +137,7 @@ pub(in crate::cli) enum State {
     Expired,
     /// Its node has rejected it.
     Refused,
-    /// It was started, and nobody can know how it ended.
+    /// It was started, and its end cannot be known.
     Lost,
     /// A state that a later version has added.
     #[serde(other)]

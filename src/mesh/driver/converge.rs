@@ -16,7 +16,7 @@ use crate::router::ConvergeRequest;
 /// Where a verdict goes.
 pub(crate) type Asker = oneshot::Sender<Result<Convergence, ConvergeError>>;
 
-/// Who waits for the router's verdicts. As many as the router takes requests, at most.
+/// Callers that wait for the router's verdicts; bounded by the router's limit of requests.
 #[derive(Default)]
 pub(crate) struct Waiting {
     by_request: BTreeMap<ConvergeRequest, Waiter>,

@@ -96,7 +96,7 @@ impl Driver {
             Role::Stub(stub) => {
                 stub.attached = !self.neighbours.active().is_empty();
                 stub.attaching.detached();
-                // Nobody is left to answer; the askers see it.
+                // The neighbour that would answer is gone; the callers see the closed channel.
                 stub.drop_askers();
                 self.prove_attachments(now);
                 self.ask_neighbour_to_converge(now);

@@ -31,7 +31,7 @@ const SMALL: usize = 256;
 /// The mesh as the driver sees it at one moment.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    /// Complete but for what grows with the mesh: links, routes, edges and peers.
+    /// Complete except for what grows with the mesh: links, routes, edges and peers.
     small: Status,
     links: Vec<LinkPart>,
     /// Peers that are dialled and not linked.

@@ -21,7 +21,7 @@ use crate::transport::unreachable::Unreachable;
 /// How long reports are gathered before the driver gets the next ones: it goes through all links
 /// for each batch.
 const GATHER: Duration = Duration::from_millis(20);
-/// Addresses in one batch, at most. Reports about others are dropped; what is still true is
+/// The maximum number of addresses in one batch. Further reports are dropped; what is still true is
 /// reported again.
 const MAX_BATCH: usize = 4_096;
 
@@ -126,7 +126,7 @@ impl Driver {
     }
 }
 
-/// The acknowledgements that came in by a link: nobody else can make them.
+/// The acknowledgements received on a link, which only its peer can have sent.
 fn acks(link: &Link) -> u64 {
     link.connection.stats().frame_rx.acks
 }

@@ -35,7 +35,7 @@ impl Mesh {
         self.refuse_streams();
         self.0.peers.close().await;
         let farewell = async {
-            // An error means that the driver has gone: nobody is left to say farewell to.
+            // An error means that the driver has ended, and with it the links.
             let _ = self.ask(Command::Leave).await;
             let mut view = self.0.view.clone();
             let _ = view.wait_for(|view| view.links.is_empty() || view.closed).await;

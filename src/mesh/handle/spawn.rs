@@ -60,7 +60,7 @@ use crate::transport::settings::{ReceiveLimits, Transports};
 use crate::transport::unreachable::Reports;
 use crate::transport::{Congestion, Identity, Liveness, Socket, random};
 
-/// Events that a slow listener may fall behind, at most; it then misses the oldest, and is told so.
+/// The capacity of the event channel. A slow listener misses the oldest events, and is notified.
 pub(crate) const MAX_EVENTS: usize = 1_024;
 
 /// The parts that a mesh is made of, checked.
@@ -68,7 +68,7 @@ pub(crate) struct Parts {
     pub(crate) id: NodeId,
     pub(crate) identity: Identity,
     pub(crate) socket: Arc<Socket>,
-    /// What is under `socket`, as far as sending can begin anew there; `socket` alone keeps it.
+    /// The UDP sockets below `socket` whose sending can be restarted; `socket` alone owns them.
     pub(crate) renewable: Vec<Weak<Renewable>>,
     /// Where those report what does not arrive.
     pub(crate) reports: Reports,
@@ -95,7 +95,7 @@ pub(crate) struct Parts {
     pub(crate) congestion: Congestion,
     /// How long a peer may be unreachable before it is given up.
     pub(crate) peer_timeout: Duration,
-    /// How many bytes that nobody has read connections may hold.
+    /// How many received bytes connections may hold that the application has not read.
     pub(crate) receive_limits: ReceiveLimits,
     pub(crate) max_datagram: u16,
     pub(crate) epoch: u64,

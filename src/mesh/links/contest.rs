@@ -7,13 +7,13 @@
 //! - **Duplicate**: both ends dialled, or one dialled twice. The preferred link is the one whose
 //!   dialler has the smaller id, then the one with the smaller TLS exporter. It is tested, so that
 //!   the other is drained only after the winner is known to be alive. The end that leads conducts
-//!   the test; there is no hurry, and nobody is cut off by it.
+//!   the test; there is no hurry, and no stream is cut off by it.
 //! - **Redial**: as a duplicate, but the old link has lasted: somebody who had it dials all the
 //!   same, since the network has changed under them. The old link is tested, and soon: if it is
-//!   alive, its streams go on; if it is dead, nobody waits for its end.
+//!   alive, its streams go on; if it is dead, its end is not waited for.
 //! - **Restart**: the new link's HELLO has another instance. Either the neighbour restarted, and
 //!   the old link is dead; or a second live process has the same id. The old link is tested: an
-//!   answer proves the second process, and the new link is refused. Whoever is dead cannot answer,
+//!   answer proves the second process, and the new link is refused. A dead process cannot answer,
 //!   so a restarted node is back within the test's bound.
 
 use std::time::{Duration, Instant};

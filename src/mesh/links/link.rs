@@ -33,13 +33,13 @@ use crate::transport::code::CloseCode;
 use crate::transport::frame::{Frame, FrameReader, ReadFrameError, SignedStatement};
 use crate::transport::handshake::Established;
 
-/// Frames that wait for a link's writer, at most. The router keeps within its own window; what
+/// The capacity of a link writer's queue, in frames. The router keeps within its own window; what
 /// answers the neighbour's own frames is bounded by this, and a neighbour that asks without reading
 /// loses its link.
 const MAX_OUTBOX: usize = 256;
 /// How long a neighbour has to acknowledge the last frames.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Bytes that the writer takes at a time, at most.
+/// The maximum number of bytes that the writer takes at a time.
 const WRITE_BATCH: usize = 64 * 1024;
 
 /// What a link uses of its node.
@@ -209,7 +209,7 @@ impl Link {
         self.connection.close_because(cause, code, why);
     }
 
-    /// Bytes that tell two connections between the same two nodes apart, the same at both ends.
+    /// Bytes that distinguish two connections between the same nodes, the same at both ends.
     pub(crate) fn exporter(&self) -> [u8; 32] {
         let mut bytes = [0; 32];
         // It fails only before the handshake is done, and then for all alike.

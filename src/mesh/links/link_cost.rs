@@ -14,8 +14,8 @@ pub enum LinkCost {
     /// The same for each.
     Fixed(Cost),
     /// About the round trip in milliseconds, rounded up to one of few numbers, and at least 1. A
-    /// change is told after it has lasted for ten seconds, if it is a quarter or more, and at most
-    /// once in thirty seconds a link: see [`RttCost`].
+    /// change is advertised after it has lasted for ten seconds, if it is a quarter or more, and at
+    /// most once in thirty seconds a link: see [`RttCost`].
     RoundTrip,
 }
 

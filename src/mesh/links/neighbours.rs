@@ -194,7 +194,8 @@ impl Neighbours {
         self.links.values_mut().for_each(Link::finish);
     }
 
-    /// Records where the neighbours are now, and tells those that have moved; whether any has.
+    /// Records the neighbours' addresses, and notifies those that have moved. Returns whether any
+    /// has.
     pub(crate) fn follow_addresses(&mut self) -> bool {
         let mut moved = false;
         for link in self.links.values_mut() {

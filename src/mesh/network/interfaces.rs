@@ -6,7 +6,7 @@
 //!   every 2 or 30 s ─┘                        └─▶ socket: addresses that are gone
 //! ```
 //!
-//! The system only says *that* something happened; what there is now is then read anew, as a whole,
+//! The system only reports *that* something changed; the current state is then read as a whole,
 //! so that nothing is missed and nothing has to be pieced together. Bursts are waited out, see
 //! [`settle`].
 
@@ -27,10 +27,10 @@ use addresses::{LocalAddress, LocalNetwork, best};
 use settle::{Settle, slept};
 use wake::Wakes;
 
-/// How often the clocks are compared, and, where the system does not tell of changes, the addresses
+/// How often the clocks are compared, and, where the system does not report changes, the addresses
 /// looked at.
 const POLL: Duration = Duration::from_secs(2);
-/// How often the addresses are looked at where the system tells of changes: in case that one was
+/// How often the addresses are polled where the system reports changes: in case that one was
 /// lost.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -69,7 +69,7 @@ impl Interfaces {
         Self(receiver)
     }
 
-    /// A network that nobody looks at: without addresses, and without changes.
+    /// A network that is not observed: without addresses, and without changes.
     pub(crate) fn unknown() -> Self {
         Self(watch::channel(Arc::default()).1)
     }
@@ -80,7 +80,7 @@ impl Interfaces {
     }
 }
 
-/// Looks whenever something may have happened, and tells when something did. Ends when nobody
+/// Polls whenever something may have changed, and publishes what did. Ends when no receiver
 /// listens.
 async fn watch_machine(sender: watch::Sender<Arc<LocalNetwork>>) {
     let mut wakes = Wakes::open()

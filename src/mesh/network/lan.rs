@@ -41,7 +41,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// Announces this node and dials those that it finds.
 pub(crate) struct Lan {
     pub(crate) me: NodeId,
-    /// Where this node takes links; none, if it only dials.
+    /// Where this node accepts links; `None` if it only dials.
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) dialler: Dialler,
     pub(crate) network: watch::Receiver<Arc<LocalNetwork>>,
@@ -63,7 +63,7 @@ impl Drop for Found {
 impl Lan {
     /// Runs until the node leaves, and says so on the network then.
     pub(crate) async fn run(self) {
-        // Its thread ends with the last handle to it, or when it is told so below.
+        // Its thread ends with the last handle to it, or when it is shut down below.
         let daemon = match ServiceDaemon::new() {
             Ok(daemon) => daemon,
             Err(error) => return warn!(%error, "no peers are found on the local network"),
@@ -134,7 +134,7 @@ impl Lan {
         else {
             return;
         };
-        // The name goes with the id, so that nobody is announced twice.
+        // The name is derived from the id, so that no node is announced twice.
         if id == self.me || !service.fullname.eq_ignore_ascii_case(&full_name(&id)) {
             return;
         }

@@ -1,5 +1,5 @@
-//! What a node does beyond its mesh: the tasks that tell the local network and the router of it,
-//! and take that back at the end.
+//! What a node does outside its mesh: the tasks that announce it on the local network and map a
+//! port, and take that back at the end.
 
 use std::sync::Mutex;
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   network ─▶ gateway and own address ─▶ PCP, else NAT-PMP ─▶ UPnP ─┬─▶ mapped: renewed at half its life
-//!      ▲                                                            └─▶ failed: anew after a while
+//!      ▲                                                            └─▶ failed: retried later
 //!      └──────────── another network: at once, from the beginning ────────────┘
 //! ```
 //!
@@ -124,14 +124,14 @@ impl PortMapper {
         }
     }
 
-    /// Makes or renews the mapping. How long it is good for, or why there is none.
+    /// Makes or renews the mapping. Returns its lifetime, or why it failed.
     async fn map(
         &self,
         network: &LocalNetwork,
         mapping: &mut Option<Mapping>,
     ) -> Result<Duration, String> {
         let granted = match mapping {
-            // It stays where it is meanwhile, for whoever has to remove it.
+            // It stays in place meanwhile, so that it can be removed if this is cancelled.
             Some(known) => known.renew().await.map(|()| known),
             None => match Place::of(network) {
                 Place::Public => {
@@ -175,7 +175,7 @@ impl PortMapper {
     async fn wait(&mut self, wait: Duration, before: &LocalNetwork) -> bool {
         let moved = async {
             if self.network.wait_for(|now| now.moved_since(before)).await.is_err() {
-                // Nobody looks at this network.
+                // The network is not observed.
                 std::future::pending::<()>().await;
             }
         };

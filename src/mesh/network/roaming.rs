@@ -3,13 +3,13 @@
 //!
 //! QUIC helps itself where it can: the end that dialled a link may move, and the other follows with
 //! the next packet. So every link is asked at once whether it still works, which makes that packet.
-//! One that does not answer in time is dialled anew, *beside* itself: if it was only slow, the
-//! contest between the two links ends it without harm to its streams, and if the other end cannot
-//! be dialled, nothing is lost. That also covers the end that was dialled, which QUIC does not let
-//! move.
+//! One that does not answer in time is redialled while the old link stays up: if it was only slow,
+//! the contest between the two links ends it without harm to its streams, and if the other end
+//! cannot be dialled, nothing is lost. That also covers the end that was dialled, which QUIC does
+//! not let move.
 //!
 //! ```text
-//!   LocalNetwork ─▶ follow ─┬─▶ socket: sources that are gone, sending begun anew, last packets sent again
+//!   LocalNetwork ─▶ follow ─┬─▶ socket: sources that are gone, sending restarted, last packets resent
 //!                           ├─▶ diallers: at once, from the beginning
 //!                           └─▶ driver: ping each link ── no pong ─▶ dial it beside itself
 //! ```
@@ -37,10 +37,10 @@ mod drive;
 
 use checks::Checks;
 
-/// Addresses that are remembered as gone, at most; the oldest are forgotten. An error of the system
-/// is what it costs.
+/// The maximum number of addresses remembered as gone; the oldest are dropped. An error of the
+/// system is what it costs.
 const MAX_GONE: usize = 64;
-/// Links that are dialled beside themselves at a time, at most. The others wait for their ends, or
+/// The maximum number of links that are redialled at a time. The others wait for their ends, or
 /// for the neighbour to dial.
 const MAX_REDIALS: usize = 64;
 /// Maximum number of links that are pinged in a row. The driver yields to other tasks between two
@@ -66,7 +66,7 @@ pub(crate) async fn follow(
             () = inputs.closed() => return,
             changed = network.changed() => match changed {
                 Ok(()) => network.borrow_and_update().clone(),
-                // Nobody looks at this network.
+                // The network is not observed.
                 Err(_) => return,
             },
         };

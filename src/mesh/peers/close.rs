@@ -23,7 +23,7 @@ const FAREWELL_AT_LEAST: Duration = Duration::from_millis(20);
 const FAREWELL_AT_MOST: Duration = Duration::from_millis(500);
 
 impl Peers {
-    /// Closes the connections that nobody has used for a while, and forgets the peers without any.
+    /// Closes the connections that have been idle for a while, and forgets the peers without any.
     /// To be called every [`SWEEP`](super::SWEEP).
     pub(crate) fn sweep(&self) {
         let mut gone = Vec::new();

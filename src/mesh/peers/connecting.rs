@@ -65,7 +65,7 @@ impl<T: Clone> Connecting<T> {
         });
     }
 
-    /// Notes that there is a connection, whoever made it.
+    /// Records that there is a connection, opened by either end.
     pub(super) fn arrived(&self) {
         self.0.send_modify(|state| state.arrived += 1);
     }

@@ -5,7 +5,7 @@
 //!            silent: take the best other first hop        answered, and no silence for a while
 //!   routed ───────────────────────────────▶ trying ───────────────────────────▶ settled
 //!     ▲                                       │  ▲                                │
-//!     │        silent: none is left           │  └─── silent: take the next ──────┘
+//!     │        silent: no other left         │  └─── silent: take the next ──────┘
 //!     ├───────────────────────────────────────┘
 //!     │                                       unused for KEPT ◀── settled
 //!     └───────── the next silence counts after a pause that doubles
@@ -212,7 +212,7 @@ impl Detours {
             (known.via, known.toward) = (Some(next.via), next.toward);
         }
         if known.via.is_none() {
-            // Nobody is to blame: begin again from the route, a little later.
+            // No next hop is at fault: start over from the route, a little later.
             known.avoided.clear();
             let pause = FIRST_PAUSE.saturating_mul(1 << known.failures.min(16)).min(LONGEST_PAUSE);
             known.failures = known.failures.saturating_add(1);

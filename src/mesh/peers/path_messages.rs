@@ -1,4 +1,4 @@
-//! What two peers tell each other about direct paths: one unidirectional stream each way of a peer
+//! What two peers exchange about direct paths: one unidirectional stream each way of a peer
 //! connection.
 //!
 //! A frame is a `u32` length and the MessagePack array that [`Message`] describes. Each end opens
@@ -18,12 +18,12 @@ use crate::mesh::services::connection::Connection;
 use crate::punch::{DecodeError, Message};
 use crate::transport::code::CloseCode;
 
-/// Messages that wait for a peer connection, at most; beyond that they are lost, and the round that
+/// The capacity of a peer connection's queue; when it is full messages are lost, and the round that
 /// they belong to fails.
 const MAX_WAITING: usize = 16;
 
 /// Tells the driver of a connection, and hands messages to and fro for as long as it is polled.
-/// What is no message costs the peer the connection. Without anybody to tell, direct paths are off,
+/// An invalid message costs the peer the connection. Without a receiver direct paths are disabled,
 /// and nothing happens.
 pub(crate) async fn serve(
     connection: &Connection,

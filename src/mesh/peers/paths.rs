@@ -1,4 +1,4 @@
-//! The driver's part in direct paths: what the puncher is told, and what becomes of what it says.
+//! The driver's part in direct paths: the inputs of the puncher, and what is done with its outputs.
 //!
 //! ```text
 //!   peer connections up, down ─┐                ┌─▶ switch: where a peer's packets go, and what is let in
@@ -14,7 +14,7 @@
 //!
 //! The peer at the other end of a path may be another process by now, or have closed its last
 //! connection without this end having noticed; then it drops what comes by the path. So handshakes
-//! go by relays, and a new connection begins the session anew, but for two that are opened at the
+//! go by relays, and a new connection restarts the session, except for two that are opened at the
 //! same time.
 
 mod drive;
@@ -44,15 +44,15 @@ use crate::transport::code::CloseCode;
 use crate::transport::probes::{Probes, ReceivedProbe};
 use crate::transport::{mapped, random};
 
-// The socket tells probes by what they look like, and knows nothing else of them.
+// The socket recognises probes by their first byte, and knows nothing else of them.
 const _: () = assert!(Probes::TYPE == Probe::TYPE && Probes::LEN == Probe::LEN);
 
 /// Sessions of one peer that may begin at once, and how soon another may after that. What a peer
-/// may ask of this node is limited by session: whoever connects again and again gets no more of it,
-/// and stays relayed meanwhile.
+/// may ask of this node is limited per session: a peer that reconnects repeatedly gets no more of
+/// it, and stays relayed meanwhile.
 const SESSION_BURST: u32 = 4;
 const SESSION_EVERY: Duration = Duration::from_secs(10);
-/// Peers whose sessions are counted, at most: those that connected last.
+/// The maximum number of peers whose sessions are counted: those that connected last.
 const MAX_COUNTED: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");
 
 /// Two connections whose handshakes end within this time were opened at the same time, one from
@@ -69,14 +69,14 @@ pub(crate) struct Paths {
     puncher: Option<Puncher>,
     /// By peer; bounded as the peers are.
     sessions: BTreeMap<NodeId, Session>,
-    /// How many sessions each peer has begun lately.
+    /// How many sessions each peer has started recently.
     begun: LruCache<NodeId, Begun>,
-    /// The addresses of this machine, and those of the node that were last told.
+    /// The addresses of this machine, and those of the node that were last advertised.
     network: watch::Receiver<Arc<LocalNetwork>>,
     host: Vec<HostAddress>,
-    /// Whether the switch is to be told of other cookies or paths.
+    /// Whether the switch needs an update of cookies or paths.
     changed: bool,
-    /// Whether a session was begun anew since the puncher was last drained.
+    /// Whether a session was restarted since the puncher was last drained.
     anew: bool,
 }
 
@@ -86,7 +86,7 @@ struct Session {
     connections: Vec<PeerConnection>,
     /// Frames of streams and datagrams, both ways, when last looked at.
     frames: u64,
-    /// When the puncher is told of the session, where that has to wait.
+    /// When the session is handed to the puncher, where that has to wait.
     begin_at: Option<Instant>,
 }
 
@@ -172,7 +172,7 @@ impl Paths {
         }
     }
 
-    /// A neighbour sees this node at this address; none: it is no neighbour any more.
+    /// A neighbour observes this node at this address; `None` if it is no longer a neighbour.
     pub(crate) fn observed(&mut self, neighbour: &NodeId, at: Option<SocketAddr>, now: Instant) {
         if let Some(puncher) = &mut self.puncher {
             let at = at.map(|at| SocketAddr::new(at.ip().to_canonical(), at.port()));
@@ -347,7 +347,7 @@ impl Paths {
         self.puncher.as_ref()?.since(peer)
     }
 
-    /// What was done so far; none: direct paths are off.
+    /// The counters so far; `None` if direct paths are disabled.
     pub(crate) fn status(&self) -> Option<PathsStatus> {
         let puncher = self.puncher.as_ref()?;
         let counters = puncher.counters();

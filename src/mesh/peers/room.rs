@@ -13,7 +13,7 @@ use crate::mesh::services::fair;
 pub(super) enum Room {
     /// One is free.
     Free,
-    /// That of this peer, which nobody uses.
+    /// That of this peer, which is unused.
     Of(NodeId),
     /// Nowhere: all are in use, or those with the newcomer's certificate have their share.
     None,
@@ -27,7 +27,7 @@ pub(super) fn room<'a>(
     max: usize,
 ) -> Room {
     let taken = peers.len();
-    // With as many free, nobody has used up a share.
+    // With this many free, no share is used up.
     if fair::admits(taken, taken, max) {
         return Room::Free;
     }

@@ -25,7 +25,7 @@ const ROUTE_GRACE: Duration = Duration::from_millis(150);
 /// arrived in between counts as recent.
 const MAX_GAP: Duration = Duration::from_secs(1);
 
-/// When packets of a connection last arrived, as far as samples of their count tell.
+/// When packets of a connection last arrived, to the precision of the samples of their count.
 #[derive(Debug)]
 pub(super) struct Silence {
     received: u64,

@@ -91,7 +91,7 @@ pub(super) enum Said {
     Conclusive,
 }
 
-/// What a sample of a connection tells.
+/// What a sample of a connection shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Answers {
     /// Nothing new.

@@ -18,7 +18,7 @@ use crate::mesh::view::View;
 const PACE: Duration = Duration::from_millis(100);
 /// Interval while the answers of a peer are overdue.
 const DOUBT_PACE: Duration = Duration::from_millis(25);
-/// Longest interval while there are none.
+/// The longest interval while there are no such peers.
 const IDLE_PACE: Duration = Duration::from_millis(500);
 /// A stub asks its neighbour for the route to a peer that has been silent for this long before it
 /// would be given up.
@@ -67,7 +67,7 @@ impl Watch {
     /// Whether there is a route to each of the nodes, as far as this node knows.
     async fn routed(&self, view: &View, nodes: &[NodeId]) -> Vec<bool> {
         if !view.stub {
-            // A stub that nobody here has looked for needs no route as long as its packets say
+            // A stub that was not looked up here needs no route as long as its packets say
             // where it is attached.
             let known = |node: &NodeId| view.reaches(node) || view.table.is_claimed(node);
             return nodes.iter().map(|node| *node == self.id || known(node)).collect();

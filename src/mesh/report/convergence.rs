@@ -14,7 +14,7 @@ pub enum Convergence {
         /// How many they are, this node included. Ephemeral nodes have no routes, and do not count.
         count: u64,
     },
-    /// Not everybody is known to have it: somebody did not answer in time, or links and nodes came
+    /// Not every node is known to have it: one did not answer in time, or links and nodes came
     /// and went all the while.
     Partial {
         /// The most nodes that have answered, this node included. An ephemeral node that got no

@@ -138,7 +138,7 @@ pub enum Event {
         #[serde(with = "super::as_text::list")]
         addresses: Vec<IpAddr>,
     },
-    /// This node's record could not be signed, for want of randomness. It is tried again every
+    /// This node's record could not be signed: no randomness is available. It is retried every
     /// second; reported once until the certificates are reloaded.
     SigningFailed,
     /// Two live processes have one id: this node's, which was proven by their records, or a

@@ -35,7 +35,7 @@ pub struct NodeExplanation {
     /// The neighbours that its packets avoid, because they got no answer through them; `None` if
     /// they follow the route.
     pub detour: Option<Detour>,
-    /// How its packets travel; none: they do not, or it is this node.
+    /// How packets reach it; `None` if they do not, or if it is this node.
     pub path: Option<PathExplanation>,
     /// The streams between the two nodes; `None` if there is no connection.
     pub streams: Option<StreamUse>,
@@ -111,7 +111,7 @@ pub struct PathExplanation {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NatPair {
-    /// That of this node; none: direct paths are off.
+    /// That of this node; `None` if direct paths are disabled.
     pub mine: Option<Cow<'static, str>>,
     /// That of the other, as it says.
     pub theirs: Option<Cow<'static, str>>,
@@ -121,7 +121,7 @@ pub struct NatPair {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Candidates {
-    /// This node, as it tells its peers.
+    /// This node, as advertised to its peers.
     pub mine: Vec<CandidateStatus>,
     /// The other, with those that were learned from probes.
     pub theirs: Vec<CandidateStatus>,

@@ -14,7 +14,7 @@ use crate::sync::lock;
 
 /// The shortest time between two lines about one address.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Addresses that are told apart within a period.
+/// The number of addresses that are distinguished within a period.
 const MAX_ADDRESSES: usize = 64;
 
 /// The refusals of the last minute.

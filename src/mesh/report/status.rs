@@ -65,7 +65,7 @@ pub struct Status {
     /// The nodes that have left the mesh within the last hour and are not back, the latest first;
     /// at most 1,024. An ephemeral node knows of its neighbours only.
     pub left: Vec<LeftStatus>,
-    /// Its direct paths; none: they are off.
+    /// Its direct paths; `None` if they are disabled.
     pub paths: Option<PathsStatus>,
     /// How often packets for a peer began to avoid a neighbour through which they got no answer,
     /// see [`Event::NextHopAvoided`](crate::mesh::Event::NextHopAvoided). The count only grows.
@@ -135,7 +135,7 @@ pub struct NetworkStatus {
     /// How often they, the default route, or the machine's being awake have changed since the node
     /// was started.
     pub changes: u64,
-    /// How it goes with the mapping of a port of the router; none, if it is not asked for.
+    /// The state of the router's port mapping; `None` if none is requested.
     pub port_mapping: Option<PortMappingStatus>,
 }
 
@@ -316,7 +316,7 @@ pub struct RecordStatus {
     pub forged: u64,
     /// Times that a record was not taken because its certificate is not trusted here.
     pub untrusted: u64,
-    /// Records that were dropped because nobody who had sent them had the certificate.
+    /// Records that were dropped because no neighbour that had sent them had the certificate.
     pub unproven: u64,
     /// Proofs of other nodes' ephemerals that were verified and are valid.
     pub attachments: u64,
@@ -358,7 +358,7 @@ pub struct PathsStatus {
     /// Attempts that came to something, and those of them that got a path, by the NATs of both
     /// ends: `mine/theirs`. Pairs without any are left out.
     pub pairs: BTreeMap<String, PairStatus>,
-    /// The mean time from the begin of an attempt to its path, in milliseconds; none before the
+    /// The mean time from the start of an attempt to its path, in milliseconds; `None` before the
     /// first.
     pub time_to_direct_ms: Option<f64>,
     /// Paths that became usable.
@@ -410,8 +410,8 @@ pub struct PeerStatus {
     pub detour: Option<Detour>,
     /// The address of the peer that they go to, if direct.
     pub address: Option<SocketAddr>,
-    /// For how long they have travelled so, in seconds; none: it is no neighbour, and direct paths
-    /// are off.
+    /// For how long they have taken this path, in seconds; `None` if it is not a neighbour and
+    /// direct paths are off.
     pub since_s: Option<f64>,
     /// The smoothed round trip, in milliseconds.
     pub rtt_ms: f64,

@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(patiences.give_up(absent(5, false)), 40 * SECOND);
         assert!(is_over(&usual).await && !is_over(&long).await);
         assert_eq!(patiences.shortest(), 40 * SECOND);
-        // Nobody is left who would wait longer than usual.
+        // No stream is left that waits longer than usual.
         assert_eq!(patiences.give_up(absent(40, false)), 5 * SECOND);
         assert!(is_over(&long).await);
     }

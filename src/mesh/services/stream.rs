@@ -398,7 +398,8 @@ impl AsyncWrite for SendHalf {
     }
 }
 
-/// The receiving half of a [`Stream`]. Dropped before its end, it tells the other side to stop.
+/// The receiving half of a [`Stream`]. Dropping it before the end asks the other side to stop
+/// sending.
 #[derive(Debug)]
 pub struct RecvHalf {
     inner: quinn::RecvStream,

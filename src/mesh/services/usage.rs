@@ -72,7 +72,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Usage {
     /// Streams that this node opened.
     opened: Halves,
-    /// [`MAX_STREAMS`] less the opened ones, but for built-in directives that found none.
+    /// [`MAX_STREAMS`] less the open ones, except for built-in directives that found no credit.
     places: Arc<Semaphore>,
     /// Streams that the other node opened.
     incoming: Halves,

@@ -23,7 +23,7 @@ pub(crate) struct Own {
     host: Vec<HostAddress>,
     external: Vec<SocketAddr>,
     mapped: Vec<SocketAddr>,
-    /// One address a neighbour: none is trusted with more.
+    /// One address per neighbour: no neighbour is trusted with more.
     observed: BTreeMap<NodeId, SocketAddr>,
     /// Something was set since the candidates were gathered.
     dirty: bool,

@@ -25,7 +25,7 @@ use crate::router::convergence::answer::{Echo, Tally};
 use crate::router::database::earlier;
 use crate::router::record::Stamp;
 
-/// How long a wave of another node is remembered. Origins begin anew long before.
+/// How long a wave of another node is remembered. Origins start a new one long before.
 const WAVE_LIFE: Duration = Duration::from_secs(60);
 
 /// Records on their way to be accepted of which it is remembered who sent them.
@@ -39,7 +39,7 @@ pub(crate) struct Echoes {
     complete: BTreeSet<NodeId>,
     /// When waves of other nodes are forgotten.
     expiries: BTreeSet<(Instant, NodeId)>,
-    /// Runs of the schedule at the last look at `complete`; none: look again.
+    /// Runs of the schedule at the last evaluation of `complete`; `None`: evaluate again.
     looked_at: Option<u64>,
     /// Who has sent a record that is not accepted yet: it came too fast, or waits for a credential.
     coming: BTreeMap<NodeId, (Stamp, BTreeSet<NodeId>)>,
@@ -110,7 +110,7 @@ impl Echoes {
         }
     }
 
-    /// Nobody is waited for any more who holds this copy or a newer one.
+    /// Nodes that hold this copy or a newer one are no longer waited for.
     pub(crate) fn on_shown(&mut self, origin: &NodeId, stamp: Stamp, by: &NodeId) {
         if let Some(wave) = self.waves.get_mut(origin).filter(|wave| wave.stamp <= stamp) {
             let waited = wave.waits.remove(by);

@@ -31,8 +31,8 @@ impl Router {
     /// ends one without an answer.
     ///
     /// For a node without neighbours, which is all of its mesh, the request succeeds at once. One
-    /// that syncs with its first neighbour begins when it has. A wave takes about twice the time of an update, and
-    /// at most 2E messages over E links.
+    /// that syncs with its first neighbour begins when it has. A wave takes about twice the time of
+    /// an update, and at most 2E messages over E links.
     ///
     /// # Errors
     /// The request is not taken; the variant says why.
@@ -215,8 +215,8 @@ impl Router {
             let ended = |got_end| got_end || self.credentials.ends(parent);
             session.is_some_and(|s| ended(s.got_end) && s.state != NeighbourState::Leaving)
         };
-        // A wave that arrives late, with the sync, is not forwarded: the neighbour does not wait for
-        // an answer.
+        // A wave that arrives late, with the sync, is not forwarded: the neighbour does not wait
+        // for an answer.
         if !from.is_none_or(listens) {
             return self.echoes.forget(origin);
         }
@@ -231,8 +231,8 @@ impl Router {
         }
     }
 
-    /// The neighbour shows that it holds what is held here, and need not be told; but one that has
-    /// part in a wave waits for a sign of this node too.
+    /// The neighbour shows that it holds what is held here, and need not be sent it; but one that
+    /// has part in a wave waits for a sign of this node too.
     pub(in crate::router) fn settle_shown(&mut self, neighbour: &NodeId, origin: &NodeId) {
         let echo = self.database.get(origin).is_some_and(|record| record.echo);
         let Some(outbox) = self.neighbours.outbox(neighbour) else { return };

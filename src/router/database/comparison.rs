@@ -8,9 +8,9 @@
 //!      └─ more ─▶ BUCKETS ⇄ BUCKETS ─▶ SUMMARY ⇄ SUMMARY of the buckets that differ ─▶ likewise
 //! ```
 //!
-//! After a quiet time one side alone was told a digest that differs: it sends SUMMARY, or BUCKETS,
-//! which the other answers with a SUMMARY. Who reads a SUMMARY sends what is lacking and asks for
-//! what is newer.
+//! After a quiet period one side alone has received a digest that differs: it sends SUMMARY, or
+//! BUCKETS, which the other answers with a SUMMARY. Who reads a SUMMARY sends what is lacking and
+//! asks for what is newer.
 //!
 //! What changes in between does no harm: a session floods from its first message on, so only what
 //! both held before has to be found here.
@@ -82,8 +82,8 @@ impl Router {
         }
     }
 
-    /// In how many buckets databases of which the larger holds `count` records are compared; none:
-    /// as a whole.
+    /// The number of buckets in which databases are compared, the larger of `count` records;
+    /// `None`: as a whole.
     fn bits(&self, count: u64) -> Option<u32> {
         (count > self.config.limits.whole_summary as u64).then(|| bits_for(count))
     }

@@ -42,7 +42,7 @@ impl Csr {
         &self.ends_only
     }
 
-    /// The edges of a vertex, ascending; none if it refuses transit.
+    /// The edges of a vertex, ascending; empty if it refuses transit.
     pub(crate) fn edges(&self, number: u32) -> &[Edge] {
         let at = number as usize;
         let begin = at.checked_sub(1).map_or(0, |before| self.stops[before]);

@@ -35,7 +35,7 @@ pub(crate) struct Database {
     /// What else there is to say of each, by its number in the graph.
     held: Vec<Option<Held>>,
     addrs: BTreeMap<NodeAddr, u32>,
-    /// When the clock of deletion started anew for all.
+    /// When the deletion timer of all records was restarted.
     deletion_clock: Instant,
     /// No record is due to be dropped before.
     sweep_at: Option<Instant>,
@@ -267,7 +267,7 @@ impl Database {
         unlisted.chain(older).map(|record| record.origin.clone()).collect()
     }
 
-    /// Starts the clock of deletion anew: after a session came up or synced, what was unreachable
+    /// Restarts the deletion timer: after a session came up or synced, what was unreachable
     /// may be connected soon, and must not be deleted in between.
     pub(crate) fn restart_deletion_clock(&mut self, now: Instant) {
         self.deletion_clock = now;
@@ -300,7 +300,7 @@ impl Database {
         dead
     }
 
-    /// What neighbours may be told of: what is reachable, or was until lately. A far component's
+    /// What neighbours may be sent: what is reachable, or was until recently. A far component's
     /// records come from its own side; corpses do not spread.
     fn offered(&self, start: Bound<&NodeId>, now: Instant) -> impl Iterator<Item = &Record> {
         let offered = move |held: &Held| {

@@ -1,4 +1,4 @@
-//! The ids of advertisements seen lately.
+//! The ids of recently seen advertisements.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, DefaultHasher};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::id::NodeId;
 use crate::router::record::Stamp;
 
-/// A bounded cache of the advertisements that were read lately, and of what they were.
+/// A bounded cache of recently read advertisements, and of the verdict on each.
 ///
 /// It saves the decoding of duplicates and decides nothing: what to do with a copy follows from the
 /// database alone.

@@ -2,8 +2,8 @@
 //! now and then.
 //!
 //! Every other comparison trusts what was computed when a record came. Once an hour each end of a
-//! link sends a digest that is computed anew, from the bytes of all records that it reaches, under
-//! a key that nobody could know before ([`Timers::audit`](crate::router::Timers::audit)). A
+//! link sends a digest that is recomputed from the bytes of all records that it reaches, under
+//! a key that cannot be predicted ([`Timers::audit`](crate::router::Timers::audit)). A
 //! difference is only a hint, for something may just be changing: the other end answers with one of
 //! its own a little later. The second in a row is believed: the node checks each of its records
 //! against its id, drops those that are no longer what they were, and compares databases.
@@ -95,7 +95,7 @@ impl Audits {
         Some(id)
     }
 
-    /// A key that none of the keys before tells anything of.
+    /// A key that cannot be derived from earlier ones.
     pub(in crate::router) fn key(&mut self) -> [u8; 16] {
         self.keys += 1;
         let hash = Sha256::new()

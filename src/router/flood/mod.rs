@@ -365,7 +365,7 @@ mod tests {
         graph.insert(record("new", &[("d", 1)]));
         graph.insert(record("a", &[("b", 1), ("c", 1), ("new", 1)]));
         assert_eq!(eager("a", &graph, "a", &["b", "c", "new"]), only(&["b", "c", "new"]));
-        // A session that nobody lists yet, with a node that others reach.
+        // A session that no record lists yet, with a node that others reach.
         assert_eq!(eager("b", &graph, "a", &["a", "c", "d"]), only(&["d"]));
     }
 

@@ -12,7 +12,7 @@ pub(crate) struct Quiet {
     max: Duration,
     /// None: everything was said.
     armed: Option<Armed>,
-    /// When all are compared anew, because something was given up that a neighbour holds.
+    /// When all are compared again, because something was given up that a neighbour holds.
     again: Option<Instant>,
     jitter: Jitter,
 }
@@ -37,7 +37,7 @@ impl Quiet {
         Self { quiet, max, armed: None, again: None, jitter: Jitter::new(seed) }
     }
 
-    /// Something changed, or somebody is to be told.
+    /// Something changed, or a neighbour is to be sent something.
     pub(crate) fn on_change(&mut self, now: Instant) {
         let quiet_at = now + self.quiet + self.jitter.up_to(self.quiet / 4);
         let at_latest = self.armed.as_ref().map_or(now + self.max, |armed| armed.at_latest);

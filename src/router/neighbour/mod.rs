@@ -39,7 +39,7 @@ pub struct SessionUp {
     pub neighbour: NodeId,
     /// The instance of its process, from its HELLO. A session that replaces one of the same
     /// instance is another path to the same process, and the link stays in use; another instance is
-    /// a restart, and the link begins anew.
+    /// a restart, and the link starts over.
     pub instance: u64,
     /// What it costs this node to send over the link.
     pub cost: Cost,

@@ -31,7 +31,7 @@ pub(crate) struct Outbox {
     wants: BTreeSet<NodeId>,
     nacks: BTreeSet<NodeId>,
     credential_wants: BTreeSet<Key>,
-    /// Answers to the neighbour; none: this node does not have it.
+    /// Answers to the neighbour; `None` if this node does not have it.
     credentials: BTreeMap<Key, Option<Bytes>>,
     /// Stub and neighbour.
     attachment_wants: BTreeSet<claims::Key>,
@@ -44,7 +44,7 @@ pub(crate) struct Outbox {
     echoes: BTreeMap<NodeId, Echo>,
     /// Where the round through `dirty` stands, so that busy origins do not starve others.
     turn: Option<NodeId>,
-    /// Records that must go before the end of the sync; none: the end was sent, or is not due.
+    /// Records that must be sent before the end of the sync; `None`: it was sent, or is not due.
     before_end: Option<BTreeSet<NodeId>>,
     /// A request or an answer went last. Now it is the turn of records: where the stream is so slow
     /// that requests are repeated before it takes the next message, nothing else would ever go.

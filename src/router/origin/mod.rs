@@ -24,7 +24,7 @@ use crate::id::{Cost, NodeId, Version};
 pub(crate) struct Origin {
     id: NodeId,
     version: Version,
-    /// When the newest record was made; none: this process has not spoken yet.
+    /// When the newest record was originated; `None` before the first one.
     spoke_at: Option<Instant>,
     transit: bool,
     leaving: bool,

@@ -2,8 +2,8 @@
 //! yields.
 //!
 //! A process that overtakes another one's record of its own id says so in its next record: `over`
-//! is the instance that it overtook. Whoever reads a record of its id by another process with its
-//! *own* instance in `over` knows that the other one was alive after it had spoken itself: no
+//! is the instance that it overtook. A node that reads a record of its id by another process with
+//! its *own* instance in `over` knows that the other one was alive after it had spoken itself: no
 //! process that ended before could name it. So a restart is never taken for a twin, however fast it
 //! is and whatever the clocks say.
 //!
@@ -21,7 +21,7 @@
 //! report it too; that one then overtakes it. No clock is asked.
 //!
 //! The verdict is on pairs. Of three that meet at once, two by two in a circle, all may yield;
-//! nobody is left to notice but an operator.
+//! only an operator can notice.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ pub(crate) struct Twins {
     over: Option<(u64, Instant)>,
     /// The instance that was overridden last in a record, and the newest such record.
     told: Option<(u64, Version)>,
-    /// To be yielded to when the next record has told the other one.
+    /// To be yielded to when the next record has reached the other one.
     pending: Option<Duplicate>,
     duplicate: Option<Duplicate>,
 }

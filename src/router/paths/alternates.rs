@@ -42,7 +42,7 @@ impl Standby {
 ///
 /// It begins once the paths have stayed the same for 20 ms. Like that of the paths, its time is
 /// estimated: after each neighbour it rests for nine times as long, and paths that are wanted go
-/// first. A change of the paths starts it anew.
+/// first. A change of the paths restarts it.
 #[derive(Debug)]
 pub(crate) struct Alternates {
     search: Option<Search>,

@@ -136,7 +136,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The least of the costs for each node. Empty if there are none.
+/// The minimum cost for each node. Empty without nodes.
 fn nearest(searches: impl Iterator<Item = Vec<u64>>) -> Vec<u64> {
     let least = |mut a: Vec<u64>, b: Vec<u64>| {
         a.iter_mut().zip(b).for_each(|(a, b)| *a = b.min(*a));

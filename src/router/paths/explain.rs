@@ -30,7 +30,7 @@ pub enum Explanation {
     },
     /// It has no record of its own in reach, and is listed as a stub.
     Stub {
-        /// The nodes that list it, ascending, but for those whose claims were rejected, see
+        /// The nodes that list it, ascending, except those whose claims were rejected, see
         /// [`Router::claims`].
         of: Vec<NodeId>,
         /// How it is reached. `None` if those nodes are not reachable themselves, if none has

@@ -5,7 +5,7 @@ use std::iter::repeat_with;
 /// The bits of a node's number.
 pub(crate) const NODE_BITS: u32 = 24;
 
-/// Nodes that paths can be found among, at most: their numbers, and the costs of paths of that many
+/// The maximum number of nodes: their indices, and the costs of paths of that many
 /// links, fit into one word together.
 pub(crate) const MAX_NODES: u32 = 1 << NODE_BITS;
 

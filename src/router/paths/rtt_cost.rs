@@ -22,7 +22,7 @@ const BUCKETS: [u16; 20] =
 /// for [`HOLD`](Self::HOLD) on end and is a quarter or more away from what the last cost was made
 /// of, and at most once every [`PAUSE`](Self::PAUSE).
 ///
-/// It knows nothing of routers. Feed it often, and tell the router of what it says:
+/// It is independent of the router. Feed it often, and pass what it returns to the router:
 /// [`Router::set_cost`](crate::router::Router::set_cost). `now` never goes back from one call to
 /// the next.
 ///

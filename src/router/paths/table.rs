@@ -42,7 +42,7 @@ pub struct Route {
     #[serde(with = "shared")]
     pub next_hops: Arc<[NodeId]>,
     /// The neighbours that can stand in at once when the links to all next hops are gone, best
-    /// first: none to two.
+    /// first: zero to two.
     ///
     /// A neighbour m is a loop-free alternate (RFC 5286) to d if it is no next hop and its own
     /// shortest paths to d do not lead through this node: dist(m, d) < dist(m, this node) +

@@ -28,7 +28,7 @@ use crate::router::record::{Record, Stamp};
 /// What became of a record that is newer than what is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::router) enum Admission {
-    /// It was stored, or is of no use whoever sends it.
+    /// It was stored, or is useless from any neighbour.
     Done,
     /// It was not taken, or waits: another neighbour's copy may do.
     NotThisCopy,
@@ -97,7 +97,7 @@ impl Router {
         if !self.pulls.on_announced(from, &id, stamp, now) {
             self.counters.requests_dropped += 1;
         } else if self.neighbours.get(from).is_some_and(|session| session.got_end) {
-            // Nobody is to send it unasked, and until it is here this node may not be heard.
+            // No neighbour sends it unrequested, and without it this node may not be heard.
             self.pulls.hasten(&id, now);
         }
     }

@@ -67,7 +67,7 @@ pub enum ClaimState {
     Proven,
     /// The proof was asked for and has not come yet.
     Pending,
-    /// Nobody here has used the stub, so the proof was not asked for.
+    /// The stub is not used here, so the proof was not requested.
     Unverified,
     /// The claim is ignored.
     Rejected(ClaimFault),
@@ -378,7 +378,7 @@ impl Claims {
             ClaimFault::NoProof => held.rejections == 2,
             _ => false,
         };
-        // A missing proof is asked for a second time before it is reported, whoever uses the stub.
+        // A missing proof is requested a second time before it is reported.
         let again = (first && fault == ClaimFault::NoProof).then_some(now + pause);
         let askers = held.asking.take().map(|asking| asking.askers).unwrap_or_default();
         let old = held.proven.take();

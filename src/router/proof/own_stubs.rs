@@ -21,7 +21,7 @@ pub(crate) struct OwnStubs {
 struct OwnStub {
     instance: u64,
     attachment: Option<Attachment>,
-    /// When the attachment expires, or is overdue if there is none yet.
+    /// When the attachment expires, or when a missing one is overdue.
     due: Instant,
 }
 

@@ -19,9 +19,9 @@ pub enum Distrust {
     NotYetValid,
     /// It is genuine, and the signature too, but it was revoked.
     Revoked,
-    /// It is genuine, and the signature too, but this node was told not to let it in.
+    /// It is genuine, and the signature too, but it is excluded by this node's configuration.
     Denied,
-    /// Nobody that this node trusts has issued it.
+    /// It was not issued by a CA that this node trusts.
     UnknownIssuer,
     /// It is not meant for nodes of a mesh.
     WrongUsage,

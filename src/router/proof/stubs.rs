@@ -158,7 +158,7 @@ impl Router {
         }
     }
 
-    /// The proof that a neighbour was asked for, or that there is none.
+    /// The proof that a neighbour was asked for, or that it has none.
     pub(in crate::router) fn on_attachment(
         &mut self,
         from: &NodeId,

@@ -62,7 +62,7 @@ impl Advertisement {
         self.content.id
     }
 
-    /// The first four bytes of the id: tells copies of one version apart in summaries.
+    /// The first four bytes of the id, which distinguish copies of one version in summaries.
     #[must_use]
     pub fn check(&self) -> u32 {
         (self.id().as_u128() >> 96) as u32
@@ -83,7 +83,7 @@ impl Advertisement {
         &self.content.bytes
     }
 
-    /// The proof that the bytes are of their origin, as it travels; empty: none.
+    /// The proof that the bytes are of their origin, as on the wire; empty without one.
     #[must_use]
     pub fn proof(&self) -> &Bytes {
         &self.proof

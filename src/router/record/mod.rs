@@ -114,7 +114,7 @@ impl Record {
     /// Reads the record of an advertisement. Total: any bytes give a record or an error.
     ///
     /// # Errors
-    /// The bytes are no record; the fault of whoever sent or repeated them.
+    /// The bytes are not a record; the fault of the node that sent or repeated them.
     pub fn decode(advertisement: &Advertisement) -> Result<Self, DecodeError> {
         Self::decode_sharing(advertisement, |_| None)
     }
@@ -150,7 +150,7 @@ impl Record {
         Self(self.0.with_proof(proof))
     }
 
-    /// The same record with another address, for tests of collisions, which nobody can make
+    /// The same record with another address, for tests of collisions, which cannot be constructed
     /// otherwise.
     #[cfg(test)]
     pub(crate) fn with_addr(&self, addr: NodeAddr) -> Self {

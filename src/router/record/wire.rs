@@ -22,7 +22,7 @@ use crate::router::record::advertisement::Advertisement;
 use crate::router::record::compact::{self, DecodeError, Fields, Read, Tolerant};
 use crate::router::record::delta::Delta;
 
-/// What two neighbours tell each other. Later versions add types.
+/// The messages between two neighbours. Later versions add types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Message {
@@ -39,13 +39,13 @@ pub enum Message {
     /// What the sender offers of the origins after `after` up to the last entry, or up to the end
     /// if `last` is set. An origin in that range that is not listed is not offered.
     Summary {
-        /// Where the range starts, exclusive; none: at the first origin.
+        /// Where the range starts, exclusive; `None`: at the first origin.
         after: Option<NodeId>,
         /// Which copy of each origin's record the sender holds, ascending by origin.
         entries: Vec<Entry>,
         /// Whether the range goes to the end.
         last: bool,
-        /// The buckets to which the range is limited; none: it is not.
+        /// The buckets to which the range is limited; `None` without a limit.
         buckets: Option<BucketSet>,
     },
     /// A record, and its proof.
@@ -54,7 +54,7 @@ pub enum Message {
     Delta(Arc<Delta>),
     /// The sender holds these copies.
     Have(Vec<Entry>),
-    /// The same, and the sender sends these copies to nobody who does not ask. On the wire it is a
+    /// The same, and the sender sends these copies only on request. On the wire it is a
     /// HAVE with a mark.
     Offer(Vec<Entry>),
     /// The sender asks for the records of these origins.
@@ -65,7 +65,7 @@ pub enum Message {
     Echo(Echo),
     /// The sender has sent all that the difference of the databases asked for.
     SyncEnd,
-    /// The digest of the records that the sender can reach, computed anew from their bytes, under a
+    /// The digest of the records that the sender can reach, recomputed from their bytes, under a
     /// key of its own.
     Rekeyed {
         /// The key, another one each time.
@@ -81,7 +81,7 @@ pub enum Message {
         origin: NodeId,
         /// Which one was asked for.
         name: CredentialName,
-        /// The credential; none: the sender does not have it.
+        /// The credential; `None` if the sender does not have it.
         credential: Option<Bytes>,
     },
     /// The sender asks for the proofs that these stubs are attached to these nodes: stub, then

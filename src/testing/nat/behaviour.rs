@@ -134,7 +134,7 @@ pub enum Mapping {
 /// Which sources are admitted (RFC 4787 §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filtering {
-    /// Everybody, while the mapping lasts.
+    /// Any host, while the mapping lasts.
     EndpointIndependent,
     /// Addresses that the host has sent to through the mapping.
     AddressDependent,

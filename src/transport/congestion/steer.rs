@@ -1,7 +1,7 @@
 //! What the mesh says to the congestion controller of a running connection.
 //!
-//! quinn offers no way to reach a controller once a connection has it, so each controller is wrapped,
-//! and shares a [`Steering`] with the mesh:
+//! quinn offers no way to reach a controller once a connection has it, so each controller is
+//! wrapped, and shares a [`Steering`] with the mesh:
 //!
 //! - A packet that asks whether the peer still hears this end must leave even if the window is full
 //!   of packets that a dead relay has lost. QUIC exempts its own probes from the window for the same
@@ -24,7 +24,7 @@ const GRANTED_PACKETS: u64 = 2;
 /// The handle to the congestion controller of one connection. Clones of the controller share it.
 #[derive(Debug, Default)]
 pub(crate) struct Steering {
-    /// Bytes in flight, as far as the controller is told.
+    /// Bytes in flight, as far as the controller is notified.
     in_flight: AtomicU64,
     mtu: AtomicU64,
     /// The least window, in bytes, until the next acknowledgement.

@@ -170,7 +170,7 @@ impl Trust {
         })
     }
 
-    /// Refuses certificates whose public key is none of these: SHA-256 over the
+    /// Refuses certificates whose public key is not one of these: SHA-256 over the
     /// SubjectPublicKeyInfo in DER, see
     /// [`Identity::key_fingerprint`](super::Identity::key_fingerprint). Adds to those pinned
     /// before; an empty first list refuses everyone.

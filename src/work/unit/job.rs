@@ -1,4 +1,4 @@
-//! What the node and a supervisor tell each other by files.
+//! The files by which the node and a supervisor communicate.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

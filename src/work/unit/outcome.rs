@@ -44,7 +44,7 @@ pub enum Outcome {
     Expired,
     /// The executor rejected it. It was not started.
     Refused(UnitRefusal),
-    /// It was started, and nobody can know how it ended: its host lost power, its supervisor was
+    /// It was started, and its end cannot be known: its host lost power, its supervisor was
     /// killed, or the executor lost its data directory. It is not run again unless its spec says
     /// that it is idempotent.
     Lost,

@@ -27,7 +27,7 @@ pub(crate) struct UnitSpec {
     /// How long its status and output are kept after it has ended, in milliseconds: at most
     /// [`MAX_LIFE`](Self::MAX_LIFE).
     pub(crate) keep_for_ms: u64,
-    /// Whether it may be run again when nobody can know how an earlier attempt ended.
+    /// Whether it may be run again when the end of an earlier attempt is unknown.
     pub(crate) idempotent: bool,
     /// For people and queries.
     pub(crate) labels: BTreeMap<String, String>,

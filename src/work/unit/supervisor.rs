@@ -327,7 +327,7 @@ struct Children {
 impl Children {
     /// Signals the command's process group, and descendants that have left it.
     fn signal(&self, signal: Signal) {
-        // An error means that there is nobody.
+        // An error means that there is no process.
         if let Some(leader) = self.leader.filter(|_| self.ended.is_none()) {
             let _ = kill_process_group(leader, signal);
         }

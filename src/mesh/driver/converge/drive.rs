@@ -78,7 +78,8 @@ impl Driver {
     ) {
         match self.waiting.by_request.remove(&request) {
             Some(Waiter::Here(asker)) => {
-                // Whoever hears that others have routes to this node finds its own routes in use.
+                // A node that learns that others have routes to it knows that its own routes are in
+                // use.
                 self.publish_now(now);
                 let _ = asker.send(Ok(verdict));
             }
@@ -109,7 +110,7 @@ impl Driver {
         self.cancel_waiters(|waiter| matches!(waiter, Waiter::Stub(link) if *link == id), now);
     }
 
-    /// Gives up what nobody waits for any more, and ends the waits of a stub whose neighbour does
+    /// Drops requests whose callers are gone, and ends the waits of a stub whose neighbour does
     /// not answer.
     pub(crate) fn forget_gone_waiters(&mut self, now: Instant) {
         self.cancel_waiters(

@@ -29,7 +29,7 @@ impl ExpiryWatch {
         Self { warned: Stage::Far }
     }
 
-    /// To be called now and then. Warns once a stage; a renewed certificate begins anew.
+    /// To be called periodically. Warns once per stage; a renewed certificate starts over.
     pub(crate) fn look(&mut self, identity: &Identity, now: SystemTime) {
         let stage = stage(identity.not_before(), identity.not_after(), now);
         if stage > self.warned {

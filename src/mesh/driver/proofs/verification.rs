@@ -63,7 +63,8 @@ impl VerificationPool {
     ) -> Option<T> {
         let permit = Arc::clone(&self.0).acquire_owned().await.ok()?;
         let job = tokio::task::spawn_blocking(move || {
-            // The permit lasts as long as the thread is busy, even if nobody waits for the result.
+            // The permit lasts as long as the thread is busy, even if the result is no longer
+            // awaited.
             let _permit = permit;
             work()
         });

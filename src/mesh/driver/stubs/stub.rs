@@ -9,7 +9,7 @@ use super::stub_waiting::StubWaiting;
 use crate::id::NodeId;
 use crate::router::Router;
 
-/// Questions of a stub that wait for an answer, at most.
+/// The maximum number of a stub's queries that wait for an answer.
 const MAX_QUERIES: usize = 1_024;
 
 /// What a node is to the mesh.

@@ -32,7 +32,7 @@ impl StubWaiting {
         self.waiters.push((deadline, asker));
     }
 
-    /// Until when the neighbour is to be asked; `None` if nobody waits.
+    /// Until when the neighbour is to be asked; `None` if no caller waits.
     pub(crate) fn earliest(&self) -> Option<Instant> {
         self.waiters.iter().map(|(deadline, _)| *deadline).min()
     }

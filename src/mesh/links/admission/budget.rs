@@ -1,7 +1,7 @@
-//! Places that sources share: nobody can take those of another.
+//! A budget that sources share fairly: no source can take what another needs.
 //!
 //! A source is a path from broad to narrow, such as a prefix of addresses, a longer prefix, and the
-//! address. A source may use every place that nobody else needs. When all are taken, the next to
+//! address. A source may use every place that no other needs. When all are taken, the next to
 //! enter displaces the oldest entry of the source that holds most, on each level of the path in
 //! turn:
 //!

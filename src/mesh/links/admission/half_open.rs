@@ -12,7 +12,7 @@
 //!   first packet ─▶ address proven? ─ no ─▶ over its share, or many under way ─ yes ─▶ Retry (RFC 9000 §8.1.2)
 //!                          │ yes                       │ no
 //!                          ▼                           ▼
-//!                    take a place; if there is none left, the oldest of the source that holds most goes
+//!                    take a place; if all are taken, the oldest of the source that holds most is dropped
 //! ```
 //!
 //! Sources whose address is not proven can be forged, so they get few of the places together.

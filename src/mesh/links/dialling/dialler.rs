@@ -38,7 +38,7 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// How long a dial goes on after the first report that the address is unreachable: ICMP may be
 /// forged, and a live peer that is not far answers in this time.
 const GRACE: Duration = Duration::from_millis(100);
-/// What every HELLO of this node says, but for what belongs to the one link.
+/// What every HELLO of this node says, except for the fields of the individual link.
 pub(crate) trait MakeHello: Send + Sync {
     /// The HELLO for a link to `remote`.
     fn hello(&self, remote: SocketAddr) -> Hello;
@@ -253,13 +253,13 @@ impl Dialler {
         // somebody to act.
         match &refusal {
             _ if repeated => debug!(error = why, "no link"),
-            // Another mesh on the same network is nobody's mistake.
+            // Another mesh on the same network is not an error.
             Some(_) if dialled.found.is_some() => info!(error = why, "no link"),
             Some(_) => warn!(error = why, "no link"),
             None => info!(error = why, "no link"),
         }
         let address = dialled.peer.to_string();
-        // Nobody listening is no error.
+        // It is not an error if there are no subscribers.
         let _ = self.events.send(match refusal {
             Some(why) => Event::LinkRefused { address, why },
             None => Event::DialFailed { address, why },
@@ -373,7 +373,7 @@ impl Dialler {
 /// Waits until the network changes.
 async fn network_moved(moved: &mut watch::Receiver<u64>) {
     if moved.changed().await.is_err() {
-        // Nobody looks at the network any more.
+        // The observer of the network has ended.
         std::future::pending().await
     }
 }

@@ -18,7 +18,7 @@ use super::peer_addr::PeerAddr;
 
 /// How long an attempt waits for a look-up.
 pub(crate) const LOOK_UP_WITHIN: Duration = Duration::from_secs(5);
-/// Addresses of one name that are used, at most.
+/// The maximum number of addresses of one name that are used.
 const MAX_ADDRS: usize = 8;
 
 /// What finds the addresses of a name.
@@ -90,7 +90,7 @@ impl Names {
         self.literal.is_some()
     }
 
-    /// Looks the name up. Cancel safe: a look-up that nobody waits for goes on, and the next call
+    /// Looks the name up. Cancel safe: a look-up whose caller is gone goes on, and the next call
     /// takes its answer.
     pub(crate) async fn look_up(&mut self) -> Result<Vec<SocketAddr>, LookUpError> {
         let pending = self.pending.get_or_insert_with(|| {

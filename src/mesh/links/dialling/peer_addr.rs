@@ -7,8 +7,8 @@ use crate::id::{InvalidName, NodeId, excerpt, text_argument};
 
 /// A neighbour to dial: `[ID@]HOST:PORT`.
 ///
-/// With an id, only a node that proves it is accepted; without, whoever answers with a certificate
-/// that the mesh trusts. The host is a name, which is resolved anew at every attempt, or an
+/// With an id, only a node that proves it is accepted; without, any node that has a certificate
+/// that the mesh trusts. The host is a name, which is resolved for every attempt, or an
 /// address; an IPv6 address is in brackets.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PeerAddr {
@@ -42,8 +42,8 @@ impl FromStr for PeerAddr {
     type Err = InvalidPeerAddr;
 
     fn from_str(text: &str) -> Result<Self, InvalidPeerAddr> {
-        // Ids may contain `@` and `:`; hosts contain neither, but for IPv6 addresses, which are in
-        // brackets.
+        // Ids may contain `@` and `:`; hosts contain neither, except for IPv6 addresses, which are
+        // in brackets.
         let (expected, address) = match text.rsplit_once('@') {
             Some((id, address)) => (Some(NodeId::try_from(id)?), address),
             None => (None, text),

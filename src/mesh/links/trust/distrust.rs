@@ -33,7 +33,7 @@ impl Distrusted {
         self.0.retain(|(known, _)| known.node != *node);
     }
 
-    /// The certificates were reloaded: what is not trusted is said anew.
+    /// The certificates were reloaded: what is not trusted is reported again.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }

@@ -39,7 +39,7 @@ pub struct CertificateNotary {
 }
 
 impl CertificateNotary {
-    /// `clock` tells the time that certificates must be valid at.
+    /// `clock` returns the time at which certificates must be valid.
     #[must_use]
     pub fn new(identity: &Identity, clock: fn() -> SystemTime) -> Self {
         let credential = credential::encode(&identity.certified().cert);
@@ -192,7 +192,7 @@ impl fmt::Debug for CertificateNotary {
     }
 }
 
-/// What is signed. The credential is in it, so that nobody on the way can put another one of the
+/// What is signed. The credential is part of it, so that no relay can substitute another one of the
 /// same key in its place.
 fn message(credential: CredentialName, record: &[u8]) -> Vec<u8> {
     [CONTEXT, &credential.0, record].concat()

@@ -431,7 +431,7 @@ impl Vetted {
         self.proving.store(false, Ordering::Release);
     }
 
-    /// Closes the connection, and tells the peer why.
+    /// Closes the connection with a code and a reason for the peer.
     fn refuse(&self, why: Refusal) {
         if self.connection.close_reason().is_some() {
             return;

@@ -14,7 +14,7 @@ pub const MAX_LOCAL_ADDRESSES: usize = 256;
 pub enum AddressKind {
     /// An address like any other.
     Usual,
-    /// Of an interface that looks like a bridge to containers or virtual machines: nobody else is
+    /// Of an interface that looks like a bridge to containers or virtual machines: no other host is
     /// behind it.
     ContainerBridge,
     /// Valid on its own network segment only, and of no use without the interface's name.
@@ -55,7 +55,7 @@ pub(crate) struct LocalNetwork {
     pub(crate) routes: Vec<DefaultRoute>,
     /// The addresses that packets to the rest of the world come from, by the system's choice.
     pub(crate) preferred: Vec<IpAddr>,
-    /// How often this machine has slept, as far as its clocks tell.
+    /// How often this machine has been suspended, as far as its clocks show.
     pub(crate) slept: u64,
 }
 
@@ -86,7 +86,7 @@ impl LocalNetwork {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct DefaultRoute {
     pub(crate) interface: String,
-    /// The router; unspecified, where there is none on the way out.
+    /// The router; unspecified if the default route has none.
     pub(crate) gateway: IpAddr,
 }
 

@@ -40,7 +40,7 @@ impl Settle {
 
 /// Whether the machine, or this process, stood still in a wait that was to take `expected`: by the
 /// one clock, which stops in sleep on some systems, or by the other, which does not, but may be
-/// set. Set back it tells nothing.
+/// set. A clock that was set back says nothing.
 pub(crate) fn slept(expected: Duration, monotonic: Duration, wall: Duration) -> bool {
     monotonic.max(wall) > expected + OVERSLEPT
 }

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::addresses::{DefaultRoute, LocalAddress, LocalNetwork, best};
 
-/// Bytes of the system's routes that are read, at most. A router with a table of its own has
+/// The maximum number of bytes of the system's routes that are read. A router with a full table has
 /// millions.
 #[cfg(target_os = "linux")]
 const MAX_ROUTES: u64 = 256 * 1024;
@@ -27,7 +27,7 @@ fn addresses() -> Vec<LocalAddress> {
         debug!(%error, "the system does not tell its addresses");
         Vec::new()
     });
-    // Unix tells only whether an interface is up and has a carrier; elsewhere a status may be
+    // Unix reports only whether an interface is up and has a carrier; elsewhere a status may be
     // unknown.
     let up = |status: &IfOperStatus| match status {
         IfOperStatus::Up => true,
@@ -47,7 +47,7 @@ fn addresses() -> Vec<LocalAddress> {
 }
 
 /// The addresses that packets to the rest of the world come from. Connecting a UDP socket sends
-/// nothing; the addresses are those of documentation, which nobody has (RFC 5737, RFC 3849).
+/// nothing; the addresses are reserved for documentation (RFC 5737, RFC 3849).
 fn preferred() -> Vec<IpAddr> {
     let anywhere: [IpAddr; 2] =
         [Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];

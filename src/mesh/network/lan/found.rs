@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use crate::id::NodeId;
 use crate::mesh::network::interfaces::addresses::{AddressKind, LocalAddress};
 
-/// Peers on the local network that are dialled, at most; others are left alone until one of them
+/// The maximum number of peers on the local network that are dialled; others wait until one of them
 /// has gone.
 pub(crate) const MAX_FOUND: usize = 32;
-/// Addresses of one that are tried, at most.
+/// The maximum number of addresses of one peer that are tried.
 pub(crate) const MAX_ADDRESSES: usize = 8;
 /// What nodes announce themselves as.
 pub(crate) const SERVICE: &str = "_receptor._udp.local.";
@@ -18,7 +18,7 @@ pub(crate) fn instance_name(id: &NodeId) -> String {
     id.addr().to_string()
 }
 
-/// The name that the announced addresses hang on. It is none that the machine has.
+/// The host name of the announced addresses. It is not a name of the machine.
 pub(crate) fn host_name(id: &NodeId) -> String {
     format!("receptor-{}.local.", instance_name(id))
 }

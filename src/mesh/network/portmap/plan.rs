@@ -18,7 +18,7 @@ pub(crate) enum Place {
     Public,
     /// It has no IPv4 address on the way out.
     Nowhere,
-    /// It has a private address, and a router, as far as the system tells.
+    /// It has a private address, and a router, according to the system.
     Behind { local: Ipv4Addr, gateway: Option<Ipv4Addr> },
 }
 

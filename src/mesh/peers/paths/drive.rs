@@ -70,7 +70,7 @@ impl Driver {
         }
     }
 
-    /// Opens as many ports as the system grants. The puncher does without where there are none.
+    /// Opens as many ports as the system grants. The puncher copes without any.
     fn open_ports(&mut self, peer: &NodeId, count: usize, now: Instant) {
         let socket = self.endpoint.socket();
         let mut ports = Vec::new();
@@ -111,7 +111,7 @@ impl Driver {
         }
     }
 
-    /// What only changes with time, or tells nobody when it does.
+    /// State that changes with time, or without a notification.
     pub(crate) fn tick_paths(&mut self, now: Instant) {
         self.paths.begin_late(&self.id, now);
         self.paths.tell_of_traffic(now);

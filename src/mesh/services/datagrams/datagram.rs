@@ -67,8 +67,7 @@ impl DatagramSender {
         Self { connection, head, sent: Arc::default(), listeners, _lease: lease }
     }
 
-    /// Sends a datagram, at once. It arrives once, later than others, or not at all, and nobody is
-    /// told which.
+    /// Sends a datagram at once. It may be delivered, reordered or lost; neither end is notified.
     ///
     /// If 1 MiB waits for the network already, the oldest datagrams are dropped to make room, which
     /// [`DatagramStatus::displaced`] counts; [`send_wait`](Self::send_wait) waits instead.

@@ -164,7 +164,7 @@ impl Waiting {
     /// Drops the oldest datagram of the caller that holds most; of `caller` itself if several do.
     fn drop_one(&mut self, caller: &NodeId) {
         let own = self.lanes.get(caller).map_or(0, |lane| lane.bytes);
-        // Nobody holds more than a caller that holds half, so a flood needs no search.
+        // No caller can hold more than one that holds half, so a flood needs no search.
         let greedy = if 2 * own >= self.bytes {
             caller.clone()
         } else {

@@ -90,8 +90,8 @@ impl OpenHeader {
         bytes.into()
     }
 
-    /// Reads the header of a stream from `came`, which has arrived, and what follows it. Returns the
-    /// header and the bytes that were read beyond it, or `None` if there is no header.
+    /// Reads the header of a stream from `came`, which has arrived, and what follows it. Returns
+    /// the header and the bytes that were read beyond it, or `None` if there is no header.
     pub(crate) async fn read(
         mut came: Bytes,
         stream: &mut impl Chunks,
@@ -182,7 +182,7 @@ impl Chunks for quinn::RecvStream {
 pub(crate) enum Parsed {
     /// A header, and what came right behind it.
     Header(Result<OpenHeader, RefuseCode>, Bytes),
-    /// No header: none is so long.
+    /// Not a header: it exceeds the maximum length.
     TooLong,
     /// A part of a header: the rest is on its way.
     Part,

@@ -1,4 +1,4 @@
-//! How many bytes a connection may have received that nobody has read yet.
+//! The receive window of a connection: bytes received and not yet read by the application.
 //!
 //! quinn gives each stream a window of [`STREAM_WINDOW`], which cannot be changed once the
 //! connection exists, and each connection a window for all of its streams together, which can only

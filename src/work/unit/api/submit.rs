@@ -142,7 +142,7 @@ impl Submit {
         })
     }
 
-    /// Whether the unit may run again if nobody can know how an earlier attempt ended: not by
+    /// Whether the unit may run again if the end of an earlier attempt is unknown: not by
     /// default, and it is then [lost](crate::work::unit::Outcome::Lost).
     pub fn idempotent(self, idempotent: bool) -> Self {
         self.set(|submission| submission.idempotent = idempotent)

@@ -80,7 +80,7 @@ impl Units {
     /// The unit that this node has submitted whose id begins like this.
     ///
     /// # Errors
-    /// There is none, or several.
+    /// No unit has it, or several do.
     pub fn find(&self, prefix: &str) -> Result<UnitHandle, FindError> {
         let not_found = || FindError::NotFound { prefix: prefix.to_owned() };
         if let Ok(id) = prefix.parse::<Uuid>() {

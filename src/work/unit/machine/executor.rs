@@ -87,7 +87,7 @@ pub(crate) enum ExecutorInput {
 pub(crate) enum ExecutorEffect {
     /// Answer the request that this step came from.
     Answer(Answer),
-    /// The state has changed: tell those who watch the unit.
+    /// The state has changed: notify the watchers of the unit.
     Publish,
     /// Wait for a turn to start.
     Enqueue,

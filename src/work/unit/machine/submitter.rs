@@ -80,7 +80,7 @@ pub(crate) enum SubmitterEffect {
     SendPayload { offset: u64, store: StoreId },
     /// Finish the payload.
     Finish,
-    /// The state has changed: tell those who watch the unit.
+    /// The state has changed: notify the watchers of the unit.
     Publish,
     /// Remove the unit.
     Remove,
@@ -394,7 +394,7 @@ impl SubmitterUnit {
 
     /// Ends what can end here, and removes what has ended and is no longer kept.
     fn wind_up(&mut self, step: &mut SubmitterStep, now: UnitTime) {
-        // The payload was not finished: nobody can have accepted the unit, and nobody will.
+        // The payload was not finished: the unit cannot have been accepted, and never will be.
         if self.stage == Stage::Queued {
             if self.cancel.is_some() || self.release.is_some() {
                 self.end(Outcome::Cancelled, false, step, now);

@@ -360,7 +360,7 @@ impl Shared {
         self.incoming.list(wanted)
     }
 
-    /// Cancels a unit that is executed here. False if there is none.
+    /// Cancels a unit that is executed here. Returns false if there is no such unit.
     pub(crate) async fn cancel_executed(
         self: &Arc<Self>,
         submitter: &NodeId,

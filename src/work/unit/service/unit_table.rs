@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// A unit with some text, which ends when it is told to.
+    /// A unit with some text, which ends on request.
     #[derive(Debug)]
     struct Job {
         text: String,

@@ -11,7 +11,7 @@ use super::faults::before_write;
 
 /// Creates a file with this content, and syncs both to disk.
 ///
-/// The content is written to a file beside it and linked to its name, so that nobody ever sees the
+/// The content is written to a temporary file and linked to its name, so that no reader sees the
 /// file without its content, and only one of several processes that try succeeds.
 ///
 /// # Errors

@@ -80,11 +80,12 @@ pub(crate) struct Quarantined {
 
 impl UnitStore {
     /// Opens a store, and makes it if it does not exist. `new_id` is the id of a store that is
-    /// made, `max_dead` the number of tombstones that are kept, and `found` is called for each unit. Returns the store, and what could not be read.
+    /// made, `max_dead` the number of tombstones that are kept, and `found` is called for each
+    /// unit. Returns the store, and what could not be read.
     ///
     /// # Errors
     /// The directory cannot be made, belongs to somebody else, or its id or tombstones cannot be
-    /// read. Without these nobody knows what must not be run again.
+    /// read. Without these a unit might run twice.
     pub(crate) fn open(
         root: &Path,
         new_id: Uuid,

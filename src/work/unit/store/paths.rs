@@ -98,7 +98,7 @@ impl UnitPaths {
         Ok(matches)
     }
 
-    /// Makes an attempt void if nobody has begun it. Says whether that succeeded.
+    /// Makes an attempt void unless it has begun. Returns whether that succeeded.
     pub(crate) fn fence(&self, attempt: u32) -> io::Result<bool> {
         match self.create_run(attempt, &Run::Fence) {
             Ok(()) => Ok(true),

@@ -145,7 +145,7 @@ impl ReservedDir {
 impl Drop for ReservedDir {
     fn drop(&mut self) {
         if !self.begun {
-            // What cannot be removed has no entries that anybody was told about.
+            // What cannot be removed has no entries that were acknowledged.
             let _ = fs::remove_dir_all(self.paths.path());
         }
     }

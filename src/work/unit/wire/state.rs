@@ -8,7 +8,7 @@ pub(super) struct StateFields {
     pub(super) state: u8,
     /// How it failed, or why it was refused. 0 in other states.
     pub(super) detail: u8,
-    /// The exit status, the signal, or the offset of the payload. 0 if there is none.
+    /// The exit status, the signal, or the offset of the payload; otherwise 0.
     pub(super) value: i64,
     pub(super) text: Option<String>,
 }

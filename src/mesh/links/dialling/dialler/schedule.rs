@@ -16,7 +16,7 @@ use crate::transport::code::CloseCode;
 const FRESH_ATTEMPT: Duration = Duration::from_secs(3);
 /// How long one dial may take otherwise.
 const ATTEMPT: Duration = Duration::from_secs(10);
-/// How long a link must have lasted for its peer to count as linked lately.
+/// How long a link must have lasted for its peer to count as recently linked.
 const LINKED_AFTER: Duration = Duration::from_secs(2);
 /// Every so many attempts in a row that ended by such reports, the next one ignores them: a forger
 /// can delay a link to a peer that is far, and not prevent it.

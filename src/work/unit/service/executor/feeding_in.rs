@@ -152,7 +152,7 @@ impl Shared {
             unit.note(|progress| {
                 (progress.stdout_len, progress.stderr_len) = (Some(stdout), Some(stderr));
             });
-            // Nobody reads the payload any more. It goes with the unit at the latest.
+            // The payload is no longer read. It is removed with the unit at the latest.
             let _ = std::fs::remove_file(unit.paths.payload_path());
             self.incoming.table().holdings.set(&unit.key, stdout + stderr);
         }

@@ -213,7 +213,7 @@ impl Shared {
     }
 }
 
-/// The service by which a node calls its own handlers for units. Nobody else is served.
+/// The service by which a node calls its own handlers for units. Other nodes are refused.
 pub(in crate::work::unit::service) fn handler_service() -> ServiceName {
     ServiceName::try_from("unit-handler").expect("the name is valid")
 }
@@ -306,7 +306,7 @@ async fn exchange(
     }
 }
 
-/// How a call has ended. `None` if nobody knows whether the handler ran.
+/// How a call has ended. `None` if it is unknown whether the handler ran.
 fn how(error: &CallError) -> Option<ExitKind> {
     match error {
         CallError::Deadline => Some(ExitKind::RunTime),
@@ -322,7 +322,7 @@ impl Written {
         Self { path, file: None, len: 0, hash: Sha256::new() }
     }
 
-    /// The file, which is created if there is none yet.
+    /// The file, which is created if missing.
     fn file(&mut self) -> io::Result<&File> {
         if self.file.is_none() {
             before_write(&self.path)?;

@@ -11,7 +11,7 @@ use crate::work::unit::service::shared::Shared;
 pub(in crate::work::unit::service) enum Known {
     Unit(Arc<InUnit>),
     Dead(Death),
-    /// Nothing. Nobody else makes anything of it while this lives.
+    /// Nothing. The key is claimed while this lives.
     Nothing(ClaimedKey),
 }
 

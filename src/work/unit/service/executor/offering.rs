@@ -146,7 +146,7 @@ impl Shared {
         match self.registry.unit_runner(&spec.directive) {
             _ if !self.config.execute => return Some(UnitRefusal::NoUnits),
             None => return Some(UnitRefusal::UnknownDirective),
-            // Nobody could say how the command ended.
+            // The end of the command could not be recorded.
             Some(UnitRunner::Command(_)) if !supervised => return Some(UnitRefusal::NoUnits),
             Some(UnitRunner::Command(_) | UnitRunner::Handler) => {}
         }

@@ -120,7 +120,7 @@ fn drain(fd: &OwnedFd, watched: &Mutex<BTreeMap<i32, Arc<Pulse>>>) -> io::Result
         let event = reader.next().map_err(io::Error::from)?;
         let watched = lock(watched);
         if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-            // Some were lost: everybody looks.
+            // Some were lost: all waiters look.
             watched.values().for_each(|pulse| {
                 pulse.output_grew();
                 pulse.file_came();

@@ -29,7 +29,7 @@ impl StreamPlaces {
         Self { max, taken: Arc::default(), callers: Callers::default() }
     }
 
-    /// Takes a place. `None` if there is none for this submitter. For one task.
+    /// Takes a place for one task, or returns `None` if this submitter has none left.
     pub(in crate::work::unit::service) fn enter(&self, submitter: &NodeId) -> Option<StreamPlace> {
         let own = self.callers.of(submitter);
         let taken = self.taken.load(Ordering::Relaxed);

@@ -9,7 +9,7 @@ use crate::work::unit::service::shared::Shared;
 
 /// What there is of an id.
 pub(in crate::work::unit::service) enum Claim {
-    /// Nobody else submits it while this lives.
+    /// No other submission of it starts while this lives.
     Free(Claimed),
     Taken(Arc<OutUnit>),
     Full,

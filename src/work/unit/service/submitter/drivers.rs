@@ -24,7 +24,7 @@ struct Driver {
     work: mpsc::UnboundedSender<Work>,
 }
 
-/// What a driver is told.
+/// The inputs of a driver.
 #[derive(Debug)]
 pub(in crate::work::unit::service) enum Work {
     /// A unit is not settled.

@@ -126,7 +126,7 @@ impl Reading {
         }
     }
 
-    /// Notes which attempt is read. Another one begins anew.
+    /// Records which attempt is read. Another one starts over.
     fn on_attempt(&mut self, attempt: u32) -> Result<(), ResultsError> {
         if self.attempt == 0 || self.attempt == attempt {
             self.attempt = attempt;
