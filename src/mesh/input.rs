@@ -83,7 +83,7 @@ pub(crate) enum PeerAnswers {
     },
 }
 
-/// What this process may ask of the driver. A requester that has gone is no error.
+/// What this process may ask of the driver. It is not an error if a requester has gone.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A snapshot that lists as many stubs; the parts that the driver does not know are empty.

@@ -1,4 +1,4 @@
-//! Connections to nodes that are no neighbours, through the switch: opened on demand, kept for a
+//! Connections to nodes that are not neighbours, through the switch: opened on demand, kept for a
 //! while, bounded.
 
 use std::collections::BTreeMap;

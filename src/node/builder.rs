@@ -202,9 +202,9 @@ impl NodeBuilder {
     }
 
     /// Whether the node looks for direct paths to the peers that it has traffic with, and takes
-    /// them, where they are no neighbours. On by default, off for ephemeral nodes, which are seldom
-    /// there for long enough. Off, all packets for such peers go through other nodes, and both ends
-    /// say why.
+    /// them, where they are not neighbours. On by default, off for ephemeral nodes, which are
+    /// seldom there for long enough. Off, all packets for such peers go through other nodes, and
+    /// both ends say why.
     pub fn direct(mut self, direct: bool) -> Self {
         self.direct = Some(direct);
         self
@@ -322,9 +322,9 @@ impl NodeBuilder {
     /// Has [`start`](Self::start) wait, for `within` at most, until the node is linked and has
     /// [`converged`](Node::converged). By default it does not wait.
     ///
-    /// A mesh that is not converged by then is no error: the node is started, a warning is logged,
-    /// and [`Node::converged`] can be asked again. Dropping the future stops the node. A node
-    /// without configured peers does not wait for somebody to link to it.
+    /// It is not an error if the mesh has not converged by then: the node is started, a warning is
+    /// logged, and [`Node::converged`] can be asked again. Dropping the future stops the node. A
+    /// node without configured peers does not wait for somebody to link to it.
     pub fn wait_converged(mut self, within: Duration) -> Self {
         self.wait_converged = Some(within);
         self
@@ -394,7 +394,7 @@ impl NodeBuilder {
     /// whatever the router speaks. Off by default.
     ///
     /// The mapping lasts an hour, is renewed at half of that, requested again when the network
-    /// changes, and removed at [`Node::shutdown`]. That there is none is no error: why, stands in
+    /// changes, and removed at [`Node::shutdown`]. A failure is not an error; the reason is in
     /// [`Status`](crate::mesh::Status), under `network`.
     #[cfg(feature = "portmap")]
     pub fn map_port(mut self, map_port: bool) -> Self {

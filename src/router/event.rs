@@ -201,7 +201,7 @@ pub enum PeerError {
     /// A stub has no part in routing.
     #[error("a stub sent a routing message")]
     StubSpoke,
-    /// The first message was no digest.
+    /// The first message was not a digest.
     #[error("a session begins with a digest")]
     DigestMissing,
     /// The sync ended twice.

@@ -320,8 +320,8 @@ impl Router {
 
     /// Changes the neighbours known from the connection manifest, connected or not.
     pub fn set_dormant(&mut self, dormant: Vec<NodeId>, now: Instant) {
-        // What is no news must not make a record that then carries the news of stubs before their
-        // time.
+        // An unchanged value must not originate a record that then carries changes of stubs before
+        // their time.
         if self.origin.set_dormant(dormant) {
             self.change(now);
         }

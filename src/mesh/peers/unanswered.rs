@@ -135,7 +135,7 @@ struct Counts {
     /// the path MTU is found.
     sent: u64,
     /// Frames received, padding left out. Duplicates have none: a copy of a packet that arrived
-    /// before, which goes to wherever a peer may be, is no answer.
+    /// before, which goes to every address a peer may have, does not count as an answer.
     received: u64,
 }
 
@@ -167,7 +167,7 @@ pub(super) struct Unanswered {
     /// it if only one direction is lost, and must not be followed.
     faulty: Option<(NodeAddr, Instant)>,
     /// The average round trip while the connection is young: packets of the handshake that arrive
-    /// within it are no complaints.
+    /// within it do not count as complaints.
     handshake_rtt: Duration,
     /// Pokes left, and when the last one was sent.
     pokes: u32,

@@ -81,7 +81,7 @@ pub enum Event {
         /// The node.
         node: NodeId,
     },
-    /// The packets for a peer that is no neighbour go straight to it from now on, or to another
+    /// Packets for a peer that is not a neighbour go directly to it from now on, or to another
     /// address of it than before.
     PathUp {
         /// The peer.

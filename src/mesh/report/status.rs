@@ -156,7 +156,7 @@ pub enum PortMappingStatus {
         /// How it was asked: `pcp`, `nat-pmp` or `upnp`.
         protocol: Cow<'static, str>,
     },
-    /// There is no mapping that is of use. It is tried again after a minute, then ever more rarely
+    /// There is no usable mapping. It is retried after a minute, then ever less often
     /// up to a quarter of an hour, and at once when the network changes.
     Failed {
         /// Why, by each protocol that was tried.
@@ -342,7 +342,7 @@ pub struct NotTrusted {
     pub why: Distrust,
 }
 
-/// Direct paths of a node to peers that are no neighbours. The counts only grow.
+/// Direct paths of a node to peers that are not neighbours. The counts only grow.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PathsStatus {
@@ -392,7 +392,7 @@ pub enum PeerPath {
     Link,
     /// Through other nodes.
     Relayed,
-    /// Straight to the peer, though it is no neighbour.
+    /// Directly to the peer, which is not a neighbour.
     Direct,
 }
 

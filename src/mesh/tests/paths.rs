@@ -1,4 +1,4 @@
-//! Peers that say what is no message about direct paths, or too much.
+//! Peers that send invalid messages about direct paths, or too many.
 
 use std::time::Duration;
 

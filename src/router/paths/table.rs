@@ -44,7 +44,7 @@ pub struct Route {
     /// The neighbours that can stand in at once when the links to all next hops are gone, best
     /// first: zero to two.
     ///
-    /// A neighbour m is a loop-free alternate (RFC 5286) to d if it is no next hop and its own
+    /// A neighbour m is a loop-free alternate (RFC 5286) to d if it is not a next hop and its own
     /// shortest paths to d do not lead through this node: dist(m, d) < dist(m, this node) +
     /// dist(this node, d), or this node refuses transit. One that refuses transit is an alternate
     /// to nothing but itself. Those whose paths avoid all the next hops, too, come first: they

@@ -45,7 +45,7 @@ impl StubWaiting {
         };
         let before = self.waiters.len();
         for (_, asker) in self.waiters.extract_if(.., |(deadline, _)| is_over(*deadline)) {
-            // A waiter that has gone is no error.
+            // The waiter may have been dropped.
             let _ = asker.send(Ok(verdict));
         }
         let due = self.waiters.len() < before;

@@ -67,7 +67,7 @@ impl LocalNetwork {
     }
 
     /// Whether connections may have been affected by what changed since `before`. Containers come
-    /// and go on busy machines, and link-local addresses with them: those alone are no reason to
+    /// and go on busy machines, and link-local addresses with them: those alone do not justify to
     /// check a thousand links.
     pub(crate) fn moved_since(&self, before: &Self) -> bool {
         let usual = |network: &Self| {

@@ -39,7 +39,7 @@ pub(crate) fn on_segment(
 }
 
 fn shares_segment(mine: &LocalAddress, other: IpAddr) -> bool {
-    // A link-local address is of no use without the interface, and loopback is no network.
+    // A link-local address is useless without the interface, and loopback is not a network.
     if matches!(mine.kind, AddressKind::LinkLocal | AddressKind::Loopback) {
         return false;
     }
