@@ -227,9 +227,10 @@ impl Command {
         inflight: Inflight,
     ) -> Result<(), HandlerError> {
         let command = self.to_process(&request);
-        let (mut process, pipes) = Process::start(command, self.kill_grace, inflight.enter())
-            .await
-            .map_err(|error| self.not_started(&error))?;
+        let (mut process, pipes) =
+            Process::start(command, self.user.is_some(), self.kill_grace, inflight.enter())
+                .await
+                .map_err(|error| self.not_started(&error))?;
         let Request { caller, directive, payload, logs, .. } = request;
         let (exited, has_exited) = watch::channel(None);
         let drain = Drain { over_at: has_exited, late: 0 };
@@ -710,6 +711,17 @@ mod tests {
             panic!("a directory is no command");
         };
         assert_eq!(code, Code::CommandNotStarted);
+    }
+
+    #[tokio::test]
+    async fn a_script_without_an_interpreter_line_is_executed_by_a_shell() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("script");
+        std::fs::write(&script, "echo here\n").unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let command = Command::new("script").env("PATH", dir.path());
+        assert_eq!(run(command, "").await, Ok(Bytes::from_static(b"here\n")));
     }
 
     #[tokio::test]
