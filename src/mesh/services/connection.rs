@@ -11,12 +11,13 @@ use quinn::ConnectionError;
 
 use super::ending::Cause;
 use crate::mesh::services::windows::window_need::WindowNeed;
+use crate::mesh::services::windows::writers::Writers;
 use crate::mesh::services::windows::written::Written;
 use crate::transport::code::CloseCode;
 use crate::transport::congestion::Steering;
 
-/// What a connection shares with its streams: the first cause of its end, and a count of what they
-/// write. Clones share it.
+/// What a connection shares with its streams: the first cause of its end, a count of what they
+/// write, and those that wait to write. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FirstCause(Arc<Shared>);
 
@@ -24,6 +25,7 @@ pub(crate) struct FirstCause(Arc<Shared>);
 struct Shared {
     cause: OnceLock<Cause>,
     written: Written,
+    writers: Arc<Writers>,
 }
 
 impl FirstCause {
@@ -41,6 +43,11 @@ impl FirstCause {
     /// Counts what streams of the connection write.
     pub(crate) fn written(&self) -> &Written {
         &self.0.written
+    }
+
+    /// The streams of the connection that wait for room.
+    pub(crate) fn writers(&self) -> &Arc<Writers> {
+        &self.0.writers
     }
 }
 

@@ -16,6 +16,7 @@ use super::ending::{Cause, Ending};
 use super::open_streams::{Delivery, Finished, OpenHalf, OpenStreams};
 use super::patience::HalfPatience;
 use super::usage::{HalfLease, StreamLease};
+use super::windows::writers::WriteWait;
 use crate::mesh::services::opening::refuse::{ACCEPTED, RefusedOpen};
 use crate::sync::lock;
 use crate::transport::code::StreamCode;
@@ -50,6 +51,7 @@ impl Stream {
                 inner: Inner::Open(send),
                 sent: 0,
                 connection: first.clone(),
+                wait: WriteWait::default(),
                 open: None,
                 patience: HalfPatience::default(),
                 _lease: None,
@@ -135,6 +137,7 @@ pub struct SendHalf {
     inner: Inner,
     sent: u64,
     connection: FirstCause,
+    wait: WriteWait,
     /// Held until it has ended.
     open: Option<OpenHalf>,
     patience: HalfPatience,
@@ -195,13 +198,11 @@ impl SendHalf {
     pub async fn write_chunk(&mut self, data: Bytes) -> Result<(), StreamError> {
         let mut rest = [data];
         while !rest[0].is_empty() {
-            self.given_up()?;
-            let stream = self.inner.writable(self.sent)?;
-            match self.patience.unless_given_up(stream.write_chunks(&mut rest)).await {
-                Ok(Ok(written)) => self.count(written.bytes),
-                Ok(Err(error)) => return Err(self.explain(error)),
-                Err(cause) => return Err(self.unreachable(cause)),
-            }
+            let written = poll_fn(|cx| {
+                self.poll_room(cx, |stream, cx| pin!(stream.write_chunks(&mut rest)).poll(cx))
+            });
+            let bytes = written.await?.bytes;
+            self.count(bytes);
         }
         Ok(())
     }
@@ -213,18 +214,37 @@ impl SendHalf {
     pub async fn write_all(&mut self, data: &[u8]) -> Result<(), StreamError> {
         let mut rest = data;
         while !rest.is_empty() {
-            self.given_up()?;
-            let stream = self.inner.writable(self.sent)?;
-            match self.patience.unless_given_up(stream.write(rest)).await {
-                Ok(Ok(written)) => {
-                    self.count(written);
-                    rest = &rest[written..];
-                }
-                Ok(Err(error)) => return Err(self.explain(error)),
-                Err(cause) => return Err(self.unreachable(cause)),
-            }
+            let written = poll_fn(|cx| self.poll_some(cx, rest)).await?;
+            rest = &rest[written..];
         }
         Ok(())
+    }
+
+    /// Polls one write, or the end of the half. Writes keep nothing in their futures.
+    fn poll_room<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(
+            &mut quinn::SendStream,
+            &mut Context<'_>,
+        ) -> Poll<Result<T, quinn::WriteError>>,
+    ) -> Poll<Result<T, StreamError>> {
+        self.given_up()?;
+        let stream = self.inner.writable(self.sent)?;
+        match self.wait.poll(cx, self.connection.writers(), |cx| write(stream, cx)) {
+            Poll::Ready(written) => Poll::Ready(written.map_err(|error| self.explain(error))),
+            Poll::Pending => {
+                let cause = ready!(self.patience.poll(cx));
+                Poll::Ready(Err(self.unreachable(cause)))
+            }
+        }
+    }
+
+    /// Writes the start of `data`, as far as there is room.
+    fn poll_some(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, StreamError>> {
+        let written = ready!(self.poll_room(cx, |stream, cx| pin!(stream.write(data)).poll(cx)))?;
+        self.count(written);
+        Poll::Ready(Ok(written))
     }
 
     fn count(&mut self, written: usize) {
@@ -373,19 +393,7 @@ impl AsyncWrite for SendHalf {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        this.given_up()?;
-        match Pin::new(this.inner.writable(this.sent)?).poll_write(cx, buf) {
-            Poll::Ready(Ok(len)) => {
-                this.count(len);
-                Poll::Ready(Ok(len))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(this.explain(error).into())),
-            Poll::Pending => {
-                let cause = ready!(this.patience.poll(cx));
-                Poll::Ready(Err(this.unreachable(cause).into()))
-            }
-        }
+        self.poll_some(cx, buf).map_err(io::Error::from)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

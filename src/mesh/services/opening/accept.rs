@@ -22,6 +22,7 @@ pub(crate) async fn accept_streams(
         cause = accept_each(connection, node, services, usage) => cause,
         never = services.windows.follow(connection, node, usage) => match never {},
         never = services.send_windows.follow(connection, node) => match never {},
+        never = connection.first_cause().writers().follow() => match never {},
     }
 }
 

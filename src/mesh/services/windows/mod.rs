@@ -4,4 +4,5 @@ pub(crate) mod receive_window;
 pub(crate) mod send_window;
 pub(crate) mod window_budget;
 pub(crate) mod window_need;
+pub(crate) mod writers;
 pub(crate) mod written;
