@@ -47,7 +47,7 @@ impl Stream {
         first: &FirstCause,
     ) -> Self {
         Self {
-            send: SendHalf {
+            send: SendHalf(Box::new(Sending {
                 inner: Inner::Open(send),
                 sent: 0,
                 connection: first.clone(),
@@ -55,8 +55,8 @@ impl Stream {
                 open: None,
                 patience: HalfPatience::default(),
                 _lease: None,
-            },
-            recv: RecvHalf {
+            })),
+            recv: RecvHalf(Box::new(Receiving {
                 inner: recv,
                 first: Bytes::new(),
                 received: 0,
@@ -66,7 +66,7 @@ impl Stream {
                 connection: first.clone(),
                 patience: HalfPatience::default(),
                 _lease: None,
-            },
+            })),
         }
     }
 
@@ -77,37 +77,37 @@ impl Stream {
         first: &FirstCause,
     ) -> Self {
         let mut stream = Self::new(send, recv, first);
-        stream.recv.answer = Answer::Awaited(Vec::new());
+        stream.recv.0.answer = Answer::Awaited(Vec::new());
         stream
     }
 
     /// Begins with data that was read already.
     pub(crate) fn with_first(mut self, first: Bytes) -> Self {
-        self.recv.first = first;
+        self.recv.0.first = first;
         self
     }
 
     /// Counts as a stream of its connection for as long as either half lives.
     pub(crate) fn leased(mut self, lease: StreamLease) -> Self {
-        self.send._lease = Some(lease.send);
-        self.recv._lease = Some(lease.recv);
+        self.send.0._lease = Some(lease.send);
+        self.recv.0._lease = Some(lease.recv);
         if let Some(patience) = lease.patience {
-            self.send.patience = HalfPatience::new(patience.clone());
-            self.recv.patience = HalfPatience::new(patience);
+            self.send.0.patience = HalfPatience::new(patience.clone());
+            self.recv.0.patience = HalfPatience::new(patience);
         }
         self
     }
 
     /// Has a shutdown of the node wait until both halves have ended.
     pub(crate) fn counted(mut self, streams: &OpenStreams) -> Self {
-        self.send.open = Some(streams.enter());
-        self.recv.open = Some(streams.enter());
+        self.send.0.open = Some(streams.enter());
+        self.recv.0.open = Some(streams.enter());
         self
     }
 
     /// Has a shutdown not wait for the stream: it waits for what the stream belongs to.
     pub(crate) fn uncounted(mut self) -> Self {
-        (self.send.open, self.recv.open) = (None, None);
+        (self.send.0.open, self.recv.0.open) = (None, None);
         self
     }
 
@@ -133,7 +133,12 @@ impl Stream {
 /// The sending half of a [`Stream`]. Dropped before [`finish`](Self::finish), it resets its
 /// direction.
 #[derive(Debug)]
-pub struct SendHalf {
+pub struct SendHalf(Box<Sending>);
+
+/// Boxed, as is the receiving half: a stream is moved some ten times on its way between QUIC and
+/// the application, from future to future and through the queue of its service.
+#[derive(Debug)]
+struct Sending {
     inner: Inner,
     sent: u64,
     connection: FirstCause,
@@ -230,11 +235,11 @@ impl SendHalf {
         ) -> Poll<Result<T, quinn::WriteError>>,
     ) -> Poll<Result<T, StreamError>> {
         self.given_up()?;
-        let stream = self.inner.writable(self.sent)?;
-        match self.wait.poll(cx, self.connection.writers(), |cx| write(stream, cx)) {
+        let stream = self.0.inner.writable(self.0.sent)?;
+        match self.0.wait.poll(cx, self.0.connection.writers(), |cx| write(stream, cx)) {
             Poll::Ready(written) => Poll::Ready(written.map_err(|error| self.explain(error))),
             Poll::Pending => {
-                let cause = ready!(self.patience.poll(cx));
+                let cause = ready!(self.0.patience.poll(cx));
                 Poll::Ready(Err(self.unreachable(cause)))
             }
         }
@@ -248,8 +253,8 @@ impl SendHalf {
     }
 
     fn count(&mut self, written: usize) {
-        self.sent += written as u64;
-        self.connection.written().add(written as u64);
+        self.0.sent += written as u64;
+        self.0.connection.written().add(written as u64);
     }
 
     /// Writes the OPEN header, which is not counted. Fails with the cause if the peer is given up
@@ -258,8 +263,10 @@ impl SendHalf {
         &mut self,
         header: Bytes,
     ) -> Result<Result<(), quinn::WriteError>, Cause> {
-        match &mut self.inner {
-            Inner::Open(stream) => self.patience.unless_given_up(stream.write_chunk(header)).await,
+        match &mut self.0.inner {
+            Inner::Open(stream) => {
+                self.0.patience.unless_given_up(stream.write_chunk(header)).await
+            }
             Inner::Finished(_) | Inner::Reset => Ok(Err(quinn::WriteError::ClosedStream)),
         }
     }
@@ -278,18 +285,18 @@ impl SendHalf {
 
     /// Counts from here: what was sent before is a header, not the application's data.
     pub(crate) fn count_from_here(&mut self) {
-        self.sent = 0;
+        self.0.sent = 0;
     }
 
     /// Says that no more data comes. What was written is still delivered, as long as the node
     /// lives.
     pub fn finish(&mut self) {
-        self.inner = match std::mem::replace(&mut self.inner, Inner::Reset) {
+        self.0.inner = match std::mem::replace(&mut self.0.inner, Inner::Reset) {
             Inner::Open(mut stream) => {
                 // An error means that the other side has stopped it: nothing is left to do.
                 let _ = stream.finish();
                 let finished = Arc::new(FinishedHalf(Mutex::new(stream)));
-                if let Some(open) = self.open.take() {
+                if let Some(open) = self.0.open.take() {
                     open.finish(finished.clone());
                 }
                 Inner::Finished(finished)
@@ -300,8 +307,8 @@ impl SendHalf {
 
     /// Gives up: what was not delivered yet is lost, and the other side's reads fail with `code`.
     pub fn reset(&mut self, code: StreamCode) {
-        self.open = None;
-        match std::mem::replace(&mut self.inner, Inner::Reset) {
+        self.0.open = None;
+        match std::mem::replace(&mut self.0.inner, Inner::Reset) {
             Inner::Open(mut stream) => drop(stream.reset(code.to_quic())),
             Inner::Finished(stream) => drop(stream.lock().reset(code.to_quic())),
             Inner::Reset => {}
@@ -316,7 +323,7 @@ impl SendHalf {
     /// is nothing to wait for.
     pub async fn stopped(&self) -> Result<Option<StreamCode>, StreamError> {
         let stopped = async {
-            match &self.inner {
+            match &self.0.inner {
                 Inner::Open(stream) => Some(stream.stopped().await),
                 Inner::Finished(stream) => {
                     let stopped = stream.lock().stopped();
@@ -325,26 +332,26 @@ impl SendHalf {
                 Inner::Reset => None,
             }
         };
-        match self.patience.unless_given_up_elsewhere(stopped).await {
+        match self.0.patience.unless_given_up_elsewhere(stopped).await {
             Ok(Some(Ok(code))) => Ok(code.map(StreamCode::from)),
             Ok(Some(Err(quinn::StoppedError::ConnectionLost(error)))) => Err(self.lost(&error)),
             Ok(Some(Err(quinn::StoppedError::ZeroRttRejected)) | None) => {
-                Err(StreamError::Finished { bytes: self.sent })
+                Err(StreamError::Finished { bytes: self.0.sent })
             }
-            Err(cause) => Err(StreamError::Lost(Ending::new(cause, self.sent))),
+            Err(cause) => Err(StreamError::Lost(Ending::new(cause, self.0.sent))),
         }
     }
 
     /// How many bytes of data were accepted for sending.
     #[must_use]
     pub fn bytes_sent(&self) -> u64 {
-        self.sent
+        self.0.sent
     }
 
     /// Sets the priority against the other streams of the same connection: higher goes first, 0 is
     /// the default.
     pub fn set_priority(&self, priority: i32) {
-        let _ = match &self.inner {
+        let _ = match &self.0.inner {
             Inner::Open(stream) => stream.set_priority(priority),
             Inner::Finished(stream) => stream.lock().set_priority(priority),
             Inner::Reset => Ok(()),
@@ -353,35 +360,35 @@ impl SendHalf {
 
     /// Fails once the stream has ended because it no longer waits for the peer.
     fn given_up(&mut self) -> Result<(), StreamError> {
-        self.patience.given_up().map_or(Ok(()), |cause| Err(self.unreachable(cause)))
+        self.0.patience.given_up().map_or(Ok(()), |cause| Err(self.unreachable(cause)))
     }
 
     fn unreachable(&mut self, cause: Cause) -> StreamError {
-        self.open = None;
-        StreamError::Lost(Ending::new(cause, self.sent))
+        self.0.open = None;
+        StreamError::Lost(Ending::new(cause, self.0.sent))
     }
 
     fn explain(&mut self, error: quinn::WriteError) -> StreamError {
-        self.open = None;
+        self.0.open = None;
         match error {
             quinn::WriteError::Stopped(code) => {
-                StreamError::Stopped { code: code.into(), bytes: self.sent }
+                StreamError::Stopped { code: code.into(), bytes: self.0.sent }
             }
             quinn::WriteError::ConnectionLost(error) => self.lost(&error),
             quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => {
-                StreamError::Finished { bytes: self.sent }
+                StreamError::Finished { bytes: self.0.sent }
             }
         }
     }
 
     fn lost(&self, error: &quinn::ConnectionError) -> StreamError {
-        StreamError::Lost(Ending::new(self.connection.of(error), self.sent))
+        StreamError::Lost(Ending::new(self.0.connection.of(error), self.0.sent))
     }
 }
 
 impl Drop for SendHalf {
     fn drop(&mut self) {
-        if let Inner::Open(stream) = &mut self.inner {
+        if let Inner::Open(stream) = &mut self.0.inner {
             let _ = stream.reset(StreamCode::Dropped.to_quic());
         }
     }
@@ -409,7 +416,10 @@ impl AsyncWrite for SendHalf {
 /// The receiving half of a [`Stream`]. Dropping it before the end asks the other side to stop
 /// sending.
 #[derive(Debug)]
-pub struct RecvHalf {
+pub struct RecvHalf(Box<Receiving>);
+
+#[derive(Debug)]
+struct Receiving {
     inner: quinn::RecvStream,
     /// What came together with what goes before the data.
     first: Bytes,
@@ -449,34 +459,34 @@ impl RecvHalf {
         cx: &mut Context<'_>,
         max: usize,
     ) -> Poll<Result<Option<Bytes>, StreamError>> {
-        if self.stopped {
-            return Poll::Ready(Err(StreamError::Finished { bytes: self.received }));
+        if self.0.stopped {
+            return Poll::Ready(Err(StreamError::Finished { bytes: self.0.received }));
         }
-        if !matches!(self.answer, Answer::Accepted) {
+        if !matches!(self.0.answer, Answer::Accepted) {
             ready!(self.poll_answer(cx))?;
         }
-        if !self.first.is_empty() && max > 0 {
-            let piece = self.first.split_to(max.min(self.first.len()));
-            self.received += piece.len() as u64;
+        if !self.0.first.is_empty() && max > 0 {
+            let piece = self.0.first.split_to(max.min(self.0.first.len()));
+            self.0.received += piece.len() as u64;
             return Poll::Ready(Ok(Some(piece)));
         }
         self.given_up()?;
         // quinn keeps the waker when the future is dropped.
         let read = {
-            let mut reading = pin!(self.inner.read_chunk(max, true));
+            let mut reading = pin!(self.0.inner.read_chunk(max, true));
             reading.as_mut().poll(cx)
         };
         Poll::Ready(match read {
             Poll::Pending => {
-                let cause = ready!(self.patience.poll(cx));
+                let cause = ready!(self.0.patience.poll(cx));
                 Err(self.lost(cause))
             }
             Poll::Ready(Ok(Some(chunk))) => {
-                self.received += chunk.bytes.len() as u64;
+                self.0.received += chunk.bytes.len() as u64;
                 Ok(Some(chunk.bytes))
             }
             Poll::Ready(Ok(None)) => {
-                self.open = None;
+                self.0.open = None;
                 Ok(None)
             }
             Poll::Ready(Err(error)) => Err(self.explain(error)),
@@ -486,64 +496,64 @@ impl RecvHalf {
     /// Tells the other side that nothing more will be read. Reads fail from then on, unless the end
     /// was read before.
     pub fn stop(&mut self, code: StreamCode) {
-        self.open = None;
+        self.0.open = None;
         // An error means that the end was read before, or a reset.
-        if self.inner.stop(code.to_quic()).is_ok() {
-            self.stopped = true;
-            self.first = Bytes::new();
+        if self.0.inner.stop(code.to_quic()).is_ok() {
+            self.0.stopped = true;
+            self.0.first = Bytes::new();
         }
     }
 
     /// Puts back what was read last, and counts from here: what was read before is a header, not
     /// the application's data.
     pub(crate) fn begin_with(&mut self, rest: Bytes) {
-        self.first = match self.first.is_empty() {
+        self.0.first = match self.0.first.is_empty() {
             true => rest,
-            false => Bytes::from([&rest[..], &self.first[..]].concat()),
+            false => Bytes::from([&rest[..], &self.0.first[..]].concat()),
         };
-        self.received = 0;
+        self.0.received = 0;
     }
 
     /// How many bytes were read.
     #[must_use]
     pub fn bytes_received(&self) -> u64 {
-        self.received
+        self.0.received
     }
 
     /// Reads the answer to the OPEN header, if it was not read before.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        if self.stopped {
-            return Poll::Ready(Err(StreamError::Finished { bytes: self.received }));
+        if self.0.stopped {
+            return Poll::Ready(Err(StreamError::Finished { bytes: self.0.received }));
         }
         loop {
-            let refusal = match &mut self.answer {
+            let refusal = match &mut self.0.answer {
                 Answer::Accepted => return Poll::Ready(Ok(())),
                 Answer::Refused(why) => return Poll::Ready(Err(StreamError::Refused(why.clone()))),
                 Answer::Awaited(refusal) => refusal,
             };
-            if let Some(cause) = self.patience.ended() {
+            if let Some(cause) = self.0.patience.ended() {
                 return Poll::Ready(Err(self.lost(cause)));
             }
             let read = {
-                let mut reading = pin!(self.inner.read_chunk(usize::MAX, true));
+                let mut reading = pin!(self.0.inner.read_chunk(usize::MAX, true));
                 reading.as_mut().poll(cx)
             };
             let Poll::Ready(read) = read else {
-                let cause = ready!(self.patience.poll(cx));
+                let cause = ready!(self.0.patience.poll(cx));
                 return Poll::Ready(Err(self.lost(cause)));
             };
             match read {
                 Ok(Some(chunk)) if refusal.is_empty() && chunk.bytes.first() == Some(&ACCEPTED) => {
-                    self.first = chunk.bytes.slice(1..);
-                    self.answer = Answer::Accepted;
+                    self.0.first = chunk.bytes.slice(1..);
+                    self.0.answer = Answer::Accepted;
                 }
                 Ok(Some(chunk)) if refusal.len() + chunk.bytes.len() < RefusedOpen::MAX_LEN => {
                     refusal.extend_from_slice(&chunk.bytes);
                 }
                 Ok(_) => {
                     let body = refusal.get(1..).unwrap_or_default();
-                    self.answer = Answer::Refused(RefusedOpen::decode(body));
-                    self.open = None;
+                    self.0.answer = Answer::Refused(RefusedOpen::decode(body));
+                    self.0.open = None;
                 }
                 Err(error) => return Poll::Ready(Err(self.explain(error))),
             }
@@ -553,26 +563,26 @@ impl RecvHalf {
     /// Fails once a read has reported that the stream no longer waits for the peer. Until then,
     /// what has arrived is still delivered.
     fn given_up(&mut self) -> Result<(), StreamError> {
-        self.patience.ended().map_or(Ok(()), |cause| Err(self.lost(cause)))
+        self.0.patience.ended().map_or(Ok(()), |cause| Err(self.lost(cause)))
     }
 
     fn lost(&mut self, cause: Cause) -> StreamError {
-        self.open = None;
-        StreamError::Lost(Ending::new(cause, self.received))
+        self.0.open = None;
+        StreamError::Lost(Ending::new(cause, self.0.received))
     }
 
     fn explain(&mut self, error: quinn::ReadError) -> StreamError {
-        self.open = None;
+        self.0.open = None;
         match error {
             quinn::ReadError::Reset(code) => {
-                StreamError::Reset { code: code.into(), bytes: self.received }
+                StreamError::Reset { code: code.into(), bytes: self.0.received }
             }
             quinn::ReadError::ConnectionLost(error) => {
-                StreamError::Lost(Ending::new(self.connection.of(&error), self.received))
+                StreamError::Lost(Ending::new(self.0.connection.of(&error), self.0.received))
             }
             quinn::ReadError::ClosedStream
             | quinn::ReadError::IllegalOrderedRead
-            | quinn::ReadError::ZeroRttRejected => StreamError::Finished { bytes: self.received },
+            | quinn::ReadError::ZeroRttRejected => StreamError::Finished { bytes: self.0.received },
         }
     }
 }
@@ -585,26 +595,26 @@ impl AsyncRead for RecvHalf {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         ready!(this.poll_answer(cx))?;
-        if !this.first.is_empty() && buf.remaining() > 0 {
-            let piece = this.first.split_to(buf.remaining().min(this.first.len()));
+        if !this.0.first.is_empty() && buf.remaining() > 0 {
+            let piece = this.0.first.split_to(buf.remaining().min(this.0.first.len()));
             buf.put_slice(&piece);
-            this.received += piece.len() as u64;
+            this.0.received += piece.len() as u64;
             return Poll::Ready(Ok(()));
         }
         this.given_up()?;
         let (before, room) = (buf.filled().len(), buf.remaining());
-        match this.inner.poll_read_buf(cx, buf) {
+        match this.0.inner.poll_read_buf(cx, buf) {
             Poll::Ready(Ok(())) => {
                 let read = buf.filled().len() - before;
-                this.received += read as u64;
+                this.0.received += read as u64;
                 if read == 0 && room > 0 {
-                    this.open = None;
+                    this.0.open = None;
                 }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(this.explain(error).into())),
             Poll::Pending => {
-                let cause = ready!(this.patience.poll(cx));
+                let cause = ready!(this.0.patience.poll(cx));
                 Poll::Ready(Err(this.lost(cause).into()))
             }
         }
