@@ -52,7 +52,7 @@ impl Mesh {
             connection.need().note(lease.streams());
             let first = connection.first_cause();
             let halves = halves.map_err(|error| OpenError::lost(node, first.of(&error)))?;
-            let header = OpenHeader::encoded(service, options, lease.wants_credit());
+            let header = connection.last_header().encoded(service, options, lease.wants_credit());
             let mut beginning = pin!(begin(node, halves, first, lease, header));
             if let Some(begun) = at_once(beginning.as_mut()).await {
                 return begun;

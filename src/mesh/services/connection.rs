@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use quinn::ConnectionError;
 
 use super::ending::Cause;
+use crate::mesh::services::opening::open::LastHeader;
 use crate::mesh::services::windows::window_need::WindowNeed;
 use crate::mesh::services::windows::writers::Writers;
 use crate::mesh::services::windows::written::Written;
@@ -60,11 +61,12 @@ pub(crate) struct Connection {
     quic: quinn::Connection,
     first: FirstCause,
     need: Arc<WindowNeed>,
+    header: Arc<LastHeader>,
 }
 
 impl Connection {
     pub(crate) fn new(quic: quinn::Connection) -> Self {
-        Self { quic, first: FirstCause::default(), need: Arc::default() }
+        Self { quic, first: FirstCause::default(), need: Arc::default(), header: Arc::default() }
     }
 
     /// The handle to the congestion controller.
@@ -75,6 +77,11 @@ impl Connection {
     /// The record of why it ended, for streams on it.
     pub(crate) fn first_cause(&self) -> &FirstCause {
         &self.first
+    }
+
+    /// What streams on it were last opened for.
+    pub(crate) fn last_header(&self) -> &LastHeader {
+        &self.header
     }
 
     /// Wakes what grows the receive window.

@@ -5,6 +5,7 @@
 //! fields are optional. Data may follow at once. The acceptor answers with the byte 0x00 and its
 //! own data, or with 0x01, `[code, text]`, and the end of the stream.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -166,6 +167,38 @@ impl OpenHeader {
     }
 }
 
+/// The header of a stream that was opened, kept for the next one, which mostly asks for the same.
+#[derive(Debug, Default)]
+pub(crate) struct LastHeader(Mutex<Option<(OpenHeader, Bytes)>>);
+
+impl LastHeader {
+    /// As [`OpenHeader::encoded`]. Waits for nobody.
+    pub(crate) fn encoded(
+        &self,
+        service: &ServiceName,
+        options: OpenOptions,
+        wants_credit: bool,
+    ) -> Bytes {
+        let encode = || OpenHeader::encoded(service, options, wants_credit);
+        // Deadlines may differ from call to call.
+        if options.deadline.is_some() {
+            return encode();
+        }
+        let Ok(mut last) = self.0.try_lock() else { return encode() };
+        if let Some((header, bytes)) = &*last
+            && header.service == *service
+            && header.options == options
+            && header.wants_credit == wants_credit
+        {
+            return bytes.clone();
+        }
+        let bytes = encode();
+        let header = OpenHeader { service: service.clone(), options, wants_credit };
+        *last = Some((header, bytes.clone()));
+        bytes
+    }
+}
+
 /// A stream of bytes in pieces.
 pub(crate) trait Chunks {
     /// The next piece; `None` at the end, or if the stream was reset.
@@ -324,6 +357,27 @@ mod tests {
         assert_on_page(&refused.encode());
         let refused = RefusedOpen::new(RefuseCode::Application(7)).with_text("quota");
         assert_on_page(&refused.encode());
+    }
+
+    #[test]
+    fn a_header_is_kept_for_streams_that_ask_for_the_same() {
+        let (echo, other) = ("echo".parse().unwrap(), "other".parse().unwrap());
+        let (usual, last) = (OpenOptions::default(), LastHeader::default());
+        let timed = OpenOptions { peer_timeout: Some(Duration::from_secs(2)), ..usual };
+        let late = OpenOptions { deadline: Some(Duration::from_secs(2)), ..usual };
+        let first = last.encoded(&echo, usual, false);
+        assert_eq!(first.as_ptr(), last.encoded(&echo, usual, false).as_ptr());
+        for (service, options, credit) in [
+            (&echo, usual, true),
+            (&other, usual, false),
+            (&echo, timed, false),
+            (&echo, late, false),
+        ] {
+            let header = OpenHeader::encoded(service, options, credit);
+            assert_eq!(last.encoded(service, options, credit), header);
+            assert_eq!(last.encoded(service, options, credit), header);
+        }
+        assert_eq!(last.encoded(&echo, usual, false), first);
     }
 
     /// What is left of a stream, and the batch of packets that its first bytes came in.
