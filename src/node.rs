@@ -443,8 +443,7 @@ impl Node {
     /// sender.send(b"52.5 N 13.4 E")?;
     ///
     /// let datagram = listener.recv().await.expect("bob is up");
-    /// assert_eq!((datagram.peer.as_str(), &datagram.payload[..]), ("alice", &b"52.5 N 13.4
-    /// E"[..]));
+    /// assert_eq!((datagram.peer.as_str(), &datagram.payload[..]), ("alice", &b"52.5 N 13.4 E"[..]));
     /// # Ok(())
     /// # }
     /// ```

@@ -123,6 +123,51 @@ async fn a_peer_connection_stays_for_as_long_as_datagrams_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sender_outlives_its_connection() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    let mut listener = mesh.node("b").serve_datagrams(service("news")).unwrap();
+    let sender = mesh.node("a").datagrams(&id("b"), &service("news")).await.unwrap();
+    sender.send(b"first").unwrap();
+    assert_eq!(&listener.recv().await.unwrap().payload[..], b"first");
+
+    // The other end closes a connection that carries nothing.
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(matches!(sender.send(b"late"), Err(DatagramError::Lost { .. })));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    sender.clone().send(b"second").unwrap();
+    assert_eq!(&listener.recv().await.unwrap().payload[..], b"second");
+
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    sender.send_wait(b"third").await.unwrap();
+    assert_eq!(&listener.recv().await.unwrap().payload[..], b"third");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_was_dropped_while_it_connects_again_keeps_no_connection() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    let sender = mesh.node("a").datagrams(&id("b"), &service("news")).await.unwrap();
+    sender.send(b"first").unwrap();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(sender.send(b"late").is_err());
+    drop(sender);
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    assert!(mesh.node("a").status().await.unwrap().peers.iter().all(|peer| peer.node != id("b")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_to_a_node_that_is_gone_fails_until_the_node_is_back() {
+    let mesh = mesh(["a-r", "b-r"]).await;
+    let sender = mesh.node("a").datagrams(&id("b"), &service("news")).await.unwrap();
+    mesh.network().isolate(mesh.addr("b").ip());
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(matches!(sender.send(b"late"), Err(DatagramError::Lost { .. })));
+    assert!(matches!(sender.send_wait(b"late").await, Err(DatagramError::Lost { .. })));
+    mesh.network().rejoin(mesh.addr("b").ip());
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    sender.send_wait(b"back").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_of_a_node_ends_its_listeners_and_the_senders_to_it() {
     let mesh = mesh(["a-r", "b-r"]).await;
     let mut listener = mesh.node("b").serve_datagrams(service("news")).unwrap();

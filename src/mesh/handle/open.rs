@@ -6,7 +6,7 @@ use super::Mesh;
 use crate::id::{NodeId, ServiceName};
 use crate::mesh::services::at_once::at_once;
 use crate::mesh::services::connection::FirstCause;
-use crate::mesh::services::datagrams::datagram::DatagramSender;
+use crate::mesh::services::datagrams::datagram::{Bound, Connect, DatagramSender};
 use crate::mesh::services::ending::Cause;
 use crate::mesh::services::opening::open::{OpenError, OpenHeader, OpenOptions};
 use crate::mesh::services::patience::Patience;
@@ -117,19 +117,31 @@ impl Mesh {
         begin(node, halves, connection.first_cause(), lease, header).await
     }
 
-    /// A sender of datagrams to a service of a node, on the link or the peer connection, made now
-    /// if there is none.
+    /// A sender of datagrams to a service of a node, on the link or the peer connection, opened now
+    /// if necessary, and again whenever it is lost.
     pub(crate) async fn datagrams(
         &self,
         node: &NodeId,
         service: &ServiceName,
     ) -> Result<DatagramSender, OpenError> {
+        let bound = self.bind(node).await?;
+        let (mesh, node) = (self.downgrade(), node.clone());
+        let connect: Connect = Box::new(move || {
+            let (mesh, node) = (mesh.clone(), node.clone());
+            Box::pin(async move { mesh.upgrade()?.bind(&node).await.ok() })
+        });
+        let listeners = self.0.services.datagrams.clone();
+        Ok(DatagramSender::new(bound, service, listeners, connect, self.0.runtime.clone()))
+    }
+
+    /// A connection to a node for datagrams.
+    async fn bind(&self, node: &NodeId) -> Result<Bound, OpenError> {
         tokio::select! {
             biased;
             barred = self.barred(node) => Err(barred),
             connected = self.connection(node, None) => {
                 let (connection, _, lease) = connected.map_err(|error| self.unless_closed(error))?;
-                Ok(DatagramSender::new(connection, service, self.0.services.datagrams.clone(), lease))
+                Ok(Bound { connection, _lease: lease })
             }
         }
     }

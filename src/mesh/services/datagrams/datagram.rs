@@ -11,15 +11,19 @@
 //! payload.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::Future as _;
-use std::pin::pin;
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::{Buf, Bytes};
 use futures_core::Stream;
 use quinn::SendDatagramError;
+use tokio::runtime::Handle;
 
 use super::datagram_queue::{Arrived, Datagram, Queue, Queued};
 use crate::id::{NodeId, ServiceName};
@@ -37,34 +41,72 @@ pub(crate) const UNHEARD: &[u8] = &[0, 1];
 /// A datagram for no service that asks for nothing but QUIC's acknowledgement.
 pub(crate) const POKE: &[u8] = &[0, 2];
 
+/// How long after a failed attempt to connect again the next one may start, at the earliest.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
+
 /// Sends datagrams to one service of one node. Made by [`Node::datagrams`](crate::Node::datagrams).
 ///
 /// Clones share the connection, and it is kept for as long as one of them lives: by this end, and
-/// by the other one for two minutes after the last datagram came. A sender belongs to one
-/// connection: once that is lost, every send fails, and another sender is to be made.
+/// by the other one for two minutes after the last datagram came. A sender outlives its connection:
+/// once that is lost, [`send`](Self::send) fails and connects to the node again in the background,
+/// and [`send_wait`](Self::send_wait) waits for the new connection.
 #[derive(Clone, Debug)]
-pub struct DatagramSender {
-    connection: Arc<Connection>,
+pub struct DatagramSender(Arc<Sender>);
+
+struct Sender {
+    current: ArcSwap<Bound>,
     /// The name's length and the name.
     head: Vec<u8>,
-    /// Payload bytes accepted for sending, of all clones.
-    sent: Arc<AtomicU64>,
+    /// Payload bytes accepted for sending, on all connections.
+    sent: AtomicU64,
     listeners: DatagramListeners,
-    _lease: Lease,
+    connect: Connect,
+    /// Whether an attempt in the background is under way, or ended less than
+    /// [`RECONNECT_DELAY`] ago.
+    reconnecting: AtomicBool,
+    /// The runtime that drives the node.
+    runtime: Handle,
+}
+
+/// A connection, and what keeps it.
+pub(crate) struct Bound {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) _lease: Lease,
+}
+
+/// Connects to the node of a sender.
+pub(crate) type Connect = Box<dyn Fn() -> Connecting + Send + Sync>;
+
+/// An attempt to connect. Its failure says nothing that the sender can pass on.
+pub(crate) type Connecting = Pin<Box<dyn Future<Output = Option<Bound>> + Send>>;
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("sent", &self.sent).finish_non_exhaustive()
+    }
 }
 
 impl DatagramSender {
     pub(crate) fn new(
-        connection: Arc<Connection>,
+        bound: Bound,
         service: &ServiceName,
         listeners: DatagramListeners,
-        lease: Lease,
+        connect: Connect,
+        runtime: Handle,
     ) -> Self {
         let name = service.as_str().as_bytes();
         let mut head = Vec::with_capacity(1 + name.len());
         head.push(u8::try_from(name.len()).expect("a service name has at most 64 bytes"));
         head.extend_from_slice(name);
-        Self { connection, head, sent: Arc::default(), listeners, _lease: lease }
+        Self(Arc::new(Sender {
+            current: ArcSwap::from_pointee(bound),
+            head,
+            sent: AtomicU64::new(0),
+            listeners,
+            connect,
+            reconnecting: AtomicBool::new(false),
+            runtime,
+        }))
     }
 
     /// Sends a datagram at once. It may be delivered, reordered or lost; neither end is notified.
@@ -73,75 +115,137 @@ impl DatagramSender {
     /// [`DatagramStatus::displaced`] counts; [`send_wait`](Self::send_wait) waits instead.
     ///
     /// # Errors
-    /// It is too long, or cannot be sent on this connection at all. Nothing was sent.
+    /// It is too long, the other node takes no datagrams, or the connection is lost. Nothing was
+    /// sent. After a loss the node is connected to again in the background, at most once a second,
+    /// and this fails until that has succeeded.
     pub fn send(&self, payload: &[u8]) -> Result<(), DatagramError> {
+        let bound = self.0.current.load();
+        let connection = &bound.connection;
         // Sending without dropping anything succeeds at once unless the buffer is full; only then
         // is anything displaced.
-        let waiting = pin!(self.connection.send_datagram_wait(self.message(payload)));
+        let waiting = pin!(connection.send_datagram_wait(self.message(payload)));
         let sent = match waiting.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(sent) => sent,
-            Poll::Pending => self
-                .connection
+            Poll::Pending => connection
                 .send_datagram(self.message(payload))
-                .inspect(|()| count(&self.listeners.0.displaced)),
+                .inspect(|()| count(&self.0.listeners.0.displaced)),
         };
-        self.outcome(sent, payload)
+        self.outcome(connection, sent, payload).inspect_err(|error| {
+            if matches!(error, DatagramError::Lost(_)) {
+                self.reconnect_behind();
+            }
+        })
     }
 
-    /// Sends a datagram once fewer than 1 MiB wait for the network. As [`send`](Self::send)
-    /// otherwise. Cancel safe: dropped before it is ready, nothing is sent.
+    /// Sends a datagram once fewer than 1 MiB wait for the network, and once the node is connected
+    /// again if the connection is lost. Otherwise as [`send`](Self::send). Cancel safe: dropped
+    /// before it is ready, nothing is sent.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// As [`send`](Self::send); the connection is lost only if the node could not be connected to
+    /// again, within the time that [`Node::datagrams`](crate::Node::datagrams) may take.
     pub async fn send_wait(&self, payload: &[u8]) -> Result<(), DatagramError> {
-        let sent = self.connection.send_datagram_wait(self.message(payload)).await;
-        self.outcome(sent, payload)
+        let bound = self.0.current.load_full();
+        let sent = bound.connection.send_datagram_wait(self.message(payload)).await;
+        let lost = match self.outcome(&bound.connection, sent, payload) {
+            Err(lost @ DatagramError::Lost(_)) => lost,
+            outcome => return outcome,
+        };
+        if self.0.is_lost() {
+            let renewed = (self.0.connect)().await.ok_or(lost)?;
+            self.0.current.store(Arc::new(renewed));
+        }
+        // Once: a connection that is lost as soon as it is made is no help.
+        let bound = self.0.current.load_full();
+        let sent = bound.connection.send_datagram_wait(self.message(payload)).await;
+        self.outcome(&bound.connection, sent, payload)
+    }
+
+    /// Connects again, unless that is under way or failed a moment ago.
+    fn reconnect_behind(&self) {
+        if self.0.reconnecting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // A sender that is dropped meanwhile keeps no connection.
+        let sender = Arc::downgrade(&self.0);
+        let connecting = (self.0.connect)();
+        self.0.runtime.spawn(async move {
+            let renewed = connecting.await;
+            let failed = renewed.is_none();
+            if let (Some(sender), Some(renewed)) = (sender.upgrade(), renewed)
+                && sender.is_lost()
+            {
+                sender.current.store(Arc::new(renewed));
+            }
+            if failed {
+                tokio::time::sleep(RECONNECT_DELAY).await;
+            }
+            if let Some(sender) = sender.upgrade() {
+                sender.reconnecting.store(false, Ordering::Release);
+            }
+        });
     }
 
     fn outcome(
         &self,
+        connection: &Connection,
         sent: Result<(), SendDatagramError>,
         payload: &[u8],
     ) -> Result<(), DatagramError> {
-        sent.map_err(|error| self.explain(error, payload))?;
-        self.sent.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        sent.map_err(|error| self.explain(connection, error, payload))?;
+        self.0.sent.fetch_add(payload.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
-    /// The longest payload that goes now, in bytes: about 1,100 at least, and more once the path is
-    /// known to carry larger packets. It can become less when the path changes. 0: the other node
-    /// takes no datagrams, or the connection is lost.
+    /// The maximum length of a payload now, in bytes: about 1,100 at least, and more once the path
+    /// is known to carry larger packets. It can become less when the path changes. 0 if the other
+    /// node takes no datagrams, or while the connection is lost.
     #[must_use]
     pub fn max_len(&self) -> usize {
-        match self.connection.close_reason() {
-            None => self
-                .connection
-                .max_datagram_size()
-                .map_or(0, |max| max.saturating_sub(self.head.len())),
+        self.max_len_on(&self.0.current.load().connection)
+    }
+
+    fn max_len_on(&self, connection: &Connection) -> usize {
+        match connection.close_reason() {
+            None => {
+                let max = connection.max_datagram_size();
+                max.map_or(0, |max| max.saturating_sub(self.0.head.len()))
+            }
             Some(_) => 0,
         }
     }
 
     fn message(&self, payload: &[u8]) -> Bytes {
-        let mut message = Vec::with_capacity(self.head.len() + payload.len());
-        message.extend_from_slice(&self.head);
+        let mut message = Vec::with_capacity(self.0.head.len() + payload.len());
+        message.extend_from_slice(&self.0.head);
         message.extend_from_slice(payload);
         message.into()
     }
 
-    fn explain(&self, error: SendDatagramError, payload: &[u8]) -> DatagramError {
+    fn explain(
+        &self,
+        connection: &Connection,
+        error: SendDatagramError,
+        payload: &[u8],
+    ) -> DatagramError {
         match error {
             SendDatagramError::TooLarge => {
-                DatagramError::TooLong { len: payload.len(), max: self.max_len() }
+                DatagramError::TooLong { len: payload.len(), max: self.max_len_on(connection) }
             }
             SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => {
                 DatagramError::Unsupported
             }
             SendDatagramError::ConnectionLost(error) => {
-                let bytes = self.sent.load(Ordering::Relaxed);
-                DatagramError::Lost(Ending::new(self.connection.first_cause().of(&error), bytes))
+                let bytes = self.0.sent.load(Ordering::Relaxed);
+                DatagramError::Lost(Ending::new(connection.first_cause().of(&error), bytes))
             }
         }
+    }
+}
+
+impl Sender {
+    fn is_lost(&self) -> bool {
+        self.current.load().connection.close_reason().is_some()
     }
 }
 
@@ -161,8 +265,9 @@ pub enum DatagramError {
     /// The other node takes no datagrams, on no connection.
     #[error("the node takes no datagrams")]
     Unsupported,
-    /// The connection has ended. Make another sender. The bytes are those accepted for sending,
-    /// through all clones of the sender; how many arrived is not known.
+    /// The connection has ended. The sender connects again by itself; send what is still of use
+    /// then. The bytes are those accepted for sending, through all clones of the sender; how many
+    /// arrived is not known.
     #[error("{0}")]
     Lost(Ending),
 }
