@@ -23,6 +23,7 @@ use crate::mesh::{PeerAddr, clock};
 #[cfg(feature = "policy")]
 use crate::policy::{Action, Policy, Subject};
 use crate::switch::{Header, HeaderError};
+use crate::transport::carrier::Decoder;
 use crate::transport::credential::{self, Verifier};
 use crate::transport::frame::Frame;
 use crate::transport::refusal::readable;
@@ -38,6 +39,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("frames", frames),
     ("header", header),
+    ("carrier", carrier),
     ("open", open),
     ("work", work),
     ("unit", unit),
@@ -57,6 +59,22 @@ pub const TARGETS: &[(&str, Target)] = &[
     #[cfg(feature = "policy")]
     ("policy", policy),
 ];
+
+/// Takes any bytes as the stream of a carrier: the packets, and the error if there is one, are the
+/// same however the stream is cut.
+pub fn carrier(bytes: &[u8]) {
+    let Some((cut, stream)) = bytes.split_first() else { return };
+    let decode = |parts: Vec<&[u8]>| {
+        let (mut decoder, mut packets) = (Decoder::default(), Vec::new());
+        let result = parts
+            .into_iter()
+            .try_for_each(|part| decoder.decode(part, |packet| packets.push(packet.to_vec())));
+        assert!(decoder.held() <= usize::from(u16::MAX) + 2, "more than one frame is held");
+        (packets, result)
+    };
+    let whole = decode(vec![stream]);
+    assert_eq!(decode(stream.chunks(usize::from(*cut) + 1).collect()), whole);
+}
 
 /// Frames of the control stream, HELLO among them. What was read is written, and read again as the
 /// same.

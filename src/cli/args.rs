@@ -152,8 +152,14 @@ pub(super) struct NodeArgs {
     /// [default: none, the node only dials out]
     #[arg(long, value_name = "ADDR")]
     pub(super) listen: Vec<String>,
+    /// TCP address to accept links by TLS on, for nodes whose networks drop UDP: `0.0.0.0:443`,
+    /// `[::]:443`, or `:443` for all addresses of the machine. Repeatable [env:
+    /// RECEPTOR_LISTEN_TCP, comma-separated] [default: none]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen_tcp: Vec<String>,
     /// Node to link to and stay linked to: relay.example:4433, or relay-1@relay.example:4433 to
-    /// accept only that id. Repeatable [env: RECEPTOR_PEER, comma-separated]
+    /// accept only that id; tls://relay.example to link by TLS over TCP, port 443 by default.
+    /// Repeatable [env: RECEPTOR_PEER, comma-separated]
     #[arg(long, value_name = "[ID@]HOST:PORT")]
     pub(super) peer: Vec<String>,
     /// Forward traffic for other nodes [env: RECEPTOR_TRANSIT, true or false] [default: false]

@@ -20,9 +20,9 @@ use super::identity::TrustRules;
 use super::log::LogFormat;
 use super::settings::{
     ALLOW, CERTS, COMMAND, CONGESTION, CONTROL, COST, COST_TO, CRL, DATA_DIR, DENY, EXTERNAL,
-    GRACE, ID, LAN, LISTEN, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER, PEER_TIMEOUT, PIN,
-    RELAYS, Source, Sourced, TRANSIT, TRANSIT_RATE, UNITS, bytes, duration, peer_timeout_of,
-    switch,
+    GRACE, ID, LAN, LISTEN, LISTEN_TCP, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER,
+    PEER_TIMEOUT, PIN, RELAYS, Source, Sourced, TRANSIT, TRANSIT_RATE, UNITS, bytes, duration,
+    peer_timeout_of, switch,
 };
 use super::units::UnitSettings;
 use super::users::User;
@@ -38,6 +38,7 @@ pub(super) struct NodeConfig {
     pub(super) id: NodeId,
     pub(super) certs: PathBuf,
     pub(super) listen: Vec<ListenAddr>,
+    pub(super) listen_tcp: Vec<ListenAddr>,
     pub(super) peers: Vec<PeerAddr>,
     pub(super) transit: bool,
     pub(super) transit_rate: Option<NonZeroU64>,
@@ -67,6 +68,7 @@ impl NodeConfig {
             (ID, self.id != other.id),
             (CERTS, self.certs != other.certs),
             (LISTEN, self.listen != other.listen),
+            (LISTEN_TCP, self.listen_tcp != other.listen_tcp),
             (PEER, self.peers != other.peers),
             (TRANSIT, self.transit != other.transit),
             (TRANSIT_RATE, self.transit_rate != other.transit_rate),
@@ -114,9 +116,10 @@ impl NodeConfig {
         let certs =
             given.certs.ok_or_else(|| CERTS.missing("the directory of the certificates"))?;
         let listen: Vec<ListenAddr> = all(given.listen, Sourced::parse)?;
+        let listen_tcp: Vec<ListenAddr> = all(given.listen_tcp, Sourced::parse)?;
         let peers: Vec<PeerAddr> = all(given.peer, Sourced::parse)?;
         let lan = with_feature(given.lan, "mdns", cfg!(feature = "mdns"))?;
-        if listen.is_empty() && peers.is_empty() && !lan {
+        if listen.is_empty() && listen_tcp.is_empty() && peers.is_empty() && !lan {
             return Err(Failure::usage(
                 "a node without a neighbour is of no use: give an address to take links at (--listen) or a node to link to (--peer)",
             ));
@@ -126,6 +129,7 @@ impl NodeConfig {
         Ok(Self {
             certs: certs.value,
             listen,
+            listen_tcp,
             peers,
             transit: optional(given.transit, switch)?.unwrap_or_default(),
             transit_rate: optional(given.transit_rate, bytes_per_second)?,

@@ -30,6 +30,7 @@ pub(super) struct File {
     pub(super) id: Option<Sourced<String>>,
     pub(super) certs: Option<Sourced<PathBuf>>,
     pub(super) listen: Vec<Sourced<String>>,
+    pub(super) listen_tcp: Vec<Sourced<String>>,
     pub(super) peer: Vec<Sourced<String>>,
     pub(super) transit: Option<Sourced<String>>,
     pub(super) transit_rate: Option<Sourced<String>>,
@@ -125,6 +126,7 @@ impl File {
             id: raw.id.map(|id| at.sourced(id)),
             certs: raw.certs.map(|path| at.path(path, base)),
             listen: raw.listen.into_iter().map(|addr| at.sourced(addr)).collect(),
+            listen_tcp: raw.listen_tcp.into_iter().map(|addr| at.sourced(addr)).collect(),
             peer: raw.peer.into_iter().map(|peer| at.sourced(peer)).collect(),
             transit: raw.transit.map(|on| at.sourced_as(on, |on| on.to_string())),
             transit_rate: raw.transit_rate.map(|rate| at.sourced_as(rate, |rate| rate.to_string())),
@@ -166,6 +168,8 @@ struct Raw {
     certs: Option<Spanned<PathBuf>>,
     #[serde(default)]
     listen: Vec<Spanned<String>>,
+    #[serde(default)]
+    listen_tcp: Vec<Spanned<String>>,
     #[serde(default)]
     peer: Vec<Spanned<String>>,
     transit: Option<Spanned<bool>>,

@@ -86,6 +86,7 @@ async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure>
     builder = builder.direct(config.direct);
     builder = config.external.iter().fold(builder, |builder, addr| builder.external_addr(*addr));
     builder = config.listen.iter().fold(builder, |builder, listen| builder.listen(*listen));
+    builder = config.listen_tcp.iter().fold(builder, |builder, listen| builder.listen_tcp(*listen));
     builder = config.peers.iter().fold(builder, |builder, peer| builder.peer(peer.clone()));
     builder = config
         .cost_to

@@ -78,6 +78,7 @@ pub(super) struct Name {
 pub(super) const ID: Name = Name { flag: "id", variable: "RECEPTOR_ID" };
 pub(super) const CERTS: Name = Name { flag: "certs", variable: "RECEPTOR_CERTS" };
 pub(super) const LISTEN: Name = Name { flag: "listen", variable: "RECEPTOR_LISTEN" };
+pub(super) const LISTEN_TCP: Name = Name { flag: "listen-tcp", variable: "RECEPTOR_LISTEN_TCP" };
 pub(super) const PEER: Name = Name { flag: "peer", variable: "RECEPTOR_PEER" };
 pub(super) const TRANSIT: Name = Name { flag: "transit", variable: "RECEPTOR_TRANSIT" };
 pub(super) const TRANSIT_RATE: Name =

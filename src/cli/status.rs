@@ -61,6 +61,8 @@ pub(super) struct StatusView {
     relays: Option<Vec<String>>,
     ephemeral: bool,
     listen: Vec<String>,
+    listen_tcp: Vec<String>,
+    carriers: CarriersView,
     duplicate: Option<DuplicateView>,
     stubs: StubsView,
     certificate: CertificateView,
@@ -109,6 +111,7 @@ impl StubsView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct HandshakesView {
+    carriers: HandshakeView,
     links: HandshakeView,
     greeting: HandshakeView,
     peers: HandshakeView,
@@ -126,7 +129,7 @@ struct HandshakeView {
 impl HandshakesView {
     /// One line for display. `None` if no neighbour exceeded its share and nothing was dropped.
     fn line(&self) -> Option<String> {
-        let all = [&self.links, &self.greeting, &self.peers];
+        let all = [&self.carriers, &self.links, &self.greeting, &self.peers];
         let sum = |count: fn(&HandshakeView) -> u64| {
             all.into_iter().map(count).fold(0, u64::saturating_add)
         };
@@ -203,6 +206,7 @@ pub(super) struct LinkView {
     pub(super) peer: Option<String>,
     pub(super) state: String,
     pub(super) direction: String,
+    carrier: String,
     pub(super) address: String,
     pub(super) rtt_ms: Option<f64>,
     cost: Option<u32>,
@@ -211,6 +215,50 @@ pub(super) struct LinkView {
     pub(super) mtu: Option<u16>,
     pub(super) observed: Option<std::net::SocketAddr>,
     pub(super) last_error: Option<String>,
+}
+
+impl LinkView {
+    /// The address, with what the packets travel in if that is not UDP.
+    fn place(&self) -> String {
+        match self.carrier.as_str() {
+            "" | "udp" => self.address.clone(),
+            carrier => format!("{carrier}://{}", self.address),
+        }
+    }
+}
+
+/// TCP connections that carry links.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct CarriersView {
+    open: usize,
+    tls_failed: u64,
+    not_found: u64,
+    without_link: u64,
+    bad_frames: u64,
+    idle: u64,
+    queue_full: u64,
+}
+
+impl CarriersView {
+    /// One line for display. `None` if there never was one.
+    fn line(&self) -> Option<String> {
+        let counts = [
+            (self.tls_failed, "without TLS"),
+            (self.not_found, "for another protocol"),
+            (self.without_link, "without a link"),
+            (self.bad_frames, "with bad frames"),
+            (self.idle, "idle for too long"),
+            (self.queue_full, "packets dropped from full queues"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<_> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+        match (self.open, counts.is_empty()) {
+            (0, true) => None,
+            (open, true) => Some(format!("{open} open")),
+            (open, false) => Some(format!("{open} open; {}", counts.join(", "))),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -280,6 +328,16 @@ impl StatusView {
         text + &self.switch(paint)
     }
 
+    /// Where it takes links.
+    fn listens_on(&self) -> String {
+        let tls = self.listen_tcp.iter().map(|addr| format!("tls://{addr}"));
+        let listen: Vec<String> = self.listen.iter().cloned().chain(tls).collect();
+        match listen.as_slice() {
+            [] => "nothing, it only dials out".to_owned(),
+            addrs => escape(&addrs.join(", ")).into_owned(),
+        }
+    }
+
     fn head(&self, paint: Paint) -> String {
         let kind = match (self.ephemeral, self.transit) {
             (true, _) => "ephemeral",
@@ -295,11 +353,11 @@ impl StatusView {
         if self.ephemeral && self.routes.is_empty() {
             text += "  routes       none; an ephemeral node leaves routing to its neighbours: see the status of one\n";
         }
-        let listen = match self.listen.as_slice() {
-            [] => "nothing, it only dials out".to_owned(),
-            addrs => escape(&addrs.join(", ")).into_owned(),
-        };
+        let listen = self.listens_on();
         text += &format!("  listens on   {listen}\n");
+        if let Some(line) = self.carriers.line() {
+            text += &format!("  carriers     {line}\n");
+        }
         if !self.ephemeral {
             let relays = match &self.relays {
                 None => "every member is accepted as a relay".to_owned(),
@@ -374,7 +432,7 @@ impl StatusView {
                 Cell::plain(or_dash(link.peer.clone())),
                 Cell::plain(&link.state).coloured(colour),
                 Cell::plain(&link.direction),
-                Cell::plain(&link.address),
+                Cell::plain(link.place()),
                 Cell::plain(or_dash(link.rtt_ms.map(millis))),
                 Cell::plain(or_dash(link.cost.map(|cost| cost.to_string()))),
                 Cell::plain(or_dash(link.up_ms.map(span))),

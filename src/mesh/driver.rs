@@ -75,6 +75,8 @@ pub(super) struct Driver {
     pub(super) id: NodeId,
     pub(super) transit: bool,
     pub(super) accept_links: bool,
+    /// Where links by TLS are let in.
+    pub(super) listen_tcp: Vec<std::net::SocketAddr>,
     pub(super) role: Role,
     pub(super) routes: RouteCache,
     pub(super) costs: LinkCosts,

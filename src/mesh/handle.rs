@@ -63,6 +63,8 @@ struct Inner {
     #[cfg(feature = "testing")]
     reports: Reports,
     outside: Outside,
+    /// Where links by TLS are let in.
+    listen_tcp: Vec<SocketAddr>,
     /// The runtime that drives the node. A caller's may be another one, and end sooner.
     runtime: Handle,
     shutdown: Shutdown,
@@ -99,6 +101,11 @@ impl Mesh {
     /// Where the node takes packets.
     pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
         self.0.endpoint.socket().bound_addrs()
+    }
+
+    /// Where the node takes links by TLS.
+    pub(crate) fn local_tcp_addrs(&self) -> Vec<SocketAddr> {
+        self.0.listen_tcp.clone()
     }
 
     /// Offers a service.

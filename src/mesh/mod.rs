@@ -31,7 +31,7 @@ pub(crate) mod services;
 pub(crate) mod view;
 
 pub use crate::mesh::links::admission::half_open::HandshakeCounts;
-pub use crate::mesh::links::dialling::peer_addr::{InvalidPeerAddr, PeerAddr};
+pub use crate::mesh::links::dialling::peer_addr::{Carrier, InvalidPeerAddr, PeerAddr};
 pub use crate::mesh::links::trust::notary::CertificateNotary;
 pub use crate::mesh::services::datagrams::datagram::{
     DatagramError, DatagramListener, DatagramSender,
@@ -40,6 +40,7 @@ pub use crate::mesh::services::datagrams::datagram_queue::{Datagram, MAX_WAITING
 pub use crate::mesh::services::opening::open::{OpenError, OpenOptions};
 pub use crate::mesh::services::opening::refuse::{RefuseCode, RefusedOpen};
 pub use crate::mesh::services::opening::request::{OpenRequest, OpenRequests};
+pub use crate::transport::CarrierStatus;
 pub use crate::transport::settings::MAX_STREAMS;
 pub use driver::shutdown::ShutDown;
 pub(crate) use links::link_cost::LinkCosts;

@@ -55,6 +55,7 @@ impl Node {
             invalid: None,
             identity,
             listen: Vec::new(),
+            listen_tcp: Vec::new(),
             peers: Vec::new(),
             transit: false,
             transit_rate: None,
@@ -83,6 +84,27 @@ impl Node {
     }
 }
 
+impl Node {
+    /// The TCP addresses where the node takes links by TLS, with the ports that the system chose.
+    ///
+    /// # Examples
+    /// ```
+    /// # use receptor_quic::{Authority, Node};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let ca = Authority::new("example", 1)?;
+    /// # let identity = ca.issue("alice", 1)?;
+    /// let node = Node::builder("alice", identity).listen_tcp("127.0.0.1:0").start().await?;
+    /// println!("tls://{}", node.local_tcp_addrs()[0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn local_tcp_addrs(&self) -> Vec<SocketAddr> {
+        self.0.mesh.local_tcp_addrs()
+    }
+}
+
 /// What a node will be.
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is started"]
@@ -92,6 +114,7 @@ pub struct NodeBuilder {
     invalid: Option<StartError>,
     identity: Identity,
     listen: Vec<ListenAddr>,
+    listen_tcp: Vec<ListenAddr>,
     peers: Vec<PeerAddr>,
     transit: bool,
     transit_rate: Option<NonZeroU64>,
@@ -152,9 +175,30 @@ impl NodeBuilder {
         self
     }
 
+    /// Takes links by TLS on this TCP address as well, from nodes whose networks drop UDP; port 0
+    /// lets the system choose. May be given up to [`MAX_LISTEN`](Self::MAX_LISTEN) times. They dial
+    /// `tls://HOST:PORT`.
+    ///
+    /// The TLS shows this node's certificate and asks for none: it hides the packets from
+    /// middleboxes. The QUIC connection in it authenticates both ends, as it does over UDP. Whoever
+    /// wants another protocol gets an HTTP response with the status 404.
+    ///
+    /// Takes what [`listen`](Self::listen) takes.
+    pub fn listen_tcp(
+        mut self,
+        addr: impl TryInto<ListenAddr, Error: Into<InvalidListenAddr>>,
+    ) -> Self {
+        match addr.try_into() {
+            Ok(addr) => self.listen_tcp.push(addr),
+            Err(invalid) => self.reject(StartError::InvalidListen(invalid.into())),
+        }
+        self
+    }
+
     /// Keeps a link to this neighbour. May be given several times.
     ///
-    /// Takes a [`PeerAddr`], a `SocketAddr`, or text such as `relay@host:7400`. If the text is not
+    /// Takes a [`PeerAddr`], a `SocketAddr`, or text such as `relay@host:7400`, or
+    /// `tls://relay@host:443` to reach it by TLS over TCP. If the text is not
     /// valid, [`start`](Self::start) fails.
     pub fn peer(mut self, peer: impl TryInto<PeerAddr, Error: Into<InvalidPeerAddr>>) -> Self {
         match peer.try_into() {

@@ -4,6 +4,7 @@ pub(crate) mod authenticator;
 pub(crate) mod backoff;
 #[doc(hidden)]
 pub mod bench;
+pub(crate) mod carrier;
 pub(crate) mod clock;
 pub mod code;
 pub(crate) mod congestion;
@@ -18,6 +19,7 @@ pub(crate) mod refusal;
 mod socket;
 pub(crate) mod standing;
 
+pub use carrier::CarrierStatus;
 pub use congestion::Congestion;
 pub use endpoint::settings::{
     DEFAULT_PEER_TIMEOUT, DEFAULT_RECEIVE_MEMORY, DEFAULT_RECEIVE_WINDOW, Liveness, PEER_TIMEOUTS,

@@ -5,6 +5,7 @@
 mod admission;
 mod arguments;
 mod black_holes;
+mod carriers;
 mod configured_peers;
 mod converge;
 mod costs;

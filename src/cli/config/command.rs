@@ -57,7 +57,7 @@ mod tests {
         let path = dir.path().join("r.toml");
         let texts = [
             "",
-            "id = \"a\"\ncerts = \"c\"\nlisten = [\":1\"]\ntransit = true\ntransit-rate = 5_000\n\
+            "id = \"a\"\ncerts = \"c\"\nlisten = [\":1\"]\nlisten-tcp = [\":443\"]\ntransit = true\ntransit-rate = 5_000\n\
              relays = [\"role:relay\"]\ncrl = [\"c.pem\"]\ndeny = [\"x\"]\nallow = [\"y\"]\nno-direct = true\nexternal = [\"203.0.113.7:4433\"]\n\
              cost = \"round-trip\"\nliveness = \"metered\"\ncongestion = \"westwood\"\ngrace = 2.5\n\
              peer-timeout = \"900ms\"\nlog-format = \"json\"\ndata-dir = \"d \\\"q\\\" \\t\"\n\

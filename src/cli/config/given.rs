@@ -10,7 +10,7 @@ use crate::cli::file::units::UnitsSetting;
 use crate::cli::file::{CommandLine, CommandSetting, File};
 use crate::cli::settings::{
     ALLOW, CERTS, COMMAND, CONFIG, CONGESTION, CONTROL, COST, COST_TO, CRL, DATA_DIR, DENY,
-    EXTERNAL, GRACE, ID, LAN, LISTEN, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER,
+    EXTERNAL, GRACE, ID, LAN, LISTEN, LISTEN_TCP, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER,
     PEER_TIMEOUT, PIN, RELAYS, Sourced, TRANSIT, TRANSIT_RATE, UNITS,
 };
 
@@ -20,6 +20,7 @@ pub(super) struct Given {
     pub(super) id: Option<Sourced<String>>,
     pub(super) certs: Option<Sourced<PathBuf>>,
     pub(super) listen: Vec<Sourced<String>>,
+    pub(super) listen_tcp: Vec<Sourced<String>>,
     pub(super) peer: Vec<Sourced<String>>,
     pub(super) transit: Option<Sourced<String>>,
     pub(super) transit_rate: Option<Sourced<String>>,
@@ -60,6 +61,7 @@ impl Given {
             id: ID.text(args.id, env)?.or(file.id),
             certs: CERTS.path(args.certs, env).or(file.certs),
             listen: over(LISTEN.list(args.listen, env, ',')?, file.listen),
+            listen_tcp: over(LISTEN_TCP.list(args.listen_tcp, env, ',')?, file.listen_tcp),
             peer: over(PEER.list(args.peer, env, ',')?, file.peer),
             transit: TRANSIT.text(args.transit, env)?.or(file.transit),
             transit_rate: TRANSIT_RATE.text(args.transit_rate, env)?.or(file.transit_rate),

@@ -11,8 +11,8 @@ use crate::cli::file::units::UnitsSetting;
 use crate::cli::file::{CommandLine, CommandSetting, InheritSetting};
 use crate::cli::settings::{
     ALLOW, CERTS, CONGESTION, CONTROL, COST, COST_TO, CRL, DATA_DIR, DENY, EXTERNAL, GRACE, ID,
-    LAN, LISTEN, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, Name, PEER, PEER_TIMEOUT, PIN, RELAYS,
-    Source, Sourced, TRANSIT, TRANSIT_RATE,
+    LAN, LISTEN, LISTEN_TCP, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, Name, PEER, PEER_TIMEOUT,
+    PIN, RELAYS, Source, Sourced, TRANSIT, TRANSIT_RATE,
 };
 use crate::cli::text::escape;
 use crate::work::unit::UnitLimits;
@@ -24,6 +24,7 @@ pub(super) fn text(given: &Given) -> String {
     page.text(ID, given.id.as_ref(), None);
     page.path(CERTS, given.certs.as_ref());
     page.list(LISTEN, &given.listen);
+    page.list(LISTEN_TCP, &given.listen_tcp);
     page.list(PEER, &given.peer);
     page.switch(TRANSIT, given.transit.as_ref());
     page.text(TRANSIT_RATE, given.transit_rate.as_ref(), None);

@@ -184,6 +184,7 @@ impl Process {
             expected: Some(node_id(self.id)),
             host: self.addr.ip().to_string(),
             port: self.addr.port(),
+            carrier: Default::default(),
         }
     }
 }

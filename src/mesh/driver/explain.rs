@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Driver, Role};
 use crate::id::NodeId;
+use crate::mesh::links::dialling::peer_addr::Carrier;
 use crate::mesh::report::explanation::{
     AttemptStatus, CandidateStatus, Candidates, NatPair, NodeExplanation, PathExplanation,
     StreamUse,
@@ -99,12 +100,16 @@ fn path(
     if let Some(link) = driver.neighbours.active_link(node) {
         return Some(PathExplanation {
             kind: PeerPath::Link,
-            address: Some(canonical(link.remote)),
+            address: Some(link.address()),
             candidate: None,
             rtt_ms: Some(millis(link.connection.rtt())),
             since_s: Some(seconds(now.saturating_duration_since(link.since))),
             why: "neighbour".into(),
-            reason: "it is a neighbour: its streams ride the link".to_owned(),
+            reason: match link.carrier() {
+                Carrier::Udp => "it is a neighbour: its streams ride the link",
+                Carrier::Tls => "it is a neighbour: its streams ride the link, in TLS over TCP",
+            }
+            .to_owned(),
         });
     }
     if let Some(punch::Path { to, kind, rtt, .. }) = punched.and_then(|punched| punched.path) {

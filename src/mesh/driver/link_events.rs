@@ -6,6 +6,7 @@ use tracing::{debug, warn};
 
 use super::Driver;
 use crate::mesh::driver::stubs::stub::Role;
+use crate::mesh::links::dialling::peer_addr::Carrier;
 use crate::mesh::links::id::{LinkId, Phase};
 use crate::mesh::links::link::{Link, Surroundings};
 use crate::mesh::report::convergence::Convergence;
@@ -54,10 +55,11 @@ impl Driver {
             services: &self.services,
             checks: &self.checks,
             endings: &self.endings,
+            carriers: self.endpoint.socket().carriers(),
         };
         let mut link = Link::spawn(id, established, vetted, &node, now);
         (link.cost, link.measured) = self.costs.of(&link.peer, link.connection.rtt(), now);
-        debug!(peer = %link.peer, address = %link.remote, dialled = link.dialled, "linked");
+        debug!(peer = %link.peer, address = %link.address(), dialled = link.dialled, "linked");
         let changes = self.neighbours.arrive(link, now);
         self.changed = true;
         self.apply(changes, now);
@@ -100,9 +102,9 @@ impl Driver {
                 self.on_neighbours_verdict(Convergence::Partial { count, expected }, now);
             }
             Frame::Observed(at) if self.neighbours.phase(id) == Some(Phase::Active) => {
-                let peer = link.peer.clone();
+                let (peer, carried) = (link.peer.clone(), link.carrier() != Carrier::Udp);
                 self.neighbours.observed(id, at);
-                self.paths.observed(&peer, Some(at), now);
+                self.paths.observed(&peer, Some(at).filter(|_| !carried), now);
             }
             Frame::Observed(at) => self.neighbours.observed(id, at),
             Frame::Twin(instance, address) => {

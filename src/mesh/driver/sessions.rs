@@ -37,8 +37,8 @@ impl Driver {
 
     fn session_up(&mut self, id: LinkId, now: Instant) {
         let Some(link) = self.neighbours.link(id) else { return };
-        let (peer, stub, address) = (link.peer.clone(), link.stub, link.remote.to_string());
-        self.paths.observed(&peer, Some(link.observed), now);
+        let (peer, stub, address) = (link.peer.clone(), link.stub, link.address().to_string());
+        self.paths.observed(&peer, link.observed_udp(), now);
         if let Role::Full(router) = &mut self.role {
             if self.neighbours.active().len() == 1 {
                 let observed =

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::id::{Cost, NodeAddr, NodeId};
+use crate::mesh::links::dialling::peer_addr::Carrier;
 use crate::mesh::report::status::{
     Direction, EdgeStatus, LinkState, LinkStatus, PeerPath, PeerStatus, RouteStatus, Status,
     StubsStatus,
@@ -59,7 +60,8 @@ struct LinkPart {
     stub: bool,
     cost: Cost,
     their_cost: Cost,
-    remote: SocketAddr,
+    address: SocketAddr,
+    carrier: Carrier,
     observed: SocketAddr,
     since: Instant,
     held_until: Option<Instant>,
@@ -183,7 +185,8 @@ impl LinkPart {
             peer: Some(self.peer.clone()),
             state: self.state,
             direction: if self.dialled { Direction::Outgoing } else { Direction::Incoming },
-            address: canonical(self.remote).to_string(),
+            carrier: self.carrier,
+            address: self.address.to_string(),
             rtt_ms: Some(rtt_ms(connection.rtt())),
             mtu: Some(connection.stats().path.current_mtu),
             cost: Some(self.cost.max(said.unwrap_or(self.their_cost)).get()),

@@ -23,6 +23,7 @@ use crate::mesh::driver::stubs::verifying::WaitingQueries;
 use crate::mesh::driver::{Driver, Role, Start, Stub, unreachable};
 use crate::mesh::input::{Input, MAX_INPUTS};
 use crate::mesh::links::admission::acceptor::{Acceptor, Handshakes};
+use crate::mesh::links::admission::tcp::TcpAcceptor;
 use crate::mesh::links::dialling::dialler::{Dialler, MakeHello};
 use crate::mesh::links::dialling::dials::Dials;
 use crate::mesh::links::dialling::names::Resolve;
@@ -52,6 +53,7 @@ use crate::mesh::{clock, peers};
 use crate::router;
 use crate::router::Router;
 use crate::switch::Cookie;
+use crate::transport::carrier::ListenTcp;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::frame::{Hello, VERSIONS};
 use crate::transport::path_mtu::PathMtus;
@@ -83,6 +85,8 @@ pub(crate) struct Parts {
     pub(crate) map_port: bool,
     /// Whether links from outside are let in; a node that only dials takes none.
     pub(crate) accept_links: bool,
+    /// Where links by TLS are let in.
+    pub(crate) listen_tcp: Vec<ListenTcp>,
     pub(crate) peers: Vec<PeerAddr>,
     pub(crate) transit: bool,
     pub(crate) ephemeral: bool,
@@ -142,7 +146,7 @@ impl Mesh {
 
     /// Starts the tasks except the driver's, and returns that with its inputs and what ends it.
     pub(in crate::mesh) fn assemble(
-        parts: Parts,
+        mut parts: Parts,
     ) -> std::io::Result<(Self, Driver, mpsc::Receiver<Input>, watch::Receiver<bool>)> {
         let start = Start { epoch: parts.epoch, instance: random::bits() };
         let span = info_span!("node", id = %parts.id);
@@ -152,6 +156,8 @@ impl Mesh {
         let (view, shown) = watch::channel(Arc::default());
         let (moves, moved) = watch::channel(0);
         let hello = parts.greeting(start);
+        let listen_tcp = std::mem::take(&mut parts.listen_tcp);
+        let tcp_addrs: Vec<_> = listen_tcp.iter().map(|listening| listening.addr).collect();
         let shared = Shared::new(&parts, inputs)?;
         let renewals = shared
             .services
@@ -159,12 +165,14 @@ impl Mesh {
             .expect("it is the first service of all");
         let dialler = shared.dialler(&parts, hello.clone(), shown.clone(), moved);
         let outputs = Outputs { view, capabilities: advertised, span: span.clone() };
-        let driver = shared.driver(&parts, start, &dialler, outputs);
+        let mut driver = shared.driver(&parts, start, &dialler, outputs);
+        driver.listen_tcp.clone_from(&tcp_addrs);
 
         let spawn = Spawn { span, parts: &parts, shared: &shared };
         spawn.until_ended(living.clone(), shared.vetting.clone().run());
         spawn.task(renewal::serve(renewals, shared.vetting.clone()));
         spawn.accept(hello);
+        spawn.accept_carriers(listen_tcp, &living);
         spawn.watch_peers(shown.clone());
         spawn.watch_network(moves);
         let outside = spawn.look_outside(&dialler);
@@ -182,6 +190,7 @@ impl Mesh {
             #[cfg(feature = "testing")]
             reports: parts.reports,
             outside,
+            listen_tcp: tcp_addrs,
             runtime: Handle::current(),
             shutdown: Shutdown::default(),
             life,
@@ -260,6 +269,7 @@ impl Shared {
             id: parts.id.clone(),
             transit: parts.transit,
             accept_links: parts.accept_links,
+            listen_tcp: Vec::new(),
             role,
             routes: RouteCache::default(),
             costs: parts.costs.clone(),
@@ -402,6 +412,18 @@ impl Spawn<'_> {
             handshakes: self.shared.handshakes.clone(),
         };
         self.task(acceptor.run());
+    }
+
+    /// Takes TCP connections that carry links.
+    fn accept_carriers(&self, listen: Vec<ListenTcp>, living: &watch::Receiver<bool>) {
+        for listening in listen {
+            let acceptor = TcpAcceptor {
+                endpoint: self.shared.endpoint.clone(),
+                listening,
+                half_open: self.shared.handshakes.carriers.clone(),
+            };
+            self.until_ended(living.clone(), acceptor.run());
+        }
     }
 
     /// Gives up peers that have been unreachable for too long.

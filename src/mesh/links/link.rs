@@ -20,6 +20,7 @@ use crate::id::{Cost, NodeAddr, NodeId};
 use crate::mesh::clock;
 use crate::mesh::driver::proofs::verification::{Ahead, Asked, CredentialChecks};
 use crate::mesh::input::Input;
+use crate::mesh::links::dialling::peer_addr::Carrier;
 use crate::mesh::links::trust::vetting::Vetted;
 use crate::mesh::services::Services;
 use crate::mesh::services::connection::Connection;
@@ -29,6 +30,7 @@ use crate::mesh::services::usage::Usage;
 use crate::mesh::view::LinkView;
 use crate::router::{Attachment, DecodeError, Message, RttCost};
 use crate::switch::Cookie;
+use crate::transport::carrier::{self, Carriers};
 use crate::transport::code::CloseCode;
 use crate::transport::frame::{Frame, FrameReader, ReadFrameError, SignedStatement};
 use crate::transport::handshake::Established;
@@ -49,6 +51,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) services: &'a Services,
     pub(crate) checks: &'a CredentialChecks,
     pub(crate) endings: &'a Endings,
+    pub(crate) carriers: &'a Carriers,
 }
 
 /// A link to a neighbour.
@@ -79,6 +82,8 @@ pub(crate) struct Link {
     pub(crate) observed: SocketAddr,
     /// Where packets to the neighbour go, as last published.
     pub(crate) remote: SocketAddr,
+    /// The other end of the TCP connection that carries them. `None` if they go by UDP.
+    pub(crate) place: Option<SocketAddr>,
     /// The address of this node that the neighbour sends to, as last published.
     pub(crate) local: Option<IpAddr>,
     pub(crate) since: Instant,
@@ -102,7 +107,7 @@ impl Link {
         node: &Surroundings<'_>,
         now: Instant,
     ) -> Self {
-        let Surroundings { inputs, services, checks, endings } = *node;
+        let Surroundings { inputs, services, checks, endings, carriers } = *node;
         let Established { connection: _, hello, own, dialled, control, frames } = established;
         let connection = vetted.connection().clone();
         let span = info_span!("link", peer = %hello.id, link = id.0);
@@ -141,6 +146,8 @@ impl Link {
             Box::pin(accept.instrument(span.clone())),
         ];
         tokio::spawn(Bundle::new(parts));
+        let remote = connection.remote_address();
+        end_with_carrier(&connection, carriers);
         Self {
             id,
             addr: hello.id.addr(),
@@ -155,7 +162,8 @@ impl Link {
             cookie_in: own.cookie,
             cookie_out: hello.cookie,
             observed: hello.observed,
-            remote: connection.remote_address(),
+            remote,
+            place: carriers.remote(remote),
             local: connection.local_ip(),
             view: Arc::new(LinkView {
                 connection: Arc::new(connection.clone()),
@@ -169,6 +177,22 @@ impl Link {
             vetted,
             span,
         }
+    }
+
+    /// The neighbour's address in the network, an IPv4 address unmapped.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let address = self.place.unwrap_or(self.remote);
+        SocketAddr::new(address.ip().to_canonical(), address.port())
+    }
+
+    /// What its packets travel in.
+    pub(crate) fn carrier(&self) -> Carrier {
+        if carrier::is_carrier(self.remote) { Carrier::Tls } else { Carrier::Udp }
+    }
+
+    /// The address at which the neighbour sees this node's UDP port. `None` if it sees a TCP port.
+    pub(crate) fn observed_udp(&self) -> Option<SocketAddr> {
+        (self.carrier() == Carrier::Udp).then_some(self.observed)
     }
 
     /// Queues a frame for the neighbour. A neighbour that does not take its frames loses the link.
@@ -216,6 +240,20 @@ impl Link {
         let _ =
             self.connection.export_keying_material(&mut bytes, b"EXPORTER receptor-quic link", b"");
         bytes
+    }
+}
+
+/// Closes a link when its carrier ends, if it has one.
+fn end_with_carrier(link: &Connection, carriers: &Carriers) {
+    let remote = link.remote_address();
+    if carrier::is_carrier(remote) {
+        let (ended, link) = (carriers.until_ended(remote), link.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = ended => link.close(CloseCode::Unreachable, "its TCP connection ended"),
+                _ = link.closed() => {}
+            }
+        });
     }
 }
 

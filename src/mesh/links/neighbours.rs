@@ -12,8 +12,10 @@ use super::id::{LinkId, Phase};
 use super::link::Link;
 use super::twin::{self, process_at};
 use crate::id::{Cost, NodeId};
+use crate::mesh::links::dialling::peer_addr::Carrier;
 use crate::mesh::report::status::ProcessStatus;
 use crate::mesh::services::ending::{Cause, EndReason};
+use crate::transport::carrier;
 use crate::transport::code::CloseCode;
 use crate::transport::frame::Frame;
 use crate::transport::overlay;
@@ -200,9 +202,10 @@ impl Neighbours {
         let mut moved = false;
         for link in self.links.values_mut() {
             let remote = link.connection.remote_address();
-            if overlay::node_addr(remote).is_some() {
-                // A link travels on the real network; a neighbour that moves it elsewhere is not
-                // followed.
+            let carried = carrier::is_carrier(remote) || link.carrier() != Carrier::Udp;
+            if overlay::node_addr(remote).is_some() || carried {
+                // A link travels on the real network, and one in a carrier stays there; a neighbour
+                // that moves it elsewhere is not followed.
                 continue;
             }
             if remote != link.remote {

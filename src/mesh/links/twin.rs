@@ -91,8 +91,7 @@ pub(crate) fn status(router: &Router) -> Option<DuplicateStatus> {
 
 /// The process at the other end of a link.
 pub(crate) fn process_at(link: &Link) -> ProcessStatus {
-    let remote = std::net::SocketAddr::new(link.remote.ip().to_canonical(), link.remote.port());
-    ProcessStatus { instance: hex(link.instance), address: Some(remote.to_string()) }
+    ProcessStatus { instance: hex(link.instance), address: Some(link.address().to_string()) }
 }
 
 fn process(process: &Process) -> ProcessStatus {

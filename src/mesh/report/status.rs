@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::departures::LeftStatus;
 use crate::id::NodeId;
 use crate::mesh::links::admission::half_open::HandshakeCounts;
+use crate::mesh::links::dialling::peer_addr::Carrier;
 use crate::router::Distrust;
 use crate::switch::SwitchStatus;
+use crate::transport::CarrierStatus;
 
 /// How much a [`Status`] lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +45,12 @@ pub struct Status {
     pub ephemeral: bool,
     /// Where it takes links; empty if it only dials.
     pub listen: Vec<SocketAddr>,
+    /// The TCP addresses where it takes links by TLS.
+    #[serde(default)]
+    pub listen_tcp: Vec<SocketAddr>,
+    /// Its links' carriers: TCP connections, where UDP does not pass.
+    #[serde(default)]
+    pub carriers: CarrierStatus,
     /// The machine's network.
     pub network: NetworkStatus,
     /// The other live process with this node's id that was proven last. A node that has yielded to
@@ -124,6 +132,9 @@ pub struct HandshakeStatus {
     pub greeting: HandshakeCounts,
     /// Peer connections.
     pub peers: HandshakeCounts,
+    /// TCP connections, until there is a link on them.
+    #[serde(default)]
+    pub carriers: HandshakeCounts,
 }
 
 /// The network of the machine that a node runs on.
@@ -245,6 +256,9 @@ pub struct LinkStatus {
     pub state: LinkState,
     /// Who dialled.
     pub direction: Direction,
+    /// What its packets travel in.
+    #[serde(default)]
+    pub carrier: Carrier,
     /// The neighbour's address, or the name that is dialled.
     pub address: String,
     /// The smoothed round trip, in milliseconds, of a connected link.

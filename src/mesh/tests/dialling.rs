@@ -19,6 +19,7 @@ fn by_name(mesh: &Mesh, resolver: Arc<Scripted>) -> NodeBuilder {
         expected: Some("relay".parse().unwrap()),
         host: "relay.example".to_owned(),
         port: mesh.addr("relay").port(),
+        carrier: Default::default(),
     };
     mesh.joiner("a", &[]).peer(peer).resolver(resolver)
 }

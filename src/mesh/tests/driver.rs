@@ -71,6 +71,7 @@ impl Stepped {
             #[cfg(feature = "portmap")]
             map_port: false,
             accept_links: true,
+            listen_tcp: Vec::new(),
             peers: Vec::new(),
             transit: true,
             ephemeral: false,

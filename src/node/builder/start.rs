@@ -1,4 +1,6 @@
 //! Checks the settings, and starts a node.
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use crate::mesh::{Convergence, ShutDown, clock};
 use crate::node::error::{MAX_EXTERNAL, MAX_LISTEN, StartError};
 use crate::node::{Inner, Node, check_identity};
 use crate::switch::SwitchCounters;
+use crate::transport::carrier::ListenTcp;
 use crate::transport::unreachable::Reports;
 use crate::transport::{ListenAddr, PEER_TIMEOUTS, RECEIVE_WINDOWS, Socket, bind};
 use crate::work;
@@ -45,6 +48,7 @@ impl NodeBuilder {
             open_units(self.units.clone(), data_dir.clone().zip(self.data_dir.clone())).await?;
         let accept_links = !self.listen.is_empty() || self.sockets.is_some();
         let reports = Reports::default();
+        let listen_tcp = bind_tcp(&self.listen_tcp)?;
         let (sockets, renewable, port_opener) = match self.sockets {
             Some(sockets) => (sockets, Vec::new(), self.port_opener),
             None => {
@@ -80,6 +84,7 @@ impl NodeBuilder {
             #[cfg(feature = "portmap")]
             map_port: self.map_port && !self.ephemeral,
             accept_links,
+            listen_tcp,
             peers: self.peers,
             transit: self.transit && !self.ephemeral,
             ephemeral: self.ephemeral,
@@ -114,7 +119,7 @@ impl NodeBuilder {
 
     fn check(&self, id: &NodeId) -> Result<(), StartError> {
         check_identity(id, &self.identity)?;
-        if self.listen.len() > MAX_LISTEN {
+        if self.listen.len() > MAX_LISTEN || self.listen_tcp.len() > MAX_LISTEN {
             return Err(StartError::TooManyListen);
         }
         for (nth, listen) in self.listen.iter().enumerate() {
@@ -194,6 +199,17 @@ impl Node {
             Err(error) => tracing::warn!(node = %self.id(), %error, "not converged"),
         }
     }
+}
+
+/// Listens for links by TLS.
+fn bind_tcp(listen: &[ListenAddr]) -> io::Result<Vec<ListenTcp>> {
+    let bind = |listen: &ListenAddr| match *listen {
+        ListenAddr::At(addr) => ListenTcp::bind(addr),
+        // `[::]` includes IPv4, if the host has IPv6 at all.
+        ListenAddr::Any(port) => ListenTcp::bind((Ipv6Addr::UNSPECIFIED, port).into())
+            .or_else(|_| ListenTcp::bind((Ipv4Addr::UNSPECIFIED, port).into())),
+    };
+    listen.iter().map(bind).collect()
 }
 
 /// Opens the directory of units, and reads what is there.

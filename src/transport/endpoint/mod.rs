@@ -24,6 +24,7 @@ use self::runtime::Runtime;
 use self::settings::Transports;
 use self::tls::TlsConfig;
 use super::authenticator::{CredentialHash, credential_hash};
+use super::carrier::{self, Carried};
 use super::identity::presented::Sighting;
 use super::overlay::FlowKind;
 use super::socket::Socket;
@@ -238,7 +239,33 @@ impl Endpoint {
         expected: Option<&NodeId>,
         rtt: Option<Duration>,
     ) -> Result<Connecting, ConnectError> {
-        self.connect(addr, expected, self.transports.link(self.path_mtus.to(addr), rtt))
+        let transport = match carrier::is_carrier(addr) {
+            true => self.transports.carried_link(rtt),
+            false => self.transports.link(self.path_mtus.to(addr), rtt),
+        };
+        self.connect(addr, expected, transport)
+    }
+
+    /// Opens a carrier to a TCP address, for a link.
+    ///
+    /// # Errors
+    /// Neither TCP nor TLS came about. Nothing is left.
+    pub(crate) async fn dial_carrier(
+        &self,
+        addr: SocketAddr,
+        host: &str,
+    ) -> Result<Carried, carrier::DialError> {
+        carrier::dial(self.socket.carriers(), addr, host).await
+    }
+
+    /// Has the carrier of a link, if it has one, end with the link.
+    pub(crate) fn follow_carrier(&self, link: &Connection) {
+        self.socket.carriers().follow(link);
+    }
+
+    /// Where the other end of a link is: of one through a carrier, its TCP address.
+    pub(crate) fn place(&self, remote: SocketAddr) -> SocketAddr {
+        self.socket.carriers().remote(remote).unwrap_or(remote)
     }
 
     /// Connects to a peer through the switch. Packets of a stub carry its attachment.
@@ -311,7 +338,11 @@ impl Endpoint {
         let (mut config, transport) = if Self::is_peer(&incoming) {
             (shown.accept_peer.clone(), self.transports.peer(self.path_mtus.largest()))
         } else {
-            let path_mtu = self.path_mtus.to(incoming.remote_address());
+            let remote = incoming.remote_address();
+            let path_mtu = match carrier::is_carrier(remote) {
+                true => u16::MAX,
+                false => self.path_mtus.to(remote),
+            };
             (shown.accept_link.clone(), self.transports.accepted_link(path_mtu))
         };
         config.transport_config(Arc::new(transport));

@@ -103,6 +103,9 @@ const PEER_KEEPALIVE: Duration = Duration::from_secs(4);
 /// route end. Equal to the time in which a silent link is declared dead, so that the mesh can find
 /// another path.
 pub const DEFAULT_PEER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Silence after which a neighbour on a carrier is dead: several retransmissions of TCP, which wait
+/// twice as long each time.
+const CARRIED_IDLE: Duration = Duration::from_secs(10);
 /// The bounds of the peer timeout.
 pub const PEER_TIMEOUTS: RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(600);
@@ -164,6 +167,15 @@ impl Transports {
         }
         config.keep_alive_interval(Some(self.liveness.keepalive()));
         config.max_idle_timeout(Some(idle(self.liveness.idle())));
+        config
+    }
+
+    /// Transport of links that this node dials through a carrier. TCP passes nothing on while it
+    /// repeats a lost segment, so silence lasts longer before it means that the neighbour is dead;
+    /// that the TCP connection ends is noticed at once.
+    pub(crate) fn carried_link(&self, rtt: Option<Duration>) -> TransportConfig {
+        let mut config = self.link(u16::MAX, rtt);
+        config.max_idle_timeout(Some(idle(self.liveness.idle().max(CARRIED_IDLE))));
         config
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Inbound {
     pub(super) waker: Option<Waker>,
     /// The socket to read first; they take turns.
     pub(super) turn: usize,
+    /// Whether the carriers are read before the sockets: they take turns.
+    pub(super) carriers_next: bool,
 }
 
 impl Inbound {

@@ -28,6 +28,7 @@
 //! | `sort` | received packets, by destination |
 //! | `inbound` | state of the receiving side, packets pending for quinn |
 //! | `forward`, `egress` | packets for other nodes |
+//! | [`carrier`](super::carrier) | packets in TCP connections, beside the UDP sockets |
 //! | `fresh` | additional UDP sockets for direct paths |
 //! | `heard` | which UDP socket an address sends to |
 //! | `attachments` | the nodes that stubs are attached to, by number |
@@ -76,6 +77,7 @@ use self::udp::release::Releasable;
 use crate::id::NodeAddr;
 use crate::switch::{DropReason, ForwardingTable, HoldQueue, Meter, SwitchCounters};
 use crate::sync::lock;
+use crate::transport::carrier::Carriers;
 use crate::transport::socket::forwarding::wanted::Wanted;
 
 /// A quinn socket over one or more UDP sockets, with the packet switch in it.
@@ -106,6 +108,8 @@ pub(crate) struct Socket {
     hold: Mutex<HoldQueue>,
     // The destinations of those that proofs may lead to.
     wanted: Arc<Wanted>,
+    // TCP connections that carry packets where UDP does not pass.
+    carriers: Arc<Carriers>,
 }
 
 impl Socket {
@@ -139,6 +143,7 @@ impl Socket {
             inbound: Mutex::default(),
             hold: Mutex::default(),
             wanted: Arc::default(),
+            carriers: Arc::default(),
             fresh: FreshPorts::default(),
             replies: Replies::default(),
             heard: udp::bound::is_ambiguous(&sockets).then(Heard::default),
@@ -171,6 +176,11 @@ impl Socket {
         Arc::clone(&self.wanted)
     }
 
+    /// The carriers beside the UDP sockets.
+    pub(crate) fn carriers(&self) -> &Arc<Carriers> {
+        &self.carriers
+    }
+
     /// The addresses of the UDP sockets.
     pub(crate) fn bound_addrs(&self) -> Vec<SocketAddr> {
         self.sockets.iter().map(|socket| socket.addr).collect()
@@ -179,6 +189,7 @@ impl Socket {
     /// Releases the UDP sockets: nothing is received any more, and packets sent are lost.
     pub(crate) fn release(&self) {
         self.sockets.iter().chain(self.fresh.load().iter()).for_each(|socket| socket.io.release());
+        self.carriers.close_all();
     }
 
     /// Waits until the system has the ports back. Cancel safe.

@@ -11,7 +11,9 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use tracing::trace;
 
 use super::Socket;
+use super::inbound::Inbound;
 use super::packet::segments;
+use super::sort::Way;
 use super::udp::bound::{Bound, canonical};
 use crate::switch::{DropReason, Header};
 use crate::sync::lock;
@@ -62,6 +64,12 @@ impl AsyncUdpSocket for Socket {
         if handed > 0 {
             return Poll::Ready(Ok(handed));
         }
+        if inbound.carriers_next {
+            inbound.carriers_next = false;
+            if let Some(received) = self.receive_carried(inbound, cx, bufs, meta) {
+                return Poll::Ready(Ok(received));
+            }
+        }
         let fresh = self.fresh.load();
         let all = self.sockets.len() + fresh.len();
         for _ in 0..all {
@@ -73,17 +81,23 @@ impl AsyncUdpSocket for Socket {
             };
             if let Poll::Ready(received) = socket.io.poll_recv(cx, bufs, meta) {
                 let received = received?;
+                // Carriers and UDP sockets take turns.
+                inbound.carriers_next = true;
                 if let Some(heard) = self.heard.as_ref().filter(|_| local_port.is_none()) {
                     meta[..received].iter().for_each(|meta| heard.note(canonical(meta.addr), turn));
                 }
+                let way = local_port.map_or(Way::Link, Way::FreshPort);
                 let table = self.table.load();
                 for (nth, meta) in meta.iter_mut().enumerate().take(received) {
-                    self.sort(inbound, &table, bufs, nth, meta, local_port);
+                    self.sort(inbound, &table, bufs, nth, meta, way);
                 }
                 self.send_on(inbound, bufs);
                 self.flush_backlog(inbound, cx);
                 return Poll::Ready(Ok(received));
             }
+        }
+        if let Some(received) = self.receive_carried(inbound, cx, bufs, meta) {
+            return Poll::Ready(Ok(received));
         }
         inbound.waker = Some(cx.waker().clone());
         Poll::Pending
@@ -105,6 +119,27 @@ impl AsyncUdpSocket for Socket {
 
     fn may_fragment(&self) -> bool {
         self.sockets.iter().any(|socket| socket.io.may_fragment())
+    }
+}
+
+impl Socket {
+    /// Receives from the carriers. `None` if there is nothing; the receiving task is woken when
+    /// there is.
+    fn receive_carried(
+        &self,
+        inbound: &mut Inbound,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Option<usize> {
+        let Poll::Ready(received) = self.carriers.poll_recv(cx, bufs, meta) else { return None };
+        let table = self.table.load();
+        for (nth, meta) in meta.iter_mut().enumerate().take(received) {
+            self.sort(inbound, &table, bufs, nth, meta, Way::Carrier);
+        }
+        self.send_on(inbound, bufs);
+        self.flush_backlog(inbound, cx);
+        Some(received)
     }
 }
 

@@ -11,6 +11,7 @@ use super::packet::is_handshake;
 use super::{Socket, mapped};
 use crate::id::NodeAddr;
 use crate::switch::{Decision, DropReason, ForwardingTable, Header, HeldPacket, NextHop};
+use crate::transport::carrier;
 use crate::transport::overlay::{self, FlowKind};
 use crate::transport::socket::probes::Probes;
 
@@ -24,13 +25,14 @@ impl Socket {
         buffers: &mut [IoSliceMut<'_>],
         nth: usize,
         meta: &mut RecvMeta,
-        local_port: Option<u16>,
+        way: Way,
     ) {
         meta.addr = mapped(meta.addr);
         let len = meta.len;
         let stride = meta.stride.max(1);
-        if overlay::node_addr(meta.addr).is_some() {
-            // Overlay addresses do not exist on the network.
+        let forged_carrier = way != Way::Carrier && carrier::is_carrier(meta.addr);
+        if overlay::node_addr(meta.addr).is_some() || forged_carrier {
+            // Such addresses do not exist on the network.
             self.counters.dropped(DropReason::ForgedSource, len.div_ceil(stride) as u64);
             meta.len = 0;
             return;
@@ -45,9 +47,13 @@ impl Socket {
             let packets = (end - start).div_ceil(stride) as u64;
             let verdict = match self.judge(table, &data[start..end], stride) {
                 // Fresh ports accept neither links nor transit.
-                Verdict::Quic | Verdict::Forward(_) | Verdict::Hold(..) if local_port.is_some() => {
+                Verdict::Quic | Verdict::Forward(_) | Verdict::Hold(..)
+                    if matches!(way, Way::FreshPort(_)) =>
+                {
                     Verdict::Drop(DropReason::UnknownCookie)
                 }
+                // A direct path is one of UDP.
+                Verdict::Probe if way == Way::Carrier => Verdict::Drop(DropReason::StrayProbe),
                 verdict => verdict,
             };
             let to_quinn = matches!(verdict, Verdict::Quic | Verdict::Deliver(_));
@@ -84,17 +90,24 @@ impl Socket {
                     self.hold_run(ingress, destination, data[start..end].chunks(stride));
                 }
                 Verdict::Probe => {
-                    let probes = data[start..end].chunks(stride);
-                    let stray = probes.filter(|probe| {
-                        !self.probes.take(outer.addr, outer.dst_ip, local_port, probe)
-                    });
-                    self.counters.dropped(DropReason::StrayProbe, stray.count() as u64);
+                    self.sort_probes(&outer, way, data[start..end].chunks(stride));
                 }
                 Verdict::Drop(reason) => self.counters.dropped(reason, packets),
             }
             start = end;
         }
         *meta = kept.unwrap_or(RecvMeta { len: 0, ..outer });
+    }
+
+    /// Passes probes of direct paths on.
+    fn sort_probes<'a>(&self, outer: &RecvMeta, way: Way, probes: impl Iterator<Item = &'a [u8]>) {
+        let local_port = match way {
+            Way::FreshPort(port) => Some(port),
+            Way::Link | Way::Carrier => None,
+        };
+        let stray =
+            probes.filter(|probe| !self.probes.take(outer.addr, outer.dst_ip, local_port, probe));
+        self.counters.dropped(DropReason::StrayProbe, stray.count() as u64);
     }
 
     /// Notes that the peer at the other end is heard: its last packet need not be sent again, and
@@ -202,6 +215,17 @@ fn arrived_through(table: &ForwardingTable, header: &Header, run: &[u8]) -> Opti
     let first = run.get(header.wire_len())?;
     let ingress = table.ingress(header.cookie).filter(|_| first & 0x80 != 0)?;
     Some(overlay::flow_addr(ingress.neighbour, FlowKind::Routed).ip())
+}
+
+/// What packets arrived by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// One of the UDP sockets for links.
+    Link,
+    /// A UDP socket for direct paths, by its port.
+    FreshPort(u16),
+    /// A TCP connection.
+    Carrier,
 }
 
 /// What to do with a run of packets.

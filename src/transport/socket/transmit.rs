@@ -11,6 +11,7 @@ use tracing::trace;
 use super::Socket;
 use super::udp::bound::{Bound, MAX_SEND, Unsent, canonical, carries, mapped};
 use crate::switch::NextHop;
+use crate::transport::carrier;
 
 impl Socket {
     /// Sends a probe of a direct path, from a fresh port if one is given. A probe that cannot be
@@ -50,6 +51,10 @@ impl Socket {
         local_port: Option<u16>,
     ) -> Result<(), Unsent> {
         let unsent = |error| Unsent { sent: 0, error };
+        if carrier::is_carrier(transmit.destination) {
+            let now = tokio::time::Instant::now().into_std();
+            return self.carriers.send(transmit, now).map_err(unsent);
+        }
         let is_there = |ip: &IpAddr| !self.gone.load().contains(&ip.to_canonical());
         let from = transmit.src_ip.filter(is_there);
         let fresh = local_port.map(|port| self.fresh.get(port)).transpose().map_err(unsent)?;

@@ -48,6 +48,8 @@ impl Driver {
             } else {
                 Vec::new()
             },
+            listen_tcp: self.listen_tcp.clone(),
+            carriers: self.endpoint.socket().carriers().status(),
             network: NetworkStatus {
                 addresses: self.roaming.addresses.clone(),
                 changes: self.roaming.moves,
@@ -118,7 +120,8 @@ fn links(driver: &Driver, router: Option<&Router>, max_stubs: usize) -> Vec<Link
             stub: link.stub,
             cost: link.cost,
             their_cost: link.their_cost,
-            remote: link.remote,
+            address: link.address(),
+            carrier: link.carrier(),
             observed: link.observed,
             since: link.since,
             held_until,

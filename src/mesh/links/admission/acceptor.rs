@@ -42,6 +42,8 @@ pub(crate) struct Handshakes {
     /// Links that are authenticated, by certificate.
     greeting: HalfOpen,
     peers: HalfOpen,
+    /// TCP connections without a link.
+    pub(crate) carriers: HalfOpen,
 }
 
 impl Handshakes {
@@ -51,6 +53,7 @@ impl Handshakes {
             links: self.links.counts(),
             greeting: self.greeting.counts(),
             peers: self.peers.counts(),
+            carriers: self.carriers.counts(),
         }
     }
 }
@@ -73,12 +76,13 @@ impl Acceptor {
     pub(crate) async fn run(self) {
         while let Some(incoming) = self.endpoint.accept().await {
             let peer = Endpoint::is_peer(&incoming);
-            if !self.accept_links && !peer {
+            let carried = self.endpoint.socket().carriers().is_accepted(incoming.remote_address());
+            if !self.accept_links && !peer && !carried {
                 // Nothing answers where nothing listens.
                 incoming.ignore();
                 continue;
             }
-            let Some((incoming, place)) = self.judge(incoming, peer) else { continue };
+            let Some((incoming, place)) = self.judge(incoming, peer, carried) else { continue };
             match self.endpoint.accept_attempt(incoming) {
                 Ok(accepting) => {
                     let acceptor = self.clone();
@@ -96,17 +100,18 @@ impl Acceptor {
 
     /// The place of an attempt, before anything costly is done for it. `None` if its source has to
     /// prove its address first.
-    fn judge(&self, incoming: Incoming, peer: bool) -> Option<(Incoming, Place)> {
-        let proven = incoming.remote_address_validated();
+    ///
+    /// The source of an attempt in a carrier is the other end of the TCP connection, whose address
+    /// TCP has proven.
+    fn judge(&self, incoming: Incoming, peer: bool, carried: bool) -> Option<(Incoming, Place)> {
+        let proven = carried || incoming.remote_address_validated();
+        let place = self.endpoint.place(incoming.remote_address());
         let verdict = match peer {
             true => self
                 .handshakes
                 .peers
                 .judge(half_open::peer_source(&self.endpoint, &incoming), proven),
-            false => self
-                .handshakes
-                .links
-                .judge(half_open::link_source(incoming.remote_address().ip()), proven),
+            false => self.handshakes.links.judge(half_open::link_source(place.ip()), proven),
         };
         match verdict {
             Verdict::Admit(place) => Some((incoming, place)),
@@ -120,7 +125,7 @@ impl Acceptor {
     }
 
     async fn link(&self, accepting: Accepting, place: Place) {
-        let address = accepting.remote_address();
+        let address = self.endpoint.place(accepting.remote_address());
         let sighting = accepting.sighting();
         let finished = finish(accepting, SILENCE, HANDSHAKE_TIMEOUT, place, &self.handshakes.links);
         let error = match finished.await {
@@ -152,12 +157,14 @@ impl Acceptor {
         else {
             return Err(HandshakeError::Timeout);
         };
-        let hello = self.hello.hello(connection.remote_address());
+        let hello = self.hello.hello(self.endpoint.place(connection.remote_address()));
         let greeted = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake::accept(connection, hello));
         match place.hold(greeted).await {
             Some(Ok(established)) => {
+                let established = established?;
+                self.endpoint.follow_carrier(&established.connection);
                 // The driver has gone if this fails, and the connection goes with it.
-                let _ = self.inputs.send(Input::Established(Box::new(established?))).await;
+                let _ = self.inputs.send(Input::Established(Box::new(established))).await;
                 Ok(())
             }
             Some(Err(_)) | None => Err(HandshakeError::Timeout),

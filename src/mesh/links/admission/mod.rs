@@ -3,3 +3,4 @@
 pub(crate) mod acceptor;
 pub(crate) mod budget;
 pub(crate) mod half_open;
+pub(crate) mod tcp;

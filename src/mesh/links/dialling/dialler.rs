@@ -17,7 +17,7 @@ use error::AttemptError;
 use schedule::{Patience, Schedule, Turn};
 
 use super::names::{Names, Resolve};
-use super::peer_addr::PeerAddr;
+use super::peer_addr::{Carrier, PeerAddr};
 use crate::id::NodeId;
 use crate::mesh::clock;
 use crate::mesh::input::{Command, Input};
@@ -91,6 +91,7 @@ impl Dialled {
                 peer: self.peer.expected.clone(),
                 state: if state.dialling { LinkState::Dialling } else { LinkState::Backoff },
                 direction: Direction::Outgoing,
+                carrier: self.peer.carrier,
                 address: self.peer.host_and_port(),
                 rtt_ms: None,
                 mtu: None,
@@ -276,7 +277,7 @@ impl Dialler {
     ) -> Result<Established, AttemptError> {
         let mut race = Race {
             dialler: self,
-            expected: dialled.peer.expected.as_ref(),
+            peer: &dialled.peer,
             patience,
             dials: JoinSet::new(),
             addrs: Vec::new(),
@@ -316,17 +317,7 @@ impl Dialler {
         patience: Patience,
     ) -> Result<Established, AttemptError> {
         let mut reports = self.reports.subscribe();
-        let dialling = async {
-            let connecting = self
-                .endpoint
-                .dial(addr, expected, patience.rtt)
-                .map_err(|error| AttemptError::Dial(error.to_string()))?;
-            let sighting = connecting.sighting();
-            let refused = |error| HandshakeError::from(error).presenting(&sighting);
-            let connection = connecting.await.map_err(refused)?;
-            let hello = self.hello.hello(connection.remote_address());
-            Ok(handshake::dial(connection, hello, expected).await?)
-        };
+        let dialling = self.shake_hands(addr, expected, patience);
         let mut dialling = pin!(tokio::time::timeout(patience.limit, dialling));
         let why = tokio::select! {
             biased;
@@ -341,6 +332,45 @@ impl Dialler {
                 .unwrap_or(Err(AttemptError::Timeout(patience.limit))),
             false => dialling.await.unwrap_or(Err(unreachable)),
         }
+    }
+
+    /// Connects to an address and exchanges HELLO.
+    async fn shake_hands(
+        &self,
+        addr: SocketAddr,
+        expected: Option<&NodeId>,
+        patience: Patience,
+    ) -> Result<Established, AttemptError> {
+        let connecting = self
+            .endpoint
+            .dial(addr, expected, patience.rtt)
+            .map_err(|error| AttemptError::Dial(error.to_string()))?;
+        let sighting = connecting.sighting();
+        let refused = |error| HandshakeError::from(error).presenting(&sighting);
+        let connection = connecting.await.map_err(refused)?;
+        let hello = self.hello.hello(self.endpoint.place(connection.remote_address()));
+        Ok(handshake::dial(connection, hello, expected).await?)
+    }
+
+    /// As [`dial`](Self::dial), through a carrier to a TCP address, whose server name is `host`.
+    async fn dial_by_tls(
+        &self,
+        addr: SocketAddr,
+        host: &str,
+        expected: Option<&NodeId>,
+        patience: Patience,
+    ) -> Result<Established, AttemptError> {
+        let dialling = async {
+            let carried = self.endpoint.dial_carrier(addr, host).await?;
+            let established = self.shake_hands(carried.addr(), expected, patience).await?;
+            // From here on the carrier ends with the link.
+            self.endpoint.follow_carrier(&established.connection);
+            carried.keep();
+            Ok(established)
+        };
+        tokio::time::timeout(patience.limit, dialling)
+            .await
+            .unwrap_or(Err(AttemptError::Timeout(patience.limit)))
     }
 
     /// One attempt at a neighbour where it is linked already, for a link beside that one. Without
@@ -394,7 +424,7 @@ async fn reported(reports: &mut broadcast::Receiver<Unreachable>, addr: SocketAd
 /// The dials of one attempt. Dropped, it ends them.
 struct Race<'a> {
     dialler: &'a Dialler,
-    expected: Option<&'a NodeId>,
+    peer: &'a PeerAddr,
     patience: Patience,
     dials: JoinSet<Result<Established, AttemptError>>,
     addrs: Vec<SocketAddr>,
@@ -409,11 +439,15 @@ impl Race<'_> {
                 continue;
             }
             self.addrs.push(addr);
-            let (dialler, expected, patience) =
-                (self.dialler.clone(), self.expected.cloned(), self.patience);
+            let (dialler, peer, patience) =
+                (self.dialler.clone(), self.peer.clone(), self.patience);
             self.dials.spawn(async move {
                 tokio::time::sleep(later).await;
-                dialler.dial(addr, expected.as_ref(), patience).await
+                let expected = peer.expected.as_ref();
+                match peer.carrier {
+                    Carrier::Udp => dialler.dial(addr, expected, patience).await,
+                    Carrier::Tls => dialler.dial_by_tls(addr, &peer.host, expected, patience).await,
+                }
             });
             later += STAGGER;
         }

@@ -5,7 +5,32 @@ use std::str::FromStr;
 
 use crate::id::{InvalidName, NodeId, excerpt, text_argument};
 
-/// A neighbour to dial: `[ID@]HOST:PORT`.
+/// What the packets of a link travel in.
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Debug,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Carrier {
+    /// UDP.
+    #[default]
+    Udp,
+    /// TLS over TCP, for networks where UDP does not pass. That TLS authenticates nobody; the QUIC
+    /// connection in it does, as over UDP.
+    Tls,
+}
+
+/// A neighbour to dial: `[ID@]HOST:PORT`, or `tls://[ID@]HOST[:PORT]` to reach it by TLS over TCP,
+/// port 443 by default.
 ///
 /// With an id, only a node that proves it is accepted; without, any node that has a certificate
 /// that the mesh trusts. The host is a name, which is resolved for every attempt, or an
@@ -16,9 +41,16 @@ pub struct PeerAddr {
     pub expected: Option<NodeId>,
     /// A name or an address, an IPv6 address without its brackets.
     pub host: String,
-    /// The UDP port.
+    /// The port, of UDP or of TCP.
     pub port: u16,
+    /// What the link travels in.
+    pub carrier: Carrier,
 }
+
+/// In front of neighbours that are reached by TLS.
+const TLS: &str = "tls://";
+/// The port of TLS, if none is given.
+const TLS_PORT: u16 = 443;
 
 /// Why a text is not a [`PeerAddr`]. The caller's fault.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -30,6 +62,9 @@ pub enum InvalidPeerAddr {
     /// The port is not one.
     #[error("{0:?} is not a port: 1 to 65535 is allowed")]
     BadPort(String),
+    /// The scheme is not known.
+    #[error("{0:?} is not a scheme: a peer is written [ID@]HOST:PORT or tls://[ID@]HOST[:PORT]")]
+    BadScheme(String),
     /// There is no host, or it is not one.
     #[error("{0:?} is not a host name or an address (an IPv6 address is in brackets)")]
     BadHost(String),
@@ -42,17 +77,27 @@ impl FromStr for PeerAddr {
     type Err = InvalidPeerAddr;
 
     fn from_str(text: &str) -> Result<Self, InvalidPeerAddr> {
+        let (carrier, text) = match text.strip_prefix(TLS) {
+            Some(rest) => (Carrier::Tls, rest),
+            None => (Carrier::Udp, text),
+        };
+        if let Some((scheme, _)) = text.split_once("://") {
+            return Err(InvalidPeerAddr::BadScheme(excerpt(scheme)));
+        }
         // Ids may contain `@` and `:`; hosts contain neither, except for IPv6 addresses, which are
         // in brackets.
         let (expected, address) = match text.rsplit_once('@') {
             Some((id, address)) => (Some(NodeId::try_from(id)?), address),
             None => (None, text),
         };
-        let (host, port) =
-            address.rsplit_once(':').ok_or_else(|| InvalidPeerAddr::NoPort(excerpt(address)))?;
-        let port = match port.parse() {
-            Ok(port) if port != 0 => port,
-            _ => return Err(InvalidPeerAddr::BadPort(excerpt(port))),
+        let is_whole = !address.contains(':') || address.ends_with(']');
+        let (host, port) = match address.rsplit_once(':') {
+            _ if carrier == Carrier::Tls && is_whole => (address, TLS_PORT),
+            Some((host, port)) => match port.parse() {
+                Ok(port) if port != 0 => (host, port),
+                _ => return Err(InvalidPeerAddr::BadPort(excerpt(port))),
+            },
+            None => return Err(InvalidPeerAddr::NoPort(excerpt(address))),
         };
         let bad_host = || InvalidPeerAddr::BadHost(excerpt(host));
         let host = match host.strip_prefix('[') {
@@ -70,7 +115,7 @@ impl FromStr for PeerAddr {
         {
             return Err(bad_host());
         }
-        Ok(Self { expected, host: host.to_owned(), port })
+        Ok(Self { expected, host: host.to_owned(), port, carrier })
     }
 }
 
@@ -86,6 +131,9 @@ impl PeerAddr {
 
 impl fmt::Display for PeerAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.carrier == Carrier::Tls {
+            f.write_str(TLS)?;
+        }
         if let Some(id) = &self.expected {
             write!(f, "{id}@")?;
         }
@@ -97,7 +145,8 @@ text_argument!(InvalidPeerAddr: PeerAddr);
 
 impl From<std::net::SocketAddr> for PeerAddr {
     fn from(addr: std::net::SocketAddr) -> Self {
-        Self { expected: None, host: addr.ip().to_string(), port: addr.port() }
+        let (host, port) = (addr.ip().to_string(), addr.port());
+        Self { expected: None, host, port, carrier: Carrier::Udp }
     }
 }
 
@@ -119,6 +168,21 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_by_tls_has_a_scheme_and_port_443_by_default() {
+        for (text, written) in [
+            ("tls://relay", "tls://relay:443"),
+            ("tls://relay:8443", "tls://relay:8443"),
+            ("tls://a:b@relay", "tls://a:b@relay:443"),
+            ("tls://r-1@[2001:db8::1]", "tls://r-1@[2001:db8::1]:443"),
+            ("tls://[2001:db8::1]:9", "tls://[2001:db8::1]:9"),
+        ] {
+            let peer: PeerAddr = text.parse().unwrap();
+            assert_eq!((peer.to_string(), peer.carrier), (written.to_owned(), Carrier::Tls));
+            assert_eq!(written.parse::<PeerAddr>().unwrap(), peer);
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let error = |text: &str| text.parse::<PeerAddr>().unwrap_err();
         assert_eq!(error("relay"), InvalidPeerAddr::NoPort("relay".to_owned()));
@@ -127,6 +191,10 @@ mod tests {
         assert_eq!(error(":7400"), InvalidPeerAddr::BadHost(String::new()));
         assert_eq!(error("::1:7400"), InvalidPeerAddr::BadHost("::1".to_owned()));
         assert_eq!(error("re lay:7400"), InvalidPeerAddr::BadHost("re lay".to_owned()));
+        assert_eq!(error("tls://relay:"), InvalidPeerAddr::BadPort(String::new()));
+        assert_eq!(error("tls://::1"), InvalidPeerAddr::BadHost(":".to_owned()));
+        assert_eq!(error("tcp://relay:1"), InvalidPeerAddr::BadScheme("tcp".to_owned()));
+        assert_eq!(error("tls://tls://relay"), InvalidPeerAddr::BadScheme("tls".to_owned()));
         assert!(matches!(error("a/b@relay:7400"), InvalidPeerAddr::BadId(_)));
     }
 }

@@ -8,6 +8,7 @@ use tracing::info;
 use super::MAX_ASKED_AT_ONCE;
 use super::checks::Checks;
 use crate::mesh::driver::Driver;
+use crate::mesh::links::dialling::peer_addr::Carrier;
 use crate::mesh::links::id::LinkId;
 use crate::mesh::report::events::Event;
 use crate::mesh::report::log::LogKind;
@@ -53,7 +54,9 @@ impl Driver {
     pub(crate) fn redial_silent_links(&mut self, now: Instant) {
         while let Some(id) = self.roaming.checks.pop_overdue(now) {
             let Some(link) = self.neighbours.link(id) else { continue };
-            if link.connection.close_reason().is_some() || self.leaving {
+            // A carrier that does not answer ends with its TCP connection; its dialler opens another.
+            let carried = link.carrier() != Carrier::Udp;
+            if link.connection.close_reason().is_some() || self.leaving || carried {
                 continue;
             }
             let (peer, address) = (link.peer.clone(), link.remote);

@@ -20,6 +20,8 @@ pub(super) enum AttemptError {
     NoAddress,
     #[error("{0}")]
     Dial(String),
+    #[error(transparent)]
+    Carrier(#[from] crate::transport::carrier::DialError),
     #[error("{0}")]
     Handshake(#[from] HandshakeError),
     #[error("{addr}: {why}")]
@@ -56,6 +58,7 @@ impl AttemptError {
             Self::LookUp(_)
             | Self::NoAddress
             | Self::Dial(_)
+            | Self::Carrier(_)
             | Self::Unreachable { .. }
             | Self::Timeout(_) => None,
         }
