@@ -237,8 +237,8 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "ID=N")]
     pub(super) cost_to: Vec<String>,
     /// Liveness profile of the links that this node dials: `default` detects the loss of a
-    /// neighbour within 5 s, `metered` within 65 s with fewer keepalives [env: RECEPTOR_LIVENESS]
-    /// [default: default]
+    /// neighbour within 5 s, `fast` within 1.5 s with more keepalives, `metered` within 65 s with
+    /// fewer [env: RECEPTOR_LIVENESS] [default: default]
     #[arg(long, value_name = "PROFILE")]
     pub(super) liveness: Option<String>,
     /// Congestion control of what this node sends: `cubic` (RFC 9438), or `westwood`, which keeps its

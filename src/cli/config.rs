@@ -221,8 +221,9 @@ fn grace_period(text: String) -> Result<Duration, String> {
 fn profile_of(text: String) -> Result<Liveness, String> {
     match text.as_str() {
         "default" => Ok(Liveness::Default),
+        "fast" => Ok(Liveness::Fast),
         "metered" => Ok(Liveness::Metered),
-        _ => Err(format!("{text:?}: default or metered")),
+        _ => Err(format!("{text:?}: default, fast or metered")),
     }
 }
 
@@ -385,6 +386,20 @@ mod tests {
         let failure = resolve(args).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         failure.text
+    }
+
+    #[test]
+    fn a_liveness_profile_is_one_of_three() {
+        for (text, profile) in [
+            ("default", Liveness::Default),
+            ("fast", Liveness::Fast),
+            ("metered", Liveness::Metered),
+        ] {
+            let args = NodeArgs { liveness: Some(text.to_owned()), ..flags() };
+            assert_eq!(resolve(args).unwrap().liveness, profile);
+        }
+        let text = error(NodeArgs { liveness: Some("faster".to_owned()), ..flags() });
+        assert!(text.contains("\"faster\": default, fast or metered"), "{text}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod failover;
 mod first_connections;
 mod lifecycle;
 mod links;
+mod liveness;
 mod nat;
 mod punching;
 mod random_holes;
