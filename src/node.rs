@@ -8,6 +8,7 @@ mod builder;
 mod calls;
 mod error;
 mod names;
+mod policy;
 mod shutdown;
 
 use std::net::SocketAddr;
@@ -530,6 +531,7 @@ impl Node {
     pub async fn status_with(&self, options: StatusOptions) -> Result<Status, ShutDown> {
         let mut status = self.0.mesh.status(options).await?;
         status.running_calls = self.0.registry.running().len();
+        status.policy = self.policy_status();
         for route in &mut status.routes {
             route.directives = work::directives(&std::mem::take(&mut route.capabilities))
                 .iter()

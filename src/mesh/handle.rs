@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{Instrument, info_span};
 
 use crate::id::{NodeId, ServiceName};
+use crate::mesh::access::gate::Gate;
 use crate::mesh::driver::shutdown::{ShutDown, Shutdown};
 use crate::mesh::input::{Command, Input};
 use crate::mesh::links::dialling::dials::DialledPeers;
@@ -29,6 +30,7 @@ use crate::mesh::services::datagrams::datagram::DatagramListener;
 use crate::mesh::services::serve_error::ServeError;
 use crate::mesh::services::{Admission, Listener, Services};
 use crate::mesh::view::View;
+use crate::policy::{Policy, TransitDefault};
 use crate::transport::endpoint::Endpoint;
 #[cfg(feature = "testing")]
 use crate::transport::unreachable::Reports;
@@ -56,6 +58,8 @@ struct Inner {
     vetting: Vetting,
     dialled: DialledPeers,
     inputs: mpsc::Sender<Input>,
+    /// Held while the identity or the policy is replaced.
+    reloading: tokio::sync::Mutex<()>,
     capabilities: watch::Sender<bytes::Bytes>,
     view: watch::Receiver<Arc<View>>,
     /// Weak, so that listeners see the end when the tasks that report events have gone.
@@ -120,7 +124,7 @@ impl Mesh {
     /// Offers the service of calls, which accepts streams of callers who have no credit left for
     /// others.
     pub(crate) fn serve_calls(&self, service: ServiceName) -> Result<Listener, ServeError> {
-        self.0.services.offer(service, true, Admission::Everybody)
+        self.0.services.offer(service, true, Admission::Own)
     }
 
     /// Takes datagrams for a service.
@@ -226,9 +230,38 @@ impl Mesh {
     /// Shows another identity from now on, proves it on live connections, and closes those that it
     /// does not accept.
     pub(crate) async fn reload(&self, identity: Identity) -> Result<(), ShutDown> {
+        let _turn = self.0.reloading.lock().await;
+        self.show(self.gate().judging_transit(identity)).await
+    }
+
+    /// Decides by this policy from now on.
+    pub(crate) async fn set_policy(&self, policy: Option<Policy>) -> Result<(), ShutDown> {
+        let _turn = self.0.reloading.lock().await;
+        let restricts = |policy: Option<&Policy>| {
+            policy.map(Policy::transit_default) == Some(TransitDefault::Deny)
+        };
+        let changes_transit =
+            restricts(self.gate().policy().as_deref()) || restricts(policy.as_ref());
+        let gate = self.gate().clone();
+        // With many rules and connections it takes a while, and other tasks go on.
+        let deciding = self.0.runtime.spawn_blocking(move || gate.set_policy(policy));
+        deciding.await.map_err(|_| ShutDown)?;
+        if !changes_transit {
+            return Ok(());
+        }
+        let identity = Identity::clone(&self.0.endpoint.identity());
+        self.show(self.gate().judging_transit(identity)).await
+    }
+
+    async fn show(&self, identity: Identity) -> Result<(), ShutDown> {
         self.0.vetting.reload(identity.clone());
         let reload = Input::Command(Command::Reload(Box::new(identity)));
         self.0.inputs.send(reload).await.map_err(|_| ShutDown)
+    }
+
+    /// Who may do what.
+    pub(crate) fn gate(&self) -> &Gate {
+        self.0.vetting.gate()
     }
 
     /// Dials these peers from now on.

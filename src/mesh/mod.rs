@@ -17,6 +17,7 @@
 //!                              router, contests   └─▶ link outboxes
 //! ```
 
+pub(crate) mod access;
 pub(crate) mod clock;
 
 pub(crate) mod data_dir;
@@ -58,8 +59,8 @@ pub use report::explanation::{
 pub use report::status::{
     CertificateStatus, DatagramStatus, Detour, Direction, DuplicateStatus, EdgeStatus,
     HandshakeStatus, LinkState, LinkStatus, NetworkStatus, NotTrusted, PairStatus, PathsStatus,
-    PeerPath, PeerStatus, PortMappingStatus, ProcessStatus, RecordStatus, RouteStatus, Status,
-    StatusOptions, StubsStatus, WindowStatus,
+    PeerPath, PeerStatus, PolicyStatus, PortMappingStatus, ProcessStatus, RecordStatus,
+    RouteStatus, Status, StatusOptions, StubsStatus, WindowStatus,
 };
 pub use services::ending::{EndReason, EndedBy, Ending};
 pub use services::serve_error::{MAX_SERVICES, ServeError};

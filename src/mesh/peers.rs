@@ -420,7 +420,8 @@ impl Peers {
         let datagrams = self.services.datagrams.clone();
         let (receiving, from, usage) =
             (Connection::clone(connection), node.clone(), slot.usage.clone());
-        self.runtime.spawn(async move { datagrams.serve(receiving, from, usage).await });
+        let access = vetted.access().clone();
+        self.runtime.spawn(async move { datagrams.serve(receiving, from, usage, access).await });
         let endpoint = self.endpoint.clone();
         let adopted = connection.clone();
         let (services, node, slot, connection, inputs) = (
@@ -432,7 +433,7 @@ impl Peers {
         );
         let serve = async move {
             let why = tokio::select! {
-                why = accept_streams(&connection, &node, &services, &slot.usage) => why,
+                why = accept_streams(&connection, &node, &services, &slot.usage, vetted.access()) => why,
                 never = path_messages::serve(&connection, &node, inputs.as_ref()) => match never {},
             };
             path_messages::ended(&connection, &node, inputs.as_ref()).await;

@@ -36,11 +36,14 @@ use self::serve_error::{MAX_SERVICES, ServeError};
 use self::stream::Stream;
 use self::usage::{StreamLease, Usage};
 use crate::id::{NodeId, ServiceName};
+use crate::mesh::access::connection::{Access, NotAllowed};
+use crate::mesh::access::grant::Grant;
 use crate::mesh::services::datagrams::datagram::DatagramListeners;
 use crate::mesh::services::opening::open::{OpenHeader, OpenOptions, Parsed};
 use crate::mesh::services::opening::refuse::{ACCEPTED, RefuseCode, RefusedOpen};
 use crate::mesh::services::windows::receive_window::ReceiveBudget;
 use crate::mesh::services::windows::send_window::SendBudget;
+use crate::policy::Action;
 use crate::sync::lock;
 use crate::transport::code::StreamCode;
 use crate::transport::settings::{MAX_INCOMING_STREAMS, ReceiveLimits};
@@ -106,6 +109,8 @@ struct Offered {
 pub(crate) enum Admission {
     /// Every stream is.
     Everybody,
+    /// Every stream is, whatever the policy: the node judges what comes on it.
+    Own,
     /// This function does.
     If(Arc<Permit>),
     /// The application does, when it has the stream.
@@ -119,6 +124,7 @@ impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Everybody => "Everybody",
+            Self::Own => "Own",
             Self::If(_) => "If",
             Self::Later => "Later",
         })
@@ -126,11 +132,26 @@ impl std::fmt::Debug for Admission {
 }
 
 impl Offered {
-    /// Whether this caller's streams are accepted.
+    /// Whether the application accepts this caller's streams.
     fn permits(&self, caller: &NodeId) -> Result<(), RefusedOpen> {
         match &self.admission {
             Admission::If(permit) => permit(caller),
-            Admission::Everybody | Admission::Later => Ok(()),
+            Admission::Everybody | Admission::Own | Admission::Later => Ok(()),
+        }
+    }
+
+    /// Whether the policy allows a caller to open streams to this service. `None` if what comes on
+    /// them is judged instead.
+    fn allows(
+        &self,
+        name: &ServiceName,
+        access: &Access,
+    ) -> Result<Option<Arc<Grant>>, NotAllowed> {
+        match &self.admission {
+            Admission::Own => Ok(None),
+            Admission::Everybody | Admission::If(_) | Admission::Later => {
+                access.allow(&Action::open(name)).map(Some)
+            }
         }
     }
 
@@ -168,6 +189,8 @@ pub struct Incoming {
     pub deadline: Option<Duration>,
     /// The stream.
     pub stream: Stream,
+    /// What the peer may do, for services of the node that judge what comes on the stream.
+    pub(crate) access: Arc<Access>,
 }
 
 /// A stream that the other end opened, and what was read of it.
@@ -178,6 +201,8 @@ pub(crate) struct Opened {
     pub(crate) first: FirstCause,
     /// Counts it from its first packet on: one whose header is late uses credit, too.
     pub(crate) lease: StreamLease,
+    /// What its peer may do.
+    pub(crate) access: Arc<Access>,
     pub(crate) came: Bytes,
 }
 
@@ -196,14 +221,18 @@ pub(crate) struct Asked {
     /// Whether the opener wants to be permitted more streams.
     wants_credit: bool,
     service: Offered,
+    /// That the policy allows it; `None` if what comes on the stream is judged instead.
+    grant: Option<Arc<Grant>>,
     caller: CallerCount,
 }
 
 impl Asked {
     /// Whether a stream that begins like this asks for the same; not once the service has been
-    /// withdrawn.
+    /// withdrawn, or is no longer allowed.
     fn is(&self, came: &Bytes) -> bool {
-        came.starts_with(&self.header) && !self.service.queue.is_closed()
+        came.starts_with(&self.header)
+            && !self.service.queue.is_closed()
+            && !self.grant.as_ref().is_some_and(|grant| grant.is_revoked())
     }
 
     /// A place in the service's queue; `None` if it is full, the caller has too many streams or is
@@ -223,6 +252,15 @@ impl Asked {
         }
         self.service.queue.try_reserve().ok()
     }
+}
+
+/// A place in the queue of a service.
+struct Placed {
+    place: mpsc::OwnedPermit<Queued>,
+    counted: Counted,
+    /// Whether the stream is to be accepted before it takes the place.
+    accept: bool,
+    grant: Option<Arc<Grant>>,
 }
 
 /// Takes the streams that come in for one service. Dropped, it withdraws the service; streams that
@@ -367,7 +405,7 @@ impl Services {
         };
         opened.came = chunk.bytes;
         if !last.as_ref().is_some_and(|last| last.is(&opened.came)) {
-            *last = self.find(peer, &opened.came);
+            *last = self.find(peer, &opened.came, &opened.access);
         }
         let Some(found) = last.as_ref() else { return Some(opened) };
         let mut place = found.place(peer, self, credit.usage());
@@ -392,17 +430,23 @@ impl Services {
         }
         let rest = kept(opened.came.slice(found.header.len()..), credit.usage());
         opened.lease.patience = credit.usage().patience(found.options.peer_timeout);
-        let stream = opened.stream(rest).counted(&self.open_streams);
-        let incoming = Incoming { peer: peer.clone(), deadline: found.options.deadline, stream };
+        let (deadline, access) = (found.options.deadline, opened.access.clone());
+        let stream = opened.stream(rest).counted(&self.open_streams).granted(found.grant.as_ref());
+        let incoming = Incoming { peer: peer.clone(), deadline, stream, access };
         place.send(Queued { incoming, _counted: found.caller.count() });
         None
     }
 
     /// What the header at the start of a stream asks for, if it is all there, and the service is
     /// offered.
-    fn find(&self, peer: &NodeId, came: &Bytes) -> Option<Asked> {
+    fn find(&self, peer: &NodeId, came: &Bytes, access: &Access) -> Option<Asked> {
         let Parsed::Header(Ok(header), rest) = OpenHeader::parse(came) else { return None };
         let service = self.lock().offered.get(&header.service)?.clone();
+        // What is not allowed is refused, counted and logged where it is dispatched.
+        let grant = match &service.admission {
+            Admission::Own => None,
+            _ => Some(access.known(&Action::open(&header.service))?),
+        };
         // A copy, since what came shares the memory of many packets.
         let bytes = Bytes::copy_from_slice(&came[..came.len() - rest.len()]);
         let caller = service.callers.of(peer);
@@ -411,6 +455,7 @@ impl Services {
             options: header.options,
             wants_credit: header.wants_credit,
             service,
+            grant,
             caller,
         })
     }
@@ -436,13 +481,13 @@ impl Services {
                 if header.wants_credit {
                     credit.raise();
                 }
-                self.place(&peer, &header.service, credit.usage())
+                self.place(&peer, &header.service, &opened.access, credit.usage())
                     .await
                     .map(|place| (place, header))
             }
             Err(code) => Err(code.into()),
         };
-        let ((place, counted, accept), header) = match placed {
+        let (Placed { place, counted, accept, grant }, header) = match placed {
             Ok(placed) => placed,
             Err(refused) => {
                 debug!(%peer, code = %refused.code, "refused a stream");
@@ -461,20 +506,22 @@ impl Services {
         };
         if accepted {
             opened.lease.patience = credit.usage().patience(header.options.peer_timeout);
-            let stream = opened.stream(rest).counted(&self.open_streams);
-            let incoming = Incoming { peer, deadline: header.options.deadline, stream };
+            let (deadline, access) = (header.options.deadline, opened.access.clone());
+            let stream = opened.stream(rest).counted(&self.open_streams).granted(grant.as_ref());
+            let incoming = Incoming { peer, deadline, stream, access };
             place.send(Queued { incoming, _counted: counted });
         }
     }
 
     /// A place in the queue of a service, waiting for [`QUEUE_GRACE`] if it is full or the caller's
-    /// share of it is, and whether the stream is to be accepted before it takes the place.
+    /// share of it is.
     async fn place(
         &self,
         peer: &NodeId,
         service: &ServiceName,
+        access: &Access,
         usage: &Usage,
-    ) -> Result<(mpsc::OwnedPermit<Queued>, Counted, bool), RefusedOpen> {
+    ) -> Result<Placed, RefusedOpen> {
         let offered = {
             let state = self.lock();
             if self.leaving.load(Ordering::Relaxed) {
@@ -482,6 +529,7 @@ impl Services {
             }
             state.offered.get(service).ok_or(RefuseCode::UnknownService)?.clone()
         };
+        let grant = offered.allows(service, access).map_err(|NotAllowed| RefuseCode::NotAllowed)?;
         offered.permits(peer)?;
         if !offered.admits(usage) {
             return Err(self.overloaded(RefuseCode::CallerLimit).into());
@@ -499,7 +547,9 @@ impl Services {
         let counted = caller.count();
         drop(turn);
         match reserved {
-            Ok(Ok(place)) => Ok((place, counted, offered.accepts_at_once())),
+            Ok(Ok(place)) => {
+                Ok(Placed { place, counted, accept: offered.accepts_at_once(), grant })
+            }
             Ok(Err(_withdrawn)) => Err(RefuseCode::UnknownService.into()),
             Err(_) => Err(self.overloaded(RefuseCode::Overloaded).into()),
         }
@@ -531,7 +581,8 @@ mod tests {
         let _listener =
             services.offer("echo".parse().unwrap(), false, Admission::Everybody).unwrap();
         let header = OpenHeader::encoded(&"echo".parse().unwrap(), OpenOptions::default(), false);
-        let asked = services.find(&"me".parse().unwrap(), &header).unwrap();
+        let access = Access::of_test("me");
+        let asked = services.find(&"me".parse().unwrap(), &header, &access).unwrap();
         let usage = Usage::default();
         assert!(asked.place(&"a".parse().unwrap(), &services, &usage).is_some());
         let mut first = Box::pin(asked.caller.turn(|| false));

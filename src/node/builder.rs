@@ -20,6 +20,7 @@ use crate::mesh::LocalAddress;
 use crate::mesh::links::dialling::names::{Resolve, SystemResolver};
 use crate::mesh::network::interfaces::Interfaces;
 use crate::mesh::{InvalidPeerAddr, LinkCost, LinkCosts, PeerAddr};
+use crate::policy::Policy;
 use crate::transport::settings::ReceiveLimits;
 use crate::transport::{
     Congestion, DEFAULT_PEER_TIMEOUT, Identity, InvalidListenAddr, ListenAddr, Liveness,
@@ -72,6 +73,7 @@ impl Node {
             wait_converged: None,
             registry: Registry::new(),
             units: None,
+            policy: None,
             sockets: None,
             port_opener: None,
             resolver: Arc::new(SystemResolver),
@@ -131,6 +133,7 @@ pub struct NodeBuilder {
     wait_converged: Option<Duration>,
     registry: Registry,
     units: Option<UnitsConfig>,
+    policy: Option<Policy>,
     sockets: Option<Vec<Arc<dyn quinn::AsyncUdpSocket>>>,
     port_opener: Option<PortOpener>,
     resolver: Arc<dyn Resolve>,
@@ -418,6 +421,15 @@ impl NodeBuilder {
     /// configuration; off by default.
     pub fn units(mut self, config: UnitsConfig) -> Self {
         self.units = Some(config);
+        self
+    }
+
+    /// Who may do what on this node. Without a policy, which is the default, everybody whom the node
+    /// trusts may do everything, and the [status](crate::Status) says so. What is not allowed is
+    /// refused, counted and logged with the nearest rule; the caller learns only that it is not
+    /// allowed. [`Node::set_policy`] changes it.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
         self
     }
 

@@ -19,7 +19,9 @@ pub enum Verb {
     BuiltIn,
     /// Submit a unit of work with a directive.
     Submit,
-    /// Follow, read, cancel, release and list own units of work.
+    /// Learn how own units of work fare, as everybody does who may submit or manage them.
+    Follow,
+    /// Read, cancel, release and list own units of work.
     Manage,
     /// Connect to a target through a forward.
     Forward,
@@ -33,11 +35,12 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Open,
         Self::Call,
         Self::BuiltIn,
         Self::Submit,
+        Self::Follow,
         Self::Manage,
         Self::Forward,
         Self::Datagram,
@@ -54,7 +57,9 @@ pub struct Action<'a> {
 }
 
 impl<'a> Action<'a> {
-    /// Submit, follow and cancel own units of work.
+    /// Learn how own units of work fare.
+    pub const FOLLOW: Action<'static> = Action { verb: Verb::Follow, name: "" };
+    /// Read, cancel, release and list own units of work.
     pub const MANAGE: Action<'static> = Action { verb: Verb::Manage, name: "" };
     /// Carry packets of other nodes.
     pub const TRANSIT: Action<'static> = Action { verb: Verb::Transit, name: "" };
@@ -124,6 +129,7 @@ impl fmt::Display for Action<'_> {
             Verb::Call => write!(f, "call {name}"),
             Verb::BuiltIn => write!(f, "call {BUILT_IN}:{name}"),
             Verb::Submit => write!(f, "submit {name}"),
+            Verb::Follow => f.write_str("follow units"),
             Verb::Manage => f.write_str("manage units"),
             Verb::Forward => write!(f, "forward to {name}"),
             Verb::Datagram => write!(f, "send datagrams to {name}"),

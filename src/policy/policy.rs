@@ -139,6 +139,17 @@ impl Policy {
         PeerPolicy::new(common, &self.rules, matching)
     }
 
+    /// Whether a peer of a node may carry packets of others. As [`compile`](Self::compile) and
+    /// [`decide`](PeerPolicy::decide), for those who ask nothing else.
+    pub(crate) fn permits_transit(&self, subject: &Subject, node: &NodeId) -> bool {
+        let permits = |rule: &Rule| {
+            rule.is_about(&Action::TRANSIT) && rule.is_on(Some(node)) && rule.is_from(subject)
+        };
+        self.transit == TransitDefault::Allow
+            || *subject.id() == node.base()
+            || self.rules.iter().any(permits)
+    }
+
     /// The number of rules.
     #[must_use]
     pub fn rule_count(&self) -> usize {

@@ -157,7 +157,7 @@ fn targets_of(to: &str, spec: &RuleSpec) -> Result<Vec<What>, String> {
         "unit" => {
             of.only(&["directives", "verbs"])?;
             let verbs = of.needed("verbs", spec.verbs.as_ref())?;
-            let mut what = Vec::new();
+            let mut what = vec![all(Verb::Follow)];
             for verb in verbs {
                 match verb.as_str() {
                     "submit" => {

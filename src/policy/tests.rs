@@ -53,7 +53,7 @@ fn actions<T>(mut each: impl FnMut(Action<'_>) -> T) -> Vec<T> {
         all.push(each(Action::datagram(&service)));
     }
     all.extend(TARGETS.map(|target| each(Action::forward(target))));
-    all.extend([Action::MANAGE, Action::TRANSIT, Action::CONTROL].map(each));
+    all.extend([Action::FOLLOW, Action::MANAGE, Action::TRANSIT, Action::CONTROL].map(each));
     all
 }
 
@@ -146,6 +146,10 @@ fn a_compiled_policy_decides_as_its_rules_one_by_one() {
         let policy = Policy::new(&random_spec(&mut Random::new(seed))).unwrap();
         for subject in subjects() {
             for node in [None, Some(&id("edge-1")), Some(&id("ops"))] {
+                if let Some(node) = node {
+                    let decided = policy.compile(&subject, Some(node)).decide(&Action::TRANSIT);
+                    assert_eq!(policy.permits_transit(&subject, node), decided.is_allowed());
+                }
                 let decided = decisions(&policy, &subject, node);
                 assert_eq!(decided, naive(&policy, &subject, node), "seed {seed}: {subject:?}");
             }

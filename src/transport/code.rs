@@ -150,6 +150,8 @@ codes! {
         Leaving = 0x04 => "the node is leaving",
         /// The stream was refused; the preceding answer has the reason.
         Refused = 0x05 => "refused",
+        /// The node no longer allows it: its policy or the peer's certificate has changed.
+        NotAllowed = 0x48 => "no longer allowed",
     }
     /// A code of the application, which both ends have agreed on: this crate gives it no meaning.
     /// Nodes that do not know these codes report `Unknown` with 0x10000 added.

@@ -1,6 +1,7 @@
 //! What the peer of a live connection has proven about itself, and its standing under the current
 //! trust.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
@@ -9,9 +10,9 @@ use super::authenticator::{
     Authenticator, AuthenticatorError, Binding, CredentialHash, chain_hash,
 };
 use super::clock;
-use super::identity::Trust;
 use super::identity::verify::PeerVerifier;
 use super::identity::verify::credential;
+use super::identity::{Trust, roles_in_certificate};
 use super::refusal::{Refusal, RefusalReason};
 use crate::id::NodeId;
 
@@ -120,6 +121,11 @@ impl Standing {
         let _ = self.judge_pending(trust, wall);
         self.verify(&self.proven, trust, wall)?;
         Ok(self.good_until(wall))
+    }
+
+    /// The roles in the newest certificate.
+    pub(crate) fn roles(&self) -> BTreeSet<String> {
+        self.proven.first().map(|own| roles_in_certificate(own)).unwrap_or_default()
     }
 
     /// The last second at which the newest certificate is valid, in seconds since 1970.

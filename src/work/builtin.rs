@@ -135,7 +135,7 @@ pub(crate) fn spawn(mesh: &Mesh, registry: &Registry) -> Result<(), SpawnError> 
         while let Some(incoming) = listener.accept().await {
             let registry = registry.clone();
             // Bounded by the registry's own limit on running calls, which refuses what is beyond.
-            tokio::spawn(async move { registry.serve(incoming.peer, incoming.stream).await });
+            tokio::spawn(async move { registry.serve(incoming).await });
         }
     });
     Ok(())

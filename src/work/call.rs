@@ -401,6 +401,12 @@ pub enum CallError {
     /// ended.
     #[error("the node runs as many calls of this caller as it may; the call was not started")]
     CallerLimit,
+    /// The node does not allow this node the call: its policy says so, and its log names the rule.
+    #[error("not allowed; the call {}", if *may_have_started { "may have been started" } else { "was not started" })]
+    NotAllowed {
+        /// Whether the call may have started: it was cut off when the policy changed.
+        may_have_started: bool,
+    },
     /// The node did not accept the call's stream. The call was not started; the code says what to
     /// do.
     #[error("{0}; the call was not started")]
@@ -471,7 +477,9 @@ impl CallError {
             | Self::CallerLimit
             | Self::Refused(_)
             | Self::UnknownVersion { .. } => false,
-            Self::Leaving { may_have_started } => *may_have_started,
+            Self::Leaving { may_have_started } | Self::NotAllowed { may_have_started } => {
+                *may_have_started
+            }
             Self::Failed { code, .. } => {
                 !matches!(code, Code::CommandNotFound | Code::CommandNotStarted)
             }
@@ -499,6 +507,7 @@ impl CallError {
             Self::Refused(why) => why.code.is_transient(),
             Self::Lost(ending) => !matches!(ending.why, EndReason::NotTrusted(_)),
             Self::UnknownDirective
+            | Self::NotAllowed { .. }
             | Self::UnknownVersion { .. }
             | Self::Panicked
             | Self::Failed { .. }
@@ -526,6 +535,7 @@ impl CallError {
             Code::Overloaded => Self::Overloaded,
             Code::CallerLimit => Self::CallerLimit,
             Code::BadCall => Self::UnknownVersion { error },
+            Code::NotAllowed => Self::NotAllowed { may_have_started: !frame.not_started },
             Code::Leaving => Self::Leaving { may_have_started: !frame.not_started },
             Code::Panicked => Self::Panicked,
             Code::Cancelled => Self::Cancelled,
@@ -545,6 +555,7 @@ impl CallError {
                 StreamCode::Deadline => return Self::Deadline,
                 StreamCode::Leaving => return Self::Leaving { may_have_started: true },
                 StreamCode::Cancelled => return Self::Cancelled,
+                StreamCode::NotAllowed => return Self::NotAllowed { may_have_started: true },
                 _ => {}
             },
             StreamError::Lost(_) | StreamError::Finished { .. } => {}

@@ -22,6 +22,8 @@ pub enum Code {
     /// The caller runs as many calls on the node as it may beside those of others. Nothing was
     /// started; try again when some of them have ended.
     CallerLimit,
+    /// The node does not allow the call, or no longer does.
+    NotAllowed,
     /// The call was cancelled.
     Cancelled,
     /// The call's deadline passed.
@@ -67,6 +69,7 @@ impl Code {
             Self::CommandNotStarted => 0x11,
             Self::CommandOutputTooLong => 0x13,
             Self::CallerLimit => 0x38,
+            Self::NotAllowed => 0x48,
             Self::CommandFailed(status) => COMMAND_FAILED + status as u32,
             Self::CommandKilled(signal) => COMMAND_KILLED + signal as u32,
             Self::Unknown(number) => number,
@@ -90,6 +93,7 @@ impl Code {
             0x11 => Self::CommandNotStarted,
             0x13 => Self::CommandOutputTooLong,
             0x38 => Self::CallerLimit,
+            0x48 => Self::NotAllowed,
             0x101..=0x1ff => Self::CommandFailed((number - COMMAND_FAILED) as u8),
             0x201..=0x2ff => Self::CommandKilled((number - COMMAND_KILLED) as u8),
             other => Self::Unknown(other),
@@ -106,6 +110,7 @@ impl fmt::Display for Code {
             Self::Panicked => f.write_str("the handler panicked"),
             Self::Overloaded => f.write_str("too many calls are running"),
             Self::CallerLimit => f.write_str("too many calls of this caller are running"),
+            Self::NotAllowed => f.write_str("not allowed"),
             Self::Cancelled => f.write_str("cancelled"),
             Self::Deadline => f.write_str("the deadline passed"),
             Self::Leaving => f.write_str("the node is leaving"),

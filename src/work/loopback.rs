@@ -9,8 +9,9 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use super::call::{Call, CallOptions, call};
 use super::registry::Registry;
 use crate::id::NodeId;
-use crate::mesh::Stream;
+use crate::mesh::access::connection::Access;
 use crate::mesh::services::connection::FirstCause;
+use crate::mesh::{Incoming, Stream};
 
 /// A caller and an executor, connected.
 pub(super) struct Pair {
@@ -18,6 +19,12 @@ pub(super) struct Pair {
     pub(super) executor: quinn::Connection,
     pub(super) registry: Registry,
     _endpoints: [quinn::Endpoint; 2],
+}
+
+/// A stream of the caller, who may do everything.
+pub(super) fn incoming(stream: Stream) -> Incoming {
+    let (peer, access) = (node("caller"), Access::of_test("caller"));
+    Incoming { peer, deadline: None, stream, access }
 }
 
 /// How much one stream holds on its way: small, so that backpressure shows.
@@ -82,7 +89,7 @@ impl Pair {
     pub(super) async fn served(&self) -> Stream {
         let (calling, served) = self.stream().await;
         let registry = self.registry.clone();
-        tokio::spawn(async move { registry.serve(node("caller"), served).await });
+        tokio::spawn(async move { registry.serve(incoming(served)).await });
         calling
     }
 

@@ -585,6 +585,8 @@ counts! {
     overloaded,
     /// Refused: the caller ran as many calls as it may beside those of others.
     caller_limit,
+    /// Refused or cut off: the policy does not allow it.
+    not_allowed,
     /// The stream carried no readable call.
     bad_calls,
 }

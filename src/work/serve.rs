@@ -21,8 +21,11 @@ use super::payload::Payload;
 use super::registry::{Phase, Registry, count};
 use super::responder::{LastBody, Responder};
 use crate::id::NodeId;
+use crate::mesh::access::connection::{Access, NotAllowed};
+use crate::mesh::access::grant::Grant;
 use crate::mesh::report::log::{LogKind, LogLimits};
-use crate::mesh::{SendHalf, Stream, StreamError};
+use crate::mesh::{Incoming, SendHalf, Stream, StreamError};
+use crate::policy::Action;
 use crate::sync::lock;
 use crate::transport::code::StreamCode;
 
@@ -36,19 +39,19 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 const RECEIPT_WAIT: Duration = Duration::from_secs(5);
 
 impl Registry {
-    /// Serves one call from `caller` on a stream that was just accepted. Complete when the call is
-    /// over.
+    /// Serves one call on a stream that was just accepted. Complete when the call is over.
     ///
     /// Dropped, it ends the call: the handler is dropped and both directions of the stream are
     /// reset.
-    pub(crate) async fn serve(&self, caller: NodeId, stream: Stream) {
+    pub(crate) async fn serve(&self, incoming: Incoming) {
         let _inflight = self.enter();
         // A shutdown waits for the call.
-        serve(self, caller, stream.uncounted()).await;
+        let Incoming { peer, stream, access, .. } = incoming;
+        serve(self, peer, stream.uncounted(), &access).await;
     }
 }
 
-async fn serve(registry: &Registry, caller: NodeId, stream: Stream) {
+async fn serve(registry: &Registry, caller: NodeId, stream: Stream, access: &Access) {
     let (send, recv) = stream.split();
     let mut reader = FrameReader::new(recv);
     let responses =
@@ -57,7 +60,12 @@ async fn serve(registry: &Registry, caller: NodeId, stream: Stream) {
         Ok(call) => call,
         Err(refusal) => return refuse(registry, &caller, refusal, reader, responses).await,
     };
-    let (handler, place) = match registry.admit(&caller, call.id, &call.directive) {
+    // Before anything shows whether somebody handles the directive.
+    let allowed =
+        access.allow(&Action::call(&call.directive)).map_err(|NotAllowed| Code::NotAllowed);
+    let admitted =
+        allowed.and_then(|grant| Ok((grant, registry.admit(&caller, call.id, &call.directive)?)));
+    let (grant, (handler, place)) = match admitted {
         Ok(admitted) => admitted,
         Err(code) => {
             let refusal = Refusal::Answer(code, code.to_string());
@@ -68,7 +76,7 @@ async fn serve(registry: &Registry, caller: NodeId, stream: Stream) {
     let served = CallParts { caller, call, reader, responses };
     let mut running = Running::start(handler, served, registry, &span);
     async {
-        let outcome = running.run(registry.phase()).await;
+        let outcome = running.run(registry.phase(), &grant).await;
         running.wind_up(&outcome).await;
         // The place is free only now: an aborted handler may be busy up to its next await.
         drop(place);
@@ -136,6 +144,7 @@ async fn refuse(
                 Code::UnknownDirective => &counters.unknown,
                 Code::Overloaded => &counters.overloaded,
                 Code::CallerLimit => &counters.caller_limit,
+                Code::NotAllowed => &counters.not_allowed,
                 Code::Leaving => &counters.left,
                 _ => &counters.bad_calls,
             });
@@ -208,7 +217,7 @@ impl Running {
         Self { work, bodies, last, end, deadline, responses, logs, caller }
     }
 
-    async fn run(&mut self, mut phase: watch::Receiver<Phase>) -> Outcome {
+    async fn run(&mut self, mut phase: watch::Receiver<Phase>, grant: &Grant) -> Outcome {
         let deadline = self.deadline;
         tokio::select! {
             biased;
@@ -220,6 +229,7 @@ impl Running {
                 Outcome::CutOff(StreamCode::Deadline)
             }
             _ = phase.wait_for(|phase| *phase == Phase::CuttingOff) => Outcome::CutOff(StreamCode::Leaving),
+            () = grant.revoked() => Outcome::CutOff(StreamCode::NotAllowed),
         }
     }
 
@@ -289,8 +299,11 @@ impl Running {
             Outcome::CutOff(why) => {
                 tracing::debug!(%why, "the call is cut off");
                 self.cut_off(*why);
-                let code =
-                    if *why == StreamCode::Deadline { Code::Deadline } else { Code::Leaving };
+                let code = match why {
+                    StreamCode::Deadline => Code::Deadline,
+                    StreamCode::NotAllowed => Code::NotAllowed,
+                    _ => Code::Leaving,
+                };
                 self.responses.send_last_in_time(code, &code.to_string(), *why).await;
             }
         }
@@ -313,6 +326,7 @@ impl Outcome {
             Self::Answered(_) => &counters.failed,
             Self::Gone(StreamError::Stopped { code: StreamCode::Deadline, .. })
             | Self::CutOff(StreamCode::Deadline) => &counters.expired,
+            Self::CutOff(StreamCode::NotAllowed) => &counters.not_allowed,
             Self::Gone(_) => &counters.cancelled,
             Self::CutOff(_) => &counters.left,
         });
@@ -403,7 +417,7 @@ mod tests {
 
     use super::*;
     use crate::mesh::EndReason;
-    use crate::work::loopback::{Pair, node};
+    use crate::work::loopback::{Pair, incoming, node};
     use crate::work::{CallCounts, CallError, CallOptions, Directive, MAX_RESPONSE, SendError};
 
     fn directive(text: &str) -> Directive {
@@ -793,7 +807,7 @@ mod tests {
         .await
         .unwrap();
         tokio::select! {
-            () = pair.registry.serve(node("caller"), served) => panic!("the handler is endless"),
+            () = pair.registry.serve(incoming(served)) => panic!("the handler is endless"),
             _ = alive.recv() => {}
         }
         pair.registry.remove(&directive("test:endless"));

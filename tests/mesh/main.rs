@@ -20,6 +20,7 @@ mod lifecycle;
 mod links;
 mod liveness;
 mod nat;
+mod policy;
 mod punching;
 mod random_holes;
 mod records;

@@ -9,6 +9,7 @@ use tracing::{Instrument, Span, info_span};
 
 use super::{Inner, Mesh};
 use crate::id::{Cost, NodeId};
+use crate::mesh::access::gate::Gate;
 use crate::mesh::data_dir::datadir;
 use crate::mesh::data_dir::datadir::DataDir;
 use crate::mesh::data_dir::manifest::Manifest;
@@ -99,6 +100,8 @@ pub(crate) struct Parts {
     pub(crate) congestion: Congestion,
     /// How long a peer may be unreachable before it is given up.
     pub(crate) peer_timeout: Duration,
+    /// Who may do what.
+    pub(crate) gate: Gate,
     /// How many received bytes connections may hold that the application has not read.
     pub(crate) receive_limits: ReceiveLimits,
     pub(crate) max_datagram: u16,
@@ -161,7 +164,7 @@ impl Mesh {
         let shared = Shared::new(&parts, inputs)?;
         let renewals = shared
             .services
-            .offer(certificate::service(), true, Admission::Everybody)
+            .offer(certificate::service(), true, Admission::Own)
             .expect("it is the first service of all");
         let dialler = shared.dialler(&parts, hello.clone(), shown.clone(), moved);
         let outputs = Outputs { view, capabilities: advertised, span: span.clone() };
@@ -184,6 +187,7 @@ impl Mesh {
             vetting: shared.vetting,
             dialled: driver.dials.peers(),
             inputs: shared.inputs,
+            reloading: tokio::sync::Mutex::default(),
             capabilities,
             view: shown,
             events: shared.events.downgrade(),
@@ -223,7 +227,7 @@ impl Shared {
     fn new(parts: &Parts, inputs: mpsc::Sender<Input>) -> std::io::Result<Self> {
         let endpoint = parts.endpoint()?;
         let pool = VerificationPool::new();
-        let vetting = Vetting::new(endpoint.clone(), pool.clone(), parts.logs.clone());
+        let vetting = Vetting::new(endpoint.clone(), pool.clone(), parts.gate.clone());
         let services = Services::new(parts.receive_limits);
         let peers = Peers::new(
             endpoint.clone(),

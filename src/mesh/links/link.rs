@@ -133,11 +133,13 @@ impl Link {
         let writer = write(id, control, connection.clone(), queue, inputs.clone());
         let datagrams = services.datagrams.clone();
         let (receiving, from, shared) = (connection.clone(), hello.id.clone(), usage.clone());
-        let receiver = async move { datagrams.serve(receiving, from, shared).await };
+        let access = vetted.access().clone();
+        let receiver = async move { datagrams.serve(receiving, from, shared, access).await };
         let (accepting, peer, services, shared) =
             (connection.clone(), hello.id.clone(), services.clone(), usage.clone());
+        let access = vetted.access().clone();
         let accept = async move {
-            accept_streams(&accepting, &peer, &services, &shared).await;
+            accept_streams(&accepting, &peer, &services, &shared, &access).await;
         };
         let parts: [Part; 4] = [
             Box::pin(reader.instrument(span.clone())),

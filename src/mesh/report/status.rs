@@ -23,6 +23,22 @@ pub struct StatusOptions {
     pub max_stubs: Option<usize>,
 }
 
+/// A node's policy, and what it has done.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PolicyStatus {
+    /// The number of its rules. `None` without a policy: everybody may do everything.
+    pub rules: Option<usize>,
+    /// Whether what no rule allows is allowed.
+    pub allows_by_default: bool,
+    /// Requests that were not allowed, since the node started.
+    pub denied: u64,
+    /// What was in use and ended because it is no longer allowed, since the node started.
+    pub revoked: u64,
+    /// Why the last new policy was not accepted, if none was accepted since: this one stays.
+    pub rejected: Option<String>,
+}
+
 /// A snapshot of a node.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -41,6 +57,9 @@ pub struct Status {
     pub transit: bool,
     /// The rules for who may carry transit, as this node sees it; `None` if every member may.
     pub relays: Option<Vec<String>>,
+    /// Who may do what on it.
+    #[serde(default)]
+    pub policy: PolicyStatus,
     /// Whether it is an ephemeral: an entry in its neighbour's record, without a database.
     pub ephemeral: bool,
     /// Where it takes links; empty if it only dials.
@@ -445,6 +464,9 @@ pub struct DatagramStatus {
     pub overflowed: u64,
     /// Came in for a service that is not offered, and were dropped.
     pub unknown_service: u64,
+    /// Came in for a service that their sender may not use, and were dropped.
+    #[serde(default)]
+    pub not_allowed: u64,
     /// Could not be read, and were dropped.
     pub malformed: u64,
     /// Sent by [`DatagramSender::send`](crate::DatagramSender::send) while 1 MiB waited for the

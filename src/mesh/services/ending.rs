@@ -65,6 +65,9 @@ pub enum EndReason {
     Unreachable,
     /// The mesh had no route to the other node for too long.
     NoRoute,
+    /// This node's policy no longer allows the stream. The other end gets
+    /// [`StreamCode::NotAllowed`].
+    NotAllowed,
     /// The stream was not accepted.
     Refused(RefusedOpen),
     /// The sender of the stream gave up.
@@ -119,6 +122,7 @@ impl Ending {
             EndReason::Closed { code, .. } => Some(*code),
             EndReason::NotTrusted(refusal) => Some(refusal.close_code()),
             EndReason::Restarted
+            | EndReason::NotAllowed
             | EndReason::Unreachable
             | EndReason::NoRoute
             | EndReason::Refused(_)
@@ -258,6 +262,7 @@ fn write_cause(f: &mut fmt::Formatter<'_>, by: EndedBy, why: &EndReason) -> fmt:
             f.write_str("the other node is unreachable: nothing arrived from it in time")
         }
         EndReason::NoRoute => f.write_str("the other node is unreachable: there is no route to it"),
+        EndReason::NotAllowed => write!(f, "{side} no longer allows the stream"),
         EndReason::Refused(why) => write!(f, "{side} refused the stream: {why}"),
         EndReason::Reset(code) => write!(f, "{side} reset the stream: {code}"),
         EndReason::Stopped(code) => write!(f, "{side} stopped reading: {code}"),

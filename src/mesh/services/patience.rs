@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::ending::{Cause, EndReason};
+use crate::mesh::access::grant::Grant;
 use crate::sync::lock;
 use crate::transport::settings::{PEER_DEAD_AFTER, PEER_TIMEOUTS};
 
@@ -151,12 +152,30 @@ impl Patience {
     }
 }
 
+/// Waits until the peer is given up, or the grant ends.
+async fn either(patience: Option<Patience>, grant: Option<Arc<Grant>>) -> Cause {
+    let given_up = async {
+        match patience {
+            Some(patience) => patience.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    let Some(grant) = grant else { return given_up.await };
+    tokio::select! {
+        biased;
+        () = grant.revoked() => Cause::this(EndReason::NotAllowed),
+        cause = given_up => cause,
+    }
+}
+
 /// The patience of one half of a stream, polled beside its reads or writes.
 ///
 /// Small, because streams are moved on their way to the application.
 #[derive(Default)]
 pub(crate) struct HalfPatience {
     patience: Option<Patience>,
+    /// That the policy allows the stream; `None` if nothing has to.
+    grant: Option<Arc<Grant>>,
     /// `None` until something had to be waited for.
     waiting: Option<Pin<Box<dyn Future<Output = Cause> + Send + Sync>>>,
     /// Whether the half has reported why the peer was given up.
@@ -168,24 +187,46 @@ impl HalfPatience {
         Self { patience: Some(patience), ..Self::default() }
     }
 
-    /// Why the half has ended, if it has reported that before.
+    /// Ends the half when this grant does.
+    pub(crate) fn depend_on(&mut self, grant: &Arc<Grant>) {
+        self.grant = Some(grant.clone());
+    }
+
+    /// Whether the stream is no longer allowed.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.grant.as_ref().is_some_and(|grant| grant.is_revoked())
+    }
+
+    /// Why the half has ended, if it has reported that before, or is no longer allowed.
     pub(crate) fn ended(&self) -> Option<Cause> {
+        if self.is_revoked() {
+            return Some(Cause::this(EndReason::NotAllowed));
+        }
         if self.reported { self.given_up() } else { None }
     }
 
     /// Why the peer was given up, whether or not the half has had to wait. Takes a read lock where
     /// the stream has a peer timeout, and nothing on a link.
     pub(crate) fn given_up(&self) -> Option<Cause> {
+        if self.is_revoked() {
+            return Some(Cause::this(EndReason::NotAllowed));
+        }
         self.patience.as_ref()?.given_up()
     }
 
-    /// Whether the peer is given up. To be polled whenever the half has to wait.
+    /// Whether the peer is given up, or the stream no longer allowed. To be polled whenever the half
+    /// has to wait.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         if let Some(cause) = self.ended() {
             return Poll::Ready(cause);
         }
-        let Some(patience) = &self.patience else { return Poll::Pending };
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(patience.clone().ended()));
+        let waiting = match (&mut self.waiting, &self.patience, &self.grant) {
+            (Some(waiting), ..) => waiting,
+            (None, None, None) => return Poll::Pending,
+            (waiting, patience, grant) => {
+                waiting.insert(Box::pin(either(patience.clone(), grant.clone())))
+            }
+        };
         let cause = std::task::ready!(waiting.as_mut().poll(cx));
         self.waiting = None;
         self.reported = true;
@@ -210,11 +251,13 @@ impl HalfPatience {
         &self,
         operation: impl Future<Output = T>,
     ) -> Result<T, Cause> {
-        let Some(patience) = &self.patience else { return Ok(operation.await) };
+        if self.patience.is_none() && self.grant.is_none() {
+            return Ok(operation.await);
+        }
         tokio::select! {
             biased;
             done = operation => Ok(done),
-            cause = patience.clone().ended() => Err(cause),
+            cause = either(self.patience.clone(), self.grant.clone()) => Err(cause),
         }
     }
 }
@@ -309,8 +352,8 @@ mod tests {
     }
 
     #[test]
-    fn the_patience_of_a_half_fits_four_words() {
-        assert!(size_of::<HalfPatience>() <= 4 * size_of::<usize>());
+    fn the_patience_of_a_half_fits_five_words() {
+        assert!(size_of::<HalfPatience>() <= 5 * size_of::<usize>());
     }
 
     #[test]

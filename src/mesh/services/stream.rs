@@ -17,6 +17,7 @@ use super::open_streams::{Delivery, Finished, OpenHalf, OpenStreams};
 use super::patience::HalfPatience;
 use super::usage::{HalfLease, StreamLease};
 use super::windows::writers::WriteWait;
+use crate::mesh::access::grant::Grant;
 use crate::mesh::services::opening::refuse::{ACCEPTED, RefusedOpen};
 use crate::sync::lock;
 use crate::transport::code::StreamCode;
@@ -94,6 +95,15 @@ impl Stream {
         if let Some(patience) = lease.patience {
             self.send.0.patience = HalfPatience::new(patience.clone());
             self.recv.0.patience = HalfPatience::new(patience);
+        }
+        self
+    }
+
+    /// Has the stream end when it is no longer allowed.
+    pub(crate) fn granted(mut self, grant: Option<&Arc<Grant>>) -> Self {
+        if let Some(grant) = grant {
+            self.send.depend_on(grant);
+            self.recv.depend_on(grant);
         }
         self
     }
@@ -288,9 +298,17 @@ impl SendHalf {
         self.0.sent = 0;
     }
 
+    /// Has the half end when this is no longer allowed.
+    pub(crate) fn depend_on(&mut self, grant: &Arc<Grant>) {
+        self.0.patience.depend_on(grant);
+    }
+
     /// Says that no more data comes. What was written is still delivered, as long as the node
     /// lives.
     pub fn finish(&mut self) {
+        if self.0.patience.is_revoked() && matches!(self.0.inner, Inner::Open(_)) {
+            return self.reset(StreamCode::NotAllowed);
+        }
         self.0.inner = match std::mem::replace(&mut self.0.inner, Inner::Reset) {
             Inner::Open(mut stream) => {
                 // An error means that the other side has stopped it: nothing is left to do.
@@ -365,6 +383,9 @@ impl SendHalf {
 
     fn unreachable(&mut self, cause: Cause) -> StreamError {
         self.0.open = None;
+        if self.0.patience.is_revoked() {
+            self.reset(StreamCode::NotAllowed);
+        }
         StreamError::Lost(Ending::new(cause, self.0.sent))
     }
 
@@ -389,7 +410,11 @@ impl SendHalf {
 impl Drop for SendHalf {
     fn drop(&mut self) {
         if let Inner::Open(stream) = &mut self.0.inner {
-            let _ = stream.reset(StreamCode::Dropped.to_quic());
+            let code = match self.0.patience.is_revoked() {
+                true => StreamCode::NotAllowed,
+                false => StreamCode::Dropped,
+            };
+            let _ = stream.reset(code.to_quic());
         }
     }
 }
@@ -493,6 +518,11 @@ impl RecvHalf {
         })
     }
 
+    /// Has the half end when this is no longer allowed.
+    pub(crate) fn depend_on(&mut self, grant: &Arc<Grant>) {
+        self.0.patience.depend_on(grant);
+    }
+
     /// Tells the other side that nothing more will be read. Reads fail from then on, unless the end
     /// was read before.
     pub fn stop(&mut self, code: StreamCode) {
@@ -568,6 +598,9 @@ impl RecvHalf {
 
     fn lost(&mut self, cause: Cause) -> StreamError {
         self.0.open = None;
+        if self.0.patience.is_revoked() {
+            let _ = self.0.inner.stop(StreamCode::NotAllowed.to_quic());
+        }
         StreamError::Lost(Ending::new(cause, self.0.received))
     }
 
@@ -583,6 +616,15 @@ impl RecvHalf {
             quinn::ReadError::ClosedStream
             | quinn::ReadError::IllegalOrderedRead
             | quinn::ReadError::ZeroRttRejected => StreamError::Finished { bytes: self.0.received },
+        }
+    }
+}
+
+impl Drop for RecvHalf {
+    fn drop(&mut self) {
+        if self.0.patience.is_revoked() {
+            // An error means that the end was read before, or that it was stopped.
+            let _ = self.0.inner.stop(StreamCode::NotAllowed.to_quic());
         }
     }
 }

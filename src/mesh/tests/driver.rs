@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::attacker::{LONG, Scene, id};
 use super::hub::Stubs;
 use crate::Node;
+use crate::mesh::access::gate::Gate;
 use crate::mesh::driver::Driver;
 use crate::mesh::handle::{Mesh, Parts};
 use crate::mesh::input::{Command, Input};
@@ -61,6 +62,7 @@ impl Stepped {
                 Socket::new(vec![udp], id.addr(), Arc::default())
                     .expect("a virtual socket has an address"),
             ),
+            gate: Gate::new(id.clone(), None, LogLimits::default()),
             id,
             renewable: Vec::new(),
             reports: Reports::default(),

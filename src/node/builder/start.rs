@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::NodeBuilder;
 use crate::id::NodeId;
+use crate::mesh::access::gate::Gate;
 use crate::mesh::data_dir::datadir::{DataDir, Manifest};
 use crate::mesh::data_dir::pid_lock::LockError;
 use crate::mesh::handle::{Mesh, Parts};
@@ -70,10 +71,13 @@ impl NodeBuilder {
             socket.limit_transit(rate);
         }
         let dials = !self.peers.is_empty();
+        let logs = self.registry.log_limits().clone();
+        let gate = Gate::new(id.clone(), self.policy, logs);
         let mesh = Mesh::spawn(Parts {
             logs: self.registry.log_limits().clone(),
             id,
-            identity: self.identity,
+            identity: gate.judging_transit(self.identity),
+            gate,
             socket: Arc::new(socket),
             renewable,
             reports,

@@ -11,11 +11,13 @@ use webpki::{CertRevocationList, OwnedCertRevocationList, VerifiedPath};
 use super::files::{FileError, Pem};
 use super::fingerprint::Fingerprint;
 use super::key::to_pem;
+use super::names::roles_in_certificate;
 use super::pem;
 use super::relay_rules::RelayRule;
 use super::verify::ca_limits::CaLimits;
 use super::verify::certificate_error::described;
 use crate::id::NodeId;
+use crate::policy::{Policy, Subject};
 
 /// Whose certificates a node accepts: those that chain to one of the given root certificates, minus
 /// what is revoked or denied.
@@ -54,6 +56,8 @@ struct Inner {
     allowed: Option<BTreeSet<NodeId>>,
     pins: Option<BTreeSet<Fingerprint>>,
     relays: Option<BTreeSet<RelayRule>>,
+    /// Who else says which nodes may carry packets of others: the policy of this node.
+    policy: Option<(Arc<Policy>, NodeId)>,
 }
 
 type Root = CertificateDer<'static>;
@@ -101,6 +105,7 @@ impl Trust {
                 allowed: None,
                 pins: None,
                 relays: None,
+                policy: None,
             }),
         })
     }
@@ -200,7 +205,18 @@ impl Trust {
     /// was accepted; `None` if it is not known yet.
     pub(crate) fn permits_transit(&self, id: &NodeId, certificate: Option<&[u8]>) -> bool {
         let rules = self.inner.relays.as_ref();
-        rules.is_none_or(|rules| rules.iter().any(|rule| rule.permits(id, certificate)))
+        let by_rules =
+            rules.is_none_or(|rules| rules.iter().any(|rule| rule.permits(id, certificate)));
+        by_rules
+            && self.inner.policy.as_ref().is_none_or(|(policy, node)| {
+                let roles = certificate.map(roles_in_certificate).unwrap_or_default();
+                policy.permits_transit(&Subject::new(id).with_roles(roles), node)
+            })
+    }
+
+    /// Permits transit only through nodes that the policy of this `node` permits, too.
+    pub(crate) fn with_policy(self, policy: Option<Arc<Policy>>, node: &NodeId) -> Self {
+        self.change(|inner| inner.policy = policy.map(|policy| (policy, node.clone())))
     }
 
     /// The root certificates as PEM.

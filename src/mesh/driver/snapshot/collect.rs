@@ -10,8 +10,8 @@ use crate::mesh::driver::{Driver, Role};
 use crate::mesh::links::id::Phase;
 use crate::mesh::links::link::Link;
 use crate::mesh::report::status::{
-    CertificateStatus, LinkState, NetworkStatus, PeerPath, PeerStatus, RecordStatus, Status,
-    StatusOptions, StubsStatus,
+    CertificateStatus, LinkState, NetworkStatus, PeerPath, PeerStatus, PolicyStatus, RecordStatus,
+    Status, StatusOptions, StubsStatus,
 };
 use crate::router::{NeighbourState, Router};
 use crate::transport::Identity;
@@ -77,6 +77,7 @@ impl Driver {
             refused_streams: self.services.overloads(),
             datagrams: self.services.datagrams.status(),
             running_calls: 0,
+            policy: PolicyStatus::default(),
             handshakes: self.handshakes.status(),
             receive_windows: self.services.windows.status(),
             send_windows: self.services.send_windows.status(),

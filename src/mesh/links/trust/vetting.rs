@@ -25,12 +25,15 @@ use tracing::{debug, warn};
 
 use super::notary;
 use crate::id::NodeId;
+use crate::mesh::access::connection::Access;
+use crate::mesh::access::gate::Gate;
 use crate::mesh::clock;
 use crate::mesh::driver::proofs::verification::VerificationPool;
 use crate::mesh::report::log::{LogKind, LogLimits};
 use crate::mesh::services::certificate;
 use crate::mesh::services::connection::Connection;
 use crate::mesh::services::ending::{Cause, EndReason};
+use crate::policy::Subject;
 use crate::router::{Attachment, AttachmentVerdict};
 use crate::sync::lock;
 use crate::transport::authenticator::{Authenticator, Binding, CredentialHash};
@@ -59,6 +62,7 @@ struct Inner {
     endpoint: Arc<Endpoint>,
     pool: VerificationPool,
     logs: LogLimits,
+    gate: Gate,
     connections: Mutex<BTreeMap<u64, Weak<Vetted>>>,
     next: AtomicU64,
     /// No connection's certificate expires before this, in seconds since 1970.
@@ -74,6 +78,8 @@ pub(crate) struct Vetted {
     node: NodeId,
     connection: Connection,
     standing: Mutex<Standing>,
+    /// What the peer may do.
+    access: Arc<Access>,
     tag: [u8; 8],
     /// The last second at which the peer's newest certificate is valid.
     good_until: AtomicU64,
@@ -100,11 +106,12 @@ enum Carrier {
 }
 
 impl Vetting {
-    pub(crate) fn new(endpoint: Arc<Endpoint>, pool: VerificationPool, logs: LogLimits) -> Self {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, pool: VerificationPool, gate: Gate) -> Self {
         Self(Arc::new(Inner {
             endpoint,
             pool,
-            logs,
+            logs: gate.logs().clone(),
+            gate,
             connections: Mutex::default(),
             next: AtomicU64::new(0),
             earliest: AtomicU64::new(u64::MAX),
@@ -133,6 +140,7 @@ impl Vetting {
         let vetted = Arc::new(Vetted {
             node: node.clone(),
             good_until: AtomicU64::new(standing.good_until(wall)),
+            access: self.0.gate.connection(node, Subject::new(node).with_roles(standing.roles())),
             standing: Mutex::new(standing),
             tag: binding.tag(),
             connection,
@@ -167,6 +175,11 @@ impl Vetting {
         *lock(&self.0.reloaded_at) = Some(Instant::now());
         self.0.endpoint.reload(identity);
         self.0.reloads.send_modify(|count| *count += 1);
+    }
+
+    /// Who may do what.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.0.gate
     }
 
     /// The connections with a node.
@@ -326,6 +339,7 @@ impl Vetted {
         match standing.offer(proof, &trust, wall, clock::now()) {
             Ok(Offered::Accepted) => {
                 debug!(node = %self.node, "peer has renewed its certificate");
+                self.access.set_roles(standing.roles());
                 self.note_good_until(of, standing.good_until(wall));
             }
             Ok(Offered::Known | Offered::Kept | Offered::Early) => {}
@@ -368,6 +382,8 @@ impl Vetted {
         let identity = endpoint.identity();
         let judged = standing.judge(identity.trust(), clock::system());
         let good_until = judged.map_err(|why| why.naming(&identity))?;
+        // A certificate that had waited may be the one that counts now.
+        self.access.set_roles(standing.roles());
         match self.of.upgrade() {
             Some(of) => self.note_good_until(&of, good_until),
             None => self.good_until.store(good_until, Ordering::Relaxed),
@@ -442,6 +458,11 @@ impl Vetted {
         let cause = Cause::this(EndReason::NotTrusted(why.clone()));
         self.connection.close_because(cause, why.close_code(), &why.reason.to_string());
         let _ = self.refusal.set(why);
+    }
+
+    /// What the peer may do.
+    pub(crate) fn access(&self) -> &Arc<Access> {
+        &self.access
     }
 
     /// The connection, with the record of its end.

@@ -55,6 +55,8 @@ pub(crate) enum LogKind {
         expect(dead_code, reason = "only the local network finds nodes")
     )]
     Found,
+    /// A peer may not do what it wants.
+    NotAllowed,
     /// A call failed.
     Call,
     /// A command wrote to its standard error.
@@ -73,6 +75,7 @@ impl LogKind {
             Self::Left => "node left",
             Self::Path => "direct path",
             Self::Found => "found on the local network",
+            Self::NotAllowed => "not allowed",
             Self::Call => "call failed",
             Self::CommandOutput => "command output",
         }

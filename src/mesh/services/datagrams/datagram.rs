@@ -27,11 +27,14 @@ use tokio::runtime::Handle;
 
 use super::datagram_queue::{Arrived, Datagram, Queue, Queued};
 use crate::id::{NodeId, ServiceName};
+use crate::mesh::access::connection::{Access, NotAllowed};
+use crate::mesh::access::grant::Grant;
 use crate::mesh::report::status::DatagramStatus;
 use crate::mesh::services::connection::Connection;
 use crate::mesh::services::ending::Ending;
 use crate::mesh::services::serve_error::{MAX_SERVICES, ServeError};
 use crate::mesh::services::usage::{Lease, Usage};
+use crate::policy::Action;
 use crate::sync::lock;
 use crate::unfold::unfold;
 
@@ -348,6 +351,7 @@ struct Shared {
     closed: AtomicBool,
     received: AtomicU64,
     unknown_service: AtomicU64,
+    not_allowed: AtomicU64,
     overflowed: AtomicU64,
     malformed: AtomicU64,
     displaced: AtomicU64,
@@ -384,16 +388,23 @@ impl DatagramListeners {
             received: count(&self.0.received),
             overflowed: count(&self.0.overflowed),
             unknown_service: count(&self.0.unknown_service),
+            not_allowed: count(&self.0.not_allowed),
             malformed: count(&self.0.malformed),
             displaced: count(&self.0.displaced),
         }
     }
 
     /// Hands the datagrams of a connection to the listeners, until the connection ends.
-    pub(crate) async fn serve(&self, connection: Connection, peer: NodeId, usage: Arc<Usage>) {
+    pub(crate) async fn serve(
+        &self,
+        connection: Connection,
+        peer: NodeId,
+        usage: Arc<Usage>,
+        access: Arc<Access>,
+    ) {
         let caller = peer.base();
         // Most come for the service that the last one came for: that is looked up without a lock.
-        let mut last: Option<(ServiceName, Arc<Queue>)> = None;
+        let mut last: Option<Found> = None;
         while let Ok(message) = connection.read_datagram().await {
             if *message == *UNHEARD {
                 usage.note_unheard();
@@ -408,15 +419,19 @@ impl DatagramListeners {
                 continue;
             };
             // A listener that is gone may have been replaced.
-            if !last
-                .as_ref()
-                .is_some_and(|(known, queue)| known.as_str().as_bytes() == name && queue.is_open())
-            {
-                last = self.find(name);
+            if !last.as_ref().is_some_and(|last| last.is(name)) {
+                last = match self.find(name, &access) {
+                    Ok(found) => found,
+                    Err(NotAllowed) => {
+                        count(&self.0.not_allowed);
+                        last = None;
+                        continue;
+                    }
+                };
             }
             let datagram = Datagram { peer: peer.clone(), payload };
             let queued =
-                last.as_ref().map_or(Queued::Closed, |(_, queue)| queue.push(&caller, datagram));
+                last.as_ref().map_or(Queued::Closed, |last| last.queue.push(&caller, datagram));
             match queued {
                 Queued::Kept => count(&self.0.received),
                 Queued::Instead(of) => {
@@ -428,10 +443,28 @@ impl DatagramListeners {
         }
     }
 
-    fn find(&self, name: &[u8]) -> Option<(ServiceName, Arc<Queue>)> {
-        let name = ServiceName::try_from(std::str::from_utf8(name).ok()?).ok()?;
-        let queue = lock(&self.0.offered).get(&name)?.clone();
-        Some((name, queue))
+    /// The listener for a service, if there is one.
+    fn find(&self, name: &[u8], access: &Access) -> Result<Option<Found>, NotAllowed> {
+        let name = std::str::from_utf8(name).ok().and_then(|name| ServiceName::try_from(name).ok());
+        let Some(name) = name else { return Ok(None) };
+        // Before it shows whether there is such a service.
+        let grant = access.allow(&Action::datagram(&name))?;
+        let queue = lock(&self.0.offered).get(&name).cloned();
+        Ok(queue.map(|queue| Found { name, queue, grant }))
+    }
+}
+
+/// A listener that a peer may send to.
+struct Found {
+    name: ServiceName,
+    queue: Arc<Queue>,
+    grant: Arc<Grant>,
+}
+
+impl Found {
+    /// Whether it is still the one for this service.
+    fn is(&self, name: &[u8]) -> bool {
+        self.name.as_str().as_bytes() == name && self.queue.is_open() && !self.grant.is_revoked()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::id::NodeId;
+use crate::mesh::access::connection::Access;
 use crate::mesh::services::connection::Connection;
 use crate::mesh::services::credit::StreamCredit;
 use crate::mesh::services::ending::Cause;
@@ -17,9 +18,10 @@ pub(crate) async fn accept_streams(
     node: &NodeId,
     services: &Services,
     usage: &Arc<Usage>,
+    access: &Arc<Access>,
 ) -> Cause {
     tokio::select! {
-        cause = accept_each(connection, node, services, usage) => cause,
+        cause = accept_each(connection, node, services, usage, access) => cause,
         never = services.windows.follow(connection, node, usage) => match never {},
         never = services.send_windows.follow(connection, node) => match never {},
         never = connection.first_cause().writers().follow() => match never {},
@@ -31,6 +33,7 @@ async fn accept_each(
     node: &NodeId,
     services: &Services,
     usage: &Arc<Usage>,
+    access: &Arc<Access>,
 ) -> Cause {
     let credit = Arc::new(StreamCredit::new(connection.clone(), usage.clone()));
     let mut last = None;
@@ -40,7 +43,8 @@ async fn accept_each(
             Err(error) => return connection.first_cause().of(&error),
         };
         let first = connection.first_cause().clone();
-        let opened = Opened { send, recv, first, lease: usage.incoming(), came: Bytes::new() };
+        let (lease, access) = (usage.incoming(), access.clone());
+        let opened = Opened { send, recv, first, lease, access, came: Bytes::new() };
         credit.accepted();
         if let Some(opened) = services.dispatch_at_once(node, opened, &credit, &mut last).await {
             // Bounded by the streams that the connection permits.

@@ -102,7 +102,7 @@ impl From<StreamError> for io::Error {
             StreamError::Reset { .. } => io::ErrorKind::ConnectionReset,
             StreamError::Stopped { .. } => io::ErrorKind::BrokenPipe,
             StreamError::Lost(ending) => match ending.why {
-                EndReason::NotTrusted(_) => io::ErrorKind::PermissionDenied,
+                EndReason::NotTrusted(_) | EndReason::NotAllowed => io::ErrorKind::PermissionDenied,
                 EndReason::Unreachable => io::ErrorKind::TimedOut,
                 EndReason::NoRoute => io::ErrorKind::HostUnreachable,
                 EndReason::Restarted => io::ErrorKind::ConnectionReset,

@@ -17,6 +17,9 @@ pub enum ResultsError {
     /// [followed](super::ResultsOptions::follow()).
     #[error("{0}")]
     Unreachable(String),
+    /// The executor's policy does not allow this node to manage units there, or no longer does.
+    #[error("not allowed: the executor does not let this node read output")]
+    NotAllowed,
     /// The executor sent something else than it has announced: its fault.
     #[error("the executor sent output that does not match its digest")]
     Corrupt,

@@ -58,8 +58,8 @@ pub(crate) enum SubmitterInput {
     Answer { store: StoreId, answer: Answer },
     /// The payload was sent up to its end, which was not announced yet.
     PayloadSent { store: StoreId },
-    /// The executor takes no units at all.
-    NoUnits,
+    /// The executor takes no units at all, or none of this node.
+    NotServed(UnitRefusal),
     /// The user cancels it.
     Cancel { grace_ms: u64 },
     /// The user releases it, `force` also if that ends a running job.
@@ -157,7 +157,7 @@ impl SubmitterUnit {
                 self.on_answer(store, answer, &mut step, now)
             }
             SubmitterInput::PayloadSent { store } => self.on_payload_sent(store, &mut step, now),
-            SubmitterInput::NoUnits => self.on_no_units(&mut step, now),
+            SubmitterInput::NotServed(why) => self.on_not_served(why, &mut step, now),
             SubmitterInput::Cancel { grace_ms } => self.on_cancel(grace_ms, &mut step, now),
             SubmitterInput::Release { force } => self.on_release(force, &mut step, now),
             SubmitterInput::Abandon => step.effects.push(SubmitterEffect::Remove),
@@ -362,10 +362,10 @@ impl SubmitterUnit {
         }
     }
 
-    fn on_no_units(&mut self, step: &mut SubmitterStep, now: UnitTime) {
-        // One that was, or may have been, accepted is there again when units are enabled again.
+    fn on_not_served(&mut self, why: UnitRefusal, step: &mut SubmitterStep, now: UnitTime) {
+        // One that was, or may have been, accepted is there again when units are served again.
         if self.stage == Stage::Queued {
-            self.end(Outcome::Refused(UnitRefusal::NoUnits), false, step, now);
+            self.end(Outcome::Refused(why), false, step, now);
         }
     }
 

@@ -116,7 +116,7 @@ impl Engine {
         let out_home = OutHome { submitter: node.clone(), dir: dir_out(store.root()) };
         let in_home = InHome { node: node.clone(), root: store.root().to_owned() };
         // Streams wait in the listeners until the units are resumed.
-        let listener = mesh.serve(service(), Admission::Everybody)?;
+        let listener = mesh.serve(service(), Admission::Own)?;
         let handlers = mesh.serve(handler_service(), Admission::Everybody)?;
         let shared = Arc::new(Shared {
             node,

@@ -198,15 +198,16 @@ impl Shared {
         while let Some(incoming) = listener.accept().await {
             let shared = self.clone();
             self.spawn(async move {
-                let mut stream = incoming.stream;
+                let mut incoming = incoming;
                 let mut token = [0; 16];
                 let own = incoming.peer == shared.own_id;
-                if !own || stream.recv.read_exact(&mut token).await.is_err() {
+                if !own || incoming.stream.recv.read_exact(&mut token).await.is_err() {
                     return;
                 }
                 // The handler sees who has submitted the unit.
                 if let Some(submitter) = shared.guests.take(&Uuid::from_bytes(token)) {
-                    shared.registry.serve(submitter, stream).await;
+                    incoming.peer = submitter;
+                    shared.registry.serve(incoming).await;
                 }
             });
         }

@@ -8,8 +8,11 @@ use uuid::Uuid;
 
 use super::stream_places::StreamPlaces;
 use crate::id::{NodeId, ServiceName};
+use crate::mesh::access::connection::{Access, NotAllowed};
+use crate::mesh::access::grant::Grant;
 use crate::mesh::services::fair;
 use crate::mesh::{Incoming as IncomingStream, Listener, SendHalf};
+use crate::policy::Action;
 use crate::transport::code::StreamCode;
 use crate::work::frame::FrameReader;
 use crate::work::unit::busy::BusyReason;
@@ -18,7 +21,7 @@ use crate::work::unit::limits::MAX_TOMBSTONES;
 use crate::work::unit::machine::entry::{Answer, StoreId};
 use crate::work::unit::machine::executor::ExecutorInput;
 use crate::work::unit::machine::tombstones::Death;
-use crate::work::unit::outcome::Report;
+use crate::work::unit::outcome::{Report, UnitRefusal};
 use crate::work::unit::service::error::UnitError;
 use crate::work::unit::service::executor::in_unit::{EndedIn, InUnit};
 use crate::work::unit::service::executor::known::Known;
@@ -57,6 +60,7 @@ impl Shared {
 
     async fn serve_stream(self: &Arc<Self>, incoming: IncomingStream) {
         let submitter = incoming.peer.base();
+        let access = incoming.access.clone();
         let (mut send, recv) = incoming.stream.uncounted().split();
         let mut reader = FrameReader::new(recv);
         let frame = tokio::time::timeout(REQUEST_WAIT, reader.next(MAX_REQUEST_FRAME)).await;
@@ -70,27 +74,61 @@ impl Shared {
                 return refuse(&mut send, &mut reader, StreamCode::BadHeader);
             }
         };
+        let grant = match allow(&access, &request) {
+            Ok(grant) => grant,
+            Err(NotAllowed) => return self.deny(request, reader, &mut send).await,
+        };
+        // No longer allowed, the stream fails as if it were lost. The submitter asks again, and
+        // learns why.
+        send.depend_on(&grant);
+        reader.recv_mut().depend_on(&grant);
+        let waits = matches!(request, UnitRequest::Output(_) | UnitRequest::Follow);
+        let served = self.serve_request(&submitter, request, reader, &mut send);
+        tokio::select! {
+            biased;
+            () = served => {}
+            // What only reads may be given up while it waits for something else than the stream.
+            () = grant.revoked(), if waits => send.reset(StreamCode::NotAllowed),
+        }
+    }
+
+    /// Refuses what is not allowed.
+    async fn deny(&self, request: UnitRequest, mut reader: FrameReader, send: &mut SendHalf) {
+        let (UnitRequest::Offer { id, .. }, store) = (request, self.store.id()) else {
+            return refuse(send, &mut reader, StreamCode::NotAllowed);
+        };
+        reader.recv_mut().stop(StreamCode::Refused);
+        answer(send, &Reply::Refused { store, id, refusal: UnitRefusal::NotAllowed }).await;
+    }
+
+    async fn serve_request(
+        self: &Arc<Self>,
+        submitter: &NodeId,
+        request: UnitRequest,
+        reader: FrameReader,
+        send: &mut SendHalf,
+    ) {
         match request {
             UnitRequest::Offer { id, start_within_ms, spec } => {
-                let key = UnitKey::new(&submitter, id);
-                self.serve_offer(&key, start_within_ms, *spec, reader, &mut send).await;
+                let key = UnitKey::new(submitter, id);
+                self.serve_offer(&key, start_within_ms, *spec, reader, send).await;
             }
             UnitRequest::Output(request) => {
-                self.serve_output(&UnitKey::new(&submitter, request.id), request, &mut send).await;
+                self.serve_output(&UnitKey::new(submitter, request.id), request, send).await;
             }
-            UnitRequest::Follow => self.serve_follow(&submitter, reader, &mut send).await,
+            UnitRequest::Follow => self.serve_follow(submitter, reader, send).await,
             UnitRequest::Cancel { id, grace_ms, start_within_ms } => {
-                let key = UnitKey::new(&submitter, id);
+                let key = UnitKey::new(submitter, id);
                 let reply = self.on_cancel(&key, grace_ms, start_within_ms).await;
-                answer(&mut send, &reply).await;
+                answer(send, &reply).await;
             }
             UnitRequest::Release { id, force } => {
-                let key = UnitKey::new(&submitter, id);
+                let key = UnitKey::new(submitter, id);
                 let reply = self.on_release(&key, force).await;
-                answer(&mut send, &reply).await;
+                answer(send, &reply).await;
             }
             UnitRequest::List { after, limit } => {
-                self.serve_list(&submitter, after, limit.into(), &mut send).await;
+                self.serve_list(submitter, after, limit.into(), send).await;
             }
         }
     }
@@ -260,6 +298,18 @@ impl Shared {
 
     pub(in crate::work::unit::service) fn store_id(&self) -> StoreId {
         self.store.id()
+    }
+}
+
+/// Decides a request.
+fn allow(access: &Access, request: &UnitRequest) -> Result<Arc<Grant>, NotAllowed> {
+    match request {
+        UnitRequest::Offer { spec, .. } => access.allow(&Action::submit(&spec.directive)),
+        UnitRequest::Follow => access.allow(&Action::FOLLOW),
+        UnitRequest::Output(_)
+        | UnitRequest::Cancel { .. }
+        | UnitRequest::Release { .. }
+        | UnitRequest::List { .. } => access.allow(&Action::MANAGE),
     }
 }
 

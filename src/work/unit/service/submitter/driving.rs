@@ -10,6 +10,7 @@ use super::out_unit::OutUnit;
 use super::session::{Session, SessionEnd};
 use crate::id::NodeId;
 use crate::work::unit::machine::submitter::SubmitterInput;
+use crate::work::unit::outcome::UnitRefusal;
 use crate::work::unit::service::shared::Shared;
 
 /// The shortest and the longest wait before an executor is asked again.
@@ -61,9 +62,10 @@ impl Shared {
                 SessionEnd::Idle => continue,
                 SessionEnd::NoUnits if refusals + 1 >= REFUSALS => {
                     refusals = 0;
-                    self.all_refused(node).await;
+                    self.all_refused(node, UnitRefusal::NoUnits).await;
                 }
                 SessionEnd::NoUnits => refusals += 1,
+                SessionEnd::NotAllowed => self.all_refused(node, UnitRefusal::NotAllowed).await,
                 SessionEnd::Lost(why) => {
                     tracing::debug!(executor = %node, why, "lost the executor of units")
                 }
@@ -92,10 +94,10 @@ impl Shared {
     }
 
     /// Tells all units of an executor that it takes none.
-    async fn all_refused(self: &Arc<Self>, node: &NodeId) {
+    async fn all_refused(self: &Arc<Self>, node: &NodeId, why: UnitRefusal) {
         for id in self.drivers.live(node) {
             let Some(unit) = self.outgoing.get(id) else { continue };
-            let _ = self.feed_out(&unit, SubmitterInput::NoUnits).await;
+            let _ = self.feed_out(&unit, SubmitterInput::NotServed(why)).await;
         }
     }
 }

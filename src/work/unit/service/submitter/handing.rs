@@ -59,7 +59,8 @@ impl Shared {
             Failed::Stream(SessionEnd::Lost(why)) => {
                 tracing::debug!(unit = %unit.id, why, "could not hand a unit over; trying again");
             }
-            Failed::Stream(SessionEnd::Idle | SessionEnd::NoUnits) | Failed::Again => {}
+            Failed::Stream(SessionEnd::Idle | SessionEnd::NoUnits | SessionEnd::NotAllowed)
+            | Failed::Again => {}
         }
         self.ask_again(unit, ASK_AGAIN).await;
     }

@@ -74,7 +74,10 @@ impl Reading {
             let reply = match reader.next(MAX_REPLY_FRAME).await {
                 Ok(Some(frame)) => Reply::decode(&frame).map_err(|error| error.to_string()),
                 Ok(None) => Err("the executor has ended the stream".to_owned()),
-                Err(FrameError::Stream(error)) => Err(error.to_string()),
+                Err(FrameError::Stream(error)) => match SessionEnd::from(error.clone()) {
+                    SessionEnd::NotAllowed => return Err(ResultsError::NotAllowed),
+                    _ => Err(error.to_string()),
+                },
                 Err(error) => Err(error.to_string()),
             };
             match reply {
@@ -183,6 +186,7 @@ impl Reading {
                 Err(SessionEnd::NoUnits) if !self.options.follow => {
                     return Err(ResultsError::Unreachable("the node takes no units".to_owned()));
                 }
+                Err(SessionEnd::NotAllowed) => return Err(ResultsError::NotAllowed),
                 Err(_) => tokio::time::sleep(RETRY).await,
             }
         }

@@ -12,6 +12,7 @@ use crate::id::NodeId;
 use crate::mesh::handle::Mesh;
 use crate::mesh::services::usage::Purpose;
 use crate::mesh::{EndReason, OpenError, OpenOptions, RefuseCode, SendHalf, StreamError};
+use crate::transport::code::StreamCode;
 use crate::work::frame::FrameReader;
 use crate::work::unit::machine::entry::{Answer, StoreId};
 use crate::work::unit::machine::submitter::{Request, SubmitterInput};
@@ -48,6 +49,8 @@ pub(in crate::work::unit::service) enum SessionEnd {
     Idle,
     /// The executor does not offer the service.
     NoUnits,
+    /// The executor's policy does not allow it.
+    NotAllowed,
     Lost(String),
 }
 
@@ -57,6 +60,11 @@ impl From<StreamError> for SessionEnd {
             Some(EndReason::Refused(why)) if why.code == RefuseCode::UnknownService => {
                 Self::NoUnits
             }
+            Some(EndReason::Refused(why)) if why.code == RefuseCode::NotAllowed => Self::NotAllowed,
+            Some(
+                EndReason::Reset(StreamCode::NotAllowed)
+                | EndReason::Stopped(StreamCode::NotAllowed),
+            ) => Self::NotAllowed,
             _ => Self::Lost(error.to_string()),
         }
     }
@@ -225,6 +233,9 @@ pub(in crate::work::unit::service) async fn open(
     let stream = stream.map_err(|error| match error {
         OpenError::Refused { why, .. } if why.code == RefuseCode::UnknownService => {
             SessionEnd::NoUnits
+        }
+        OpenError::Refused { why, .. } if why.code == RefuseCode::NotAllowed => {
+            SessionEnd::NotAllowed
         }
         other => SessionEnd::Lost(other.to_string()),
     })?;
