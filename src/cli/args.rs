@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use super::exit::EXIT_STATUS;
+use super::policy::args::PolicyCommand;
 use super::settings::{duration, peer_timeout_of};
 use super::socket::SocketArgs;
 use super::work::args::WorkArgs;
@@ -45,7 +46,7 @@ pub(super) enum Command {
     Status(StatusArgs),
     /// Have a node read its certificates and configuration again
     ///
-    /// Changes of certs, peer, relays, crl, deny, allow, pin, command and grace take effect at once; links, streams and
+    /// Changes of certs, peer, relays, crl, deny, allow, pin, policy, command and grace take effect at once; links, streams and
     /// calls that they do not concern go on. Other settings that have changed are named and take
     /// effect when the node is started again. If anything is not valid, nothing changes. SIGHUP does
     /// the same, and logs what this command prints.
@@ -70,6 +71,11 @@ pub(super) enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Check, test, explain or show who may do what on a node
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
     },
     /// Run a demonstration mesh on this machine and kill a relay during a transfer
     Demo,
@@ -191,6 +197,10 @@ pub(super) struct NodeArgs {
     /// refused. Repeatable [env: RECEPTOR_PIN, comma-separated] [default: every key]
     #[arg(long, value_name = "SHA256")]
     pub(super) pin: Vec<String>,
+    /// Policy (TOML): who may do what on this node [env: RECEPTOR_POLICY] [default: everybody may do
+    /// everything]
+    #[arg(long, value_name = "FILE")]
+    pub(super) policy: Option<PathBuf>,
     /// Disable direct paths: reach nodes that are not neighbours only through relays [env:
     /// RECEPTOR_NO_DIRECT, true or false] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

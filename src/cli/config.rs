@@ -18,11 +18,12 @@ use super::exit::Failure;
 use super::file::{CommandLine, CommandSetting, InheritSetting};
 use super::identity::TrustRules;
 use super::log::LogFormat;
+use super::policy::file::PolicyFile;
 use super::settings::{
     ALLOW, CERTS, COMMAND, CONGESTION, CONTROL, COST, COST_TO, CRL, DATA_DIR, DENY, EXTERNAL,
     GRACE, ID, LAN, LISTEN, LISTEN_TCP, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER,
-    PEER_TIMEOUT, PIN, RELAYS, Source, Sourced, TRANSIT, TRANSIT_RATE, UNITS, bytes, duration,
-    peer_timeout_of, switch,
+    PEER_TIMEOUT, PIN, POLICY, RELAYS, Source, Sourced, TRANSIT, TRANSIT_RATE, UNITS, bytes,
+    duration, peer_timeout_of, switch,
 };
 use super::units::UnitSettings;
 use super::users::User;
@@ -44,6 +45,8 @@ pub(super) struct NodeConfig {
     pub(super) transit_rate: Option<NonZeroU64>,
     pub(super) direct: bool,
     pub(super) trust: TrustRules,
+    /// `None` if everybody may do everything.
+    pub(super) policy: Option<PolicyFile>,
     pub(super) external: Vec<SocketAddr>,
     pub(super) lan: bool,
     pub(super) map_port: bool,
@@ -78,6 +81,7 @@ impl NodeConfig {
             (DENY, self.trust.denied != other.trust.denied),
             (ALLOW, self.trust.allowed != other.trust.allowed),
             (PIN, self.trust.pins != other.trust.pins),
+            (POLICY, self.policy != other.policy),
             (EXTERNAL, self.external != other.external),
             (LAN, self.lan != other.lan),
             (MAP_PORT, self.map_port != other.map_port),
@@ -141,6 +145,7 @@ impl NodeConfig {
                 allowed: all(given.allow, Sourced::parse)?,
                 pins: all(given.pin, Sourced::parse)?,
             },
+            policy: given.policy.map(|path| PolicyFile::load(&path.value)).transpose()?,
             external: all(given.external, |addr| addr.and_then(external_addr))?,
             lan,
             map_port: with_feature(given.map_port, "portmap", cfg!(feature = "portmap"))?,

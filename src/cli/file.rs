@@ -39,6 +39,8 @@ pub(super) struct File {
     pub(super) deny: Vec<Sourced<String>>,
     pub(super) allow: Vec<Sourced<String>>,
     pub(super) pin: Vec<Sourced<String>>,
+    /// Absolute, or relative to the working directory.
+    pub(super) policy: Option<Sourced<PathBuf>>,
     pub(super) no_direct: Option<Sourced<String>>,
     pub(super) relays: Vec<Sourced<String>>,
     pub(super) external: Vec<Sourced<String>>,
@@ -135,6 +137,7 @@ impl File {
             deny: raw.deny.into_iter().map(|id| at.sourced(id)).collect(),
             allow: at.restriction(raw.allow)?,
             pin: at.restriction(raw.pin)?,
+            policy: raw.policy.map(|path| at.path(path, base)),
             no_direct: raw.no_direct.map(|off| at.sourced_as(off, |off| off.to_string())),
             external: raw.external.into_iter().map(|addr| at.sourced(addr)).collect(),
             lan: raw.lan.map(|lan| at.sourced_as(lan, |lan| lan.to_string())),
@@ -175,6 +178,7 @@ struct Raw {
     transit: Option<Spanned<bool>>,
     transit_rate: Option<Spanned<RateValue>>,
     relays: Option<Spanned<Vec<Spanned<String>>>>,
+    policy: Option<Spanned<PathBuf>>,
     #[serde(default)]
     crl: Vec<Spanned<String>>,
     #[serde(default)]

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::exit::Failure;
 use super::flow::{Sink, Source};
 use super::json::Document;
+use super::policy::running::{RunningPolicy, ShownPolicy};
 use super::reload::report::{Asker, Reloaded};
 use super::work::local::LocalUnits;
 use crate::id::NodeId;
@@ -30,6 +31,7 @@ pub(super) struct Local {
     node: Node,
     /// Where reloads are asked for. `None` if the node has no configuration to read again.
     reloads: Option<mpsc::Sender<Asker>>,
+    policy: RunningPolicy,
 }
 
 /// The reply to a ping.
@@ -72,12 +74,25 @@ pub(super) struct Hop {
 
 impl Local {
     pub(super) fn new(node: Node) -> Self {
-        Self { node, reloads: None }
+        Self { node, reloads: None, policy: RunningPolicy::default() }
     }
 
-    /// The same node, whose reloads are asked for here.
-    pub(super) fn reloading(self, reloads: mpsc::Sender<Asker>) -> Self {
-        Self { reloads: Some(reloads), ..self }
+    /// The same node, whose reloads are asked for here, and which runs with this policy.
+    pub(super) fn reloading(self, reloads: mpsc::Sender<Asker>, policy: RunningPolicy) -> Self {
+        Self { reloads: Some(reloads), policy, ..self }
+    }
+
+    /// The policy that the node runs with.
+    pub(super) async fn policy(&self) -> Result<ShownPolicy, Failure> {
+        let options = StatusOptions { max_stubs: Some(0) };
+        let status = self.node.status_with(options).await.map_err(Failure::failed)?;
+        let (file, rejected) = (self.policy.file(), status.policy.rejected);
+        Ok(ShownPolicy { node: self.node.id().clone(), file, rejected })
+    }
+
+    /// Whether the user who asks on the control socket may control the node.
+    pub(super) fn may_be_controlled(&self) -> bool {
+        self.node.may_be_controlled()
     }
 
     /// Has the node read its certificates and configuration again.
@@ -233,6 +248,7 @@ fn call_failure(error: CallError) -> Failure {
             Failure::refused(error)
         }
         CallError::Refused(why) if why.code == RefuseCode::NotAllowed => Failure::refused(error),
+        CallError::NotAllowed { .. } => Failure::refused(error),
         // The node has gone, or is going: another attempt needs another node, or this one back.
         CallError::Lost(_)
         | CallError::NoLastResponse

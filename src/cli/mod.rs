@@ -36,6 +36,7 @@ mod log_fields;
 mod node;
 mod ping;
 mod place;
+mod policy;
 mod progress;
 mod reload;
 mod send;
@@ -101,6 +102,7 @@ fn dispatch(command: Command, env: &Env) -> Result<u8, Failure> {
         Command::Work(args) => return client(work::run(args, env)),
         Command::Doctor(args) => client(doctor::run(*args, env)),
         Command::Config { command } => config::command::run(command, env),
+        Command::Policy { command } => client(policy::run(command, env)),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man(&dir),
         Command::Demo => {

@@ -15,6 +15,7 @@ use super::descriptors;
 use super::exit::Failure;
 use super::identity;
 use super::local::Local;
+use super::policy::running::RunningPolicy;
 use super::reload::reloader::Reloader;
 use super::reload::report::{self, Asker};
 use super::signals::{self, Stop};
@@ -45,8 +46,9 @@ pub(super) async fn run(
     announce(&node, &socket, config.listen.is_empty());
     let until_stdin_ends = config.until_stdin_ends;
     let (asking, mut asked) = report::requests();
-    let local = Local::new(node.clone()).reloading(asking);
-    let mut reloader = Reloader::new(&node, config, &again);
+    let policy = RunningPolicy::default();
+    let local = Local::new(node.clone()).reloading(asking, policy.clone());
+    let mut reloader = Reloader::new(&node, config, policy, &again);
     // The control socket serves to the end, so that clients get an answer while the node shuts
     // down.
     let mut serve = pin!(server::serve(&socket, &local));
@@ -109,6 +111,9 @@ async fn start(config: &NodeConfig, identity: Identity) -> Result<Node, Failure>
     debug_assert!(!config.map_port, "refused where it was set");
     if let Some(dir) = &config.data_dir {
         builder = builder.data_dir(dir.clone());
+    }
+    if let Some(file) = &config.policy {
+        builder = builder.policy(file.policy.clone());
     }
     if let Some(units) = &config.units {
         builder = builder.units(units.config());

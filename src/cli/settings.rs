@@ -88,6 +88,7 @@ pub(super) const CRL: Name = Name { flag: "crl", variable: "RECEPTOR_CRL" };
 pub(super) const DENY: Name = Name { flag: "deny", variable: "RECEPTOR_DENY" };
 pub(super) const ALLOW: Name = Name { flag: "allow", variable: "RECEPTOR_ALLOW" };
 pub(super) const PIN: Name = Name { flag: "pin", variable: "RECEPTOR_PIN" };
+pub(super) const POLICY: Name = Name { flag: "policy", variable: "RECEPTOR_POLICY" };
 pub(super) const NO_DIRECT: Name = Name { flag: "no-direct", variable: "RECEPTOR_NO_DIRECT" };
 pub(super) const EXTERNAL: Name = Name { flag: "external", variable: "RECEPTOR_EXTERNAL" };
 pub(super) const LAN: Name = Name { flag: "lan", variable: "RECEPTOR_LAN" };

@@ -59,6 +59,7 @@ pub(super) struct StatusView {
     uptime_ms: u64,
     transit: bool,
     relays: Option<Vec<String>>,
+    policy: PolicyView,
     ephemeral: bool,
     listen: Vec<String>,
     listen_tcp: Vec<String>,
@@ -104,6 +105,38 @@ impl StubsView {
             };
             format!("{reachable} reachable; {shown} (--stubs all shows every stub)")
         })
+    }
+}
+
+/// Who may do what.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PolicyView {
+    rules: Option<usize>,
+    allows_by_default: bool,
+    denied: u64,
+    revoked: u64,
+    rejected: Option<String>,
+}
+
+impl PolicyView {
+    fn line(&self, paint: Paint) -> String {
+        let mut line = match self.rules {
+            None => "none: everybody may do everything".to_owned(),
+            Some(1) => "1 rule".to_owned(),
+            Some(rules) => format!("{rules} rules"),
+        };
+        if self.rules.is_some() && self.allows_by_default {
+            line += "; what no rule allows is allowed";
+        }
+        if self.denied + self.revoked > 0 {
+            line += &format!("; {} denied, {} ended", self.denied, self.revoked);
+        }
+        if let Some(why) = &self.rejected {
+            let why = format!("; the last reload was refused: {}", escape(why));
+            line += &paint.paint(Colour::Red, &why);
+        }
+        line
     }
 }
 
@@ -407,6 +440,7 @@ impl StatusView {
         if !self.services.is_empty() {
             text += &format!("  services     {}\n", escape(&self.services.join(", ")));
         }
+        text += &format!("  policy       {}\n", self.policy.line(paint));
         if self.running_calls > 0 {
             text += &format!("  calls        {} running\n", self.running_calls);
         }
@@ -570,6 +604,7 @@ edge-1  transit: no, up 1 min 1 s, version 0.1.0
   listens on   127.0.0.1:4433
   relays       every member is accepted as a relay
   certificate  90 days left
+  policy       none: everybody may do everything
 
 Links
   PEER     STATE  DIRECTION  ADDRESS      ROUND TRIP  COST  UP

@@ -11,7 +11,7 @@ impl Node {
     /// everything.
     ///
     /// What is in use is decided again before this returns: streams and calls that are no longer
-    /// allowed end, at both ends, with [`StreamCode::NotAllowed`](crate::StreamCode::NotAllowed)
+    /// allowed end, at both ends, with [`StreamCode::NotAllowed`](crate::transport::code::StreamCode::NotAllowed)
     /// and [`CallError::NotAllowed`](crate::CallError::NotAllowed). All others go on, as do units
     /// of work that were accepted. An application that neither reads nor writes a stream that has
     /// ended so notices it when it does.
@@ -29,7 +29,8 @@ impl Node {
     /// # let mesh = receptor_quic::testing::mesh(["alice-bob"]).await;
     /// # let (alice, bob) = (mesh.node("alice"), mesh.node("bob"));
     /// use receptor_quic::policy::Policy;
-    /// use receptor_quic::{RefuseCode, StreamError};
+    /// use receptor_quic::StreamError;
+    /// use receptor_quic::mesh::RefuseCode;
     ///
     /// let _listener = bob.serve("log")?;
     /// bob.set_policy(Policy::from_toml("[[allow]]\nfrom = \"carol\"\nto = \"log\"\n")?).await?;

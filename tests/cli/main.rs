@@ -9,6 +9,7 @@ mod endings;
 mod harness;
 mod mesh;
 mod node;
+mod policy;
 mod settings;
 #[cfg(target_os = "linux")]
 mod sockets;

@@ -47,6 +47,7 @@ fn links_between_pages_lead_somewhere() {
         "docs/nat.md",
         "docs/operations.md",
         "docs/performance.md",
+        "docs/policy.md",
         "docs/protocol.md",
         "docs/routing.md",
         "docs/security.md",
@@ -228,4 +229,26 @@ fn every_method_of_a_node_has_an_example() {
     }
     assert!(methods > 30, "{methods}");
     assert!(without.is_empty(), "public methods of Node without an example: {without:?}");
+}
+
+#[test]
+#[cfg(feature = "policy")]
+fn every_recipe_of_the_policy_page_is_a_policy_whose_tests_hold() {
+    let page = include_str!("../../docs/policy.md");
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/policy");
+    let mut recipes = 0;
+    for entry in std::fs::read_dir(&dir).expect("the package has its recipes") {
+        let path = entry.expect("it can be listed").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        assert!(page.contains(&format!("(../deploy/policy/{name})")), "{name} is not on the page");
+        let text = std::fs::read_to_string(&path).expect("it can be read");
+        let policy = receptor_quic::policy::Policy::from_toml(&text);
+        let policy = policy.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(policy.test_count() > 1, "{name}");
+        recipes += 1;
+    }
+    assert_eq!(recipes, 10);
+    let (_, example) = page.split_once("```toml\n").expect("there is an example");
+    let (example, _) = example.split_once("```").expect("it ends");
+    receptor_quic::policy::Policy::from_toml(example).expect("the example is a policy");
 }

@@ -5,11 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use receptor_quic::mesh::{EndReason, EndedBy, RefuseCode};
 use receptor_quic::policy::{Policy, PolicySpec, RuleSpec, TransitDefault, Verb};
 use receptor_quic::testing::{Mesh, mesh};
+use receptor_quic::transport::code::StreamCode;
 use receptor_quic::work::PingError;
 use receptor_quic::work::unit::{Outcome, ResultsError, ResultsOptions, UnitRefusal, UnitsConfig};
-use receptor_quic::{CallError, EndReason, EndedBy, Node, RefuseCode, StreamCode, StreamError};
+use receptor_quic::{CallError, Node, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
@@ -391,8 +393,8 @@ fn is_no_way_in(takes: &str, path: &str) -> bool {
     matches!(
         (takes, path),
         // Taken apart; units have a type of the same name.
-        ("Incoming {", "mesh/driver/renewal.rs" | "work/serve.rs")
-            | ("Incoming {", "work/unit/service/incoming.rs" | "mesh/access/connection.rs")
+        ("Incoming {", "mesh/driver/proofs/renewal.rs" | "work/serve.rs")
+            | ("Incoming {", "work/unit/service/executor/incoming.rs" | "mesh/access/connection.rs")
             // The client checks who listens.
             | (".peer_cred()", "cli/control/client.rs")
     )

@@ -58,7 +58,7 @@ mod tests {
         let texts = [
             "",
             "id = \"a\"\ncerts = \"c\"\nlisten = [\":1\"]\nlisten-tcp = [\":443\"]\ntransit = true\ntransit-rate = 5_000\n\
-             relays = [\"role:relay\"]\ncrl = [\"c.pem\"]\ndeny = [\"x\"]\nallow = [\"y\"]\nno-direct = true\nexternal = [\"203.0.113.7:4433\"]\n\
+             relays = [\"role:relay\"]\ncrl = [\"c.pem\"]\ndeny = [\"x\"]\nallow = [\"y\"]\npolicy = \"p.toml\"\nno-direct = true\nexternal = [\"203.0.113.7:4433\"]\n\
              cost = \"round-trip\"\nliveness = \"metered\"\ncongestion = \"westwood\"\ngrace = 2.5\n\
              peer-timeout = \"900ms\"\nlog-format = \"json\"\ndata-dir = \"d \\\"q\\\" \\t\"\n\
              [cost-to]\n\"a@b:c\" = 9\n\
@@ -67,6 +67,8 @@ mod tests {
              inherit-env = [\"PATH\"]\ndir = \"w\"\nstderr = \"log\"\n\
              [units]\nmax-running = 4\nmax-payload = \"500M\"\nmax-run-for = \"2h\"\nexecute = false\n",
         ];
+        let policy = "[[allow]]\nfrom = \"a\"\nto = \"echo\"\n";
+        std::fs::write(dir.path().join("p.toml"), policy).unwrap();
         for text in texts {
             std::fs::write(&path, text).unwrap();
             let args = NodeArgs { config: Some(path.clone()), ..flags() };

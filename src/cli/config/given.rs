@@ -11,7 +11,7 @@ use crate::cli::file::{CommandLine, CommandSetting, File};
 use crate::cli::settings::{
     ALLOW, CERTS, COMMAND, CONFIG, CONGESTION, CONTROL, COST, COST_TO, CRL, DATA_DIR, DENY,
     EXTERNAL, GRACE, ID, LAN, LISTEN, LISTEN_TCP, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, PEER,
-    PEER_TIMEOUT, PIN, RELAYS, Sourced, TRANSIT, TRANSIT_RATE, UNITS,
+    PEER_TIMEOUT, PIN, POLICY, RELAYS, Sourced, TRANSIT, TRANSIT_RATE, UNITS,
 };
 
 /// The settings of a node as they were given. `None` and empty lists were not given.
@@ -29,6 +29,7 @@ pub(super) struct Given {
     pub(super) deny: Vec<Sourced<String>>,
     pub(super) allow: Vec<Sourced<String>>,
     pub(super) pin: Vec<Sourced<String>>,
+    pub(super) policy: Option<Sourced<PathBuf>>,
     pub(super) no_direct: Option<Sourced<String>>,
     pub(super) external: Vec<Sourced<String>>,
     pub(super) lan: Option<Sourced<String>>,
@@ -70,6 +71,7 @@ impl Given {
             deny: over(DENY.list(args.deny, env, ',')?, file.deny),
             allow: over(ALLOW.restriction(args.allow, env)?, file.allow),
             pin: over(PIN.restriction(args.pin, env)?, file.pin),
+            policy: POLICY.path(args.policy, env).or(file.policy),
             no_direct: NO_DIRECT.text(args.no_direct, env)?.or(file.no_direct),
             external: over(EXTERNAL.list(args.external, env, ',')?, file.external),
             lan: LAN.text(args.lan, env)?.or(file.lan),

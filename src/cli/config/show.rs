@@ -12,7 +12,7 @@ use crate::cli::file::{CommandLine, CommandSetting, InheritSetting};
 use crate::cli::settings::{
     ALLOW, CERTS, CONGESTION, CONTROL, COST, COST_TO, CRL, DATA_DIR, DENY, EXTERNAL, GRACE, ID,
     LAN, LISTEN, LISTEN_TCP, LIVENESS, LOG_FORMAT, MAP_PORT, NO_DIRECT, Name, PEER, PEER_TIMEOUT,
-    PIN, RELAYS, Source, Sourced, TRANSIT, TRANSIT_RATE,
+    PIN, POLICY, RELAYS, Source, Sourced, TRANSIT, TRANSIT_RATE,
 };
 use crate::cli::text::escape;
 use crate::work::unit::UnitLimits;
@@ -33,6 +33,7 @@ pub(super) fn text(given: &Given) -> String {
     page.list(DENY, &given.deny);
     page.list(ALLOW, &given.allow);
     page.list(PIN, &given.pin);
+    page.path(POLICY, given.policy.as_ref());
     page.switch(NO_DIRECT, given.no_direct.as_ref());
     page.list(EXTERNAL, &given.external);
     page.switch(LAN, given.lan.as_ref());

@@ -18,6 +18,7 @@ use super::protocol::{
 use crate::cli::exit::Failure;
 use crate::cli::flow::{Sink, Source};
 use crate::cli::local::{Hop, PingReply};
+use crate::cli::policy::running::ShownPolicy;
 use crate::cli::reload::report::Reloaded;
 use crate::id::NodeId;
 use crate::mesh::{Convergence, StatusOptions};
@@ -60,6 +61,10 @@ impl Client {
         timeout: Duration,
     ) -> Result<PingReply, Failure> {
         self.ask(&Request::Ping { node: node.clone(), timeout_ms: millis(timeout) }).await
+    }
+
+    pub(in crate::cli) async fn policy(&self) -> Result<ShownPolicy, Failure> {
+        self.ask(&Request::Policy {}).await
     }
 
     pub(in crate::cli) async fn reload(&self) -> Result<Reloaded, Failure> {

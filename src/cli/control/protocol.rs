@@ -45,6 +45,7 @@ pub(super) enum Request {
         node: NodeId,
     },
     Reload {},
+    Policy {},
     Explain {
         node: NodeId,
     },

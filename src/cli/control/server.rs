@@ -75,6 +75,9 @@ async fn serve_client(mut stream: UnixStream, local: Local, reception: Reception
             &Failure::refused("the control socket is for the node's user, and root"),
         );
     }
+    if !local.may_be_controlled() {
+        return turn_away(&stream, &Failure::refused("not allowed"));
+    }
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read);
     let request = tokio::select! {
@@ -128,6 +131,7 @@ where
         Request::Converge { .. }
         | Request::Ping { .. }
         | Request::Trace { .. }
+        | Request::Policy {}
         | Request::Reload {} => reception.probe().await,
     };
     let Some(_room) = room else { return too_many_questions(write).await };
@@ -144,6 +148,7 @@ async fn ask(request: Request, local: &Local) -> Result<Value, Failure> {
             local.ping(&node, Duration::from_millis(timeout_ms)).await.map(|reply| json(&reply))
         }
         Request::Trace { node } => local.trace(&node).await.map(|hops| json(&hops)),
+        Request::Policy {} => local.policy().await.map(|shown| json(&shown)),
         Request::Reload {} => local.reload().await.map(|reloaded| json(&reloaded)),
         Request::Status { .. } | Request::Send(_) | Request::Unit(_) => {
             unreachable!("served on their own")

@@ -9,7 +9,10 @@ use super::watch::Watch;
 use crate::cli::config::{CommandSpec, NodeConfig};
 use crate::cli::exit::Failure;
 use crate::cli::identity;
-use crate::cli::settings::{ALLOW, CERTS, COMMAND, CRL, DENY, GRACE, Name, PEER, PIN, RELAYS};
+use crate::cli::policy::running::RunningPolicy;
+use crate::cli::settings::{
+    ALLOW, CERTS, COMMAND, CRL, DENY, GRACE, Name, PEER, PIN, POLICY, RELAYS,
+};
 use crate::node::Node;
 use crate::work::{Directive, MAX_HANDLERS};
 
@@ -17,6 +20,7 @@ use crate::work::{Directive, MAX_HANDLERS};
 pub(in crate::cli) struct Reloader<'a> {
     node: &'a Node,
     running: NodeConfig,
+    policy: RunningPolicy,
     again: &'a dyn Fn() -> Result<NodeConfig, Failure>,
     /// Reports that certificates may have changed. `None` if the system does not.
     watch: Option<Watch>,
@@ -28,10 +32,12 @@ impl<'a> Reloader<'a> {
     pub(in crate::cli) fn new(
         node: &'a Node,
         running: NodeConfig,
+        policy: RunningPolicy,
         again: &'a dyn Fn() -> Result<NodeConfig, Failure>,
     ) -> Self {
         let watch = watch(&running);
-        Self { node, running, again, watch, seen: None }
+        policy.set(running.policy.as_ref());
+        Self { node, running, policy, again, watch, seen: None }
     }
 
     /// Waits until the files of certificates or revocation lists may have changed. Cancel safe.
@@ -86,6 +92,8 @@ impl<'a> Reloader<'a> {
                 }
             }
             Err(error) => {
+                // Where the policy is shown: it is the former one.
+                self.node.note_rejected_policy(error.to_string());
                 error!(%error, "not reloaded; the former certificates and settings stay in use");
             }
         }
@@ -110,6 +118,12 @@ impl<'a> Reloader<'a> {
         if next.peers != self.running.peers {
             self.node.set_peers(next.peers.iter().cloned()).await.map_err(Failure::failed)?;
         }
+        if next.policy != self.running.policy {
+            let policy = next.policy.as_ref().map(|file| file.policy.clone());
+            self.node.set_policy(policy).await.map_err(Failure::failed)?;
+            self.policy.set(next.policy.as_ref());
+        }
+        self.node.note_reloaded_policy();
         self.replace_commands(&next.commands)?;
         self.running.take_live(next);
         self.seen = Some(found);
@@ -151,7 +165,7 @@ fn watch(config: &NodeConfig) -> Option<Watch> {
 }
 
 /// The settings that a reload applies.
-const LIVE: [Name; 9] = [CERTS, PEER, RELAYS, CRL, DENY, ALLOW, PIN, COMMAND, GRACE];
+const LIVE: [Name; 10] = [CERTS, PEER, RELAYS, CRL, DENY, ALLOW, PIN, POLICY, COMMAND, GRACE];
 
 impl NodeConfig {
     /// Takes over what a reload applies.
@@ -159,6 +173,7 @@ impl NodeConfig {
         self.certs = next.certs;
         self.peers = next.peers;
         self.trust = next.trust;
+        self.policy = next.policy;
         self.commands = next.commands;
         self.grace = next.grace;
     }

@@ -232,6 +232,7 @@ fn unit_failure(error: &UnitError) -> Failure {
 pub(in crate::cli) fn results_failure(error: &ResultsError) -> Failure {
     match error {
         ResultsError::Unreachable(_) => Failure::unreachable(error),
+        ResultsError::NotAllowed => Failure::refused(error),
         ResultsError::Unit(error) => unit_failure(error),
         _ => Failure::failed(error),
     }
