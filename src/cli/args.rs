@@ -137,6 +137,42 @@ pub(super) enum CertCommand {
         #[arg(long, value_name = "NAME")]
         role: Vec<String>,
     },
+    /// Request a certificate for this node: DIR/NODE.csr, for the key DIR/NODE.key
+    ///
+    /// Run it on the node: the key never leaves it. If there is no key, a new one is generated; an
+    /// existing one is used again, to renew its certificate. Bring the request, which is not
+    /// confidential, to the issuing machine and sign it there with `receptor cert sign`, or with
+    /// another CA.
+    Request {
+        /// Node id: 1 to 128 letters, digits and `._-:@`
+        #[arg(value_name = "NODE")]
+        node: NodeId,
+        /// Directory for the files; created if missing
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Sign a node's certificate request: DIR/NODE.crt
+    ///
+    /// Only the key is taken from the request: roles and validity are those given here, and a
+    /// request that names another node is refused. An existing certificate is never overwritten:
+    /// to renew, move the old one away first.
+    Sign {
+        /// Node id, which the request must name, if it names any
+        #[arg(value_name = "NODE")]
+        node: NodeId,
+        /// Directory with ca.crt and ca.key, where the certificate is written
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The request [default: DIR/NODE.csr]
+        #[arg(long, value_name = "FILE.csr")]
+        request: Option<PathBuf>,
+        /// Validity in days
+        #[arg(long, value_name = "DAYS", allow_negative_numbers = true, default_value_t = Authority::DEFAULT_IDENTITY_DAYS, value_parser = days())]
+        days: u32,
+        /// Role of the node, as with `receptor cert issue`. Repeatable
+        #[arg(long, value_name = "NAME")]
+        role: Vec<String>,
+    },
 }
 
 fn days() -> clap::builder::RangedI64ValueParser<u32> {

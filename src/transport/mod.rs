@@ -31,9 +31,10 @@ pub(crate) use identity::testdata;
 #[cfg(all(test, feature = "testing"))]
 pub(crate) use identity::verify;
 pub use identity::{
-    Authority, AuthorityError, FileError, Fingerprint, Identity, IdentityError, IdentityProblem,
-    InvalidFingerprint, InvalidRelayRule, KeyError, MAX_PEM_FILE, NameKind, NamesError, NodeName,
-    RelayRule, Trust, TrustError, id_for_address, ids_in_certificate, roles_in_certificate,
+    Authority, AuthorityError, CertificateRequest, FileError, Fingerprint, Identity, IdentityError,
+    IdentityProblem, InvalidFingerprint, InvalidRelayRule, KeyError, MAX_PEM_FILE, NameKind,
+    NamesError, NodeName, RelayRule, RequestError, SignedCertificate, Trust, TrustError,
+    id_for_address, ids_in_certificate, roles_in_certificate,
 };
 pub(crate) use identity::{open_regular, presented::Sighting, signature, verify::credential};
 pub use refusal::{Refusal, RefusalDetails, RefusalReason, Refuser};

@@ -51,6 +51,50 @@ fn keys_that_are_there_are_not_overwritten() {
 }
 
 #[test]
+fn a_node_runs_on_a_certificate_for_a_key_that_never_left_it() {
+    let world = World::empty();
+    world.run(&["cert", "init", "--dir", "ca"]).ok();
+    let said = world.run(&["cert", "request", "edge-1", "--dir", "node"]).ok();
+    assert!(said.contains("node/edge-1.csr") && said.contains("receptor cert sign"), "{said}");
+    let mode = fs::metadata(world.path("node/edge-1.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let request = ["--request", "node/edge-1.csr"];
+    let sign = ["cert", "sign", "edge-1", "--dir", "ca", "--days", "5", "--role", "relay"];
+    let said = world.run(&[&sign[..], &request].concat()).ok();
+    assert!(said.contains("valid for 5 days, with role relay"), "{said}");
+    assert!(!world.path("ca/edge-1.key").exists());
+
+    for file in ["ca.crt", "edge-1.crt"] {
+        fs::copy(world.path(&format!("ca/{file}")), world.path(&format!("node/{file}"))).unwrap();
+    }
+    fs::rename(world.path("node"), world.path("certs")).unwrap();
+    world.node("edge-1", &[]);
+}
+
+#[test]
+fn a_request_is_signed_only_for_its_node_and_once() {
+    let world = World::empty();
+    world.run(&["cert", "init", "--dir", "certs"]).ok();
+    world.run(&["cert", "request", "edge-1", "--dir", "certs"]).ok();
+    let key = fs::read(world.path("certs/edge-1.key")).unwrap();
+    world.run(&["cert", "request", "edge-1", "--dir", "certs"]).ok();
+    assert_eq!(key, fs::read(world.path("certs/edge-1.key")).unwrap());
+
+    let other = ["cert", "sign", "controller", "--dir", "certs", "--request", "certs/edge-1.csr"];
+    let said = world.run(&other).failed(2);
+    assert!(said.contains("requests a certificate for edge-1, not for controller"), "{said}");
+    let sign = ["cert", "sign", "edge-1", "--dir", "certs"];
+    world.run(&sign).ok();
+    let said = world.run(&sign).failed(1);
+    assert!(said.contains("certs/edge-1.crt exists already; move it away first"), "{said}");
+    let said = world.run(&["cert", "sign", "edge-2", "--dir", "certs"]).failed(2);
+    assert!(said.contains("certs/edge-2.csr"), "{said}");
+    let key = ["cert", "sign", "edge-1", "--dir", "certs", "--request", "certs/edge-1.key"];
+    let said = world.run(&key).failed(2);
+    assert!(said.contains("has to stay on its node"), "{said}");
+}
+
+#[test]
 fn issuing_without_an_authority_names_the_missing_file() {
     let world = World::empty();
     let said = world.run(&["cert", "issue", "edge-1", "--dir", "nowhere"]).failed(2);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, OtherNameValue, SanType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -19,7 +19,8 @@ use x509_cert::ext::pkix;
 use super::files::{Access, Existing, FileError, Pem, write_atomically};
 use super::identity::{Identity, IdentityError};
 use super::key::{KeyError, PrivateKey, to_pem};
-use super::names::{OTHER_NAME, is_role, uri_of, uri_of_role};
+use super::names::{common_name, is_role, subject_alt_names, uri_of_role};
+use super::request::{CertificateRequest, RequestError, SignedCertificate};
 use super::trust::{Trust, TrustError};
 use crate::id::{InvalidName, NodeId};
 use crate::transport::clock::{self, DAY, rfc3339};
@@ -202,11 +203,36 @@ impl Authority {
         roles: impl IntoIterator<Item = &'a str>,
         valid_days: u32,
     ) -> Result<Identity, AuthorityError> {
-        let roles: Vec<&str> = roles.into_iter().collect();
-        if let Some(bad) = roles.iter().find(|role| !is_role(role)) {
-            return Err(AuthorityError::BadRole { role: (*bad).to_owned() });
-        }
+        let roles = valid_roles(roles)?;
         self.issue_for(&id.try_into().map_err(Into::into)?, &roles, valid_days, clock::system())
+    }
+
+    /// Signs a certificate for the key of a request, which never leaves its node. Like
+    /// [`issue_with_roles`](Self::issue_with_roles) otherwise: of the request only the key is
+    /// taken.
+    ///
+    /// # Errors
+    /// Like [`issue_with_roles`](Self::issue_with_roles); or the request names another node.
+    pub fn sign<'a>(
+        &self,
+        request: &CertificateRequest,
+        id: &NodeId,
+        roles: impl IntoIterator<Item = &'a str>,
+        valid_days: u32,
+    ) -> Result<SignedCertificate, AuthorityError> {
+        let roles = valid_roles(roles)?;
+        let id = &id.base();
+        request.check_is_for(id).map_err(|error| AuthorityError::Request(Box::new(error)))?;
+        let certificate = self.certify(id, &roles, valid_days, clock::system(), &request.key)?;
+        let validity = Certificate::from_der(&certificate)
+            .map_err(|error| AuthorityError::Issuing(error.to_string()))?
+            .tbs_certificate
+            .validity;
+        Ok(SignedCertificate {
+            pem: to_pem("CERTIFICATE", &certificate).to_string(),
+            not_before: UNIX_EPOCH + validity.not_before.to_unix_duration(),
+            not_after: UNIX_EPOCH + validity.not_after.to_unix_duration(),
+        })
     }
 
     pub(crate) fn issue_at(
@@ -225,6 +251,26 @@ impl Authority {
         valid_days: u32,
         now: SystemTime,
     ) -> Result<Identity, AuthorityError> {
+        let key = PrivateKey::generate().ok_or(AuthorityError::NoRandomness)?;
+        let certificate = self.certify(id, roles, valid_days, now, &key)?;
+        Identity::new(
+            vec![certificate],
+            key,
+            self.trust.clone(),
+            "the issued certificate",
+            "its key",
+        )
+        .map_err(|error| AuthorityError::Issued(Box::new(error)))
+    }
+
+    fn certify(
+        &self,
+        id: &NodeId,
+        roles: &[&str],
+        valid_days: u32,
+        now: SystemTime,
+        key: &impl PublicKeyData,
+    ) -> Result<CertificateDer<'static>, AuthorityError> {
         if now >= self.not_after {
             return Err(AuthorityError::Expired { since: rfc3339(self.not_after) });
         }
@@ -232,14 +278,8 @@ impl Authority {
         let id = &id.base();
         let mut params = CertificateParams::default();
         set_validity(&mut params, now, valid_days, self.not_after)?;
-        params.distinguished_name = common_name(short_enough(id.as_str()));
-        params.subject_alt_names = vec![
-            SanType::OtherName((
-                other_name_arcs(),
-                OtherNameValue::Utf8String(id.as_str().to_owned()),
-            )),
-            SanType::URI(uri_of(id).try_into().map_err(AuthorityError::issuing)?),
-        ];
+        params.distinguished_name = common_name(id.as_str());
+        params.subject_alt_names = subject_alt_names(id).map_err(AuthorityError::issuing)?;
         for role in roles {
             let uri = uri_of_role(role).try_into().map_err(AuthorityError::issuing)?;
             params.subject_alt_names.push(SanType::URI(uri));
@@ -249,17 +289,8 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = self.identified;
-        let key = PrivateKey::generate().ok_or(AuthorityError::NoRandomness)?;
-        let certificate =
-            params.signed_by(&key, &self.issuer).map_err(AuthorityError::issuing)?.der().clone();
-        Identity::new(
-            vec![certificate],
-            key,
-            self.trust.clone(),
-            "the issued certificate",
-            "its key",
-        )
-        .map_err(|error| AuthorityError::Issued(Box::new(error)))
+        let certificate = params.signed_by(key, &self.issuer).map_err(AuthorityError::issuing)?;
+        Ok(certificate.der().clone())
     }
 
     #[cfg(test)]
@@ -319,20 +350,14 @@ fn set_validity(
 /// X.509 has years of four digits: a limit short of the year 9999.
 const FOREVER: Duration = Duration::from_secs(8_000 * 365 * DAY);
 
-fn common_name(name: &str) -> DistinguishedName {
-    let mut subject = DistinguishedName::new();
-    subject.push(DnType::CommonName, name);
-    subject
-}
-
-/// X.509 limits a common name to 64 characters. It is for humans; the id is in the alternative
-/// names.
-fn short_enough(id: &str) -> &str {
-    id.get(..64).unwrap_or(id)
-}
-
-fn other_name_arcs() -> Vec<u64> {
-    OTHER_NAME.arcs().map(u64::from).collect()
+fn valid_roles<'a>(
+    roles: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<&'a str>, AuthorityError> {
+    let roles: Vec<&str> = roles.into_iter().collect();
+    match roles.iter().find(|role| !is_role(role)) {
+        Some(bad) => Err(AuthorityError::BadRole { role: (*bad).to_owned() }),
+        None => Ok(roles),
+    }
 }
 
 fn may_issue(certificate: &x509_cert::TbsCertificate) -> bool {
@@ -445,6 +470,9 @@ pub enum AuthorityError {
     /// The certificate could not be made.
     #[error("the certificate cannot be made: {0}")]
     Issuing(String),
+    /// The request is not signed.
+    #[error(transparent)]
+    Request(Box<RequestError>),
     /// What was issued cannot be used.
     #[error("what was issued cannot be used: {0}")]
     Issued(Box<IdentityError>),

@@ -318,14 +318,15 @@ impl fmt::Debug for Identity {
 }
 
 /// Where the parts of an identity are kept.
-struct IdentityFiles {
-    certificate: std::path::PathBuf,
-    key: std::path::PathBuf,
+pub(super) struct IdentityFiles {
+    pub(super) certificate: std::path::PathBuf,
+    pub(super) key: std::path::PathBuf,
+    pub(super) request: std::path::PathBuf,
     roots: std::path::PathBuf,
 }
 
 impl IdentityFiles {
-    fn in_dir(dir: &Path, id: &NodeId) -> Result<Self, IdentityError> {
+    pub(super) fn in_dir(dir: &Path, id: &NodeId) -> Result<Self, IdentityError> {
         // `ca.crt` and `ca.key` belong to the authority. Some file systems are case-insensitive.
         if id.as_str().eq_ignore_ascii_case("ca") {
             return Err(IdentityError::ReservedName { id: id.clone() });
@@ -334,6 +335,7 @@ impl IdentityFiles {
         Ok(Self {
             certificate: dir.join(format!("{id}.crt")),
             key: dir.join(format!("{id}.key")),
+            request: dir.join(format!("{id}.csr")),
             roots: dir.join("ca.crt"),
         })
     }

@@ -10,6 +10,7 @@ pub(crate) mod names;
 mod pem;
 pub(crate) mod presented;
 mod relay_rules;
+mod request;
 pub(crate) mod signature;
 #[cfg(test)]
 pub(crate) mod testdata;
@@ -27,5 +28,6 @@ pub use names::{
     NameKind, NamesError, NodeName, id_for_address, ids_in_certificate, roles_in_certificate,
 };
 pub use relay_rules::{InvalidRelayRule, RelayRule};
+pub use request::{CertificateRequest, RequestError, SignedCertificate};
 pub use trust::{Trust, TrustError};
 pub use validity::IdentityProblem;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use rcgen::{DistinguishedName, DnType, OtherNameValue, SanType};
 use x509_cert::Certificate;
 use x509_cert::der::asn1::{ObjectIdentifier, Utf8StringRef};
 use x509_cert::der::{Decode, Tagged};
@@ -91,12 +92,18 @@ pub(crate) fn names_in_certificate(der: &[u8]) -> Result<Vec<NodeName>, NamesErr
     else {
         return Err(NamesError::NoNodeId);
     };
-    let mut names: Vec<_> = alternatives.iter().filter_map(node_name).collect();
+    let names = names_of(&alternatives);
     if names.is_empty() {
         return Err(NamesError::NoNodeId);
     }
-    names.sort_by_key(|name| name.kind); // stable: within a kind, the certificate's own order
     Ok(names)
+}
+
+/// The names among subject alternative names that contain node ids.
+pub(super) fn names_of(alternatives: &[GeneralName]) -> Vec<NodeName> {
+    let mut names: Vec<_> = alternatives.iter().filter_map(node_name).collect();
+    names.sort_by_key(|name| name.kind); // stable: within a kind, the certificate's own order
+    names
 }
 
 /// The roles in a certificate (DER), from its URIs `receptor-role:<name>`. Invalid names are
@@ -131,6 +138,22 @@ pub(crate) fn uri_of_role(role: &str) -> String {
 pub(crate) fn distinct_ids(names: &[NodeName]) -> Vec<NodeId> {
     let mut seen = BTreeSet::new();
     names.iter().filter(|name| seen.insert(&name.id)).map(|name| name.id.clone()).collect()
+}
+
+/// The subject alternative names of a certificate for a node, or of a request for one.
+pub(super) fn subject_alt_names(id: &NodeId) -> Result<Vec<SanType>, rcgen::Error> {
+    let arcs = OTHER_NAME.arcs().map(u64::from).collect();
+    let name = OtherNameValue::Utf8String(id.as_str().to_owned());
+    Ok(vec![SanType::OtherName((arcs, name)), SanType::URI(uri_of(id).try_into()?)])
+}
+
+/// A subject. X.509 limits a common name to 64 characters, and a longer id is cut: the subject is
+/// for humans, the id is in the alternative names.
+pub(super) fn common_name(name: &str) -> DistinguishedName {
+    let end = name.char_indices().nth(64).map_or(name.len(), |(end, _)| end);
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, &name[..end]);
+    subject
 }
 
 /// The URI that names a node in a certificate.
