@@ -105,10 +105,7 @@ impl NodeBuilder {
             manifest,
         })?;
         let registry = self.registry;
-        work::spawn(&mesh, &registry).map_err(|error| match error {
-            work::SpawnError::Serve(error) => StartError::Serve(error),
-            work::SpawnError::Register(error) => StartError::Register(error),
-        })?;
+        work::spawn(&mesh, &registry).map_err(not_spawned)?;
         mesh.set_capabilities(|| work::capabilities(&registry));
         let units = match units {
             Some(opened) => Some(Engine::start(opened, &mesh, &registry).await?),
@@ -233,5 +230,12 @@ async fn open_units(
         Ok(Err(OpenUnitsError::NoDirectory)) => Err(StartError::UnitsWithoutDirectory),
         Ok(Err(OpenUnitsError::Io { path, error })) => Err(StartError::Units { path, error }),
         Err(_) => Err(StartError::ShutDown(ShutDown)),
+    }
+}
+
+fn not_spawned(error: work::SpawnError) -> StartError {
+    match error {
+        work::SpawnError::Serve(error) => StartError::Serve(error),
+        work::SpawnError::Register(error) => StartError::Register(error),
     }
 }
