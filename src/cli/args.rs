@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use super::exit::EXIT_STATUS;
 use super::policy::args::PolicyCommand;
-use super::settings::{duration, peer_timeout_of};
 use super::socket::SocketArgs;
 use super::work::args::WorkArgs;
+use crate::cli::process::exit::EXIT_STATUS;
+use crate::cli::setup::settings::{duration, peer_timeout_of};
 use crate::id::NodeId;
 use crate::transport::Authority;
 use crate::work::Directive;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::args::CertCommand;
-use super::exit::Failure;
+use crate::cli::process::exit::Failure;
 use crate::id::NodeId;
 use crate::transport::{Authority, CertificateRequest, RequestError};
 

@@ -5,10 +5,10 @@ use std::io::Write;
 use serde::Deserialize;
 
 use super::args::ExplainArgs;
-use super::env::Env;
-use super::exit::Failure;
 use super::place::Place;
-use super::text::{Cell, Colour, Paint, Table, escape, escape_json, millis, span};
+use crate::cli::output::text::{Cell, Colour, Paint, Table, escape, escape_json, millis, span};
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::env::Env;
 
 /// Prints what the place knows of the node: for people, or as JSON with every detail.
 pub(super) async fn run(args: ExplainArgs, env: &Env) -> Result<(), Failure> {

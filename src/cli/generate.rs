@@ -9,7 +9,7 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use super::args::Args;
-use super::exit::Failure;
+use crate::cli::process::exit::Failure;
 
 /// Prints the completion script of a shell to standard output.
 pub(super) fn completions(shell: Shell) -> Result<(), Failure> {

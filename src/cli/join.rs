@@ -8,10 +8,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
 use super::args::PlaceArgs;
-use super::env::Env;
-use super::exit::{Failure, complain};
 use super::local::Local;
-use super::settings::{CERTS, ID, PEER, Sourced};
+use crate::cli::process::exit::{Failure, complain};
+use crate::cli::setup::env::Env;
+use crate::cli::setup::settings::{CERTS, ID, PEER, Sourced};
 use crate::id::NodeId;
 use crate::mesh::{Event, PeerAddr};
 use crate::node::{Node, NotLinked};

@@ -9,12 +9,12 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::exit::Failure;
-use super::flow::{Sink, Source};
-use super::json::Document;
 use super::policy::running::{RunningPolicy, ShownPolicy};
 use super::reload::report::{Asker, Reloaded};
 use super::work::local::LocalUnits;
+use crate::cli::output::flow::{Sink, Source};
+use crate::cli::output::json::Document;
+use crate::cli::process::exit::Failure;
 use crate::id::NodeId;
 use crate::mesh::{Convergence, EndReason, OpenError, RefuseCode, StatusOptions};
 use crate::node::Node;

@@ -16,49 +16,35 @@
 
 mod args;
 mod cert;
-mod config;
 mod control;
 mod demo;
-mod descriptors;
 mod doctor;
-mod env;
-mod exit;
 mod explain;
-mod file;
-mod flow;
 mod generate;
-mod identity;
 mod join;
-mod json;
 mod local;
-mod log;
-mod log_fields;
 mod node;
+mod output;
 mod ping;
 mod place;
 mod policy;
-mod progress;
+mod process;
 mod reload;
 mod send;
-mod settings;
-mod signals;
+mod setup;
 mod socket;
 mod status;
-mod terminal;
-mod text;
 mod trace;
-mod units;
-mod users;
 mod work;
 
 use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::env::Env;
 pub use args::Args;
 use args::Command;
-use env::Env;
-use exit::Failure;
 
 /// Feeds arbitrary bytes to the decoders of the control socket.
 #[cfg(feature = "testing")]
@@ -69,7 +55,7 @@ pub(crate) fn fuzz_control(bytes: &[u8]) {
 /// Feeds arbitrary bytes to the parser of configuration files.
 #[cfg(feature = "testing")]
 pub(crate) fn fuzz_config(bytes: &[u8]) {
-    file::fuzz(bytes);
+    setup::file::fuzz(bytes);
 }
 
 /// Runs the command to its end and returns the exit status. `receptor --help` has the table.
@@ -79,7 +65,7 @@ pub fn run(args: Args) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(failure) => failure.report(),
     };
-    log::flush();
+    process::log::flush();
     status
 }
 
@@ -88,9 +74,9 @@ fn dispatch(command: Command, env: &Env) -> Result<u8, Failure> {
     let done = match command {
         Command::Cert { command } => cert::run(command),
         Command::Node(args) => {
-            let config = config::NodeConfig::resolve((*args).clone(), env)?;
-            log::init(config.log_format);
-            let again = || config::NodeConfig::resolve((*args).clone(), env);
+            let config = setup::config::NodeConfig::resolve((*args).clone(), env)?;
+            process::log::init(config.log_format);
+            let again = || setup::config::NodeConfig::resolve((*args).clone(), env);
             block_on(node::run(config, again), WIND_UP)
         }
         Command::Status(args) => client(status::run(args, env)),
@@ -101,12 +87,12 @@ fn dispatch(command: Command, env: &Env) -> Result<u8, Failure> {
         Command::Send(args) => client(send::run(args, env)),
         Command::Work(args) => return client(work::run(args, env)),
         Command::Doctor(args) => client(doctor::run(*args, env)),
-        Command::Config { command } => config::command::run(command, env),
+        Command::Config { command } => setup::config::command::run(command, env),
         Command::Policy { command } => client(policy::run(command, env)),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man(&dir),
         Command::Demo => {
-            log::init_quiet();
+            process::log::init_quiet();
             block_on(demo::run(), WIND_UP)
         }
     };
@@ -115,7 +101,7 @@ fn dispatch(command: Command, env: &Env) -> Result<u8, Failure> {
 
 /// Runs a command that is one thing on a node that is there already.
 fn client<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    log::init_quiet();
+    process::log::init_quiet();
     // A pending read of standard input must not delay the exit.
     block_on(command, Duration::ZERO)
 }

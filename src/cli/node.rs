@@ -8,17 +8,17 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
-use super::config::{CommandSpec, NodeConfig};
 use super::control::listen::ControlSocket;
 use super::control::server;
-use super::descriptors;
-use super::exit::Failure;
-use super::identity;
 use super::local::Local;
 use super::policy::running::RunningPolicy;
 use super::reload::reloader::Reloader;
 use super::reload::report::{self, Asker};
-use super::signals::{self, Stop};
+use crate::cli::process::descriptors;
+use crate::cli::process::exit::Failure;
+use crate::cli::process::signals::{self, Stop};
+use crate::cli::setup::config::{CommandSpec, NodeConfig};
+use crate::cli::setup::identity;
 use crate::node::Node;
 use crate::transport::Identity;
 

@@ -6,11 +6,11 @@ use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use super::args::PingArgs;
-use super::env::Env;
-use super::exit::{Failure, complain};
 use super::local::PingReply;
 use super::place::Place;
-use super::text::{escape, millis};
+use crate::cli::output::text::{escape, millis};
+use crate::cli::process::exit::{Failure, complain};
+use crate::cli::setup::env::Env;
 
 /// Pings, prints each reply, and fails like the last failed ping.
 pub(super) async fn run(args: PingArgs, env: &Env) -> Result<(), Failure> {

@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::args::PlaceArgs;
 use super::control::client::Client;
 use super::control::path::the_one_there_is;
-use super::env::Env;
-use super::exit::Failure;
-use super::flow::{Sink, Source};
 use super::join;
 use super::local::{Hop, Local, PingReply, exchange};
-use super::settings::CONTROL;
-use super::signals;
+use crate::cli::output::flow::{Sink, Source};
+use crate::cli::process::exit::Failure;
+use crate::cli::process::signals;
+use crate::cli::setup::env::Env;
+use crate::cli::setup::settings::CONTROL;
 use crate::id::NodeId;
 use crate::mesh::{Convergence, StatusOptions};
 use crate::work::{CallOptions, Directive};
@@ -71,7 +71,7 @@ impl Place {
         }
     }
 
-    /// The status: all of it as a [`Document`](super::json::Document), or what a view takes of it.
+    /// The status: all of it as a [`Document`](crate::cli::output::json::Document), or what a view takes of it.
     pub(super) async fn status<T: DeserializeOwned>(
         &self,
         options: StatusOptions,

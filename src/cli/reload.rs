@@ -8,9 +8,9 @@ mod watch;
 
 use std::io::Write as _;
 
-use super::env::Env;
-use super::exit::Failure;
 use super::socket::{self, SocketArgs};
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::env::Env;
 
 /// `receptor reload`: has a node reload, and prints what came of it.
 pub(super) async fn run(args: SocketArgs, env: &Env) -> Result<(), Failure> {

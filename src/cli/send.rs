@@ -10,11 +10,11 @@ use std::pin::Pin;
 use tokio::io::AsyncRead;
 
 use super::args::SendArgs;
-use super::env::Env;
-use super::exit::Failure;
-use super::flow::{ReadFrom, WriteTo};
 use super::place::Place;
-use super::progress::Progress;
+use crate::cli::output::flow::{ReadFrom, WriteTo};
+use crate::cli::output::progress::Progress;
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::env::Env;
 use crate::work::CallOptions;
 
 /// Makes a call: streams the payload out, and the responses to standard output.

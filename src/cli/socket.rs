@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::control::client::Client;
 use super::control::path::the_one_there_is;
-use super::env::Env;
-use super::exit::Failure;
-use super::settings::CONTROL;
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::env::Env;
+use crate::cli::setup::settings::CONTROL;
 
 /// The node that is asked.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -6,11 +6,11 @@ use std::io::Write;
 use serde::Deserialize;
 
 use super::args::{MaxStubs, StatusArgs};
-use super::env::Env;
-use super::exit::Failure;
-use super::json::Document;
 use super::place::Place;
-use super::text::{Cell, Colour, Paint, Table, escape, millis, span};
+use crate::cli::output::json::Document;
+use crate::cli::output::text::{Cell, Colour, Paint, Table, escape, millis, span};
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::env::Env;
 use crate::mesh::{Convergence, StatusOptions};
 
 /// Prints the status: for people, or as JSON with every detail.

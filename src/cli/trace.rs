@@ -5,11 +5,11 @@ use std::io::Write;
 use serde_json::json;
 
 use super::args::TraceArgs;
-use super::env::Env;
-use super::exit::Failure;
 use super::local::Hop;
 use super::place::Place;
-use super::text::{Cell, Paint, Table, millis};
+use crate::cli::output::text::{Cell, Paint, Table, millis};
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::env::Env;
 
 /// Prints the nodes on the way, from the first after this end to the last.
 pub(super) async fn run(args: TraceArgs, env: &Env) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use crate::id::NodeId;
 use crate::mesh::links::admission::budget::Budget;
 use crate::mesh::services::windows::window_budget::{Window, WindowBudget, WindowLimits};
 use crate::work::MAX_RESPONSE;
-use crate::work::backlog::{Backlog, RESPONSE_MEMORY, ResponseBudget, Waiting};
+use crate::work::running::backlog::{Backlog, RESPONSE_MEMORY, ResponseBudget, Waiting};
 
 /// Operations of one history. Longer ones say nothing that shorter ones do not.
 const MAX_OPS: usize = 400;

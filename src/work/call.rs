@@ -612,8 +612,8 @@ mod tests {
 
     use super::*;
     use crate::mesh::EndedBy;
-    use crate::work::backlog::RESPONSE_QUEUE;
     use crate::work::loopback::{Pair, STREAM_WINDOW, new_id};
+    use crate::work::running::backlog::RESPONSE_QUEUE;
     use crate::work::{HandlerError, MAX_RESPONSE, Registry, Request, Responder};
 
     async fn echo(mut request: Request, responder: Responder) -> Result<(), HandlerError> {

@@ -34,32 +34,29 @@
 //!
 //! A [`Command`] is a handler: a call that is cut off ends the process group.
 
-pub(crate) mod backlog;
 mod builtin;
 mod call;
 mod capabilities;
 mod code;
-mod command;
+mod commands;
 pub(crate) mod frame;
 mod handler;
-mod inflight;
 #[cfg(test)]
 mod loopback;
-mod over;
 mod payload;
-mod process;
 mod registry;
 mod responder;
 mod rpc;
+pub(crate) mod running;
 mod serve;
-mod supervise;
 pub mod unit;
 
 pub use crate::id::{Directive, InvalidDirective};
-pub use backlog::RESPONSE_MEMORY;
+pub use crate::work::commands::command::{Command, CommandStderr, InheritEnv};
+pub use crate::work::commands::supervise::supervise;
+pub use crate::work::running::backlog::RESPONSE_MEMORY;
 pub use call::{Call, CallError, CallOptions, PayloadWriter, Response, Responses};
 pub use code::Code;
-pub use command::{Command, CommandStderr, InheritEnv};
 pub use frame::{MAX_ERROR_TEXT, MAX_RESPONSE};
 pub use handler::{HandlerError, Request};
 pub use payload::{CollectError, Payload};
@@ -70,7 +67,6 @@ pub use registry::{
 pub use responder::{Responder, ResponseWriter, SendError};
 pub use rpc::{MAX_RPC, RPC_DEADLINE, RpcError};
 pub(crate) use rpc::{decode_response, encode_request, read_request, respond};
-pub use supervise::supervise;
 
 pub use builtin::{ActiveWork, PingError, Pong, TraceHop};
 pub(crate) use builtin::{SpawnError, call_node, ping, remove_builtins, spawn, trace};

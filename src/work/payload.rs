@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::over::Over;
 use crate::mesh::{RecvHalf, StreamError};
 use crate::transport::code::StreamCode;
+use crate::work::running::over::Over;
 
 /// What a call carries, as a stream: nothing of it is read before it is asked for.
 ///

@@ -10,16 +10,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::backlog::ResponseBudget;
 use super::code::Code;
-use super::command::Command;
 use super::handler::{Handler, HandlerError, Request};
-use super::inflight::{Inflight, Marker, Token, Waiver};
 use super::responder::Responder;
 use crate::id::{Directive, InvalidDirective, NodeId};
 use crate::mesh::report::log::LogLimits;
 use crate::mesh::services::fair;
 use crate::sync::lock;
+use crate::work::commands::command::Command;
+use crate::work::running::backlog::ResponseBudget;
+use crate::work::running::inflight::{Inflight, Marker, Token, Waiver};
 
 /// The most directives that one node handles: 1024.
 pub const MAX_HANDLERS: usize = 1024;

@@ -9,10 +9,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
-use super::backlog::{Backlog, Closed, Reserved};
 use super::frame::MAX_RESPONSE;
-use super::over::Over;
 use crate::sync::lock;
+use crate::work::running::backlog::{Backlog, Closed, Reserved};
+use crate::work::running::over::Over;
 
 /// How a handler answers: each [`send`](Self::send) is a response with the next serial, from 1.
 ///

@@ -10,13 +10,11 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Instrument as _;
 
-use super::backlog::Waiting;
 use super::code::Code;
 use super::frame::{
     BadCall, CallFrame, FrameError, FrameReader, MAX_CALL_FRAME, ResponseFrame, cut_error_text,
 };
 use super::handler::{Handler, HandlerError, Request};
-use super::over;
 use super::payload::Payload;
 use super::registry::{Phase, Registry, count};
 use super::responder::{LastBody, Responder};
@@ -28,6 +26,8 @@ use crate::mesh::{Incoming, SendHalf, Stream, StreamError};
 use crate::policy::Action;
 use crate::sync::lock;
 use crate::transport::code::StreamCode;
+use crate::work::running::backlog::Waiting;
+use crate::work::running::over;
 
 /// How long a caller may take to send its CALL frame after the stream was opened.
 const CALL_WAIT: Duration = Duration::from_secs(10);

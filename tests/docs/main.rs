@@ -118,7 +118,7 @@ fn the_page_about_commands_has_every_key_of_the_table() {
 #[test]
 fn the_page_about_work_has_every_key_of_the_table() {
     let page = include_str!("../../docs/work.md");
-    let table = include_str!("../../src/cli/file/units.rs");
+    let table = include_str!("../../src/cli/setup/file/units.rs");
     let (_, raw) = table.split_once("struct RawUnits {\n").expect("the table");
     let (fields, _) = raw.split_once("\n}").expect("its end");
     for field in fields.lines() {

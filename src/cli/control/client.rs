@@ -15,10 +15,10 @@ use super::protocol::{
     Answer, MAX_ANSWER, Request, SendRequest, read_chunk, read_line, write_chunks, write_end,
     write_line,
 };
-use crate::cli::exit::Failure;
-use crate::cli::flow::{Sink, Source};
 use crate::cli::local::{Hop, PingReply};
+use crate::cli::output::flow::{Sink, Source};
 use crate::cli::policy::running::ShownPolicy;
+use crate::cli::process::exit::Failure;
 use crate::cli::reload::report::Reloaded;
 use crate::id::NodeId;
 use crate::mesh::{Convergence, StatusOptions};
@@ -259,7 +259,7 @@ fn cannot_connect(path: &Path, error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::exit::Exit;
+    use crate::cli::process::exit::Exit;
 
     #[tokio::test]
     async fn an_answer_that_cannot_be_parsed_is_not_a_lost_connection() {

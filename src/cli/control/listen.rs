@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
 
 use super::path::{ControlPath, ensure_private_dir};
-use crate::cli::exit::Failure;
+use crate::cli::process::exit::Failure;
 use crate::mesh::data_dir::pid_lock;
 use crate::mesh::data_dir::pid_lock::{LockError, PidLock};
 

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::cli::users::User;
+use crate::cli::process::users::User;
 
 /// The users that a client trusts.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::owner::{Owners, Untrusted};
-use crate::cli::env::Env;
-use crate::cli::exit::Failure;
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::env::Env;
 use crate::id::NodeId;
 
 /// Where a node's control socket is to be.

@@ -11,7 +11,7 @@ use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
 };
 
-use crate::cli::exit::Failure;
+use crate::cli::process::exit::Failure;
 use crate::cli::work::request::UnitRequest;
 use crate::id::NodeId;
 use crate::work::Directive;
@@ -194,7 +194,7 @@ pub(in crate::cli) fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::exit::Exit;
+    use crate::cli::process::exit::Exit;
 
     fn text(message: &impl Serialize) -> String {
         serde_json::to_string(message).unwrap()

@@ -17,9 +17,9 @@ use super::protocol::{
     write_end, write_line,
 };
 use super::reception::{MAX_QUEUED, MAX_SENDS, Reception, Room};
-use crate::cli::exit::Failure;
-use crate::cli::flow::{Sink, Source};
 use crate::cli::local::{Local, exchange};
+use crate::cli::output::flow::{Sink, Source};
+use crate::cli::process::exit::Failure;
 use crate::mesh::StatusOptions;
 use crate::work::CallOptions;
 

@@ -12,9 +12,9 @@ mod transfer;
 
 use std::io::Write;
 
-use super::exit::Failure;
-use super::signals::Stop;
-use super::text::{Paint, escape_lines};
+use crate::cli::output::text::{Paint, escape_lines};
+use crate::cli::process::exit::Failure;
+use crate::cli::process::signals::Stop;
 use screen::Screen;
 use stage::Stage;
 

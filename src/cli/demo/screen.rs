@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 
-use crate::cli::exit::Failure;
-use crate::cli::text::{Colour, Paint};
+use crate::cli::output::text::{Colour, Paint};
+use crate::cli::process::exit::Failure;
 
 /// Prints the steps of the demo.
 #[derive(Clone, Copy, Debug)]

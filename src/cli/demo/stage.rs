@@ -12,8 +12,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::cli::exit::Failure;
 use crate::cli::node::announced_addrs;
+use crate::cli::process::exit::Failure;
 use crate::id::NodeId;
 use crate::mesh::PeerAddr;
 use crate::node::Node;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::cli::exit::Failure;
+use crate::cli::process::exit::Failure;
 use crate::work::{Call, PayloadWriter, Responses};
 
 /// Payload in bytes.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cli::text::{Colour, Paint, escape};
+use crate::cli::output::text::{Colour, Paint, escape};
 
 /// Severity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]

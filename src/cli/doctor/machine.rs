@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::finding::Finding;
-use crate::cli::config::NodeConfig;
+use crate::cli::setup::config::NodeConfig;
 use crate::mesh::data_dir::datadir::create_private_dir;
 use crate::transport::ListenAddr;
 use crate::transport::{Identity, IdentityProblem};

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::finding::Finding;
+use crate::cli::output::text::{millis, span};
 use crate::cli::status::{LinkView, StatusView};
-use crate::cli::text::{millis, span};
 use crate::id::NodeId;
 use crate::mesh::PeerAddr;
 use crate::punch::{NatClass, classify};

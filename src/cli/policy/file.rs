@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::cli::exit::Failure;
+use crate::cli::process::exit::Failure;
 use crate::policy::{MAX_POLICY, Policy, PolicyError};
 use crate::transport::open_regular;
 

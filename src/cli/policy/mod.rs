@@ -11,10 +11,10 @@ use std::path::Path;
 use args::{ExplainArgs, PolicyCommand, VerbArg};
 use file::{PolicyFile, fault, read};
 
-use super::env::Env;
-use super::exit::Failure;
 use super::socket::{self, SocketArgs};
-use super::text::escape;
+use crate::cli::output::text::escape;
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::env::Env;
 use crate::id::{Directive, ServiceName};
 use crate::policy::{
     Action, AllowedBy, Decision, DefaultDecision, Explanation, Policy, PolicySpec, RuleRef,

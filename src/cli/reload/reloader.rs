@@ -6,11 +6,11 @@ use tracing::{debug, error, info, warn};
 
 use super::report::Reloaded;
 use super::watch::Watch;
-use crate::cli::config::{CommandSpec, NodeConfig};
-use crate::cli::exit::Failure;
-use crate::cli::identity;
 use crate::cli::policy::running::RunningPolicy;
-use crate::cli::settings::{
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::config::{CommandSpec, NodeConfig};
+use crate::cli::setup::identity;
+use crate::cli::setup::settings::{
     ALLOW, CERTS, COMMAND, CRL, DENY, GRACE, Name, PEER, PIN, POLICY, RELAYS,
 };
 use crate::node::Node;

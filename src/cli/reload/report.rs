@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cli::exit::Failure;
+use crate::cli::process::exit::Failure;
 
 /// What a reload did. The certificates are always reloaded.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

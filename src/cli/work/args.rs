@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::id::IdPrefix;
 use super::unit::State;
-use crate::cli::settings::duration;
+use crate::cli::setup::settings::duration;
 use crate::cli::socket::SocketArgs;
 use crate::id::NodeId;
 use crate::work::Directive;

@@ -2,11 +2,11 @@
 
 use super::args::{CancelArgs, ReleaseArgs};
 use super::list::{millis, query};
-use super::output::print;
 use super::request::Released;
-use crate::cli::env::Env;
-use crate::cli::exit::Failure;
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::env::Env;
 use crate::cli::socket::client;
+use crate::cli::work::show::output::print;
 
 pub(super) async fn cancel(args: CancelArgs, env: &Env) -> Result<(), Failure> {
     client(args.socket, env)?.cancel_unit(&args.id, millis(args.grace)).await.map(drop)

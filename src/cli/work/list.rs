@@ -1,14 +1,14 @@
 //! `receptor work list` and `receptor work status`.
 
 use super::args::{ListArgs, QueryArgs, StatusArgs};
-use super::output::{json_line, print};
 use super::request::UnitQuery;
-use super::table;
-use crate::cli::env::Env;
-use crate::cli::exit::Failure;
-use crate::cli::log::say;
+use crate::cli::output::text::{Paint, escape, escape_json};
+use crate::cli::process::exit::Failure;
+use crate::cli::process::log::say;
+use crate::cli::setup::env::Env;
 use crate::cli::socket::client;
-use crate::cli::text::{Paint, escape, escape_json};
+use crate::cli::work::show::output::{json_line, print};
+use crate::cli::work::show::table;
 use crate::mesh::clock::unix_ms;
 use crate::work::unit::QuarantinedUnit;
 

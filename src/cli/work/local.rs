@@ -8,8 +8,8 @@ use super::id::IdPrefix;
 use super::payload::FedPayload;
 use super::request::{Released, ResultsRequest, SubmitRequest, UnitQuery};
 use super::unit::{Brief, State, UnitView};
-use crate::cli::exit::Failure;
-use crate::cli::json::Document;
+use crate::cli::output::json::Document;
+use crate::cli::process::exit::Failure;
 use crate::mesh::clock::unix_ms;
 use crate::node::Node;
 use crate::work::unit::{

@@ -8,22 +8,20 @@ mod change;
 pub(super) mod id;
 mod list;
 pub(super) mod local;
-mod output;
 pub(super) mod payload;
 mod reconnect;
 pub(super) mod request;
 mod results;
-mod state_line;
+mod show;
 mod submit;
-mod table;
 pub(super) mod unit;
 mod wait;
 
 use args::{WorkArgs, WorkCommand};
 
-use super::env::Env;
-use super::exit::Failure;
-use super::signals::Stop;
+use crate::cli::process::exit::Failure;
+use crate::cli::process::signals::Stop;
+use crate::cli::setup::env::Env;
 
 /// Runs a command, and returns the exit status.
 pub(super) async fn run(mut args: WorkArgs, env: &Env) -> Result<u8, Failure> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::process::exit::{Exit, Failure};
 
 /// How long a node may be away before a command that waits gives up.
 const AWAY: Duration = Duration::from_secs(60);

@@ -6,9 +6,9 @@ use super::reconnect::persist;
 use super::request::ResultsRequest;
 use super::unit::UnitView;
 use crate::cli::control::client::Client;
-use crate::cli::env::Env;
-use crate::cli::exit::Failure;
-use crate::cli::flow::{Sink, WriteTo};
+use crate::cli::output::flow::{Sink, WriteTo};
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::env::Env;
 use crate::cli::socket::client;
 
 pub(super) async fn run(args: ResultsArgs, env: &Env) -> Result<(), Failure> {

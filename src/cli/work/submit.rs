@@ -7,21 +7,21 @@ use uuid::Uuid;
 use super::args::SubmitArgs;
 use super::id::IdPrefix;
 use super::list::millis;
-use super::output::{end_as, json_line, print};
 use super::reconnect::persist;
 use super::request::{ResultsRequest, SubmitRequest};
 use super::results::write_output;
-use super::state_line::StateLine;
 use super::unit::UnitView;
 use super::wait::until_final;
 use crate::cli::control::client::Client;
-use crate::cli::env::Env;
-use crate::cli::exit::{Exit, Failure, complain};
-use crate::cli::flow::WriteTo;
-use crate::cli::log::say;
-use crate::cli::progress::Progress;
+use crate::cli::output::flow::WriteTo;
+use crate::cli::output::progress::Progress;
+use crate::cli::process::exit::{Exit, Failure, complain};
+use crate::cli::process::log::say;
 use crate::cli::send::Payload;
+use crate::cli::setup::env::Env;
 use crate::cli::socket::client;
+use crate::cli::work::show::output::{end_as, json_line, print};
+use crate::cli::work::show::state_line::StateLine;
 
 pub(super) async fn run(mut args: SubmitArgs, env: &Env) -> Result<u8, Failure> {
     let client = client(args.socket.clone(), env)?;

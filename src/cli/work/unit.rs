@@ -8,7 +8,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::cli::text::escape;
+use crate::cli::output::text::escape;
 
 /// What is known of a unit: what `--json` prints, one object a line.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -7,14 +7,14 @@ use tokio::time::timeout;
 
 use super::args::WaitArgs;
 use super::id::IdPrefix;
-use super::output::{end_as, json_line, print};
 use super::reconnect::persist;
-use super::state_line::StateLine;
 use super::unit::UnitView;
 use crate::cli::control::client::Client;
-use crate::cli::env::Env;
-use crate::cli::exit::Failure;
+use crate::cli::process::exit::Failure;
+use crate::cli::setup::env::Env;
 use crate::cli::socket::client;
+use crate::cli::work::show::output::{end_as, json_line, print};
+use crate::cli::work::show::state_line::StateLine;
 
 pub(super) async fn run(args: WaitArgs, env: &Env) -> Result<u8, Failure> {
     let client = client(args.socket, env)?;

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::super::protocol::{Request, read_chunk};
 use super::{Client, upload};
-use crate::cli::exit::{Exit, Failure};
-use crate::cli::flow::{Sink, Source};
+use crate::cli::output::flow::{Sink, Source};
+use crate::cli::process::exit::{Exit, Failure};
 use crate::cli::work::id::IdPrefix;
 use crate::cli::work::request::{Released, ResultsRequest, SubmitRequest, UnitQuery, UnitRequest};
 use crate::cli::work::unit::UnitView;

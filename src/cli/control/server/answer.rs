@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufRead, AsyncReadExt as _, AsyncWrite};
 use tokio::time::timeout;
 
 use super::super::protocol::{Answer, write_line};
-use crate::cli::exit::Failure;
+use crate::cli::process::exit::Failure;
 
 /// How long an answer may take to be taken.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

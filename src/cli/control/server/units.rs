@@ -12,7 +12,7 @@ use super::super::reception::{MAX_UNIT_STREAMS, Reception};
 use super::answer::{
     ANSWER_TIMEOUT, QUESTIONS, answer, answer_while_there, busy, fail, while_there,
 };
-use crate::cli::exit::Failure;
+use crate::cli::process::exit::Failure;
 use crate::cli::work::id::IdPrefix;
 use crate::cli::work::local::{self, LocalUnits};
 use crate::cli::work::payload::{Feed, fed_payload};

@@ -10,8 +10,8 @@ use tokio::process::Child;
 
 use super::in_unit::{InCore, InUnit};
 use super::strays;
+use crate::work::commands::supervise::{can_supervise, supervisor_command};
 use crate::work::registry::UnitRunner;
-use crate::work::supervise::{can_supervise, supervisor_command};
 use crate::work::unit::machine::executor::{ExecutorInput, Found, RunFile};
 use crate::work::unit::service::shared::Shared;
 
