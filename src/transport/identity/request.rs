@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyUsagePurpose, PublicKeyData};
-use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateSigningRequestDer, PrivateKeyDer};
 use x509_cert::der::asn1::AnyRef;
 use x509_cert::der::oid::AssociatedOid as _;
-use x509_cert::der::{Decode as _, DecodePem as _, Encode as _};
+use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::request::{CertReq, CertReqInfo, ExtensionReq};
 use x509_cert::spki::AlgorithmIdentifierOwned;
@@ -95,8 +95,11 @@ impl CertificateRequest {
         if PrivateKeyDer::from_pem_slice(pem.text.as_bytes()).is_ok() {
             return Err(rejected("there is a private key in it, which has to stay on its node"));
         }
-        let request = CertReq::from_pem(pem.text.trim())
-            .map_err(|_| rejected("it is not a certificate request (PEM, PKCS#10)"))?;
+        // Not `CertReq::from_pem`: the PEM reader of `der` never returns if the DER ends early.
+        let request = CertificateSigningRequestDer::from_pem_slice(pem.text.as_bytes())
+            .ok()
+            .and_then(|der| CertReq::from_der(&der).ok())
+            .ok_or_else(|| rejected("it is not a certificate request (PEM, PKCS#10)"))?;
         let key = RequestedKey::of(&request.info).ok_or_else(|| {
             rejected("its key is not one of RSA (2048 to 4096 bits), ECDSA P-256 or P-384, Ed25519")
         })?;
@@ -314,6 +317,8 @@ pub enum RequestError {
 
 #[cfg(test)]
 mod tests {
+    use x509_cert::der::DecodePem as _;
+
     use super::*;
     use crate::transport::identity::testdata::{id, text};
     use crate::transport::{Authority, AuthorityError, Identity, roles_in_certificate};
