@@ -15,11 +15,12 @@ use tokio::sync::{Notify, watch};
 
 use super::address;
 use super::counts::{CarrierCounters, CarrierStatus};
-use super::queue::{Queue, flow_of};
+use super::queue::{OVERHEAD, Queue, flow_of};
 use crate::sync::lock;
 
-/// Bytes that one carrier may have received and the socket has not read. Beyond that its stream is
-/// not read either, so that TCP slows the sender down and nobody else.
+/// Bytes that one carrier may have received and the socket has not read, with the overhead of each
+/// packet. Beyond that its stream is not read either, so that TCP slows the sender down and no
+/// other.
 const MAX_RECEIVED: usize = 256 * 1024;
 
 /// The carriers of a node.
@@ -254,7 +255,7 @@ impl Carrier {
     fn take(&self) -> (Option<Vec<u8>>, bool) {
         let mut received = lock(&self.received);
         let packet = received.packets.pop_front();
-        received.bytes -= packet.as_ref().map_or(0, Vec::len);
+        received.bytes -= packet.as_ref().map_or(0, |packet| packet.len() + OVERHEAD);
         if received.bytes < MAX_RECEIVED / 2 {
             self.room.notify_one();
         }
@@ -287,7 +288,7 @@ impl Carried {
     pub(super) fn deliver(&self, packet: &[u8]) {
         let was_empty = {
             let mut received = lock(&self.carrier.received);
-            received.bytes += packet.len();
+            received.bytes += packet.len() + OVERHEAD;
             received.packets.push_back(packet.to_vec());
             received.packets.len() == 1
         };

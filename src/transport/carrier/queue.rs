@@ -20,19 +20,33 @@ const MIN_LIMIT: usize = 64 * 1024;
 const MAX_LIMIT: usize = 1024 * 1024;
 /// The limit until the rate is measured.
 const FIRST_LIMIT: usize = 256 * 1024;
-/// Time with packets in the queue after which the rate is measured anew.
+/// Time with packets in the queue after which the rate is measured again.
 const MEASURE: Duration = Duration::from_millis(20);
 /// What a packet counts beside its bytes, so that the number of packets is bounded, too.
-const OVERHEAD: usize = 64;
+pub(super) const OVERHEAD: usize = 64;
 /// What each flow may send in its turn, in bytes: the longest packet, so that each turn sends one.
 const QUANTUM: usize = MAX_PACKET + OVERHEAD;
 
-/// Whose packets share a turn: those from one node to another, or those of the link itself.
-pub(super) type FlowKey = Option<(NodeAddr, NodeAddr)>;
+/// The maximum number of flows with turns of their own. The source of a packet is not verified
+/// here, so a member can invent any number of flows; the search for the longest one is as long as
+/// this.
+const MAX_FLOWS: usize = 256;
+
+/// Whose packets share a turn.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum FlowKey {
+    /// Those of the link itself.
+    Link,
+    /// Those from one node to another.
+    Nodes(NodeAddr, NodeAddr),
+    /// Those of all flows beyond [`MAX_FLOWS`].
+    Others,
+}
 
 /// The flow of a packet.
 pub(super) fn flow_of(packet: &[u8]) -> FlowKey {
-    Header::decode(packet).ok().map(|header| (header.source, header.destination))
+    Header::decode(packet)
+        .map_or(FlowKey::Link, |header| FlowKey::Nodes(header.source, header.destination))
 }
 
 /// Packets of one carrier.
@@ -80,6 +94,8 @@ impl Queue {
         }
         self.busy_since.get_or_insert(now);
         let size = packet.len() + OVERHEAD;
+        let has_turn = key == FlowKey::Link || self.flows.contains_key(&key);
+        let key = if has_turn || self.flows.len() < MAX_FLOWS { key } else { FlowKey::Others };
         let flow = self.flows.entry(key).or_default();
         if flow.packets.is_empty() {
             self.turns.push_back(key);
@@ -154,8 +170,8 @@ impl Queue {
 mod tests {
     use super::*;
 
-    const A: FlowKey = None;
-    const B: FlowKey = Some((NodeAddr(*b"source--"), NodeAddr(*b"destinat")));
+    const A: FlowKey = FlowKey::Link;
+    const B: FlowKey = FlowKey::Nodes(NodeAddr(*b"source--"), NodeAddr(*b"destinat"));
 
     fn start() -> Instant {
         tokio::time::Instant::now().into_std()
@@ -214,6 +230,23 @@ mod tests {
         assert_eq!(100_000 - dropped, (FIRST_LIMIT / (1 + OVERHEAD)) as u64);
         assert_eq!(queue.push(A, vec![0; MAX_PACKET + 1], now), 1);
         assert_eq!(queue.push(A, Vec::new(), now), 1);
+    }
+
+    #[test]
+    fn invented_flows_share_what_is_beyond_the_limit_of_flows() {
+        let (mut queue, now) = (Queue::default(), start());
+        queue.push(B, vec![b'b'; 100], now);
+        for nth in 0..10_000_u64 {
+            let invented = FlowKey::Nodes(NodeAddr(nth.to_be_bytes()), NodeAddr([0; 8]));
+            queue.push(invented, vec![1], now);
+            assert!(queue.flows.len() <= MAX_FLOWS + 2 && queue.turns.len() == queue.flows.len());
+        }
+        queue.push(A, vec![b'a'; 100], now);
+        let left: Vec<_> = std::iter::from_fn(|| queue.pop(now)).collect();
+        let at = |byte| left.iter().position(|packet| packet[0] == byte);
+        // One packet of each other flow, and one turn of all that share.
+        let before = MAX_FLOWS + QUANTUM / (1 + OVERHEAD) + 2;
+        assert!(at(b'a').is_some_and(|at| at <= before) && at(b'b').is_some());
     }
 
     /// The limit after a stream has accepted 1,000 bytes every so many microseconds.
