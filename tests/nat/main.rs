@@ -24,6 +24,8 @@
 #[cfg(test)]
 mod bare;
 #[cfg(test)]
+mod carriers;
+#[cfg(test)]
 mod clock;
 #[cfg(test)]
 mod deploy;

@@ -88,7 +88,17 @@ impl Mesh {
 
     /// Starts an edge, with more words on its command line.
     pub(crate) fn edge(&self, id: &str, host: Host, more: &[&str]) -> Edge {
-        let peers = self.peers.iter().flat_map(|peer| ["--peer", peer]);
+        self.edge_of(&self.peers, id, host, more)
+    }
+
+    /// The same, with links by TLS over TCP. The relays must listen for them at the same port.
+    pub(crate) fn edge_by_tls(&self, id: &str, host: Host) -> Edge {
+        let peers: Vec<_> = self.peers.iter().map(|peer| format!("tls://{peer}")).collect();
+        self.edge_of(&peers, id, host, &[])
+    }
+
+    fn edge_of(&self, peers: &[String], id: &str, host: Host, more: &[&str]) -> Edge {
+        let peers = peers.iter().flat_map(|peer| ["--peer", peer]);
         let commands = ["--command", "echo:bytes=cat"];
         let args: Vec<_> = peers.chain(commands).chain(more.iter().copied()).collect();
         let process = self.start(&host, id, &args);

@@ -97,6 +97,18 @@ impl Gateway {
         ));
     }
 
+    /// Lets no UDP through, in either direction, from now on.
+    pub(crate) fn drop_udp(&self) {
+        self.namespace.nft(
+            "table inet no_udp {
+               chain forward {
+                 type filter hook forward priority -10
+                 meta l4proto udp drop
+               }
+             }",
+        );
+    }
+
     /// Loses so many of a hundred packets, at random, in both directions.
     pub(crate) fn lose(&self, percent: u8) {
         self.namespace.nft(&format!(
