@@ -141,6 +141,7 @@ impl Policy {
 
     /// Whether a peer of a node may carry packets of others. As [`compile`](Self::compile) and
     /// [`decide`](PeerPolicy::decide), for those who ask nothing else.
+    #[cfg(any(test, feature = "node"))]
     pub(crate) fn permits_transit(&self, subject: &Subject, node: &NodeId) -> bool {
         let permits = |rule: &Rule| {
             rule.is_about(&Action::TRANSIT) && rule.is_on(Some(node)) && rule.is_from(subject)

@@ -60,6 +60,7 @@ impl Decoder {
     }
 
     /// Bytes of a frame that is not complete.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn held(&self) -> usize {
         self.partial.len()
     }

@@ -32,6 +32,7 @@ mod stream;
 
 pub(crate) use address::is_carrier;
 pub use counts::CarrierStatus;
+#[cfg(feature = "testing")]
 pub(crate) use decoder::Decoder;
 pub(crate) use hub::{Carried, Carriers, ListenTcp};
 pub(crate) use stream::{DialError, accept, dial};

@@ -116,7 +116,7 @@ impl UnitsConfig {
     }
 
     /// The program that supervises commands: one that calls
-    /// [`work::supervise`](crate::work::commands::supervise()) first thing in `main`. By default it is this
+    /// [`work::supervise`](crate::work::supervise()) first thing in `main`. By default it is this
     /// program itself, which must then do so; the binary `receptor` does.
     #[must_use]
     pub fn supervisor(mut self, program: impl Into<PathBuf>) -> Self {
@@ -125,7 +125,7 @@ impl UnitsConfig {
     }
 
     /// The arguments of the supervisor, for programs that parse theirs before they call
-    /// [`work::supervise`](crate::work::commands::supervise()).
+    /// [`work::supervise`](crate::work::supervise()).
     #[doc(hidden)]
     #[must_use]
     pub fn supervisor_args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
